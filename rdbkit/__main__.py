@@ -1,0 +1,3 @@
+from rdbkit.cli import main
+
+main()

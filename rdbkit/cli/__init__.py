@@ -1,0 +1,58 @@
+"""The command line: parses arguments, calls the library, renders what comes back.
+
+Exit codes: 0 done and clean; 1 done and there are findings; 2 wrong usage; 3 bad input file; 4 the remote side failed;
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any, Final
+
+import click
+
+# verb -> module of this package, imported when the verb is called or its help is asked for
+_VERBS: Final = {"info": "What is in snapshots, and who loads them as they are."}
+
+
+class _Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _VERBS:
+            return None
+        command = getattr(importlib.import_module(f"rdbkit.cli.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        from rdbkit.format import scan
+
+        form = "pure" if (scan.__file__ or "").endswith(".py") else "compiled"
+        click.echo(f"rdbkit {version('rdbkit')} ({form})")
+        ctx.exit()
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version, and whether it is compiled or pure.")
+def cli() -> None:
+    """Inspect Redis and Valkey snapshot files (RDB) before they are moved, above all into Azure."""
+
+
+def main(args: list[str] | None = None) -> Any:
+    """Run the command line; the one place where signals and broken pipes become exit codes."""
+    try:
+        return cli.main(args=args, prog_name="rdbkit", standalone_mode=True)
+    except BrokenPipeError:
+        # whoever read our output has gone: leave without a word, and without one from the interpreter's own flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,151 @@
+"""`rdbkit info`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+import click
+
+import rdbkit
+from rdbkit.cli.render import Output, output, printable, progress, size
+from rdbkit.operations.info import EXPIRY_BUCKETS, Info
+from rdbkit.operations.info import info as read_info
+
+_LATER = {"expired": "expired", "1h": "within 1 h", "1d": "1 day", "7d": "7 days", "30d": "30 days", "later": "later", "never": "never"}
+
+
+@click.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(allow_dash=True))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object with everything (several files: an array of them and a total).")
+@click.option("--top", default=10, show_default=True, type=click.IntRange(0, 100_000), metavar="N", help="Show the N biggest keys, by bytes in the file.")
+@click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
+@click.option("--no-checksum", is_flag=True, help="Do not verify the CRC-64 at the end.")
+def info(files: tuple[str, ...], as_json: bool, top: int, relaxed: bool, no_checksum: bool) -> None:
+    """What is in snapshots, and who loads them as they are.
+
+    FILE is a path or - for standard input; gzip is recognised. Exit code 3 if a file cannot be read or is damaged.
+    """
+    reports: list[Info] = []
+    failed = False
+    out = None if as_json else output()
+    for name in files:
+        try:
+            with (
+                rdbkit.open(name, relaxed=relaxed, verify_checksum=not no_checksum) as snapshot,
+                progress(name, snapshot.size) as update,
+            ):
+                report = read_info(snapshot, top=top, progress=update)
+        except rdbkit.RdbError as e:
+            failed = True
+            click.echo(f"rdbkit: {printable(str(e))}", err=True)
+            continue
+        except OSError as e:
+            failed = True
+            click.echo(f"rdbkit: {printable(name)}: {e.strerror or e}", err=True)
+            continue
+        reports.append(report)
+        if out is not None:
+            if len(reports) > 1:
+                out.line("")
+            _show(report, out)
+    if as_json:
+        _print_json(reports, len(files))
+    elif out is not None and len(files) > 1 and reports:
+        total = _total(reports)
+        out.heading(f"\nTotal of {len(reports)} files: {total['keys']} keys, {size(total['key_bytes'])}")
+    if failed:
+        sys.exit(3)
+
+
+def _total(reports: list[Info]) -> dict[str, Any]:
+    names = ("keys", "expiring", "expired", "key_bytes", "rdb_size")
+    return {"files": len(reports)} | {n: sum(getattr(r, n) for r in reports) for n in names}
+
+
+def _print_json(reports: list[Info], files: int) -> None:
+    result: Any = [r.to_dict() for r in reports]
+    if files > 1:
+        result = {"files": result, "total": _total(reports)}
+    elif result:
+        result = result[0]
+    else:
+        return
+    click.echo(json.dumps(result, indent=2))
+
+
+def _when(ms: int) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.gmtime(ms / 1000))
+    except (ValueError, OverflowError, OSError):
+        return f"{ms} ms"
+
+
+def _facts(r: Info) -> list[tuple[str, str]]:
+    magic = f"VALKEY{r.rdb_version:03d}" if r.flavour == "valkey" else f"RDB {r.rdb_version}"
+    rows = [("format", magic)]
+    if r.writer:
+        bits = f", {r.bits} bit" if r.bits else ""
+        rows.append(("written by", printable(f"{r.writer} {r.writer_version}{bits}", 200)))
+    if r.created:
+        rows.append(("created", f"{_when(r.created * 1000)} UTC"))
+    if r.used_memory:
+        rows.append(("memory used", f"{size(r.used_memory)} in the server that wrote it"))
+    container = [x for x in (r.compression, "diskless capture" if r.framing else None) if x]
+    rows.append(("size", size(r.rdb_size) + (f" ({', '.join(container)})" if container else "")))
+    rows.append(("checksum", {"absent": "none (RDB 4 and older have none)", "disabled": "disabled by the writer (0)"}.get(r.checksum, r.checksum)))
+    if r.trailer not in ("none", "mark"):
+        what = {"padding": "zero padding", "aof": "AOF commands, which this report leaves out"}.get(r.trailer, "unknown bytes")
+        rows.append(("followed by", what + (f", {size(r.trailer_size)}" if r.trailer_size is not None else "")))
+    other = {k: v for k, v in r.aux.items() if k not in ("redis-bits", "ctime", "used-mem", f"{r.writer}-ver")}
+    if other:
+        rows.append(("aux", printable(", ".join(f"{k}={v}" for k, v in other.items()), 300)))
+    if r.slots:
+        rows.append(("cluster", f"{r.slots} slots"))
+    if r.functions:
+        rows.append(("functions", printable(", ".join(f"{f['name']} ({f['engine']}, {size(f['bytes'])})" for f in r.functions), 300)))
+    for m in r.modules:
+        aux = f", {size(m.aux_bytes)} outside of keys" if m.aux_bytes else ""
+        rows.append(("module", f"{printable(m.name)} encoding {m.version}: {m.keys} keys, {size(m.bytes)}{aux}"))
+    names = {"KeyMetadata": "keys with module metadata", "SlotImport": "slot imports going on", "HashTemplate": "hash templates"}
+    rows += [("also", f"{n} {names[k]}") for k, n in r.other.items()]
+    return rows
+
+
+def _show(r: Info, out: Output) -> None:
+    out.heading(printable(r.file))
+    out.facts(_facts(r))
+    out.table(
+        f"{r.keys} keys",
+        ("db", "keys", "expiring", "expired", "types"),
+        [
+            (str(d.db), str(d.keys), str(d.expiring), str(d.expired), ", ".join(f"{printable(t)} {n}" for t, n in d.types.items()))
+            for d in r.databases
+        ],
+    )
+    if r.types:
+        out.table(
+            "By type and encoding",
+            ("type", "encoding", "id", "keys", "bytes", "share"),
+            [(printable(t.type), t.encoding, str(t.rdb_type), str(t.keys), size(t.bytes), f"{t.share:.1%}") for t in r.types],
+        )
+    if r.biggest:
+        out.table(
+            "Biggest in the file",
+            ("bytes", "db", "type", "key"),
+            [(size(k.bytes), str(k.db), f"{k.type} ({k.encoding})", printable(k.key, 60)) for k in r.biggest],
+        )
+    out.table("Expiry", [_LATER[b] for b in EXPIRY_BUCKETS], [[str(r.expiry[b]) for b in EXPIRY_BUCKETS]])
+    lowest = f"RDB {r.lowest_version}" if r.lowest_version is not None else "none"
+    marks = {"yes": "yes", "no": "no", "partly": "partly", "undocumented": "maybe"}
+    out.table(
+        f"Who loads it as it is (its content fits {lowest} and above)",
+        ("", "target", "why"),
+        [(marks[row.loads], row.title, row.why) for row in r.loads_as_is],
+    )
+    for note in r.lowest_version_notes:
+        out.line(f"Note: {printable(note)}")
+    out.line("")
+    out.line(r.next)

@@ -1,0 +1,150 @@
+"""Words and tables for people: rich on a terminal, plain aligned text in a pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import click
+
+
+def printable(text: bytes | str, width: int = 0) -> str:
+    """Text from a file, safe for a terminal: control and non-printing characters as escapes; cut to `width` where given.
+
+    >>> printable(b"a\\x1b[31m")
+    'a\\\\x1b[31m'
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "backslashreplace")
+    shown = "".join(ch if ch.isprintable() else ascii(ch)[1:-1] for ch in text)
+    return shown[: width - 3] + "..." if width and len(shown) > width else shown
+
+
+def size(n: int) -> str:
+    """Bytes for humans.
+
+    >>> size(999), size(1536), size(5 * 2**30)
+    ('999 B', '1.5 KB', '5.0 GB')
+    """
+    value, units = float(n), ["B", "KB", "MB", "GB", "TB"]
+    while value >= 1024 and len(units) > 1:
+        value /= 1024
+        units.pop(0)
+    return f"{n} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
+
+
+class Output(Protocol):
+    """Where a report goes."""
+
+    def heading(self, text: str) -> None: ...
+    def line(self, text: str) -> None: ...
+    def facts(self, rows: Sequence[tuple[str, str]]) -> None: ...
+    def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None: ...
+
+
+def _numeric(cell: str) -> bool:
+    return cell[:1].isdigit() or cell == ""
+
+
+class Plain:
+    """Aligned text, the same wherever it is read."""
+
+    def heading(self, text: str) -> None:
+        click.echo(text)
+
+    def line(self, text: str) -> None:
+        click.echo(text)
+
+    def facts(self, rows: Sequence[tuple[str, str]]) -> None:
+        width = max((len(name) for name, _ in rows), default=0)
+        for name, value in rows:
+            click.echo(f"  {name:<{width}}  {value}")
+
+    def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        click.echo(f"\n{title}")
+        columns = list(zip(head, *rows, strict=True))
+        widths = [max(len(cell) for cell in column) for column in columns]
+        right = [all(_numeric(cell) for cell in column[1:]) for column in columns]
+        for row in [head, *rows]:
+            cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
+            click.echo(("  " + "  ".join(cells)).rstrip())
+
+
+class Rich:
+    """Tables and colours of a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console(highlight=False)
+
+    def heading(self, text: str) -> None:
+        self.console.print(text, style="bold", markup=False)
+
+    def line(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+    def facts(self, rows: Sequence[tuple[str, str]]) -> None:
+        from rich.table import Table
+        from rich.text import Text
+
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(style="dim", no_wrap=True)
+        grid.add_column(overflow="fold")
+        for name, value in rows:
+            grid.add_row("  " + name, Text(value))
+        self.console.print(grid)
+
+    def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", title_style="bold")
+        for i, name in enumerate(head):
+            right = all(_numeric(row[i]) for row in rows)
+            table.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        self.console.print(table)
+
+
+def output() -> Output:
+    """Rich where standard output is a terminal."""
+    return Rich() if sys.stdout.isatty() else Plain()
+
+
+@contextmanager
+def progress(name: str, total: int | None) -> Iterator[Any]:
+    """A bar on standard error for work of over a second, where that is a terminal; yields a function of bytes done."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    import time
+
+    begin = time.monotonic()
+    bar: Any = None
+
+    def update(done: int) -> None:
+        nonlocal bar
+        if bar is None:
+            if time.monotonic() - begin < 1:
+                return
+            from rich.console import Console
+            from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+            bar = Progress(
+                "{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
+                console=Console(stderr=True), transient=True,
+            )  # fmt: skip
+            bar.start()
+            bar.add_task(printable(name, 30).replace("[", "\\["), total=total)
+        bar.update(0, completed=done)
+
+    try:
+        yield update
+    finally:
+        if bar is not None:
+            bar.stop()

@@ -1,0 +1,1 @@
+"""The bytes of the format: no files, no policy, no printing."""

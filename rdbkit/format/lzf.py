@@ -1,0 +1,62 @@
+"""LZF, the compression of single strings inside an RDB.
+
+A stream is a row of instructions. A control byte below 32 says that as many bytes plus one stand there as they are; any
+other copies a run from what has been written: length in the upper three bits (7: one more byte), distance in the rest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rdbkit.errors import CorruptError
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+
+def lzf_decompress(data: bytes, size: i64) -> bytes:
+    """Unpack `data`, which must give exactly `size` bytes.
+
+    Raises: CorruptError where it gives more or fewer, or points before its own beginning.
+
+    >>> lzf_decompress(b"\\x01ab\\xe0\\x01\\x01", 12)
+    b'abababababab'
+    """
+    out = bytearray()
+    pos: i64 = 0
+    end: i64 = len(data)
+    written: i64 = 0
+    while pos < end:
+        control: i64 = data[pos]
+        pos += 1
+        if control < 32:
+            control += 1
+            if pos + control > end:
+                raise CorruptError("LZF data ends inside a literal run")
+            out += data[pos : pos + control]
+            pos += control
+            written += control
+        else:
+            length: i64 = control >> 5
+            if pos + (1 if length < 7 else 2) > end:
+                raise CorruptError("LZF data ends inside a copy")
+            if length == 7:
+                length += data[pos]
+                pos += 1
+            length += 2
+            start: i64 = written - ((control & 31) << 8 | data[pos]) - 1
+            pos += 1
+            if start < 0:
+                raise CorruptError("LZF data copies from before its beginning")
+            distance: i64 = written - start
+            if distance >= length:
+                out += out[start : start + length]
+            else:
+                piece = bytes(out[start:])
+                out += (piece * (length // distance + 1))[:length]
+            written += length
+        if written > size:
+            raise CorruptError(f"LZF data gives more than the {size} bytes that it announces")
+    if written != size:
+        raise CorruptError(f"LZF data gives {written} bytes where it announces {size}")
+    return bytes(out)

@@ -1,0 +1,431 @@
+"""Finding records in a block of bytes, and telling a `Visitor` of each. Nothing is decoded here.
+
+The one loop that every verb runs for every key, and therefore long and plain: what it does once a record is paid a billion
+times on a large file. What is rare stands in methods of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rdbkit.errors import CorruptError, TruncatedError, UnsupportedTypeError
+from rdbkit.format import constants as c
+from rdbkit.format.primitives import read_int64, read_length, read_string, read_uint64, skip_string
+from rdbkit.format.walk import Walker, compile_layout
+from rdbkit.model import (
+    Aux,
+    Event,
+    FunctionLibrary,
+    HashTemplate,
+    KeyMetadata,
+    ModuleAux,
+    ResizeDb,
+    SelectDb,
+    SlotImport,
+    SlotInfo,
+    function_library,
+    module_name,
+)
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+#: How a string stands in the file, told to `Visitor.record` as `kind` in place of type 0.
+STRING_INT: Final = 256
+STRING_LZF: Final = 257
+KINDS: Final = 258
+
+NO_EXPIRY: Final = -1
+_NOT_COMPLETE: Final = -1
+_FINISHED: Final = -2
+_OPCODES: Final = 65  # type bytes from here on are opcodes
+_EXPIRETIME_MS: Final = 252
+
+
+class Visitor:
+    """What a scan tells of. Positions are relative to `buf`; `base` is the offset of its first byte in the input.
+
+    Attributes:
+        db: database of the records that follow.
+        idle_s, freq: of the record being told of; -1 for none.
+    """
+
+    def __init__(self) -> None:
+        self.buf: bytes = b""
+        self.base: i64 = 0
+        self.db: i64 = 0
+        self.idle_s: i64 = -1
+        self.freq: i64 = -1
+
+    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+        """A record that lies in `buf[start:end]`: expiry and the like, type byte, key at `key_at`, value at `value_at`."""
+
+    def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
+        """A record larger than a block has been walked over: `size` bytes from `offset` on; `head` begins its value."""
+
+    def event(self, event: Event) -> None:
+        """Anything that is not a record."""
+
+    def database(self) -> None:
+        """`db` has changed."""
+
+
+class Scanner:
+    """Scans the blocks of one file one after the other.
+
+    Args:
+        flavour, version: from the file's header; they decide what numbers mean.
+        limit: most bytes that a key, an AUX field or a function may have.
+    """
+
+    def __init__(self, flavour: str, version: int, limit: int) -> None:
+        self.flavour: str = flavour
+        self.version: i64 = version
+        self.limit: i64 = limit
+        self.walker: Walker = Walker()
+        self.programs: list[bytes] = [b""] * 256
+        single = bytearray(256)
+        for t in c.value_types(flavour, version).values():
+            self.programs[t.id] = compile_layout(t.layout)
+            single[t.id] = t.layout == "s"
+        self.single: bytes = bytes(single)
+        self.module_layout: bytes = compile_layout("m")
+        self.metadata_layout: bytes = compile_layout("*(wm)")
+        self.finished: bool = False
+        self.start: i64 = 0
+        self.pending: bool = False
+        self.expire_ms: i64 = NO_EXPIRY
+        self.held: list[Event] = []
+        self.kind: i64 = 0
+        self.key: bytes = b""
+        self.db: int = 0
+
+    def scan(self, buf: bytes, pos: i64, room: i64, visitor: Visitor) -> i64:
+        """Tell `visitor` of all that lies complete in `buf` from `pos` on; return where the first incomplete item begins.
+
+        `finished` is set once the end of the RDB has been read.
+
+        Args:
+            room: where the input ends, relative to `buf`, or a huge number where that is not known.
+
+        Raises: RdbError with `offset` relative to `buf`.
+        """
+        visitor.buf = buf
+        end: i64 = len(buf)
+        start: i64 = pos
+        kind: i64
+        first: i64
+        expire_ms: i64
+        single = self.single
+        walker = self.walker
+        try:
+            while True:
+                self.start = start = pos
+                kind = buf[pos]
+                pos += 1
+                expire_ms = NO_EXPIRY
+                if kind >= _OPCODES:
+                    if kind == _EXPIRETIME_MS and buf[pos + 8] < _OPCODES:
+                        expire_ms = read_int64(buf, pos)
+                        kind = buf[pos + 8]
+                        pos += 9
+                    else:
+                        pos = self.opcodes(buf, start, room, visitor)
+                        if pos < 0:
+                            return self.start
+                        start = self.start
+                        expire_ms = self.expire_ms
+                        kind = buf[pos]
+                        pos += 1
+                key_at: i64 = pos
+                first = buf[pos]
+                if first < 0x40:
+                    pos += first + 1
+                else:
+                    pos = skip_string(buf, pos)
+                value_at: i64 = pos
+                if single[kind]:
+                    first = buf[pos]
+                    if first < 0x40:
+                        pos += first + 1
+                    elif first < 0x80:
+                        pos += 2 + ((first & 0x3F) << 8 | buf[pos + 1])
+                    else:
+                        pos = skip_string(buf, pos)
+                        if kind == 0 and first >= 0xC0:
+                            kind = STRING_LZF if first == 0xC3 else STRING_INT
+                    if pos > end:
+                        if pos > room:
+                            raise TruncatedError(f"the file ends {pos - room} bytes too early", offset=value_at)
+                        return start
+                else:
+                    program = self.programs[kind]
+                    if not program:
+                        raise self.unknown(kind, value_at - 1)
+                    walker.begin(program)
+                    pos = walker.walk(buf, pos, room)
+                    if not walker.done:
+                        if walker.skip > room - end:
+                            raise TruncatedError(f"the file ends {walker.skip - (room - end)} bytes too early", offset=value_at)
+                        return start
+                if self.pending:
+                    self.release(visitor)
+                    visitor.record(kind, start, key_at, value_at, pos, expire_ms)
+                    visitor.idle_s = -1
+                    visitor.freq = -1
+                else:
+                    visitor.record(kind, start, key_at, value_at, pos, expire_ms)
+        except IndexError:
+            return self.start
+
+    def unknown(self, kind: i64, pos: i64) -> UnsupportedTypeError:
+        """The error for a byte that is neither an opcode nor a type of this file's version."""
+        name = c.NAMED_OPCODES.get(int(kind)) or c.NAMED_TYPES.get(int(kind))
+        if name is not None:
+            return UnsupportedTypeError(f"{name} cannot be read", offset=pos)
+        what = "opcode" if kind >= 128 else "value type"
+        return UnsupportedTypeError(f"{what} {kind} is unknown in {self.flavour} RDB {self.version}", offset=pos)
+
+    def release(self, visitor: Visitor) -> None:
+        """Tell of the events that stood among the attributes of the record that now is complete."""
+        self.pending = False
+        for event in self.held:
+            visitor.event(event)
+        self.held = []
+
+    def prelude(self, buf: bytes, pos: i64, room: i64, visitor: Visitor) -> i64:
+        """Tell of what stands before the first database: AUX, functions, module data. Returns as `scan` does."""
+        visitor.buf = buf
+        while True:
+            self.start = pos
+            if pos >= len(buf) or buf[pos] not in (c.AUX, c.FUNCTION2, c.FUNCTION_PRE_GA, c.MODULE_AUX):
+                return pos
+            self.held = []
+            self.pending = False
+            try:
+                end = self.opcode(buf, pos, room, visitor)
+            except IndexError:
+                return pos
+            if end < 0:
+                return pos
+            pos = end
+
+    def opcodes(self, buf: bytes, pos: i64, room: i64, visitor: Visitor) -> i64:
+        """Read opcodes from `pos` on up to a value's type byte, whose position is returned, or a negative number: incomplete,
+        or the file's end. `start` moves behind everything that is no attribute of the record to come."""
+        self.start = pos
+        self.pending = False
+        self.held = []
+        self.expire_ms = NO_EXPIRY
+        visitor.idle_s = -1
+        visitor.freq = -1
+        try:
+            while buf[pos] >= _OPCODES:
+                pos = self.opcode(buf, pos, room, visitor)
+                if pos < 0:
+                    return pos
+                if not self.pending:
+                    self.start = pos
+        except IndexError:
+            return _NOT_COMPLETE
+        return pos
+
+    def tell(self, visitor: Visitor, event: Event) -> None:
+        if self.pending:
+            self.held.append(event)
+        else:
+            visitor.event(event)
+
+    def opcode(self, buf: bytes, pos: i64, room: i64, visitor: Visitor) -> i64:
+        """Read one opcode; return its end, or a negative number as `opcodes` does."""
+        begin: i64 = pos
+        op: i64 = buf[pos]
+        pos += 1
+        n: i64
+        m: i64
+        if op == c.EXPIRETIME_MS:
+            self.expire_ms = read_int64(buf, pos)
+            self.pending = True
+            return pos + 8
+        if op == c.EXPIRETIME:
+            buf[pos + 3]
+            self.expire_ms = int.from_bytes(buf[pos : pos + 4], "little", signed=True) * 1000
+            self.pending = True
+            return pos + 4
+        if op == c.IDLE:
+            visitor.idle_s, pos = read_length(buf, pos)
+            self.pending = True
+            return pos
+        if op == c.FREQ:
+            visitor.freq = buf[pos]
+            self.pending = True
+            return pos + 1
+        if op == c.SELECTDB:
+            n, pos = read_length(buf, pos)
+            if n > 0x7FFFFFFF:
+                raise CorruptError(f"database {n} cannot be", offset=begin)
+            visitor.db = n
+            self.db = n
+            visitor.database()
+            self.tell(visitor, SelectDb(n))
+            return pos
+        if op == c.RESIZEDB:
+            n, pos = read_length(buf, pos)
+            m, pos = read_length(buf, pos)
+            self.tell(visitor, ResizeDb(n, m))
+            return pos
+        if op == c.AUX:
+            name, pos = read_string(buf, pos, self.limit)
+            value, pos = read_string(buf, pos, self.limit)
+            self.tell(visitor, Aux(name, value))
+            return pos
+        if op == c.EOF:
+            self.finished = True
+            self.start = pos
+            return _FINISHED
+        if op == c.SLOT_INFO:
+            slot, pos = read_length(buf, pos)
+            n, pos = read_length(buf, pos)
+            m, pos = read_length(buf, pos)
+            self.tell(visitor, SlotInfo(slot, n, m))
+            return pos
+        if op == c.FUNCTION2:
+            source, pos = read_string(buf, pos, self.limit)
+            self.tell(visitor, function_library(source))
+            return pos
+        if op == c.FUNCTION_PRE_GA:
+            name, pos = read_string(buf, pos, self.limit)
+            engine, pos = read_string(buf, pos, self.limit)
+            n, pos = read_length(buf, pos)
+            if n:
+                _, pos = read_string(buf, pos, self.limit)
+            source, pos = read_string(buf, pos, self.limit)
+            text = name.decode("utf-8", "surrogateescape")
+            self.tell(visitor, FunctionLibrary(text, engine.decode("utf-8", "surrogateescape"), source, True))
+            return pos
+        if op == c.MODULE_AUX:
+            module, when, pos = self.module_aux_head(buf, pos)
+            self.walker.begin(self.module_layout)
+            pos = self.walker.walk(buf, pos, room)
+            if not self.walker.done:
+                return _NOT_COMPLETE
+            self.tell(visitor, ModuleAux(module_name(module), module & 1023, when, int(pos - begin)))
+            return pos
+        if op == c.KEY_META and self.flavour == c.REDIS and (self.version >= 13):
+            self.walker.begin(self.metadata_layout)
+            pos = self.walker.walk(buf, pos, room)
+            if not self.walker.done:
+                return _NOT_COMPLETE
+            self.pending = True
+            self.held.append(KeyMetadata(buf[begin + 1 : pos]))
+            return pos
+        if op == c.SLOT_IMPORT and self.flavour == c.VALKEY:
+            return self.slot_import(buf, pos, room, visitor)
+        if op == c.HASH_TEMPLATE and self.flavour == c.REDIS and self.version >= 15:
+            return self.hash_template(buf, pos, room, visitor)
+        if op == c.DRAGONFLY_MASK and self.flavour == c.REDIS and self.version <= 9:
+            n = buf[pos]
+            self.pending = True
+            buf[pos + 3]
+            return pos + 8 if n & 2 else pos + 4
+        raise self.unknown(op, begin)
+
+    def module_aux_head(self, buf: bytes, pos: i64) -> tuple[int, int, i64]:
+        """`(module id, when, end)` of module data, which says 1 or 2 for before or after the keys."""
+        start: i64 = pos
+        module, pos = read_uint64(buf, pos)
+        opcode, pos = read_length(buf, pos)
+        when, pos = read_length(buf, pos)
+        if opcode != 2 or when < 1 or when > 2:
+            raise CorruptError("module data does not say whether it stands before or after the keys", offset=start)
+        return module, when, pos
+
+    def slot_import(self, buf: bytes, pos: i64, room: i64, visitor: Visitor) -> i64:
+        """Valkey's note of a slot import that was going on."""
+        job, pos = read_string(buf, pos, self.limit)
+        n, pos = read_length(buf, pos)
+        if n > room - pos:
+            raise CorruptError(f"announces {n} slot ranges, but {room - pos} bytes are left", offset=pos)
+        ranges: list[tuple[int, int]] = []
+        while n > 0:
+            first, pos = read_length(buf, pos)
+            last, pos = read_length(buf, pos)
+            if first > last or last > 16383:
+                raise CorruptError(f"slot range {first}-{last} cannot be", offset=pos)
+            ranges.append((first, last))
+            n -= 1
+        self.tell(visitor, SlotImport(job, tuple(ranges)))
+        return pos
+
+    def hash_template(self, buf: bytes, pos: i64, room: i64, visitor: Visitor) -> i64:
+        """Field names that hashes of RDB 15 refer to by number (read as public documents describe them)."""
+        start: i64 = pos
+        number, pos = read_length(buf, pos)
+        n, pos = read_length(buf, pos)
+        if n > room - pos or n == 0:
+            raise CorruptError(f"announces {n} field names, but {room - pos} bytes are left", offset=start)
+        fields: list[bytes] = []
+        while n > 0:
+            name, pos = read_string(buf, pos, self.limit)
+            fields.append(name)
+            n -= 1
+        self.walker.templates[number] = len(fields)
+        self.tell(visitor, HashTemplate(number, tuple(fields)))
+        return pos
+
+    def open_large(self, buf: bytes, pos: i64, room: i64, visitor: Visitor) -> i64:
+        """Read the head of an item that does not fit into a block, and make the walker ready for the rest.
+
+        Returns where the rest begins; -1 where `buf` does not hold the head. Sets `kind` (MODULE_AUX for module data), `key`,
+        `expire_ms` and, by `release`, tells of events among the record's attributes.
+        """
+        begin: i64 = pos
+        try:
+            if buf[pos] == c.MODULE_AUX:
+                module, when, pos = self.module_aux_head(buf, pos + 1)
+                self.kind = c.MODULE_AUX
+                self.held = [ModuleAux(module_name(module), module & 1023, when, 0)]
+                self.walker.begin(self.module_layout)
+                return pos
+            pos = self.opcodes(buf, pos, room, visitor)
+            if pos < 0 or self.start != begin:
+                return _NOT_COMPLETE
+            kind: i64 = buf[pos]
+            self.key, pos = read_string(buf, pos + 1, self.limit)
+            first: i64 = buf[pos]
+        except IndexError:
+            return _NOT_COMPLETE
+        if not self.programs[kind]:
+            raise self.unknown(kind, pos)
+        if kind == 0 and first >= 0xC0:
+            kind = STRING_LZF if first == 0xC3 else STRING_INT
+            self.walker.begin(self.programs[0])
+        else:
+            self.walker.begin(self.programs[kind])
+        self.kind = kind
+        return pos
+
+    def context(self, buf: bytes) -> tuple[int, bytes | None]:
+        """`(type byte or opcode, key or None)` of the item at `start`, for the words of an error."""
+        scratch = Visitor()
+        scratch.buf = buf
+        pos = self.start
+        try:
+            if pos < len(buf) and buf[pos] < _OPCODES:
+                pass
+            elif pos < len(buf) and buf[pos] in (252, 253, 248, 249, 243, 220):
+                begin = pos
+                pos = self.opcodes(buf, pos, len(buf), scratch)
+                self.start = begin
+                if pos < 0:
+                    return buf[begin], None
+            else:
+                return (buf[pos] if pos < len(buf) else -1), None
+            kind = buf[pos]
+            try:
+                key, _ = read_string(buf, pos + 1, self.limit)
+            except IndexError:
+                return kind, None
+            return kind, key
+        except Exception:
+            return -1, None

@@ -1,0 +1,320 @@
+"""Walking over a value without decoding it, in blocks of any size.
+
+Each value type has a layout in a small grammar (`constants.py`); `compile_layout` turns it into a program and `Walker` runs it.
+The walker stops wherever the block ends and goes on in the next, so that its memory does not depend on the value's size.
+
+| sign | stands for | sign | stands for |
+|---|---|---|---|
+| `s` | string | `#` | a count, kept in the counter |
+| `l` | number stored as a length | `@(...)` | the group, as often as the counter says |
+| `d` | 8 bytes | `*(...)` | short for `#@(...)` |
+| `i` | 16 bytes (stream id) | `o` | length 0, or 1 and one more length |
+| `w` | 4 bytes | `u` | tagged element of an array |
+| `t` | double as text | `m` | framed module values up to their end mark |
+| `c` | quicklist container, 1 or 2 | `x` | field names of a hash; their number goes to the counter |
+| `y` | id of a hash template; the number of its fields goes to the counter | | |
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rdbkit.errors import CorruptError
+from rdbkit.format.primitives import read_length, read_string, skip_length, skip_string
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+# Instructions are an operation byte and an operand byte.
+OP_END: Final = 0
+OP_STRING: Final = 1
+OP_LENGTH: Final = 2
+OP_BYTES: Final = 3  # operand: how many
+OP_TEXT_DOUBLE: Final = 4
+OP_CONTAINER: Final = 5
+OP_COUNT: Final = 6
+OP_LOOP: Final = 7  # operand: instruction behind the loop
+OP_NEXT: Final = 8  # operand: first instruction of the loop
+OP_STRINGS: Final = 9  # operand: strings a round
+OP_SCORED: Final = 10  # rounds of a string and 8 bytes
+OP_OPTIONAL: Final = 11
+OP_TAGGED: Final = 12
+OP_MODULE: Final = 13
+OP_FIELDS: Final = 14
+OP_TEMPLATE: Final = 15
+
+_SIMPLE: Final = {
+    "s": (OP_STRING, 0),
+    "l": (OP_LENGTH, 0),
+    "d": (OP_BYTES, 8),
+    "i": (OP_BYTES, 16),
+    "w": (OP_BYTES, 4),
+    "t": (OP_TEXT_DOUBLE, 0),
+    "c": (OP_CONTAINER, 0),
+    "#": (OP_COUNT, 0),
+    "o": (OP_OPTIONAL, 0),
+    "u": (OP_TAGGED, 0),
+    "m": (OP_MODULE, 0),
+    "x": (OP_FIELDS, 0),
+    "y": (OP_TEMPLATE, 0),
+}
+# Loops that most elements of most files stand in get an operation of their own.
+_RUNS: Final = {
+    "@(s)": (OP_STRINGS, 1),
+    "@(ss)": (OP_STRINGS, 2),
+    "@(sss)": (OP_STRINGS, 3),
+    "@(sd)": (OP_SCORED, 0),
+}
+#: What the error says where a string of announced fields would need more memory than any real one does.
+_FIELDS_LIMIT: Final = 16 << 20
+
+
+def compile_layout(layout: str) -> bytes:
+    """The program of a layout; see the table above.
+
+    >>> compile_layout("s") == bytes([OP_STRING, 0, OP_END, 0])
+    True
+    """
+    text = layout.replace("*", "#@")
+    program: list[int] = []
+    open_loops: list[int] = []
+    at = 0
+    while at < len(text):
+        run = next((r for r in _RUNS if text.startswith(r, at)), None)
+        if run is not None:
+            program += _RUNS[run]
+            at += len(run)
+        elif text.startswith("@(", at):
+            open_loops.append(len(program))
+            program += (OP_LOOP, 0)
+            at += 2
+        elif text[at] == ")":
+            begin = open_loops.pop()
+            program += (OP_NEXT, begin // 2 + 1)
+            program[begin + 1] = len(program) // 2
+            at += 1
+        else:
+            program += _SIMPLE[text[at]]
+            at += 1
+    return bytes([*program, OP_END, 0])
+
+
+class Walker:
+    """Finds the end of one value at a time.
+
+    Attributes:
+        done: the value's end has been reached.
+        templates: field count of each hash template of the file (RDB 15).
+    """
+
+    def __init__(self) -> None:
+        self.done: bool = False
+        self.templates: dict[int, int] = {}
+        self.program: bytes = b"\0\0"
+        self.at: i64 = 0
+        self.skip: i64 = 0
+        self.count: i64 = 0
+        self.left: i64 = -1
+        self.rounds: list[int] = []
+        self.room: i64 = 0
+
+    def begin(self, program: bytes) -> None:
+        """Make ready for a value whose layout compiled to `program`."""
+        self.done = False
+        self.program = program
+        self.at = 0
+        self.skip = 0
+        self.count = 0
+        self.left = -1
+        if self.rounds:
+            self.rounds = []
+
+    def walk(self, buf: bytes, pos: i64, room: i64) -> i64:
+        """Go on at `pos`; return the first position that has not been walked over.
+
+        `done` then tells whether that is the value's end. If not, everything before it is needed no more, and what follows
+        it (a few bytes at most) must stand before the next block.
+
+        Args:
+            room: where the input ends, relative to `buf`, or a huge number where that is not known.
+
+        Raises: CorruptError, with `offset` relative to `buf`.
+        """
+        end: i64 = len(buf)
+        self.room = room
+        if self.skip > 0:
+            if self.skip > end - pos:
+                self.skip -= end - pos
+                return end
+            pos += self.skip
+            self.skip = 0
+        safe: i64 = pos
+        try:
+            while True:
+                safe = pos
+                operation: i64 = self.program[self.at * 2]
+                operand: i64 = self.program[self.at * 2 + 1]
+                if operation == OP_STRING:
+                    pos = skip_string(buf, pos)
+                    self.at += 1
+                elif operation == OP_STRINGS:
+                    pos = self.walk_strings(buf, pos, operand)
+                    if self.left > 0 or self.skip > 0:
+                        return pos
+                elif operation == OP_SCORED:
+                    pos = self.walk_scored(buf, pos)
+                    if self.left > 0 or self.skip > 0:
+                        return pos
+                elif operation == OP_COUNT:
+                    self.count, pos = read_length(buf, pos)
+                    if self.count > room - pos:
+                        raise CorruptError(f"announces {self.count} elements, but {room - pos} bytes are left", offset=safe)
+                    self.at += 1
+                elif operation == OP_LENGTH:
+                    pos = skip_length(buf, pos)
+                    self.at += 1
+                elif operation == OP_BYTES:
+                    pos += operand
+                    self.at += 1
+                elif operation == OP_LOOP:
+                    if self.count > 0:
+                        self.rounds.append(self.count)
+                        self.at += 1
+                    else:
+                        self.at = operand
+                elif operation == OP_NEXT:
+                    left: i64 = self.rounds[len(self.rounds) - 1] - 1
+                    if left > 0:
+                        self.rounds[len(self.rounds) - 1] = left
+                        self.at = operand
+                    else:
+                        self.rounds.pop()
+                        self.at += 1
+                elif operation == OP_END:
+                    self.done = True
+                    return pos
+                else:
+                    pos = self.walk_rare(buf, pos, operation)
+                if pos > end:
+                    self.skip = pos - end
+                    return end
+        except IndexError:
+            return safe
+
+    def walk_strings(self, buf: bytes, pos: i64, a_round: i64) -> i64:
+        """`a_round` strings for each that the counter says; leaves in `left` how many are still to come."""
+        if self.left < 0:
+            self.left = self.count * a_round
+        end: i64 = len(buf)
+        left: i64 = self.left
+        first: i64
+        safe: i64 = pos
+        try:
+            while left > 0:
+                first = buf[pos]
+                pos = pos + first + 1 if first < 0x40 else skip_string(buf, pos)
+                if pos > end:
+                    break
+                safe = pos
+                left -= 1
+        except IndexError:
+            pos = safe
+        return self.leave_run(pos, end, left)
+
+    def walk_scored(self, buf: bytes, pos: i64) -> i64:
+        """As many members with an 8-byte score as the counter says; leaves in `left` how many are still to come."""
+        if self.left < 0:
+            self.left = self.count
+        end: i64 = len(buf)
+        left: i64 = self.left
+        first: i64
+        safe: i64 = pos
+        try:
+            while left > 0:
+                first = buf[pos]
+                pos = pos + first + 9 if first < 0x40 else skip_string(buf, pos) + 8
+                if pos > end:
+                    break
+                safe = pos
+                left -= 1
+        except IndexError:
+            pos = safe
+        return self.leave_run(pos, end, left)
+
+    def leave_run(self, pos: i64, end: i64, left: i64) -> i64:
+        """Keep what is left of a run; an element that goes on in later blocks counts as walked over, its rest as `skip`."""
+        if pos > end:
+            self.skip = pos - end
+            pos = end
+            left -= 1
+        if left > 0:
+            self.left = left
+        else:
+            self.left = -1
+            self.at += 1
+        return pos
+
+    def walk_rare(self, buf: bytes, pos: i64, operation: i64) -> i64:
+        """The steps that few values have."""
+        n: i64
+        start: i64 = pos
+        if operation == OP_CONTAINER:
+            n, pos = read_length(buf, pos)
+            if n != 1 and n != 2:
+                raise CorruptError(f"a quicklist node has container {n}, where 1 or 2 is allowed", offset=start)
+        elif operation == OP_TEXT_DOUBLE:
+            n = buf[pos]
+            pos += 1
+            if n < 253:
+                pos += n
+        elif operation == OP_OPTIONAL:
+            n, pos = read_length(buf, pos)
+            if n > 1:
+                raise CorruptError(f"an array has flag {n}, where 0 or 1 is allowed", offset=start)
+            if n == 1:
+                pos = skip_length(buf, pos)
+        elif operation == OP_TAGGED:
+            n, pos = read_length(buf, pos)
+            if n > 3:
+                raise CorruptError(f"an array element has tag {n}, where 0 to 3 is allowed", offset=start)
+            pos = pos + 8 if n == 1 or n == 2 else skip_string(buf, pos)
+        elif operation == OP_MODULE:
+            n, pos = read_length(buf, pos)
+            if n == 0:
+                self.at += 1
+            elif n <= 2:
+                pos = skip_length(buf, pos)
+            elif n == 3:
+                pos += 4
+            elif n == 4:
+                pos += 8
+            elif n == 5:
+                pos = skip_string(buf, pos)
+            else:
+                raise CorruptError(f"a module value has opcode {n}, where 0 to 5 is allowed", offset=start)
+            return pos
+        elif operation == OP_FIELDS:
+            n, pos = read_length(buf, pos)
+            if n > 1:
+                raise CorruptError(f"field names have format {n}, where 0 or 1 is allowed", offset=start)
+            if n == 0:
+                names, pos = read_string(buf, pos, _FIELDS_LIMIT)
+                if len(names) < 7:
+                    raise CorruptError("a listpack of field names has fewer than 7 bytes", offset=start)
+                self.count = names[4] | names[5] << 8
+            else:
+                n, pos = read_length(buf, pos)
+                self.count = n
+                if n > self.room - pos:
+                    raise CorruptError(f"announces {n} fields, but {self.room - pos} bytes are left", offset=start)
+                while n > 0:
+                    pos = skip_string(buf, pos)
+                    n -= 1
+                buf[pos - 1]
+        else:
+            n, pos = read_length(buf, pos)
+            if n not in self.templates:
+                raise CorruptError(f"refers to hash template {n}, which the file does not have", offset=start)
+            self.count = self.templates[n]
+        self.at += 1
+        return pos

@@ -1,0 +1,188 @@
+"""What a user holds, besides records: the header and the events of a snapshot."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+_MODULE_ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+
+class Header(NamedTuple):
+    """The first nine bytes: `flavour` is "redis" or "valkey", `version` the RDB version.
+
+    >>> print(Header("redis", 11))
+    REDIS0011
+    """
+
+    flavour: str
+    version: int
+
+    def __str__(self) -> str:
+        return f"VALKEY{self.version:03d}" if self.flavour == "valkey" else f"REDIS{self.version:04d}"
+
+
+class Checksum(NamedTuple):
+    """The CRC-64 at the file's end.
+
+    `state`: "ok"; "disabled" (stored as 0 by `rdbchecksum no`); "absent" (RDB 4 and older have none); "unchecked" (not asked
+    for). `stored` and `computed` are the numbers, None where there is none.
+    """
+
+    state: str
+    stored: int | None = None
+    computed: int | None = None
+
+
+class Trailer(NamedTuple):
+    """What follows the RDB in the same input.
+
+    `kind`: "none", "padding" (zero bytes, as of a page blob), "aof" (commands of a mixed append-only file), "mark" (the end
+    mark of a diskless capture) or "unknown". `size` in bytes, None where it was not read to its end.
+    """
+
+    kind: str
+    size: int | None
+
+
+class Event:
+    """Root of what a file says besides its records, in file order from `Snapshot.events()`."""
+
+    __slots__ = ()
+
+
+class Aux(Event):
+    """A field about the file or its writer, such as `redis-ver` (opcode 250)."""
+
+    __slots__ = ("key", "value")
+
+    def __init__(self, key: bytes, value: bytes) -> None:
+        self.key = key
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"Aux({self.key!r}, {self.value!r})"
+
+
+class SelectDb(Event):
+    """The records that follow belong to database `db` (opcode 254)."""
+
+    __slots__ = ("db",)
+
+    def __init__(self, db: int) -> None:
+        self.db = db
+
+    def __repr__(self) -> str:
+        return f"SelectDb({self.db})"
+
+
+class ResizeDb(Event):
+    """How many keys, and keys with an expiry, the writer counted in this database (opcode 251); a hint."""
+
+    __slots__ = ("expires", "keys")
+
+    def __init__(self, keys: int, expires: int) -> None:
+        self.keys = keys
+        self.expires = expires
+
+    def __repr__(self) -> str:
+        return f"ResizeDb({self.keys}, {self.expires})"
+
+
+class SlotInfo(Event):
+    """Keys and expiries of the cluster slot that follows (opcode 244); a hint."""
+
+    __slots__ = ("expires", "keys", "slot")
+
+    def __init__(self, slot: int, keys: int, expires: int) -> None:
+        self.slot = slot
+        self.keys = keys
+        self.expires = expires
+
+    def __repr__(self) -> str:
+        return f"SlotInfo({self.slot}, {self.keys}, {self.expires})"
+
+
+class FunctionLibrary(Event):
+    """A library of functions: `name`, `engine` and `source` code (opcode 245; 246 where `pre_release`)."""
+
+    __slots__ = ("engine", "name", "pre_release", "source")
+
+    def __init__(self, name: str, engine: str, source: bytes, pre_release: bool = False) -> None:
+        self.name = name
+        self.engine = engine
+        self.source = source
+        self.pre_release = pre_release
+
+    def __repr__(self) -> str:
+        return f"FunctionLibrary({self.name!r}, {self.engine!r}, {len(self.source)} bytes)"
+
+
+class ModuleAux(Event):
+    """Data of a module outside of keys (opcode 247): its type's name and encoding version, `when` 1 before or 2 after the
+    keys, `size` in bytes."""
+
+    __slots__ = ("module", "size", "version", "when")
+
+    def __init__(self, module: str, version: int, when: int, size: int) -> None:
+        self.module = module
+        self.version = version
+        self.when = when
+        self.size = size
+
+    def __repr__(self) -> str:
+        return f"ModuleAux({self.module!r}, {self.version}, {self.when}, {self.size})"
+
+
+class KeyMetadata(Event):
+    """Metadata that modules attached to the key that follows (opcode 243 of Redis 8.6), as its bytes."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+
+    def __repr__(self) -> str:
+        return f"KeyMetadata({len(self.raw)} bytes)"
+
+
+class SlotImport(Event):
+    """A slot import that was going on (opcode 243 of Valkey 9): its job's name and the slot ranges."""
+
+    __slots__ = ("job", "ranges")
+
+    def __init__(self, job: bytes, ranges: tuple[tuple[int, int], ...]) -> None:
+        self.job = job
+        self.ranges = ranges
+
+    def __repr__(self) -> str:
+        return f"SlotImport({self.job!r}, {self.ranges!r})"
+
+
+class HashTemplate(Event):
+    """Field names that hashes refer to by number (opcode 242 of RDB 15)."""
+
+    __slots__ = ("fields", "number")
+
+    def __init__(self, number: int, fields: tuple[bytes, ...]) -> None:
+        self.number = number
+        self.fields = fields
+
+    def __repr__(self) -> str:
+        return f"HashTemplate({self.number}, {self.fields!r})"
+
+
+def module_name(number: int) -> str:
+    """The nine letters of a module type's id. Source: moduleTypeNameByID in Redis' src/module.c.
+
+    >>> module_name(1797047905806331904)
+    'GOI93Lp_S'
+    """
+    return "".join(_MODULE_ALPHABET[number >> shift & 63] for shift in range(58, 9, -6))
+
+
+def function_library(source: bytes) -> FunctionLibrary:
+    """The library in `source`, whose first line names engine and library: `#!lua name=mylib`."""
+    first = source.split(b"\n", 1)[0].decode("utf-8", "surrogateescape")
+    words = first[2:].split() if first.startswith("#!") else []
+    name = next((w[5:] for w in words if w.startswith("name=")), "")
+    return FunctionLibrary(name, words[0] if words else "", source)

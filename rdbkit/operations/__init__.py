@@ -1,0 +1,1 @@
+"""One module a verb: open snapshots in, typed reports out."""

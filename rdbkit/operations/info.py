@@ -1,0 +1,366 @@
+"""`rdbkit info`: what is in a snapshot, and who loads it as it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rdbkit.format import constants as c
+from rdbkit.format.scan import STRING_INT, STRING_LZF
+from rdbkit.operations.tallies import InfoTally
+from rdbkit.snapshot.reader import Snapshot
+from rdbkit.targets import Target, load_targets
+
+#: Names of the histogram's columns; a key counts in the first that fits.
+EXPIRY_BUCKETS = ("expired", "1h", "1d", "7d", "30d", "later", "never")
+
+
+@dataclass
+class DatabaseInfo:
+    """Keys of one database; `types` counts them by what TYPE would answer."""
+
+    db: int
+    keys: int
+    expiring: int
+    expired: int
+    types: dict[str, int]
+
+
+@dataclass
+class TypeInfo:
+    """Keys and bytes in the file of one type and stored form; `share` of all keys' bytes, 0 to 1."""
+
+    type: str
+    encoding: str
+    rdb_type: int
+    keys: int
+    bytes: int
+    share: float
+
+
+@dataclass
+class BigKey:
+    """One of the keys that take the most bytes in the file."""
+
+    db: int
+    key: bytes
+    type: str
+    encoding: str
+    bytes: int
+    offset: int
+    expire_ms: int | None
+
+
+@dataclass
+class ModuleInfo:
+    """A module type: encoding version, keys, their bytes, and bytes of data outside of keys."""
+
+    name: str
+    version: int
+    keys: int
+    bytes: int
+    aux_bytes: int
+
+
+@dataclass
+class Loads:
+    """Whether a target loads the file as it is: "yes", "undocumented", "partly" (some data is dropped) or "no", and why."""
+
+    target: str
+    title: str
+    loads: str
+    why: str
+
+
+@dataclass
+class Info:
+    """All that `info` knows of one snapshot. Sizes in bytes, `created` in Unix seconds."""
+
+    file: str
+    flavour: str
+    rdb_version: int
+    compression: str | None
+    framing: str | None
+    rdb_size: int
+    writer: str | None
+    writer_version: str | None
+    created: int | None
+    bits: int | None
+    used_memory: int | None
+    checksum: str
+    trailer: str
+    trailer_size: int | None
+    aux: dict[str, str]
+    keys: int
+    expiring: int
+    expired: int
+    key_bytes: int
+    databases: list[DatabaseInfo]
+    types: list[TypeInfo]
+    biggest: list[BigKey]
+    expiry: dict[str, int]
+    functions: list[dict[str, Any]]
+    modules: list[ModuleInfo]
+    slots: int
+    other: dict[str, int]
+    needs_version: int
+    lowest_version: int | None
+    lowest_version_notes: list[str] = field(default_factory=list)
+    loads_as_is: list[Loads] = field(default_factory=list)
+    next: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain JSON types; keys that are not UTF-8 as `{"base64": ...}`."""
+        result = asdict(self)
+        for row in result["biggest"]:
+            row["key"] = json_bytes(row["key"])
+        return result
+
+
+def json_bytes(value: bytes) -> str | dict[str, str]:
+    """UTF-8 as text, anything else as `{"base64": "..."}`."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        from base64 import b64encode
+
+        return {"base64": b64encode(value).decode()}
+
+
+def info(
+    snapshot: Snapshot,
+    *,
+    top: int = 10,
+    now_ms: int | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> Info:
+    """Read a snapshot to its end and report what is in it.
+
+    Args:
+        snapshot: just opened.
+        top: how many of the biggest keys to report, by bytes in the file.
+        now_ms: what counts as already expired, in Unix ms; by default the clock.
+        progress: called after each block with the bytes of the underlying file read so far.
+
+    Raises: RdbError where the file is damaged.
+
+    >>> import rdbkit
+    >>> from rdbkit.operations.info import info
+    >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
+    ...     report = info(snapshot)
+    >>> report.writer_version, report.keys, report.lowest_version
+    ('7.0.15', 32, 10)
+    """
+    tally = InfoTally(int(time.time() * 1000) if now_ms is None else now_ms, top, 1 << 40)
+    for position in snapshot.scan(tally):
+        if progress is not None:
+            progress(position)
+    tally.leave()
+    report = _report(snapshot, tally)
+    _judge(report, snapshot, tally)
+    return report
+
+
+def _number(text: str | None) -> int | None:
+    try:
+        return int(text) if text is not None else None
+    except ValueError:
+        return None
+
+
+def _writer(aux: dict[str, str]) -> tuple[str | None, str | None]:
+    for key in aux:
+        if key.endswith("-ver"):
+            return key[:-4], aux[key]
+    return None, None
+
+
+def _names(kind: int, snapshot: Snapshot) -> tuple[str, str]:
+    if kind in (STRING_INT, STRING_LZF):
+        return "string", "int" if kind == STRING_INT else "lzf"
+    value_type = snapshot.types[kind]
+    return value_type.type, value_type.encoding
+
+
+def _report(snapshot: Snapshot, tally: InfoTally) -> Info:
+    totals: dict[int, tuple[int, int]] = {}
+    databases = []
+    for number in sorted(tally.databases):
+        database = tally.databases[number]
+        by_type: dict[str, int] = {}
+        for kind, cell in enumerate(database.cells):
+            if cell.keys:
+                keys, size = totals.get(kind, (0, 0))
+                totals[kind] = (keys + cell.keys, size + cell.bytes)
+                if kind == 7:
+                    for (db, name, _), (count, _size) in tally.modules.items():
+                        if db == number:
+                            by_type[name] = by_type.get(name, 0) + count
+                else:
+                    name = _names(kind, snapshot)[0]
+                    by_type[name] = by_type.get(name, 0) + cell.keys
+        if by_type:
+            databases.append(DatabaseInfo(number, sum(by_type.values()), database.expiring, database.expired, by_type))
+    key_bytes = sum(size for _, size in totals.values())
+    types = []
+    modules: dict[tuple[str, int], ModuleInfo] = {}
+    for (_, name, encver), (keys, size) in tally.modules.items():
+        entry = modules.setdefault((name, encver), ModuleInfo(name, encver, 0, 0, 0))
+        entry.keys += keys
+        entry.bytes += size
+    types += [TypeInfo(m.name, "module", 7, m.keys, m.bytes, m.bytes / key_bytes) for m in modules.values()]
+    for kind, (keys, size) in totals.items():
+        if kind == 7:
+            continue
+        name, encoding = _names(kind, snapshot)
+        rdb_type = 0 if kind >= STRING_INT else kind
+        types.append(TypeInfo(name, encoding, rdb_type, keys, size, size / key_bytes))
+    types.sort(key=lambda t: -t.bytes)
+    biggest = [
+        BigKey(db, key, *_names(kind, snapshot), size, -offset, None if expire == -1 else expire)
+        for size, offset, db, key, kind, expire in sorted(tally.biggest, reverse=True)
+    ]
+    for aux in tally.module_data:
+        entry = modules.setdefault((aux.module, aux.version), ModuleInfo(aux.module, aux.version, 0, 0, 0))
+        entry.aux_bytes += aux.size
+    keys = sum(d.keys for d in databases)
+    expiring = sum(d.expiring for d in databases)
+    counts = [*tally.buckets, int(tally.later), keys - expiring]
+    writer, writer_version = _writer(snapshot.aux)
+    checksum, trailer = snapshot.checksum, snapshot.trailer
+    assert checksum is not None
+    assert trailer is not None
+    return Info(
+        file=snapshot.name,
+        flavour=snapshot.header.flavour,
+        rdb_version=snapshot.header.version,
+        compression=snapshot.compression,
+        framing=snapshot.framing,
+        rdb_size=snapshot.rdb_size,
+        writer=writer,
+        writer_version=writer_version,
+        created=_number(snapshot.aux.get("ctime")),
+        bits=_number(snapshot.aux.get("redis-bits")),
+        used_memory=_number(snapshot.aux.get("used-mem")),
+        checksum=checksum.state,
+        trailer=trailer.kind,
+        trailer_size=trailer.size,
+        aux=snapshot.aux,
+        keys=keys,
+        expiring=expiring,
+        expired=sum(d.expired for d in databases),
+        key_bytes=key_bytes,
+        databases=databases,
+        types=types,
+        biggest=biggest,
+        expiry=dict(zip(EXPIRY_BUCKETS, counts, strict=True)),
+        functions=[{"name": f.name, "engine": f.engine, "bytes": len(f.source)} for f in tally.functions],
+        modules=list(modules.values()),
+        slots=int(tally.slots),
+        other={k: n for k, n in tally.events.items() if k in ("KeyMetadata", "SlotImport", "HashTemplate")},
+        needs_version=0,
+        lowest_version=None,
+    )
+
+
+def _judge(report: Info, snapshot: Snapshot, tally: InfoTally) -> None:
+    """Fill in which RDB version the content needs, who loads the file, and what to do next."""
+    redis = report.flavour == c.REDIS
+    used = {t.rdb_type: snapshot.types[t.rdb_type] for t in report.types}
+    has_functions = bool(report.functions)
+    report.needs_version = max([t.since for t in used.values()] + ([10] if has_functions else []) + [1])
+    lowest: int | None = 10 if has_functions else 1
+    notes = report.lowest_version_notes
+    if report.expiring:
+        lowest = max(lowest or 1, 3)
+    for kind, t in used.items():
+        if t.universal is not None:
+            lowest = max(lowest, t.universal) if lowest is not None else None
+            if kind in (26, 27):
+                notes.append(f"{t.name}: idempotent-producer state and unowned pending entries have no place below RDB {t.since}")
+            continue
+        keys = sum(row.keys for row in report.types if row.rdb_type == kind)
+        if kind == 25 and keys == tally.without_field_expiry:
+            continue  # every field expiry is gone: a plain hash holds it
+        if t.type == "hash":
+            lowest = max(lowest, 12) if lowest is not None else None
+            notes.append(f"{keys} hashes with field expiry need RDB 12, or VALKEY080")
+        elif t.type == "module":
+            lowest = max(lowest, 8) if lowest is not None else None
+        elif t.type in ("cron", "json") or t.id in (31, 32):
+            lowest = None
+            notes.append(f"{t.name}: no Redis or Valkey release reads it")
+        else:
+            lowest = max(lowest, t.since) if lowest is not None else None
+            notes.append(f"{t.name}: needs RDB {t.since}")
+    if report.other.get("KeyMetadata"):
+        lowest = max(lowest, 13) if lowest is not None else None
+        notes.append("key metadata of modules needs RDB 13")
+    report.lowest_version = lowest
+    report.loads_as_is = [_loads(report, t, used, redis) for t in load_targets()]
+    report.next = _next(report)
+
+
+def _loads(report: Info, target: Target, used: dict[int, c.ValueType], redis: bool) -> Loads:
+    def verdict(word: str, why: str) -> Loads:
+        return Loads(target.name, target.title, word, why)
+
+    version = report.rdb_version
+    header = f"RDB {version}" if redis else f"VALKEY{version:03d}"
+    undocumented = redis and version in target.undocumented
+    if (version > target.rdb and not undocumented) if redis else version not in target.valkey:
+        return verdict("no", f"{header} is newer than RDB {target.rdb}" if redis else f"{header} is Valkey's own version")
+    for kind, t in used.items():
+        if t.type == "module" or kind in target.extra_types:
+            continue
+        newest = target.rdb if not undocumented else version
+        unknown = t.since > newest if redis else False
+        if target.types is not None and kind > target.types:
+            unknown = True
+        if unknown or kind == 64 or (redis and version <= 9 and 30 <= kind <= 32):
+            return verdict("no", f"{t.name} (type {kind}) is unknown to it")
+    if report.functions and target.rdb < 10:
+        return verdict("no", "functions are unknown to it")
+    missing = [m.name for m in report.modules if m.name not in target.modules]
+    if missing:
+        if target.rdb < 8:
+            return verdict("no", f"modules are unknown to it: {', '.join(missing)}")
+        if not target.optional_modules:
+            return verdict("no", f"needs a module loaded: {', '.join(missing)}")
+    if target.max_key_bytes and any(k.bytes > target.max_key_bytes for k in report.biggest):
+        return verdict("no", "a key is larger than 2 GB")
+    highest = max((d.db for d in report.databases), default=0)
+    if target.single_db and highest > 0:
+        outside = sum(d.keys for d in report.databases if d.db)
+        return verdict("partly", f"only database 0 is imported: {outside} keys would be dropped silently")
+    if target.databases is not None and highest >= target.databases:
+        return verdict("partly", f"database {highest} is beyond its {target.databases}: dropped silently")
+    why = []
+    if undocumented:
+        why.append(f"the documents promise RDB {target.rdb} and below; the engine knows {version}")
+    if missing:
+        why.append(f"if created with the module for {', '.join(missing)}")
+    if highest >= 16 and not target.databases and not target.single_db:
+        why.append(f"if configured for {highest + 1} databases")
+    return verdict("undocumented" if undocumented else "yes", "; ".join(why))
+
+
+def _next(report: Info) -> str:
+    azure = {row.target: row for row in report.loads_as_is if row.target.startswith("azure-")}
+    premium, managed = azure["azure-premium"], azure["azure-managed"]
+    if premium.loads == "yes" and managed.loads == "yes":
+        return "Next: imports as it is into Azure Cache for Redis Premium and Azure Managed Redis; both delete what the cache holds."
+    if managed.loads == "yes":
+        below = report.lowest_version is not None and report.lowest_version <= 9
+        rest = "rewritten as RDB 9 nothing would be lost" if below else f"its content needs RDB {report.lowest_version or 'of its own'}"
+        return f"Next: imports as it is into Azure Managed Redis. Premium refuses it ({premium.why}); {rest}."
+    if managed.loads == "partly":
+        return f"Next: move or drop the keys outside of database 0 before an import into Azure Managed Redis: {managed.why}."
+    if managed.loads == "undocumented":
+        return f"Next: Azure Managed Redis may take it, undocumented; as RDB {max(report.lowest_version or 12, 9)} " "it would be within the documents."
+    if report.lowest_version is not None and report.lowest_version <= 11:
+        least = max(report.lowest_version, 9)
+        return f"Next: no Azure service imports it as it is; its content fits RDB {least}, which {'Premium and ' if least == 9 else ''}Azure Managed Redis would take."
+    return "Next: no Azure service imports it without loss: " + ("; ".join(report.lowest_version_notes) or managed.why) + "."

@@ -1,0 +1,181 @@
+"""What `info` counts for each record; compiled, since it runs once a record."""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING
+
+from rdbkit.format.primitives import read_int64, read_string, read_uint64
+from rdbkit.format.scan import KINDS, NO_EXPIRY, Visitor
+from rdbkit.model import Event, FunctionLibrary, ModuleAux, SlotInfo, module_name
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
+_MODULE = 7
+_LISTPACK_EX = 25
+
+
+class Cell:
+    """Keys and bytes of one kind in one database."""
+
+    __slots__ = ("bytes", "keys")
+
+    def __init__(self) -> None:
+        self.keys: i64 = 0
+        self.bytes: i64 = 0
+
+
+class Database:
+    """What has been seen in one database."""
+
+    __slots__ = ("cells", "expired", "expiring")
+
+    def __init__(self) -> None:
+        self.cells: list[Cell] = [Cell() for _ in range(KINDS)]
+        self.expiring: i64 = 0
+        self.expired: i64 = 0
+
+
+class InfoTally(Visitor):
+    """Counts what `rdbkit info` reports.
+
+    Args:
+        now_ms: what counts as already expired.
+        top: how many of the biggest keys to keep.
+        limit: most bytes of a key's name.
+    """
+
+    def __init__(self, now_ms: int, top: int, limit: int) -> None:
+        super().__init__()
+        self.top: i64 = top
+        self.limit: i64 = limit
+        self.databases: dict[int, Database] = {}
+        self.current: Database | None = None
+        self.cells: list[Cell] = []
+        # keys by the time they have left: expired, 1 hour, 1 day, 7 days, 30 days, later
+        self.now_ms: i64 = now_ms
+        self.hour: i64 = now_ms + HOUR_MS
+        self.day: i64 = now_ms + DAY_MS
+        self.week: i64 = now_ms + 7 * DAY_MS
+        self.month: i64 = now_ms + 30 * DAY_MS
+        self.buckets: list[int] = [0, 0, 0, 0, 0]
+        self.later: i64 = 0
+        self.expiring_later: i64 = 0  # of the current database, added to it when it is left
+        self.threshold: i64 = -1 if top > 0 else 1 << 62
+        self.biggest: list[tuple[int, int, int, bytes, int, int]] = []
+        self.modules: dict[tuple[int, str, int], list[int]] = {}
+        self.module_data: list[ModuleAux] = []
+        self.functions: list[FunctionLibrary] = []
+        self.without_field_expiry: i64 = 0
+        self.slots: i64 = 0
+        self.events: dict[str, int] = {}
+        self.database()
+
+    def database(self) -> None:
+        self.leave()
+        number = int(self.db)
+        found = self.databases.get(number)
+        if found is None:
+            found = Database()
+            self.databases[number] = found
+        self.current = found
+        self.cells = found.cells
+
+    def leave(self) -> None:
+        """Add up what is counted apart for speed."""
+        current = self.current
+        if current is not None:
+            current.expiring += self.expiring_later
+            self.later += self.expiring_later
+            self.expiring_later = 0
+
+    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+        cell = self.cells[kind]
+        size: i64 = end - start
+        cell.keys += 1
+        cell.bytes += size
+        if expire_ms != NO_EXPIRY:
+            if expire_ms > self.month:
+                self.expiring_later += 1
+            else:
+                self.soon(expire_ms)
+        if size > self.threshold:
+            key, _ = read_string(self.buf, key_at, self.limit)
+            self.big(size, self.base + start, key, kind, expire_ms)
+        if kind == _MODULE:
+            self.module(self.buf, value_at, size)
+        elif kind == _LISTPACK_EX:
+            self.listpack_ex(self.buf, value_at)
+
+    def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
+        cell = self.cells[kind]
+        cell.keys += 1
+        cell.bytes += size
+        if expire_ms != NO_EXPIRY:
+            if expire_ms > self.month:
+                self.expiring_later += 1
+            else:
+                self.soon(expire_ms)
+        if size > self.threshold:
+            self.big(size, offset, key, kind, expire_ms)
+        if kind == _MODULE:
+            self.module(head, 0, size)
+        elif kind == _LISTPACK_EX:
+            self.listpack_ex(head, 0)
+
+    def soon(self, expire_ms: i64) -> None:
+        """A key that expires within 30 days, or has expired."""
+        i: i64 = 4
+        current = self.current
+        if current is not None:
+            current.expiring += 1
+            if expire_ms < self.now_ms:
+                current.expired += 1
+        if expire_ms < self.now_ms:
+            i = 0
+        elif expire_ms <= self.hour:
+            i = 1
+        elif expire_ms <= self.day:
+            i = 2
+        elif expire_ms <= self.week:
+            i = 3
+        self.buckets[i] += 1
+
+    def big(self, size: i64, offset: i64, key: bytes, kind: i64, expire_ms: i64) -> None:
+        """Keep one of the biggest keys; of equal ones the first in the file."""
+        item = (int(size), -int(offset), int(self.db), key, int(kind), int(expire_ms))
+        if len(self.biggest) < self.top:
+            heapq.heappush(self.biggest, item)
+        else:
+            heapq.heapreplace(self.biggest, item)
+        if len(self.biggest) >= self.top:
+            self.threshold = self.biggest[0][0]
+
+    def module(self, buf: bytes, value_at: i64, size: i64) -> None:
+        number, _ = read_uint64(buf, value_at)
+        name = (int(self.db), module_name(number), number & 1023)
+        seen = self.modules.get(name)
+        if seen is None:
+            self.modules[name] = [1, int(size)]
+        else:
+            seen[0] += 1
+            seen[1] += int(size)
+
+    def listpack_ex(self, buf: bytes, value_at: i64) -> None:
+        """A listpack hash that can have field expiries begins with the first of them, 0 where all are gone."""
+        if read_int64(buf, value_at) == 0:
+            self.without_field_expiry += 1
+
+    def event(self, event: Event) -> None:
+        name = type(event).__name__
+        self.events[name] = self.events.get(name, 0) + 1
+        if isinstance(event, ModuleAux):
+            self.module_data.append(event)
+        elif isinstance(event, FunctionLibrary):
+            self.functions.append(event)
+        elif isinstance(event, SlotInfo):
+            self.slots += 1

@@ -1,0 +1,1 @@
+"""A file as a sequence of records."""

@@ -1,0 +1,466 @@
+"""A snapshot: header, what stands before the keys, records, checksum, and what follows.
+
+Blocks go to the `Scanner`; a record that does not fit into one is walked over by the scanner's `Walker` in bounded memory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import anycrc
+
+from rdbkit.errors import ChecksumError, CorruptError, LimitError, RdbError, TruncatedError, UnsupportedVersionError
+from rdbkit.format import constants as c
+from rdbkit.format.scan import NO_EXPIRY, Scanner, Visitor
+from rdbkit.model import Aux, Checksum, Event, FunctionLibrary, Header, ModuleAux, Trailer
+from rdbkit.record import Record
+from rdbkit.snapshot.collect import Collector
+from rdbkit.snapshot.source import UNKNOWN, Input, Source, open_source
+
+BLOCK_SIZE = 1 << 20
+_CRC64 = anycrc.Model("CRC64-REDIS")
+_OTHER_FORMATS = (
+    (b"\x28\xb5\x2f\xfd", "zstd-compressed: unpack it first"),
+    (b"\xfd7zXZ", "xz-compressed: unpack it first"),
+    (b"BZh", "bzip2-compressed: unpack it first"),
+    (b"PK\x03\x04", "a zip archive: unpack it first"),
+    (b"*", "an append-only file of commands, not a snapshot"),
+)
+
+
+class Limits(NamedTuple):
+    """How large things may be that have to be held in memory whole.
+
+    `item_bytes`: a key's name, an AUX field, a function library, the metadata of a key. Values have no limit, since they are
+    read in pieces.
+    """
+
+    item_bytes: int = 16 << 20
+
+
+class Snapshot:
+    """A snapshot being read; made by `rdbkit.open`. A context manager, and an iterable of `Record` that runs once.
+
+    Attributes:
+        header: flavour and RDB version.
+        aux: fields about the file and its writer that stand before the keys, as text, e.g. `aux["redis-ver"]`. Bytes that
+            are not UTF-8 are kept as surrogate escapes; of a name that repeats, the last.
+        functions: function libraries that stand before the keys.
+        checksum: state of the CRC-64; None until the end has been read.
+        trailer: what follows the RDB in the input; None until the end has been read.
+        framing: "eof-mark" for a diskless capture, otherwise None.
+    """
+
+    def __init__(
+        self, source: Source, *, relaxed: bool, verify_checksum: bool, limits: Limits, block_size: int = BLOCK_SIZE
+    ) -> None:
+        self._source = source
+        self._limits = limits
+        self._block_size = max(block_size, 16)
+        self._verify = verify_checksum
+        self._buf = b""
+        self._pos = 0
+        self._base = 0  # offset of _buf[0]
+        self._crc = 0
+        self._crc_at = 0  # offset up to which _crc covers
+        self._mark = b""
+        self._rdb_end = 0
+        self._large: Record | None = None
+        self._started = False
+        self.framing: str | None = None
+        self.checksum: Checksum | None = None
+        self.trailer: Trailer | None = None
+        self.aux: dict[str, str] = {}
+        self.functions: list[FunctionLibrary] = []
+        self._prelude: list[Event] = []
+        try:
+            self.header = self._read_header(relaxed)
+            self.types = c.value_types(*self.header)
+            self._scanner = Scanner(*self.header, limits.item_bytes)
+            self._read_prelude()
+        except RdbError as e:
+            raise self._explain(e) from None
+
+    # -- what users call
+
+    @property
+    def name(self) -> str:
+        """The input's name, for messages."""
+        return self._source.name
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the underlying file (compressed where it is), None where unknown."""
+        return self._source.size
+
+    @property
+    def position(self) -> int:
+        """Bytes of the underlying file read so far."""
+        return self._source.consumed
+
+    @property
+    def compression(self) -> str | None:
+        """"gzip" or None."""
+        return self._source.compression
+
+    @property
+    def rdb_size(self) -> int:
+        """Bytes of the RDB itself read so far, framing and what follows excluded; all of it after the end."""
+        return (self._rdb_end or self._base + self._pos) - (47 if self._mark else 0)
+
+    def __iter__(self) -> Iterator[Record]:
+        """Every key in file order. The next one is found when it is asked for, so stopping early costs nothing.
+
+        Raises: RdbError; at the end ChecksumError where the CRC-64 differs.
+        """
+        collector = Collector(self.types, events=False)
+        for large in self._run(collector):
+            yield from collector.take_records()
+            if large is not None:
+                yield large
+        yield from collector.take_records()
+
+    def events(self) -> Iterator[Event | Record]:
+        """Records, and everything else that the file says, in file order.
+
+        >>> with rdbkit.open("dump.rdb") as snapshot:  # doctest: +SKIP
+        ...     for event in snapshot.events():
+        ...         if isinstance(event, rdbkit.ModuleAux):
+        ...             print(event.module, event.version)
+        """
+        collector = Collector(self.types, events=True)
+        for large in self._run(collector):
+            yield from collector.take()
+            if large is not None:
+                yield large
+        yield from collector.take()
+
+    def scan(self, visitor: Visitor) -> Iterator[int]:
+        """Tell `visitor` of everything, the fastest way through a file; yields `position` after each block."""
+        for _ in self._run(visitor):
+            yield self.position
+
+    def close(self) -> None:
+        """Close the input, where rdbkit opened it or it can be closed."""
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- blocks
+
+    def _refill(self, size: int) -> bool:
+        """Drop what has been consumed, read on; False at the input's end."""
+        self._checksum_to(self._pos)
+        self._base += self._pos
+        left = len(self._buf) - self._pos
+        self._buf = self._source.refill(self._buf, self._pos, size)
+        self._pos = 0
+        return len(self._buf) > left
+
+    def _checksum_to(self, pos: int) -> None:
+        """Bring the CRC-64 up to `_buf[pos]`."""
+        begin = self._crc_at - self._base
+        if self._verify and pos > begin:
+            piece = self._buf if begin == 0 and pos == len(self._buf) else memoryview(self._buf)[begin:pos]
+            self._crc = _CRC64.calc(piece, self._crc)
+        self._crc_at = self._base + pos
+
+    @property
+    def _room(self) -> int:
+        total = self._source.total
+        return UNKNOWN if total == UNKNOWN else max(total - self._base, len(self._buf))
+
+    def _need(self, n: int) -> bytes:
+        """The next `n` bytes, fewer only at the input's end."""
+        while len(self._buf) - self._pos < n and self._refill(max(n, self._block_size)):
+            pass
+        return self._buf[self._pos : self._pos + n]
+
+    # -- the parts of a file
+
+    def _read_header(self, relaxed: bool) -> Header:
+        head = self._need(9)
+        if head.startswith(b"$EOF:"):
+            head = self._need(47)
+            if len(head) < 47 or head[45:] != b"\r\n":
+                raise TruncatedError("the mark of a diskless capture is cut", offset=0)
+            self.framing = "eof-mark"
+            self._mark = head[5:45]
+            self._pos += 47
+            head = self._need(9)
+        self._crc_at = self._base + self._pos
+        if not head:
+            raise TruncatedError("the file is empty" if not self._crc_at else "nothing follows the capture's mark")
+        magic, digits = (head[:6], head[6:9]) if head.startswith(b"VALKEY") else (head[:5], head[5:9])
+        if magic not in (b"REDIS", b"VALKEY"):
+            if len(head) < 9 and (b"REDIS".startswith(head[:5]) or b"VALKEY".startswith(head[:6])):
+                raise TruncatedError("the file ends inside its header", offset=self._crc_at)
+            for start, what in _OTHER_FORMATS:
+                if head.startswith(start):
+                    raise CorruptError(f"no RDB file: this is {what}")
+            raise CorruptError(f"no RDB file: it begins with {head[:9]!r}, not with REDIS or VALKEY and a version")
+        if len(head) < 9:
+            raise TruncatedError("the file ends inside its header", offset=self._crc_at)
+        if not digits.isdigit() or int(digits) < 1:
+            raise CorruptError(f"no RDB file: {digits!r} is no version number", offset=self._crc_at + len(magic))
+        header = Header(magic.decode().lower(), int(digits))
+        known = header.version <= c.NEWEST_REDIS if header.flavour == c.REDIS else header.version in c.VALKEY_VERSIONS
+        if not known and not relaxed:
+            newest = f"REDIS0001 to REDIS{c.NEWEST_REDIS:04d} and VALKEY{c.VALKEY_VERSIONS[-1]:03d}"
+            raise UnsupportedVersionError(f"RDB version {head.decode()} is not known, only {newest}; --relaxed tries it all the same")
+        self._pos += 9
+        return header
+
+    def _read_prelude(self) -> None:
+        collector = Collector(self.types, events=True)
+        while True:
+            collector.base = self._base
+            self._pos = self._scanner.prelude(self._buf, self._pos, self._room, collector)
+            begin = self._buf[self._pos : self._pos + 1]
+            if begin and begin[0] not in (c.AUX, c.FUNCTION2, c.FUNCTION_PRE_GA, c.MODULE_AUX):
+                break
+            left = len(self._buf) - self._pos
+            if begin and begin[0] == c.MODULE_AUX and left >= self._block_size:
+                break
+            if left > 2 * self._limits.item_bytes + 64:
+                raise LimitError(f"an AUX field or function of more than {self._limits.item_bytes} bytes", offset=self._pos)
+            if not self._refill(max(self._block_size, left)):
+                break
+        for event in collector.take():
+            assert isinstance(event, Event)
+            self._prelude.append(event)
+            if isinstance(event, Aux):
+                name, value = (text.decode("utf-8", "surrogateescape") for text in (event.key, event.value))
+                self.aux[name] = value
+            elif isinstance(event, FunctionLibrary):
+                self.functions.append(event)
+
+    def _run(self, visitor: Visitor) -> Iterator[Record | None]:
+        """Scan to the end; yields after each block, and each record that is larger than one, to be read or passed."""
+        if self._started:
+            raise ValueError("a snapshot can be read once; open it again")
+        self._started = True
+        scanner = self._scanner
+        visitor.base = self._base
+        for event in self._prelude:
+            visitor.event(event)
+        try:
+            while True:
+                visitor.base = self._base
+                self._pos = scanner.scan(self._buf, self._pos, self._room, visitor)
+                yield None
+                if scanner.finished:
+                    break
+                left = len(self._buf) - self._pos
+                if left >= self._block_size:
+                    record = self._open_large(visitor)
+                    if record is not None:
+                        yield record
+                        for _ in self._stream(record):
+                            pass
+                        self._close_large(record, visitor)
+                        continue
+                    if left > 2 * self._limits.item_bytes + 64:
+                        raise LimitError(
+                            f"a key's name, AUX field or function of more than {self._limits.item_bytes} bytes", offset=self._pos
+                        )
+                if not self._refill(max(self._block_size, left)):
+                    raise TruncatedError("the file ends too early", offset=len(self._buf))
+            self._read_end()
+        except RdbError as e:
+            raise self._explain(e) from None
+
+    # -- records larger than a block
+
+    def _open_large(self, visitor: Visitor) -> Record | None:
+        """The large record or module data that begins at the buffer's position; None where its head is not complete."""
+        scanner = self._scanner
+        visitor.base = self._base
+        offset = self._base + self._pos
+        value_at = scanner.open_large(self._buf, self._pos, self._room, visitor)
+        if value_at < 0:
+            return None
+        kind = scanner.kind
+        if kind == c.MODULE_AUX:
+            record = Record(0, offset, None, None, None, None, c.MODULE_DATA, kind, b"", 0, 0, 0, b"")
+        else:
+            expire = None if scanner.expire_ms == NO_EXPIRY else scanner.expire_ms
+            idle = None if visitor.idle_s < 0 else visitor.idle_s
+            freq = None if visitor.freq < 0 else visitor.freq
+            value_type = self.types[0 if kind >= 256 else kind]
+            head = self._buf[value_at : value_at + 64]
+            record = Record(visitor.db, offset, None, expire, idle, freq, value_type, kind, head, 0, 0, 0, scanner.key)
+            scanner.release(visitor)
+        record._stream = self._stream
+        self._pos = value_at
+        self._large = record
+        return record
+
+    def _stream(self, record: Record) -> Iterator[bytes]:
+        """The rest of the large record's value; sets its size at the end."""
+        walker = self._scanner.walker
+        if record.size is not None and walker.done:
+            return
+        if self._large is not record:
+            raise ValueError("this record has been passed; a value larger than a block can be read only before the next one")
+        while not walker.done:
+            begin = self._pos
+            try:
+                self._pos = walker.walk(self._buf, begin, self._room)
+                if walker.skip > self._room - len(self._buf):
+                    raise TruncatedError("the file ends too early", offset=begin)
+            except RdbError as e:
+                raise self._explain(e, record) from None
+            if self._pos > begin:
+                yield self._buf[begin : self._pos]
+            if walker.done:
+                break
+            left = len(self._buf) - self._pos
+            if left > 2 * self._limits.item_bytes + 64:
+                raise self._explain(LimitError("names of fields that are too large", offset=self._pos), record)
+            if not self._refill(max(self._block_size, left)):
+                raise self._explain(TruncatedError("the file ends too early", offset=len(self._buf)), record)
+        record.size = self._base + self._pos - record.offset
+
+    def _close_large(self, record: Record, visitor: Visitor) -> None:
+        self._large = None
+        visitor.base = self._base
+        size = record.size or 0
+        if record._kind == c.MODULE_AUX:
+            for event in self._scanner.held:
+                if isinstance(event, ModuleAux):
+                    event.size = size
+                visitor.event(event)
+            self._scanner.held = []
+            return
+        expire = NO_EXPIRY if record.expire_ms is None else record.expire_ms
+        visitor.large(record._kind, record.offset, record.key, size, expire, record._block)
+        visitor.idle_s = -1
+        visitor.freq = -1
+
+    # -- the end
+
+    def _read_end(self) -> None:
+        self._pos = self._scanner.start
+        self._checksum_to(self._pos)
+        computed = self._crc
+        if self.header.flavour == c.REDIS and self.header.version < 5:
+            self.checksum = Checksum("absent")
+        else:
+            stored = self._need(8)
+            if len(stored) < 8:
+                raise TruncatedError("the file ends inside its checksum", offset=len(self._buf))
+            number = int.from_bytes(stored, "little")
+            if number == 0:
+                self.checksum = Checksum("disabled", 0, computed if self._verify else None)
+            elif not self._verify:
+                self.checksum = Checksum("unchecked", number)
+            elif number != computed:
+                self.checksum = Checksum("mismatch", number, computed)
+                raise ChecksumError(
+                    f"the checksum differs: the file says {number:016x}, its content gives {computed:016x}", offset=self._pos
+                )
+            else:
+                self.checksum = Checksum("ok", number, computed)
+            self._pos += 8
+        self._verify = False
+        self._rdb_end = self._base + self._pos
+        self.trailer = self._read_trailer()
+
+    def _read_trailer(self) -> Trailer:
+        head = self._need(40)
+        if not head:
+            if self._mark:
+                raise TruncatedError("the end mark of the diskless capture is missing", offset=len(self._buf))
+            return Trailer("none", 0)
+        if self._mark:
+            if head != self._mark:
+                raise CorruptError("the end mark of the diskless capture differs from its first", offset=self._pos)
+            return Trailer("mark", 40)
+        kind = "aof" if head[:1] == b"*" else "unknown" if head.strip(b"\0") else "padding"
+        if kind == "padding":
+            size = 0
+            while True:
+                piece = self._buf[self._pos :]
+                if piece.strip(b"\0"):
+                    kind = "unknown"
+                    break
+                size += len(piece)
+                self._pos = len(self._buf)
+                if not self._refill(self._block_size):
+                    return Trailer(kind, size)
+        total = self._source.total
+        return Trailer(kind, None if total == UNKNOWN else total - self._base - self._pos)
+
+    # -- errors
+
+    def _explain(self, e: RdbError, record: Record | None = None) -> RdbError:
+        """Give an error from a block its place in the file, and the key it happened in."""
+        if e.source is not None:
+            return e
+        e.source = self.name
+        if e.offset is not None:
+            e.offset += self._base
+        if record is not None:
+            if record._kind != c.MODULE_AUX:
+                e.db, e.key, e.reading = record.db, record.key, f"a {record._type.name}"
+            else:
+                e.reading = "module data"
+        elif e.reading is None and hasattr(self, "_scanner") and not self._scanner.finished:
+            kind, key = self._scanner.context(self._buf)
+            if kind in self.types:
+                e.reading = f"a {self.types[kind].name}"
+                if key is None:
+                    e.reading += " and its key"
+                else:
+                    e.key = key
+                    e.db = self._scanner.db
+            elif kind in c.OPCODE_NAMES:
+                e.reading = c.OPCODE_NAMES[kind]
+        return e
+
+
+def open_snapshot(
+    src: Input,
+    *,
+    relaxed: bool = False,
+    verify_checksum: bool = True,
+    limits: Limits | None = None,
+    block_size: int = BLOCK_SIZE,
+) -> Snapshot:
+    """Open a snapshot for reading.
+
+    Args:
+        src: a path, "-" for standard input, or any object with `read(n) -> bytes` (short reads allowed). Gzip, zero padding,
+            following AOF commands and the `$EOF:` framing of a diskless capture are recognised.
+        relaxed: try an RDB version that is newer than this release knows.
+        verify_checksum: compare the CRC-64 at the end.
+        limits: how large keys and the like may be.
+        block_size: bytes to read at a time; memory is a few times this.
+
+    Raises: RdbError where the beginning is no RDB; OSError where the path cannot be opened.
+
+    >>> import rdbkit
+    >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
+    ...     print(snapshot.header, snapshot.aux["redis-ver"], sum(1 for record in snapshot))
+    REDIS0010 7.0.15 32
+    """
+    if isinstance(src, str | os.PathLike) and src != "-" and os.path.isdir(src):
+        raise IsADirectoryError(21, "Is a directory", os.fspath(src))
+    source = open_source(src)
+    try:
+        return Snapshot(
+            source, relaxed=relaxed, verify_checksum=verify_checksum, limits=limits or Limits(), block_size=block_size
+        )
+    except BaseException:
+        source.close()
+        raise

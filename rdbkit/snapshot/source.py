@@ -1,0 +1,170 @@
+"""Where bytes come from: a path, standard input, a pipe, gzip, or anything with `read(n)`.
+
+A source hands out a buffer that begins with what is still needed of the last one and goes on with new bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import zlib
+from typing import BinaryIO, Protocol, cast
+
+from rdbkit.errors import CorruptError, TruncatedError
+
+#: Where an input of unknown size ends.
+UNKNOWN = 1 << 62
+
+
+class Reader(Protocol):
+    """Anything that bytes can be read from; short reads are allowed, b"" is the end."""
+
+    def read(self, n: int, /) -> bytes: ...
+
+
+Input = str | os.PathLike[str] | Reader
+
+
+class Source:
+    """Bytes of a `read(n)`.
+
+    Attributes:
+        name: for messages.
+        size: bytes of the underlying file, None where unknown; for progress.
+        total: bytes that it will hand out, `UNKNOWN` where unknown.
+        compression: "gzip" or None.
+    """
+
+    compression: str | None = None
+
+    def __init__(self, reader: Reader, name: str, size: int | None = None, head: bytes = b"") -> None:
+        self.reader = reader
+        self.name = name
+        self.size = size
+        self.total = UNKNOWN
+        self.consumed = 0
+        self._head = head
+
+    def read(self, n: int) -> bytes:
+        """Up to `n` bytes, b"" at the end."""
+        if self._head:
+            piece, self._head = self._head[:n], self._head[n:]
+            return piece
+        piece = self.reader.read(n)
+        if not isinstance(piece, bytes):
+            piece = bytes(piece)
+        self.consumed += len(piece)
+        return piece
+
+    def refill(self, buf: bytes, pos: int, n: int) -> bytes:
+        """What is left of `buf` from `pos` on, and `n` bytes more; fewer only at the end."""
+        pieces = [buf[pos:]] if pos < len(buf) else []
+        while n > 0:
+            piece = self.read(n)
+            if not piece:
+                break
+            pieces.append(piece)
+            n -= len(piece)
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        close = getattr(self.reader, "close", None)
+        if close is not None:
+            close()
+
+
+class FileSource(Source):
+    """A regular file: what is still needed is read again rather than copied."""
+
+    def __init__(self, file: BinaryIO, name: str, size: int) -> None:
+        super().__init__(file, name, size)
+        self.file = file
+        self.total = size
+
+    def refill(self, buf: bytes, pos: int, n: int) -> bytes:
+        left = len(buf) - pos
+        if 0 < left < n:
+            self.file.seek(-left, os.SEEK_CUR)
+            self.consumed -= left
+            return super().refill(b"", 0, left + n)
+        return super().refill(buf, pos, n)
+
+
+class GzipSource(Source):
+    """Gzip of one or several members, unpacked in pieces of bounded size."""
+
+    compression = "gzip"
+
+    def __init__(self, inner: Source) -> None:
+        super().__init__(inner, inner.name, inner.size)
+        self.inner = inner
+        self._unpacker = zlib.decompressobj(31)
+        self._input = b""
+        self._started = False
+
+    def read(self, n: int) -> bytes:
+        while True:
+            if self._unpacker.eof:
+                self._input = self._unpacker.unused_data
+                while self._input[:1] == b"\0":  # zero padding after the last member
+                    self._input = self._input.lstrip(b"\0") or self.inner.read(65536)
+                if not self._input:
+                    self._input = self.inner.read(65536)
+                if not self._input:
+                    return b""
+                self._unpacker = zlib.decompressobj(31)
+            elif not self._input:
+                self._input = self.inner.read(262144)
+                if not self._input:
+                    raise TruncatedError("the gzip data ends too early")
+            try:
+                piece = self._unpacker.decompress(self._input, n)
+            except zlib.error as e:
+                raise CorruptError(f"the gzip data is damaged: {str(e).split(': ')[-1]}") from None
+            self._input = self._unpacker.unconsumed_tail
+            self.consumed = self.inner.consumed
+            if piece:
+                return piece
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def open_source(src: Input) -> Source:
+    """The source for a path, "-" (standard input) or an object with `read(n)`; gzip is recognised by its first bytes.
+
+    Raises: OSError where the path cannot be opened.
+    """
+    source: Source
+    if isinstance(src, str | os.PathLike):
+        if src == "-":
+            source = Source(cast(Reader, sys.stdin.buffer), "<stdin>")
+        else:
+            path = os.fspath(src)
+            file = cast(BinaryIO, open(path, "rb", buffering=0))  # noqa: SIM115 (the source closes it)
+            source = _of_file(file, path)
+    else:
+        source = Source(src, str(getattr(src, "name", f"<{type(src).__name__}>")))
+    head = b""
+    while len(head) < 2:
+        piece = source.read(2 - len(head))
+        if not piece:
+            break
+        head += piece
+    if isinstance(source, FileSource):
+        source.file.seek(0)
+        source.consumed = 0
+    else:
+        source._head = head
+    return GzipSource(source) if head == b"\x1f\x8b" else source
+
+
+def _of_file(file: BinaryIO, path: str) -> Source:
+    try:
+        if file.seekable():
+            size = os.fstat(file.fileno()).st_size
+            if size or not os.path.exists(path) or os.path.isfile(path):
+                return FileSource(file, path, size)
+    except OSError:
+        pass
+    return Source(file, path)
