@@ -1,10 +1,10 @@
 """rdbkit reads Redis and Valkey snapshot files (RDB) as a stream.
 
-    import rdbkit
+import rdbkit
 
-    with rdbkit.open("dump.rdb") as snapshot:
-        for record in snapshot:
-            print(record.db, record.key, record.type)
+with rdbkit.open("dump.rdb") as snapshot:
+    for record in snapshot:
+        print(record.db, record.key, record.type)
 """
 
 from rdbkit.errors import (

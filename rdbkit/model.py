@@ -174,8 +174,8 @@ class HashTemplate(Event):
 def module_name(number: int) -> str:
     """The nine letters of a module type's id. Source: moduleTypeNameByID in Redis' src/module.c.
 
-    >>> module_name(1797047905806331904)
-    'GOI93Lp_S'
+    >>> module_name(13683956169735844864)
+    'vectorset'
     """
     return "".join(_MODULE_ALPHABET[number >> shift & 63] for shift in range(58, 9, -6))
 

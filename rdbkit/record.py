@@ -1,12 +1,17 @@
-"""One key of a snapshot."""
+"""One key of a snapshot, and the visitor that makes such records. Compiled, since both exist once a record."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rdbkit.format.constants import ValueType
 from rdbkit.format.primitives import read_string
+from rdbkit.format.scan import NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
+from rdbkit.model import Event
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
 
 
 class Record:
@@ -87,9 +92,9 @@ class Record:
     @property
     def encoding(self) -> str:
         """The stored form: as OBJECT ENCODING names it, and int, raw or lzf for strings."""
-        if self._kind == 256:
+        if self._kind == STRING_INT:
             return "int"
-        return "lzf" if self._kind == 257 else self._type.encoding
+        return "lzf" if self._kind == STRING_LZF else self._type.encoding
 
     def chunks(self) -> Iterator[bytes]:
         """The encoded value, piece by piece: in bounded memory for a value of any size.
@@ -112,3 +117,43 @@ class Record:
 
     def __repr__(self) -> str:
         return f"<Record db={self.db} key={self.key!r} {self.type} ({self.encoding}) {self.size} bytes at {self.offset}>"
+
+
+class Collector(Visitor):
+    """Collects the records (and events, where wanted) of a block."""
+
+    def __init__(self, types: dict[int, ValueType], events: bool) -> None:
+        super().__init__()
+        self.types: dict[int, ValueType] = types
+        self.wants_events: bool = events
+        self.found: list[Record | Event] = []
+
+    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+        self.found.append(
+            Record(
+                self.db,
+                self.base + start,
+                end - start,
+                None if expire_ms == NO_EXPIRY else expire_ms,
+                None if self.idle_s < 0 else self.idle_s,
+                None if self.freq < 0 else self.freq,
+                self.types[0 if kind >= STRING_INT else kind],
+                kind,
+                self.buf,
+                key_at,
+                value_at,
+                end,
+                None,
+            )
+        )
+
+    def event(self, event: Event) -> None:
+        if self.wants_events:
+            self.found.append(event)
+
+    def take(self) -> list[Record | Event]:
+        found, self.found = self.found, []
+        return found
+
+    def take_records(self) -> list[Record]:
+        return [r for r in self.take() if isinstance(r, Record)]

@@ -41,7 +41,14 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version, and whether it is compiled or pure.")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_version,
+    help="Show the version, and whether it is compiled or pure.",
+)
 def cli() -> None:
     """Inspect Redis and Valkey snapshot files (RDB) before they are moved, above all into Azure."""
 

@@ -11,16 +11,36 @@ import click
 
 import rdbkit
 from rdbkit.cli.render import Output, output, printable, progress, size
-from rdbkit.operations.info import EXPIRY_BUCKETS, Info
+from rdbkit.operations.info import EXPIRY_BUCKETS, Info, count
 from rdbkit.operations.info import info as read_info
 
-_LATER = {"expired": "expired", "1h": "within 1 h", "1d": "1 day", "7d": "7 days", "30d": "30 days", "later": "later", "never": "never"}
+_LATER = {
+    "expired": "expired",
+    "1h": "within 1 h",
+    "1d": "1 day",
+    "7d": "7 days",
+    "30d": "30 days",
+    "later": "later",
+    "never": "never",
+}
 
 
 @click.command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(allow_dash=True))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object with everything (several files: an array of them and a total).")
-@click.option("--top", default=10, show_default=True, type=click.IntRange(0, 100_000), metavar="N", help="Show the N biggest keys, by bytes in the file.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="One JSON object with everything (several files: an array of them and a total).",
+)
+@click.option(
+    "--top",
+    default=10,
+    show_default=True,
+    type=click.IntRange(0, 100_000),
+    metavar="N",
+    help="Show the N biggest keys, by bytes in the file.",
+)
 @click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
 @click.option("--no-checksum", is_flag=True, help="Do not verify the CRC-64 at the end.")
 def info(files: tuple[str, ...], as_json: bool, top: int, relaxed: bool, no_checksum: bool) -> None:
@@ -95,7 +115,12 @@ def _facts(r: Info) -> list[tuple[str, str]]:
         rows.append(("memory used", f"{size(r.used_memory)} in the server that wrote it"))
     container = [x for x in (r.compression, "diskless capture" if r.framing else None) if x]
     rows.append(("size", size(r.rdb_size) + (f" ({', '.join(container)})" if container else "")))
-    rows.append(("checksum", {"absent": "none (RDB 4 and older have none)", "disabled": "disabled by the writer (0)"}.get(r.checksum, r.checksum)))
+    rows.append(
+        (
+            "checksum",
+            {"absent": "none (RDB 4 and older have none)", "disabled": "disabled by the writer (0)"}.get(r.checksum, r.checksum),
+        )
+    )
     if r.trailer not in ("none", "mark"):
         what = {"padding": "zero padding", "aof": "AOF commands, which this report leaves out"}.get(r.trailer, "unknown bytes")
         rows.append(("followed by", what + (f", {size(r.trailer_size)}" if r.trailer_size is not None else "")))
@@ -105,12 +130,21 @@ def _facts(r: Info) -> list[tuple[str, str]]:
     if r.slots:
         rows.append(("cluster", f"{r.slots} slots"))
     if r.functions:
-        rows.append(("functions", printable(", ".join(f"{f['name']} ({f['engine']}, {size(f['bytes'])})" for f in r.functions), 300)))
+        rows.append(
+            (
+                "functions",
+                printable(", ".join(f"{f['name']} ({f['engine']}, {size(f['bytes'])})" for f in r.functions), 300),
+            )
+        )
     for m in r.modules:
         aux = f", {size(m.aux_bytes)} outside of keys" if m.aux_bytes else ""
-        rows.append(("module", f"{printable(m.name)} encoding {m.version}: {m.keys} keys, {size(m.bytes)}{aux}"))
-    names = {"KeyMetadata": "keys with module metadata", "SlotImport": "slot imports going on", "HashTemplate": "hash templates"}
-    rows += [("also", f"{n} {names[k]}") for k, n in r.other.items()]
+        rows.append(("module", f"{printable(m.name)} encoding {m.version}: {count(m.keys, 'key')}, {size(m.bytes)}{aux}"))
+    names = {
+        "KeyMetadata": "module metadata of keys",
+        "SlotImport": "slot imports going on",
+        "HashTemplate": "hash templates",
+    }
+    rows += [("also", f"{names[k]}: {n}") for k, n in r.other.items()]
     return rows
 
 
@@ -118,10 +152,16 @@ def _show(r: Info, out: Output) -> None:
     out.heading(printable(r.file))
     out.facts(_facts(r))
     out.table(
-        f"{r.keys} keys",
+        count(r.keys, "key"),
         ("db", "keys", "expiring", "expired", "types"),
         [
-            (str(d.db), str(d.keys), str(d.expiring), str(d.expired), ", ".join(f"{printable(t)} {n}" for t, n in d.types.items()))
+            (
+                str(d.db),
+                str(d.keys),
+                str(d.expiring),
+                str(d.expired),
+                ", ".join(f"{printable(t)} {n}" for t, n in d.types.items()),
+            )
             for d in r.databases
         ],
     )

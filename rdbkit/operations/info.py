@@ -119,6 +119,15 @@ class Info:
         return result
 
 
+def count(n: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> count(1, "key"), count(2, "hash")
+    ('1 key', '2 hashes')
+    """
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}{'es' if noun.endswith('sh') else 's'}"
+
+
 def json_bytes(value: bytes) -> str | dict[str, str]:
     """UTF-8 as text, anything else as `{"base64": "..."}`."""
     try:
@@ -151,7 +160,7 @@ def info(
     >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
     ...     report = info(snapshot)
     >>> report.writer_version, report.keys, report.lowest_version
-    ('7.0.15', 32, 10)
+    ('7.0.15', 27, 10)
     """
     tally = InfoTally(int(time.time() * 1000) if now_ms is None else now_ms, top, 1 << 40)
     for position in snapshot.scan(tally):
@@ -273,20 +282,23 @@ def _judge(report: Info, snapshot: Snapshot, tally: InfoTally) -> None:
     report.needs_version = max([t.since for t in used.values()] + ([10] if has_functions else []) + [1])
     lowest: int | None = 10 if has_functions else 1
     notes = report.lowest_version_notes
+    field_expiry = 0
     if report.expiring:
         lowest = max(lowest or 1, 3)
     for kind, t in used.items():
         if t.universal is not None:
             lowest = max(lowest, t.universal) if lowest is not None else None
             if kind in (26, 27):
-                notes.append(f"{t.name}: idempotent-producer state and unowned pending entries have no place below RDB {t.since}")
+                notes.append(
+                    f"{t.name}: below RDB {t.since} there is no place for idempotent producers and unowned pending entries"
+                )
             continue
         keys = sum(row.keys for row in report.types if row.rdb_type == kind)
         if kind == 25 and keys == tally.without_field_expiry:
             continue  # every field expiry is gone: a plain hash holds it
         if t.type == "hash":
             lowest = max(lowest, 12) if lowest is not None else None
-            notes.append(f"{keys} hashes with field expiry need RDB 12, or VALKEY080")
+            field_expiry += keys
         elif t.type == "module":
             lowest = max(lowest, 8) if lowest is not None else None
         elif t.type in ("cron", "json") or t.id in (31, 32):
@@ -294,10 +306,12 @@ def _judge(report: Info, snapshot: Snapshot, tally: InfoTally) -> None:
             notes.append(f"{t.name}: no Redis or Valkey release reads it")
         else:
             lowest = max(lowest, t.since) if lowest is not None else None
-            notes.append(f"{t.name}: needs RDB {t.since}")
+            notes.append(f"{t.name}: only RDB {t.since} and above")
+    if field_expiry:
+        notes.append(f"{count(field_expiry, 'hash')} with field expiry: only RDB 12 and above, or VALKEY080")
     if report.other.get("KeyMetadata"):
         lowest = max(lowest, 13) if lowest is not None else None
-        notes.append("key metadata of modules needs RDB 13")
+        notes.append("key metadata of modules: only RDB 13 and above")
     report.lowest_version = lowest
     report.loads_as_is = [_loads(report, t, used, redis) for t in load_targets()]
     report.next = _next(report)
@@ -334,7 +348,7 @@ def _loads(report: Info, target: Target, used: dict[int, c.ValueType], redis: bo
     highest = max((d.db for d in report.databases), default=0)
     if target.single_db and highest > 0:
         outside = sum(d.keys for d in report.databases if d.db)
-        return verdict("partly", f"only database 0 is imported: {outside} keys would be dropped silently")
+        return verdict("partly", f"only database 0 is imported: {count(outside, 'key')} would be dropped silently")
     if target.databases is not None and highest >= target.databases:
         return verdict("partly", f"database {highest} is beyond its {target.databases}: dropped silently")
     why = []
@@ -350,17 +364,17 @@ def _loads(report: Info, target: Target, used: dict[int, c.ValueType], redis: bo
 def _next(report: Info) -> str:
     azure = {row.target: row for row in report.loads_as_is if row.target.startswith("azure-")}
     premium, managed = azure["azure-premium"], azure["azure-managed"]
-    if premium.loads == "yes" and managed.loads == "yes":
-        return "Next: imports as it is into Azure Cache for Redis Premium and Azure Managed Redis; both delete what the cache holds."
+    lowest = report.lowest_version
     if managed.loads == "yes":
-        below = report.lowest_version is not None and report.lowest_version <= 9
-        rest = "rewritten as RDB 9 nothing would be lost" if below else f"its content needs RDB {report.lowest_version or 'of its own'}"
-        return f"Next: imports as it is into Azure Managed Redis. Premium refuses it ({premium.why}); {rest}."
+        if premium.loads == "yes":
+            return "Next: imports as it is into Azure Cache for Redis Premium and Azure Managed Redis; both first empty the cache."
+        fits = "rewritten as RDB 9 it would lose nothing" if lowest is not None and lowest <= 9 else "its content has no RDB 9 form"
+        return f"Next: imports as it is into Azure Managed Redis. Premium does not take it ({premium.why}); {fits}."
     if managed.loads == "partly":
-        return f"Next: move or drop the keys outside of database 0 before an import into Azure Managed Redis: {managed.why}."
+        return f"Next: before an import into Azure Managed Redis, move or drop what lies outside of database 0: {managed.why}."
+    if lowest is not None and lowest <= 11:
+        takers = "Azure Cache for Redis Premium and Azure Managed Redis" if lowest <= 9 else "Azure Managed Redis"
+        return f"Next: rewritten as RDB {max(lowest, 9)}, {takers} would take it; as it is, no Azure service is documented to."
     if managed.loads == "undocumented":
-        return f"Next: Azure Managed Redis may take it, undocumented; as RDB {max(report.lowest_version or 12, 9)} " "it would be within the documents."
-    if report.lowest_version is not None and report.lowest_version <= 11:
-        least = max(report.lowest_version, 9)
-        return f"Next: no Azure service imports it as it is; its content fits RDB {least}, which {'Premium and ' if least == 9 else ''}Azure Managed Redis would take."
-    return "Next: no Azure service imports it without loss: " + ("; ".join(report.lowest_version_notes) or managed.why) + "."
+        return f"Next: Azure Managed Redis may take it: {managed.why}."
+    return "Next: no Azure service imports it without loss; see the notes above."

@@ -16,11 +16,11 @@ from rdbkit.errors import ChecksumError, CorruptError, LimitError, RdbError, Tru
 from rdbkit.format import constants as c
 from rdbkit.format.scan import NO_EXPIRY, Scanner, Visitor
 from rdbkit.model import Aux, Checksum, Event, FunctionLibrary, Header, ModuleAux, Trailer
-from rdbkit.record import Record
-from rdbkit.snapshot.collect import Collector
+from rdbkit.record import Collector, Record
 from rdbkit.snapshot.source import UNKNOWN, Input, Source, open_source
 
 BLOCK_SIZE = 1 << 20
+_HEAD = 16  # bytes of a large value that a visitor is shown: a module's id, or the first field expiry
 _CRC64 = anycrc.Model("CRC64-REDIS")
 _OTHER_FORMATS = (
     (b"\x28\xb5\x2f\xfd", "zstd-compressed: unpack it first"),
@@ -103,7 +103,7 @@ class Snapshot:
 
     @property
     def compression(self) -> str | None:
-        """"gzip" or None."""
+        """ "gzip" or None."""
         return self._source.compression
 
     @property
@@ -150,9 +150,7 @@ class Snapshot:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     # -- blocks
@@ -216,7 +214,9 @@ class Snapshot:
         known = header.version <= c.NEWEST_REDIS if header.flavour == c.REDIS else header.version in c.VALKEY_VERSIONS
         if not known and not relaxed:
             newest = f"REDIS0001 to REDIS{c.NEWEST_REDIS:04d} and VALKEY{c.VALKEY_VERSIONS[-1]:03d}"
-            raise UnsupportedVersionError(f"RDB version {head.decode()} is not known, only {newest}; --relaxed tries it all the same")
+            raise UnsupportedVersionError(
+                f"RDB version {head.decode()} is not known, only {newest}; --relaxed tries it all the same"
+            )
         self._pos += 9
         return header
 
@@ -264,14 +264,16 @@ class Snapshot:
                 if left >= self._block_size:
                     record = self._open_large(visitor)
                     if record is not None:
-                        yield record
+                        if record._kind != c.MODULE_AUX:
+                            yield record
                         for _ in self._stream(record):
                             pass
                         self._close_large(record, visitor)
                         continue
                     if left > 2 * self._limits.item_bytes + 64:
                         raise LimitError(
-                            f"a key's name, AUX field or function of more than {self._limits.item_bytes} bytes", offset=self._pos
+                            f"a key's name, AUX field or function of more than {self._limits.item_bytes} bytes",
+                            offset=self._pos,
                         )
                 if not self._refill(max(self._block_size, left)):
                     raise TruncatedError("the file ends too early", offset=len(self._buf))
@@ -297,8 +299,7 @@ class Snapshot:
             idle = None if visitor.idle_s < 0 else visitor.idle_s
             freq = None if visitor.freq < 0 else visitor.freq
             value_type = self.types[0 if kind >= 256 else kind]
-            head = self._buf[value_at : value_at + 64]
-            record = Record(visitor.db, offset, None, expire, idle, freq, value_type, kind, head, 0, 0, 0, scanner.key)
+            record = Record(visitor.db, offset, None, expire, idle, freq, value_type, kind, b"", 0, 0, 0, scanner.key)
             scanner.release(visitor)
         record._stream = self._stream
         self._pos = value_at
@@ -308,11 +309,11 @@ class Snapshot:
     def _stream(self, record: Record) -> Iterator[bytes]:
         """The rest of the large record's value; sets its size at the end."""
         walker = self._scanner.walker
-        if record.size is not None and walker.done:
+        if record.size is not None:
             return
         if self._large is not record:
             raise ValueError("this record has been passed; a value larger than a block can be read only before the next one")
-        while not walker.done:
+        while True:
             begin = self._pos
             try:
                 self._pos = walker.walk(self._buf, begin, self._room)
@@ -321,7 +322,10 @@ class Snapshot:
             except RdbError as e:
                 raise self._explain(e, record) from None
             if self._pos > begin:
-                yield self._buf[begin : self._pos]
+                piece = self._buf[begin : self._pos]
+                if len(record._block) < _HEAD:
+                    record._block += piece[:_HEAD]
+                yield piece
             if walker.done:
                 break
             left = len(self._buf) - self._pos
@@ -367,7 +371,8 @@ class Snapshot:
             elif number != computed:
                 self.checksum = Checksum("mismatch", number, computed)
                 raise ChecksumError(
-                    f"the checksum differs: the file says {number:016x}, its content gives {computed:016x}", offset=self._pos
+                    f"the checksum differs: the file says {number:016x}, its content gives {computed:016x}",
+                    offset=self._pos,
                 )
             else:
                 self.checksum = Checksum("ok", number, computed)
@@ -452,15 +457,13 @@ def open_snapshot(
     >>> import rdbkit
     >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
     ...     print(snapshot.header, snapshot.aux["redis-ver"], sum(1 for record in snapshot))
-    REDIS0010 7.0.15 32
+    REDIS0010 7.0.15 27
     """
     if isinstance(src, str | os.PathLike) and src != "-" and os.path.isdir(src):
         raise IsADirectoryError(21, "Is a directory", os.fspath(src))
     source = open_source(src)
     try:
-        return Snapshot(
-            source, relaxed=relaxed, verify_checksum=verify_checksum, limits=limits or Limits(), block_size=block_size
-        )
+        return Snapshot(source, relaxed=relaxed, verify_checksum=verify_checksum, limits=limits or Limits(), block_size=block_size)
     except BaseException:
         source.close()
         raise

@@ -50,9 +50,7 @@ class Source:
         if self._head:
             piece, self._head = self._head[:n], self._head[n:]
             return piece
-        piece = self.reader.read(n)
-        if not isinstance(piece, bytes):
-            piece = bytes(piece)
+        piece = bytes(self.reader.read(n))  # costs nothing where it is bytes already, as it should be
         self.consumed += len(piece)
         return piece
 

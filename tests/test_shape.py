@@ -1,0 +1,58 @@
+"""The shape of the package: one direction of imports, documented names, nothing heavy at start-up."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import rdbkit
+
+ROOM_ORDER = ["errors", "model", "format", "record", "snapshot", "targets", "selection", "operations", "azure", "cli"]
+PACKAGE = Path(rdbkit.__file__ or "").parent
+# format tells of events in the model's words; record's reader is the scanner below it
+INIT = {"__init__", "__main__"}
+
+
+def test_imports_go_one_way() -> None:
+    seen = 0
+    for path in PACKAGE.rglob("*.py"):
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if room in INIT:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            for name in names:
+                parts = name.split(".")
+                if parts[0] == "rdbkit" and len(parts) > 1:
+                    seen += 1
+                    assert ROOM_ORDER.index(parts[1]) <= ROOM_ORDER.index(room), f"{path} imports {name}"
+    assert seen > 30
+
+
+def test_public_names_are_there_and_documented() -> None:
+    assert sorted(rdbkit.__all__) == rdbkit.__all__
+    for name in rdbkit.__all__:
+        assert getattr(rdbkit, name).__doc__, name
+
+
+def test_nothing_heavy_is_imported_at_start() -> None:
+    code = "import sys; from rdbkit.cli import main\ntry: main(['--version'])\nexcept SystemExit: pass\nprint(sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for name in ("rich", "azure", "pyarrow", "asyncio", "tomllib"):
+        assert f"'{name}'" not in loaded, name
+
+
+def test_examples_in_docstrings_hold() -> None:
+    import doctest
+    import importlib
+
+    failures = tried = 0
+    for name in ("model", "format.lzf", "format.walk", "format.constants", "cli.render"):
+        result = doctest.testmod(importlib.import_module(f"rdbkit.{name}"))
+        failures += result.failed
+        tried += result.attempted
+    assert failures == 0
+    assert tried >= 6
