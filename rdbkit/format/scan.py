@@ -6,6 +6,7 @@ times on a large file. What is rare stands in methods of its own.
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Final
 
 from rdbkit.errors import CorruptError, TruncatedError, UnsupportedTypeError
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 STRING_INT: Final = 256
 STRING_LZF: Final = 257
 KINDS: Final = 258
+
+#: Whether this code runs compiled. Interpreted, `struct` reads a number six times faster than shifts; compiled, slower.
+COMPILED: Final = not __file__.endswith(".py")
+_INT64: Final = struct.Struct("<q").unpack_from
 
 NO_EXPIRY: Final = -1
 _NOT_COMPLETE: Final = -1
@@ -126,7 +131,7 @@ class Scanner:
                 expire_ms = NO_EXPIRY
                 if kind >= _OPCODES:
                     if kind == _EXPIRETIME_MS and buf[pos + 8] < _OPCODES:
-                        expire_ms = read_int64(buf, pos)
+                        expire_ms = read_int64(buf, pos) if COMPILED else _INT64(buf, pos)[0]
                         kind = buf[pos + 8]
                         pos += 9
                     else:

@@ -205,48 +205,45 @@ class Walker:
         """`a_round` strings for each that the counter says; leaves in `left` how many are still to come."""
         if self.left < 0:
             self.left = self.count * a_round
-        end: i64 = len(buf)
-        left: i64 = self.left
+        count: i64 = self.left
+        left: i64 = 0
         first: i64
-        safe: i64 = pos
         try:
-            while left > 0:
-                first = buf[pos]
-                pos = pos + first + 1 if first < 0x40 else skip_string(buf, pos)
-                if pos > end:
-                    break
-                safe = pos
-                left -= 1
+            for left in range(count, 0, -1):  # noqa: B007 (wanted where the block ends)
+                first = buf[pos]  # IndexError: the elements before end at pos, which may lie beyond the block
+                if first < 0x40:
+                    pos += first + 1
+                else:
+                    pos = skip_string(buf, pos)
+            left = 0
         except IndexError:
-            pos = safe
-        return self.leave_run(pos, end, left)
+            pass
+        return self.leave_run(pos, len(buf), left)
 
     def walk_scored(self, buf: bytes, pos: i64) -> i64:
         """As many members with an 8-byte score as the counter says; leaves in `left` how many are still to come."""
         if self.left < 0:
             self.left = self.count
-        end: i64 = len(buf)
-        left: i64 = self.left
+        count: i64 = self.left
+        left: i64 = 0
         first: i64
-        safe: i64 = pos
         try:
-            while left > 0:
-                first = buf[pos]
-                pos = pos + first + 9 if first < 0x40 else skip_string(buf, pos) + 8
-                if pos > end:
-                    break
-                safe = pos
-                left -= 1
+            for left in range(count, 0, -1):  # noqa: B007 (wanted where the block ends)
+                first = buf[pos]  # IndexError: the elements before end at pos, which may lie beyond the block
+                if first < 0x40:
+                    pos += first + 9
+                else:
+                    pos = skip_string(buf, pos) + 8
+            left = 0
         except IndexError:
-            pos = safe
-        return self.leave_run(pos, end, left)
+            pass
+        return self.leave_run(pos, len(buf), left)
 
     def leave_run(self, pos: i64, end: i64, left: i64) -> i64:
         """Keep what is left of a run; an element that goes on in later blocks counts as walked over, its rest as `skip`."""
         if pos > end:
             self.skip = pos - end
             pos = end
-            left -= 1
         if left > 0:
             self.left = left
         else:

@@ -265,7 +265,9 @@ def _report(snapshot: Snapshot, tally: InfoTally) -> Info:
         types=types,
         biggest=biggest,
         expiry=dict(zip(EXPIRY_BUCKETS, counts, strict=True)),
-        functions=[{"name": f.name, "engine": f.engine, "bytes": len(f.source)} for f in tally.functions],
+        functions=[
+            {"name": f.name, "engine": f.engine, "bytes": len(f.source), "pre_release": f.pre_release} for f in tally.functions
+        ],
         modules=list(modules.values()),
         slots=int(tally.slots),
         other={k: n for k, n in tally.events.items() if k in ("KeyMetadata", "SlotImport", "HashTemplate")},
@@ -337,12 +339,16 @@ def _loads(report: Info, target: Target, used: dict[int, c.ValueType], redis: bo
             return verdict("no", f"{t.name} (type {kind}) is unknown to it")
     if report.functions and target.rdb < 10:
         return verdict("no", "functions are unknown to it")
+    if any(f["pre_release"] for f in report.functions) and not target.pre_release_functions:
+        return verdict("no", "functions of a 7.0 release candidate, which it refuses")
     missing = [m.name for m in report.modules if m.name not in target.modules]
     if missing:
         if target.rdb < 8:
             return verdict("no", f"modules are unknown to it: {', '.join(missing)}")
-        if not target.optional_modules:
-            return verdict("no", f"needs a module loaded: {', '.join(missing)}")
+        absent = [name for name in missing if name not in target.optional_modules]
+        if absent:
+            service = target.name.startswith("azure-")
+            return verdict("no", f"{'has no module for' if service else 'needs a module loaded:'} {', '.join(absent)}")
     if target.max_key_bytes and any(k.bytes > target.max_key_bytes for k in report.biggest):
         return verdict("no", "a key is larger than 2 GB")
     highest = max((d.db for d in report.databases), default=0)

@@ -20,11 +20,12 @@ _LISTPACK_EX = 25
 
 
 class Cell:
-    """Keys and bytes of one kind in one database."""
+    """Keys and bytes of one kind in one database; `looks_inside` where the value's first bytes matter too."""
 
-    __slots__ = ("bytes", "keys")
+    __slots__ = ("bytes", "keys", "looks_inside")
 
-    def __init__(self) -> None:
+    def __init__(self, kind: int) -> None:
+        self.looks_inside: bool = kind in (_MODULE, _LISTPACK_EX)
         self.keys: i64 = 0
         self.bytes: i64 = 0
 
@@ -35,7 +36,7 @@ class Database:
     __slots__ = ("cells", "expired", "expiring")
 
     def __init__(self) -> None:
-        self.cells: list[Cell] = [Cell() for _ in range(KINDS)]
+        self.cells: list[Cell] = [Cell(kind) for kind in range(KINDS)]
         self.expiring: i64 = 0
         self.expired: i64 = 0
 
@@ -106,10 +107,8 @@ class InfoTally(Visitor):
         if size > self.threshold:
             key, _ = read_string(self.buf, key_at, self.limit)
             self.big(size, self.base + start, key, kind, expire_ms)
-        if kind == _MODULE:
-            self.module(self.buf, value_at, size)
-        elif kind == _LISTPACK_EX:
-            self.listpack_ex(self.buf, value_at)
+        if cell.looks_inside:
+            self.look_inside(kind, self.buf, value_at, size)
 
     def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
         cell = self.cells[kind]
@@ -122,10 +121,8 @@ class InfoTally(Visitor):
                 self.soon(expire_ms)
         if size > self.threshold:
             self.big(size, offset, key, kind, expire_ms)
-        if kind == _MODULE:
-            self.module(head, 0, size)
-        elif kind == _LISTPACK_EX:
-            self.listpack_ex(head, 0)
+        if cell.looks_inside:
+            self.look_inside(kind, head, 0, size)
 
     def soon(self, expire_ms: i64) -> None:
         """A key that expires within 30 days, or has expired."""
@@ -155,7 +152,13 @@ class InfoTally(Visitor):
         if len(self.biggest) >= self.top:
             self.threshold = self.biggest[0][0]
 
-    def module(self, buf: bytes, value_at: i64, size: i64) -> None:
+    def look_inside(self, kind: i64, buf: bytes, value_at: i64, size: i64) -> None:
+        """A module value begins with its module's id; a listpack hash that can have field expiries with the first of them, 0
+        where all are gone."""
+        if kind == _LISTPACK_EX:
+            if read_int64(buf, value_at) == 0:
+                self.without_field_expiry += 1
+            return
         number, _ = read_uint64(buf, value_at)
         name = (int(self.db), module_name(number), number & 1023)
         seen = self.modules.get(name)
@@ -164,11 +167,6 @@ class InfoTally(Visitor):
         else:
             seen[0] += 1
             seen[1] += int(size)
-
-    def listpack_ex(self, buf: bytes, value_at: i64) -> None:
-        """A listpack hash that can have field expiries begins with the first of them, 0 where all are gone."""
-        if read_int64(buf, value_at) == 0:
-            self.without_field_expiry += 1
 
     def event(self, event: Event) -> None:
         name = type(event).__name__

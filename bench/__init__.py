@@ -1,0 +1,1 @@
+"""Benchmarks of rdbkit; not installed with it."""

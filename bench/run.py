@@ -1,0 +1,252 @@
+#!/usr/bin/env python3
+"""Time `rdbkit info` beside `redis-check-rdb` on the same dump, and print the figures as Markdown tables.
+
+rdbkit is installed twice from a copy of this checkout, compiled and pure, each in a virtual environment of its own. The
+tools take turns, so that whatever else the machine does falls on all of them; every run is a fresh process, and every
+figure is the median of its runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench import bigfiles, dataset
+from fixtures.server import Refused, ServerError
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+SMALL_FILE = ROOT / "fixtures" / "rich" / "redis-7.0.15.rdb"
+SERVER = "redis-7.0"
+PACKAGE = "rdbkit"
+LEFTOVERS = shutil.ignore_patterns("*.so", "__pycache__")
+"""What an earlier build left in the source tree, and a clean copy must not have."""
+
+
+class BenchError(Exception):
+    """The benchmark cannot go on; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one run of a command took: seconds, and bytes of memory at the peak."""
+
+    user: float
+    system: float
+    wall: float
+    peak: int
+
+    @property
+    def cpu(self) -> float:
+        return self.user + self.system
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of the table: a command, and whether it reads so little that only its CPU seconds say something."""
+
+    label: str
+    command: tuple[str | Path, ...]
+    brief: bool = False
+
+
+def _note(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def _environment() -> dict[str, str]:
+    """The environment without what would choose another build, another interpreter or other modules."""
+    dropped = ("RDBKIT_PURE", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+    return {name: value for name, value in os.environ.items() if name not in dropped}
+
+
+def measure(command: Sequence[str | Path]) -> Usage:
+    """Run a command in a fresh process; raises BenchError where it fails."""
+    run = subprocess.run(
+        [sys.executable, "-I", "-S", HERE / "measure.py", *command], capture_output=True, text=True, env=_environment()
+    )
+    if run.returncode:
+        raise BenchError(f"{command[0]} does not run: {run.stderr.strip()}")
+    status, user, system, wall, peak = run.stdout.split()
+    if status != "0":
+        raise BenchError(f"{' '.join(map(str, command))}: exit status {status}: {run.stderr.strip()}")
+    return Usage(float(user), float(system), float(wall), int(peak) * 1024)
+
+
+def copy_source(folder: Path) -> None:
+    """Copy what the project is built from, the package and the files beside it, into a new folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(ROOT / PACKAGE, folder / PACKAGE, ignore=LEFTOVERS)
+    for path in ROOT.iterdir():
+        if path.is_file() and path.suffix != ".so":
+            shutil.copyfile(path, folder / path.name)
+
+
+def install(work: Path, form: str) -> Path:
+    """Install the project, `form` being compiled or pure, in a new environment; returns the path of its rdbkit."""
+    _note(f"installing rdbkit, {form}")
+    source, environment = work / f"source-{form}", work / f"venv-{form}"
+    copy_source(source)
+    venv.create(environment, clear=True, with_pip=True)
+    variables = _environment() | ({"RDBKIT_PURE": "1"} if form == "pure" else {})
+    command: list[str | Path] = [environment / "bin" / "python", "-m", "pip", "install", "--quiet", source]
+    run = subprocess.run(command, capture_output=True, text=True, env=variables)
+    if run.returncode:
+        raise BenchError(f"pip install of the {form} form failed:\n{run.stdout}{run.stderr}")
+    return environment / "bin" / "rdbkit"
+
+
+def check_form(rdbkit: Path, form: str) -> None:
+    """Raise BenchError unless this rdbkit says of itself that it is compiled or pure, as `form` has it."""
+    try:
+        run = subprocess.run([rdbkit, "--version"], capture_output=True, text=True, env=_environment())
+    except OSError as error:
+        raise BenchError(f"{rdbkit} does not run: {error}") from error
+    said = (run.stdout + run.stderr).strip()
+    if run.returncode or form not in said:
+        raise BenchError(f"{rdbkit} --version does not say {form}: {said!r}")
+
+
+def server_tool(servers: Path, tool: str) -> Path:
+    """The path of one of the server's programs; raises BenchError where it is not there."""
+    path = servers / SERVER / tool
+    if not path.exists():
+        raise BenchError(f"no {path}: get the servers with: fixtures/servers.sh {servers} {SERVER}")
+    return path
+
+
+def prepare_dataset(servers: Path, path: Path) -> None:
+    """Make the dump where it is missing, and read it once so that no tool pays for the disk alone."""
+    if not path.exists():
+        _note(f"making the dataset {path}")
+        dataset.make(server_tool(servers, "redis-server"), path)
+    with path.open("rb") as file:
+        while file.read(1 << 20):
+            pass
+
+
+def run_cases(cases: Sequence[Case], runs: int) -> dict[str, Usage]:
+    """Each case's medians, the cases in turns."""
+    found: dict[str, list[Usage]] = {case.label: [] for case in cases}
+    for number in range(runs):
+        _note(f"run {number + 1} of {runs}")
+        for case in cases:
+            found[case.label].append(measure(case.command))
+    return {label: _median(usages) for label, usages in found.items()}
+
+
+def _median(usages: Sequence[Usage]) -> Usage:
+    """The median of each figure on its own."""
+    return Usage(
+        median(usage.user for usage in usages),
+        median(usage.system for usage in usages),
+        median(usage.wall for usage in usages),
+        int(median(usage.peak for usage in usages)),
+    )
+
+
+def speed_table(compiled: Path, pure: Path, check: Path, data: Path, runs: int) -> Iterator[str]:
+    """The lines of the table of speed."""
+    yardstick = Case("redis-check-rdb", (check, data))
+    forms = (("compiled", compiled), ("pure", pure))
+    cases = [
+        *(Case(f"rdbkit info, {form}", (path, "info", data)) for form, path in forms),
+        yardstick,
+        *(Case(f"rdbkit --version, {form}", (path, "--version"), brief=True) for form, path in forms),
+        *(Case(f"rdbkit info of 20 KB, {form}", (path, "info", SMALL_FILE), brief=True) for form, path in forms),
+    ]
+    medians = run_cases(cases, runs)
+    yield "| tool | user s | CPU s | wall s | peak RSS MB | times as fast |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: |"
+    for case in cases:
+        usage = medians[case.label]
+        if case.brief:
+            yield f"| {case.label} | | {usage.cpu:.3f} | | | |"
+        else:
+            times = medians[yardstick.label].user / max(usage.user, 0.001)
+            yield (
+                f"| {case.label} | {usage.user:.2f} | {usage.cpu:.2f} | {usage.wall:.2f} | {usage.peak / 1e6:.1f} | {times:.2f} |"
+            )
+
+
+def memory_table(compiled: Path, check: Path, work: Path) -> Iterator[str]:
+    """The lines of the table of memory; redis-check-rdb is there to show that a server takes the files, too."""
+    yield "| file | size MB | rdbkit info, peak RSS MB | redis-check-rdb, peak RSS MB |"
+    yield "| --- | ---: | ---: | ---: |"
+    for name, (what, records) in bigfiles.FILES.items():
+        path = work / name
+        if not path.exists():
+            _note(f"making {path}")
+            bigfiles.write(path, records())
+        _note(f"reading {path}")
+        ours, theirs = measure((compiled, "info", path)), measure((check, path))
+        yield f"| {what} | {path.stat().st_size / 1e6:,.0f} | {ours.peak / 1e6:.1f} | {theirs.peak / 1e6:.1f} |"
+
+
+@contextmanager
+def work_folder(chosen: Path | None) -> Iterator[Path]:
+    """The folder that was chosen, which stays, or one that does not."""
+    if chosen is None:
+        with tempfile.TemporaryDirectory(prefix="rdbkit-bench-") as folder:
+            yield Path(folder).resolve()
+    else:
+        chosen.mkdir(parents=True, exist_ok=True)
+        yield chosen.resolve()
+
+
+def benchmark(options: argparse.Namespace) -> None:
+    """Prepare what is missing, run, and print; raises BenchError."""
+    check = server_tool(options.servers, "redis-check-rdb")
+    with work_folder(options.work) as work:
+        compiled = options.compiled or install(work, "compiled")
+        check_form(compiled, "compiled")
+        pure = options.pure or install(work, "pure")
+        check_form(pure, "pure")
+        data = options.dataset or work / "dataset.rdb"
+        prepare_dataset(options.servers, data)
+        print("\n".join(speed_table(compiled, pure, check, data, options.runs)))
+        if options.memory:
+            print("\n" + "\n".join(memory_table(compiled, check, work)))
+
+
+def _positive(number: str) -> int:
+    if int(number) < 1:
+        raise ValueError
+    return int(number)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time rdbkit, compiled and pure, beside redis-check-rdb.")
+
+    def path_option(name: str, explanation: str, default: Path | None = None) -> None:
+        parser.add_argument(name, type=Path, metavar="PATH", default=default, help=explanation)
+
+    path_option("--servers", "where fixtures/servers.sh unpacked (default: .servers)", ROOT / ".servers")
+    path_option("--dataset", "the dump to read; made where missing (default: in the work folder)")
+    path_option("--work", "folder for environments and data, kept (default: temporary)")
+    path_option("--compiled", "a compiled rdbkit instead of installing one")
+    path_option("--pure", "a pure rdbkit instead of installing one")
+    parser.add_argument("--runs", type=_positive, default=5, help="runs of each command (default: %(default)s)")
+    parser.add_argument("--memory", action="store_true", help="also measure memory on big files (3.5 GB in the work folder)")
+    options = parser.parse_args()
+    try:
+        benchmark(options)
+    except (BenchError, Refused, ServerError, OSError) as error:
+        sys.exit(f"run.py: {error}")
+
+
+if __name__ == "__main__":
+    main()
