@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from rdbkit.errors import RdbError
 from rdbkit.format.constants import ValueType
 from rdbkit.format.primitives import read_string
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
@@ -74,9 +75,16 @@ class Record:
 
     @property
     def key(self) -> bytes:
-        """The key's name."""
+        """The key's name.
+
+        Raises: CorruptError where its LZF is damaged.
+        """
         if self._key is None:
-            self._key, _ = read_string(self._block, self._key_at, self._value_at - self._key_at << 8)
+            try:
+                self._key, _ = read_string(self._block, self._key_at, self._value_at - self._key_at << 8)
+            except RdbError as e:
+                e.offset, e.db, e.reading = self.offset, self.db, "a key's name"
+                raise
         return self._key
 
     @property

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -129,8 +131,6 @@ def test_top_bounds_the_list() -> None:
 
 
 def test_expiry_histogram_counts_by_time_left(tmp_path: Path) -> None:
-    import time
-
     now = int(time.time() * 1000)
     lefts = [-1000, 60_000, 7_200_000, 2 * 86_400_000, 10 * 86_400_000, 90 * 86_400_000]
     path = tmp_path / "ttl.rdb"
@@ -144,3 +144,15 @@ def test_expiry_histogram_counts_by_time_left(tmp_path: Path) -> None:
     report = json.loads(run("info", "--json", path).stdout)
     assert report["expiry"] == {"expired": 1, "1h": 1, "1d": 1, "7d": 1, "30d": 1, "later": 1, "never": 1}
     assert report["databases"][0] | {"types": None} == {"db": 0, "keys": 7, "expiring": 6, "expired": 1, "types": None}
+
+
+def test_an_interrupt_is_exit_130() -> None:
+    process = subprocess.Popen([sys.executable, "-m", "rdbkit", "info", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(b"REDIS0009")
+    process.stdin.flush()
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"Traceback" not in errors

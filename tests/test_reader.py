@@ -267,3 +267,19 @@ def test_checksum_is_over_all_blocks() -> None:
             with rdbkit.open(src, block_size=block_size) as snapshot:
                 assert sum(1 for _ in snapshot) == 3000
             assert snapshot.checksum == rdbkit.Checksum("ok", CRC.calc(data[:-8]), CRC.calc(data[:-8]))
+
+
+def test_a_damaged_name_is_told_with_its_place() -> None:
+    data = rdb(b"\xfe\x05", b"\x00" + b"\xc3" + length(3) + length(9) + b"\x20\x00\x00" + string(b"v"))
+    with rdbkit.open(io.BytesIO(data)) as snapshot:
+        (record,) = snapshot
+    with pytest.raises(rdbkit.CorruptError, match="before its beginning") as caught:
+        _ = record.key
+    assert (caught.value.offset, caught.value.db) == (11, 5)
+
+
+def test_what_the_caller_opened_stays_open(tmp_path: Path) -> None:
+    file = io.BytesIO(ONE)
+    with rdbkit.open(file) as snapshot:
+        list(snapshot)
+    assert not file.closed

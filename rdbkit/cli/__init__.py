@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Any, Final
+from typing import Final, NoReturn
 
 import click
 
@@ -53,13 +53,18 @@ def cli() -> None:
     """Inspect Redis and Valkey snapshot files (RDB) before they are moved, above all into Azure."""
 
 
-def main(args: list[str] | None = None) -> Any:
+def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line; the one place where signals and broken pipes become exit codes."""
     try:
-        return cli.main(args=args, prog_name="rdbkit", standalone_mode=True)
+        code = cli.main(args=args, prog_name="rdbkit", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as e:
+        e.show()
+        sys.exit(e.exit_code)
+    except click.Abort:  # an interrupt, as click tells it
+        sys.exit(130)
     except BrokenPipeError:
         # whoever read our output has gone: leave without a word, and without one from the interpreter's own flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)

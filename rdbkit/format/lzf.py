@@ -6,12 +6,26 @@ other copies a run from what has been written: length in the upper three bits (7
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from rdbkit.errors import CorruptError
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
+
+
+def _from_extra() -> Callable[[bytes, int], bytes | None] | None:
+    """The C function of python-lzf (extra `lzf`), where that is installed."""
+    try:
+        from lzf import decompress
+    except ImportError:
+        return None
+    function: Callable[[bytes, int], bytes | None] = decompress
+    return function
+
+
+_NATIVE: Final = _from_extra()
 
 
 def lzf_decompress(data: bytes, size: i64) -> bytes:
@@ -22,6 +36,13 @@ def lzf_decompress(data: bytes, size: i64) -> bytes:
     >>> lzf_decompress(b"\\x01ab\\xe0\\x01\\x01", 12)
     b'abababababab'
     """
+    if _NATIVE is not None and size > 0:
+        try:
+            whole = _NATIVE(data, size)
+        except Exception:  # whatever it dislikes, the walk below says what is wrong
+            whole = None
+        if whole is not None and len(whole) == size:
+            return whole
     out = bytearray()
     pos: i64 = 0
     end: i64 = len(data)

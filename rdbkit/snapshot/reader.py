@@ -144,7 +144,7 @@ class Snapshot:
             yield self.position
 
     def close(self) -> None:
-        """Close the input, where rdbkit opened it or it can be closed."""
+        """Close the file where a path was given; an object that was handed in stays open."""
         self._source.close()
 
     def __enter__(self) -> Self:

@@ -37,8 +37,9 @@ class Source:
 
     compression: str | None = None
 
-    def __init__(self, reader: Reader, name: str, size: int | None = None, head: bytes = b"") -> None:
+    def __init__(self, reader: Reader, name: str, size: int | None = None, head: bytes = b"", owned: bool = False) -> None:
         self.reader = reader
+        self.owned = owned
         self.name = name
         self.size = size
         self.total = UNKNOWN
@@ -66,16 +67,16 @@ class Source:
         return b"".join(pieces)
 
     def close(self) -> None:
-        close = getattr(self.reader, "close", None)
-        if close is not None:
-            close()
+        """Close what `open_source` opened; what a caller handed in stays open."""
+        if self.owned:
+            cast(BinaryIO, self.reader).close()
 
 
 class FileSource(Source):
     """A regular file: what is still needed is read again rather than copied."""
 
     def __init__(self, file: BinaryIO, name: str, size: int) -> None:
-        super().__init__(file, name, size)
+        super().__init__(file, name, size, owned=True)
         self.file = file
         self.total = size
 
@@ -165,4 +166,4 @@ def _of_file(file: BinaryIO, path: str) -> Source:
                 return FileSource(file, path, size)
     except OSError:
         pass
-    return Source(file, path)
+    return Source(file, path, owned=True)
