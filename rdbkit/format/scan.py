@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-from rdbkit.errors import CorruptError, TruncatedError, UnsupportedTypeError
+from rdbkit.errors import CorruptError, RdbError, TruncatedError, UnsupportedTypeError
 from rdbkit.format import constants as c
 from rdbkit.format.primitives import read_int64, read_length, read_string, read_uint64, skip_string
 from rdbkit.format.walk import Walker, compile_layout
@@ -118,6 +118,7 @@ class Scanner:
         visitor.buf = buf
         end: i64 = len(buf)
         start: i64 = pos
+        self.start = pos
         kind: i64
         first: i64
         expire_ms: i64
@@ -125,7 +126,7 @@ class Scanner:
         walker = self.walker
         try:
             while True:
-                self.start = start = pos
+                start = pos
                 kind = buf[pos]
                 pos += 1
                 expire_ms = NO_EXPIRY
@@ -149,7 +150,7 @@ class Scanner:
                 else:
                     pos = skip_string(buf, pos)
                 value_at: i64 = pos
-                if single[kind]:
+                if kind == 0 or single[kind]:
                     first = buf[pos]
                     if first < 0x40:
                         pos += first + 1
@@ -181,7 +182,12 @@ class Scanner:
                 else:
                     visitor.record(kind, start, key_at, value_at, pos, expire_ms)
         except IndexError:
-            return self.start
+            self.start = start
+            return start
+        except RdbError:
+            if self.start < start:  # else opcodes() knows better where the item begins
+                self.start = start
+            raise
 
     def unknown(self, kind: i64, pos: i64) -> UnsupportedTypeError:
         """The error for a byte that is neither an opcode nor a type of this file's version."""

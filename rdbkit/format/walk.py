@@ -33,8 +33,8 @@ OP_BYTES: Final = 3  # operand: how many
 OP_TEXT_DOUBLE: Final = 4
 OP_CONTAINER: Final = 5
 OP_COUNT: Final = 6
-OP_LOOP: Final = 7  # operand: instruction behind the loop
-OP_NEXT: Final = 8  # operand: first instruction of the loop
+OP_LOOP: Final = 7  # operand: where the instruction behind the loop stands
+OP_NEXT: Final = 8  # operand: where the first instruction of the loop stands
 OP_STRINGS: Final = 9  # operand: strings a round
 OP_SCORED: Final = 10  # rounds of a string and 8 bytes
 OP_OPTIONAL: Final = 11
@@ -67,6 +67,8 @@ _RUNS: Final = {
 }
 #: What the error says where a string of announced fields would need more memory than any real one does.
 _FIELDS_LIMIT: Final = 16 << 20
+#: Elements at a time: the interpreter has numbers up to this ready made, which is a quarter of the loop's time.
+_BATCH: Final = 256
 
 
 def compile_layout(layout: str) -> bytes:
@@ -90,8 +92,8 @@ def compile_layout(layout: str) -> bytes:
             at += 2
         elif text[at] == ")":
             begin = open_loops.pop()
-            program += (OP_NEXT, begin // 2 + 1)
-            program[begin + 1] = len(program) // 2
+            program += (OP_NEXT, begin + 2)
+            program[begin + 1] = len(program)
             at += 1
         else:
             program += _SIMPLE[text[at]]
@@ -148,51 +150,54 @@ class Walker:
                 return end
             pos += self.skip
             self.skip = 0
+        program = self.program
         safe: i64 = pos
+        n: i64
         try:
+            # in the order of how often they come
             while True:
                 safe = pos
-                operation: i64 = self.program[self.at * 2]
-                operand: i64 = self.program[self.at * 2 + 1]
-                if operation == OP_STRING:
-                    pos = skip_string(buf, pos)
-                    self.at += 1
+                operation: i64 = program[self.at]
+                if operation == OP_COUNT:
+                    n, pos = read_length(buf, pos)
+                    if n > room - pos:
+                        raise CorruptError(f"announces {n} elements, but {room - pos} bytes are left", offset=safe)
+                    self.count = n
+                    self.at += 2
                 elif operation == OP_STRINGS:
-                    pos = self.walk_strings(buf, pos, operand)
+                    pos = self.walk_strings(buf, pos, program[self.at + 1])
                     if self.left > 0 or self.skip > 0:
                         return pos
+                elif operation == OP_END:
+                    self.done = True
+                    return pos
+                elif operation == OP_STRING:
+                    pos = skip_string(buf, pos)
+                    self.at += 2
+                elif operation == OP_NEXT:
+                    n = self.rounds[-1] - 1
+                    if n > 0:
+                        self.rounds[-1] = n
+                        self.at = program[self.at + 1]
+                    else:
+                        self.rounds.pop()
+                        self.at += 2
+                elif operation == OP_LENGTH:
+                    pos = skip_length(buf, pos)
+                    self.at += 2
+                elif operation == OP_BYTES:
+                    pos += program[self.at + 1]
+                    self.at += 2
                 elif operation == OP_SCORED:
                     pos = self.walk_scored(buf, pos)
                     if self.left > 0 or self.skip > 0:
                         return pos
-                elif operation == OP_COUNT:
-                    self.count, pos = read_length(buf, pos)
-                    if self.count > room - pos:
-                        raise CorruptError(f"announces {self.count} elements, but {room - pos} bytes are left", offset=safe)
-                    self.at += 1
-                elif operation == OP_LENGTH:
-                    pos = skip_length(buf, pos)
-                    self.at += 1
-                elif operation == OP_BYTES:
-                    pos += operand
-                    self.at += 1
                 elif operation == OP_LOOP:
                     if self.count > 0:
                         self.rounds.append(self.count)
-                        self.at += 1
+                        self.at += 2
                     else:
-                        self.at = operand
-                elif operation == OP_NEXT:
-                    left: i64 = self.rounds[len(self.rounds) - 1] - 1
-                    if left > 0:
-                        self.rounds[len(self.rounds) - 1] = left
-                        self.at = operand
-                    else:
-                        self.rounds.pop()
-                        self.at += 1
-                elif operation == OP_END:
-                    self.done = True
-                    return pos
+                        self.at = program[self.at + 1]
                 else:
                     pos = self.walk_rare(buf, pos, operation)
                 if pos > end:
@@ -205,38 +210,42 @@ class Walker:
         """`a_round` strings for each that the counter says; leaves in `left` how many are still to come."""
         if self.left < 0:
             self.left = self.count * a_round
-        count: i64 = self.left
-        left: i64 = 0
+        left: i64 = self.left
+        done: i64 = 0
         first: i64
         try:
-            for left in range(count, 0, -1):  # noqa: B007 (wanted where the block ends)
-                first = buf[pos]  # IndexError: the elements before end at pos, which may lie beyond the block
-                if first < 0x40:
+            while left > 0:
+                few: i64 = min(left, _BATCH)
+                for done in range(few):  # noqa: B007 (wanted where the block ends)
+                    first = buf[pos]  # IndexError: the elements before end at pos, which may lie beyond the block
                     pos += first + 1
-                else:
-                    pos = skip_string(buf, pos)
-            left = 0
+                    if first >= 0x40:
+                        pos -= first + 1
+                        pos = skip_string(buf, pos)
+                left -= few
         except IndexError:
-            pass
+            left -= done
         return self.leave_run(pos, len(buf), left)
 
     def walk_scored(self, buf: bytes, pos: i64) -> i64:
         """As many members with an 8-byte score as the counter says; leaves in `left` how many are still to come."""
         if self.left < 0:
             self.left = self.count
-        count: i64 = self.left
-        left: i64 = 0
+        left: i64 = self.left
+        done: i64 = 0
         first: i64
         try:
-            for left in range(count, 0, -1):  # noqa: B007 (wanted where the block ends)
-                first = buf[pos]  # IndexError: the elements before end at pos, which may lie beyond the block
-                if first < 0x40:
+            while left > 0:
+                few: i64 = min(left, _BATCH)
+                for done in range(few):  # noqa: B007 (wanted where the block ends)
+                    first = buf[pos]  # IndexError: the elements before end at pos, which may lie beyond the block
                     pos += first + 9
-                else:
-                    pos = skip_string(buf, pos) + 8
-            left = 0
+                    if first >= 0x40:
+                        pos -= first + 9
+                        pos = skip_string(buf, pos) + 8
+                left -= few
         except IndexError:
-            pass
+            left -= done
         return self.leave_run(pos, len(buf), left)
 
     def leave_run(self, pos: i64, end: i64, left: i64) -> i64:
@@ -248,7 +257,7 @@ class Walker:
             self.left = left
         else:
             self.left = -1
-            self.at += 1
+            self.at += 2
         return pos
 
     def walk_rare(self, buf: bytes, pos: i64, operation: i64) -> i64:
@@ -278,7 +287,7 @@ class Walker:
         elif operation == OP_MODULE:
             n, pos = read_length(buf, pos)
             if n == 0:
-                self.at += 1
+                self.at += 2
             elif n <= 2:
                 pos = skip_length(buf, pos)
             elif n == 3:
@@ -313,5 +322,5 @@ class Walker:
             if n not in self.templates:
                 raise CorruptError(f"refers to hash template {n}, which the file does not have", offset=start)
             self.count = self.templates[n]
-        self.at += 1
+        self.at += 2
         return pos
