@@ -34,7 +34,7 @@ class Record:
     >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
     ...     record = next(r for r in snapshot if r.key == b"s_i16")
     ...     print(record.type, record.encoding, record.size)
-    set intset 24
+    set intset 22
     """
 
     __slots__ = (

@@ -162,13 +162,15 @@ def info(
     >>> report.writer_version, report.keys, report.lowest_version
     ('7.0.15', 27, 10)
     """
-    tally = InfoTally(int(time.time() * 1000) if now_ms is None else now_ms, top, 1 << 40)
+    # the largest key is wanted in any case: some targets refuse keys above a size
+    tally = InfoTally(int(time.time() * 1000) if now_ms is None else now_ms, max(top, 1), 1 << 40)
     for position in snapshot.scan(tally):
         if progress is not None:
             progress(position)
     tally.leave()
     report = _report(snapshot, tally)
     _judge(report, snapshot, tally)
+    del report.biggest[top:]
     return report
 
 

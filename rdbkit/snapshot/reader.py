@@ -36,6 +36,11 @@ class Limits(NamedTuple):
 
     `item_bytes`: a key's name, an AUX field, a function library, the metadata of a key. Values have no limit, since they are
     read in pieces.
+
+    >>> import rdbkit
+    >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb", limits=rdbkit.Limits(item_bytes=1 << 20)) as snapshot:
+    ...     print(max(len(record.key) for record in snapshot))
+    8
     """
 
     item_bytes: int = 16 << 20
@@ -43,6 +48,12 @@ class Limits(NamedTuple):
 
 class Snapshot:
     """A snapshot being read; made by `rdbkit.open`. A context manager, and an iterable of `Record` that runs once.
+
+    >>> import rdbkit
+    >>> with rdbkit.open("fixtures/rich/valkey-9.1.2.rdb") as snapshot:
+    ...     hashes = [record.key for record in snapshot if record.type == "hash"]
+    >>> print(snapshot.header, len(hashes), snapshot.checksum.state)
+    VALKEY080 4 ok
 
     Attributes:
         header: flavour and RDB version.
@@ -126,10 +137,10 @@ class Snapshot:
     def events(self) -> Iterator[Event | Record]:
         """Records, and everything else that the file says, in file order.
 
-        >>> with rdbkit.open("dump.rdb") as snapshot:  # doctest: +SKIP
-        ...     for event in snapshot.events():
-        ...         if isinstance(event, rdbkit.ModuleAux):
-        ...             print(event.module, event.version)
+        >>> import rdbkit
+        >>> with rdbkit.open("fixtures/rich/redis-6.0.20-mod.rdb") as snapshot:
+        ...     [event for event in snapshot.events() if isinstance(event, rdbkit.ModuleAux)]
+        [ModuleAux('test__rdb', 1, 1, 19), ModuleAux('test__rdb', 1, 2, 19)]
         """
         collector = Collector(self.types, events=True)
         for large in self._run(collector):
