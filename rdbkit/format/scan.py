@@ -162,7 +162,7 @@ class Scanner:
                             kind = STRING_LZF if first == 0xC3 else STRING_INT
                     if pos > end:
                         if pos > room:
-                            raise TruncatedError(f"the file ends {pos - room} bytes too early", offset=value_at)
+                            raise TruncatedError(f"the file ends at least {pos - room} bytes too early", offset=value_at)
                         return start
                 else:
                     program = self.programs[kind]
@@ -172,7 +172,9 @@ class Scanner:
                     pos = walker.walk(buf, pos, room)
                     if not walker.done:
                         if walker.skip > room - end:
-                            raise TruncatedError(f"the file ends {walker.skip - (room - end)} bytes too early", offset=value_at)
+                            raise TruncatedError(
+                                f"the file ends at least {walker.skip - (room - end)} bytes too early", offset=value_at
+                            )
                         return start
                 if self.pending:
                     self.release(visitor)
