@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from mypy_extensions import i64
 
 
+#: Bytes that the LZF of a name may unpack to; the default of `Limits`.
+_NAME_LIMIT = 16 << 20
+
+
 class Record:
     """One key: what the file says of it, and its value as the file's bytes.
 
@@ -81,7 +85,7 @@ class Record:
         """
         if self._key is None:
             try:
-                self._key, _ = read_string(self._block, self._key_at, self._value_at - self._key_at << 8)
+                self._key, _ = read_string(self._block, self._key_at, max(_NAME_LIMIT, self._value_at - self._key_at))
             except RdbError as e:
                 e.offset, e.db, e.reading = self.offset, self.db, "a key's name"
                 raise

@@ -230,7 +230,8 @@ def test_a_large_record_must_be_read_before_the_next() -> None:
         big = next(records)
         next(records)
         assert big.size == 5008 - 1
-        assert list(big.chunks()) == []
+        with pytest.raises(ValueError, match="before the next"):
+            list(big.chunks())
 
 
 def test_names_have_a_limit_that_can_be_raised() -> None:
@@ -283,3 +284,77 @@ def test_what_the_caller_opened_stays_open(tmp_path: Path) -> None:
     with rdbkit.open(file) as snapshot:
         list(snapshot)
     assert not file.closed
+
+
+def big_list(name: bytes, n: int) -> bytes:
+    return key(name, 1, length(n) + b"".join(string(b"%05d" % i) for i in range(n)))
+
+
+TWO_BIG = rdb(b"\xfe\0", big_list(b"one", 60), big_list(b"two", 50), key(b"z", 0, string(b"v")))
+
+
+def test_a_kept_generator_of_a_passed_record_does_no_harm() -> None:
+    with rdbkit.open(io.BytesIO(TWO_BIG), block_size=64) as snapshot:
+        records = iter(snapshot)
+        pieces = next(records).chunks()
+        next(pieces)
+        second = next(records)
+        with pytest.raises(ValueError, match="passed"):
+            next(pieces)
+        assert second.raw == length(50) + b"".join(string(b"%05d" % i) for i in range(50))
+        with pytest.raises(ValueError, match="once"):
+            _ = second.raw
+        assert [r.key for r in records] == [b"z"]
+
+
+def test_a_large_record_that_was_kept_says_that_it_has_been_passed() -> None:
+    with rdbkit.open(io.BytesIO(TWO_BIG), block_size=64) as snapshot:
+        one, _, last = list(snapshot)
+        assert last.raw == b"\1v"
+        with pytest.raises(ValueError, match="passed"):
+            _ = one.raw
+
+
+@pytest.mark.parametrize("block_size", [16, 64, 1 << 20])
+def test_what_is_sound_before_damage_is_told(block_size: int) -> None:
+    data = b"REDIS0011" + b"".join(key(b"k%02d" % i, 0, string(b"v")) for i in range(50)) + b"\x08\x01x\x01y"
+    seen: list[bytes] = []
+    with rdbkit.open(io.BytesIO(data), block_size=block_size) as snapshot, pytest.raises(rdbkit.UnsupportedTypeError) as caught:
+        seen.extend(record.key for record in snapshot)
+    assert len(seen) == 50
+    assert caught.value.offset == data.rindex(b"\x08")
+
+
+@pytest.mark.parametrize("block_size", [16, 20, 33, 1 << 20])
+def test_a_cut_stream_names_the_key_it_ends_in(block_size: int) -> None:
+    data = b"REDIS0011\xfe\x00" + key(b"a", 0, string(b"b")) + key(b"real", 2, length(5) + string(b"xxx") + string(b"y\0\5wrong"))
+    with rdbkit.open(Dribble(data[:-3], 100), block_size=block_size) as snapshot, pytest.raises(rdbkit.TruncatedError) as caught:
+        list(snapshot)
+    assert (caught.value.db, caught.value.key, caught.value.reading) == (0, b"real", "a set")
+
+
+def test_what_is_kept_of_a_file_has_a_bound() -> None:
+    many = rdb(*(aux(b"", b"") for _ in range(100_000)))
+    with pytest.raises(rdbkit.LimitError, match="together"):
+        rdbkit.open(io.BytesIO(many))
+    packed = b"\xc3" + length(3 * 80_000) + length(264 * 80_000 + 1) + b"\x00a" + b"\xe0\xff\x00" * 79_999 + b"\xe0\xff\x00"
+    bomb = b"REDIS0009\xfe\0\x00" + packed + string(b"v")
+    with rdbkit.open(io.BytesIO(bomb)) as snapshot, pytest.raises(rdbkit.RdbError):
+        info(snapshot)
+    databases = rdb(*(b"\xfe" + length(n) for n in range(5000)))
+    with rdbkit.open(io.BytesIO(databases)) as snapshot:
+        assert info(snapshot).databases == []
+
+
+def test_numbers_of_aux_fields_that_are_none() -> None:
+    data = rdb(aux(b"used-mem", b"9" * 400), aux(b"ctime", b"9" * 4299), aux(b"redis-bits", b"-"), aux(b"\xff", b"\xfe"))
+    with rdbkit.open(io.BytesIO(data)) as snapshot:
+        report = info(snapshot)
+    assert (report.used_memory, report.created, report.bits) == (None, None, None)
+    assert report.to_dict()["aux"]["\\xff"] == "\\xfe"
+
+
+def test_events_before_the_end_are_told_even_behind_a_stray_attribute() -> None:
+    data = rdb(b"\xfe\0", b"\xf8\x05", aux(b"a", b"b"))
+    with rdbkit.open(io.BytesIO(data)) as snapshot:
+        assert [repr(e) for e in snapshot.events()] == ["SelectDb(0)", "Aux(b'a', b'b')"]

@@ -67,4 +67,8 @@ def main(args: list[str] | None = None) -> NoReturn:
         # whoever read our output has gone: leave without a word, and without one from the interpreter's own flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as e:  # of our output: inputs are dealt with where they are opened
+        click.echo(f"rdbkit: {e.strerror or e}", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(3)
     sys.exit(code if isinstance(code, int) else 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-from rdbkit.errors import CorruptError, RdbError, TruncatedError, UnsupportedTypeError
+from rdbkit.errors import CorruptError, LimitError, RdbError, TruncatedError, UnsupportedTypeError
 from rdbkit.format import constants as c
 from rdbkit.format.primitives import read_int64, read_length, read_string, read_uint64, skip_string
 from rdbkit.format.walk import Walker, compile_layout
@@ -41,6 +41,7 @@ COMPILED: Final = not __file__.endswith(".py")
 _INT64: Final = struct.Struct("<q").unpack_from
 
 NO_EXPIRY: Final = -1
+_OVERHEAD: Final = 200  # bytes that a kept object takes besides its content, roughly
 _NOT_COMPLETE: Final = -1
 _FINISHED: Final = -2
 _OPCODES: Final = 65  # type bytes from here on are opcodes
@@ -104,6 +105,8 @@ class Scanner:
         self.kind: i64 = 0
         self.key: bytes = b""
         self.db: int = 0
+        self.in_prelude: bool = False
+        self.kept: i64 = 0
 
     def scan(self, buf: bytes, pos: i64, room: i64, visitor: Visitor) -> i64:
         """Tell `visitor` of all that lies complete in `buf` from `pos` on; return where the first incomplete item begins.
@@ -116,6 +119,7 @@ class Scanner:
         Raises: RdbError with `offset` relative to `buf`.
         """
         visitor.buf = buf
+        self.in_prelude = False
         end: i64 = len(buf)
         start: i64 = pos
         self.start = pos
@@ -147,8 +151,10 @@ class Scanner:
                 first = buf[pos]
                 if first < 0x40:
                     pos += first + 1
-                else:
+                elif self.programs[kind]:
                     pos = skip_string(buf, pos)
+                else:
+                    raise self.unknown(kind, key_at - 1)
                 value_at: i64 = pos
                 if kind == 0 or single[kind]:
                     first = buf[pos]
@@ -167,7 +173,7 @@ class Scanner:
                 else:
                     program = self.programs[kind]
                     if not program:
-                        raise self.unknown(kind, value_at - 1)
+                        raise self.unknown(kind, key_at - 1)
                     walker.begin(program)
                     pos = walker.walk(buf, pos, room)
                     if not walker.done:
@@ -209,6 +215,7 @@ class Scanner:
     def prelude(self, buf: bytes, pos: i64, room: i64, visitor: Visitor) -> i64:
         """Tell of what stands before the first database: AUX, functions, module data. Returns as `scan` does."""
         visitor.buf = buf
+        self.in_prelude = True
         while True:
             self.start = pos
             if pos >= len(buf) or buf[pos] not in (c.AUX, c.FUNCTION2, c.FUNCTION_PRE_GA, c.MODULE_AUX):
@@ -290,10 +297,12 @@ class Scanner:
         if op == c.AUX:
             name, pos = read_string(buf, pos, self.limit)
             value, pos = read_string(buf, pos, self.limit)
+            self.spend(begin, len(name) + len(value))
             self.tell(visitor, Aux(name, value))
             return pos
         if op == c.EOF:
             self.finished = True
+            self.release(visitor)
             self.start = pos
             return _FINISHED
         if op == c.SLOT_INFO:
@@ -304,6 +313,7 @@ class Scanner:
             return pos
         if op == c.FUNCTION2:
             source, pos = read_string(buf, pos, self.limit)
+            self.spend(begin, len(source))
             self.tell(visitor, function_library(source))
             return pos
         if op == c.FUNCTION_PRE_GA:
@@ -343,6 +353,13 @@ class Scanner:
             return pos + 8 if n & 2 else pos + 4
         raise self.unknown(op, begin)
 
+    def spend(self, begin: i64, size: i64) -> None:
+        """What stands before the keys is kept, so all of it together has the limit of one item."""
+        if self.in_prelude:
+            self.kept += size + _OVERHEAD
+            if self.kept > self.limit:
+                raise LimitError(f"AUX fields and functions of more than {self.limit} bytes together", offset=begin)
+
     def module_aux_head(self, buf: bytes, pos: i64) -> tuple[int, int, i64]:
         """`(module id, when, end)` of module data, which says 1 or 2 for before or after the keys."""
         start: i64 = pos
@@ -378,8 +395,12 @@ class Scanner:
         if n > room - pos or n == 0:
             raise CorruptError(f"announces {n} field names, but {room - pos} bytes are left", offset=start)
         fields: list[bytes] = []
+        total: i64 = 0
         while n > 0:
             name, pos = read_string(buf, pos, self.limit)
+            total += len(name) + _OVERHEAD
+            if total > self.limit:
+                raise LimitError(f"a hash template of more than {self.limit} bytes", offset=start)
             fields.append(name)
             n -= 1
         self.walker.templates[number] = len(fields)
@@ -404,12 +425,12 @@ class Scanner:
             if pos < 0 or self.start != begin:
                 return _NOT_COMPLETE
             kind: i64 = buf[pos]
+            if not self.programs[kind]:
+                raise self.unknown(kind, pos)
             self.key, pos = read_string(buf, pos + 1, self.limit)
             first: i64 = buf[pos]
         except IndexError:
             return _NOT_COMPLETE
-        if not self.programs[kind]:
-            raise self.unknown(kind, pos)
         if kind == 0 and first >= 0xC0:
             kind = STRING_LZF if first == 0xC3 else STRING_INT
             self.walker.begin(self.programs[0])

@@ -116,7 +116,16 @@ class Info:
         result = asdict(self)
         for row in result["biggest"]:
             row["key"] = json_bytes(row["key"])
+        result["aux"] = {_clean(k): _clean(v) for k, v in self.aux.items()}
+        for library in result["functions"]:
+            library["name"], library["engine"] = _clean(library["name"]), _clean(library["engine"])
+        result["file"] = _clean(self.file)
         return result
+
+
+def _clean(text: str) -> str:
+    """Text without surrogates, which JSON does not allow: bytes that are no UTF-8 as backslash escapes."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def count(n: int, noun: str) -> str:
@@ -163,7 +172,7 @@ def info(
     ('7.0.15', 27, 10)
     """
     # the largest key is wanted in any case: some targets refuse keys above a size
-    tally = InfoTally(int(time.time() * 1000) if now_ms is None else now_ms, max(top, 1), 1 << 40)
+    tally = InfoTally(int(time.time() * 1000) if now_ms is None else now_ms, max(top, 1), snapshot.limits.item_bytes)
     for position in snapshot.scan(tally):
         if progress is not None:
             progress(position)
@@ -175,10 +184,10 @@ def info(
 
 
 def _number(text: str | None) -> int | None:
-    try:
-        return int(text) if text is not None else None
-    except ValueError:
+    """A number of an AUX field; None where it is none of 64 bits."""
+    if text is None or not text.isascii() or not text.isdigit() or len(text) > 18:
         return None
+    return int(text)
 
 
 def _writer(aux: dict[str, str]) -> tuple[str | None, str | None]:
@@ -201,17 +210,16 @@ def _report(snapshot: Snapshot, tally: InfoTally) -> Info:
     for number in sorted(tally.databases):
         database = tally.databases[number]
         by_type: dict[str, int] = {}
-        for kind, cell in enumerate(database.cells):
-            if cell.keys:
-                keys, size = totals.get(kind, (0, 0))
-                totals[kind] = (keys + cell.keys, size + cell.bytes)
-                if kind == 7:
-                    for (db, name, _), (count, _size) in tally.modules.items():
-                        if db == number:
-                            by_type[name] = by_type.get(name, 0) + count
-                else:
-                    name = _names(kind, snapshot)[0]
-                    by_type[name] = by_type.get(name, 0) + cell.keys
+        for kind, (in_db, db_bytes) in sorted(database.totals.items()):
+            keys, size = totals.get(kind, (0, 0))
+            totals[kind] = (keys + in_db, size + db_bytes)
+            if kind == 7:
+                for (db, name, _), (count, _size) in tally.modules.items():
+                    if db == number:
+                        by_type[name] = by_type.get(name, 0) + count
+            else:
+                name = _names(kind, snapshot)[0]
+                by_type[name] = by_type.get(name, 0) + in_db
         if by_type:
             databases.append(DatabaseInfo(number, sum(by_type.values()), database.expiring, database.expired, by_type))
     key_bytes = sum(size for _, size in totals.values())
@@ -233,9 +241,8 @@ def _report(snapshot: Snapshot, tally: InfoTally) -> Info:
         BigKey(db, key, *_names(kind, snapshot), size, -offset, None if expire == -1 else expire)
         for size, offset, db, key, kind, expire in sorted(tally.biggest, reverse=True)
     ]
-    for aux in tally.module_data:
-        entry = modules.setdefault((aux.module, aux.version), ModuleInfo(aux.module, aux.version, 0, 0, 0))
-        entry.aux_bytes += aux.size
+    for (name, encver), size in tally.module_data.items():
+        modules.setdefault((name, encver), ModuleInfo(name, encver, 0, 0, 0)).aux_bytes += size
     keys = sum(d.keys for d in databases)
     expiring = sum(d.expiring for d in databases)
     counts = [*tally.buckets, int(tally.later), keys - expiring]
@@ -267,9 +274,7 @@ def _report(snapshot: Snapshot, tally: InfoTally) -> Info:
         types=types,
         biggest=biggest,
         expiry=dict(zip(EXPIRY_BUCKETS, counts, strict=True)),
-        functions=[
-            {"name": f.name, "engine": f.engine, "bytes": len(f.source), "pre_release": f.pre_release} for f in tally.functions
-        ],
+        functions=[{"name": n, "engine": e, "bytes": size, "pre_release": pre} for n, e, size, pre in tally.functions],
         modules=list(modules.values()),
         slots=int(tally.slots),
         other={k: n for k, n in tally.events.items() if k in ("KeyMetadata", "SlotImport", "HashTemplate")},
@@ -292,6 +297,8 @@ def _judge(report: Info, snapshot: Snapshot, tally: InfoTally) -> None:
     for kind, t in used.items():
         if t.universal is not None:
             lowest = max(lowest, t.universal) if lowest is not None else None
+            if kind in (19, 21):
+                notes.append(f"{t.name}: below RDB {t.since} some counters are left out, which servers then estimate")
             if kind in (26, 27):
                 notes.append(
                     f"{t.name}: below RDB {t.since} there is no place for idempotent producers and unowned pending entries"
@@ -337,6 +344,8 @@ def _loads(report: Info, target: Target, used: dict[int, c.ValueType], redis: bo
         unknown = t.since > newest if redis else False
         if target.types is not None and kind > target.types:
             unknown = True
+        if t.type == "gcra":
+            return verdict("no", "rate limiters (GCRA) are in no released server")
         if unknown or kind == 64 or (redis and version <= 9 and 30 <= kind <= 32):
             return verdict("no", f"{t.name} (type {kind}) is unknown to it")
     if report.functions and target.rdb < 10:
@@ -364,25 +373,36 @@ def _loads(report: Info, target: Target, used: dict[int, c.ValueType], redis: bo
         why.append(f"the documents promise RDB {target.rdb} and below; the engine knows {version}")
     if missing:
         why.append(f"if created with the module for {', '.join(missing)}")
+    if report.other.get("KeyMetadata"):
+        why.append("if the modules that own the key metadata are loaded")
     if highest >= 16 and not target.databases and not target.single_db:
         why.append(f"if configured for {highest + 1} databases")
     return verdict("undocumented" if undocumented else "yes", "; ".join(why))
 
 
 def _next(report: Info) -> str:
-    azure = {row.target: row for row in report.loads_as_is if row.target.startswith("azure-")}
-    premium, managed = azure["azure-premium"], azure["azure-managed"]
+    targets = {t.name: t for t in load_targets()}
+    rows = {row.target: row for row in report.loads_as_is}
+    names = {"azure-managed": "Azure Managed Redis", "azure-premium": "Azure Cache for Redis Premium"}
+    said = [_advice(report, targets[t], rows[t], name) for t, name in names.items()]
+    wipe = " An import first deletes what is in the cache." if any(rows[t].loads == "yes" for t in names) else ""
+    return f"Next: {'; '.join(said)}.{wipe}"
+
+
+def _advice(report: Info, target: Target, row: Loads, name: str) -> str:
+    """What to do for one service."""
+    if row.loads == "yes":
+        return f"{name} imports it as it is" + (f" ({row.why})" if row.why else "")
+    if row.loads == "partly":
+        return f"{name} would leave data out: {row.why}"
     lowest = report.lowest_version
-    if managed.loads == "yes":
-        if premium.loads == "yes":
-            return "Next: imports as it is into Azure Cache for Redis Premium and Azure Managed Redis; both first empty the cache."
-        fits = "rewritten as RDB 9 it would lose nothing" if lowest is not None and lowest <= 9 else "its content has no RDB 9 form"
-        return f"Next: imports as it is into Azure Managed Redis. Premium does not take it ({premium.why}); {fits}."
-    if managed.loads == "partly":
-        return f"Next: before an import into Azure Managed Redis, move or drop what lies outside of database 0: {managed.why}."
-    if lowest is not None and lowest <= 11:
-        takers = "Azure Cache for Redis Premium and Azure Managed Redis" if lowest <= 9 else "Azure Managed Redis"
-        return f"Next: rewritten as RDB {max(lowest, 9)}, {takers} would take it; as it is, no Azure service is documented to."
-    if managed.loads == "undocumented":
-        return f"Next: Azure Managed Redis may take it: {managed.why}."
-    return "Next: no Azure service imports it without loss; see the notes above."
+    absent = [m.name for m in report.modules if m.name not in target.optional_modules]
+    if lowest is None or lowest > target.rdb or absent:
+        return f"{name} does not take it: {row.why if not absent else 'it has no module for ' + ', '.join(absent)}"
+    rewritten = f"rewritten as RDB {target.rdb} {name} takes it"
+    if any(row.type == "stream" and row.rdb_type != 15 for row in report.types):
+        rewritten += ", with the losses of streams noted above"
+    outside = sum(d.keys for d in report.databases if d.db)
+    if target.single_db and outside:
+        rewritten += f", but only database 0: {count(outside, 'key')} must be moved or dropped"
+    return rewritten + (f" ({row.why})" if row.loads == "undocumented" else "")

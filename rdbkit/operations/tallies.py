@@ -31,12 +31,12 @@ class Cell:
 
 
 class Database:
-    """What has been seen in one database."""
+    """What has been seen in one database: keys and bytes by kind."""
 
-    __slots__ = ("cells", "expired", "expiring")
+    __slots__ = ("expired", "expiring", "totals")
 
     def __init__(self) -> None:
-        self.cells: list[Cell] = [Cell(kind) for kind in range(KINDS)]
+        self.totals: dict[int, tuple[int, int]] = {}
         self.expiring: i64 = 0
         self.expired: i64 = 0
 
@@ -56,7 +56,7 @@ class InfoTally(Visitor):
         self.limit: i64 = limit
         self.databases: dict[int, Database] = {}
         self.current: Database | None = None
-        self.cells: list[Cell] = []
+        self.cells: list[Cell] = [Cell(kind) for kind in range(KINDS)]
         # keys by the time they have left: expired, 1 hour, 1 day, 7 days, 30 days, later
         self.now_ms: i64 = now_ms
         self.hour: i64 = now_ms + HOUR_MS
@@ -69,8 +69,8 @@ class InfoTally(Visitor):
         self.threshold: i64 = -1 if top > 0 else 1 << 62
         self.biggest: list[tuple[int, int, int, bytes, int, int]] = []
         self.modules: dict[tuple[int, str, int], list[int]] = {}
-        self.module_data: list[ModuleAux] = []
-        self.functions: list[FunctionLibrary] = []
+        self.module_data: dict[tuple[str, int], int] = {}
+        self.functions: list[tuple[str, str, int, bool]] = []
         self.without_field_expiry: i64 = 0
         self.slots: i64 = 0
         self.events: dict[str, int] = {}
@@ -84,15 +84,22 @@ class InfoTally(Visitor):
             found = Database()
             self.databases[number] = found
         self.current = found
-        self.cells = found.cells
 
     def leave(self) -> None:
-        """Add up what is counted apart for speed."""
+        """Add what was counted for the current database to it, and begin anew."""
         current = self.current
-        if current is not None:
-            current.expiring += self.expiring_later
-            self.later += self.expiring_later
-            self.expiring_later = 0
+        if current is None:
+            return
+        current.expiring += self.expiring_later
+        self.later += self.expiring_later
+        self.expiring_later = 0
+        for kind in range(KINDS):
+            cell = self.cells[kind]
+            if cell.keys > 0:
+                keys, size = current.totals.get(kind, (0, 0))
+                current.totals[kind] = (keys + int(cell.keys), size + int(cell.bytes))
+                cell.keys = 0
+                cell.bytes = 0
 
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         cell = self.cells[kind]
@@ -172,8 +179,9 @@ class InfoTally(Visitor):
         name = type(event).__name__
         self.events[name] = self.events.get(name, 0) + 1
         if isinstance(event, ModuleAux):
-            self.module_data.append(event)
+            module = (event.module, event.version)
+            self.module_data[module] = self.module_data.get(module, 0) + event.size
         elif isinstance(event, FunctionLibrary):
-            self.functions.append(event)
+            self.functions.append((event.name, event.engine, len(event.source), event.pre_release))
         elif isinstance(event, SlotInfo):
             self.slots += 1

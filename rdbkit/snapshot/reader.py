@@ -69,7 +69,7 @@ class Snapshot:
         self, source: Source, *, relaxed: bool, verify_checksum: bool, limits: Limits, block_size: int = BLOCK_SIZE
     ) -> None:
         self._source = source
-        self._limits = limits
+        self.limits = limits
         self._block_size = max(block_size, 16)
         self._verify = verify_checksum
         self._buf = b""
@@ -80,6 +80,7 @@ class Snapshot:
         self._mark = b""
         self._rdb_end = 0
         self._large: Record | None = None
+        self._handed_out = False
         self._started = False
         self.framing: str | None = None
         self.checksum: Checksum | None = None
@@ -128,10 +129,14 @@ class Snapshot:
         Raises: RdbError; at the end ChecksumError where the CRC-64 differs.
         """
         collector = Collector(self.types, events=False)
-        for large in self._run(collector):
-            yield from collector.take_records()
-            if large is not None:
-                yield large
+        try:
+            for large in self._run(collector):
+                yield from collector.take_records()
+                if large is not None:
+                    yield large
+        except RdbError:
+            yield from collector.take_records()  # what is sound before the damage
+            raise
         yield from collector.take_records()
 
     def events(self) -> Iterator[Event | Record]:
@@ -143,10 +148,14 @@ class Snapshot:
         [ModuleAux('test__rdb', 1, 1, 19), ModuleAux('test__rdb', 1, 2, 19)]
         """
         collector = Collector(self.types, events=True)
-        for large in self._run(collector):
+        try:
+            for large in self._run(collector):
+                yield from collector.take()
+                if large is not None:
+                    yield large
+        except RdbError:
             yield from collector.take()
-            if large is not None:
-                yield large
+            raise
         yield from collector.take()
 
     def scan(self, visitor: Visitor) -> Iterator[int]:
@@ -242,8 +251,8 @@ class Snapshot:
             left = len(self._buf) - self._pos
             if begin and begin[0] == c.MODULE_AUX and left >= self._block_size:
                 break
-            if left > 2 * self._limits.item_bytes + 64:
-                raise LimitError(f"an AUX field or function of more than {self._limits.item_bytes} bytes", offset=self._pos)
+            if left > 2 * self.limits.item_bytes + 64:
+                raise LimitError(f"an AUX field or function of more than {self.limits.item_bytes} bytes", offset=self._pos)
             if not self._refill(max(self._block_size, left)):
                 break
         for event in collector.take():
@@ -281,12 +290,14 @@ class Snapshot:
                             pass
                         self._close_large(record, visitor)
                         continue
-                    if left > 2 * self._limits.item_bytes + 64:
+                    if left > 2 * self.limits.item_bytes + 64:
                         raise LimitError(
-                            f"a key's name, AUX field or function of more than {self._limits.item_bytes} bytes",
+                            f"a key's name, AUX field or function of more than {self.limits.item_bytes} bytes",
                             offset=self._pos,
                         )
-                if not self._refill(max(self._block_size, left)):
+                more = self._refill(max(self._block_size, left))
+                scanner.start = 0  # the item that is not complete now begins the buffer
+                if not more:
                     raise TruncatedError("the file ends too early", offset=len(self._buf))
             self._read_end()
         except RdbError as e:
@@ -312,18 +323,28 @@ class Snapshot:
             value_type = self.types[0 if kind >= 256 else kind]
             record = Record(visitor.db, offset, None, expire, idle, freq, value_type, kind, b"", 0, 0, 0, scanner.key)
             scanner.release(visitor)
-        record._stream = self._stream
+        record._stream = self._chunks
         self._pos = value_at
         self._large = record
+        self._handed_out = False
         return record
+
+    def _still_there(self, record: Record) -> None:
+        """Asked after each piece, since the consumer may have gone on to the next record in between."""
+        if self._large is not record:
+            raise ValueError("this record has been passed; a value larger than a block can be read only before the next one")
+
+    def _chunks(self, record: Record) -> Iterator[bytes]:
+        """What `Record.chunks` gives for a large record."""
+        self._still_there(record)
+        if self._handed_out:
+            raise ValueError("a value larger than a block can be read only once")
+        self._handed_out = True
+        yield from self._stream(record)
 
     def _stream(self, record: Record) -> Iterator[bytes]:
         """The rest of the large record's value; sets its size at the end."""
         walker = self._scanner.walker
-        if record.size is not None:
-            return
-        if self._large is not record:
-            raise ValueError("this record has been passed; a value larger than a block can be read only before the next one")
         while True:
             begin = self._pos
             try:
@@ -337,14 +358,16 @@ class Snapshot:
                 if len(record._block) < _HEAD:
                     record._block += piece[:_HEAD]
                 yield piece
+                self._still_there(record)
             if walker.done:
                 break
             left = len(self._buf) - self._pos
-            if left > 2 * self._limits.item_bytes + 64:
+            if left > 2 * self.limits.item_bytes + 64:
                 raise self._explain(LimitError("names of fields that are too large", offset=self._pos), record)
             if not self._refill(max(self._block_size, left)):
                 raise self._explain(TruncatedError("the file ends too early", offset=len(self._buf)), record)
-        record.size = self._base + self._pos - record.offset
+        if record.size is None:
+            record.size = self._base + self._pos - record.offset
 
     def _close_large(self, record: Record, visitor: Visitor) -> None:
         self._large = None
@@ -401,7 +424,10 @@ class Snapshot:
         if self._mark:
             if head != self._mark:
                 raise CorruptError("the end mark of the diskless capture differs from its first", offset=self._pos)
-            return Trailer("mark", 40)
+            self._pos += 40
+            head = self._need(40)
+            if not head.strip(b"\0"):
+                return Trailer("mark", 40)
         kind = "aof" if head[:1] == b"*" else "unknown" if head.strip(b"\0") else "padding"
         if kind == "padding":
             size = 0
