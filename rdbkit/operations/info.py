@@ -292,6 +292,8 @@ def _judge(report: Info, snapshot: Snapshot, tally: InfoTally) -> None:
     lowest: int | None = 10 if has_functions else 1
     notes = report.lowest_version_notes
     field_expiry = 0
+    if has_functions:
+        notes.append("functions: only RDB 10 and above")
     if report.expiring:
         lowest = max(lowest or 1, 3)
     for kind, t in used.items():
@@ -397,8 +399,11 @@ def _advice(report: Info, target: Target, row: Loads, name: str) -> str:
         return f"{name} would leave data out: {row.why}"
     lowest = report.lowest_version
     absent = [m.name for m in report.modules if m.name not in target.optional_modules]
-    if lowest is None or lowest > target.rdb or absent:
-        return f"{name} does not take it: {row.why if not absent else 'it has no module for ' + ', '.join(absent)}"
+    if absent:
+        return f"{name} does not take it: it has no module for {', '.join(absent)}"
+    if lowest is None or lowest > target.rdb:
+        needs = f"its content needs RDB {lowest} (see the notes)" if lowest is not None else row.why
+        return f"{name} does not take it, and in an older form only with losses: {needs}"
     rewritten = f"rewritten as RDB {target.rdb} {name} takes it"
     if any(row.type == "stream" and row.rdb_type != 15 for row in report.types):
         rewritten += ", with the losses of streams noted above"
