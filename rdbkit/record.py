@@ -166,6 +166,3 @@ class Collector(Visitor):
     def take(self) -> list[Record | Event]:
         found, self.found = self.found, []
         return found
-
-    def take_records(self) -> list[Record]:
-        return [r for r in self.take() if isinstance(r, Record)]

@@ -65,7 +65,7 @@ _RUNS: Final = {
     "@(sss)": (OP_STRINGS, 3),
     "@(sd)": (OP_SCORED, 0),
 }
-#: What the error says where a string of announced fields would need more memory than any real one does.
+#: Most bytes that a listpack of field names may unpack to.
 _FIELDS_LIMIT: Final = 16 << 20
 #: Elements at a time: the interpreter has numbers up to this ready made, which is a quarter of the loop's time.
 _BATCH: Final = 256

@@ -128,16 +128,9 @@ class Snapshot:
 
         Raises: RdbError; at the end ChecksumError where the CRC-64 differs.
         """
-        collector = Collector(self.types, events=False)
-        try:
-            for large in self._run(collector):
-                yield from collector.take_records()
-                if large is not None:
-                    yield large
-        except RdbError:
-            yield from collector.take_records()  # what is sound before the damage
-            raise
-        yield from collector.take_records()
+        for found in self._collect(events=False):
+            assert isinstance(found, Record)
+            yield found
 
     def events(self) -> Iterator[Event | Record]:
         """Records, and everything else that the file says, in file order.
@@ -147,14 +140,18 @@ class Snapshot:
         ...     [event for event in snapshot.events() if isinstance(event, rdbkit.ModuleAux)]
         [ModuleAux('test__rdb', 1, 1, 19), ModuleAux('test__rdb', 1, 2, 19)]
         """
-        collector = Collector(self.types, events=True)
+        return self._collect(events=True)
+
+    def _collect(self, events: bool) -> Iterator[Event | Record]:
+        """Records, and events where wanted, block by block."""
+        collector = Collector(self.types, events)
         try:
             for large in self._run(collector):
                 yield from collector.take()
                 if large is not None:
                     yield large
         except RdbError:
-            yield from collector.take()
+            yield from collector.take()  # what is sound before the damage
             raise
         yield from collector.take()
 
