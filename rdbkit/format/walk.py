@@ -165,7 +165,7 @@ class Walker:
                     self.count = n
                     self.at += 2
                 elif operation == OP_STRINGS:
-                    pos = self.walk_strings(buf, pos, program[self.at + 1])
+                    pos = self.walk_run(buf, pos, program[self.at + 1], 0)
                     if self.left > 0 or self.skip > 0:
                         return pos
                 elif operation == OP_END:
@@ -189,7 +189,7 @@ class Walker:
                     pos += program[self.at + 1]
                     self.at += 2
                 elif operation == OP_SCORED:
-                    pos = self.walk_scored(buf, pos)
+                    pos = self.walk_run(buf, pos, 1, 8)
                     if self.left > 0 or self.skip > 0:
                         return pos
                 elif operation == OP_LOOP:
@@ -206,43 +206,24 @@ class Walker:
         except IndexError:
             return safe
 
-    def walk_strings(self, buf: bytes, pos: i64, a_round: i64) -> i64:
-        """`a_round` strings for each that the counter says; leaves in `left` how many are still to come."""
+    def walk_run(self, buf: bytes, pos: i64, a_round: i64, behind: i64) -> i64:
+        """`a_round` strings for each that the counter says, `behind` bytes behind each; leaves in `left` how many are still to
+        come."""
         if self.left < 0:
             self.left = self.count * a_round
         left: i64 = self.left
         done: i64 = 0
         first: i64
+        head: i64 = behind + 1
         try:
             while left > 0:
                 few: i64 = min(left, _BATCH)
                 for done in range(few):  # noqa: B007 (wanted where the block ends)
                     first = buf[pos]  # IndexError: the elements before end at pos, which may lie beyond the block
-                    pos += first + 1
+                    pos += first + head
                     if first >= 0x40:
-                        pos -= first + 1
-                        pos = skip_string(buf, pos)
-                left -= few
-        except IndexError:
-            left -= done
-        return self.leave_run(pos, len(buf), left)
-
-    def walk_scored(self, buf: bytes, pos: i64) -> i64:
-        """As many members with an 8-byte score as the counter says; leaves in `left` how many are still to come."""
-        if self.left < 0:
-            self.left = self.count
-        left: i64 = self.left
-        done: i64 = 0
-        first: i64
-        try:
-            while left > 0:
-                few: i64 = min(left, _BATCH)
-                for done in range(few):  # noqa: B007 (wanted where the block ends)
-                    first = buf[pos]  # IndexError: the elements before end at pos, which may lie beyond the block
-                    pos += first + 9
-                    if first >= 0x40:
-                        pos -= first + 9
-                        pos = skip_string(buf, pos) + 8
+                        pos -= first + head
+                        pos = skip_string(buf, pos) + behind
                 left -= few
         except IndexError:
             left -= done
