@@ -14,6 +14,8 @@ from rdbkit.format.lzf import lzf_decompress
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
+#: Whether this package runs compiled. What is fastest interpreted is seldom fastest compiled; the hottest loops have both.
+COMPILED: Final = not __file__.endswith(".py")
 #: Lengths from 2**48 on are refused: no server holds such a value, and sums of smaller ones never overflow 64 bits.
 MAX_LENGTH: Final = 1 << 48
 

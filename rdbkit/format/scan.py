@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from rdbkit.errors import CorruptError, LimitError, RdbError, TruncatedError, UnsupportedTypeError
 from rdbkit.format import constants as c
-from rdbkit.format.primitives import read_int64, read_length, read_string, read_uint64, skip_string
-from rdbkit.format.walk import Walker, compile_layout
+from rdbkit.format.primitives import COMPILED, read_int64, read_length, read_string, read_uint64, skip_string
+from rdbkit.format.walk import Walker, compile_layout, walk_short
 from rdbkit.model import (
     Aux,
     Event,
@@ -36,8 +36,7 @@ STRING_INT: Final = 256
 STRING_LZF: Final = 257
 KINDS: Final = 258
 
-#: Whether this code runs compiled. Interpreted, `struct` reads a number six times faster than shifts; compiled, slower.
-COMPILED: Final = not __file__.endswith(".py")
+#: Interpreted, this reads a number six times faster than shifts; compiled, slower.
 _INT64: Final = struct.Struct("<q").unpack_from
 
 NO_EXPIRY: Final = -1
@@ -162,10 +161,13 @@ class Scanner:
                         pos += first + 1
                     elif first < 0x80:
                         pos += 2 + ((first & 0x3F) << 8 | buf[pos + 1])
+                    elif kind == 0 and 0xC0 <= first < 0xC3:
+                        pos += 2 if first == 0xC0 else 3 if first == 0xC1 else 5
+                        kind = STRING_INT
                     else:
                         pos = skip_string(buf, pos)
-                        if kind == 0 and first >= 0xC0:
-                            kind = STRING_LZF if first == 0xC3 else STRING_INT
+                        if kind == 0 and first == 0xC3:
+                            kind = STRING_LZF
                     if pos > end:
                         if pos > room:
                             raise TruncatedError(f"the file ends at least {pos - room} bytes too early", offset=value_at)
@@ -174,14 +176,16 @@ class Scanner:
                     program = self.programs[kind]
                     if not program:
                         raise self.unknown(kind, key_at - 1)
-                    walker.begin(program)
-                    pos = walker.walk(buf, pos, room)
-                    if not walker.done:
-                        if walker.skip > room - end:
-                            raise TruncatedError(
-                                f"the file ends at least {walker.skip - (room - end)} bytes too early", offset=value_at
-                            )
-                        return start
+                    pos = walk_short(buf, value_at, program)
+                    if pos < 0 or pos > end:
+                        walker.begin(program)
+                        pos = walker.walk(buf, value_at, room)
+                        if not walker.done:
+                            if walker.skip > room - end:
+                                raise TruncatedError(
+                                    f"the file ends at least {walker.skip - (room - end)} bytes too early", offset=value_at
+                                )
+                            return start
                 if self.pending:
                     self.release(visitor)
                     visitor.record(kind, start, key_at, value_at, pos, expire_ms)
