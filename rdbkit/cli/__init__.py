@@ -13,6 +13,8 @@ from typing import Final, NoReturn
 
 import click
 
+from rdbkit.errors import RdbError
+
 # verb -> module of this package, imported when the verb is called or its help is asked for
 _VERBS: Final = {"info": "What is in snapshots, and who loads them as they are."}
 
@@ -67,8 +69,14 @@ def main(args: list[str] | None = None) -> NoReturn:
         # whoever read our output has gone: leave without a word, and without one from the interpreter's own flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except OSError as e:  # of our output: inputs are dealt with where they are opened
-        click.echo(f"rdbkit: {e.strerror or e}", err=True)
+    except RdbError as e:
+        from rdbkit.cli.render import complain
+
+        complain(e)
+        sys.exit(3)
+    except OSError as e:
+        name = f"{click.format_filename(e.filename)}: " if e.filename else ""
+        click.echo(f"rdbkit: {name}{e.strerror or e}", err=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(3)
     sys.exit(code if isinstance(code, int) else 0)

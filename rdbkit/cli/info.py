@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 import rdbkit
-from rdbkit.cli.render import Output, output, printable, progress, size
+from rdbkit.cli.render import Output, complain, output, printable, progress, size
 from rdbkit.operations.info import EXPIRY_BUCKETS, Info, count
 from rdbkit.operations.info import info as read_info
 
@@ -60,7 +60,7 @@ def info(files: tuple[str, ...], as_json: bool, top: int, relaxed: bool, no_chec
                 report = read_info(snapshot, top=top, progress=update)
         except rdbkit.RdbError as e:
             failed = True
-            click.echo(f"rdbkit: {printable(str(e))}{_remedy(e)}", err=True)
+            complain(e)
             continue
         except OSError as e:
             failed = True
@@ -78,19 +78,6 @@ def info(files: tuple[str, ...], as_json: bool, top: int, relaxed: bool, no_chec
         out.heading(f"\nTotal of {len(reports)} files: {total['keys']} keys, {size(total['key_bytes'])}")
     if failed:
         sys.exit(3)
-
-
-def _remedy(e: rdbkit.RdbError) -> str:
-    """What to do about an error, where there is something."""
-    match e:
-        case rdbkit.TruncatedError():
-            return "; fetch the file again, whole"
-        case rdbkit.ChecksumError():
-            return "; fetch the file again, or look at it all the same with --no-checksum"
-        case rdbkit.UnsupportedTypeError():
-            return "; a newer rdbkit may know it"
-        case _:
-            return ""
 
 
 def _total(reports: list[Info]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import click
 
+from rdbkit.errors import ChecksumError, RdbError, TruncatedError, UnsupportedTypeError
+
 
 def printable(text: bytes | str, width: int = 0) -> str:
     """Text from a file, safe for a terminal: control and non-printing characters as escapes; cut to `width` where given.
@@ -148,3 +150,21 @@ def progress(name: str, total: int | None) -> Iterator[Any]:
     finally:
         if bar is not None:
             bar.stop()
+
+
+def complain(e: RdbError) -> None:
+    """The one line on standard error that a bad input file gets."""
+    click.echo(f"rdbkit: {printable(str(e))}{_remedy(e)}", err=True)
+
+
+def _remedy(e: RdbError) -> str:
+    """What to do about an error, where there is something."""
+    match e:
+        case TruncatedError():
+            return "; fetch the file again, whole"
+        case ChecksumError():
+            return "; fetch the file again, or look at it all the same with --no-checksum"
+        case UnsupportedTypeError():
+            return "; a newer rdbkit may know it"
+        case _:
+            return ""
