@@ -18,6 +18,7 @@ from rdbkit.errors import (
     UnsupportedTypeError,
     UnsupportedVersionError,
 )
+from rdbkit.format.modules import module_values
 from rdbkit.model import (
     Aux,
     Checksum,
@@ -36,14 +37,32 @@ from rdbkit.model import (
 from rdbkit.record import Record
 from rdbkit.snapshot.reader import Limits, Snapshot
 from rdbkit.snapshot.reader import open_snapshot as open  # noqa: A004 (the name that users of gzip and tarfile expect)
+from rdbkit.values import (
+    Array,
+    CronJob,
+    Hash,
+    ModuleValue,
+    PendingEntry,
+    Set,
+    Stream,
+    StreamConsumer,
+    StreamDedup,
+    StreamEntry,
+    StreamGroup,
+    StreamId,
+    StreamTail,
+)
 
 __all__ = [
+    "Array",
     "Aux",
     "Checksum",
     "ChecksumError",
     "CorruptError",
+    "CronJob",
     "Event",
     "FunctionLibrary",
+    "Hash",
     "HashTemplate",
     "Header",
     "KeyMetadata",
@@ -51,17 +70,28 @@ __all__ = [
     "Limits",
     "LossError",
     "ModuleAux",
+    "ModuleValue",
+    "PendingEntry",
     "RdbError",
     "Record",
     "ResizeDb",
     "SelectDb",
+    "Set",
     "SlotImport",
     "SlotInfo",
     "Snapshot",
+    "Stream",
+    "StreamConsumer",
+    "StreamDedup",
+    "StreamEntry",
+    "StreamGroup",
+    "StreamId",
+    "StreamTail",
     "TargetError",
     "Trailer",
     "TruncatedError",
     "UnsupportedTypeError",
     "UnsupportedVersionError",
+    "module_values",
     "open",
 ]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from rdbkit.errors import RdbError
-from rdbkit.format.constants import ValueType
+from rdbkit.errors import CorruptError, RdbError
+from rdbkit.format.constants import MODULE_DATA, ValueType
+from rdbkit.format.decode import Coding, Decoder, elements_of, value_of
 from rdbkit.format.primitives import read_string
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
-from rdbkit.model import Event
+from rdbkit.format.sink import Items
+from rdbkit.model import Aux, Event
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 #: Bytes that the LZF of a name may unpack to; the default of `Limits`.
 _NAME_LIMIT = 16 << 20
+_MEMBER_EXPIRY = b"keydb-subexpire"
 
 
 class Record:
@@ -30,6 +33,8 @@ class Record:
         offset: where the record begins in the (decompressed) input, in bytes.
         size: bytes that the record takes in the file, attributes and key included; None for a record larger than a block
             until it has been read or passed.
+        member_expire_ms: absolute expiry of each member or field that has one of its own, where the file says so behind the
+            value (KeyDB); otherwise None.
 
     A record is cheap: key and value are taken from the block that it was found in when they are asked for, and keep that block
     (about 1 MiB) in memory as long as the record lives.
@@ -42,8 +47,8 @@ class Record:
     """
 
     __slots__ = (
-        "_block", "_end", "_key", "_key_at", "_kind", "_stream", "_type", "_value_at",
-        "db", "expire_ms", "freq", "idle_s", "offset", "size",
+        "_block", "_coding", "_end", "_key", "_key_at", "_kind", "_stream", "_type", "_value_at",
+        "db", "expire_ms", "freq", "idle_s", "member_expire_ms", "offset", "size",
     )  # fmt: skip
 
     def __init__(
@@ -54,7 +59,7 @@ class Record:
         expire_ms: int | None,
         idle_s: int | None,
         freq: int | None,
-        value_type: ValueType,
+        coding: Coding,
         kind: int,
         block: bytes,
         key_at: int,
@@ -68,7 +73,9 @@ class Record:
         self.expire_ms: int | None = expire_ms
         self.idle_s: int | None = idle_s
         self.freq: int | None = freq
-        self._type: ValueType = value_type
+        self.member_expire_ms: dict[bytes, int] | None = None
+        self._coding: Coding = coding
+        self._type: ValueType = coding.types.get(0 if kind >= STRING_INT else kind, MODULE_DATA)
         self._kind: int = kind
         self._block: bytes = block
         self._key_at: int = key_at
@@ -87,7 +94,7 @@ class Record:
             try:
                 self._key, _ = read_string(self._block, self._key_at, max(_NAME_LIMIT, self._value_at - self._key_at))
             except RdbError as e:
-                e.offset, e.db, e.reading = self.offset, self.db, "a key's name"
+                e.source, e.offset, e.db, e.reading = self._coding.source, self.offset, self.db, "a key's name"
                 raise
         return self._key
 
@@ -127,6 +134,91 @@ class Record:
             return self._block[self._value_at : self._end]
         return b"".join(self.chunks())
 
+    @property
+    def value(self) -> Any:
+        """The value as a natural Python object: bytes, list, dict, ...; `rdbkit.values` has the table.
+
+        All of it is in memory; `elements` reads a value of any size.
+
+        Raises: RdbError where the value is damaged; ValueError where a record larger than a block has been passed.
+
+        >>> import rdbkit
+        >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
+        ...     value = {record.key: record.value for record in snapshot}
+        >>> value[b"h_lp"], value[b"l_tiny"]
+        ({b'f': b'v', b'n': b'123'}, [b'a', b'1', b'-7000'])
+        """
+        whole: list[Any] = []
+        decoder = Decoder(self._coding)
+        for items in self._decode(decoder):
+            whole += items
+        try:
+            return value_of(self.type, decoder.arity, whole, decoder.insert_index)
+        except RdbError as e:
+            raise self._explain(e) from None
+
+    def elements(self) -> Iterator[list[Any]]:
+        """The value's elements in batches, in memory bounded by a block and the largest element.
+
+        `rdbkit.values` says what an element is. A record larger than a block can be read only until the next one is asked
+        for, and only once.
+
+        Raises: as `value`.
+
+        >>> import rdbkit
+        >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
+        ...     print(sum(len(batch) for record in snapshot for batch in record.elements() if record.type == "hash"))
+        9
+        """
+        decoder = Decoder(self._coding)
+        for items in self._decode(decoder):
+            try:
+                batch = elements_of(self.type, decoder.arity, items)
+            except RdbError as e:
+                raise self._explain(e) from None
+            if batch:
+                yield batch
+
+    def _decode(self, decoder: Decoder) -> Iterator[list[Any]]:
+        """Flat batches of what the decoder finds."""
+        sink = Items()
+        decoder.begin(self._kind)
+        pos: i64
+        try:
+            if self._stream is None:
+                pos = decoder.feed(self._block, self._value_at, sink)
+                if not decoder.done or pos != self._end:
+                    raise CorruptError("its parts do not end where the value ends")
+                yield sink.take()
+                return
+            parts: list[bytes] = []
+            have: i64 = 0
+            for piece in self.chunks():
+                parts.append(piece)
+                have += len(piece)
+                if have < decoder.need:
+                    continue
+                data = b"".join(parts)
+                pos = decoder.feed(data, 0, sink)
+                parts = [data[pos:]]
+                have -= pos
+                if len(sink.items) >= decoder.arity:
+                    yield sink.take(decoder.arity)
+            data = b"".join(parts)
+            pos = decoder.feed(data, 0, sink) if not decoder.done else 0
+            if not decoder.done or pos != len(data):
+                raise CorruptError("its parts do not end where the value ends")
+            yield sink.take()
+        except RdbError as e:
+            raise self._explain(e) from None
+
+    def _explain(self, e: RdbError) -> RdbError:
+        """Give an error from decoding its place."""
+        if e.source is None:
+            e.source = self._coding.source
+            e.offset, e.db, e.key, e.reading = self.offset, self.db, self.key, f"a {self._type.name}"
+        return e
+
     def __repr__(self) -> str:
         return f"<Record db={self.db} key={self.key!r} {self.type} ({self.encoding}) {self.size} bytes at {self.offset}>"
 
@@ -134,11 +226,13 @@ class Record:
 class Collector(Visitor):
     """Collects the records (and events, where wanted) of a block."""
 
-    def __init__(self, types: dict[int, ValueType], events: bool) -> None:
+    def __init__(self, coding: Coding, events: bool) -> None:
         super().__init__()
-        self.types: dict[int, ValueType] = types
+        self.coding: Coding = coding
         self.wants_events: bool = events
         self.found: list[Record | Event] = []
+        self.last: Record | None = None
+        self.member: bytes = b""
 
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         self.found.append(
@@ -149,7 +243,7 @@ class Collector(Visitor):
                 None if expire_ms == NO_EXPIRY else expire_ms,
                 None if self.idle_s < 0 else self.idle_s,
                 None if self.freq < 0 else self.freq,
-                self.types[0 if kind >= STRING_INT else kind],
+                self.coding,
                 kind,
                 self.buf,
                 key_at,
@@ -160,9 +254,37 @@ class Collector(Visitor):
         )
 
     def event(self, event: Event) -> None:
+        if isinstance(event, Aux) and event.key.startswith(_MEMBER_EXPIRY):
+            self.member_expiry(event)
         if self.wants_events:
             self.found.append(event)
 
-    def take(self) -> list[Record | Event]:
-        found, self.found = self.found, []
+    def member_expiry(self, event: Aux) -> None:
+        """KeyDB says the expiries of members behind the key's value, as pairs of AUX fields."""
+        last = self.last
+        for item in reversed(self.found):
+            if isinstance(item, Record):
+                last = item
+                break
+        if last is None:
+            return
+        if event.key == _MEMBER_EXPIRY + b"-key":
+            self.member = event.value
+        elif event.key == _MEMBER_EXPIRY + b"-when" and event.value.isdigit():
+            if last.member_expire_ms is None:
+                last.member_expire_ms = {}
+            last.member_expire_ms[self.member] = int(event.value)
+
+    def take(self, keep_last: bool = False) -> list[Record | Event]:
+        """What was found; the last record, and what follows it, stays behind where more may be said of it."""
+        found = self.found
+        self.found = []
+        if keep_last and found:
+            at = len(found) - 1
+            while at > 0 and not isinstance(found[at], Record):
+                at -= 1
+            self.found = found[at:]
+            found = found[:at]
+        elif found and isinstance(found[-1], Record):
+            self.last = found[-1]
         return found

@@ -4,7 +4,7 @@
 |---|---|---|
 | string | `bytes` | `bytes` |
 | list | `list[bytes]` | `bytes` |
-| set | `set[bytes]` | `bytes` |
+| set | `Set`, a `set[bytes]` | `bytes` |
 | zset | `dict[bytes, float]` | `(member, score)` |
 | hash | `Hash`, a `dict[bytes, bytes]` | `(field, value, expire_ms or None)` |
 | stream | `Stream` | `StreamEntry`, then one `StreamTail`, then each `StreamGroup`, then `StreamDedup` where there is one |
@@ -17,6 +17,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -31,6 +32,18 @@ class Hash(dict[bytes, bytes]):
     def __init__(self) -> None:
         super().__init__()
         self.field_expire_ms: dict[bytes, int] = {}
+
+
+class Set(set[bytes]):
+    """A set.
+
+    Attributes:
+        member_expire_ms: absolute expiry in Unix milliseconds of each member that has one (Dragonfly).
+    """
+
+    def __init__(self, members: Iterable[bytes] = ()) -> None:
+        super().__init__(members)
+        self.member_expire_ms: dict[bytes, int] = {}
 
 
 class Array(dict[int, "bytes | int | float"]):
@@ -131,7 +144,7 @@ class Stream:
 
     entries: list[StreamEntry] = field(default_factory=list)
     length: int = 0
-    last_id: StreamId = StreamId(0, 0)
+    last_id: StreamId = field(default=StreamId(0, 0))
     first_id: StreamId | None = None
     max_deleted_id: StreamId | None = None
     entries_added: int | None = None

@@ -61,7 +61,7 @@ def test_examples_in_docstrings_hold(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.chdir(FIXTURES.parent)
     failures = tried = 0
-    for name in ("model", "format.lzf", "format.walk", "format.constants", "cli.render", *ON_FIXTURES):
+    for name in ("model", "format.lzf", "format.walk", "format.constants", "format.decode", "format.modules", "values", "cli.render", *ON_FIXTURES):
         result = doctest.testmod(importlib.import_module(f"rdbkit.{name}"))
         failures += result.failed
         tried += result.attempted

@@ -142,3 +142,21 @@ def read_int64(buf: bytes, pos: i64) -> i64:
     n: i64 = buf[pos] | buf[pos + 1] << 8 | buf[pos + 2] << 16 | buf[pos + 3] << 24
     n |= buf[pos + 4] << 32 | buf[pos + 5] << 40 | buf[pos + 6] << 48
     return n | high << 56
+
+
+def read_int16(buf: bytes, pos: i64) -> i64:
+    """The signed 16-bit little-endian number at `pos`."""
+    n: i64 = buf[pos] | buf[pos + 1] << 8
+    return n if n < 0x8000 else n - 0x10000
+
+
+def read_int32(buf: bytes, pos: i64) -> i64:
+    """The signed 32-bit little-endian number at `pos`."""
+    n: i64 = read_uint32(buf, pos)
+    return n if n < 0x80000000 else n - 0x100000000
+
+
+def read_uint32(buf: bytes, pos: i64) -> i64:
+    """The unsigned 32-bit little-endian number at `pos`."""
+    n: i64 = buf[pos] | buf[pos + 1] << 8 | buf[pos + 2] << 16 | buf[pos + 3] << 24
+    return n

@@ -96,6 +96,7 @@ class Scanner:
         self.single: bytes = bytes(single)
         self.module_layout: bytes = compile_layout("m")
         self.metadata_layout: bytes = compile_layout("*(wm)")
+        self.templates: dict[int, tuple[bytes, ...]] = {}
         self.finished: bool = False
         self.start: i64 = 0
         self.pending: bool = False
@@ -408,6 +409,7 @@ class Scanner:
             fields.append(name)
             n -= 1
         self.walker.templates[number] = len(fields)
+        self.templates[number] = tuple(fields)
         self.tell(visitor, HashTemplate(number, tuple(fields)))
         return pos
 

@@ -20,7 +20,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rdbkit.errors import CorruptError
+from rdbkit.format.listpack import walk_listpack
 from rdbkit.format.primitives import COMPILED, read_length, read_string, skip_length, skip_string
+from rdbkit.format.sink import Sink
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -375,7 +377,8 @@ class Walker:
                 names, pos = read_string(buf, pos, _FIELDS_LIMIT)
                 if len(names) < 7:
                     raise CorruptError("a listpack of field names has fewer than 7 bytes", offset=start)
-                self.count = names[4] | names[5] << 8
+                n = names[4] | names[5] << 8
+                self.count = n if n < 65535 else walk_listpack(names, 0, len(names), Sink())
             else:
                 n, pos = read_length(buf, pos)
                 self.count = n

@@ -14,6 +14,7 @@ import anycrc
 
 from rdbkit.errors import ChecksumError, CorruptError, LimitError, RdbError, TruncatedError, UnsupportedVersionError
 from rdbkit.format import constants as c
+from rdbkit.format.decode import Coding
 from rdbkit.format.scan import NO_EXPIRY, Scanner, Visitor
 from rdbkit.model import Aux, Checksum, Event, FunctionLibrary, Header, ModuleAux, Trailer
 from rdbkit.record import Collector, Record
@@ -34,8 +35,8 @@ _OTHER_FORMATS = (
 class Limits(NamedTuple):
     """How large things may be that have to be held in memory whole.
 
-    `item_bytes`: a key's name, an AUX field, a function library, the metadata of a key. Values have no limit, since they are
-    read in pieces.
+    `item_bytes`: a key's name, an AUX field, a function library, the metadata of a key. `string_bytes`: what one compressed
+    string of a value may unpack to when it is decoded. Values as such have no limit, since they are read in pieces.
 
     >>> import rdbkit
     >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb", limits=rdbkit.Limits(item_bytes=1 << 20)) as snapshot:
@@ -44,6 +45,7 @@ class Limits(NamedTuple):
     """
 
     item_bytes: int = 16 << 20
+    string_bytes: int = 1 << 30
 
 
 class Snapshot:
@@ -90,8 +92,10 @@ class Snapshot:
         self._prelude: list[Event] = []
         try:
             self.header = self._read_header(relaxed)
-            self.types = c.value_types(*self.header)
+            self.coding = Coding(*self.header, limits.string_bytes, self.name)
+            self.types = self.coding.types
             self._scanner = Scanner(*self.header, limits.item_bytes)
+            self._scanner.templates = self.coding.templates
             self._read_prelude()
         except RdbError as e:
             raise self._explain(e) from None
@@ -144,10 +148,11 @@ class Snapshot:
 
     def _collect(self, events: bool) -> Iterator[Event | Record]:
         """Records, and events where wanted, block by block."""
-        collector = Collector(self.types, events)
+        collector = Collector(self.coding, events)
         try:
             for large in self._run(collector):
-                yield from collector.take()
+                # of the last record of a block more may follow: only KeyDB does that, and writes RDB 9
+                yield from collector.take(keep_last=large is None and self.header == ("redis", 9))
                 if large is not None:
                     yield large
         except RdbError:
@@ -238,7 +243,7 @@ class Snapshot:
         return header
 
     def _read_prelude(self) -> None:
-        collector = Collector(self.types, events=True)
+        collector = Collector(self.coding, events=True)
         while True:
             collector.base = self._base
             self._pos = self._scanner.prelude(self._buf, self._pos, self._room, collector)
@@ -312,13 +317,12 @@ class Snapshot:
             return None
         kind = scanner.kind
         if kind == c.MODULE_AUX:
-            record = Record(0, offset, None, None, None, None, c.MODULE_DATA, kind, b"", 0, 0, 0, b"")
+            record = Record(0, offset, None, None, None, None, self.coding, kind, b"", 0, 0, 0, b"")
         else:
             expire = None if scanner.expire_ms == NO_EXPIRY else scanner.expire_ms
             idle = None if visitor.idle_s < 0 else visitor.idle_s
             freq = None if visitor.freq < 0 else visitor.freq
-            value_type = self.types[0 if kind >= 256 else kind]
-            record = Record(visitor.db, offset, None, expire, idle, freq, value_type, kind, b"", 0, 0, 0, scanner.key)
+            record = Record(visitor.db, offset, None, expire, idle, freq, self.coding, kind, b"", 0, 0, 0, scanner.key)
             scanner.release(visitor)
         record._stream = self._chunks
         self._pos = value_at

@@ -1,0 +1,661 @@
+"""Encoded values to elements, in pieces of any size; see `rdbkit.values` for what comes out.
+
+`Decoder` goes on wherever the bytes that it has end, as `Walker` does, so that its memory depends on single elements and not
+on values. What it finds it tells a `Sink`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from librt.strings import read_f64_le
+
+from rdbkit.errors import CorruptError
+from rdbkit.format import constants as c
+from rdbkit.format.intset import walk_intset
+from rdbkit.format.listpack import walk_listpack
+from rdbkit.format.modules import read_module
+from rdbkit.format.primitives import read_int64, read_length, read_string, read_uint64, skip_string
+from rdbkit.format.sink import Items, Sink
+from rdbkit.format.streams import StreamDecoder
+from rdbkit.format.walk import skip_container
+from rdbkit.format.ziplist import walk_ziplist
+from rdbkit.format.zipmap import walk_zipmap
+from rdbkit.values import Array, CronJob, Hash, Set, Stream, StreamDedup, StreamEntry, StreamGroup, StreamTail
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+# How a type's value is read.
+STRING: Final = 1
+STRINGS: Final = 2  # a count, and strings for each
+SCORED: Final = 3  # a count, and a string and a double for each
+TEXT_SCORED: Final = 4  # a count, and a string and a double as text for each
+NODES: Final = 5  # quicklist of listpacks and plain elements
+ZIPLIST_NODES: Final = 6  # quicklist of ziplists
+LISTPACK: Final = 7
+ZIPLIST: Final = 8
+INTSET: Final = 9
+ZIPMAP: Final = 10
+EXPIRY_FIRST: Final = 11  # a count, and expiry, field and value for each
+EXPIRY_LAST: Final = 12  # a count, and field, value and expiry for each
+EXPIRY_TEXT: Final = 13  # a count, and strings for each, of which the last is an expiry in seconds (Dragonfly)
+TRIPLES: Final = 14  # a listpack of field, value and expiry
+STREAM: Final = 15
+ARRAY: Final = 16
+MODULE: Final = 17
+CRON: Final = 18
+NUMBER: Final = 19
+NAMED_LISTPACK: Final = 20  # field names, and values as a listpack
+NAMED: Final = 21  # field names, and values
+TEMPLATE_LISTPACK: Final = 22  # values as a listpack, the number of their template before them
+TEMPLATE: Final = 23  # number of a template, and values
+
+_BY_LAYOUT: Final = {
+    "*(sd)": SCORED,
+    "*(st)": TEXT_SCORED,
+    "*(cs)": NODES,
+    "*(lss)": EXPIRY_FIRST,
+    "d*(lss)": EXPIRY_FIRST,
+    "*(ssd)": EXPIRY_LAST,
+    "*(sss)": EXPIRY_TEXT,
+    "ds": TRIPLES,
+    "#o@(lu)": ARRAY,
+    "lm": MODULE,
+    "sdd*(s)*(s)": CRON,
+    "l": NUMBER,
+    "xs": NAMED_LISTPACK,
+    "x@(s)": NAMED,
+    "y@(s)": TEMPLATE,
+}
+_PACKED: Final = {
+    "listpack": LISTPACK,
+    "ziplist": ZIPLIST,
+    "intset": INTSET,
+    "zipmap": ZIPMAP,
+    "listpackex": TRIPLES,
+    "template": TEMPLATE_LISTPACK,
+}
+#: More bytes than there are: the value is wanted whole.
+_WHOLE: Final = 1 << 62
+_NOT_A_NUMBER: Final = float("nan")
+#: Redis keeps a field's expiry in 48 bits.
+_LATEST: Final = (1 << 48) - 1
+
+
+def way_of(t: c.ValueType) -> int:
+    """How a value of this type is read: one of the constants above."""
+    if t.type == "stream":
+        return STREAM
+    if t.layout == "s":
+        return _PACKED.get(t.encoding, STRING)
+    if t.layout == "*(s)":
+        return ZIPLIST_NODES if t.encoding == "quicklist" else STRINGS
+    if t.layout == "*(ss)":
+        return EXPIRY_TEXT if t.type == "set" else STRINGS
+    return _BY_LAYOUT[t.layout]
+
+
+class Coding:
+    """How the values of one file are read; shared by its decoders.
+
+    Attributes:
+        source: name of the file, for errors.
+        templates: field names of hashes, by the number of their template; filled while the file is scanned.
+        limit: most bytes that one string may unpack to.
+    """
+
+    def __init__(self, flavour: str, version: int, limit: int, source: str) -> None:
+        self.source: str = source
+        self.limit: i64 = limit
+        self.templates: dict[int, tuple[bytes, ...]] = {}
+        self.ways: list[int] = [0] * 256
+        self.levels: list[int] = [0] * 256
+        self.types: dict[int, c.ValueType] = c.value_types(flavour, version)
+        for t in self.types.values():
+            self.ways[t.id] = way_of(t)
+            self.levels[t.id] = {15: 1, 19: 2, 21: 3, 26: 4, 27: 5}.get(t.id, 0)
+
+
+class Decoder:
+    """Decodes one value after the other.
+
+    Attributes:
+        done: the value is complete.
+        need: how many bytes from where `feed` ended are wanted before it can go on, 0 if that is not known.
+        arity: how many calls of the sink make an element: 1, 2 (hashes, sorted sets), or 3 where fields can expire.
+        insert_index: of the array that was read last.
+    """
+
+    def __init__(self, coding: Coding) -> None:
+        self.coding: Coding = coding
+        self.done: bool = False
+        self.need: i64 = 0
+        self.arity: int = 1
+        self.insert_index: int | None = None
+        self.way: i64 = 0
+        self.kind: i64 = 0
+        self.left: i64 = -1
+        self.base: i64 = 0
+        self.names: tuple[bytes, ...] = ()
+        self.at: i64 = 0  # of the next in names
+        self.stream: StreamDecoder | None = None
+
+    def begin(self, kind: i64) -> None:
+        """Make ready for a value of this type (as `Visitor.record` tells it)."""
+        if kind >= 256:
+            kind = 0
+        self.kind = kind
+        self.way = self.coding.ways[kind]
+        self.done = False
+        self.need = 0
+        self.left = -1
+        t = self.coding.types[kind].type
+        self.arity = 2 if t == "hash" or t == "zset" else 1
+        if self.way in (EXPIRY_FIRST, EXPIRY_LAST, TRIPLES):
+            self.arity = 3
+        elif self.way == EXPIRY_TEXT:
+            self.arity = 2 if t == "set" else 3
+        elif self.way == STREAM:
+            self.stream = StreamDecoder(self.coding.levels[kind], self.coding.limit)
+        elif self.way == MODULE or self.way == CRON:
+            self.need = _WHOLE
+
+    def feed(self, buf: bytes, pos: i64, sink: Sink) -> i64:
+        """Tell `sink` of all elements that are complete in `buf` from `pos` on; return where the first incomplete one begins.
+
+        Raises: RdbError without a place.
+        """
+        way = self.way
+        if way == STREAM:
+            stream = self.stream
+            assert stream is not None
+            pos = stream.feed(buf, pos, sink)
+            self.done = stream.done
+            self.need = stream.need
+            return pos
+        self.need = 0
+        left: i64 = self.left
+        end: i64 = len(buf)
+        first: i64
+        stop: i64
+        try:
+            if left < 0:
+                if way == STRING:
+                    pos = self.element(buf, pos, sink)
+                    self.done = True
+                    return pos
+                if LISTPACK <= way <= ZIPMAP:
+                    pos = self.packed(buf, pos, sink)
+                    self.done = True
+                    return pos
+                if way == TRIPLES or way >= ARRAY:
+                    pos = self.rare(buf, pos, sink)
+                    if self.done:
+                        return pos
+                    left = self.left
+                else:
+                    pos = self.head(buf, pos)
+                    left = self.left
+            if way == STRINGS:
+                while left > 0:
+                    first = buf[pos]
+                    stop = pos + 1 + first
+                    if first < 0x40 and stop <= end:
+                        sink.string(buf, pos + 1, stop)
+                        pos = stop
+                    else:
+                        pos = self.element(buf, pos, sink)
+                    left -= 1
+            elif way == SCORED:
+                while left > 0:
+                    stop = skip_string(buf, pos)
+                    if stop + 8 > end:
+                        self.lack(stop + 8 - pos)
+                    self.element(buf, pos, sink)
+                    score = read_f64_le(buf, stop)
+                    if score != score:
+                        raise CorruptError("a score is not a number")
+                    sink.double(score)
+                    pos = stop + 8
+                    left -= 1
+            elif way == NODES:
+                while left > 0:
+                    stop = skip_container(buf, pos)
+                    pos = self.element(buf, stop, sink) if buf[stop - 1] == 1 else self.packed(buf, stop, sink)
+                    left -= 1
+            elif way == ZIPLIST_NODES:
+                while left > 0:
+                    pos = self.packed(buf, pos, sink)
+                    left -= 1
+            else:
+                while left > 0:
+                    pos = self.rare_element(buf, pos, sink)
+                    left -= 1
+            self.done = True
+        except IndexError:
+            self.left = left
+        return pos
+
+    def lack(self, need: i64) -> None:
+        """Leave off until `need` bytes from the element's begin on are there."""
+        self.need = need
+        raise IndexError
+
+    def head(self, buf: bytes, pos: i64) -> i64:
+        """The count, and the base of expiries where there is one before it; sets `left`."""
+        self.base = 0
+        if self.kind == 24:
+            buf[pos + 8]
+            self.base = read_int64(buf, pos)
+            if self.base < 0 or self.base > _LATEST:
+                raise CorruptError(f"a first expiry of {self.base} ms cannot be")
+            pos += 8
+        n, pos = read_length(buf, pos)
+        if self.way == STRINGS and self.arity == 2:
+            n *= 2
+        self.left = n
+        return pos
+
+    def element(self, buf: bytes, pos: i64, sink: Sink) -> i64:
+        """One string in any of its forms."""
+        first: i64 = buf[pos]
+        start: i64
+        stop: i64
+        if first < 0xC0:
+            n, start = read_length(buf, pos)
+            stop = start + n
+            if stop > len(buf):
+                self.lack(stop - pos)
+            sink.string(buf, start, stop)
+            return stop
+        stop = skip_string(buf, pos)
+        if stop > len(buf):
+            self.lack(stop - pos)
+        if first == 0xC3:
+            data, _ = read_string(buf, pos, self.coding.limit)
+            sink.string(data, 0, len(data))
+        else:
+            sink.integer(int.from_bytes(buf[pos + 1 : stop], "little", signed=True))
+        return stop
+
+    def packed(self, buf: bytes, pos: i64, sink: Sink) -> i64:
+        """One string that holds elements."""
+        way = self.way
+        stop: i64 = skip_string(buf, pos)
+        start: i64
+        end: i64 = stop
+        if stop > len(buf):
+            self.lack(stop - pos)
+        if buf[pos] < 0xC0:
+            _, start = read_length(buf, pos)
+        else:
+            buf, _ = read_string(buf, pos, self.coding.limit)
+            start = 0
+            end = len(buf)
+        count: i64
+        try:
+            if way in (LISTPACK, NODES):
+                count = walk_listpack(buf, start, end, sink)
+            elif way in (ZIPLIST, ZIPLIST_NODES):
+                count = walk_ziplist(buf, start, end, sink)
+            elif way == INTSET:
+                count = walk_intset(buf, start, end, sink)
+            else:
+                count = walk_zipmap(buf, start, end, sink)
+        except IndexError:
+            raise CorruptError("an element goes beyond the end of what holds it") from None
+        if self.arity == 2 and count & 1:
+            raise CorruptError(f"{count} strings, where each field or member has one beside it")
+        return stop
+
+    def rare(self, buf: bytes, pos: i64, sink: Sink) -> i64:
+        """Values that few files have: all of one, or its head, which sets `left`."""
+        way = self.way
+        n: i64
+        if way == TRIPLES:
+            pos = self.triples(buf, pos, sink)
+        elif way == ARRAY:
+            n, pos = read_length(buf, pos)
+            if n == 0:
+                raise CorruptError("an array has no elements")
+            flag, pos = read_length(buf, pos)
+            self.insert_index = None
+            if flag:
+                self.insert_index, pos = read_uint64(buf, pos)
+            self.left = n
+            return pos
+        elif way == MODULE:
+            value, pos = read_module(buf, pos)
+            sink.thing(value)
+        elif way == CRON:
+            pos = self.cron(buf, pos, sink)
+        elif way == NUMBER:
+            number, pos = read_uint64(buf, pos)
+            sink.thing(number)
+        elif way == NAMED_LISTPACK:
+            pos = self.field_names(buf, pos)
+            pos = self.named_listpack(buf, pos, sink, False)
+        elif way == TEMPLATE_LISTPACK:
+            pos = self.named_listpack(buf, pos, sink, True)
+        else:
+            if way == NAMED:
+                pos = self.field_names(buf, pos)
+            else:
+                n, pos = read_length(buf, pos)
+                self.names = self.template(n)
+            self.left = len(self.names)
+            self.at = 0
+            return pos
+        self.done = True
+        return pos
+
+    def rare_element(self, buf: bytes, pos: i64, sink: Sink) -> i64:
+        """One element of a value whose elements are neither strings nor scored."""
+        way = self.way
+        expiry: i64
+        stop: i64
+        if way == TEXT_SCORED:
+            stop = skip_string(buf, pos)
+            size: i64 = buf[stop]
+            if size < 253 and stop + 1 + size > len(buf):
+                self.lack(stop + 1 + size - pos)
+            if size == 253:
+                raise CorruptError("a score is not a number")
+            self.element(buf, pos, sink)
+            if size > 253:
+                sink.double(float("inf") if size == 254 else float("-inf"))
+                return stop + 1
+            sink.string(buf, stop + 1, stop + 1 + size)
+            return stop + 1 + size
+        if way == EXPIRY_FIRST:
+            number, pos = read_uint64(buf, pos)
+            if number > _LATEST:
+                raise CorruptError(f"a field's expiry of {number} ms cannot be")
+            expiry = number
+            if expiry > 0 and self.kind == 24:
+                expiry += self.base - 1
+            return self.pair(buf, pos, 0, expiry, sink)
+        if way == EXPIRY_LAST:
+            return self.pair(buf, pos, 8, 0, sink)
+        if way == EXPIRY_TEXT:
+            return self.text_expiry(buf, pos, sink)
+        if way == ARRAY:
+            return self.array_element(buf, pos, sink)
+        # values of a hash by template
+        stop = skip_string(buf, pos)
+        if stop > len(buf):
+            self.lack(stop - pos)
+        name = self.names[self.at]
+        self.at += 1
+        sink.string(name, 0, len(name))
+        return self.element(buf, pos, sink)
+
+    def pair(self, buf: bytes, pos: i64, behind: i64, expiry: i64, sink: Sink) -> i64:
+        """A field, its value and its expiry, which stands behind them where `behind` is 8."""
+        value_at: i64 = skip_string(buf, pos)
+        stop: i64 = skip_string(buf, value_at)
+        if stop + behind > len(buf):
+            self.lack(stop + behind - pos)
+        self.element(buf, pos, sink)
+        self.element(buf, value_at, sink)
+        if behind:
+            expiry = read_int64(buf, stop)
+            if expiry < -1:
+                raise CorruptError(f"a field's expiry of {expiry} ms cannot be")
+            if expiry < 0:
+                expiry = 0
+        sink.number(expiry)
+        return stop + behind
+
+    def text_expiry(self, buf: bytes, pos: i64, sink: Sink) -> i64:
+        """A field and value, or a member, and its expiry in seconds as text, -1 for none."""
+        stop: i64 = skip_string(buf, pos)
+        value_at: i64 = stop
+        if self.arity == 3:
+            stop = skip_string(buf, stop)
+        if skip_string(buf, stop) > len(buf):
+            self.lack(skip_string(buf, stop) - pos)
+        text, end = read_string(buf, stop, 64)
+        try:
+            seconds = int(text)
+        except ValueError:
+            raise CorruptError(f"an expiry of {text!r} is no number") from None
+        if seconds > _LATEST:
+            raise CorruptError(f"an expiry of {seconds} s cannot be")
+        self.element(buf, pos, sink)
+        if self.arity == 3:
+            self.element(buf, value_at, sink)
+        sink.number(seconds * 1000 if seconds >= 0 else 0)
+        return end
+
+    def triples(self, buf: bytes, pos: i64, sink: Sink) -> i64:
+        """A listpack of fields, values and expiries, the fields that do not expire last."""
+        if self.kind == 25:
+            buf[pos + 8]
+            pos += 8  # the first expiry, which is a hint
+        items = Items()
+        self.way = LISTPACK
+        self.arity = 1
+        try:
+            pos = self.packed(buf, pos, items)
+        finally:
+            self.way = TRIPLES
+            self.arity = 3
+        found = items.items
+        if len(found) % 3:
+            raise CorruptError(f"{len(found)} entries, where each field has a value and an expiry")
+        before: i64 = 0
+        expiry: i64
+        for i in range(0, len(found), 3):
+            name, value, text = found[i], found[i + 1], found[i + 2]
+            assert isinstance(name, bytes)
+            assert isinstance(value, bytes)
+            assert isinstance(text, bytes)
+            number = int(text) if text.isdigit() and len(text) < 16 else -1
+            if number < 0 or number > _LATEST:
+                raise CorruptError(f"a field's expiry of {text[:32]!r} cannot be")
+            expiry = number
+            if expiry > 0 and (expiry < before or (before == 0 and i > 0)):
+                raise CorruptError("the fields do not stand in the order of their expiries")
+            before = expiry
+            sink.string(name, 0, len(name))
+            sink.string(value, 0, len(value))
+            sink.number(expiry)
+        return pos
+
+    def array_element(self, buf: bytes, pos: i64, sink: Sink) -> i64:
+        begin: i64 = pos
+        index, pos = read_uint64(buf, pos)
+        if index == (1 << 64) - 1:
+            raise CorruptError("an array has an element at 2^64-1, where none can be")
+        tag, pos = read_length(buf, pos)
+        value: Any
+        if tag == 0 or tag == 3:
+            stop: i64 = skip_string(buf, pos)
+            if stop > len(buf):
+                self.lack(stop - begin)
+            value, _ = read_string(buf, pos, self.coding.limit)
+            pos = stop
+            if tag == 3 and len(value) > 7:
+                raise CorruptError(f"a short string of an array has {len(value)} bytes, where at most 7 are allowed")
+        elif tag == 1 or tag == 2:
+            buf[pos + 7]
+            value = int.from_bytes(buf[pos : pos + 8], "little", signed=True) if tag == 1 else read_f64_le(buf, pos)
+            pos += 8
+        else:
+            raise CorruptError(f"an array element has tag {tag}, where 0 to 3 is allowed")
+        sink.thing((index, value))
+        return pos
+
+    def cron(self, buf: bytes, pos: i64, sink: Sink) -> i64:
+        limit = self.coding.limit
+        script, pos = read_string(buf, pos, limit)
+        buf[pos + 15]
+        start: int = read_int64(buf, pos)
+        interval: int = read_int64(buf, pos + 8)
+        lists: list[list[bytes]] = []
+        pos += 16
+        for _ in range(2):
+            n, pos = read_length(buf, pos)
+            found: list[bytes] = []
+            while n > 0:
+                text, pos = read_string(buf, pos, limit)
+                found.append(text)
+                n -= 1
+            lists.append(found)
+        sink.thing(CronJob(script, start, interval, lists[0], lists[1]))
+        return pos
+
+    def template(self, number: int) -> tuple[bytes, ...]:
+        names = self.coding.templates.get(number)
+        if names is None:
+            raise CorruptError(f"refers to hash template {number}, which the file does not have")
+        return names
+
+    def field_names(self, buf: bytes, pos: i64) -> i64:
+        """Names of a hash's fields that stand before its values; sets `names`."""
+        form, pos = read_length(buf, pos)
+        items = Items()
+        if form == 0:
+            way, arity = self.way, self.arity
+            self.way = LISTPACK
+            self.arity = 1
+            try:
+                pos = self.packed(buf, pos, items)
+            finally:
+                self.way = way
+                self.arity = arity
+        else:
+            n, pos = read_length(buf, pos)
+            while n > 0:
+                pos = self.element(buf, pos, items)
+                n -= 1
+        self.names = tuple([x for x in items.items if isinstance(x, bytes)])
+        check_field_names(self.names)
+        return pos
+
+    def named_listpack(self, buf: bytes, pos: i64, sink: Sink, by_number: bool) -> i64:
+        """A listpack of a template's number and the values of a hash."""
+        items = Items()
+        way = self.way
+        self.way = LISTPACK
+        self.arity = 1
+        try:
+            pos = self.packed(buf, pos, items)
+        finally:
+            self.way = way
+            self.arity = 2
+        found = items.items
+        first = found[0] if found else b""
+        assert isinstance(first, bytes)
+        names = self.names
+        if by_number:
+            if not first.isdigit() or len(first) > 15:
+                raise CorruptError("a hash does not begin with the number of its template")
+            names = self.template(int(first))
+        if len(names) != len(found) - 1:
+            raise CorruptError(f"{len(found) - 1} values for {len(names)} field names")
+        for i in range(len(names)):
+            name, value = names[i], found[i + 1]
+            assert isinstance(value, bytes)
+            sink.string(name, 0, len(name))
+            sink.string(value, 0, len(value))
+        return pos
+
+
+def check_field_names(names: tuple[bytes, ...]) -> None:
+    """Raise CorruptError where names that hashes share are not as Redis 8.10 keeps them: shorter ones first, then by bytes."""
+    if not names:
+        raise CorruptError("a hash without field names")
+    for i in range(1, len(names)):
+        if (len(names[i - 1]), names[i - 1]) >= (len(names[i]), names[i]):
+            raise CorruptError(f"field name {names[i][:64]!r} stands behind {names[i - 1][:64]!r}, where names must ascend")
+
+
+def score_of(stored: object) -> float:
+    """A score that a file keeps as a double or as text, read as servers do.
+
+    Raises: CorruptError where it is no number.
+
+    >>> score_of(b"1e3"), score_of(0.5)
+    (1000.0, 0.5)
+    """
+    if isinstance(stored, float):
+        return stored
+    assert isinstance(stored, bytes)
+    try:
+        score = float(stored)
+    except ValueError:
+        score = _NOT_A_NUMBER
+    if score != score or b"_" in stored or stored != stored.strip():  # which only Python takes
+        raise CorruptError(f"a score of {stored[:64]!r} is no number")
+    return score
+
+
+def elements_of(kind: str, arity: int, items: list[Any]) -> list[Any]:
+    """A batch of elements, as `rdbkit.values` lists them, of what a sink collected for a value of type `kind`."""
+    if kind == "zset":
+        return list(zip(items[::2], map(score_of, items[1::2]), strict=True))
+    if arity == 3:
+        return [(items[i], items[i + 1], items[i + 2] or None) for i in range(0, len(items), 3)]
+    if kind == "hash":
+        return [(items[i], items[i + 1], None) for i in range(0, len(items), 2)]
+    if kind == "set" and arity == 2:
+        return items[::2]
+    return items
+
+
+def value_of(kind: str, arity: int, items: list[Any], insert_index: int | None) -> Any:
+    """The whole value of what a sink collected.
+
+    Raises: CorruptError where a field or member is there twice.
+    """
+    if kind == "list":
+        return items
+    if kind == "hash":
+        found = Hash()
+        found.update(zip(items[::arity], items[1::arity], strict=True))
+        if len(found) * arity != len(items):
+            raise CorruptError("a field is there twice")
+        if arity == 3:
+            found.field_expire_ms = {f: ms for f, ms in zip(items[::3], items[2::3], strict=True) if ms}
+        return found
+    if kind == "set":
+        members = Set(items[::arity])
+        if len(members) * arity != len(items):
+            raise CorruptError("a member is there twice")
+        if arity == 2:
+            members.member_expire_ms = {m: ms for m, ms in zip(items[::2], items[1::2], strict=True) if ms}
+        return members
+    if kind == "zset":
+        scores = dict(zip(items[::2], map(score_of, items[1::2]), strict=True))
+        if len(scores) * 2 != len(items):
+            raise CorruptError("a member is there twice")
+        return scores
+    if kind == "stream":
+        return _stream(items)
+    if kind == "array":
+        array = Array()
+        array.update(items)
+        if len(array) != len(items):
+            raise CorruptError("an index is there twice")
+        array.insert_index = insert_index
+        return array
+    return items[0]
+
+
+def _stream(items: list[Any]) -> Stream:
+    stream = Stream()
+    for item in items:
+        if isinstance(item, StreamEntry):
+            stream.entries.append(item)
+        elif isinstance(item, StreamTail):
+            stream.length, stream.last_id, stream.first_id = item.length, item.last_id, item.first_id
+            stream.max_deleted_id, stream.entries_added = item.max_deleted_id, item.entries_added
+        elif isinstance(item, StreamGroup):
+            stream.groups.append(item)
+        else:
+            assert isinstance(item, StreamDedup)
+            stream.dedup = item
+    return stream

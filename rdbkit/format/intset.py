@@ -1,0 +1,47 @@
+"""Intsets: small sets of integers as one string. Source: src/intset.c of Redis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rdbkit.errors import CorruptError
+from rdbkit.format.primitives import read_int16, read_int32, read_int64, read_uint32
+from rdbkit.format.sink import Sink
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+_HEADER: Final = 8
+
+
+def walk_intset(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
+    """Tell `sink` of each member of the intset in `buf[pos:end]`; return how many there are.
+
+    Raises: CorruptError, also where the members do not ascend.
+    """
+    if end - pos < _HEADER:
+        raise CorruptError(f"an intset of {end - pos} bytes, where at least 8 are needed")
+    width: i64 = read_uint32(buf, pos)
+    count: i64 = read_uint32(buf, pos + 4)
+    if width != 2 and width != 4 and width != 8:
+        raise CorruptError(f"an intset has numbers of {width} bytes, where 2, 4 or 8 is allowed")
+    if count == 0:
+        raise CorruptError("an intset has no numbers")
+    if count * width != end - pos - _HEADER:
+        raise CorruptError(f"an intset says that it has {count} numbers of {width} bytes, but {end - pos - _HEADER} bytes follow")
+    at: i64 = pos + _HEADER
+    before: i64 = 0
+    n: i64
+    while at < end:
+        if width == 2:
+            n = read_int16(buf, at)
+        elif width == 4:
+            n = read_int32(buf, at)
+        else:
+            n = read_int64(buf, at)
+        if n <= before and at > pos + _HEADER:
+            raise CorruptError(f"an intset has {n} behind {before}, where its numbers must ascend")
+        before = n
+        sink.integer(n)
+        at += width
+    return count

@@ -1,0 +1,116 @@
+"""Listpacks: small collections of Redis 7 and later as one string, and the nodes of streams.
+
+Source: src/listpack.c of Redis. Every rule that the newest loaders check is checked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rdbkit.errors import CorruptError
+from rdbkit.format.primitives import read_int16, read_int32, read_int64, read_uint32
+from rdbkit.format.sink import Sink
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+_HEADER: Final = 6
+_END: Final = 0xFF
+_MANY: Final = 65535  # stands for a count that does not fit
+
+
+def walk_listpack(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
+    """Tell `sink` of each entry of the listpack in `buf[pos:end]`; return how many there are.
+
+    Raises: CorruptError, maybe after having told of some entries; IndexError where an entry goes beyond `buf`.
+    """
+    if end - pos < _HEADER + 1:
+        raise CorruptError(f"a listpack of {end - pos} bytes, where the empty one has 7")
+    if read_uint32(buf, pos) != end - pos:
+        raise CorruptError(f"a listpack says that it has {read_uint32(buf, pos)} bytes, but it has {end - pos}")
+    last: i64 = end - 1
+    if buf[last] != _END:
+        raise CorruptError("a listpack does not end with 0xff")
+    announced: i64 = buf[pos + 4] | buf[pos + 5] << 8
+    at: i64 = pos + _HEADER
+    count: i64 = 0
+    size: i64
+    n: i64
+    while at < last:
+        first: i64 = buf[at]
+        if first < 0x80:
+            size = 1
+            sink.integer(first)
+        elif first < 0xC0:
+            size = (first & 0x3F) + 1
+            sink.string(buf, at + 1, at + size)
+        elif first < 0xE0:
+            size = 2
+            n = (first & 0x1F) << 8 | buf[at + 1]
+            sink.integer(n if n < 4096 else n - 8192)
+        else:
+            size = _walk_wide(buf, at, first, sink)
+        if at + size >= last:
+            raise CorruptError(f"an entry of a listpack goes {at + size - last + 1} bytes beyond its end")
+        if size < 128:
+            if buf[at + size] != size:
+                raise CorruptError(f"a listpack's entry of {size} bytes is followed by the size {buf[at + size]}")
+            at += size + 1
+        else:
+            at = _skip_backlen(buf, at, size)
+        count += 1
+    if at != last:
+        raise CorruptError("an entry of a listpack goes beyond its end")
+    if announced != _MANY and announced != count:
+        raise CorruptError(f"a listpack says that it has {announced} entries, but it has {count}")
+    return count
+
+
+def _walk_wide(buf: bytes, at: i64, first: i64, sink: Sink) -> i64:
+    """The entries that are rare; returns the size without the length behind it."""
+    n: i64
+    if first < 0xF0:
+        n = ((first & 0x0F) << 8 | buf[at + 1]) + 2
+        sink.string(buf, at + 2, at + n)
+        return n
+    if first == 0xF0:
+        n = read_uint32(buf, at + 1) + 5
+        sink.string(buf, at + 5, at + n)
+        return n
+    if first == 0xF1:
+        sink.integer(read_int16(buf, at + 1))
+        return 3
+    if first == 0xF2:
+        n = buf[at + 1] | buf[at + 2] << 8 | buf[at + 3] << 16
+        sink.integer(n if n < 0x800000 else n - 0x1000000)
+        return 4
+    if first == 0xF3:
+        sink.integer(read_int32(buf, at + 1))
+        return 5
+    if first == 0xF4:
+        sink.integer(read_int64(buf, at + 1))
+        return 9
+    raise CorruptError(f"byte 0x{first:02x} does not begin an entry of a listpack")
+
+
+def _skip_backlen(buf: bytes, at: i64, size: i64) -> i64:
+    """The end of an entry of `size` bytes, behind the length that follows it: groups of 7 bits, the highest first.
+
+    The widths' limits are one less than seven bits a byte would allow, as lpEncodeBacklen has them.
+    """
+    width: i64 = 2
+    if size > 16382:
+        width = 3 if size <= 2097150 else 4 if size <= 268435454 else 5
+    n: i64 = 0
+    stop: i64 = at + size + width
+    here: i64 = at + size
+    good: bool = buf[here] < 0x80
+    while here < stop:
+        byte: i64 = buf[here]
+        if here > at + size and byte < 0x80:
+            good = False
+        n = n << 7 | (byte & 0x7F)
+        here += 1
+    if not good or n != size:
+        raise CorruptError(f"a listpack's entry of {size} bytes is not followed by its size")
+    return stop

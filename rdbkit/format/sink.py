@@ -1,0 +1,60 @@
+"""What decoding tells of: one call an element, so that nobody pays for objects that are not wanted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+
+class Sink:
+    """Takes the elements of one value in file order.
+
+    Fields and values of hashes, members and scores of sorted sets come one after the other. A score that the file keeps as
+    text comes as `string` or `integer`, just as it stands there.
+    """
+
+    def string(self, buf: bytes, start: i64, end: i64) -> None:
+        """An element with the content `buf[start:end]`."""
+
+    def integer(self, n: i64) -> None:
+        """An element whose content is the decimal text of `n`."""
+
+    def double(self, x: float) -> None:
+        """A score, or a floating-point element of an array."""
+
+    def number(self, n: i64) -> None:
+        """No element but what goes with one: a field's expiry in Unix milliseconds (0 for none), an array's index."""
+
+    def thing(self, thing: object) -> None:
+        """A part of a stream, a module's value and the like: an object of `rdbkit.values`."""
+
+
+class Items(Sink):
+    """Collects what comes in one flat list: bytes, and int for `number`, float for `double`."""
+
+    def __init__(self) -> None:
+        self.items: list[object] = []
+
+    def string(self, buf: bytes, start: i64, end: i64) -> None:
+        self.items.append(buf[start:end])
+
+    def integer(self, n: i64) -> None:
+        self.items.append(str(n).encode())
+
+    def double(self, x: float) -> None:
+        self.items.append(x)
+
+    def number(self, n: i64) -> None:
+        self.items.append(int(n))
+
+    def thing(self, thing: object) -> None:
+        self.items.append(thing)
+
+    def take(self, arity: int = 1) -> list[object]:
+        """What has come since the last call; what is left over after whole elements of `arity` stays behind."""
+        items = self.items
+        rest = len(items) % arity
+        self.items = items[len(items) - rest :] if rest else []
+        return items[: len(items) - rest] if rest else items

@@ -1,0 +1,378 @@
+"""Streams: nodes of entries, then what the stream knows of itself, its consumer groups, and of entries sent twice.
+
+Source: rdbSaveObject and rdbLoadObject (src/rdb.c), src/t_stream.c of Redis.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rdbkit.errors import CorruptError
+from rdbkit.format.listpack import walk_listpack
+from rdbkit.format.primitives import read_int64, read_length, read_string, read_uint64, skip_string
+from rdbkit.format.sink import Items, Sink
+from rdbkit.values import PendingEntry, StreamConsumer, StreamDedup, StreamEntry, StreamGroup, StreamId, StreamTail
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+# What comes next.
+_NODE_COUNT: Final = 0
+_NODE: Final = 1
+_TAIL: Final = 2
+_GROUP: Final = 3
+_PENDING: Final = 4
+_CONSUMER_COUNT: Final = 5
+_CONSUMER: Final = 6
+_OWNED: Final = 7
+_NACKED_COUNT: Final = 8
+_NACKED: Final = 9
+_DEDUP: Final = 10
+_PRODUCER: Final = 11
+_PRODUCER_ID: Final = 12
+_DEDUP_END: Final = 13
+
+_DELETED: Final = 1
+_SAME_FIELDS: Final = 2
+_MASK: Final = (1 << 64) - 1
+_UNKNOWN: Final = (1 << 64) - 1
+
+
+def _number(text: bytes) -> int:
+    """An integer entry of a listpack; raises ValueError where servers would not read one."""
+    if (not text.isdigit() and not (text[:1] == b"-" and text[1:].isdigit())) or len(text) > 20:
+        raise ValueError(text)
+    return int(text)
+
+
+class StreamDecoder:
+    """Decodes a stream piece by piece; the pending entries of one group are held together.
+
+    Args:
+        level: 1 to 5, for types 15, 19, 21, 26 and 27.
+        limit: most bytes that one string may unpack to.
+    """
+
+    def __init__(self, level: int, limit: i64) -> None:
+        self.level: int = level
+        self.limit: i64 = limit
+        self.done: bool = False
+        self.need: i64 = 0
+        self.next: i64 = _NODE_COUNT
+        self.left: i64 = 0
+        self.groups: i64 = 0
+        self.consumers_left: i64 = 0
+        self.entries_seen: int = 0
+        self.last: StreamId | None = None
+        self.group_names: set[bytes] = set()
+        self.dedup: list[int] = [0, 0]
+        self.producers: list[tuple[bytes, list[tuple[bytes, StreamId]]]] = []
+        self.producer_names: set[bytes] = set()
+        self.ids_left: i64 = 0
+        self.new_group(b"", StreamId(0, 0), None)
+
+    def new_group(self, name: bytes, last_id: StreamId, entries_read: int | None) -> None:
+        self.name: bytes = name
+        self.last_id: StreamId = last_id
+        self.entries_read: int | None = entries_read
+        self.pending: dict[StreamId, tuple[int, int]] = {}
+        self.owners: dict[StreamId, bytes] = {}
+        self.consumers: list[StreamConsumer] = []
+        self.names: set[bytes] = set()
+        self.nacked: list[StreamId] = []
+        self.given_back: set[StreamId] = set()
+
+    def feed(self, buf: bytes, pos: i64, sink: Sink) -> i64:
+        """As `Decoder.feed`."""
+        self.need = 0
+        try:
+            while not self.done:
+                pos = self.step(buf, pos, sink)
+        except IndexError:
+            pass
+        return pos
+
+    def step(self, buf: bytes, pos: i64, sink: Sink) -> i64:
+        """One piece; raises IndexError, with nothing changed, where `buf` does not hold it."""
+        step = self.next
+        n: i64
+        if step == _NODE_COUNT:
+            n, pos = read_length(buf, pos)
+            self.left = n
+            self.next = _NODE
+        elif step == _NODE:
+            if self.left == 0:
+                self.next = _TAIL
+            else:
+                pos = self.node(buf, pos, sink)
+                self.left -= 1
+        elif step == _TAIL:
+            pos = self.tail(buf, pos, sink)
+            self.next = _GROUP
+        elif step == _GROUP:
+            if self.groups == 0:
+                if self.level >= 4:
+                    self.next = _DEDUP
+                else:
+                    self.done = True
+            else:
+                pos = self.group_head(buf, pos)
+                self.groups -= 1
+                self.next = _PENDING
+        elif step == _PENDING:
+            if self.left == 0:
+                self.next = _CONSUMER_COUNT
+            else:
+                pos = self.pending_entry(buf, pos)
+                self.left -= 1
+        elif step == _CONSUMER_COUNT:
+            n, pos = read_length(buf, pos)
+            self.consumers_left = n
+            self.next = _CONSUMER
+        elif step == _CONSUMER:
+            if self.consumers_left == 0:
+                if self.level >= 5:
+                    self.next = _NACKED_COUNT
+                else:
+                    self.end_group(sink)
+            else:
+                pos = self.consumer(buf, pos)
+                self.consumers_left -= 1
+                self.next = _OWNED
+        elif step == _OWNED:
+            if self.left == 0:
+                self.next = _CONSUMER
+            else:
+                pos = self.owned(buf, pos)
+                self.left -= 1
+        elif step == _NACKED_COUNT:
+            n, pos = read_length(buf, pos)
+            self.left = n
+            self.next = _NACKED
+        elif step == _NACKED:
+            if self.left == 0:
+                self.end_group(sink)
+            else:
+                nacked, pos = self.raw_id(buf, pos)
+                if nacked not in self.pending or nacked in self.owners or nacked in self.given_back:
+                    raise CorruptError(f"entry {nacked} was given back, but is not pending without a consumer, or there twice")
+                self.nacked.append(nacked)
+                self.given_back.add(nacked)
+                self.left -= 1
+        else:
+            pos = self.dedup_step(buf, pos, sink)
+        return pos
+
+    # -- entries
+
+    def node(self, buf: bytes, pos: i64, sink: Sink) -> i64:
+        """A node: the id that its entries count from, and a listpack of them."""
+        blob_at: i64 = skip_string(buf, pos)
+        stop: i64 = skip_string(buf, blob_at)
+        if stop > len(buf):
+            self.need = stop - pos
+            raise IndexError
+        key, _ = read_string(buf, pos, 1 << 20)
+        if len(key) != 16:
+            raise CorruptError(f"a node's id has {len(key)} bytes, where 16 are needed")
+        blob, _ = read_string(buf, blob_at, self.limit)
+        items = Items()
+        try:
+            walk_listpack(blob, 0, len(blob), items)
+            self.entries(int.from_bytes(key[:8], "big"), int.from_bytes(key[8:], "big"), items.items, sink)
+        except (IndexError, ValueError):
+            raise CorruptError("a node's entries are not whole") from None
+        return stop
+
+    def entries(self, ms: int, seq: int, items: list[object], sink: Sink) -> None:
+        """The entries of a node's listpack; raises IndexError or ValueError where it is not as it must be."""
+        texts: list[bytes] = [x for x in items if isinstance(x, bytes)]
+        live: int = _number(texts[0])
+        deleted: int = _number(texts[1])
+        n: int = _number(texts[2])
+        if live < 0 or deleted < 0 or n < 0 or n > len(texts):
+            raise CorruptError(f"a node's first entry has the counts {live}, {deleted} and {n}")
+        master = texts[3 : 3 + n]
+        at: int = 3 + n
+        if texts[at] != b"0":
+            raise CorruptError("a node's first entry does not end with 0")
+        at += 1
+        seen: int = 0
+        seen_deleted: int = 0
+        count: int
+        while at < len(texts):
+            flags: int = _number(texts[at])
+            entry_id = StreamId(ms + _number(texts[at + 1]) & _MASK, seq + _number(texts[at + 2]) & _MASK)
+            at += 3
+            if flags & _SAME_FIELDS:
+                values = texts[at : at + n]
+                if len(values) != n:
+                    raise CorruptError(f"entry {entry_id} is not whole")
+                fields = list(zip(master, values, strict=True))
+                at += n
+                count = n + 3
+            else:
+                size: int = _number(texts[at])
+                at += 1
+                if size < 0 or at + 2 * size >= len(texts):
+                    raise CorruptError(f"entry {entry_id} is not whole")
+                fields = list(zip(texts[at : at + 2 * size : 2], texts[at + 1 : at + 2 * size : 2], strict=True))
+                at += 2 * size
+                count = 2 * size + 4
+            if _number(texts[at]) != count:
+                raise CorruptError(f"entry {entry_id} has {count} parts, but {texts[at].decode()} are said to be there")
+            at += 1
+            if self.last is not None and entry_id <= self.last:
+                raise CorruptError(f"entry {entry_id} stands behind {self.last}, where ids must ascend")
+            self.last = entry_id
+            seen += 1
+            if flags & _DELETED:
+                seen_deleted += 1
+            else:
+                self.entries_seen += 1
+                sink.thing(StreamEntry(entry_id, fields))
+        if seen != live + deleted or seen_deleted != deleted:
+            raise CorruptError(f"a node has {seen - seen_deleted} entries and {seen_deleted} deleted, not {live} and {deleted}")
+
+    # -- what the stream knows of itself
+
+    def tail(self, buf: bytes, pos: i64, sink: Sink) -> i64:
+        length, pos = read_uint64(buf, pos)
+        if length != self.entries_seen:
+            raise CorruptError(f"the stream says that it has {length} entries, but it has {self.entries_seen}")
+        last_id, pos = self.length_id(buf, pos)
+        first_id: StreamId | None = None
+        deleted_id: StreamId | None = None
+        added: int | None = None
+        if self.level >= 2:
+            first_id, pos = self.length_id(buf, pos)
+            deleted_id, pos = self.length_id(buf, pos)
+            added, pos = read_uint64(buf, pos)
+        n, pos = read_length(buf, pos)
+        self.groups = n
+        sink.thing(StreamTail(length, last_id, first_id, deleted_id, added, int(n)))
+        return pos
+
+    def length_id(self, buf: bytes, pos: i64) -> tuple[StreamId, i64]:
+        ms, pos = read_uint64(buf, pos)
+        seq, pos = read_uint64(buf, pos)
+        return StreamId(ms, seq), pos
+
+    def raw_id(self, buf: bytes, pos: i64) -> tuple[StreamId, i64]:
+        buf[pos + 15]
+        return StreamId(int.from_bytes(buf[pos : pos + 8], "big"), int.from_bytes(buf[pos + 8 : pos + 16], "big")), pos + 16
+
+    # -- groups
+
+    def group_head(self, buf: bytes, pos: i64) -> i64:
+        name, pos = self.text(buf, pos)
+        last_id, pos = self.length_id(buf, pos)
+        entries_read: int | None = None
+        if self.level >= 2:
+            entries_read, pos = read_uint64(buf, pos)
+            if entries_read == _UNKNOWN:
+                entries_read = -1
+        n, pos = read_length(buf, pos)
+        if name in self.group_names:
+            raise CorruptError(f"group {name[:64]!r} is there twice")
+        self.group_names.add(name)
+        self.new_group(name, last_id, entries_read)
+        self.left = n
+        return pos
+
+    def text(self, buf: bytes, pos: i64) -> tuple[bytes, i64]:
+        stop: i64 = skip_string(buf, pos)
+        if stop > len(buf):
+            self.need = stop - pos
+            raise IndexError
+        return read_string(buf, pos, self.limit)
+
+    def pending_entry(self, buf: bytes, pos: i64) -> i64:
+        entry_id, pos = self.raw_id(buf, pos)
+        buf[pos + 7]
+        when: int = read_int64(buf, pos)
+        deliveries, pos = read_uint64(buf, pos + 8)
+        if entry_id in self.pending:
+            raise CorruptError(f"entry {entry_id} is pending twice")
+        self.pending[entry_id] = (when, deliveries)
+        return pos
+
+    def consumer(self, buf: bytes, pos: i64) -> i64:
+        name, pos = self.text(buf, pos)
+        buf[pos + 7]
+        seen: int = read_int64(buf, pos)
+        pos += 8
+        active: int | None = None
+        if self.level >= 3:
+            buf[pos + 7]
+            active = read_int64(buf, pos)
+            pos += 8
+        n, pos = read_length(buf, pos)
+        if name in self.names:
+            raise CorruptError(f"consumer {name[:64]!r} is there twice")
+        self.names.add(name)
+        self.consumers.append(StreamConsumer(name, seen, active))
+        self.left = n
+        return pos
+
+    def owned(self, buf: bytes, pos: i64) -> i64:
+        entry_id, pos = self.raw_id(buf, pos)
+        if entry_id not in self.pending:
+            raise CorruptError(f"a consumer has entry {entry_id}, which is not pending in its group")
+        if entry_id in self.owners:
+            raise CorruptError(f"two consumers have entry {entry_id}")
+        self.owners[entry_id] = self.consumers[-1].name
+        return pos
+
+    def end_group(self, sink: Sink) -> None:
+        pending: list[PendingEntry] = []
+        for entry_id, (when, deliveries) in self.pending.items():
+            owner = self.owners.get(entry_id)
+            if owner is None and entry_id not in self.given_back:
+                raise CorruptError(f"entry {entry_id} is pending without a consumer")
+            pending.append(PendingEntry(entry_id, owner, when, deliveries))
+        sink.thing(StreamGroup(self.name, self.last_id, self.entries_read, pending, self.consumers, self.nacked))
+        self.new_group(b"", StreamId(0, 0), None)
+        self.next = _GROUP
+
+    # -- entries sent twice
+
+    def dedup_step(self, buf: bytes, pos: i64, sink: Sink) -> i64:
+        step = self.next
+        n: i64
+        if step == _DEDUP:
+            duration, pos = read_length(buf, pos)
+            most, pos = read_length(buf, pos)
+            n, pos = read_length(buf, pos)
+            if not 1 <= duration <= 86400 or not 1 <= most <= 10000:
+                raise CorruptError(f"entries sent twice are known for {duration} s and {most} of them, which cannot be")
+            self.dedup = [duration, most]
+            self.left = n
+            self.next = _PRODUCER
+        elif step == _PRODUCER:
+            if self.left == 0:
+                self.next = _DEDUP_END
+            else:
+                name, pos = self.text(buf, pos)
+                n, pos = read_length(buf, pos)
+                if name in self.producer_names:
+                    raise CorruptError(f"producer {name[:64]!r} is there twice")
+                self.producer_names.add(name)
+                self.producers.append((name, []))
+                self.ids_left = n
+                self.left -= 1
+                self.next = _PRODUCER_ID
+        elif step == _PRODUCER_ID:
+            if self.ids_left == 0:
+                self.next = _PRODUCER
+            else:
+                name, pos = self.text(buf, pos)
+                entry_id, pos = self.length_id(buf, pos)
+                self.producers[-1][1].append((name, entry_id))
+                self.ids_left -= 1
+        else:
+            added, pos = read_uint64(buf, pos)
+            duplicates, pos = read_uint64(buf, pos)
+            sink.thing(StreamDedup(self.dedup[0], self.dedup[1], self.producers, added, duplicates))
+            self.done = True
+        return pos

@@ -1,0 +1,117 @@
+"""Ziplists: small collections of Redis 6.2 and earlier as one string.
+
+Source: src/ziplist.c of Redis. Every rule that the newest loaders check is checked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rdbkit.errors import CorruptError
+from rdbkit.format.primitives import read_int16, read_int32, read_int64, read_uint32
+from rdbkit.format.sink import Sink
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+_HEADER: Final = 10
+_END: Final = 0xFF
+_BIG_PREVIOUS: Final = 0xFE
+_MANY: Final = 65535  # stands for a count that does not fit
+
+
+def walk_ziplist(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
+    """Tell `sink` of each entry of the ziplist in `buf[pos:end]`; return how many there are.
+
+    Raises: CorruptError, maybe after having told of some entries; IndexError where an entry goes beyond `buf`.
+    """
+    if end - pos < _HEADER + 1:
+        raise CorruptError(f"a ziplist of {end - pos} bytes, where the empty one has 11")
+    if read_uint32(buf, pos) != end - pos:
+        raise CorruptError(f"a ziplist says that it has {read_uint32(buf, pos)} bytes, but it has {end - pos}")
+    last: i64 = end - 1
+    if buf[last] != _END:
+        raise CorruptError("a ziplist does not end with 0xff")
+    tail: i64 = read_uint32(buf, pos + 4)
+    announced: i64 = buf[pos + 8] | buf[pos + 9] << 8
+    at: i64 = pos + _HEADER
+    begin: i64 = at  # of the entry
+    before: i64 = 0  # size of the entry before
+    count: i64 = 0
+    size: i64
+    n: i64
+    while at < last:
+        begin = at
+        n = buf[at]
+        at += 1
+        if n == _BIG_PREVIOUS:
+            n = read_uint32(buf, at)
+            at += 4
+        if n != before:
+            raise CorruptError(f"an entry of a ziplist says that {n} bytes stand before it, but there are {before}")
+        first: i64 = buf[at]
+        if first < 0x40:
+            at += 1
+            size = first
+            sink.string(buf, at, at + size)
+        elif first < 0x80:
+            size = (first & 0x3F) << 8 | buf[at + 1]
+            at += 2
+            sink.string(buf, at, at + size)
+        elif first == 0x80:
+            size = read_uint32_be(buf, at + 1)
+            at += 5
+            sink.string(buf, at, at + size)
+        else:
+            at += 1
+            size = _size_of_number(first)
+            sink.integer(_number(buf, at, first))
+        at += size
+        if at > last:
+            raise CorruptError(f"an entry of a ziplist goes {at - last} bytes beyond its end")
+        before = at - begin
+        count += 1
+    if tail != begin - pos:
+        raise CorruptError(f"a ziplist says that its last entry is at {tail}, but it is at {begin - pos}")
+    if announced != _MANY and announced != count:
+        raise CorruptError(f"a ziplist says that it has {announced} entries, but it has {count}")
+    return count
+
+
+def read_uint32_be(buf: bytes, pos: i64) -> i64:
+    """The one number of a ziplist whose highest byte comes first."""
+    n: i64 = buf[pos] << 24 | buf[pos + 1] << 16 | buf[pos + 2] << 8 | buf[pos + 3]
+    return n
+
+
+def _size_of_number(first: i64) -> i64:
+    if first == 0xFE:
+        return 1
+    if first == 0xC0:
+        return 2
+    if first == 0xF0:
+        return 3
+    if first == 0xD0:
+        return 4
+    if first == 0xE0:
+        return 8
+    if 0xF1 <= first <= 0xFD:
+        return 0
+    raise CorruptError(f"byte 0x{first:02x} does not begin an entry of a ziplist")
+
+
+def _number(buf: bytes, at: i64, first: i64) -> i64:
+    n: i64
+    if first == 0xFE:
+        n = buf[at]
+        return n if n < 0x80 else n - 0x100
+    if first == 0xC0:
+        return read_int16(buf, at)
+    if first == 0xF0:
+        n = buf[at] | buf[at + 1] << 8 | buf[at + 2] << 16
+        return n if n < 0x800000 else n - 0x1000000
+    if first == 0xD0:
+        return read_int32(buf, at)
+    if first == 0xE0:
+        return read_int64(buf, at)
+    return first - 0xF1

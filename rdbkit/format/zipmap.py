@@ -1,0 +1,51 @@
+"""Zipmaps: small hashes of Redis 2.4 and earlier as one string. Source: src/zipmap.c of Redis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rdbkit.errors import CorruptError
+from rdbkit.format.primitives import read_uint32
+from rdbkit.format.sink import Sink
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+_END: Final = 0xFF
+_BIG: Final = 0xFE  # a length of four bytes follows; as the count: too many for a byte
+
+
+def walk_zipmap(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
+    """Tell `sink` of each field and value of the zipmap in `buf[pos:end]`; return how many strings there are.
+
+    Raises: CorruptError, maybe after having told of some strings; IndexError where a string goes beyond `buf`.
+    """
+    last: i64 = end - 1
+    if last <= pos or buf[last] != _END:
+        raise CorruptError("a zipmap does not end with 0xff")
+    at: i64 = pos + 1
+    count: i64 = 0
+    n: i64
+    unused: i64
+    while at < last:
+        n = buf[at]
+        at += 1
+        if n == _END:
+            raise CorruptError("a zipmap ends before its last byte")
+        if n == _BIG:
+            n = read_uint32(buf, at)
+            at += 4
+        unused = 0
+        if count & 1:  # behind a value's length stands how many bytes are unused behind the value
+            unused = buf[at]
+            at += 1
+        if at + n + unused > last:
+            raise CorruptError(f"a string of a zipmap goes {at + n + unused - last} bytes beyond its end")
+        sink.string(buf, at, at + n)
+        at += n + unused
+        count += 1
+    if count & 1:
+        raise CorruptError("a zipmap has a field without a value")
+    if buf[pos] < _BIG and buf[pos] * 2 != count:
+        raise CorruptError(f"a zipmap says that it has {buf[pos]} fields, but it has {count // 2}")
+    return count
