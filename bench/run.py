@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Time `rdbkit info` beside `redis-check-rdb` on the same dump, and print the figures as Markdown tables.
+"""Time verbs of rdbkit beside `redis-check-rdb` on the same dump, and print the figures as Markdown tables.
 
 rdbkit is installed twice from a copy of this checkout, compiled and pure, each in a virtual environment of its own. The
 tools take turns, so that whatever else the machine does falls on all of them; every run is a fresh process, and every
@@ -32,6 +32,8 @@ ROOT = HERE.parent
 SMALL_FILE = ROOT / "fixtures" / "rich" / "redis-7.0.15.rdb"
 SERVER = "redis-7.0"
 PACKAGE = "rdbkit"
+VERBS = ("info", "keys --format csv")
+"""What is timed, each with the dump as its last argument and its output thrown away."""
 LEFTOVERS = shutil.ignore_patterns("*.so", "__pycache__")
 """What an earlier build left in the source tree, and a clean copy must not have."""
 
@@ -163,7 +165,7 @@ def speed_table(compiled: Path, pure: Path, check: Path, data: Path, runs: int) 
     yardstick = Case("redis-check-rdb", (check, data))
     forms = (("compiled", compiled), ("pure", pure))
     cases = [
-        *(Case(f"rdbkit info, {form}", (path, "info", data)) for form, path in forms),
+        *(Case(f"rdbkit {verb}, {form}", (path, *verb.split(), data)) for verb in VERBS for form, path in forms),
         yardstick,
         *(Case(f"rdbkit --version, {form}", (path, "--version"), brief=True) for form, path in forms),
         *(Case(f"rdbkit info of 20 KB, {form}", (path, "info", SMALL_FILE), brief=True) for form, path in forms),

@@ -35,6 +35,7 @@ from rdbkit.model import (
     Trailer,
 )
 from rdbkit.record import Record
+from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Limits, Snapshot
 from rdbkit.snapshot.reader import open_snapshot as open  # noqa: A004 (the name that users of gzip and tarfile expect)
 from rdbkit.values import (
@@ -76,6 +77,7 @@ __all__ = [
     "Record",
     "ResizeDb",
     "SelectDb",
+    "Selection",
     "Set",
     "SlotImport",
     "SlotInfo",

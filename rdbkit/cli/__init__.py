@@ -16,7 +16,10 @@ import click
 from rdbkit.errors import RdbError
 
 # verb -> module of this package, imported when the verb is called or its help is asked for
-_VERBS: Final = {"info": "What is in snapshots, and who loads them as they are."}
+_VERBS: Final = {
+    "info": "What is in snapshots, and who loads them as they are.",
+    "keys": "One row for each key: type, bytes in the file, elements, expiry, slot.",
+}
 
 
 class _Verbs(click.Group):

@@ -1,0 +1,113 @@
+"""The options that choose keys, the same for every verb."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterable
+from itertools import chain
+from typing import Any, Final, TypeVar
+
+import click
+
+from rdbkit.selection import (
+    Expiry,
+    Selection,
+    parse_dbs,
+    parse_expires,
+    parse_sample,
+    parse_size,
+    parse_slots,
+    parse_ttl,
+)
+
+R = TypeVar("R")
+
+#: The parameters of a verb that belong to its selection are called so, lest they meet the verb's own.
+_PREFIX: Final = "select_"
+
+
+class SelectionCommand(click.Command):
+    """A command whose help lists the options of `selection_options` under a heading of their own."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        records: dict[bool, list[tuple[str, str]]] = {False: [], True: []}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None and isinstance(param, click.Option):
+                records[(param.name or "").startswith(_PREFIX)].append(record)
+        with formatter.section("Options"):
+            formatter.write_dl(records[False])
+        if records[True]:
+            with formatter.section("Which keys (options combine with and, a repeated option with or)"):
+                formatter.write_dl(records[True])
+
+
+def selection_options(command: Callable[..., R]) -> Callable[..., R]:
+    """Give a click command the options that choose keys, as one keyword argument `selection` (`rdbkit.Selection`).
+
+    What cannot be read as a condition is a usage error that names its option. With `cls=SelectionCommand` the help of the
+    command has the options under a heading of their own.
+    """
+
+    @functools.wraps(command)
+    def with_selection(*args: Any, **given: Any) -> R:
+        options = {name.removeprefix(_PREFIX): given.pop(name) for name in list(given) if name.startswith(_PREFIX)}
+        expiries: list[Expiry] = [name for name in _EXPIRIES if options.pop(name.replace("-", "_"))]
+        if len(expiries) > 1:
+            raise click.UsageError(f"{' and '.join(f'--{name}' for name in expiries)} exclude each other")
+        selection = Selection(**options, expiry=expiries[0] if expiries else None)
+        return command(*args, **given, selection=selection)
+
+    # the last decorator's option is listed first
+    result: Callable[..., R] = with_selection
+    for decorate in reversed(_OPTIONS):
+        result = decorate(result)
+    return result
+
+
+def _option(name: str, argument: str, parse: Callable[[Any], Any], *, multiple: bool = True, **more: Any) -> Any:
+    """An option whose text becomes the argument `argument` of Selection."""
+
+    def callback(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+        if value is None or value == ():
+            return value
+        try:
+            parsed = parse(value)
+            Selection(**{argument: parsed})  # complains while it is known which option it is
+        except ValueError as e:
+            raise click.BadParameter(str(e), ctx=ctx, param=param) from None
+        return parsed
+
+    return click.option(name, _PREFIX + argument, multiple=multiple, callback=callback, **more)
+
+
+def _encoded(texts: Iterable[str]) -> list[bytes]:
+    return [os.fsencode(text) for text in texts]
+
+
+def _words(texts: Iterable[str]) -> list[str]:
+    return [word.strip() for text in texts for word in text.split(",")]
+
+
+def _each(parse: Callable[[str], tuple[range, ...]]) -> Callable[[Iterable[str]], list[range]]:
+    return lambda texts: list(chain.from_iterable(map(parse, texts)))
+
+
+_EXPIRIES: Final[tuple[Expiry, ...]] = ("expired", "not-expired", "no-ttl")
+_OPTIONS: Final = (
+    _option("--key", "keys", _encoded, metavar="GLOB", help="Keys that match, as KEYS does."),
+    _option("--key-regex", "regexes", _encoded, metavar="REGEX", help="Keys with a match in them."),
+    _option("--prefix", "prefixes", _encoded, metavar="TEXT", help="Keys that begin so."),
+    _option("--not-key", "not_keys", _encoded, metavar="GLOB", help="No keys that match."),
+    _option("--type", "types", _words, metavar="TYPE", help="string, list, set, zset, hash, stream, ..."),
+    _option("--db", "dbs", _each(parse_dbs), metavar="N", help="Databases: 0,2-4."),
+    _option("--size", "size", parse_size, multiple=False, metavar="RANGE", help="Bytes in the file: 1KB~10MB."),
+    _option("--ttl", "ttl", parse_ttl, multiple=False, metavar="RANGE", help="Time left: 1h~7d."),
+    _option("--expires", "expires", parse_expires, multiple=False, metavar="RANGE", help="Time of expiry: 2026-01-01..2026-02-01."),
+    click.option("--expired", _PREFIX + "expired", is_flag=True, help="Keys that have expired."),
+    click.option("--not-expired", _PREFIX + "not_expired", is_flag=True, help="Keys that have not."),
+    click.option("--no-ttl", _PREFIX + "no_ttl", is_flag=True, help="Keys that never expire."),
+    _option("--slot", "slots", _each(parse_slots), metavar="N", help="Cluster slots: 0-5460."),
+    _option("--sample", "sample", parse_sample, multiple=False, metavar="N/M", help="About N keys of M, by hash of the key."),
+)

@@ -1,0 +1,485 @@
+"""Which keys: conditions that are decided before a value is looked at, and the text forms in which they are written.
+
+`Selection` holds the conditions. The `parse_*` functions read what a command line or a configuration file gives, and raise
+ValueError with one line that says what is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable
+from copy import copy
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from itertools import chain
+from typing import Any, Final, Literal, TypeAlias, TypeVar
+
+from rdbkit.format.constants import REDIS, VALKEY, value_types
+from rdbkit.format.slots import SLOTS, key_slot
+from rdbkit.record import Record
+
+#: From and to, both included; None for an open end.
+Bounds: TypeAlias = tuple[int | None, int | None]
+Expiry: TypeAlias = Literal["expired", "not-expired", "no-ttl"]
+T = TypeVar("T")
+
+#: What `Record.type` may say, in any flavour and version.
+TYPES: Final = frozenset(
+    t.type
+    for flavour, version in ((REDIS, 9), (REDIS, 14), (REDIS, 15), (VALKEY, 80))
+    for t in value_types(flavour, version).values()
+)
+#: Beyond every time that a file can hold.
+_EVER: Final = 1 << 64
+
+
+class Selection:
+    """Which keys are wanted. Immutable; without arguments, every key.
+
+    Several values of one argument are alternatives: any of them will do. Different arguments must all hold, and so must both
+    sides of `a & b`. Where an argument takes several values, a single one may be given as it is.
+
+    Args:
+        keys: globs of the whole key, as Redis' KEYS has them: `*`, `?`, `[abc]`, `[^a]`, `[a-z]`, `\\` before a character that
+            is meant literally.
+        regexes: regular expressions that match anywhere in the key (`re.search`).
+        prefixes: what the key begins with, literally.
+        not_keys: globs of keys that are not wanted.
+        types: as `Record.type` has them: string, list, set, zset, hash, stream, module, array, ...
+        dbs: database numbers, or ranges of them (a Python range, without its end).
+        size: bytes that a record takes in the file, from and to.
+        ttl: time left at `now_ms`, from and to, in milliseconds. A key without expiry has no such time, nor has one that has
+            expired, so neither is selected.
+        expires: Unix time of expiry, from and to, in milliseconds. A key without expiry is not selected.
+        expiry: `expired` for keys that expired before `now_ms`, `not-expired` for all others, `no-ttl` for keys that never
+            expire.
+        slots: cluster slots, or ranges of them, 0 to 16383.
+        sample: `(n, m)` keeps about n keys of m, decided by the key alone (its 64-bit BLAKE2b as a big-endian number, modulo m,
+            is less than n): the same keys in every run, on every machine and in every file.
+        now_ms: the present as Unix time in milliseconds; the clock's time at construction where it is not given.
+
+    Raises: ValueError, with one line, for what can select nothing: a malformed pattern, an unknown type, numbers out of range.
+
+    >>> import rdbkit
+    >>> wanted = Selection(keys=b"s_*", types="set") & Selection(size=(None, 100))
+    >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
+    ...     print([r.key for r in filter(wanted, snapshot)])
+    [b's_i32', b's_i16', b's_lp', b's_i64']
+    """
+
+    __slots__ = (
+        "_also", "_dbs", "_first_ms", "_given", "_globs", "_has_key_tests", "_last_ms", "_never_expiring", "_not_globs",
+        "_prefixes", "_regexes", "_sample", "_size", "_slots", "_types",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        keys: bytes | Iterable[bytes] = (),
+        regexes: bytes | Iterable[bytes] = (),
+        prefixes: bytes | Iterable[bytes] = (),
+        not_keys: bytes | Iterable[bytes] = (),
+        types: str | Iterable[str] = (),
+        dbs: int | range | Iterable[int | range] = (),
+        size: Bounds | None = None,
+        ttl: Bounds | None = None,
+        expires: Bounds | None = None,
+        expiry: Expiry | None = None,
+        slots: int | range | Iterable[int | range] = (),
+        sample: tuple[int, int] | None = None,
+        now_ms: int | None = None,
+    ) -> None:
+        keys, regexes, prefixes, not_keys = (_several(v, bytes) for v in (keys, regexes, prefixes, not_keys))
+        types, dbs, slots = _several(types, str), _ranges(dbs), _ranges(slots)
+        size = None if size == (None, None) else size
+        options: dict[str, Any] = {
+            "keys": keys, "regexes": regexes, "prefixes": prefixes, "not_keys": not_keys, "types": types, "dbs": dbs, "size": size,
+            "ttl": ttl, "expires": expires, "expiry": expiry, "slots": slots, "sample": sample,
+        }  # fmt: skip
+        self._given: dict[str, Any] = {name: value for name, value in options.items() if value}
+        self._also: tuple[Selection, ...] = ()
+
+        for name in types:
+            if name not in TYPES:
+                raise ValueError(f"no type is called {name!r}; there are {', '.join(sorted(TYPES))}")
+        for r in dbs:
+            if not r or min(r[0], r[-1]) < 0:
+                raise ValueError(f"databases are numbered from 0 on, not {_shown_range(r)}")
+        for r in slots:
+            if not r or min(r[0], r[-1]) < 0 or max(r[0], r[-1]) >= SLOTS:
+                raise ValueError(f"slots are numbered 0 to {SLOTS - 1}, not {_shown_range(r)}")
+        for bounds in (size, ttl, expires):
+            if bounds is not None and _is_reversed(bounds):
+                raise ValueError(f"a range from {bounds[0]} to {bounds[1]} ends before it begins")
+        if sample is not None and not 1 <= sample[0] <= sample[1]:
+            raise ValueError(f"a sample is 1 to m keys of m, not {sample[0]} of {sample[1]}")
+
+        self._types: frozenset[str] | None = frozenset(types) or None
+        self._dbs: tuple[range, ...] = dbs
+        self._size: Bounds = size or (None, None)
+        self._prefixes: tuple[bytes, ...] = prefixes
+        self._globs = _any_glob(keys)
+        self._not_globs = _any_glob(not_keys)
+        self._slots: frozenset[int] | None = frozenset(chain.from_iterable(slots)) or None
+        self._sample: tuple[int, int] | None = sample
+        self._regexes: tuple[re.Pattern[bytes], ...] = tuple(_regex(pattern) for pattern in regexes)
+        self._has_key_tests: bool = bool(keys or regexes or prefixes or not_keys or slots or sample)
+
+        # all that is said of expiry comes down to a window of time, and whether keys that never expire are wanted too
+        now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+        first, last = -_EVER, _EVER
+        if ttl is not None:
+            first, last = now + max(ttl[0] or 0, 0), _EVER if ttl[1] is None else now + ttl[1]
+        if expires is not None:
+            first = first if expires[0] is None else max(first, expires[0])
+            last = last if expires[1] is None else min(last, expires[1])
+        if expiry == "expired":
+            last = min(last, now - 1)
+        elif expiry == "not-expired":
+            first = max(first, now)
+        elif expiry == "no-ttl":
+            first, last = _EVER, -_EVER
+        elif expiry is not None:
+            raise ValueError(f"expiry is expired, not-expired or no-ttl, not {expiry!r}")
+        self._first_ms: int = first
+        self._last_ms: int = last
+        self._never_expiring: bool = ttl is None and expires is None and expiry != "expired"
+
+    def wants(self, db: int, key: bytes, type: str, size: int | None, expire_ms: int | None) -> bool:  # noqa: A002 (as Record has it)
+        """Whether this key is wanted.
+
+        Args:
+            size: bytes that the record takes in the file; None where that is not known yet: it is then left to `wants_size`.
+            expire_ms: Unix time of its expiry in milliseconds, None for none.
+        """
+        return self._wants_rest(db, type, size, expire_ms) and self._wants_key(key)
+
+    def __call__(self, record: Record) -> bool:
+        """Whether this record is wanted, for `filter(selection, snapshot)`.
+
+        The `size` of a record larger than a block is None until it has been read: it is then left to `wants_size`.
+        """
+        # the key comes last, since taking it from the block costs more than the other tests do
+        return self._wants_rest(record.db, record.type, record.size, record.expire_ms) and (
+            not self._has_key_tests or self._wants_key(record.key)
+        )
+
+    def wants_size(self, size: int) -> bool:
+        """Whether a record of so many bytes in the file is wanted, all else aside."""
+        low, high = self._size
+        return (low is None or low <= size) and (high is None or size <= high)
+
+    @property
+    def size(self) -> Bounds:
+        """Bytes that a record may take in the file, from and to."""
+        return self._size
+
+    @property
+    def needs_size(self) -> bool:
+        """Whether the answer depends on the record's size."""
+        return self._size != (None, None)
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether no condition is set."""
+        return not self
+
+    def __bool__(self) -> bool:
+        """Whether any condition is set."""
+        return bool(self._given) or any(self._also)
+
+    def __and__(self, other: Selection) -> Selection:
+        """What both want."""
+        both = copy(self)
+        both._also = (*self._also, other)
+        both._size = _intersect(self._size, other._size)
+        both._has_key_tests = self._has_key_tests or other._has_key_tests
+        return both
+
+    def __repr__(self) -> str:
+        own = f"Selection({', '.join(f'{name}={value!r}' for name, value in self._given.items())})"
+        return " & ".join([own, *map(repr, self._also)])
+
+    def _wants_rest(self, db: int, type_: str, size: int | None, expire_ms: int | None) -> bool:
+        if self._types is not None and type_ not in self._types:
+            return False
+        if self._dbs and not any(db in r for r in self._dbs):
+            return False
+        if expire_ms is None:
+            if not self._never_expiring:
+                return False
+        elif not self._first_ms <= expire_ms <= self._last_ms:
+            return False
+        if size is not None and not self.wants_size(size):
+            return False
+        return not self._also or all(other._wants_rest(db, type_, size, expire_ms) for other in self._also)
+
+    def _wants_key(self, key: bytes) -> bool:
+        # cheapest first; what a user's regular expression costs is not known
+        if self._prefixes and not key.startswith(self._prefixes):
+            return False
+        if self._globs is not None and self._globs.fullmatch(key) is None:
+            return False
+        if self._not_globs is not None and self._not_globs.fullmatch(key) is not None:
+            return False
+        if self._slots is not None and key_slot(key) not in self._slots:
+            return False
+        if self._sample is not None:
+            n, m = self._sample
+            # not a CRC: names that count up fall into its remainders by a pattern
+            if int.from_bytes(blake2b(key, digest_size=8).digest(), "big") % m >= n:
+                return False
+        if self._regexes and not any(regex.search(key) for regex in self._regexes):
+            return False
+        return not self._also or all(other._wants_key(key) for other in self._also)
+
+
+def _several(values: T | Iterable[T], kind: type[T]) -> tuple[T, ...]:
+    several = (values,) if isinstance(values, kind) else tuple(values)  # type: ignore[arg-type]
+    for value in several:
+        if not isinstance(value, kind):
+            raise TypeError(f"{kind.__name__} is needed here, not {value!r}")
+    return several
+
+
+def _ranges(values: int | range | Iterable[int | range]) -> tuple[range, ...]:
+    several = (values,) if isinstance(values, int | range) else values
+    return tuple(v if isinstance(v, range) else range(v, v + 1) for v in several)
+
+
+def _shown_range(r: range) -> str:
+    return str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" if r else "an empty range"
+
+
+def _intersect(a: Bounds, b: Bounds) -> Bounds:
+    lows = [x for x in (a[0], b[0]) if x is not None]
+    highs = [x for x in (a[1], b[1]) if x is not None]
+    return max(lows, default=None), min(highs, default=None)
+
+
+def _is_reversed(bounds: Bounds) -> bool:
+    low, high = bounds
+    return low is not None and high is not None and low > high
+
+
+# -- patterns
+
+
+def _regex(pattern: bytes) -> re.Pattern[bytes]:
+    try:
+        return re.compile(pattern)
+    except re.error as e:
+        raise ValueError(f"regular expression {_shown(pattern)}: {e.msg} at byte {e.pos}") from None
+    except (ValueError, OverflowError, RecursionError) as e:
+        raise ValueError(f"regular expression {_shown(pattern)}: {e}") from None
+
+
+def _any_glob(patterns: tuple[bytes, ...]) -> re.Pattern[bytes] | None:
+    return re.compile(b"|".join(map(_glob, patterns)), re.DOTALL) if patterns else None
+
+
+def _glob(pattern: bytes) -> bytes:
+    """The regular expression that matches all of a key where a Redis glob does.
+
+    Source: stringmatchlen_impl in Redis' src/util.c, whose classes have their ways: a first `]` closes one, and what follows
+    a dash is a range's end whatever it is. An unclosed class is refused here; the server closes it at the pattern's end.
+    """
+    pieces = [b""]
+    at = 0
+    while at < len(pattern):
+        char = pattern[at : at + 1]
+        if char == b"*":
+            if pieces[-1] or len(pieces) == 1:
+                pieces.append(b"")
+        elif char == b"?":
+            pieces[-1] += b"."
+        elif char == b"[":
+            piece, at = _glob_class(pattern, at + 1)
+            pieces[-1] += piece
+            continue
+        else:
+            if char == b"\\" and at + 1 < len(pattern):
+                at += 1
+            pieces[-1] += re.escape(pattern[at : at + 1])
+        at += 1
+    if len(pieces) == 1:
+        return pieces[0]
+    # Every piece between stars matches a fixed number of bytes, so the first place where it fits leaves the most to the pieces
+    # after it: no other needs to be tried, which is what an atomic group says. Without it time is exponential in the stars.
+    first, *middle, last = pieces
+    return first + b"".join(b"(?>.*?%b)" % piece for piece in middle) + b".*" + last
+
+
+def _glob_class(pattern: bytes, at: int) -> tuple[bytes, int]:
+    """The regular expression of the class whose inside begins at `at`, and the place after its `]`."""
+    begin = at
+    negated = pattern[at : at + 1] == b"^"
+    at += negated
+    members = b""
+    while at < len(pattern) and pattern[at : at + 1] != b"]":
+        if pattern[at : at + 1] == b"\\" and at + 1 < len(pattern):
+            low = high = pattern[at + 1]
+            at += 2
+        elif pattern[at + 1 : at + 2] == b"-" and at + 2 < len(pattern):
+            low, high = sorted((pattern[at], pattern[at + 2]))
+            at += 3
+        else:
+            low = high = pattern[at]
+            at += 1
+        members += b"\\x%02x-\\x%02x" % (low, high)
+    if at >= len(pattern):
+        raise ValueError(f"glob {_shown(pattern)}: the [ at byte {begin - 1} is not closed; \\[ means the character itself")
+    if not members:
+        return b"." if negated else b"(?!)", at + 1
+    return b"[%b%b]" % (b"^" if negated else b"", members), at + 1
+
+
+def _shown(pattern: bytes) -> str:
+    return repr(pattern)[1:]
+
+
+# -- text forms
+
+_BYTES: Final = {"": 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30, "tb": 1 << 40}
+_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def parse_size(text: str) -> Bounds:
+    """Bytes, from and to: `1KB~10MB`, `~10MB`, `1.5GB~`, or one exact size.
+
+    Units are B, KB, MB, GB and TB, of 1024 each, in any case; a number alone is bytes.
+
+    Raises: ValueError.
+
+    >>> parse_size("1KB~10MB"), parse_size("~500"), parse_size("22")
+    ((1024, 10485760), (None, 500), (22, 22))
+    """
+    if "~" not in text:
+        exact = _bytes(text)
+        return exact, exact
+    return _bounds(text, "~", _bytes)
+
+
+def parse_ttl(text: str) -> Bounds:
+    """Milliseconds left, from and to: `1h~7d`, `~30m`, `1d~`, or `~` for any.
+
+    Units are ms, s, m, h, d and w.
+
+    Raises: ValueError.
+
+    >>> parse_ttl("90s~1h"), parse_ttl("1d~")
+    ((90000, 3600000), (86400000, None))
+    """
+    return _bounds(text, "~", _duration)
+
+
+def parse_expires(text: str) -> Bounds:
+    """Unix milliseconds, from and to: `2026-01-01..2026-02-01`, `..2026-01-31T12:00:00+01:00`, `1767225600000..`, or `..`.
+
+    A time is a date (its midnight), an ISO 8601 date and time (UTC where it names no zone), or a number of Unix milliseconds.
+
+    Raises: ValueError.
+
+    >>> parse_expires("1970-01-02..1970-01-02T00:00:01"), parse_expires("..1970-01-02T00:00+01:00")
+    ((86400000, 86401000), (None, 82800000))
+    """
+    return _bounds(text, "..", _time)
+
+
+def parse_dbs(text: str) -> tuple[range, ...]:
+    """Database numbers and ranges of them, with both ends, as `Selection` takes them.
+
+    Raises: ValueError.
+
+    >>> parse_dbs("0,2-4")
+    (range(0, 1), range(2, 5))
+    """
+    return tuple(_int_range(part, "database") for part in text.split(","))
+
+
+def parse_slots(text: str) -> tuple[range, ...]:
+    """Cluster slots and ranges of them, with both ends, as `Selection` takes them.
+
+    Raises: ValueError.
+
+    >>> parse_slots("0-5460,16383")
+    (range(0, 5461), range(16383, 16384))
+    """
+    slots = tuple(_int_range(part, "slot") for part in text.split(","))
+    if any(r.stop > SLOTS for r in slots):
+        raise ValueError(f"{text!r}: slots are numbered 0 to {SLOTS - 1}")
+    return slots
+
+
+def parse_sample(text: str) -> tuple[int, int]:
+    """`n/m`: n keys of m.
+
+    Raises: ValueError.
+
+    >>> parse_sample("1/100")
+    (1, 100)
+    """
+    match = re.fullmatch(r"\s*(\d{1,18})\s*/\s*(\d{1,18})\s*", text, re.ASCII)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise ValueError(f"{text!r} is no sample: write 1/100 for one key of a hundred")
+    return int(match[1]), int(match[2])
+
+
+def _bounds(text: str, separator: str, parse: Callable[[str], int]) -> Bounds:
+    low, found, high = text.partition(separator)
+    if not found:
+        raise ValueError(f"{text!r} is no range: write from{separator}to, and leave out either for an open end")
+    bounds = parse(low) if low.strip() else None, parse(high) if high.strip() else None
+    if _is_reversed(bounds):
+        raise ValueError(f"{text!r} ends before it begins")
+    return bounds
+
+
+def _quantity(text: str, units: dict[str, int]) -> int | None:
+    match = re.fullmatch(r"(\d{1,15})(\.\d{1,9})?\s*([a-z]*)", text.strip().lower(), re.ASCII)
+    if match is None or match[3] not in units:
+        return None
+    unit = units[match[3]]
+    return int(match[1]) * unit + round(float(match[2] or 0) * unit)
+
+
+def _bytes(text: str) -> int:
+    n = _quantity(text, _BYTES)
+    if n is None:
+        raise ValueError(f"{text!r} is no size: write 500, 10KB, 1.5MB, 2GB or 1TB")
+    return n
+
+
+def _duration(text: str) -> int:
+    n = _quantity(text, _MS)
+    if n is None:
+        raise ValueError(f"{text!r} is no duration: write 500ms, 90s, 5m, 1.5h, 7d or 2w")
+    return n
+
+
+def _time(text: str) -> int:
+    text = text.strip()
+    # fewer digits are a date: 20260131
+    if re.fullmatch(r"\d{9,18}", text, re.ASCII):
+        return int(text)
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is no time: write 2026-01-31, 2026-01-31T12:00:00, 2026-01-31T12:00:00+01:00 or Unix milliseconds"
+        ) from None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return (when - _EPOCH) // timedelta(milliseconds=1)
+
+
+def _int_range(text: str, what: str) -> range:
+    match = re.fullmatch(r"\s*(\d{1,9})\s*(?:-\s*(\d{1,9})\s*)?", text, re.ASCII)
+    if match is None:
+        raise ValueError(f"{text!r} is no {what}: write 5, 0-3, or several with commas between")
+    first, last = int(match[1]), int(match[2] or match[1])
+    if first > last:
+        raise ValueError(f"{text!r} ends before it begins")
+    return range(first, last + 1)
