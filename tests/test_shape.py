@@ -16,7 +16,15 @@ from .rdb import FIXTURES
 ROOM_ORDER = ["errors", "model", "values", "format", "record", "snapshot", "targets", "selection", "operations", "azure", "cli"]
 PACKAGE = Path(rdbkit.__file__ or "").parent
 # format tells of events in the model's words; record's reader is the scanner below it
-ON_FIXTURES = ("record", "snapshot.reader", "operations.info")
+ON_FIXTURES = (
+    "record",
+    "snapshot.reader",
+    "snapshot.output",
+    "operations.export",
+    "operations.info",
+    "operations.jsonl",
+    "operations.keys",
+)
 INIT = {"__init__", "__main__"}
 
 
@@ -61,7 +69,18 @@ def test_examples_in_docstrings_hold(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.chdir(FIXTURES.parent)
     failures = tried = 0
-    for name in ("model", "format.lzf", "format.walk", "format.constants", "format.decode", "format.modules", "values", "cli.render", *ON_FIXTURES):
+    for name in (
+        "model",
+        "format.lzf",
+        "format.walk",
+        "format.constants",
+        "format.counts",
+        "format.decode",
+        "format.modules",
+        "values",
+        "cli.render",
+        *ON_FIXTURES,
+    ):
         result = doctest.testmod(importlib.import_module(f"rdbkit.{name}"))
         failures += result.failed
         tried += result.attempted

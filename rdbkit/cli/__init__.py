@@ -18,6 +18,7 @@ from rdbkit.errors import RdbError
 # verb -> module of this package, imported when the verb is called or its help is asked for
 _VERBS: Final = {
     "info": "What is in snapshots, and who loads them as they are.",
+    "export": "Every key and value as JSON lines or as commands.",
     "keys": "One row for each key: type, bytes in the file, elements, expiry, slot.",
 }
 

@@ -173,9 +173,9 @@ def info(
     """
     # the largest key is wanted in any case: some targets refuse keys above a size
     tally = InfoTally(int(time.time() * 1000) if now_ms is None else now_ms, max(top, 1), snapshot.limits.item_bytes)
-    for position in snapshot.scan(tally):
+    for _ in snapshot.scan(tally):
         if progress is not None:
-            progress(position)
+            progress(snapshot.position)
     tally.leave()
     report = _report(snapshot, tally)
     _judge(report, snapshot, tally)

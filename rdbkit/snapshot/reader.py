@@ -150,7 +150,7 @@ class Snapshot:
         """Records, and events where wanted, block by block."""
         collector = Collector(self.coding, events)
         try:
-            for large in self._run(collector):
+            for large in self.scan(collector):
                 # of the last record of a block more may follow: only KeyDB does that, and writes RDB 9
                 yield from collector.take(keep_last=large is None and self.header == ("redis", 9))
                 if large is not None:
@@ -160,10 +160,47 @@ class Snapshot:
             raise
         yield from collector.take()
 
-    def scan(self, visitor: Visitor) -> Iterator[int]:
-        """Tell `visitor` of everything, the fastest way through a file; yields `position` after each block."""
-        for _ in self._run(visitor):
-            yield self.position
+    def scan(self, visitor: Visitor) -> Iterator[Record | None]:
+        """Tell `visitor` of everything, the fastest way through a file.
+
+        Yields None after each block, and each record larger than one, which is to be read before the next step, or passed.
+        """
+        if self._started:
+            raise ValueError("a snapshot can be read once; open it again")
+        self._started = True
+        scanner = self._scanner
+        visitor.base = self._base
+        for event in self._prelude:
+            visitor.event(event)
+        try:
+            while True:
+                visitor.base = self._base
+                self._pos = scanner.scan(self._buf, self._pos, self._room, visitor)
+                yield None
+                if scanner.finished:
+                    break
+                left = len(self._buf) - self._pos
+                if left >= self._block_size:
+                    record = self._open_large(visitor)
+                    if record is not None:
+                        if record._kind != c.MODULE_AUX:
+                            yield record
+                        for _ in self._stream(record):
+                            pass
+                        self._close_large(record, visitor)
+                        continue
+                    if left > 2 * self.limits.item_bytes + 64:
+                        raise LimitError(
+                            f"a key's name, AUX field or function of more than {self.limits.item_bytes} bytes",
+                            offset=self._pos,
+                        )
+                more = self._refill(max(self._block_size, left))
+                scanner.start = 0  # the item that is not complete now begins the buffer
+                if not more:
+                    raise TruncatedError("the file ends too early", offset=len(self._buf))
+            self._read_end()
+        except RdbError as e:
+            raise self._explain(e) from None
 
     def close(self) -> None:
         """Close the file where a path was given; an object that was handed in stays open."""
@@ -265,45 +302,6 @@ class Snapshot:
                 self.aux[name] = value
             elif isinstance(event, FunctionLibrary):
                 self.functions.append(event)
-
-    def _run(self, visitor: Visitor) -> Iterator[Record | None]:
-        """Scan to the end; yields after each block, and each record that is larger than one, to be read or passed."""
-        if self._started:
-            raise ValueError("a snapshot can be read once; open it again")
-        self._started = True
-        scanner = self._scanner
-        visitor.base = self._base
-        for event in self._prelude:
-            visitor.event(event)
-        try:
-            while True:
-                visitor.base = self._base
-                self._pos = scanner.scan(self._buf, self._pos, self._room, visitor)
-                yield None
-                if scanner.finished:
-                    break
-                left = len(self._buf) - self._pos
-                if left >= self._block_size:
-                    record = self._open_large(visitor)
-                    if record is not None:
-                        if record._kind != c.MODULE_AUX:
-                            yield record
-                        for _ in self._stream(record):
-                            pass
-                        self._close_large(record, visitor)
-                        continue
-                    if left > 2 * self.limits.item_bytes + 64:
-                        raise LimitError(
-                            f"a key's name, AUX field or function of more than {self.limits.item_bytes} bytes",
-                            offset=self._pos,
-                        )
-                more = self._refill(max(self._block_size, left))
-                scanner.start = 0  # the item that is not complete now begins the buffer
-                if not more:
-                    raise TruncatedError("the file ends too early", offset=len(self._buf))
-            self._read_end()
-        except RdbError as e:
-            raise self._explain(e) from None
 
     # -- records larger than a block
 

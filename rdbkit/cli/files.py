@@ -1,0 +1,51 @@
+"""The options of verbs that write a file, and what goes wrong with them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, TypeVar
+
+import click
+
+from rdbkit.cli.render import printable
+from rdbkit.snapshot.output import open_output
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+_STDOUT = "-"
+
+
+def output_options(command: C) -> C:
+    """Give a click command `-o/--output` and `--force`; it takes them as `output: str` ("-" for none) and `force: bool`."""
+    command = click.option("--force", is_flag=True, help="Replace a file that exists.")(command)
+    return click.option(
+        "-o",
+        "--output",
+        default=_STDOUT,
+        type=click.Path(dir_okay=False, allow_dash=True),
+        help="Write to this file, which appears when it is whole; .gz compresses.",
+    )(command)
+
+
+@contextmanager
+def writing(output: str, source: str, force: bool) -> Iterator[BinaryIO]:
+    """`open_output` for a command.
+
+    Args:
+        output: of `output_options`.
+        source: the file that is read, which must not be written to.
+
+    Raises: click.UsageError where the file exists, or is the one being read.
+    """
+    try:
+        if output != _STDOUT and source != _STDOUT and os.path.exists(output) and os.path.samefile(output, source):
+            raise click.UsageError(f"{printable(output)} is the file to be read")
+        with open_output(output, force) as out:
+            yield out
+    except FileExistsError as e:
+        raise click.UsageError(f"{printable(os.fsdecode(e.filename))} exists; --force replaces it") from None
+    except BrokenPipeError:
+        # Whoever read has had enough, which is no failure; to click, which would see it next, it is one.
+        raise click.exceptions.Exit(0) from None

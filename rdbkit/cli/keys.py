@@ -1,0 +1,122 @@
+"""`rdbkit keys`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from importlib.util import find_spec
+from itertools import islice
+
+import click
+
+import rdbkit
+from rdbkit.cli.files import output_options, writing
+from rdbkit.cli.options import SelectionCommand, selection_options
+from rdbkit.cli.render import printable, progress, size
+from rdbkit.operations.keys import SORTS, KeyRow, Sort, write_parquet, write_text
+from rdbkit.operations.keys import keys as read_keys
+from rdbkit.selection import Selection
+
+_FORMATS = ("table", "csv", "jsonl", "parquet")
+_BATCH = 256
+_TABLE = "{:>9}  {:>3}  {:<6}  {:<10}  {:>9}  {:<16}  {}"
+_BEFORE_KEY = 65  # characters of a table's row
+_SHORTEST_KEY = 24
+
+
+@click.command(cls=SelectionCommand)
+@click.argument("file", metavar="FILE", type=click.Path(allow_dash=True))
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(_FORMATS),
+    help="By default what the name after -o ends in, otherwise table on a terminal and csv elsewhere.",
+)
+@output_options
+@click.option(
+    "--sort", type=click.Choice(list(SORTS)), help="Greatest size, most elements, or next to expire first; needs --limit."
+)
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="The first N keys only.")
+@click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
+@click.option("--no-checksum", is_flag=True, help="Do not verify the CRC-64 at the end.")
+@selection_options
+def keys(
+    file: str,
+    format_: str | None,
+    output: str,
+    force: bool,
+    sort: Sort | None,
+    limit: int | None,
+    relaxed: bool,
+    no_checksum: bool,
+    selection: Selection,
+) -> None:
+    """One row for each key: type, bytes in the file, elements, expiry, slot.
+
+    FILE is a path or - for standard input; gzip is recognised. Exit code 3 if it cannot be read or is damaged.
+    """
+    if sort is not None and limit is None:
+        raise click.UsageError("--sort needs --limit N: so many rows are held in memory")
+    chosen = format_ or _format_for(output)
+    if chosen == "parquet":
+        _check_parquet(output)
+    on_terminal = output == "-" and sys.stdout.isatty()
+    with (
+        rdbkit.open(file, relaxed=relaxed, verify_checksum=not no_checksum) as snapshot,
+        writing(output, file, force) as out,
+        nullcontext() if on_terminal else progress(file, snapshot.size) as update,
+    ):
+        if chosen in ("csv", "jsonl"):
+            write_text(snapshot, out, as_json=chosen == "jsonl", selection=selection, sort=sort, limit=limit, progress=update)
+            return
+        rows = read_keys(snapshot, selection=selection, sort=sort, limit=limit, progress=update)
+        if chosen == "parquet":
+            write_parquet(rows, out)
+            return
+        encoding = sys.stdout.encoding if output == "-" else "utf-8"
+        for text in _table(rows, on_terminal):
+            out.write(text.encode(encoding, "backslashreplace"))
+
+
+def _format_for(output: str) -> str:
+    """The format that goes with where the rows go."""
+    if output == "-":
+        return "table" if sys.stdout.isatty() else "csv"
+    ending = output.removesuffix(".gz").rpartition(".")[2]
+    return ending if ending in _FORMATS[1:] else "csv"
+
+
+def _check_parquet(output: str) -> None:
+    if output == "-":
+        raise click.UsageError("parquet is no text: name a file with -o")
+    if output.endswith(".gz"):
+        raise click.UsageError("parquet is compressed in itself: leave out the .gz")
+    if find_spec("pyarrow") is None:
+        raise click.UsageError("parquet needs pyarrow: pip install 'rdbkit[parquet]'")
+
+
+def _table(rows: Iterable[KeyRow], on_terminal: bool) -> Iterator[str]:
+    """Lines of fixed columns, some at a time, so that a table may be of any length; names are cut to a terminal's width."""
+    width = max(shutil.get_terminal_size().columns - _BEFORE_KEY, _SHORTEST_KEY) if on_terminal else 0
+    head = _TABLE.format("size", "db", "type", "encoding", "elements", "expires (UTC)", "key")
+    yield f"{click.style(head, bold=True) if on_terminal else head}\n"
+    rows = iter(rows)
+    while batch := list(islice(rows, _BATCH)):
+        yield "".join(_line(row, width) for row in batch)
+
+
+def _line(row: KeyRow, width: int) -> str:
+    elements = "" if row.elements is None else str(row.elements)
+    expires = "" if row.expire_ms is None else _when(row.expire_ms)
+    name = printable(row.key, width)
+    return _TABLE.format(size(row.size), row.db, row.type, row.encoding, elements, expires, name) + "\n"
+
+
+def _when(ms: int) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.gmtime(ms / 1000))
+    except (ValueError, OverflowError, OSError):
+        return f"{ms} ms"

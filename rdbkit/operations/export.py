@@ -1,0 +1,261 @@
+"""What `rdbkit export` does: every record in another form."""
+
+from __future__ import annotations
+
+import base64
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import IO, Any, BinaryIO
+
+from rdbkit.errors import RdbError
+from rdbkit.format.decode import Decoder
+from rdbkit.format.primitives import read_uint64
+from rdbkit.format.scan import NO_EXPIRY
+from rdbkit.model import module_name
+from rdbkit.operations import jsonl
+from rdbkit.operations.jsonl import JsonLines
+from rdbkit.record import Record
+from rdbkit.selection import Selection
+from rdbkit.snapshot.reader import Snapshot
+from rdbkit.values import StreamDedup, StreamEntry, StreamGroup, StreamTail
+
+Progress = Callable[[int], None]
+#: What of a large value is kept in memory before it goes to a temporary file.
+_SPOOL_BYTES = 8 << 20
+
+
+@dataclass
+class Export:
+    """What an export did.
+
+    Attributes:
+        written: keys.
+        skipped: what was wrong with the values that were left out, each with its key.
+        functions: names of the function libraries, which JSON lines have no place for.
+    """
+
+    written: int = 0
+    skipped: list[RdbError] = field(default_factory=list)
+    functions: list[str] = field(default_factory=list)
+
+
+def export_jsonl(
+    snapshot: Snapshot,
+    out: BinaryIO,
+    *,
+    selection: Selection | None = None,
+    on_error: str = "stop",
+    progress: Progress | None = None,
+) -> Export:
+    """Write every key as one JSON object a line, in file order.
+
+    Args:
+        snapshot: just opened.
+        out: where the lines go, as bytes.
+        selection: which keys; None for all.
+        on_error: "stop", or "skip" to go on behind a damaged value where the file's framing is intact.
+        progress: called with bytes of the file read so far.
+
+    Raises: RdbError; OSError of `out`.
+
+    >>> import io, rdbkit
+    >>> out = io.BytesIO()
+    >>> with rdbkit.open("fixtures/rich/redis-2.4.18.rdb") as snapshot:
+    ...     export_jsonl(snapshot, out, selection=rdbkit.Selection(keys=b"int8")).written
+    1
+    >>> print(out.getvalue().decode(), end="")
+    {"db":0,"key":"int8","type":"string","encoding":"int","value":"-5"}
+    """
+    wanted = selection if selection else None
+    lines = JsonLines(snapshot.coding, snapshot.limits.item_bytes, wanted, on_error == "skip")
+    report = Export()
+    try:
+        for large in snapshot.scan(lines):
+            out.write(lines.take())
+            if large is not None:
+                _export_large(large, lines, wanted, out)
+            if progress is not None:
+                progress(snapshot.position)
+    finally:
+        # what is sound before the damage; the file of a failed export is thrown away, but a pipe's reader has it
+        lines.end_line()
+        out.write(lines.take())
+    report.written = int(lines.written)
+    report.skipped = lines.skipped
+    report.functions = [f.name for f in snapshot.functions]
+    return report
+
+
+def _export_large(record: Record, lines: JsonLines, selection: Selection | None, out: BinaryIO) -> None:
+    """Write a record larger than a block, in bounded memory; nothing of it where it proves to be damaged."""
+    expire_ms = NO_EXPIRY if record.expire_ms is None else record.expire_ms
+    if selection is not None and not selection.wants(record.db, record.key, record.type, None, record.expire_ms):
+        return
+    with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
+        lines.end_line()
+        lines.head()
+        lines.out.write(jsonl.json_text(record.key))
+        lines.attributes(record._kind, expire_ms)
+        spool.write(lines.take())
+        try:
+            for piece in _value_pieces(record):
+                spool.write(piece)
+        except RdbError as e:
+            if not lines.skip:
+                raise
+            lines.skipped.append(e)
+            return
+        if selection is not None and selection.needs_size and not selection.wants_size(record.size or 0):
+            return
+        _copy(spool, out)
+        lines.written += 1
+        lines.open = True
+
+
+def _copy(spool: IO[bytes], out: BinaryIO) -> None:
+    spool.seek(0)
+    while piece := spool.read(1 << 20):
+        out.write(piece)
+
+
+def _value_pieces(record: Record) -> Iterator[bytes]:
+    """The value of a large record as JSON, and what stands beside it."""
+    kind = record.type
+    if kind == "module":
+        yield from _module_pieces(record)
+        return
+    decoder = Decoder(record._coding)
+    batches = record._decode(decoder)
+    if kind == "hash":
+        yield from _hash_pieces(decoder, batches)
+    elif kind == "stream":
+        yield from _stream_pieces(batches)
+    elif kind in ("list", "set", "zset"):
+        yield from _array_pieces(kind, decoder, batches)
+    else:
+        items = [item for batch in batches for item in batch]
+        yield jsonl.value_and_more(kind, decoder.arity, items, decoder.insert_index)
+
+
+def _array_pieces(kind: str, decoder: Decoder, batches: Iterator[list[Any]]) -> Iterator[bytes]:
+    """A list, set or sorted set, and expiries of members where there are any."""
+    with closing(_Members()) as expiries:
+        between = b"["
+        for items in batches:
+            if kind == "zset":
+                body = jsonl.scores_body(items[::2], items[1::2])
+            else:
+                body = jsonl.list_body(items[:: decoder.arity])
+                if decoder.arity == 2:
+                    expiries.become_pairs()
+                    expiries.add(jsonl.expiries_body(items[::2], items[1::2], False))
+            if body:
+                yield between + body
+                between = b","
+        yield b"]" if between == b"," else b"[]"
+        if expiries.file.tell():
+            yield b',"member_expire_ms":'
+            yield from expiries.pieces()
+
+
+def _hash_pieces(decoder: Decoder, batches: Iterator[list[Any]]) -> Iterator[bytes]:
+    """A hash; whether it is an object or pairs is known when the last field's name has been seen."""
+    with closing(_Members()) as fields, closing(_Members()) as expiries:
+        for items in batches:
+            names, values = items[:: decoder.arity], items[1 :: decoder.arity]
+            body = jsonl.object_body(names, values) if fields.as_object else None
+            if body is None:
+                fields.become_pairs()
+                expiries.become_pairs()
+                body = jsonl.pairs_body(names, values)
+            fields.add(body)
+            if decoder.arity == 3:
+                expiries.add(jsonl.expiries_body(names, items[2::3], expiries.as_object))
+        yield from fields.pieces()
+        if expiries.file.tell():
+            yield b',"field_expire_ms":'
+            yield from expiries.pieces()
+
+
+class _Members:
+    """Members of a JSON object, batch by batch in a temporary file, that may have to become pairs of an array."""
+
+    def __init__(self) -> None:
+        self.file: IO[bytes] = tempfile.SpooledTemporaryFile(_SPOOL_BYTES)  # noqa: SIM115 (closed by `close`)
+        self.as_object = True
+
+    def close(self) -> None:
+        self.file.close()
+
+    def add(self, body: bytes) -> None:
+        if body:
+            self.file.write((b"," if self.file.tell() else b"") + body + b"\n")
+
+    def become_pairs(self) -> None:
+        """Rewrite what is there; JSON text has no line breaks of its own, so a line is a batch."""
+        if not self.as_object:
+            return
+        self.as_object = False
+        before = self.file
+        self.file = tempfile.SpooledTemporaryFile(_SPOOL_BYTES)  # noqa: SIM115
+        with before:
+            before.seek(0)
+            for line in before:
+                # as lists, since names may repeat
+                pairs = json.loads(b"{" + line.lstrip(b",") + b"}", object_pairs_hook=list)
+                self.add(b",".join(_dump([name, _bytes_form(value)]) for name, value in pairs))
+
+    def pieces(self) -> Iterator[bytes]:
+        yield b"{" if self.as_object else b"["
+        self.file.seek(0)
+        for line in self.file:
+            yield line[:-1]
+        yield b"}" if self.as_object else b"]"
+
+
+def _bytes_form(value: Any) -> Any:
+    return dict(value) if isinstance(value, list) else value
+
+
+def _dump(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _stream_pieces(batches: Iterator[list[Any]]) -> Iterator[bytes]:
+    """A stream: its entries come first in the file, and therefore in the object."""
+    yield b'{"entries":['
+    what: type = StreamEntry
+    first = True
+    for part in (part for batch in batches for part in batch):
+        if isinstance(part, StreamTail):
+            yield b"]," + jsonl.stream_part(part) + b',"groups":['
+            what, first = StreamGroup, True
+        elif isinstance(part, StreamDedup):
+            yield b'],"dedup":' + jsonl.stream_part(part)
+            what = StreamDedup
+        else:
+            yield (b"" if first else b",") + jsonl.stream_part(part)
+            first = False
+    yield b"}" if what is StreamDedup else b"]}"
+
+
+def _module_pieces(record: Record) -> Iterator[bytes]:
+    """A module's value: its type, then the rest as base64, three bytes at a time."""
+    rest = b""
+    begun = False
+    for chunk in record.chunks():
+        rest += chunk
+        if not begun and len(rest) >= 9:
+            number, start = read_uint64(rest, 0)
+            name = jsonl.json_text(module_name(number).encode())
+            yield b'{"module":%b,"version":%d,"base64":"' % (name, number & 1023)
+            rest = rest[start:]
+            begun = True
+        if begun:
+            whole = len(rest) // 3 * 3
+            yield base64.b64encode(rest[:whole])
+            rest = rest[whole:]
+    yield base64.b64encode(rest) + b'"}'

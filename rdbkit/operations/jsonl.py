@@ -1,0 +1,586 @@
+"""Records as lines of JSON; compiled, since it runs once an element.
+
+There are two ways to the same bytes. The plain one collects a value's elements and renders them together, which is the fastest
+that an interpreter can do. The compiled form writes sorted sets, hashes, lists and sets of ordinary text element by element,
+without an object for any; what it cannot write so, it leaves to the plain way.
+"""
+
+from __future__ import annotations
+
+import base64
+from json.encoder import encode_basestring
+from typing import TYPE_CHECKING, Any, Final
+
+from librt.strings import BytesWriter
+
+from rdbkit.errors import CorruptError, RdbError
+from rdbkit.format.decode import Coding, Decoder, score_of
+from rdbkit.format.primitives import COMPILED, read_string
+from rdbkit.format.scan import NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
+from rdbkit.format.sink import Items, Sink
+from rdbkit.model import Aux, Event
+from rdbkit.values import CronJob, ModuleValue, StreamDedup, StreamEntry, StreamGroup, StreamTail
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+#: Bytes that stand in a JSON string as they are.
+_SAFE: Final = bytes(i for i in range(0x20, 0x80) if i not in (0x22, 0x5C))
+_QUOTE: Final = 0x22
+_BACKSLASH: Final = 0x5C
+_COMMA: Final = 0x2C
+#: Longer strings are looked at first and then copied whole.
+_SHORT: Final = 48
+_MEMBER_EXPIRY: Final = b"keydb-subexpire"
+
+# Shapes that the compiled form writes element by element.
+_LIST: Final = 1
+_HASH: Final = 2
+_ZSET: Final = 3
+
+
+# -- text
+
+
+def json_text(data: bytes) -> bytes:
+    """A JSON string where `data` is UTF-8, otherwise an object that has it as base64.
+
+    >>> json_text(b'say "hi"'), json_text(b"\\xff")
+    (b'"say \\\\"hi\\\\""', b'{"base64":"/w=="}')
+    """
+    try:
+        return encode_basestring(data.decode()).encode()
+    except UnicodeDecodeError:
+        return b'{"base64":"' + base64.b64encode(data) + b'"}'
+
+
+def write_text(out: BytesWriter, buf: bytes, start: i64, end: i64) -> bool:
+    """Write `buf[start:end]` as `json_text` renders it; False where that is no JSON string."""
+    if COMPILED:
+        at: i64 = start
+        byte: i64
+        mark = len(out)
+        out.append(_QUOTE)
+        if end - start <= _SHORT:
+            while at < end:
+                byte = buf[at]
+                if byte < 0x20 or byte >= 0x80:
+                    break
+                if byte in (_QUOTE, _BACKSLASH):
+                    out.append(_BACKSLASH)
+                out.append(byte)
+                at += 1
+        else:
+            begin: i64 = start
+            while at < end:
+                byte = buf[at]
+                if byte < 0x20 or byte >= 0x80:
+                    break
+                if byte in (_QUOTE, _BACKSLASH):
+                    if begin < at:
+                        out.write(buf[begin:at])
+                    out.append(_BACKSLASH)
+                    begin = at
+                at += 1
+            if at == end:
+                out.write(buf[begin:end])
+        if at == end:
+            out.append(_QUOTE)
+            return True
+        out.truncate(mark)
+        text = json_text(buf[start:end])
+        out.write(text)
+        return text[0] == _QUOTE
+    data = buf[start:end]
+    if data.translate(None, _SAFE):
+        text = json_text(data)
+        out.write(text)
+        return text[0] == _QUOTE
+    out.write(b'"%b"' % data)
+    return True
+
+
+def write_number(out: BytesWriter, n: i64) -> None:
+    """Write `n` in decimal."""
+    if not COMPILED or n < 0:
+        out.write(str(n).encode())
+        return
+    digits: i64 = 1
+    power: i64 = 10
+    while power <= n and digits < 19:
+        power *= 10
+        digits += 1
+    if digits == 19:
+        out.write(str(n).encode())
+        return
+    while power > 1:
+        power //= 10
+        out.append(0x30 + n // power % 10)
+
+
+def json_score(score: float) -> bytes:
+    """A JSON number, or inf and -inf as strings, which JSON has no numbers for.
+
+    >>> json_score(5.0), json_score(0.1), json_score(float("inf"))
+    (b'5', b'0.1', b'"inf"')
+    """
+    if score - score != 0:
+        return b'"inf"' if score > 0 else b'"-inf"'
+    text = repr(score)
+    if text.endswith(".0") and text != "-0.0":
+        text = text[:-2]
+    return text.encode()
+
+
+def write_score(out: BytesWriter, score: float) -> None:
+    """Write what `json_score` renders.
+
+    Numbers with up to three places, which most scores are, are written as the integer that they are thousandths of: ten times
+    faster than looking for the shortest text, and the same text, since decimals of 15 digits never meet in one double.
+    """
+    if COMPILED and 0.0 <= score < 1e11:
+        thousandths: i64 = int(score * 1000.0 + 0.5)
+        if float(thousandths) / 1000.0 == score and (thousandths > 0 or str(score) == "0.0"):
+            write_number(out, thousandths // 1000)
+            rest: i64 = thousandths % 1000
+            if rest:
+                out.append(0x2E)
+                out.append(0x30 + rest // 100)
+                if rest % 100:
+                    out.append(0x30 + rest // 10 % 10)
+                    if rest % 10:
+                        out.append(0x30 + rest % 10)
+            return
+    out.write(json_score(score))
+
+
+# -- many elements at a time
+
+
+def _plain(items: list[bytes]) -> bool:
+    """Whether all stand in a JSON string as they are: nothing but the line breaks between them is left."""
+    return len(b"\n".join(items).translate(None, _SAFE)) == len(items) - 1
+
+
+def list_body(items: list[bytes]) -> bytes:
+    """Elements of a JSON array, without its brackets.
+
+    >>> list_body([b"a", b"b"])
+    b'"a","b"'
+    """
+    if not items:
+        return b""
+    if _plain(items):
+        return b'"' + b'","'.join(items) + b'"'
+    return b",".join([json_text(x) for x in items])
+
+
+def object_body(names: list[bytes], values: list[bytes]) -> bytes | None:
+    """Members of a JSON object, without its braces; None where a name is not UTF-8."""
+    if not names:
+        return b""
+    if _plain(names) and _plain(values):
+        return b'"' + b'","'.join(map(b'":"'.join, zip(names, values, strict=True))) + b'"'
+    texts = [json_text(x) for x in names]
+    if not all(text[0] == _QUOTE for text in texts):
+        return None
+    return b",".join(map(b":".join, zip(texts, [json_text(x) for x in values], strict=True)))
+
+
+def pairs_body(names: list[bytes], values: list[bytes]) -> bytes:
+    """The same as pairs of an array."""
+    return b",".join([b"[%b,%b]" % (json_text(n), json_text(v)) for n, v in zip(names, values, strict=True)])
+
+
+def scores_body(members: list[bytes], stored: list[Any]) -> bytes:
+    """Pairs of member and score."""
+    if not members:
+        return b""
+    scores = [json_score(score_of(s)) for s in stored]
+    if _plain(members):
+        return b'["' + b'],["'.join(map(b'",'.join, zip(members, scores, strict=True))) + b"]"
+    return b",".join([b"[%b,%b]" % (json_text(m), s) for m, s in zip(members, scores, strict=True)])
+
+
+def expiries_body(names: list[bytes], times: list[int], as_object: bool) -> bytes:
+    """The names that expire, with their Unix milliseconds."""
+    form = b"%b:%d" if as_object else b"[%b,%d]"
+    return b",".join([form % (json_text(n), ms) for n, ms in zip(names, times, strict=True) if ms])
+
+
+def stream_part(part: object) -> bytes:
+    """One part of a stream: an entry, members of the stream's object, a group, or what recognises entries sent twice."""
+    if isinstance(part, StreamEntry):
+        fields = pairs_body([f for f, _ in part.fields], [v for _, v in part.fields])
+        return b'["%d-%d",[%b]]' % (part.id.ms, part.id.seq, fields)
+    if isinstance(part, StreamTail):
+        text = f'"length":{part.length},"last_id":"{part.last_id}"'
+        if part.first_id is not None:
+            text += f',"first_id":"{part.first_id}","max_deleted_id":"{part.max_deleted_id}","entries_added":{part.entries_added}'
+        return text.encode()
+    if isinstance(part, StreamGroup):
+        pending = b",".join(
+            b'["%d-%d",%b,%d,%d]' % (p.id.ms, p.id.seq, _name_or_null(p.consumer), p.delivery_ms, p.delivery_count)
+            for p in part.pending
+        )
+        consumers = b",".join(
+            b'{"name":%b,"seen_ms":%d%b}' % (json_text(n), seen, b"" if active is None else b',"active_ms":%d' % active)
+            for n, seen, active in part.consumers
+        )
+        read = b"" if part.entries_read is None else b',"entries_read":%d' % part.entries_read
+        nacked = b"" if not part.nacked else b',"nacked":[%b]' % b",".join(b'"%d-%d"' % (i.ms, i.seq) for i in part.nacked)
+        return b'{"name":%b,"last_id":"%d-%d"%b,"pending":[%b],"consumers":[%b]%b}' % (
+            json_text(part.name), part.last_id.ms, part.last_id.seq, read, pending, consumers, nacked,
+        )  # fmt: skip
+    assert isinstance(part, StreamDedup)
+    producers = b",".join(
+        b'{"name":%b,"ids":[%b]}' % (json_text(name), b",".join(b'[%b,"%d-%d"]' % (json_text(n), i.ms, i.seq) for n, i in ids))
+        for name, ids in part.producers
+    )
+    return b'{"duration_s":%d,"max_entries":%d,"producers":[%b],"added":%d,"duplicates":%d}' % (
+        part.duration_s, part.max_entries, producers, part.added, part.duplicates,
+    )  # fmt: skip
+
+
+def _name_or_null(name: bytes | None) -> bytes:
+    return b"null" if name is None else json_text(name)
+
+
+def stream_value(parts: list[Any]) -> bytes:
+    """A whole stream."""
+    entries = b",".join([stream_part(p) for p in parts if isinstance(p, StreamEntry)])
+    tail = b"".join([stream_part(p) for p in parts if isinstance(p, StreamTail)])
+    groups = b",".join([stream_part(p) for p in parts if isinstance(p, StreamGroup)])
+    dedup = b"".join([b',"dedup":' + stream_part(p) for p in parts if isinstance(p, StreamDedup)])
+    return b'{"entries":[%b],%b,"groups":[%b]%b}' % (entries, tail, groups, dedup)
+
+
+def other_value(value: object) -> bytes:
+    """A value of a rare type."""
+    if isinstance(value, bytes):
+        return json_text(value)
+    if isinstance(value, ModuleValue):
+        return b'{"module":%b,"version":%d,"base64":"%b"}' % (
+            json_text(value.module.encode()), value.version, base64.b64encode(value.raw),
+        )  # fmt: skip
+    if isinstance(value, CronJob):
+        return b'{"script":%b,"start_ms":%d,"interval_ms":%d,"keys":[%b],"args":[%b]}' % (
+            json_text(value.script), value.start_ms, value.interval_ms, list_body(value.keys), list_body(value.args),
+        )  # fmt: skip
+    return str(value).encode()
+
+
+def array_body(pairs: list[Any]) -> bytes:
+    """Pairs of index and value; floats keep their point."""
+    return b",".join([b"[%d,%b]" % (i, repr(v).encode() if isinstance(v, float) else other_value(v)) for i, v in pairs])
+
+
+def value_and_more(kind: str, arity: int, items: list[Any], insert_index: int | None) -> bytes:
+    """A whole value, and the members that stand beside it in the record's object.
+
+    Raises: CorruptError for a score that is no number.
+    """
+    if kind == "hash":
+        names, values = items[::arity], items[1::arity]
+        body = object_body(names, values)
+        text = b"[%b]" % pairs_body(names, values) if body is None else b"{%b}" % body
+        if arity == 3:
+            expiries = expiries_body(names, items[2::3], body is not None)
+            if expiries:
+                text += (b',"field_expire_ms":[%b]' if body is None else b',"field_expire_ms":{%b}') % expiries
+        return text
+    if kind == "list":
+        return b"[%b]" % list_body(items)
+    if kind == "set":
+        text = b"[%b]" % list_body(items[::arity])
+        return text + member_expiries(items[::2], items[1::2]) if arity == 2 else text
+    if kind == "zset":
+        return b"[%b]" % scores_body(items[::2], items[1::2])
+    if kind == "stream":
+        return stream_value(items)
+    if kind == "array":
+        return b"[%b]%b" % (array_body(items), b"" if insert_index is None else b',"insert_index":%d' % insert_index)
+    return other_value(items[0])
+
+
+def member_expiries(members: list[bytes], times: list[int]) -> bytes:
+    """Expiries that members have of their own, as one more member of the record's object."""
+    as_object = all(json_text(m)[0] == _QUOTE for m in members)
+    body = expiries_body(members, times, as_object)
+    if not body:
+        return b""
+    return (b',"member_expire_ms":{%b}' if as_object else b',"member_expire_ms":[%b]') % body
+
+
+# -- one element at a time
+
+
+def _is_json_number(buf: bytes, start: i64, end: i64) -> bool:
+    """Whether a stored score is a JSON number just as it stands: -12, 0.5; what has an exponent takes the slow way."""
+    at: i64 = start
+    if at < end and buf[at] == 0x2D:
+        at += 1
+    if at >= end or end - start > 20:
+        return False
+    if buf[at] == 0x30 and at + 1 < end and buf[at + 1] != 0x2E:
+        return False
+    digits: i64 = 0
+    while at < end and 0x30 <= buf[at] <= 0x39:
+        at += 1
+        digits += 1
+    if digits == 0:
+        return False
+    if at == end:
+        return True
+    if buf[at] != 0x2E:
+        return False
+    at += 1
+    if at == end:
+        return False
+    while at < end and 0x30 <= buf[at] <= 0x39:
+        at += 1
+    return at == end
+
+
+class ElementWriter(Sink):
+    """Writes elements as they come; `failed` where a value must go the plain way."""
+
+    def __init__(self, out: BytesWriter) -> None:
+        self.out: BytesWriter = out
+        self.shape: i64 = _LIST
+        self.count: i64 = 0
+        self.failed: bool = False
+
+    def begin(self, shape: i64) -> None:
+        self.shape = shape
+        self.count = 0
+        self.failed = False
+
+    def string(self, buf: bytes, start: i64, end: i64) -> None:
+        out = self.out
+        if self.before():
+            if _is_json_number(buf, start, end):
+                out.write(buf[start:end])
+            else:
+                self.failed = True
+        elif not write_text(out, buf, start, end) and self.shape == _HASH and self.count & 1:
+            self.failed = True  # a field's name that is not UTF-8
+        self.after()
+
+    def integer(self, n: i64) -> None:
+        out = self.out
+        if self.before():
+            write_number(out, n)
+        else:
+            out.append(_QUOTE)
+            write_number(out, n)
+            out.append(_QUOTE)
+        self.after()
+
+    def double(self, x: float) -> None:
+        self.before()
+        write_score(self.out, x)
+        self.after()
+
+    def number(self, n: i64) -> None:
+        self.failed = True
+
+    def thing(self, thing: object) -> None:
+        self.failed = True
+
+    def before(self) -> bool:
+        """Write what stands before an element; true where it is a score."""
+        out = self.out
+        n = self.count
+        self.count += 1
+        if self.shape == _LIST:
+            if n > 0:
+                out.append(_COMMA)
+            return False
+        if n & 1:
+            out.append(0x3A if self.shape == _HASH else _COMMA)
+            return self.shape == _ZSET
+        if n > 0:
+            out.append(_COMMA)
+        if self.shape == _ZSET:
+            out.append(0x5B)
+        return False
+
+    def after(self) -> None:
+        if self.shape == _ZSET and not self.count & 1:
+            self.out.append(0x5D)
+
+
+class JsonLines(Visitor):
+    """Writes each record as one line.
+
+    Args:
+        coding: of the snapshot.
+        limit: most bytes of a key's name.
+        selection: `rdbkit.Selection`, or None for every key.
+        skip: go on behind a value that is damaged.
+
+    Attributes:
+        written: lines so far.
+        skipped: what was wrong with the values left out.
+    """
+
+    def __init__(self, coding: Coding, limit: int, selection: Any, skip: bool) -> None:
+        super().__init__()
+        self.out: BytesWriter = BytesWriter()
+        self.coding: Coding = coding
+        self.limit: i64 = limit
+        self.selection: Any = selection
+        self.skip: bool = skip
+        self.written: i64 = 0
+        self.skipped: list[RdbError] = []
+        self.decoder: Decoder = Decoder(coding)
+        self.items: Items = Items()
+        self.elements: ElementWriter = ElementWriter(self.out)
+        self.open: bool = False
+        self.member: bytes = b""
+        self.members: list[bytes] = []
+        self.times: list[int] = []
+        self.heads: dict[int, bytes] = {}
+        self.middles: list[bytes] = [b""] * 258
+        self.shapes: list[int] = [0] * 258
+        for t in coding.types.values():
+            self.middles[t.id] = self.middle(t.type, t.encoding)
+            if COMPILED and t.encoding not in ("listpackex", "template"):
+                self.shapes[t.id] = {"list": _LIST, "set": _LIST, "hash": _HASH, "zset": _ZSET}.get(t.type, 0)
+            if "l" in t.layout or t.layout in ("*(ssd)", "*(sss)") or (t.type == "set" and t.layout == "*(ss)"):
+                self.shapes[t.id] = 0
+        self.middles[STRING_INT] = self.middle("string", "int")
+        self.middles[STRING_LZF] = self.middle("string", "lzf")
+
+    def middle(self, kind: str, encoding: str) -> bytes:
+        return f',"type":"{kind}","encoding":"{encoding}"'.encode()
+
+    def take(self) -> bytes:
+        """What has been written since the last call, but for a record of which the file may say more."""
+        data = self.out.getvalue()
+        self.out = BytesWriter()
+        self.elements.out = self.out
+        return data
+
+    def end_line(self) -> None:
+        """End the record's line; only now is it known that the file says no more of it."""
+        if not self.open:
+            return
+        self.open = False
+        if self.members:
+            self.out.write(member_expiries(self.members, self.times))
+            self.members = []
+            self.times = []
+        self.out.write(b"}\n")
+
+    def wanted(self, kind: i64, key: bytes, size: int | None, expire_ms: i64) -> bool:
+        """Whether the selection takes a record."""
+        kind_name = self.coding.types[0 if kind >= STRING_INT else kind].type
+        wants: bool = self.selection.wants(self.db, key, kind_name, size, None if expire_ms == NO_EXPIRY else expire_ms)
+        return wants
+
+    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+        if self.open:
+            self.end_line()
+        buf = self.buf
+        out = self.out
+        mark: i64 = len(out)
+        first: i64 = buf[key_at]
+        try:
+            if self.selection is not None:
+                name, _ = read_string(buf, key_at, self.limit)
+                if not self.wanted(kind, name, end - start, expire_ms):
+                    return
+            self.head()
+            if first < 0x40:
+                write_text(out, buf, key_at + 1, key_at + 1 + first)
+            else:
+                name, _ = read_string(buf, key_at, self.limit)
+                write_text(out, name, 0, len(name))
+            self.attributes(kind, expire_ms)
+            self.value(kind, value_at, end)
+        except RdbError as e:
+            out.truncate(mark)
+            e.offset = int(start)
+            if not self.skip:
+                raise
+            e.offset += int(self.base)
+            e.source = self.coding.source
+            e.db = int(self.db)
+            e.reading = f"a {self.coding.types[0 if kind >= STRING_INT else kind].name}"
+            try:
+                e.key, _ = read_string(buf, key_at, self.limit)
+            except RdbError:
+                e.key = None
+            self.skipped.append(e)
+            return
+        self.written += 1
+        self.open = True
+
+    def head(self) -> None:
+        """The line up to the key."""
+        found = self.heads.get(self.db)
+        if found is None:
+            found = f'{{"db":{self.db},"key":'.encode()
+            self.heads[self.db] = found
+        self.out.write(found)
+
+    def attributes(self, kind: i64, expire_ms: i64) -> None:
+        """The line between key and value."""
+        out = self.out
+        out.write(self.middles[kind])
+        if expire_ms != NO_EXPIRY:
+            out.write(b',"expire_ms":')
+            write_number(out, expire_ms)
+        if self.idle_s >= 0:
+            out.write(b',"idle_s":')
+            write_number(out, self.idle_s)
+        if self.freq >= 0:
+            out.write(b',"freq":')
+            write_number(out, self.freq)
+        out.write(b',"value":')
+
+    def value(self, kind: i64, value_at: i64, end: i64) -> None:
+        buf = self.buf
+        out = self.out
+        first: i64 = buf[value_at]
+        if kind == 0 and first < 0x80:
+            write_text(out, buf, value_at + 1 if first < 0x40 else value_at + 2, end)
+            return
+        decoder = self.decoder
+        decoder.begin(kind)
+        stop: i64
+        shape = 0 if kind >= STRING_INT else self.shapes[kind]
+        if shape:
+            elements = self.elements
+            mark: i64 = len(out)
+            elements.begin(shape)
+            out.append(0x7B if shape == _HASH else 0x5B)
+            stop = decoder.feed(buf, value_at, elements)
+            out.append(0x7D if shape == _HASH else 0x5D)
+            if not elements.failed:
+                check_end(decoder, stop, end)
+                return
+            out.truncate(mark)
+            decoder.begin(kind)
+        items = self.items
+        items.items = []
+        stop = decoder.feed(buf, value_at, items)
+        check_end(decoder, stop, end)
+        kind_name = self.coding.types[0 if kind >= STRING_INT else kind].type
+        out.write(value_and_more(kind_name, decoder.arity, items.items, decoder.insert_index))
+
+    def event(self, event: Event) -> None:
+        if isinstance(event, Aux) and event.key.startswith(_MEMBER_EXPIRY):
+            if event.key.endswith(b"-key"):
+                self.member = event.value
+            elif self.open and event.value.isdigit():
+                self.members.append(self.member)
+                self.times.append(int(event.value))
+
+
+def check_end(decoder: Decoder, stop: i64, end: i64) -> None:
+    """Raise CorruptError where a value's parts do not end where it ends."""
+    if not decoder.done or stop != end:
+        raise CorruptError("its parts do not end where the value ends")

@@ -1,0 +1,200 @@
+"""`rdbkit keys`: one row a key, in file order or the first of an order, as objects, CSV, JSON lines or Parquet."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, BinaryIO, Literal
+
+from rdbkit.errors import RdbError
+from rdbkit.format.counts import PieceCounter, count_rule
+from rdbkit.operations.rows import CSV_HEAD, KeyRow, RowList, Rows, TextRows
+from rdbkit.record import Record
+from rdbkit.snapshot.reader import Snapshot
+
+if TYPE_CHECKING:
+    from rdbkit.selection import Selection
+
+__all__ = ["SORTS", "KeyRow", "Sort", "keys", "write_parquet", "write_text"]
+
+Sort = Literal["size", "elements", "ttl"]
+Progress = Callable[[int], object]
+
+_NEVER = 1 << 63
+#: What comes first under each name: the greatest of these.
+SORTS: dict[str, Callable[[KeyRow], int]] = {
+    "size": lambda row: row.size,
+    "elements": lambda row: -1 if row.elements is None else row.elements,
+    "ttl": lambda row: -_NEVER if row.expire_ms is None else -row.expire_ms,
+}
+
+# Rows, and bytes of their keys, that are held at a time for Parquet and the like.
+_GROUP_ROWS = 1 << 15
+_GROUP_BYTES = 64 << 20
+_TEXT_ROWS = 1 << 12
+
+
+def keys(
+    snapshot: Snapshot,
+    *,
+    selection: Selection | None = None,
+    sort: Sort | None = None,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[KeyRow]:
+    """One row for each key, without any value being decoded.
+
+    Args:
+        snapshot: just opened.
+        selection: which keys; by default all.
+        sort: "size" or "elements", the greatest first, or "ttl", the next to expire first and those that never do last; of
+            equal ones the first in the file. By default file order.
+        limit: at most so many rows. Without `sort`, reading stops there, and the checksum is not looked at. `sort` needs it: so
+            many rows are held in memory.
+        progress: called after each block with the bytes of the underlying file read so far.
+
+    Raises: ValueError for `sort` without `limit`; RdbError where the file is damaged, behind the rows that are sound before it.
+
+    >>> import rdbkit
+    >>> from rdbkit.operations.keys import keys
+    >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
+    ...     for row in keys(snapshot, sort="elements", limit=2):
+    ...         print(row.key, row.type, row.encoding, row.size, row.elements)
+    b'l_big' list quicklist 13862 3000
+    b's_ht' set hashtable 2898 600
+    """
+    if sort is None:
+        return _rows(snapshot, selection, limit, progress)
+    if limit is None:
+        raise ValueError("sort needs a limit: so many rows are held in memory")
+    return iter(heapq.nlargest(limit, _rows(snapshot, selection, None, progress), key=SORTS[sort]))
+
+
+def write_text(
+    snapshot: Snapshot,
+    out: BinaryIO,
+    *,
+    as_json: bool = False,
+    selection: Selection | None = None,
+    sort: Sort | None = None,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Write the rows of `keys` as CSV with a line of names, or as JSON lines; several times faster than by way of `keys`.
+
+    Args:
+        out: where UTF-8 bytes go.
+        as_json: JSON lines instead of CSV.
+
+    The others, and what is raised, are those of `keys`.
+
+    >>> import io, rdbkit
+    >>> out = io.BytesIO()
+    >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
+    ...     write_text(snapshot, out, sort="size", limit=1)
+    >>> print(out.getvalue().decode().strip())
+    db,key,type,encoding,size,elements,expire_ms,idle_s,freq,slot,key_base64
+    0,l_big,list,quicklist,13862,3000,,,,11226,
+    """
+    visitor = TextRows(snapshot.types, snapshot.limits.item_bytes, selection, limit, as_json)
+    if not as_json:
+        out.write(CSV_HEAD)
+    if sort is not None:
+        rows = keys(snapshot, selection=selection, sort=sort, limit=limit, progress=progress)
+        while batch := list(islice(rows, _TEXT_ROWS)):
+            for row in batch:
+                visitor.add(row)
+            out.write(visitor.take())
+        return
+    try:
+        for _ in _scan(snapshot, visitor, progress):
+            out.write(visitor.take())
+    except RdbError:
+        out.write(visitor.take())
+        raise
+    out.write(visitor.take())
+
+
+def write_parquet(rows: Iterable[KeyRow], out: BinaryIO) -> None:
+    """Write rows as a Parquet file, in groups of 32,768 rows, and fewer where names are long.
+
+    The columns are the fields of `KeyRow`; `key` is binary.
+
+    Args:
+        rows: what `keys` gives.
+        out: where the file goes; it need not be seekable.
+
+    Raises: ImportError without pyarrow (extra `parquet`); RdbError where reading the rows does.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    schema = pa.schema(
+        [
+            pa.field("db", pa.int32(), nullable=False),
+            pa.field("key", pa.binary(), nullable=False),
+            pa.field("type", pa.string(), nullable=False),
+            pa.field("encoding", pa.string(), nullable=False),
+            pa.field("size", pa.int64(), nullable=False),
+            pa.field("elements", pa.int64()),
+            pa.field("expire_ms", pa.int64()),
+            pa.field("idle_s", pa.int64()),
+            pa.field("freq", pa.int16()),
+            pa.field("slot", pa.int16(), nullable=False),
+        ]
+    )
+    # names seldom repeat: a dictionary of them would only be thrown away again
+    repeating = [name for name in schema.names if name != "key"]
+    with parquet.ParquetWriter(out, schema, compression="zstd", use_dictionary=repeating) as writer:
+        for group in _groups(rows):
+            columns = [pa.array(column, field.type) for column, field in zip(zip(*group, strict=True), schema, strict=True)]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
+
+
+def _groups(rows: Iterable[KeyRow]) -> Iterator[list[KeyRow]]:
+    """Rows by the group; none is empty."""
+    group: list[KeyRow] = []
+    held = 0
+    for row in rows:
+        group.append(row)
+        held += len(row.key)
+        if len(group) == _GROUP_ROWS or held > _GROUP_BYTES:
+            yield group
+            group, held = [], 0
+    if group:
+        yield group
+
+
+def _rows(snapshot: Snapshot, selection: Selection | None, limit: int | None, progress: Progress | None) -> Iterator[KeyRow]:
+    visitor = RowList(snapshot.types, snapshot.limits.item_bytes, selection, limit)
+    try:
+        for _ in _scan(snapshot, visitor, progress):
+            yield from visitor.take()
+    except RdbError:
+        yield from visitor.take()  # what is sound before the damage
+        raise
+    yield from visitor.take()
+
+
+def _scan(snapshot: Snapshot, visitor: Rows, progress: Progress | None) -> Iterator[None]:
+    """Scan block by block, until as many rows have been made as are wanted."""
+    for large in snapshot.scan(visitor):
+        if large is not None:
+            visitor.large_elements = _count_large(large)
+        yield
+        if progress is not None:
+            progress(snapshot.position)
+        if visitor.left <= 0:
+            return
+
+
+def _count_large(record: Record) -> int:
+    """The elements of a record that does not fit into a block."""
+    counter = PieceCounter(count_rule(record._type))
+    try:
+        for piece in record.chunks():
+            counter.feed(piece)
+        return counter.finish()
+    except RdbError as e:
+        raise record._explain(e) from None

@@ -1,0 +1,133 @@
+"""Files that appear under their name only when they are whole."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from gzip import GzipFile
+from typing import BinaryIO, cast
+
+_BUFFER = 1 << 18
+_GZIP_LEVEL = 6
+
+
+@contextmanager
+def open_output(target: str | os.PathLike[str], force: bool = False) -> Iterator[BinaryIO]:
+    """Something to write bytes to, which becomes the file `target` when the `with` block ends well.
+
+    Until then the bytes are in a hidden temporary file beside it; where the block, or the disk, fails, nothing stays. A name
+    that ends in `.gz` is written as gzip. A link is followed. What is neither a file nor a link to one (a named pipe,
+    `/dev/null`) is written to directly.
+
+    Args:
+        target: a path, or "-" for standard output, which stays open.
+        force: replace a file that exists; the new one takes its permissions.
+
+    Raises: FileExistsError where the file exists and `force` is not given; other OSError of the system.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "keys.txt")
+    ...     with open_output(path) as out:
+    ...         _ = out.write(b"whole")
+    ...         path.exists()
+    ...     path.read_text()
+    False
+    'whole'
+    """
+    if target == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    name = os.fspath(target)
+    final = os.path.realpath(name)
+    mode = _mode(final)
+    if mode is not None and stat.S_ISDIR(mode):
+        raise IsADirectoryError(21, "Is a directory", name)
+    if mode is not None and not stat.S_ISREG(mode):
+        with open(final, "wb", buffering=_BUFFER) as file, _packed(file, name) as out:
+            yield out
+        return
+    if mode is not None and not force:
+        raise _exists(name)
+    temporary = os.path.join(os.path.dirname(final), f".rdbkit-{os.urandom(8).hex()}.tmp")
+    try:
+        # By os.open, so that the umask counts: what tempfile makes is for its owner alone.
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    except OSError as e:
+        e.filename = name
+        raise
+    try:
+        with open(handle, "wb", buffering=_BUFFER) as file:
+            if mode is not None:
+                os.chmod(temporary, stat.S_IMODE(mode))
+            with _packed(file, name) as out:
+                yield out
+            file.flush()
+            os.fsync(handle)
+        if force:
+            os.replace(temporary, final)
+        else:
+            _rename_to_new(temporary, final, name)
+    except BaseException:
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+        raise
+    _sync_folder(os.path.dirname(final))
+
+
+def _mode(path: str) -> int | None:
+    """Kind and permissions; None where there is nothing."""
+    try:
+        return os.stat(path).st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _exists(name: str) -> FileExistsError:
+    return FileExistsError(17, "File exists", name)
+
+
+@contextmanager
+def _packed(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
+    """The file, through gzip where the name says so. Name and time are left out: equal content gives equal files."""
+    if not name.endswith(".gz"):
+        yield file
+        return
+    packer = GzipFile(filename="", mode="wb", compresslevel=_GZIP_LEVEL, fileobj=file, mtime=0)
+    try:
+        yield cast(BinaryIO, packer)
+    except BaseException:
+        # Left without its end mark, which would make half a file look whole.
+        packer.fileobj = None  # type: ignore[assignment]
+        raise
+    packer.close()
+
+
+def _rename_to_new(temporary: str, final: str, name: str) -> None:
+    """Rename, unless somebody has made a file of that name meanwhile."""
+    try:
+        os.link(temporary, final)
+    except FileExistsError:
+        raise _exists(name) from None
+    except OSError:  # a file system without hard links
+        if os.path.lexists(final):
+            raise _exists(name) from None
+        os.rename(temporary, final)
+    else:
+        os.unlink(temporary)
+
+
+def _sync_folder(folder: str) -> None:
+    """Make the new name durable, where a folder can be opened for that."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
