@@ -179,8 +179,8 @@ class Record:
             if batch:
                 yield batch
 
-    def _decode(self, decoder: Decoder) -> Iterator[list[Any]]:
-        """Flat batches of what the decoder finds."""
+    def _decode(self, decoder: Decoder, chunks: Iterator[bytes] | None = None) -> Iterator[list[Any]]:
+        """Flat batches of what the decoder finds; `chunks` where the value is being read already."""
         sink = Items()
         decoder.begin(self._kind)
         pos: i64
@@ -193,7 +193,7 @@ class Record:
                 return
             parts: list[bytes] = []
             have: i64 = 0
-            for piece in self.chunks():
+            for piece in self.chunks() if chunks is None else chunks:
                 parts.append(piece)
                 have += len(piece)
                 if have < decoder.need:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from librt.strings import BytesWriter
+
 from rdbkit.errors import CorruptError
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ def _from_extra() -> Callable[[bytes, int], bytes | None] | None:
     return function
 
 
+#: Not from `primitives`, which imports this module.
+COMPILED: Final = not __file__.endswith(".py")
 _NATIVE: Final = _from_extra()
 
 
@@ -43,6 +47,50 @@ def lzf_decompress(data: bytes, size: i64) -> bytes:
             whole = None
         if whole is not None and len(whole) == size:
             return whole
+    return _unpack_bytewise(data, size) if COMPILED else _unpack_slices(data, size)
+
+
+def _unpack_bytewise(data: bytes, size: i64) -> bytes:
+    """The compiled form's: five times faster byte by byte than with slices."""
+    out = BytesWriter()
+    pos: i64 = 0
+    end: i64 = len(data)
+    stop: i64
+    at: i64
+    while pos < end:
+        control: i64 = data[pos]
+        pos += 1
+        if control < 32:
+            stop = pos + control + 1
+            if stop > end:
+                raise CorruptError("LZF data ends inside a literal run")
+            while pos < stop:
+                out.append(data[pos])
+                pos += 1
+        else:
+            length: i64 = control >> 5
+            if pos + (1 if length < 7 else 2) > end:
+                raise CorruptError("LZF data ends inside a copy")
+            if length == 7:
+                length += data[pos]
+                pos += 1
+            at = len(out) - ((control & 31) << 8 | data[pos]) - 1
+            pos += 1
+            if at < 0:
+                raise CorruptError("LZF data copies from before its beginning")
+            stop = at + length + 2
+            while at < stop:
+                out.append(out[at])
+                at += 1
+        if len(out) > size:
+            raise CorruptError(f"LZF data gives more than the {size} bytes that it announces")
+    if len(out) != size:
+        raise CorruptError(f"LZF data gives {len(out)} bytes where it announces {size}")
+    return out.getvalue()
+
+
+def _unpack_slices(data: bytes, size: i64) -> bytes:
+    """The interpreted form's: a step an instruction instead of a step a byte."""
     out = bytearray()
     pos: i64 = 0
     end: i64 = len(data)

@@ -38,11 +38,30 @@ _MASK: Final = (1 << 64) - 1
 _UNKNOWN: Final = (1 << 64) - 1
 
 
-def _number(text: bytes) -> int:
+class _Parts(Items):
+    """Entries of a listpack; numbers stay numbers, since most of a stream's are ids and counts."""
+
+    def integer(self, n: i64) -> None:
+        self.items.append(int(n))
+
+
+def _number(part: object) -> int:
     """An integer entry of a listpack; raises ValueError where servers would not read one."""
+    if isinstance(part, int):
+        return part
+    assert isinstance(part, bytes)
+    text: bytes = part
     if (not text.isdigit() and not (text[:1] == b"-" and text[1:].isdigit())) or len(text) > 20:
         raise ValueError(text)
     return int(text)
+
+
+def _texts(parts: list[object]) -> list[bytes]:
+    """Field names or values."""
+    texts: list[bytes] = []
+    for part in parts:
+        texts.append(part if isinstance(part, bytes) else str(part).encode())
+    return texts
 
 
 class StreamDecoder:
@@ -176,7 +195,7 @@ class StreamDecoder:
         if len(key) != 16:
             raise CorruptError(f"a node's id has {len(key)} bytes, where 16 are needed")
         blob, _ = read_string(buf, blob_at, self.limit)
-        items = Items()
+        items = _Parts()
         try:
             walk_listpack(blob, 0, len(blob), items)
             self.entries(int.from_bytes(key[:8], "big"), int.from_bytes(key[8:], "big"), items.items, sink)
@@ -184,43 +203,43 @@ class StreamDecoder:
             raise CorruptError("a node's entries are not whole") from None
         return stop
 
-    def entries(self, ms: int, seq: int, items: list[object], sink: Sink) -> None:
+    def entries(self, ms: int, seq: int, parts: list[object], sink: Sink) -> None:
         """The entries of a node's listpack; raises IndexError or ValueError where it is not as it must be."""
-        texts: list[bytes] = [x for x in items if isinstance(x, bytes)]
-        live: int = _number(texts[0])
-        deleted: int = _number(texts[1])
-        n: int = _number(texts[2])
-        if live < 0 or deleted < 0 or n < 0 or n > len(texts):
+        live: int = _number(parts[0])
+        deleted: int = _number(parts[1])
+        n: int = _number(parts[2])
+        if live < 0 or deleted < 0 or n < 0 or n > len(parts):
             raise CorruptError(f"a node's first entry has the counts {live}, {deleted} and {n}")
-        master = texts[3 : 3 + n]
+        master = _texts(parts[3 : 3 + n])
         at: int = 3 + n
-        if texts[at] != b"0":
+        if _number(parts[at]) != 0:
             raise CorruptError("a node's first entry does not end with 0")
         at += 1
         seen: int = 0
         seen_deleted: int = 0
         count: int
-        while at < len(texts):
-            flags: int = _number(texts[at])
-            entry_id = StreamId(ms + _number(texts[at + 1]) & _MASK, seq + _number(texts[at + 2]) & _MASK)
+        while at < len(parts):
+            flags: int = _number(parts[at])
+            entry_id = StreamId(ms + _number(parts[at + 1]) & _MASK, seq + _number(parts[at + 2]) & _MASK)
             at += 3
             if flags & _SAME_FIELDS:
-                values = texts[at : at + n]
+                values = _texts(parts[at : at + n])
                 if len(values) != n:
                     raise CorruptError(f"entry {entry_id} is not whole")
                 fields = list(zip(master, values, strict=True))
                 at += n
                 count = n + 3
             else:
-                size: int = _number(texts[at])
+                size: int = _number(parts[at])
                 at += 1
-                if size < 0 or at + 2 * size >= len(texts):
+                if size < 0 or at + 2 * size >= len(parts):
                     raise CorruptError(f"entry {entry_id} is not whole")
-                fields = list(zip(texts[at : at + 2 * size : 2], texts[at + 1 : at + 2 * size : 2], strict=True))
+                own = _texts(parts[at : at + 2 * size])
+                fields = list(zip(own[::2], own[1::2], strict=True))
                 at += 2 * size
                 count = 2 * size + 4
-            if _number(texts[at]) != count:
-                raise CorruptError(f"entry {entry_id} has {count} parts, but {texts[at].decode()} are said to be there")
+            if _number(parts[at]) != count:
+                raise CorruptError(f"entry {entry_id} has {count} parts, but {_number(parts[at])} are said to be there")
             at += 1
             if self.last is not None and entry_id <= self.last:
                 raise CorruptError(f"entry {entry_id} stands behind {self.last}, where ids must ascend")

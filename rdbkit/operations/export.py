@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import IO, Any, BinaryIO
 
 from rdbkit.errors import RdbError
@@ -25,6 +27,8 @@ from rdbkit.values import StreamDedup, StreamEntry, StreamGroup, StreamTail
 Progress = Callable[[int], None]
 #: What of a large value is kept in memory before it goes to a temporary file.
 _SPOOL_BYTES = 8 << 20
+#: Values up to this size are decoded as one piece, which is faster.
+_WHOLE_BYTES = 4 << 20
 
 
 @dataclass
@@ -91,44 +95,56 @@ def export_jsonl(
 
 def _export_large(record: Record, lines: JsonLines, selection: Selection | None, out: BinaryIO) -> None:
     """Write a record larger than a block, in bounded memory; nothing of it where it proves to be damaged."""
-    expire_ms = NO_EXPIRY if record.expire_ms is None else record.expire_ms
     if selection is not None and not selection.wants(record.db, record.key, record.type, None, record.expire_ms):
         return
+    expire_ms = NO_EXPIRY if record.expire_ms is None else record.expire_ms
+    chunks = record.chunks()
+    begun = []
+    size = 0
+    for chunk in chunks:
+        begun.append(chunk)
+        size += len(chunk)
+        if size > _WHOLE_BYTES:
+            break
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
-        lines.end_line()
-        lines.head()
-        lines.out.write(jsonl.json_text(record.key))
-        lines.attributes(record._kind, expire_ms)
-        spool.write(lines.take())
         try:
-            for piece in _value_pieces(record):
+            if size <= _WHOLE_BYTES:
+                if _has_wanted_size(record, selection):
+                    lines.whole(record._kind, record.key, b"".join(begun), expire_ms)
+                return
+            lines.end_line()
+            out.write(lines.take())
+            lines.out.write(lines.head + jsonl.json_text(record.key))
+            lines.attributes(record._kind, expire_ms)
+            spool.write(lines.take())
+            for piece in _value_pieces(record, chain(begun, chunks)):
                 spool.write(piece)
         except RdbError as e:
+            record._explain(e)
             if not lines.skip:
                 raise
             lines.skipped.append(e)
             return
-        if selection is not None and selection.needs_size and not selection.wants_size(record.size or 0):
-            return
-        _copy(spool, out)
-        lines.written += 1
-        lines.open = True
+        if _has_wanted_size(record, selection):
+            spool.seek(0)
+            shutil.copyfileobj(spool, out)
+            lines.written += 1
+            lines.open = True
 
 
-def _copy(spool: IO[bytes], out: BinaryIO) -> None:
-    spool.seek(0)
-    while piece := spool.read(1 << 20):
-        out.write(piece)
+def _has_wanted_size(record: Record, selection: Selection | None) -> bool:
+    """Asked when the record has been read, since its size is not known before."""
+    return selection is None or not selection.needs_size or selection.wants_size(record.size or 0)
 
 
-def _value_pieces(record: Record) -> Iterator[bytes]:
+def _value_pieces(record: Record, chunks: Iterator[bytes]) -> Iterator[bytes]:
     """The value of a large record as JSON, and what stands beside it."""
     kind = record.type
     if kind == "module":
-        yield from _module_pieces(record)
+        yield from _module_pieces(chunks)
         return
     decoder = Decoder(record._coding)
-    batches = record._decode(decoder)
+    batches = record._decode(decoder, chunks)
     if kind == "hash":
         yield from _hash_pieces(decoder, batches)
     elif kind == "stream":
@@ -242,11 +258,11 @@ def _stream_pieces(batches: Iterator[list[Any]]) -> Iterator[bytes]:
     yield b"}" if what is StreamDedup else b"]}"
 
 
-def _module_pieces(record: Record) -> Iterator[bytes]:
+def _module_pieces(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """A module's value: its type, then the rest as base64, three bytes at a time."""
     rest = b""
     begun = False
-    for chunk in record.chunks():
+    for chunk in chunks:
         rest += chunk
         if not begun and len(rest) >= 9:
             number, start = read_uint64(rest, 0)

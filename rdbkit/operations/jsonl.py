@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Bytes that stand in a JSON string as they are.
 _SAFE: Final = bytes(i for i in range(0x20, 0x80) if i not in (0x22, 0x5C))
+#: Indexed, since appending is one machine instruction for a byte out of bytes, and a call for any other number.
+_DIGITS: Final = b"0123456789"
 _QUOTE: Final = 0x22
 _BACKSLASH: Final = 0x5C
 _COMMA: Final = 0x2C
@@ -58,7 +60,6 @@ def write_text(out: BytesWriter, buf: bytes, start: i64, end: i64) -> bool:
     """Write `buf[start:end]` as `json_text` renders it; False where that is no JSON string."""
     if COMPILED:
         at: i64 = start
-        byte: i64
         mark = len(out)
         out.append(_QUOTE)
         if end - start <= _SHORT:
@@ -115,7 +116,7 @@ def write_number(out: BytesWriter, n: i64) -> None:
         return
     while power > 1:
         power //= 10
-        out.append(0x30 + n // power % 10)
+        out.append(_DIGITS[n // power % 10])
 
 
 def json_score(score: float) -> bytes:
@@ -145,11 +146,11 @@ def write_score(out: BytesWriter, score: float) -> None:
             rest: i64 = thousandths % 1000
             if rest:
                 out.append(0x2E)
-                out.append(0x30 + rest // 100)
+                out.append(_DIGITS[rest // 100])
                 if rest % 100:
-                    out.append(0x30 + rest // 10 % 10)
+                    out.append(_DIGITS[rest // 10 % 10])
                     if rest % 10:
-                        out.append(0x30 + rest % 10)
+                        out.append(_DIGITS[rest % 10])
             return
     out.write(json_score(score))
 
@@ -211,8 +212,15 @@ def expiries_body(names: list[bytes], times: list[int], as_object: bool) -> byte
 def stream_part(part: object) -> bytes:
     """One part of a stream: an entry, members of the stream's object, a group, or what recognises entries sent twice."""
     if isinstance(part, StreamEntry):
-        fields = pairs_body([f for f, _ in part.fields], [v for _, v in part.fields])
-        return b'["%d-%d",[%b]]' % (part.id.ms, part.id.seq, fields)
+        entry_id, fields = part
+        flat: list[bytes] = []
+        for pair in fields:
+            flat += pair
+        if flat and _plain(flat):
+            body = b'["' + b'"],["'.join([b'","'.join(pair) for pair in fields]) + b'"]'
+        else:
+            body = pairs_body(flat[::2], flat[1::2])
+        return b'["%d-%d",[%b]]' % (entry_id[0], entry_id[1], body)
     if isinstance(part, StreamTail):
         text = f'"length":{part.length},"last_id":"{part.last_id}"'
         if part.first_id is not None:
@@ -316,30 +324,24 @@ def member_expiries(members: list[bytes], times: list[int]) -> bytes:
 
 
 def _is_json_number(buf: bytes, start: i64, end: i64) -> bool:
-    """Whether a stored score is a JSON number just as it stands: -12, 0.5; what has an exponent takes the slow way."""
+    """Whether a stored score is just as `json_score` renders it: plain decimals of at most 15 digits."""
     at: i64 = start
     if at < end and buf[at] == 0x2D:
         at += 1
-    if at >= end or end - start > 20:
+    if at >= end or end - at > 16 or (buf[at] == 0x30 and end - at != 1) or (buf[at] == 0x30 and at > start):
         return False
-    if buf[at] == 0x30 and at + 1 < end and buf[at + 1] != 0x2E:
-        return False
-    digits: i64 = 0
+    digits: i64 = at
     while at < end and 0x30 <= buf[at] <= 0x39:
         at += 1
-        digits += 1
-    if digits == 0:
-        return False
     if at == end:
-        return True
-    if buf[at] != 0x2E:
+        return at - digits < 16
+    if at == digits or buf[at] != 0x2E or buf[end - 1] == 0x30:
         return False
     at += 1
-    if at == end:
-        return False
+    digits = at
     while at < end and 0x30 <= buf[at] <= 0x39:
         at += 1
-    return at == end
+    return at == end and at > digits
 
 
 class ElementWriter(Sink):
@@ -362,7 +364,7 @@ class ElementWriter(Sink):
             if _is_json_number(buf, start, end):
                 out.write(buf[start:end])
             else:
-                self.failed = True
+                write_score(out, score_of(buf[start:end]))
         elif not write_text(out, buf, start, end) and self.shape == _HASH and self.count & 1:
             self.failed = True  # a field's name that is not UTF-8
         self.after()
@@ -441,7 +443,8 @@ class JsonLines(Visitor):
         self.member: bytes = b""
         self.members: list[bytes] = []
         self.times: list[int] = []
-        self.heads: dict[int, bytes] = {}
+        self.head: bytes = b""
+        self.database()
         self.middles: list[bytes] = [b""] * 258
         self.shapes: list[int] = [0] * 258
         for t in coding.types.values():
@@ -492,7 +495,7 @@ class JsonLines(Visitor):
                 name, _ = read_string(buf, key_at, self.limit)
                 if not self.wanted(kind, name, end - start, expire_ms):
                     return
-            self.head()
+            out.write(self.head)
             if first < 0x40:
                 write_text(out, buf, key_at + 1, key_at + 1 + first)
             else:
@@ -518,13 +521,8 @@ class JsonLines(Visitor):
         self.written += 1
         self.open = True
 
-    def head(self) -> None:
-        """The line up to the key."""
-        found = self.heads.get(self.db)
-        if found is None:
-            found = f'{{"db":{self.db},"key":'.encode()
-            self.heads[self.db] = found
-        self.out.write(found)
+    def database(self) -> None:
+        self.head = f'{{"db":{self.db},"key":'.encode()
 
     def attributes(self, kind: i64, expire_ms: i64) -> None:
         """The line between key and value."""
@@ -570,6 +568,22 @@ class JsonLines(Visitor):
         check_end(decoder, stop, end)
         kind_name = self.coding.types[0 if kind >= STRING_INT else kind].type
         out.write(value_and_more(kind_name, decoder.arity, items.items, decoder.insert_index))
+
+    def whole(self, kind: i64, key: bytes, value: bytes, expire_ms: i64) -> None:
+        """A record whose value is at hand as one piece; the selection has been asked."""
+        self.end_line()
+        mark: i64 = len(self.out)
+        self.out.write(self.head)
+        self.out.write(json_text(key))
+        self.attributes(kind, expire_ms)
+        self.buf = value
+        try:
+            self.value(kind, 0, len(value))
+        except RdbError:
+            self.out.truncate(mark)
+            raise
+        self.written += 1
+        self.open = True
 
     def event(self, event: Event) -> None:
         if isinstance(event, Aux) and event.key.startswith(_MEMBER_EXPIRY):
