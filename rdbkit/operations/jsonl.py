@@ -256,11 +256,20 @@ def _name_or_null(name: bytes | None) -> bytes:
 
 def stream_value(parts: list[Any]) -> bytes:
     """A whole stream."""
-    entries = b",".join([stream_part(p) for p in parts if isinstance(p, StreamEntry)])
-    tail = b"".join([stream_part(p) for p in parts if isinstance(p, StreamTail)])
-    groups = b",".join([stream_part(p) for p in parts if isinstance(p, StreamGroup)])
-    dedup = b"".join([b',"dedup":' + stream_part(p) for p in parts if isinstance(p, StreamDedup)])
-    return b'{"entries":[%b],%b,"groups":[%b]%b}' % (entries, tail, groups, dedup)
+    entries: list[bytes] = []
+    groups: list[bytes] = []
+    tail = dedup = b""
+    for part in parts:
+        text = stream_part(part)
+        if isinstance(part, StreamEntry):
+            entries.append(text)
+        elif isinstance(part, StreamGroup):
+            groups.append(text)
+        elif isinstance(part, StreamTail):
+            tail = text
+        else:
+            dedup = b',"dedup":' + text
+    return b'{"entries":[%b],%b,"groups":[%b]%b}' % (b",".join(entries), tail, b",".join(groups), dedup)
 
 
 def other_value(value: object) -> bytes:
@@ -323,25 +332,33 @@ def member_expiries(members: list[bytes], times: list[int]) -> bytes:
 # -- one element at a time
 
 
-def _is_json_number(buf: bytes, start: i64, end: i64) -> bool:
-    """Whether a stored score is just as `json_score` renders it: plain decimals of at most 15 digits."""
+_AS_IT_STANDS: Final = 2
+_DECIMAL: Final = 1
+
+
+def _decimal(buf: bytes, start: i64, end: i64) -> i64:
+    """Whether a stored score is a plain decimal, and even as `json_score` would render it: at most 15 digits, none idle."""
     at: i64 = start
     if at < end and buf[at] == 0x2D:
         at += 1
-    if at >= end or end - at > 16 or (buf[at] == 0x30 and end - at != 1) or (buf[at] == 0x30 and at > start):
-        return False
-    digits: i64 = at
+    if at >= end or buf[at] == 0x30 or end - at > 30:
+        return 0
+    begin: i64 = at
     while at < end and 0x30 <= buf[at] <= 0x39:
         at += 1
-    if at == end:
-        return at - digits < 16
-    if at == digits or buf[at] != 0x2E or buf[end - 1] == 0x30:
-        return False
-    at += 1
-    digits = at
-    while at < end and 0x30 <= buf[at] <= 0x39:
+    if at == begin:
+        return 0
+    if at < end:
+        if buf[at] != 0x2E or buf[end - 1] == 0x30:
+            return 0
         at += 1
-    return at == end and at > digits
+        if at == end:
+            return 0
+        while at < end and 0x30 <= buf[at] <= 0x39:
+            at += 1
+    if at < end:
+        return 0
+    return _AS_IT_STANDS if end - begin < 16 else _DECIMAL
 
 
 class ElementWriter(Sink):
@@ -361,10 +378,12 @@ class ElementWriter(Sink):
     def string(self, buf: bytes, start: i64, end: i64) -> None:
         out = self.out
         if self.before():
-            if _is_json_number(buf, start, end):
+            form = _decimal(buf, start, end)
+            if form == _AS_IT_STANDS:
                 out.write(buf[start:end])
             else:
-                write_score(out, score_of(buf[start:end]))
+                stored = buf[start:end]
+                write_score(out, float(stored) if form == _DECIMAL else score_of(stored))
         elif not write_text(out, buf, start, end) and self.shape == _HASH and self.count & 1:
             self.failed = True  # a field's name that is not UTF-8
         self.after()
@@ -462,8 +481,7 @@ class JsonLines(Visitor):
     def take(self) -> bytes:
         """What has been written since the last call, but for a record of which the file may say more."""
         data = self.out.getvalue()
-        self.out = BytesWriter()
-        self.elements.out = self.out
+        self.out.truncate(0)
         return data
 
     def end_line(self) -> None:

@@ -1,0 +1,491 @@
+"""A snapshot as the commands that make its content again: what `redis-cli --pipe` loads into an empty server.
+
+What commands cannot make again, and what the target has no command for, is a loss: see `Loss`. Not carried over, and no loss
+since no data hangs on it: idle times and access frequencies (eviction starts afresh), when a consumer was seen last (that is
+now the time of loading), the counters of deduplicated stream entries, the cache of Lua scripts, and for servers before Redis
+7.0 the counters of streams, which they do not have.
+
+A key or field whose expiry is past is deleted by the server as soon as it is told of it, as it is when a server loads the
+snapshot itself.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, groupby
+from math import isnan
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, Final
+
+import anycrc
+
+from rdbkit.errors import LossError
+from rdbkit.format.primitives import read_uint64
+from rdbkit.model import Event, FunctionLibrary, KeyMetadata, ModuleAux, module_name
+from rdbkit.record import Record
+from rdbkit.targets.commands import features
+from rdbkit.values import StreamDedup, StreamEntry, StreamGroup, StreamId, StreamTail
+
+#: Bytes of arguments in one command, except for a single element that is larger.
+COMMAND_BYTES: Final = 1 << 20
+#: How many losses are kept one by one; all are counted.
+LOSSES_KEPT: Final = 1000
+
+# From this size on an argument is handed on as it is, not copied into a larger piece.
+_LARGE = 1 << 16
+# What of a stream is held in memory until its consumer groups are known.
+_SPOOL_BYTES = 8 << 20
+_DEFAULT_DEDUP = (100, 100)
+# Behind every entry. The highest id of all means to servers that new entries are asked for.
+_BEHIND = StreamId((1 << 64) - 1, (1 << 64) - 2)
+_NO_ID = StreamId(0, 0)
+_FIRST_ID = StreamId(0, 1)
+_CRC = anycrc.Model("CRC64-REDIS")
+_MODULE_TYPE = b"\x07"
+# A number takes no more.
+_ID_BYTES = 9
+# Of RESTORE's payload. Redis 8.0, the first with a type that is restored, knows RDB 12.
+_RESTORE_VERSION = (12).to_bytes(2, "little")
+_DRAGONFLY_SET = 32
+
+#: A stream entry as it waits for its turn: its id and the encoded XADD.
+_Waiting = tuple[int, int, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Something that the target cannot be given.
+
+    `kind` is one of
+    - "stream", "array", "module", "cron", "gcra", "json": a key of that type, left out whole;
+    - "function": a library of functions; "module-aux": data of a module outside of keys;
+    - "field-expiry", "member-expiry": when fields of a hash or members expire. They are kept, without;
+    - "score": members whose score is not a number, which no server takes;
+    - "nacked": pending entries of a stream that belong to no consumer;
+    - "dedup": what a stream remembers of its producers;
+    - "array-cursor": where an array larger than a block is inserted into next;
+    - "key-metadata": what modules attached to a key.
+
+    `what` says it in words, `count` how many of it (fields, pending entries, ...); `db` and `key` are None where it belongs to
+    no key.
+    """
+
+    kind: str
+    what: str
+    count: int
+    db: int | None
+    key: bytes | None
+
+
+class RespWriter:
+    """Encodes records and events as commands.
+
+    Args:
+        target: the release line of the server that will read them, such as "redis-6.0" or "valkey-9.0"; None for the newest
+            Redis.
+        on_loss: "fail" raises at the first loss; "drop" leaves out what would be lost and goes on.
+        batch: most elements in one command.
+        now_ms: Unix milliseconds; where the target knows no expiry of fields, those that are past then are left out.
+
+    Attributes:
+        losses: the first `LOSSES_KEPT` losses.
+        loss_counts: the counts of all of them, summed up by kind.
+
+    Raises: ValueError for a target that is not known.
+
+    >>> import rdbkit
+    >>> writer = RespWriter("redis-6.0", on_loss="drop")
+    >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
+    ...     out = b"".join(piece for item in snapshot.events() for piece in writer.commands(item))
+    >>> b"RPUSH" in out, writer.loss_counts
+    (True, {'function': 1})
+    """
+
+    def __init__(self, target: str | None = None, on_loss: str = "fail", *, batch: int = 512, now_ms: int | None = None) -> None:
+        if on_loss not in ("fail", "drop"):
+            raise ValueError(f"on_loss is 'fail' or 'drop', not {on_loss!r}")
+        if batch < 1:
+            raise ValueError("a command takes at least one element")
+        self.losses: list[Loss] = []
+        self.loss_counts: dict[str, int] = {}
+        self._features = features(target)
+        self._target = target or "the newest Redis"
+        self._fail = on_loss == "fail"
+        self._batch = batch
+        self._now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+        self._db: int | None = None
+        self._metadata = False
+        self._large: Record | None = None
+        self._values: dict[str, Callable[[Record], Iterator[bytes]]] = {
+            "string": self._string,
+            "list": self._list,
+            "set": self._set,
+            "zset": self._zset,
+            "hash": self._hash,
+            "stream": self._stream,
+            "array": self._array,
+            "module": self._module,
+        }
+
+    def commands(self, item: Record | Event) -> Iterator[bytes]:
+        """The commands of one record or event, encoded, in pieces of at most about `COMMAND_BYTES` or one element.
+
+        To be asked for each item in file order, and used up before the next is read. Memory is bounded by a block, the largest
+        element, and what is pending in a stream's groups; the entries of a large stream wait in a temporary file for the
+        groups behind them.
+
+        Raises: LossError with `on_loss="fail"`; RdbError where the value is damaged.
+        """
+        if self._large is not None:
+            # KeyDB says behind a value when its members expire: of a large one this is known only now
+            self._member_expiries(self._large)
+            self._large = None
+        if isinstance(item, Record):
+            yield from self._record(item)
+        elif isinstance(item, FunctionLibrary):
+            yield from self._function(item)
+        elif isinstance(item, KeyMetadata):
+            self._metadata = True
+        elif isinstance(item, ModuleAux):
+            self._lose("module-aux", f"data of module {item.module} outside of keys")
+
+    def _record(self, record: Record) -> Iterator[bytes]:
+        if self._metadata:
+            self._metadata = False
+            self._lose("key-metadata", "metadata that modules attached to a key", record=record)
+        write = self._values.get(record.type)
+        if write is None:
+            self._lose(record.type, f"a key of type {record.type}", record=record)
+            return
+        if record.size is None:
+            self._large = record
+        else:
+            self._member_expiries(record)
+        written = False
+        for piece in write(record):
+            if not written:
+                written = True
+                if record.db != self._db:
+                    self._db = record.db
+                    yield command(b"SELECT", b"%d" % record.db)
+            yield piece
+        if written and record.expire_ms is not None:
+            yield command(b"PEXPIREAT", record.key, b"%d" % record.expire_ms)
+
+    def _function(self, library: FunctionLibrary) -> Iterator[bytes]:
+        if "functions" not in self._features:
+            self._lose("function", f"function library {library.name!r}")
+            return
+        source = library.source
+        if library.pre_release:
+            # the release candidates kept name and engine beside the source; 7.0 puts them in front when it loads one
+            source = f"#!{library.engine} name={library.name}\n".encode("utf-8", "surrogateescape") + source
+        yield from pieces([b"FUNCTION", b"LOAD", b"REPLACE", source])
+
+    def _string(self, record: Record) -> Iterator[bytes]:
+        key = record.key
+        for (value,) in record.elements():
+            if len(value) < _LARGE:
+                # what most snapshots have most of: at once, in a third of the time
+                yield b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(key), key, len(value), value)
+            else:
+                yield from pieces([b"SET", key, value])
+
+    def _list(self, record: Record) -> Iterator[bytes]:
+        for found in self._parts(record):
+            yield from self._split([b"RPUSH", record.key], found, 1)
+
+    def _set(self, record: Record) -> Iterator[bytes]:
+        for found in self._parts(record):
+            yield from self._split([b"SADD", record.key], found, 1)
+
+    def _zset(self, record: Record) -> Iterator[bytes]:
+        for found in self._parts(record):
+            members = found
+            if any(isnan(score) for _, score in found):
+                members = [pair for pair in found if not isnan(pair[1])]
+                self._lose("score", "a score that is not a number", len(found) - len(members), record)
+            arguments = list(chain.from_iterable((number(score), member) for member, score in members))
+            yield from self._split([b"ZADD", record.key], arguments, 2)
+
+    def _hash(self, record: Record) -> Iterator[bytes]:
+        head = [b"HSET" if "several-fields" in self._features else b"HMSET", record.key]
+        for found in self._parts(record):
+            expiring = [element for element in found if element[2] is not None]
+            if expiring and "field-expiry" not in self._features:
+                self._lose("field-expiry", "the expiry of fields", len(expiring), record)
+                found = [element for element in found if element[2] is None or element[2] > self._now_ms]
+                expiring = []
+            yield from self._split(head, list(chain.from_iterable((field, value) for field, value, _ in found)), 2)
+            fields: dict[int, list[bytes]] = {}
+            for field, _, expire_ms in expiring:
+                fields.setdefault(expire_ms, []).append(field)
+            for expire_ms, names in fields.items():
+                yield from pieces([b"HPEXPIREAT", record.key, b"%d" % expire_ms, b"FIELDS", b"%d" % len(names), *names])
+
+    def _array(self, record: Record) -> Iterator[bytes]:
+        if "arrays" not in self._features:
+            self._lose("array", "a key of type array", record=record)
+            return
+        cursor = None
+        if record.size is None:
+            self._lose("array-cursor", "where a large array is inserted into next", record=record)
+        else:
+            cursor = record.value.insert_index
+        for found in self._parts(record):
+            arguments = list(chain.from_iterable((b"%d" % index, number(value)) for index, value in found))
+            yield from self._split([b"ARMSET", record.key], arguments, 2)
+        if cursor is not None:
+            # the file has the index that was inserted last, the command takes the one that is next
+            yield command(b"ARSEEK", record.key, b"%d" % (cursor + 1))
+
+    def _module(self, record: Record) -> Iterator[bytes]:
+        # RESTORE wants the length first, and a large value can be read only once
+        with SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
+            crc = 0
+            for piece in chain([_MODULE_TYPE], record.chunks(), [_RESTORE_VERSION]):
+                spool.write(piece)
+                crc = _CRC.calc(piece, crc)
+            spool.write(crc.to_bytes(8, "little"))
+            size = spool.tell()
+            spool.seek(len(_MODULE_TYPE))
+            module = module_name(read_uint64(spool.read(_ID_BYTES), 0)[0])
+            if module not in self._features:
+                self._lose("module", f"a value of module {module}", record=record)
+                return
+            spool.seek(0)
+            yield b"*4\r\n" + b"".join(map(_bulk, (b"RESTORE", record.key, b"0"))) + b"$%d\r\n" % size
+            while piece := spool.read(COMMAND_BYTES):
+                yield piece
+            yield b"\r\n"
+
+    def _parts(self, record: Record) -> Iterator[list[Any]]:
+        """The elements, at most as many at a time as go into one command."""
+        for found in record.elements():
+            if len(found) <= self._batch:
+                yield found
+            else:
+                for at in range(0, len(found), self._batch):
+                    yield found[at : at + self._batch]
+
+    def _split(self, head: list[bytes], arguments: list[bytes], width: int) -> Iterator[bytes]:
+        """One command of these arguments, or several where they are more than `COMMAND_BYTES`.
+
+        `width`: how many arguments belong together.
+        """
+        if sum(map(len, arguments)) <= COMMAND_BYTES:
+            if arguments:
+                yield from pieces(head + arguments)
+            return
+        start = size = 0
+        for at in range(0, len(arguments), width):
+            more = sum(map(len, arguments[at : at + width]))
+            if size + more > COMMAND_BYTES and at > start:
+                yield from pieces(head + arguments[start:at])
+                start, size = at, 0
+            size += more
+        yield from pieces(head + arguments[start:])
+
+    def _stream(self, record: Record) -> Iterator[bytes]:
+        if "streams" not in self._features:
+            self._lose("stream", "a key of type stream", record=record)
+            return
+        key = record.key
+        with SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
+            tail: StreamTail | None = None
+            groups: list[StreamGroup] = []
+            dedup: StreamDedup | None = None
+            first: StreamId | None = None
+            live = 0
+            for found in record.elements():
+                waiting: list[_Waiting] = []
+                for item in found:
+                    if isinstance(item, StreamEntry):
+                        text = b"%d-%d" % item.id
+                        waiting.append((*item.id, b"".join(pieces([b"XADD", key, text, *chain.from_iterable(item.fields)]))))
+                    elif isinstance(item, StreamTail):
+                        tail = item
+                    elif isinstance(item, StreamGroup):
+                        groups.append(self._without_nacked(item, record))
+                    else:
+                        dedup = item
+                if waiting:
+                    first = first or StreamId(*waiting[0][:2])
+                    live += len(waiting)
+                    pickle.dump(waiting, spool)
+            assert tail is not None
+            spool.seek(0)
+            # XCLAIM leaves out an entry that is not in the stream, so one that was deleted meanwhile is put there for a moment
+            pending = sorted({entry.id for group in groups for entry in group.pending})
+            gone: list[StreamId] = []
+            for batch in _batches(spool):
+                yield _merged(key, batch, pending, gone)
+        if pending:
+            gone += pending
+            yield b"".join(_placeholder(key, entry_id) for entry_id in pending)
+        if not live and not gone:
+            # an id must not be zero: XSETID below corrects it
+            yield command(b"XADD", key, b"MAXLEN", b"0", b"%d-%d" % max(tail.last_id, _FIRST_ID), b"", b"")
+        added = tail.length if tail.entries_added is None else tail.entries_added
+        if added >= live + len(gone):
+            yield self._counters(key, tail, added)
+        for group in groups:
+            yield from self._group(key, group)
+        if gone:
+            # Those in front of all entries are trimmed, as they were: XDEL would leave a trace, the highest id deleted.
+            deleted = [b"%d-%d" % entry_id for entry_id in gone if first is not None and entry_id > first]
+            for at in range(0, len(deleted), self._batch):
+                yield command(b"XDEL", key, *deleted[at : at + self._batch])
+            yield command(b"XTRIM", key, b"MAXLEN", b"%d" % live)
+            yield self._counters(key, tail, added)
+        if dedup is not None:
+            yield from self._dedup(key, dedup, record)
+
+    def _counters(self, key: bytes, tail: StreamTail, added: int) -> bytes:
+        arguments = [b"XSETID", key, b"%d-%d" % tail.last_id]
+        if "stream-counters" in self._features:
+            max_deleted = tail.max_deleted_id or _NO_ID
+            arguments += [b"ENTRIESADDED", b"%d" % added, b"MAXDELETEDID", b"%d-%d" % max_deleted]
+        return command(*arguments)
+
+    def _without_nacked(self, group: StreamGroup, record: Record) -> StreamGroup:
+        """The group without what the target cannot be told."""
+        unowned = sum(entry.consumer is None for entry in group.pending)
+        if not unowned or "nack" in self._features:
+            return group
+        self._lose("nacked", f"pending entries of group {group.name!r} that belong to no consumer", unowned, record)
+        return group._replace(pending=[entry for entry in group.pending if entry.consumer is not None], nacked=[])
+
+    def _group(self, key: bytes, group: StreamGroup) -> Iterator[bytes]:
+        create = [b"XGROUP", b"CREATE", key, group.name, b"%d-%d" % group.last_id]
+        if group.entries_read is not None and "stream-counters" in self._features:
+            create += [b"ENTRIESREAD", b"%d" % group.entries_read]
+        yield command(*create)
+        for consumer in group.consumers:
+            if "create-consumer" in self._features:
+                yield command(b"XGROUP", b"CREATECONSUMER", key, group.name, consumer.name)
+            else:
+                # to read what is pending behind all entries gives nothing, and makes the consumer
+                reader = [b"XREADGROUP", b"GROUP", group.name, consumer.name]
+                yield command(*reader, b"COUNT", b"1", b"STREAMS", key, b"%d-%d" % _BEHIND)
+        owned: dict[tuple[bytes, int, int], list[bytes]] = {}
+        counts: dict[StreamId, int] = {}
+        for entry in group.pending:
+            if entry.consumer is None:
+                counts[entry.id] = entry.delivery_count
+            else:
+                owner = entry.consumer, entry.delivery_ms, entry.delivery_count
+                owned.setdefault(owner, []).append(b"%d-%d" % entry.id)
+        for (name, ms, count), ids in owned.items():
+            options = [b"TIME", b"%d" % ms, b"RETRYCOUNT", b"%d" % count, b"FORCE", b"JUSTID"]
+            for at in range(0, len(ids), self._batch):
+                yield command(b"XCLAIM", key, group.name, name, b"0", *ids[at : at + self._batch], *options)
+        # the order in which they were given back is that in which they will be delivered
+        for count, run in groupby(group.nacked, lambda entry_id: counts[entry_id]):
+            ids = [b"%d-%d" % entry_id for entry_id in run]
+            for at in range(0, len(ids), self._batch):
+                part = ids[at : at + self._batch]
+                head = [b"XNACK", key, group.name, b"FAIL", b"IDS", b"%d" % len(part)]
+                yield command(*head, *part, b"RETRYCOUNT", b"%d" % count, b"FORCE")
+
+    def _dedup(self, key: bytes, dedup: StreamDedup, record: Record) -> Iterator[bytes]:
+        config = dedup.duration_s, dedup.max_entries
+        if config != _DEFAULT_DEDUP:
+            if "stream-dedup" in self._features:
+                yield command(b"XCFGSET", key, b"IDMP-DURATION", b"%d" % config[0], b"IDMP-MAXSIZE", b"%d" % config[1])
+            else:
+                self._lose("dedup", "for how long a stream remembers its producers", record=record)
+        known = sum(len(ids) for _, ids in dedup.producers)
+        if known:
+            self._lose("dedup", "the ids by which a stream knows an entry that is sent twice", known, record)
+
+    def _member_expiries(self, record: Record) -> None:
+        expiring = len(record.member_expire_ms or ())
+        if record.rdb_type == _DRAGONFLY_SET and record.type == "set":
+            # of a large one it is not known how many
+            expiring = 1 if record is self._large else len(record.value.member_expire_ms)
+        if expiring:
+            self._lose("member-expiry", "the expiry of members", expiring, record)
+
+    def _lose(self, kind: str, what: str, count: int = 1, record: Record | None = None) -> None:
+        db, key = (None, None) if record is None else (record.db, record.key)
+        if self._fail:
+            times = f" ({count} times)" if count > 1 else ""
+            raise LossError(f"{what}{times} cannot be given to {self._target} by a command", db=db, key=key)
+        self.loss_counts[kind] = self.loss_counts.get(kind, 0) + count
+        if len(self.losses) < LOSSES_KEPT:
+            self.losses.append(Loss(kind, what, count, db, key))
+
+
+def command(*arguments: bytes) -> bytes:
+    r"""One command in one piece.
+
+    >>> command(b"SELECT", b"0")
+    b'*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n'
+    """
+    return b"*%d\r\n%b" % (len(arguments), b"".join(map(_bulk, arguments)))
+
+
+def pieces(arguments: Sequence[bytes]) -> Iterator[bytes]:
+    """One command, its large arguments as pieces of their own so that they are not copied."""
+    start = 0
+    head = b"*%d\r\n" % len(arguments)
+    if max(map(len, arguments)) >= _LARGE:
+        for at, argument in enumerate(arguments):
+            if len(argument) >= _LARGE:
+                yield head + b"".join(map(_bulk, arguments[start:at])) + b"$%d\r\n" % len(argument)
+                yield argument
+                head = b"\r\n"
+                start = at + 1
+    yield head + b"".join(map(_bulk, arguments[start:]))
+
+
+def number(value: bytes | int | float) -> bytes:
+    """A score or an array's value as an argument.
+
+    >>> number(3.0), number(0.1), number(float("-inf")), number(b"as it is")
+    (b'3', b'0.1', b'-inf', b'as it is')
+    """
+    if isinstance(value, bytes):
+        return value
+    text = repr(value)
+    return (text[:-2] if text.endswith(".0") else text).encode()
+
+
+def _bulk(argument: bytes) -> bytes:
+    return b"$%d\r\n%b\r\n" % (len(argument), argument)
+
+
+def _batches(spool: IO[bytes]) -> Iterator[list[_Waiting]]:
+    while True:
+        try:
+            yield pickle.load(spool)
+        except EOFError:
+            return
+
+
+def _merged(key: bytes, batch: list[_Waiting], pending: list[StreamId], gone: list[StreamId]) -> bytes:
+    """The commands of a batch of entries, with a placeholder for each pending id that has none.
+
+    `pending` loses from its front what is passed; what had no entry is appended to `gone`.
+    """
+    if not pending:
+        return b"".join([encoded for _, _, encoded in batch])
+    out = []
+    at = 0
+    for ms, seq, encoded in batch:
+        while at < len(pending) and pending[at] <= (ms, seq):
+            if pending[at] != (ms, seq):
+                gone.append(pending[at])
+                out.append(_placeholder(key, pending[at]))
+            at += 1
+        out.append(encoded)
+    del pending[:at]
+    return b"".join(out)
+
+
+def _placeholder(key: bytes, entry_id: StreamId) -> bytes:
+    return command(b"XADD", key, b"%d-%d" % entry_id, b"", b"")
