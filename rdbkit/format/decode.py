@@ -15,7 +15,7 @@ from rdbkit.format import constants as c
 from rdbkit.format.intset import walk_intset
 from rdbkit.format.listpack import walk_listpack
 from rdbkit.format.modules import read_module
-from rdbkit.format.primitives import read_int64, read_length, read_string, read_uint64, skip_string
+from rdbkit.format.primitives import COMPILED, read_int64, read_length, read_string, read_uint64, skip_string
 from rdbkit.format.sink import Items, Sink
 from rdbkit.format.streams import StreamDecoder
 from rdbkit.format.walk import skip_container
@@ -198,6 +198,8 @@ class Decoder:
                     pos = self.head(buf, pos)
                     left = self.left
             if way == STRINGS:
+                if not COMPILED and isinstance(sink, Items):
+                    pos, left = self.collect(buf, pos, left, False, sink)
                 while left > 0:
                     first = buf[pos]
                     stop = pos + 1 + first
@@ -208,6 +210,8 @@ class Decoder:
                         pos = self.element(buf, pos, sink)
                     left -= 1
             elif way == SCORED:
+                if not COMPILED and isinstance(sink, Items):
+                    pos, left = self.collect(buf, pos, left, True, sink)
                 while left > 0:
                     stop = skip_string(buf, pos)
                     if stop + 8 > end:
@@ -236,6 +240,36 @@ class Decoder:
         except IndexError:
             self.left = left
         return pos
+
+    def collect(self, buf: bytes, pos: int, left: int, scored: bool, sink: Items) -> tuple[int, int]:
+        """Up to `left` short strings, with a score behind each or not, in the interpreter without a call for each.
+
+        Returns where it left off, and how many are still left.
+        """
+        append = sink.items.append
+        behind = 8 if scored else 0
+        end = len(buf) - behind
+        while left > 0 and pos < end:
+            stop = pos + 1 + buf[pos]
+            if buf[pos] >= 0x40:
+                if scored:
+                    break
+                try:
+                    stop = self.element(buf, pos, sink)
+                except IndexError:
+                    break
+            elif stop > end:
+                break
+            else:
+                append(buf[pos + 1 : stop])
+                if scored:
+                    score = read_f64_le(buf, stop)
+                    if score != score:
+                        raise CorruptError("a score is not a number")
+                    append(score)
+            pos = stop + behind
+            left -= 1
+        return pos, left
 
     def lack(self, need: i64) -> None:
         """Leave off until `need` bytes from the element's begin on are there."""

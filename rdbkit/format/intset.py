@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import struct
+from operator import lt
 from typing import TYPE_CHECKING, Final
 
 from rdbkit.errors import CorruptError
-from rdbkit.format.primitives import read_int16, read_int32, read_int64, read_uint32
-from rdbkit.format.sink import Sink
+from rdbkit.format.primitives import COMPILED, read_int16, read_int32, read_int64, read_uint32
+from rdbkit.format.sink import Items, Sink
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
 _HEADER: Final = 8
+_FORMATS: Final = {2: "h", 4: "i", 8: "q"}
 
 
 def walk_intset(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
@@ -29,6 +32,11 @@ def walk_intset(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
         raise CorruptError("an intset has no numbers")
     if count * width != end - pos - _HEADER:
         raise CorruptError(f"an intset says that it has {count} numbers of {width} bytes, but {end - pos - _HEADER} bytes follow")
+    if not COMPILED and type(sink) is Items:
+        numbers = struct.unpack(f"<{count}{_FORMATS[width]}", buf[pos + _HEADER : end])
+        if all(map(lt, numbers, numbers[1:])):
+            sink.items += map(b"%d".__mod__, numbers)
+            return count
     at: i64 = pos + _HEADER
     before: i64 = 0
     n: i64

@@ -89,43 +89,42 @@ def _unpack_bytewise(data: bytes, size: i64) -> bytes:
     return out.getvalue()
 
 
-def _unpack_slices(data: bytes, size: i64) -> bytes:
-    """The interpreted form's: a step an instruction instead of a step a byte."""
+def _unpack_slices(data: bytes, size: int) -> bytes:
+    """The interpreted form's: few steps an instruction instead of a step a byte."""
     out = bytearray()
-    pos: i64 = 0
-    end: i64 = len(data)
-    written: i64 = 0
-    while pos < end:
-        control: i64 = data[pos]
-        pos += 1
-        if control < 32:
-            control += 1
-            if pos + control > end:
-                raise CorruptError("LZF data ends inside a literal run")
-            out += data[pos : pos + control]
-            pos += control
-            written += control
-        else:
-            length: i64 = control >> 5
-            if pos + (1 if length < 7 else 2) > end:
-                raise CorruptError("LZF data ends inside a copy")
-            if length == 7:
-                length += data[pos]
-                pos += 1
-            length += 2
-            start: i64 = written - ((control & 31) << 8 | data[pos]) - 1
-            pos += 1
+    pos = 0
+    end = len(data)
+    try:
+        while pos < end:
+            control = data[pos]
+            if control < 32:
+                stop = pos + control + 2
+                out += data[pos + 1 : stop]
+                pos = stop
+                continue
+            written = len(out)
+            if control < 224:
+                start = written - ((control & 31) << 8) - data[pos + 1] - 1
+                stop = start + (control >> 5) + 2
+                pos += 2
+            else:
+                start = written - ((control & 31) << 8) - data[pos + 2] - 1
+                stop = start + data[pos + 1] + 9
+                pos += 3
+                if written > size:  # only these make much of little
+                    break
             if start < 0:
                 raise CorruptError("LZF data copies from before its beginning")
-            distance: i64 = written - start
-            if distance >= length:
-                out += out[start : start + length]
-            else:
-                piece = bytes(out[start:])
-                out += (piece * (length // distance + 1))[:length]
-            written += length
-        if written > size:
-            raise CorruptError(f"LZF data gives more than the {size} bytes that it announces")
-    if written != size:
-        raise CorruptError(f"LZF data gives {written} bytes where it announces {size}")
+            if stop <= written:
+                out += out[start:stop]
+            else:  # the copy reads what it has written itself
+                out += (out[start:] * ((stop - start) // (written - start) + 1))[: stop - start]
+    except IndexError:
+        raise CorruptError("LZF data ends inside a copy") from None
+    if pos > end:
+        raise CorruptError("LZF data ends inside a literal run")
+    if len(out) > size:
+        raise CorruptError(f"LZF data gives more than the {size} bytes that it announces")
+    if len(out) < size:
+        raise CorruptError(f"LZF data gives {len(out)} bytes where it announces {size}")
     return bytes(out)

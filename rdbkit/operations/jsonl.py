@@ -133,6 +133,26 @@ def json_score(score: float) -> bytes:
     return text.encode()
 
 
+def json_scores(stored: list[Any]) -> list[bytes]:
+    """What `json_score` renders of each, read as `score_of` does; the usual ones together, at a third of the price.
+
+    >>> json_scores([b"1", b"2.5"]), json_scores([1.0, float("inf")])
+    ([b'1', b'2.5'], [b'1', b'"inf"'])
+    """
+    kinds = set(map(type, stored))
+    if kinds == {bytes} and not b",".join(stored).translate(None, b"0123456789.,-+e"):
+        try:
+            stored = list(map(float, stored))
+            kinds = {float}
+        except ValueError:
+            pass
+    if kinds == {float}:
+        text = repr(stored)[1:-1] + ", "
+        if "n" not in text and "-0.0, " not in text:  # neither inf nor nan, nor what is no integer without its point
+            return text.encode().replace(b".0, ", b", ")[:-2].split(b", ")
+    return [json_score(score_of(s)) for s in stored]
+
+
 def write_score(out: BytesWriter, score: float) -> None:
     """Write what `json_score` renders.
 
@@ -197,7 +217,7 @@ def scores_body(members: list[bytes], stored: list[Any]) -> bytes:
     """Pairs of member and score."""
     if not members:
         return b""
-    scores = [json_score(score_of(s)) for s in stored]
+    scores = json_scores(stored)
     if _plain(members):
         return b'["' + b'],["'.join(map(b'",'.join, zip(members, scores, strict=True))) + b"]"
     return b",".join([b"[%b,%b]" % (json_text(m), s) for m, s in zip(members, scores, strict=True)])
@@ -502,12 +522,20 @@ class JsonLines(Visitor):
         return wants
 
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
-        if self.open:
-            self.end_line()
         buf = self.buf
         out = self.out
-        mark: i64 = len(out)
         first: i64 = buf[key_at]
+        if (
+            not COMPILED
+            and kind == 0
+            and first < 0x40
+            and self.selection is None
+            and self.short_string(key_at, value_at, end, expire_ms)
+        ):
+            return
+        if self.open:
+            self.end_line()
+        mark: i64 = len(out)
         try:
             if self.selection is not None:
                 name, _ = read_string(buf, key_at, self.limit)
@@ -541,6 +569,23 @@ class JsonLines(Visitor):
 
     def database(self) -> None:
         self.head = f'{{"db":{self.db},"key":'.encode()
+
+    def short_string(self, key_at: int, value_at: int, end: int, expire_ms: int) -> bool:
+        """An ordinary string in one step, for the interpreter; False where it is not ordinary."""
+        buf = self.buf
+        first = buf[value_at]
+        key = buf[key_at + 1 : value_at]
+        value = buf[value_at + (1 if first < 0x40 else 2) : end]
+        if first >= 0x80 or self.members or self.idle_s >= 0 or self.freq >= 0 or (key + value).translate(None, _SAFE):
+            return False
+        if expire_ms == NO_EXPIRY:
+            line = b'%b"%b"%b,"value":"%b"' % (self.head, key, self.middles[0], value)
+        else:
+            line = b'%b"%b"%b,"expire_ms":%d,"value":"%b"' % (self.head, key, self.middles[0], expire_ms, value)
+        self.out.write(b"}\n" + line if self.open else line)
+        self.open = True
+        self.written += 1
+        return True
 
     def attributes(self, kind: i64, expire_ms: i64) -> None:
         """The line between key and value."""

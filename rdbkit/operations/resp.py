@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
-from math import isnan
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Final
 
@@ -24,7 +23,7 @@ import anycrc
 
 from rdbkit.errors import LossError
 from rdbkit.format.primitives import read_uint64
-from rdbkit.model import Event, FunctionLibrary, KeyMetadata, ModuleAux, module_name
+from rdbkit.model import Aux, Event, FunctionLibrary, KeyMetadata, ModuleAux, module_name
 from rdbkit.record import Record
 from rdbkit.targets.commands import features
 from rdbkit.values import StreamDedup, StreamEntry, StreamGroup, StreamId, StreamTail
@@ -50,6 +49,7 @@ _ID_BYTES = 9
 # Of RESTORE's payload. Redis 8.0, the first with a type that is restored, knows RDB 12.
 _RESTORE_VERSION = (12).to_bytes(2, "little")
 _DRAGONFLY_SET = 32
+_KEYDB_EXPIRY = b"keydb-subexpire-when"
 
 #: A stream entry as it waits for its turn: its id and the encoded XADD.
 _Waiting = tuple[int, int, bytes]
@@ -63,7 +63,6 @@ class Loss:
     - "stream", "array", "module", "cron", "gcra", "json": a key of that type, left out whole;
     - "function": a library of functions; "module-aux": data of a module outside of keys;
     - "field-expiry", "member-expiry": when fields of a hash or members expire. They are kept, without;
-    - "score": members whose score is not a number, which no server takes;
     - "nacked": pending entries of a stream that belong to no consumer;
     - "dedup": what a stream remembers of its producers;
     - "array-cursor": where an array larger than a block is inserted into next;
@@ -131,24 +130,23 @@ class RespWriter:
         }
 
     def commands(self, item: Record | Event) -> Iterator[bytes]:
-        """The commands of one record or event, encoded, in pieces of at most about `COMMAND_BYTES` or one element.
+        """The commands of one record or event, encoded, in pieces to be written one after the other.
 
-        To be asked for each item in file order, and used up before the next is read. Memory is bounded by a block, the largest
-        element, and what is pending in a stream's groups; the entries of a large stream wait in a temporary file for the
-        groups behind them.
+        To be asked for each item in file order, and used up before the next is read. Where a record is left out, so is the
+        `KeyMetadata` in front of it. Memory is bounded by a block, the largest element, and what is pending in a stream's
+        groups; the entries of a large stream wait in a temporary file for the groups behind them.
 
         Raises: LossError with `on_loss="fail"`; RdbError where the value is damaged.
         """
-        if self._large is not None:
-            # KeyDB says behind a value when its members expire: of a large one this is known only now
-            self._member_expiries(self._large)
-            self._large = None
         if isinstance(item, Record):
             yield from self._record(item)
         elif isinstance(item, FunctionLibrary):
             yield from self._function(item)
         elif isinstance(item, KeyMetadata):
             self._metadata = True
+        elif isinstance(item, Aux) and item.key == _KEYDB_EXPIRY and self._large is not None:
+            # behind a value, so that a record larger than a block does not know of it
+            self._lose("member-expiry", "the expiry of members", record=self._large)
         elif isinstance(item, ModuleAux):
             self._lose("module-aux", f"data of module {item.module} outside of keys")
 
@@ -160,10 +158,8 @@ class RespWriter:
         if write is None:
             self._lose(record.type, f"a key of type {record.type}", record=record)
             return
-        if record.size is None:
-            self._large = record
-        else:
-            self._member_expiries(record)
+        self._large = record if record.size is None else None
+        self._member_expiries(record)
         written = False
         for piece in write(record):
             if not written:
@@ -189,7 +185,7 @@ class RespWriter:
         key = record.key
         for (value,) in record.elements():
             if len(value) < _LARGE:
-                # what most snapshots have most of: at once, in a third of the time
+                # in one step, for most snapshots have mostly these
                 yield b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(key), key, len(value), value)
             else:
                 yield from pieces([b"SET", key, value])
@@ -204,11 +200,7 @@ class RespWriter:
 
     def _zset(self, record: Record) -> Iterator[bytes]:
         for found in self._parts(record):
-            members = found
-            if any(isnan(score) for _, score in found):
-                members = [pair for pair in found if not isnan(pair[1])]
-                self._lose("score", "a score that is not a number", len(found) - len(members), record)
-            arguments = list(chain.from_iterable((number(score), member) for member, score in members))
+            arguments = list(chain.from_iterable((number(score), member) for member, score in found))
             yield from self._split([b"ZADD", record.key], arguments, 2)
 
     def _hash(self, record: Record) -> Iterator[bytes]:
@@ -300,7 +292,7 @@ class RespWriter:
             dedup: StreamDedup | None = None
             first: StreamId | None = None
             live = 0
-            for found in record.elements():
+            for found in self._parts(record):
                 waiting: list[_Waiting] = []
                 for item in found:
                     if isinstance(item, StreamEntry):
@@ -406,7 +398,7 @@ class RespWriter:
         expiring = len(record.member_expire_ms or ())
         if record.rdb_type == _DRAGONFLY_SET and record.type == "set":
             # of a large one it is not known how many
-            expiring = 1 if record is self._large else len(record.value.member_expire_ms)
+            expiring = 1 if record.size is None else len(record.value.member_expire_ms)
         if expiring:
             self._lose("member-expiry", "the expiry of members", expiring, record)
 
