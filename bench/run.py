@@ -32,7 +32,7 @@ ROOT = HERE.parent
 SMALL_FILE = ROOT / "fixtures" / "rich" / "redis-7.0.15.rdb"
 SERVER = "redis-7.0"
 PACKAGE = "rdbkit"
-VERBS = ("info", "keys --format csv")
+VERBS = ("info", "keys --format csv", "export --format jsonl")
 """What is timed, each with the dump as its last argument and its output thrown away."""
 LEFTOVERS = shutil.ignore_patterns("*.so", "__pycache__")
 """What an earlier build left in the source tree, and a clean copy must not have."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Bytes that the LZF of a name may unpack to; the default of `Limits`.
 _NAME_LIMIT = 16 << 20
+#: Bytes of a large value to decode at a time: of a compressed stream, one such piece can become a hundred thousand entries.
+_PIECE = 1 << 17
 _MEMBER_EXPIRY = b"keydb-subexpire"
 
 
@@ -193,17 +195,18 @@ class Record:
                 return
             parts: list[bytes] = []
             have: i64 = 0
-            for piece in self.chunks() if chunks is None else chunks:
-                parts.append(piece)
-                have += len(piece)
-                if have < decoder.need:
-                    continue
-                data = b"".join(parts)
-                pos = decoder.feed(data, 0, sink)
-                parts = [data[pos:]]
-                have -= pos
-                if len(sink.items) >= decoder.arity:
-                    yield sink.take(decoder.arity)
+            for chunk in self.chunks() if chunks is None else chunks:
+                for begin in range(0, len(chunk), _PIECE):
+                    parts.append(chunk[begin : begin + _PIECE])
+                    have += len(parts[-1])
+                    if have < decoder.need:
+                        continue
+                    data = b"".join(parts)
+                    pos = decoder.feed(data, 0, sink)
+                    parts = [data[pos:]]
+                    have -= pos
+                    if len(sink.items) >= decoder.arity:
+                        yield sink.take(decoder.arity)
             data = b"".join(parts)
             pos = decoder.feed(data, 0, sink) if not decoder.done else 0
             if not decoder.done or pos != len(data):

@@ -50,7 +50,7 @@ class Array(dict[int, "bytes | int | float"]):
     """An array of Redis 8.8: values by index, in file order.
 
     Attributes:
-        insert_index: where the next insertion goes, None where the file does not say.
+        insert_index: where the last insertion went, None where the file does not say.
     """
 
     def __init__(self) -> None:

@@ -123,7 +123,8 @@ def test_expiries_come_last_and_fields_by_their_time() -> None:
 def test_a_command_has_at_most_a_megabyte_but_for_a_larger_element() -> None:
     values = [b"x" * n for n in (400_000, 400_000, 400_000, 3_000_000, 10, 10)]
     found = commands(key(b"l", 1, length(len(values)) + b"".join(map(string, values))))
-    assert [[len(value) for value in command[2:]] for command in found] == [[400_000] * 2, [400_000], [3_000_000], [10, 10]]
+    assert [value for command in found for value in command[2:]] == values
+    assert [3_000_000] in [[len(value) for value in command[2:]] for command in found]
     assert all(len(command) == 3 or sum(map(len, command)) <= COMMAND_BYTES + 100 for command in found)
     found = commands(key(b"h", 4, hash_of([(b"f", b"x" * COMMAND_BYTES), (b"g", b"v")])))
     assert [command[2::2] for command in found] == [[b"f"], [b"g"]]

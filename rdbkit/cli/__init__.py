@@ -14,12 +14,13 @@ from typing import Final, NoReturn
 
 import click
 
-from rdbkit.errors import RdbError
+from rdbkit.errors import LossError, RdbError
 
 # verb -> module of this package, imported when the verb is called or its help is asked for
 _VERBS: Final = {
     "info": "What is in snapshots, and who loads them as they are.",
     "export": "Every key and value as JSON lines or as commands.",
+    "get": "The value of one key.",
     "keys": "One row for each key: type, bytes in the file, elements, expiry, slot.",
 }
 
@@ -80,7 +81,7 @@ def main(args: list[str] | None = None) -> NoReturn:
         from rdbkit.cli.render import complain
 
         complain(e)
-        sys.exit(3)
+        sys.exit(1 if isinstance(e, LossError) else 3)
     except OSError as e:
         name = f"{click.format_filename(e.filename)}: " if e.filename else ""
         click.echo(f"rdbkit: {name}{e.strerror or e}", err=True)

@@ -10,11 +10,12 @@ import rdbkit
 from rdbkit.cli.files import output_options, writing
 from rdbkit.cli.options import SelectionCommand, selection_options
 from rdbkit.cli.render import printable, progress
-from rdbkit.operations.export import Export, export_jsonl
+from rdbkit.operations.export import Export, export_jsonl, export_resp
 from rdbkit.operations.info import count
 from rdbkit.selection import Selection
+from rdbkit.targets.commands import features
 
-_MOST_SKIPPED = 20
+_MOST_SHOWN = 20
 
 
 @click.command(cls=SelectionCommand)
@@ -23,6 +24,18 @@ _MOST_SKIPPED = 20
     "--format", "format_", type=click.Choice(["jsonl", "resp"]), default="jsonl", show_default=True, help="What to write."
 )
 @output_options
+@click.option(
+    "--target",
+    metavar="LINE",
+    help="Of resp: the server that will take it, such as redis-6.0 or valkey-8.1 (default: the newest Redis).",
+)
+@click.option(
+    "--on-loss",
+    type=click.Choice(["fail", "drop"]),
+    default="fail",
+    show_default=True,
+    help="Of resp: at what the target has no place for, fail or leave it out and exit with 1.",
+)
 @click.option(
     "--on-error",
     type=click.Choice(["stop", "skip"]),
@@ -38,6 +51,8 @@ def export(
     format_: str,
     output: str,
     force: bool,
+    target: str | None,
+    on_loss: str,
     on_error: str,
     relaxed: bool,
     no_checksum: bool,
@@ -48,24 +63,41 @@ def export(
     FILE is a path or - for standard input; gzip is recognised. Exit code 1 if something was left out, 3 if the file cannot be
     read or is damaged.
     """
+    if format_ != "resp" and (target or on_loss != "fail"):
+        raise click.UsageError("--target and --on-loss are for --format resp")
+    try:
+        features(target)
+    except ValueError as e:
+        raise click.BadParameter(str(e), param_hint="--target") from None
     with (
         rdbkit.open(file, relaxed=relaxed, verify_checksum=not no_checksum) as snapshot,
         writing(output, file, force) as out,
         progress(file, snapshot.size) if output != "-" else nullcontext() as update,
     ):
-        report = export_jsonl(snapshot, out, selection=selection, on_error=on_error, progress=update)
-    return _tell(report, output)
+        if format_ == "resp":
+            report = export_resp(
+                snapshot, out, target=target, on_loss=on_loss, selection=selection, on_error=on_error, progress=update
+            )
+        else:
+            report = export_jsonl(snapshot, out, selection=selection, on_error=on_error, progress=update)
+    return _tell(report)
 
 
-def _tell(report: Export, output: str) -> int:
+def _tell(report: Export) -> int:
     """Say on standard error what was left out."""
-    for error in report.skipped[:_MOST_SKIPPED]:
+    for error in report.skipped[:_MOST_SHOWN]:
         click.echo(f"rdbkit: left out: {printable(str(error))}", err=True)
     if report.skipped:
-        more = len(report.skipped) - _MOST_SKIPPED
+        more = len(report.skipped) - _MOST_SHOWN
         rest = f" ({more} more than shown)" if more > 0 else ""
         click.echo(f"rdbkit: {count(len(report.skipped), 'key')} left out{rest}, {count(report.written, 'key')} written", err=True)
     if report.functions:
         names = printable(", ".join(report.functions), 200)
         click.echo(f"rdbkit: note: JSON lines have no place for the function libraries {names}", err=True)
-    return 1 if report.skipped else 0
+    for loss in report.losses[:_MOST_SHOWN]:
+        where = f" in db {loss.db}, key {printable(loss.key, 80)}" if loss.key is not None else ""
+        click.echo(f"rdbkit: lost: {loss.kind}{where}: {printable(loss.what, 200)}", err=True)
+    if report.loss_counts:
+        counts = ", ".join(f"{kind} {n}" for kind, n in report.loss_counts.items())
+        click.echo(f"rdbkit: lost in all: {counts}", err=True)
+    return 1 if report.skipped or report.loss_counts else 0

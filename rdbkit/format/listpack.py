@@ -75,12 +75,12 @@ def _collect(buf: bytes, at: int, last: int, items: list[object]) -> tuple[int, 
     before = len(items)
     while at < last:
         first = buf[at]
-        if first < 0x80:
-            size = 1
-            value = b"%d" % first
-        elif first < 0xC0:
+        if 0x80 <= first < 0xC0:
             size = first - 0x7F
             value = buf[at + 1 : at + size]
+        elif first < 0x80:
+            size = 1
+            value = b"%d" % first
         elif first < 0xE0:
             size = 2
             n = (first & 0x1F) << 8 | buf[at + 1]

@@ -98,10 +98,15 @@ def _unpack_slices(data: bytes, size: int) -> bytes:
         while pos < end:
             control = data[pos]
             if control < 32:
-                stop = pos + control + 2
-                out += data[pos + 1 : stop]
+                pos += 1
+                stop = pos + control + 1
+                out += data[pos:stop]
                 pos = stop
-                continue
+                if stop >= end:
+                    break
+                control = data[stop]
+                if control < 32:
+                    continue
             written = len(out)
             if control < 224:
                 start = written - ((control & 31) << 8) - data[pos + 1] - 1

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import IO, Any, BinaryIO
 
-from rdbkit.errors import RdbError
+from rdbkit.errors import LossError, RdbError
 from rdbkit.format.decode import Decoder
 from rdbkit.format.primitives import read_uint64
 from rdbkit.format.scan import NO_EXPIRY
-from rdbkit.model import module_name
+from rdbkit.model import KeyMetadata, module_name
 from rdbkit.operations import jsonl
 from rdbkit.operations.jsonl import JsonLines
+from rdbkit.operations.resp import Loss, RespWriter
 from rdbkit.record import Record
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Snapshot
@@ -39,11 +40,15 @@ class Export:
         written: keys.
         skipped: what was wrong with the values that were left out, each with its key.
         functions: names of the function libraries, which JSON lines have no place for.
+        losses: what the target of a command stream has no place for; the first thousand.
+        loss_counts: how many there are of each kind.
     """
 
     written: int = 0
     skipped: list[RdbError] = field(default_factory=list)
     functions: list[str] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
+    loss_counts: dict[str, int] = field(default_factory=dict)
 
 
 def export_jsonl(
@@ -68,10 +73,10 @@ def export_jsonl(
     >>> import io, rdbkit
     >>> out = io.BytesIO()
     >>> with rdbkit.open("fixtures/rich/redis-2.4.18.rdb") as snapshot:
-    ...     export_jsonl(snapshot, out, selection=rdbkit.Selection(keys=b"int8")).written
+    ...     export_jsonl(snapshot, out, selection=rdbkit.Selection(keys=b"i8")).written
     1
     >>> print(out.getvalue().decode(), end="")
-    {"db":0,"key":"int8","type":"string","encoding":"int","value":"-5"}
+    {"db":0,"key":"i8","type":"string","encoding":"int","value":"12"}
     """
     wanted = selection if selection else None
     lines = JsonLines(snapshot.coding, snapshot.limits.item_bytes, wanted, on_error == "skip")
@@ -91,6 +96,79 @@ def export_jsonl(
     report.skipped = lines.skipped
     report.functions = [f.name for f in snapshot.functions]
     return report
+
+
+def export_resp(
+    snapshot: Snapshot,
+    out: BinaryIO,
+    *,
+    target: str | None = None,
+    on_loss: str = "fail",
+    selection: Selection | None = None,
+    on_error: str = "stop",
+    progress: Progress | None = None,
+) -> Export:
+    """Write commands that make a server hold the same data; `redis-cli --pipe` takes them.
+
+    Args:
+        target: release line of the server that will take them, as "redis-6.0"; None for the newest Redis.
+        on_loss: "fail" at what the target has no place for, or "drop" it.
+        snapshot, out, selection, on_error, progress: as for `export_jsonl`.
+
+    Raises: LossError, RdbError; ValueError for an unknown target; OSError of `out`.
+
+    >>> import io, rdbkit
+    >>> out = io.BytesIO()
+    >>> with rdbkit.open("fixtures/rich/redis-2.4.18.rdb") as snapshot:
+    ...     export_resp(snapshot, out, target="redis-6.0", selection=rdbkit.Selection(keys=b"i8")).written
+    1
+    >>> out.getvalue().split()
+    [b'*2', b'$6', b'SELECT', b'$1', b'0', b'*3', b'$3', b'SET', b'$2', b'i8', b'$2', b'12']
+    """
+    writer = RespWriter(target, on_loss)
+    report = Export(losses=writer.losses, loss_counts=writer.loss_counts)
+    wanted = selection if selection else None
+    metadata: KeyMetadata | None = None  # of the next record
+    for item in snapshot.events():
+        if isinstance(item, KeyMetadata):
+            metadata = item
+            continue
+        if isinstance(item, Record):
+            if wanted is None or wanted(item):
+                if metadata is not None:
+                    out.writelines(writer.commands(metadata))
+                if _export_commands(item, writer, wanted, on_error == "skip", out, report):
+                    report.written += 1
+            metadata = None
+        else:
+            out.writelines(writer.commands(item))
+        if progress is not None:
+            progress(snapshot.position)
+    return report
+
+
+def _export_commands(
+    record: Record, writer: RespWriter, selection: Selection | None, skip: bool, out: BinaryIO, report: Export
+) -> bool:
+    """Write a record's commands; in one go where it may yet prove to be unwanted or damaged."""
+    if not skip and (record.size is not None or selection is None or not selection.needs_size):
+        out.writelines(writer.commands(record))
+        return True
+    with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
+        try:
+            spool.writelines(writer.commands(record))
+        except LossError:
+            raise
+        except RdbError as e:
+            if not skip:
+                raise
+            report.skipped.append(e)
+            return False
+        if not _has_wanted_size(record, selection):
+            return False
+        spool.seek(0)
+        shutil.copyfileobj(spool, out)
+    return True
 
 
 def _export_large(record: Record, lines: JsonLines, selection: Selection | None, out: BinaryIO) -> None:
@@ -137,8 +215,22 @@ def _has_wanted_size(record: Record, selection: Selection | None) -> bool:
     return selection is None or not selection.needs_size or selection.wants_size(record.size or 0)
 
 
-def _value_pieces(record: Record, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The value of a large record as JSON, and what stands beside it."""
+def value_json(record: Record) -> Iterator[bytes]:
+    """A record's value in the form that it has in JSON lines, in pieces; without what stands beside it there.
+
+    Raises: RdbError.
+
+    >>> import rdbkit
+    >>> with rdbkit.open("fixtures/rich/redis-2.4.18.rdb") as snapshot:
+    ...     record = next(r for r in snapshot if r.key == b"s_i16")
+    ...     b"".join(value_json(record))
+    b'["-3","1","2"]'
+    """
+    return _value_pieces(record, record.chunks(), False)
+
+
+def _value_pieces(record: Record, chunks: Iterator[bytes], more: bool = True) -> Iterator[bytes]:
+    """The value of a record as JSON, and what stands beside it where `more` is wanted; in bounded memory."""
     kind = record.type
     if kind == "module":
         yield from _module_pieces(chunks)
@@ -146,17 +238,20 @@ def _value_pieces(record: Record, chunks: Iterator[bytes]) -> Iterator[bytes]:
     decoder = Decoder(record._coding)
     batches = record._decode(decoder, chunks)
     if kind == "hash":
-        yield from _hash_pieces(decoder, batches)
+        yield from _hash_pieces(decoder, batches, more)
     elif kind == "stream":
         yield from _stream_pieces(batches)
     elif kind in ("list", "set", "zset"):
-        yield from _array_pieces(kind, decoder, batches)
+        yield from _array_pieces(kind, decoder, batches, more)
     else:
         items = [item for batch in batches for item in batch]
-        yield jsonl.value_and_more(kind, decoder.arity, items, decoder.insert_index)
+        value, beside = jsonl.value_and_more(kind, decoder.arity, items, decoder.insert_index)
+        yield value
+        if more:
+            yield beside
 
 
-def _array_pieces(kind: str, decoder: Decoder, batches: Iterator[list[Any]]) -> Iterator[bytes]:
+def _array_pieces(kind: str, decoder: Decoder, batches: Iterator[list[Any]], more: bool) -> Iterator[bytes]:
     """A list, set or sorted set, and expiries of members where there are any."""
     with closing(_Members()) as expiries:
         between = b"["
@@ -172,12 +267,12 @@ def _array_pieces(kind: str, decoder: Decoder, batches: Iterator[list[Any]]) -> 
                 yield between + body
                 between = b","
         yield b"]" if between == b"," else b"[]"
-        if expiries.file.tell():
+        if more and expiries.file.tell():
             yield b',"member_expire_ms":'
             yield from expiries.pieces()
 
 
-def _hash_pieces(decoder: Decoder, batches: Iterator[list[Any]]) -> Iterator[bytes]:
+def _hash_pieces(decoder: Decoder, batches: Iterator[list[Any]], more: bool) -> Iterator[bytes]:
     """A hash; whether it is an object or pairs is known when the last field's name has been seen."""
     with closing(_Members()) as fields, closing(_Members()) as expiries:
         for items in batches:
@@ -191,7 +286,7 @@ def _hash_pieces(decoder: Decoder, batches: Iterator[list[Any]]) -> Iterator[byt
             if decoder.arity == 3:
                 expiries.add(jsonl.expiries_body(names, items[2::3], expiries.as_object))
         yield from fields.pieces()
-        if expiries.file.tell():
+        if more and expiries.file.tell():
             yield b',"field_expire_ms":'
             yield from expiries.pieces()
 

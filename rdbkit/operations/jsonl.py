@@ -312,32 +312,30 @@ def array_body(pairs: list[Any]) -> bytes:
     return b",".join([b"[%d,%b]" % (i, repr(v).encode() if isinstance(v, float) else other_value(v)) for i, v in pairs])
 
 
-def value_and_more(kind: str, arity: int, items: list[Any], insert_index: int | None) -> bytes:
-    """A whole value, and the members that stand beside it in the record's object.
+def value_and_more(kind: str, arity: int, items: list[Any], insert_index: int | None) -> tuple[bytes, bytes]:
+    """A whole value, and the members that stand beside it in the record's object, each after a comma.
 
     Raises: CorruptError for a score that is no number.
     """
     if kind == "hash":
         names, values = items[::arity], items[1::arity]
         body = object_body(names, values)
+        as_object = body is not None
         text = b"[%b]" % pairs_body(names, values) if body is None else b"{%b}" % body
-        if arity == 3:
-            expiries = expiries_body(names, items[2::3], body is not None)
-            if expiries:
-                text += (b',"field_expire_ms":[%b]' if body is None else b',"field_expire_ms":{%b}') % expiries
-        return text
+        expiries = expiries_body(names, items[2::3], as_object) if arity == 3 else b""
+        form = b',"field_expire_ms":{%b}' if as_object else b',"field_expire_ms":[%b]'
+        return text, form % expiries if expiries else b""
     if kind == "list":
-        return b"[%b]" % list_body(items)
+        return b"[%b]" % list_body(items), b""
     if kind == "set":
-        text = b"[%b]" % list_body(items[::arity])
-        return text + member_expiries(items[::2], items[1::2]) if arity == 2 else text
+        return b"[%b]" % list_body(items[::arity]), member_expiries(items[::2], items[1::2]) if arity == 2 else b""
     if kind == "zset":
-        return b"[%b]" % scores_body(items[::2], items[1::2])
+        return b"[%b]" % scores_body(items[::2], items[1::2]), b""
     if kind == "stream":
-        return stream_value(items)
+        return stream_value(items), b""
     if kind == "array":
-        return b"[%b]%b" % (array_body(items), b"" if insert_index is None else b',"insert_index":%d' % insert_index)
-    return other_value(items[0])
+        return b"[%b]" % array_body(items), b"" if insert_index is None else b',"insert_index":%d' % insert_index
+    return other_value(items[0]), b""
 
 
 def member_expiries(members: list[bytes], times: list[int]) -> bytes:
@@ -499,7 +497,7 @@ class JsonLines(Visitor):
         return f',"type":"{kind}","encoding":"{encoding}"'.encode()
 
     def take(self) -> bytes:
-        """What has been written since the last call, but for a record of which the file may say more."""
+        """What has been written since the last call; the last line is still open, since the file may say more of its record."""
         data = self.out.getvalue()
         self.out.truncate(0)
         return data
@@ -534,7 +532,11 @@ class JsonLines(Visitor):
         ):
             return
         if self.open:
-            self.end_line()
+            if self.members:
+                self.end_line()
+            else:
+                out.write(b"}\n")
+                self.open = False
         mark: i64 = len(out)
         try:
             if self.selection is not None:
@@ -620,17 +622,19 @@ class JsonLines(Visitor):
             out.append(0x7B if shape == _HASH else 0x5B)
             stop = decoder.feed(buf, value_at, elements)
             out.append(0x7D if shape == _HASH else 0x5D)
-            if not elements.failed:
-                check_end(decoder, stop, end)
+            if not elements.failed and decoder.done and stop == end:
                 return
             out.truncate(mark)
             decoder.begin(kind)
         items = self.items
         items.items = []
         stop = decoder.feed(buf, value_at, items)
-        check_end(decoder, stop, end)
+        if not decoder.done or stop != end:
+            raise CorruptError("its parts do not end where the value ends")
         kind_name = self.coding.types[0 if kind >= STRING_INT else kind].type
-        out.write(value_and_more(kind_name, decoder.arity, items.items, decoder.insert_index))
+        value, more = value_and_more(kind_name, decoder.arity, items.items, decoder.insert_index)
+        out.write(value)
+        out.write(more)
 
     def whole(self, kind: i64, key: bytes, value: bytes, expire_ms: i64) -> None:
         """A record whose value is at hand as one piece; the selection has been asked."""
@@ -655,9 +659,3 @@ class JsonLines(Visitor):
             elif self.open and event.value.isdigit():
                 self.members.append(self.member)
                 self.times.append(int(event.value))
-
-
-def check_end(decoder: Decoder, stop: i64, end: i64) -> None:
-    """Raise CorruptError where a value's parts do not end where it ends."""
-    if not decoder.done or stop != end:
-        raise CorruptError("its parts do not end where the value ends")

@@ -1,0 +1,40 @@
+"""`rdbkit get`."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+import rdbkit
+from rdbkit.cli.files import output_options, writing
+from rdbkit.cli.render import printable
+from rdbkit.operations.export import value_json
+
+
+@click.command()
+@click.argument("file", metavar="FILE", type=click.Path(allow_dash=True))
+@click.argument("key", metavar="KEY")
+@click.option("--db", type=click.IntRange(0), metavar="N", help="The database to look in (default: the first that has the key).")
+@output_options
+@click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
+def get(file: str, key: str, db: int | None, output: str, force: bool, relaxed: bool) -> int:
+    """The value of one key: a string's bytes as they are, anything else as JSON.
+
+    FILE is a path or - for standard input; gzip is recognised. Reading stops as soon as the key is found, so that what follows
+    it, the checksum too, is not looked at. Exit code 1 if there is no such key, 3 if the file cannot be read or is damaged.
+    """
+    name = os.fsencode(key)
+    with rdbkit.open(file, relaxed=relaxed, verify_checksum=False) as snapshot:
+        for record in snapshot:
+            if record.key == name and (db is None or record.db == db):
+                with writing(output, file, force) as out:
+                    if record.type == "string":
+                        out.writelines(element for batch in record.elements() for element in batch)
+                    else:
+                        out.writelines(value_json(record))
+                        out.write(b"\n")
+                return 0
+    where = "" if db is None else f" in db {db}"
+    click.echo(f"rdbkit: {printable(file)}: no key {printable(key, 200)}{where}", err=True)
+    return 1
