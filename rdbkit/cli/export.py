@@ -43,6 +43,14 @@ _MOST_SHOWN = 20
     show_default=True,
     help="At a damaged value: stop, or leave it out, say so and exit with 1.",
 )
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Of jsonl: decode in N processes; the output stays the same.",
+)
 @click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
 @click.option("--no-checksum", is_flag=True, help="Do not verify the CRC-64 at the end.")
 @selection_options
@@ -54,6 +62,7 @@ def export(
     target: str | None,
     on_loss: str,
     on_error: str,
+    jobs: int,
     relaxed: bool,
     no_checksum: bool,
     selection: Selection,
@@ -65,6 +74,8 @@ def export(
     """
     if format_ != "resp" and (target or on_loss != "fail"):
         raise click.UsageError("--target and --on-loss are for --format resp")
+    if format_ == "resp" and jobs > 1:
+        raise click.UsageError("--jobs is for --format jsonl")
     try:
         features(target)
     except ValueError as e:
@@ -79,7 +90,7 @@ def export(
                 snapshot, out, target=target, on_loss=on_loss, selection=selection, on_error=on_error, progress=update
             )
         else:
-            report = export_jsonl(snapshot, out, selection=selection, on_error=on_error, progress=update)
+            report = export_jsonl(snapshot, out, selection=selection, on_error=on_error, jobs=jobs, progress=update)
     return _tell(report)
 
 

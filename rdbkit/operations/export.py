@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import IO, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from rdbkit.errors import LossError, RdbError
 from rdbkit.format.decode import Decoder
@@ -24,6 +24,9 @@ from rdbkit.record import Record
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.values import StreamDedup, StreamEntry, StreamGroup, StreamTail
+
+if TYPE_CHECKING:
+    from rdbkit.operations.parallel import Part
 
 Progress = Callable[[int], None]
 #: What of a large value is kept in memory before it goes to a temporary file.
@@ -57,6 +60,7 @@ def export_jsonl(
     *,
     selection: Selection | None = None,
     on_error: str = "stop",
+    jobs: int = 1,
     progress: Progress | None = None,
 ) -> Export:
     """Write every key as one JSON object a line, in file order.
@@ -66,6 +70,7 @@ def export_jsonl(
         out: where the lines go, as bytes.
         selection: which keys; None for all.
         on_error: "stop", or "skip" to go on behind a damaged value where the file's framing is intact.
+        jobs: processes that decode; what is written does not depend on it.
         progress: called with bytes of the file read so far.
 
     Raises: RdbError; OSError of `out`.
@@ -81,11 +86,16 @@ def export_jsonl(
     wanted = selection if selection else None
     lines = JsonLines(snapshot.coding, snapshot.limits.item_bytes, wanted, on_error == "skip")
     report = Export()
+    # what is said of templates in front of the keys that use them would have to go to all processes: RDB 15 alone has them
+    parallel = jobs > 1 and snapshot.header.version != 15
     try:
-        for large in snapshot.scan(lines):
-            out.write(lines.take())
-            if large is not None:
-                _export_large(large, lines, wanted, out)
+        for item in _parts(snapshot, jobs, lines) if parallel else snapshot.scan(lines):
+            if item is None or isinstance(item, Record):
+                out.write(lines.take())
+                if item is not None:
+                    _export_large(item, lines, wanted, out)
+            else:
+                _export_part(item, lines, out)
             if progress is not None:
                 progress(snapshot.position)
     finally:
@@ -96,6 +106,29 @@ def export_jsonl(
     report.skipped = lines.skipped
     report.functions = [f.name for f in snapshot.functions]
     return report
+
+
+def _parts(snapshot: Snapshot, jobs: int, lines: JsonLines) -> Iterator[Part | Record]:
+    from rdbkit.operations.parallel import parts  # what it takes to start processes is not needed for most runs
+
+    return parts(snapshot, jobs, lines.selection, lines.skip)
+
+
+def _export_part(part: Part, lines: JsonLines, out: BinaryIO) -> None:
+    """Write what another process made of a piece of the file."""
+    if lines.open:
+        lines.members += part.early[0]
+        lines.times += part.early[1]
+    if part.text:
+        lines.end_line()
+        out.write(lines.take())
+        out.write(part.text)
+        lines.open = part.open
+        lines.members, lines.times = part.late
+    lines.written += part.written
+    lines.skipped += part.skipped
+    if part.error is not None:
+        raise part.error
 
 
 def export_resp(

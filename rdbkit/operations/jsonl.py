@@ -462,6 +462,9 @@ class JsonLines(Visitor):
     Attributes:
         written: lines so far.
         skipped: what was wrong with the values left out.
+        open: the last line may get more members, and its end is not written.
+        members, times: expiries of members of that line's record.
+        early_members, early_times: those that came before any record, where lines begin in the middle of a file.
     """
 
     def __init__(self, coding: Coding, limit: int, selection: Any, skip: bool) -> None:
@@ -480,6 +483,9 @@ class JsonLines(Visitor):
         self.member: bytes = b""
         self.members: list[bytes] = []
         self.times: list[int] = []
+        self.begun: bool = False
+        self.early_members: list[bytes] = []
+        self.early_times: list[int] = []
         self.head: bytes = b""
         self.database()
         self.middles: list[bytes] = [b""] * 258
@@ -553,17 +559,16 @@ class JsonLines(Visitor):
             self.value(kind, value_at, end)
         except RdbError as e:
             out.truncate(mark)
-            e.offset = int(start)
-            if not self.skip:
-                raise
-            e.offset += int(self.base)
             e.source = self.coding.source
+            e.offset = int(self.base + start)
             e.db = int(self.db)
             e.reading = f"a {self.coding.types[0 if kind >= STRING_INT else kind].name}"
             try:
                 e.key, _ = read_string(buf, key_at, self.limit)
             except RdbError:
                 e.key = None
+            if not self.skip:
+                raise
             self.skipped.append(e)
             return
         self.written += 1
@@ -656,6 +661,6 @@ class JsonLines(Visitor):
         if isinstance(event, Aux) and event.key.startswith(_MEMBER_EXPIRY):
             if event.key.endswith(b"-key"):
                 self.member = event.value
-            elif self.open and event.value.isdigit():
+            elif event.value.isdigit() and (self.open or not self.begun):  # else of a record that was left out
                 self.members.append(self.member)
                 self.times.append(int(event.value))

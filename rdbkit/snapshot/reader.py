@@ -48,6 +48,14 @@ class Limits(NamedTuple):
     string_bytes: int = 1 << 30
 
 
+class Block(NamedTuple):
+    """Whole records as they stand in the file, `offset` bytes from its beginning, the first of them in database `db`."""
+
+    data: bytes
+    offset: int
+    db: int
+
+
 class Snapshot:
     """A snapshot being read; made by `rdbkit.open`. A context manager, and an iterable of `Record` that runs once.
 
@@ -84,6 +92,7 @@ class Snapshot:
         self._large: Record | None = None
         self._handed_out = False
         self._started = False
+        self._span = (0, 0)  # where in _buf the last scan began, and in which database
         self.framing: str | None = None
         self.checksum: Checksum | None = None
         self.trailer: Trailer | None = None
@@ -175,6 +184,7 @@ class Snapshot:
         try:
             while True:
                 visitor.base = self._base
+                self._span = (self._pos, visitor.db)
                 self._pos = scanner.scan(self._buf, self._pos, self._room, visitor)
                 yield None
                 if scanner.finished:
@@ -201,6 +211,16 @@ class Snapshot:
             self._read_end()
         except RdbError as e:
             raise self._explain(e) from None
+
+    def blocks(self) -> Iterator[Block | Record]:
+        """The file as pieces of whole records, and each record larger than a block, for work in several processes."""
+        visitor = Visitor()
+        for large in self.scan(visitor):
+            begin, db = self._span
+            if large is not None:
+                yield large
+            elif self._pos > begin:
+                yield Block(self._buf[begin : self._pos], self._base + begin, db)
 
     def close(self) -> None:
         """Close the file where a path was given; an object that was handed in stays open."""
