@@ -36,7 +36,7 @@ class Record:
         size: bytes that the record takes in the file, attributes and key included; None for a record larger than a block
             until it has been read or passed.
         member_expire_ms: absolute expiry of each member or field that has one of its own, where the file says so behind the
-            value (KeyDB); otherwise None.
+            value (KeyDB); otherwise None. Of a record larger than a block it is known when the next one has been asked for.
 
     A record is cheap: key and value are taken from the block that it was found in when they are asked for, and keep that block
     (about 1 MiB) in memory as long as the record lives.

@@ -75,6 +75,19 @@ class Visitor:
         """`db` has changed."""
 
 
+class LastRecord(Visitor):
+    """Keeps where in a block its last record begins (-1: has not met one), and the database there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start: i64 = -1
+        self.db_there: i64 = 0
+
+    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+        self.start = start
+        self.db_there = self.db
+
+
 class Scanner:
     """Scans the blocks of one file one after the other.
 

@@ -119,12 +119,9 @@ def _export_part(part: Part, lines: JsonLines, out: BinaryIO) -> None:
     if lines.open:
         lines.members += part.early[0]
         lines.times += part.early[1]
-    if part.text:
-        lines.end_line()
-        out.write(lines.take())
-        out.write(part.text)
-        lines.open = part.open
-        lines.members, lines.times = part.late
+    lines.end_line()
+    out.write(lines.take())
+    out.write(part.text)
     lines.written += part.written
     lines.skipped += part.skipped
     if part.error is not None:
@@ -208,6 +205,7 @@ def _export_large(record: Record, lines: JsonLines, selection: Selection | None,
     """Write a record larger than a block, in bounded memory; nothing of it where it proves to be damaged."""
     if selection is not None and not selection.wants(record.db, record.key, record.type, None, record.expire_ms):
         return
+    lines.about(record.db, record.idle_s, record.freq)
     expire_ms = NO_EXPIRY if record.expire_ms is None else record.expire_ms
     chunks = record.chunks()
     begun = []

@@ -641,6 +641,14 @@ class JsonLines(Visitor):
         out.write(value)
         out.write(more)
 
+    def about(self, db: int, idle_s: int | None, freq: int | None) -> None:
+        """What is known of a large record that comes next, which a scan for other processes has not told."""
+        if db != self.db:
+            self.db = db
+            self.database()
+        self.idle_s = -1 if idle_s is None else idle_s
+        self.freq = -1 if freq is None else freq
+
     def whole(self, kind: i64, key: bytes, value: bytes, expire_ms: i64) -> None:
         """A record whose value is at hand as one piece; the selection has been asked."""
         self.end_line()

@@ -1,11 +1,12 @@
 """JSON lines made by several processes.
 
-The file is cut between records, which is cheap; each piece is decoded in another process, and the texts are written in the order
-of the pieces. Only what may stand on both sides of a cut needs care: the expiries that KeyDB writes behind a record.
+The file is cut in front of records, which is cheap; each piece is decoded in another process, and the texts are written in the
+order of the pieces.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -21,12 +22,13 @@ from rdbkit.snapshot.reader import Block, Limits, Snapshot
 
 
 class Part(NamedTuple):
-    """What became of a piece: its lines, the last without its end where `open`, and what JsonLines knows beside them."""
+    """What became of a piece: its lines, and what JsonLines says of them.
+
+    `early`: expiries of members of the record before the piece, which is larger than a block; see `JsonLines`.
+    """
 
     text: bytes
-    open: bool
     early: tuple[list[bytes], list[int]]
-    late: tuple[list[bytes], list[int]]
     written: int
     skipped: list[RdbError]
     error: RdbError | None
@@ -55,8 +57,8 @@ class _Worker:
         except RdbError as e:
             error = e
         early = (lines.early_members, lines.early_times) if lines.begun else (lines.members, lines.times)
-        late = (lines.members, lines.times) if lines.begun else ([], [])
-        return Part(lines.take(), lines.open, early, late, int(lines.written), lines.skipped, error)
+        lines.end_line()
+        return Part(lines.take(), early, int(lines.written), lines.skipped, error)
 
 
 def _start(*settings: object) -> None:
@@ -74,7 +76,9 @@ def parts(snapshot: Snapshot, jobs: int, selection: Selection | None, skip: bool
     """
     settings = (*snapshot.header, snapshot.limits, snapshot.name, selection, skip)
     waiting: deque[Future[Part]] = deque()
-    with ProcessPoolExecutor(jobs, initializer=_start, initargs=settings) as pool:
+    # not by fork, which a program with threads must not use
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, _start, settings) as pool:
         try:
             for item in snapshot.blocks():
                 if isinstance(item, Block):
@@ -85,6 +89,8 @@ def parts(snapshot: Snapshot, jobs: int, selection: Selection | None, skip: bool
                 while waiting:
                     yield waiting.popleft().result()
                 yield item
+            while waiting:
+                yield waiting.popleft().result()
         except RdbError:
             while waiting:  # what is sound before the damage
                 yield waiting.popleft().result()
@@ -92,5 +98,3 @@ def parts(snapshot: Snapshot, jobs: int, selection: Selection | None, skip: bool
         finally:
             for future in waiting:
                 future.cancel()
-        while waiting:
-            yield waiting.popleft().result()

@@ -15,7 +15,7 @@ import anycrc
 from rdbkit.errors import ChecksumError, CorruptError, LimitError, RdbError, TruncatedError, UnsupportedVersionError
 from rdbkit.format import constants as c
 from rdbkit.format.decode import Coding
-from rdbkit.format.scan import NO_EXPIRY, Scanner, Visitor
+from rdbkit.format.scan import NO_EXPIRY, LastRecord, Scanner, Visitor
 from rdbkit.model import Aux, Checksum, Event, FunctionLibrary, Header, ModuleAux, Trailer
 from rdbkit.record import Collector, Record
 from rdbkit.snapshot.source import UNKNOWN, Input, Source, open_source
@@ -163,6 +163,7 @@ class Snapshot:
                 # of the last record of a block more may follow: only KeyDB does that, and writes RDB 9
                 yield from collector.take(keep_last=large is None and self.header == ("redis", 9))
                 if large is not None:
+                    collector.last = large  # what the file says behind a value is said of this one
                     yield large
         except RdbError:
             yield from collector.take()  # what is sound before the damage
@@ -213,14 +214,31 @@ class Snapshot:
             raise self._explain(e) from None
 
     def blocks(self) -> Iterator[Block | Record]:
-        """The file as pieces of whole records, and each record larger than a block, for work in several processes."""
-        visitor = Visitor()
+        """The file in pieces for work in several processes, and each record larger than a block.
+
+        A piece begins with a record, and ends where nothing more is said of its last; only the first piece, and one behind a
+        large record, may begin with something else.
+        """
+        visitor = LastRecord()
+        kept = Block(b"", 0, 0)  # from the last record on
         for large in self.scan(visitor):
-            begin, db = self._span
             if large is not None:
+                if kept.data:
+                    yield kept
                 yield large
-            elif self._pos > begin:
-                yield Block(self._buf[begin : self._pos], self._base + begin, db)
+                kept = Block(b"", 0, visitor.db)
+                continue
+            begin, db = self._span
+            if not kept.data:
+                kept = Block(b"", self._base + begin, db)
+            if visitor.start < 0:
+                kept = kept._replace(data=kept.data + self._buf[begin : self._pos])
+            else:
+                yield kept._replace(data=kept.data + self._buf[begin : visitor.start])
+                kept = Block(self._buf[visitor.start : self._pos], self._base + visitor.start, visitor.db_there)
+                visitor.start = -1
+        if kept.data:
+            yield kept
 
     def close(self) -> None:
         """Close the file where a path was given; an object that was handed in stays open."""
