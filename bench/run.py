@@ -186,16 +186,17 @@ def speed_table(compiled: Path, pure: Path, check: Path, data: Path, runs: int) 
 
 def memory_table(compiled: Path, check: Path, work: Path) -> Iterator[str]:
     """The lines of the table of memory; redis-check-rdb is there to show that a server takes the files, too."""
-    yield "| file | size MB | rdbkit info, peak RSS MB | redis-check-rdb, peak RSS MB |"
-    yield "| --- | ---: | ---: | ---: |"
+    verbs = (*VERBS, "export --format resp")
+    yield f"| file | size MB | {' | '.join(f'rdbkit {verb}, peak RSS MB' for verb in verbs)} | redis-check-rdb, peak RSS MB |"
+    yield f"| --- | ---: |{' ---: |' * len(verbs)} ---: |"
     for name, (what, records) in bigfiles.FILES.items():
         path = work / name
         if not path.exists():
             _note(f"making {path}")
             bigfiles.write(path, records())
         _note(f"reading {path}")
-        ours, theirs = measure((compiled, "info", path)), measure((check, path))
-        yield f"| {what} | {path.stat().st_size / 1e6:,.0f} | {ours.peak / 1e6:.1f} | {theirs.peak / 1e6:.1f} |"
+        peaks = [measure((compiled, *verb.split(), path)).peak for verb in verbs] + [measure((check, path)).peak]
+        yield f"| {what} | {path.stat().st_size / 1e6:,.0f} | {' | '.join(f'{peak / 1e6:.1f}' for peak in peaks)} |"
 
 
 @contextmanager

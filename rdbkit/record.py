@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rdbkit.errors import CorruptError, RdbError
 from rdbkit.format.constants import MODULE_DATA, ValueType
 from rdbkit.format.decode import Coding, Decoder, elements_of, value_of
-from rdbkit.format.primitives import read_string
+from rdbkit.format.primitives import read_length, read_string
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
 from rdbkit.format.sink import Items
 from rdbkit.model import Aux, Event
@@ -180,6 +180,35 @@ class Record:
                 raise self._explain(e) from None
             if batch:
                 yield batch
+
+    def content(self, chunks: Iterator[bytes] | None = None) -> Iterator[bytes]:
+        """The content of a string in pieces, as `chunks` gives the encoded value: one of any size, unless it is compressed.
+
+        Raises: as `value`.
+
+        >>> import rdbkit
+        >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
+        ...     next(b"".join(record.content()) for record in snapshot if record.key == b"str")
+        b'hello'
+        """
+        if chunks is None:
+            chunks = self.chunks()
+        if self._kind >= STRING_INT or self._stream is None:
+            for batch in self._decode(Decoder(self._coding), chunks):
+                for text in batch:
+                    assert isinstance(text, bytes)
+                    yield text
+            return
+        begun = b""
+        start: i64 = 0
+        for chunk in chunks:
+            if start == 0:
+                begun += chunk
+                if len(begun) < 9:
+                    continue
+                _, start = read_length(begun, 0)
+                chunk = begun[start:]
+            yield chunk
 
     def _decode(self, decoder: Decoder, chunks: Iterator[bytes] | None = None) -> Iterator[list[Any]]:
         """Flat batches of what the decoder finds; `chunks` where the value is being read already."""

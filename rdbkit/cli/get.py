@@ -30,7 +30,7 @@ def get(file: str, key: str, db: int | None, output: str, force: bool, relaxed: 
             if record.key == name and (db is None or record.db == db):
                 with writing(output, file, force) as out:
                     if record.type == "string":
-                        out.writelines(element for batch in record.elements() for element in batch)
+                        out.writelines(record.content())
                     else:
                         out.writelines(value_json(record))
                         out.write(b"\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import codecs
 import json
 import shutil
 import tempfile
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain
+from json.encoder import encode_basestring
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from rdbkit.errors import LossError, RdbError
@@ -266,6 +268,9 @@ def _value_pieces(record: Record, chunks: Iterator[bytes], more: bool = True) ->
     if kind == "module":
         yield from _module_pieces(chunks)
         return
+    if kind == "string":
+        yield from _string_pieces(record, chunks)
+        return
     decoder = Decoder(record._coding)
     batches = record._decode(decoder, chunks)
     if kind == "hash":
@@ -280,6 +285,38 @@ def _value_pieces(record: Record, chunks: Iterator[bytes], more: bool = True) ->
         yield value
         if more:
             yield beside
+
+
+def _string_pieces(record: Record, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """A string: text if all of it is UTF-8, which is known at its end, otherwise base64."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    is_text = True
+    with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as content:
+        for piece in record.content(chunks):
+            content.write(piece)
+            if is_text:
+                is_text = _decodes(decoder, piece)
+        is_text = is_text and _decodes(decoder, b"", True)
+        content.seek(0)
+        if is_text:
+            yield b'"'
+            decoder.reset()
+            while piece := content.read(1 << 20):
+                yield encode_basestring(decoder.decode(piece))[1:-1].encode()
+            yield b'"'
+        else:
+            yield b'{"base64":"'
+            while piece := content.read(3 << 18):
+                yield base64.b64encode(piece)
+            yield b'"}'
+
+
+def _decodes(decoder: codecs.IncrementalDecoder, piece: bytes, final: bool = False) -> bool:
+    try:
+        decoder.decode(piece, final)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _array_pieces(kind: str, decoder: Decoder, batches: Iterator[list[Any]], more: bool) -> Iterator[bytes]:

@@ -22,7 +22,7 @@ from typing import IO, Any, Final
 import anycrc
 
 from rdbkit.errors import LossError
-from rdbkit.format.primitives import read_uint64
+from rdbkit.format.primitives import read_length, read_uint64
 from rdbkit.model import Aux, Event, FunctionLibrary, KeyMetadata, ModuleAux, module_name
 from rdbkit.record import Record
 from rdbkit.targets.commands import features
@@ -183,12 +183,28 @@ class RespWriter:
 
     def _string(self, record: Record) -> Iterator[bytes]:
         key = record.key
+        if record.size is None and record.encoding == "raw":
+            yield from self._long_string(record)
+            return
         for (value,) in record.elements():
             if len(value) < _LARGE:
                 # in one step, for most snapshots have mostly these
                 yield b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(key), key, len(value), value)
             else:
                 yield from pieces([b"SET", key, value])
+
+    def _long_string(self, record: Record) -> Iterator[bytes]:
+        """A string larger than a block, whose length stands before its content in the file too."""
+        chunks = record.chunks()
+        begun = b""
+        for chunk in chunks:
+            begun += chunk
+            if len(begun) >= 9:
+                break
+        size, _ = read_length(begun, 0)
+        yield b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n" % (len(record.key), record.key, size)
+        yield from record.content(chain([begun], chunks))
+        yield b"\r\n"
 
     def _list(self, record: Record) -> Iterator[bytes]:
         for found in self._parts(record):
