@@ -7,6 +7,24 @@ from typing import Final, NamedTuple
 _MODULE_ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
+#: What the types of well-known modules belong to, as the modules' own sources call them.
+_PRODUCTS: Final = {
+    "ReJSON-RL": "RedisJSON",
+    "ft_index0": "RediSearch",
+    "TSDB-TYPE": "RedisTimeSeries",
+    "MBbloom--": "RedisBloom",
+    "MBbloomCF": "RedisBloom",
+    "CMSk-TYPE": "RedisBloom",
+    "TopK-TYPE": "RedisBloom",
+    "TDIS-TYPE": "RedisBloom",
+    "graphdata": "RedisGraph",
+    "AI_TENSOR": "RedisAI",
+    "AI__MODEL": "RedisAI",
+    "AI_SCRIPT": "RedisAI",
+    "vectorset": "Redis 8",
+}
+
+
 class Header(NamedTuple):
     """The first nine bytes: `flavour` is "redis" or "valkey", `version` the RDB version.
 
@@ -178,6 +196,15 @@ def module_name(number: int) -> str:
     'vectorset'
     """
     return "".join(_MODULE_ALPHABET[number >> shift & 63] for shift in range(58, 9, -6))
+
+
+def module_product(name: str) -> str | None:
+    """What a module type belongs to, None where it is not among the well-known ones.
+
+    >>> module_product("MBbloom--")
+    'RedisBloom'
+    """
+    return _PRODUCTS.get(name)
 
 
 def function_library(source: bytes) -> FunctionLibrary:

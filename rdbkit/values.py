@@ -21,6 +21,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from rdbkit.model import module_product
+
 
 class Hash(dict[bytes, bytes]):
     """A hash: fields and values in file order, and beside them the fields that expire.
@@ -166,6 +168,11 @@ class ModuleValue:
     module: str
     version: int
     raw: bytes
+
+    @property
+    def product(self) -> str | None:
+        """What the type belongs to, as "RedisJSON"; None where it is not well known."""
+        return module_product(self.module)
 
 
 class CronJob(NamedTuple):

@@ -138,7 +138,8 @@ def _facts(r: Info) -> list[tuple[str, str]]:
         )
     for m in r.modules:
         aux = f", {size(m.aux_bytes)} outside of keys" if m.aux_bytes else ""
-        rows.append(("module", f"{printable(m.name)} encoding {m.version}: {count(m.keys, 'key')}, {size(m.bytes)}{aux}"))
+        product = f" ({m.product})" if m.product else ""
+        rows.append(("module", f"{printable(m.name)}{product} encoding {m.version}: {count(m.keys, 'key')}, {size(m.bytes)}{aux}"))
     names = {
         "KeyMetadata": "module metadata of keys",
         "SlotImport": "slot imports going on",

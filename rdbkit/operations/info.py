@@ -9,6 +9,7 @@ from typing import Any
 
 from rdbkit.format import constants as c
 from rdbkit.format.scan import STRING_INT, STRING_LZF
+from rdbkit.model import module_product
 from rdbkit.operations.tallies import InfoTally
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.targets import Target, load_targets
@@ -55,13 +56,14 @@ class BigKey:
 
 @dataclass
 class ModuleInfo:
-    """A module type: encoding version, keys, their bytes, and bytes of data outside of keys."""
+    """A module type: encoding version, keys, their bytes, bytes of data outside of keys, and what well-known product it is of."""
 
     name: str
     version: int
     keys: int
     bytes: int
     aux_bytes: int
+    product: str | None = None
 
 
 @dataclass
@@ -226,7 +228,7 @@ def _report(snapshot: Snapshot, tally: InfoTally) -> Info:
     types = []
     modules: dict[tuple[str, int], ModuleInfo] = {}
     for (_, name, encver), (keys, size) in tally.modules.items():
-        entry = modules.setdefault((name, encver), ModuleInfo(name, encver, 0, 0, 0))
+        entry = modules.setdefault((name, encver), ModuleInfo(name, encver, 0, 0, 0, module_product(name)))
         entry.keys += keys
         entry.bytes += size
     types += [TypeInfo(m.name, "module", 7, m.keys, m.bytes, m.bytes / key_bytes) for m in modules.values()]
@@ -242,7 +244,7 @@ def _report(snapshot: Snapshot, tally: InfoTally) -> Info:
         for size, offset, db, key, kind, expire in sorted(tally.biggest, reverse=True)
     ]
     for (name, encver), size in tally.module_data.items():
-        modules.setdefault((name, encver), ModuleInfo(name, encver, 0, 0, 0)).aux_bytes += size
+        modules.setdefault((name, encver), ModuleInfo(name, encver, 0, 0, 0, module_product(name))).aux_bytes += size
     keys = sum(d.keys for d in databases)
     expiring = sum(d.expiring for d in databases)
     counts = [*tally.buckets, int(tally.later), keys - expiring]

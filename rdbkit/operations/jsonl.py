@@ -8,6 +8,7 @@ without an object for any; what it cannot write so, it leaves to the plain way.
 from __future__ import annotations
 
 import base64
+from binascii import b2a_base64
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, Final
 
@@ -53,7 +54,7 @@ def json_text(data: bytes) -> bytes:
     try:
         return encode_basestring(data.decode()).encode()
     except UnicodeDecodeError:
-        return b'{"base64":"' + base64.b64encode(data) + b'"}'
+        return b'{"base64":"' + b2a_base64(data, newline=False) + b'"}'
 
 
 def write_text(out: BytesWriter, buf: bytes, start: i64, end: i64) -> bool:
