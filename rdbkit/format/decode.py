@@ -313,20 +313,31 @@ class Decoder:
             sink.integer(int.from_bytes(buf[pos + 1 : stop], "little", signed=True))
         return stop
 
-    def packed(self, buf: bytes, pos: i64, sink: Sink) -> i64:
-        """One string that holds elements."""
-        way = self.way
+    def unpacked(self, buf: bytes, pos: i64) -> tuple[bytes, i64, i64, i64]:
+        """`(data, start, end, stop)`: the content of the string at `pos` is `data[start:end]`, and it ends in `buf` at `stop`."""
         stop: i64 = skip_string(buf, pos)
-        start: i64
-        end: i64 = stop
         if stop > len(buf):
             self.lack(stop - pos)
         if buf[pos] < 0xC0:
             _, start = read_length(buf, pos)
-        else:
-            buf, _ = read_string(buf, pos, self.coding.limit)
-            start = 0
-            end = len(buf)
+            return buf, start, stop, stop
+        data, _ = read_string(buf, pos, self.coding.limit)
+        return data, 0, len(data), stop
+
+    def listpack(self, buf: bytes, pos: i64) -> tuple[list[object], i64]:
+        """`(entries, stop)` of the listpack that the string at `pos` holds."""
+        items = Items()
+        data, start, end, stop = self.unpacked(buf, pos)
+        try:
+            walk_listpack(data, start, end, items)
+        except IndexError:
+            raise CorruptError("an element goes beyond the end of what holds it") from None
+        return items.items, stop
+
+    def packed(self, buf: bytes, pos: i64, sink: Sink) -> i64:
+        """One string that holds elements."""
+        way = self.way
+        buf, start, end, stop = self.unpacked(buf, pos)
         count: i64
         try:
             if way in (LISTPACK, NODES):
@@ -468,15 +479,7 @@ class Decoder:
         if self.kind == 25:
             buf[pos + 8]
             pos += 8  # the first expiry, which is a hint
-        items = Items()
-        self.way = LISTPACK
-        self.arity = 1
-        try:
-            pos = self.packed(buf, pos, items)
-        finally:
-            self.way = TRIPLES
-            self.arity = 3
-        found = items.items
+        found, pos = self.listpack(buf, pos)
         if len(found) % 3:
             raise CorruptError(f"{len(found)} entries, where each field has a value and an expiry")
         before: i64 = 0
@@ -550,37 +553,23 @@ class Decoder:
     def field_names(self, buf: bytes, pos: i64) -> i64:
         """Names of a hash's fields that stand before its values; sets `names`."""
         form, pos = read_length(buf, pos)
-        items = Items()
+        found: list[object]
         if form == 0:
-            way, arity = self.way, self.arity
-            self.way = LISTPACK
-            self.arity = 1
-            try:
-                pos = self.packed(buf, pos, items)
-            finally:
-                self.way = way
-                self.arity = arity
+            found, pos = self.listpack(buf, pos)
         else:
+            items = Items()
             n, pos = read_length(buf, pos)
             while n > 0:
                 pos = self.element(buf, pos, items)
                 n -= 1
-        self.names = tuple([x for x in items.items if isinstance(x, bytes)])
+            found = items.items
+        self.names = tuple([x for x in found if isinstance(x, bytes)])
         check_field_names(self.names)
         return pos
 
     def named_listpack(self, buf: bytes, pos: i64, sink: Sink, by_number: bool) -> i64:
         """A listpack of a template's number and the values of a hash."""
-        items = Items()
-        way = self.way
-        self.way = LISTPACK
-        self.arity = 1
-        try:
-            pos = self.packed(buf, pos, items)
-        finally:
-            self.way = way
-            self.arity = 2
-        found = items.items
+        found, pos = self.listpack(buf, pos)
         first = found[0] if found else b""
         assert isinstance(first, bytes)
         names = self.names
