@@ -38,6 +38,7 @@ from rdbkit.record import Record
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Limits, Snapshot
 from rdbkit.snapshot.reader import open_snapshot as open  # noqa: A004 (the name that users of gzip and tarfile expect)
+from rdbkit.snapshot.writer import Writer, create
 from rdbkit.values import (
     Array,
     CronJob,
@@ -94,6 +95,8 @@ __all__ = [
     "TruncatedError",
     "UnsupportedTypeError",
     "UnsupportedVersionError",
+    "Writer",
+    "create",
     "module_values",
     "open",
 ]

@@ -209,6 +209,9 @@ class Record:
                 _, start = read_length(begun, 0)
                 chunk = begun[start:]
             yield chunk
+        if start == 0:  # all of it in fewer bytes than the longest length takes
+            _, start = read_length(begun, 0)
+            yield begun[start:]
 
     def _decode(self, decoder: Decoder, chunks: Iterator[bytes] | None = None) -> Iterator[list[Any]]:
         """Flat batches of what the decoder finds; `chunks` where the value is being read already."""

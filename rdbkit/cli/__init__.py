@@ -34,6 +34,7 @@ class _Verbs(click.Group):
             return None
         command = getattr(importlib.import_module(f"rdbkit.cli.{cmd_name}"), cmd_name)
         assert isinstance(command, click.Command)
+        command.short_help = _VERBS[cmd_name]
         return command
 
 
@@ -58,7 +59,7 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     help="Show the version, and whether it is compiled or pure.",
 )
 def cli() -> None:
-    """Inspect Redis and Valkey snapshot files (RDB) before they are moved, above all into Azure."""
+    """Look into Redis and Valkey snapshot files (RDB), take them apart, and see where they can go, above all into Azure."""
 
 
 def main(args: list[str] | None = None) -> NoReturn:

@@ -102,6 +102,8 @@ def _tell(report: Export) -> int:
         more = len(report.skipped) - _MOST_SHOWN
         rest = f" ({more} more than shown)" if more > 0 else ""
         click.echo(f"rdbkit: {count(len(report.skipped), 'key')} left out{rest}, {count(report.written, 'key')} written", err=True)
+    if report.checksum is not None:
+        click.echo(f"rdbkit: {printable(str(report.checksum))}", err=True)
     if report.functions:
         names = printable(", ".join(report.functions), 200)
         click.echo(f"rdbkit: note: JSON lines have no place for the function libraries {names}", err=True)
@@ -111,4 +113,4 @@ def _tell(report: Export) -> int:
     if report.loss_counts:
         counts = ", ".join(f"{kind} {n}" for kind, n in report.loss_counts.items())
         click.echo(f"rdbkit: lost in all: {counts}", err=True)
-    return 1 if report.skipped or report.loss_counts else 0
+    return 1 if report.skipped or report.checksum or report.loss_counts else 0

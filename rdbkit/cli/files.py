@@ -49,3 +49,7 @@ def writing(output: str, source: str, force: bool) -> Iterator[BinaryIO]:
     except BrokenPipeError:
         # Whoever read has had enough, which is no failure; to click, which would see it next, it is one.
         raise click.exceptions.Exit(0) from None
+    except OSError as e:
+        if e.filename is None:  # a full disk names no file
+            e.filename = output
+        raise

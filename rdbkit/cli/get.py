@@ -36,5 +36,5 @@ def get(file: str, key: str, db: int | None, output: str, force: bool, relaxed: 
                         out.write(b"\n")
                 return 0
     where = "" if db is None else f" in db {db}"
-    click.echo(f"rdbkit: {printable(file)}: no key {printable(key, 200)}{where}", err=True)
+    click.echo(f"rdbkit: {printable(file)}: no key {printable(name, 200)}{where}", err=True)
     return 1

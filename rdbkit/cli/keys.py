@@ -33,7 +33,8 @@ _SHORTEST_KEY = 24
     "--format",
     "format_",
     type=click.Choice(_FORMATS),
-    help="By default what the name after -o ends in, otherwise table on a terminal and csv elsewhere.",
+    metavar="FORMAT",
+    help="table, csv, jsonl or parquet; by default what the name after -o ends in, else table on a terminal and csv elsewhere.",
 )
 @output_options
 @click.option(

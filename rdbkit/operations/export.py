@@ -14,11 +14,11 @@ from itertools import chain
 from json.encoder import encode_basestring
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
-from rdbkit.errors import LossError, RdbError
+from rdbkit.errors import ChecksumError, LossError, RdbError
 from rdbkit.format.decode import Decoder
 from rdbkit.format.primitives import read_uint64
 from rdbkit.format.scan import NO_EXPIRY
-from rdbkit.model import KeyMetadata, module_name
+from rdbkit.model import Aux, KeyMetadata, module_name
 from rdbkit.operations import jsonl
 from rdbkit.operations.jsonl import JsonLines
 from rdbkit.operations.resp import Loss, RespWriter
@@ -44,6 +44,7 @@ class Export:
     Attributes:
         written: keys.
         skipped: what was wrong with the values that were left out, each with its key.
+        checksum: the error of the file's checksum, where damage is to be passed over.
         functions: names of the function libraries, which JSON lines have no place for.
         losses: what the target of a command stream has no place for; the first thousand.
         loss_counts: how many there are of each kind.
@@ -51,6 +52,7 @@ class Export:
 
     written: int = 0
     skipped: list[RdbError] = field(default_factory=list)
+    checksum: ChecksumError | None = None
     functions: list[str] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     loss_counts: dict[str, int] = field(default_factory=dict)
@@ -72,7 +74,8 @@ def export_jsonl(
         out: where the lines go, as bytes.
         selection: which keys; None for all.
         on_error: "stop", or "skip" to go on behind a damaged value where the file's framing is intact.
-        jobs: processes that decode; what is written does not depend on it.
+        jobs: processes that decode; what is written does not depend on it. They are spawned, so that a script that asks for
+            them needs the guard `if __name__ == "__main__":`.
         progress: called with bytes of the file read so far.
 
     Raises: RdbError; OSError of `out`.
@@ -100,6 +103,10 @@ def export_jsonl(
                 _export_part(item, lines, out)
             if progress is not None:
                 progress(snapshot.position)
+    except ChecksumError as e:
+        if on_error != "skip":
+            raise
+        report.checksum = e  # of the damage that was passed over, most likely
     finally:
         # what is sound before the damage; the file of a failed export is thrown away, but a pipe's reader has it
         lines.end_line()
@@ -161,21 +168,26 @@ def export_resp(
     report = Export(losses=writer.losses, loss_counts=writer.loss_counts)
     wanted = selection if selection else None
     metadata: KeyMetadata | None = None  # of the next record
-    for item in snapshot.events():
-        if isinstance(item, KeyMetadata):
-            metadata = item
-            continue
-        if isinstance(item, Record):
-            if wanted is None or wanted(item):
-                if metadata is not None:
-                    out.writelines(writer.commands(metadata))
-                if _export_commands(item, writer, wanted, on_error == "skip", out, report):
-                    report.written += 1
-            metadata = None
-        else:
-            out.writelines(writer.commands(item))
-        if progress is not None:
-            progress(snapshot.position)
+    try:
+        for item in snapshot.events():
+            if isinstance(item, KeyMetadata):
+                metadata = item
+                continue
+            if isinstance(item, Record):
+                if wanted is None or wanted(item):
+                    if metadata is not None:
+                        out.writelines(writer.commands(metadata))
+                    if _export_commands(item, writer, wanted, on_error == "skip", out, report):
+                        report.written += 1
+                metadata = None
+            elif wanted is None or isinstance(item, Aux):  # functions and the like are no keys; some AUX belong to one
+                out.writelines(writer.commands(item))
+            if progress is not None:
+                progress(snapshot.position)
+    except ChecksumError as e:
+        if on_error != "skip":
+            raise
+        report.checksum = e
     return report
 
 
@@ -186,6 +198,7 @@ def _export_commands(
     if not skip and (record.size is not None or selection is None or not selection.needs_size):
         out.writelines(writer.commands(record))
         return True
+    db = writer._db
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
         try:
             spool.writelines(writer.commands(record))
@@ -195,8 +208,10 @@ def _export_commands(
             if not skip:
                 raise
             report.skipped.append(e)
+            writer._db = db  # for SELECT is thrown away with the rest
             return False
         if not _has_wanted_size(record, selection):
+            writer._db = db
             return False
         spool.seek(0)
         shutil.copyfileobj(spool, out)
@@ -205,6 +220,9 @@ def _export_commands(
 
 def _export_large(record: Record, lines: JsonLines, selection: Selection | None, out: BinaryIO) -> None:
     """Write a record larger than a block, in bounded memory; nothing of it where it proves to be damaged."""
+    if not lines.begun:
+        lines.begin()
+    lines.end_line()  # whether or not this one is wanted, what the file says next is not said of the last
     if selection is not None and not selection.wants(record.db, record.key, record.type, None, record.expire_ms):
         return
     lines.about(record.db, record.idle_s, record.freq)
@@ -223,7 +241,6 @@ def _export_large(record: Record, lines: JsonLines, selection: Selection | None,
                 if _has_wanted_size(record, selection):
                     lines.whole(record._kind, record.key, b"".join(begun), expire_ms)
                 return
-            lines.end_line()
             out.write(lines.take())
             lines.out.write(lines.head + jsonl.json_text(record.key))
             lines.attributes(record._kind, expire_ms)
@@ -329,8 +346,11 @@ def _array_pieces(kind: str, decoder: Decoder, batches: Iterator[list[Any]], mor
             else:
                 body = jsonl.list_body(items[:: decoder.arity])
                 if decoder.arity == 2:
-                    expiries.become_pairs()
-                    expiries.add(jsonl.expiries_body(items[::2], items[1::2], False))
+                    members = [member for member, ms in zip(items[::2], items[1::2], strict=True) if ms]
+                    times = [ms for ms in items[1::2] if ms]
+                    if not jsonl.are_text(members):
+                        expiries.become_pairs()
+                    expiries.add(jsonl.expiries_body(members, times, expiries.as_object))
             if body:
                 yield between + body
                 between = b","

@@ -364,7 +364,7 @@ class RespWriter:
         unowned = sum(entry.consumer is None for entry in group.pending)
         if not unowned or "nack" in self._features:
             return group
-        self._lose("nacked", f"pending entries of group {group.name!r} that belong to no consumer", unowned, record)
+        self._lose("nacked", f"pending entries of group {_shown(group.name)} that belong to no consumer", unowned, record)
         return group._replace(pending=[entry for entry in group.pending if entry.consumer is not None], nacked=[])
 
     def _group(self, key: bytes, group: StreamGroup) -> Iterator[bytes]:
@@ -497,3 +497,7 @@ def _merged(key: bytes, batch: list[_Waiting], pending: list[StreamId], gone: li
 
 def _placeholder(key: bytes, entry_id: StreamId) -> bytes:
     return command(b"XADD", key, b"%d-%d" % entry_id, b"", b"")
+
+
+def _shown(name: bytes) -> str:
+    return name.decode("utf-8", "backslashreplace")

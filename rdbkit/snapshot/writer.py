@@ -1,0 +1,282 @@
+"""Writing a snapshot: header, what stands before the keys, keys, end mark and checksum."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from io import BufferedWriter, BytesIO
+from types import TracebackType
+from typing import Any, BinaryIO, Final, NamedTuple, Self
+
+import anycrc
+from librt.strings import BytesWriter
+
+from rdbkit.errors import LossError
+from rdbkit.format import constants as c
+from rdbkit.format.encode import encode_value, write_length, write_string
+from rdbkit.model import Header
+from rdbkit.record import Record
+from rdbkit.snapshot.output import open_output
+
+_CRC64: Final = anycrc.Model("CRC64-REDIS")
+_FLUSH: Final = 1 << 20
+#: Two counts in the form of four bytes each, so that they can be put in when they are known.
+_COUNTS: Final = b"\x80\0\0\0\0\x80\0\0\0\0"
+_MOST: Final = (1 << 32) - 1
+
+
+class _Stretch(NamedTuple):
+    """A stretch of what has been written: its checksum alone, and its length."""
+
+    crc: int
+    size: int
+
+
+class Writer:
+    """A snapshot being written; made by `rdbkit.create`. A context manager: the file is whole when its block ends well.
+
+    >>> import io, rdbkit
+    >>> out = io.BytesIO()
+    >>> with rdbkit.create(out, version=9) as writer:
+    ...     writer.put(b"greeting", b"hello", expire_ms=4102444800000)
+    ...     writer.put(b"scores", {b"ann": 1.5}, db=3)
+    >>> with rdbkit.open(io.BytesIO(out.getvalue())) as snapshot:
+    ...     [(record.db, record.key, record.value) for record in snapshot]
+    [(0, b'greeting', b'hello'), (3, b'scores', {b'ann': 1.5})]
+
+    Attributes:
+        header: flavour and RDB version of the file.
+        written: keys so far.
+    """
+
+    def __init__(self, out: AbstractContextManager[BinaryIO], header: Header, own: bool) -> None:
+        self.header = header
+        self.written = 0
+        self._types = c.value_types(*header)
+        self._context = out
+        self._out: BinaryIO | None = None
+        self._buffer = BytesWriter()
+        self._stretches: list[_Stretch] = []
+        self._size = 0
+        self._own = own
+        self._patchable = False
+        self._broken = False
+        self._db: int | None = None
+        self._counts = [0, 0]  # keys and expiring keys of the current database
+        self._patches: list[tuple[int, int, bytes]] = []  # offset, index of the stretch, content
+
+    def __enter__(self) -> Self:
+        self._out = self._context.__enter__()
+        # What is compressed or goes through a pipe cannot be written to again, nor what others opened, maybe for appending.
+        plain = self._own and isinstance(self._out, BufferedWriter) and self._out.seekable()
+        self._patchable = plain or isinstance(self._out, BytesIO)
+        self._start = self._out.tell() if self._patchable else 0
+        self._buffer.write(str(self.header).encode())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            try:
+                self._finish()
+            except BaseException as e:
+                if not self._context.__exit__(type(e), e, e.__traceback__):
+                    raise
+                return
+        self._context.__exit__(kind, error, trace)
+        self._out = None
+
+    # -- what stands before the keys
+
+    def aux(self, key: str | bytes, value: str | bytes | int) -> None:
+        """A field about the file or its writer, such as `ctime`; left out before RDB 7, which has none."""
+        if self.header.version >= 7:
+            self._buffer.append(c.AUX)
+            for text in (key, value):
+                write_string(self._buffer, text if isinstance(text, bytes) else str(text).encode("utf-8", "surrogateescape"))
+
+    def function(self, source: bytes) -> None:
+        """A library of functions.
+
+        Raises: LossError before RDB 10, which has none.
+        """
+        if self.header.version < 10:
+            raise LossError(f"{self.header} has no functions")
+        self._buffer.append(c.FUNCTION2)
+        write_length(self._buffer, len(source))
+        self._buffer.write(source)
+
+    # -- keys
+
+    def put(
+        self,
+        key: bytes,
+        value: Any,
+        *,
+        db: int = 0,
+        expire_ms: int | None = None,
+        idle_s: int | None = None,
+        freq: int | None = None,
+    ) -> None:
+        """Write a key and its value.
+
+        Args:
+            key: its name; that no database has one twice is the caller's to see to.
+            value: as `Record.value` gives it: bytes, list, set, dict, or one of rdbkit's types.
+            db: database number.
+            expire_ms: absolute expiry in Unix milliseconds; before RDB 3 the file has whole seconds, rounded down.
+            idle_s, freq: eviction hints, left out before RDB 9.
+
+        Raises: LossError where the version cannot hold it, and nothing of it is written; TypeError or ValueError for what is
+            no value; OSError of the output.
+        """
+        body = BytesWriter()
+        kind = encode_value(body, value, self.header.flavour, self.header.version)
+        out = self._begin(db, expire_ms, idle_s, freq)
+        out.append(kind)
+        write_string(out, key)
+        out.write(body.getvalue())
+        self._end()
+
+    def write(self, record: Record) -> None:
+        """Copy a record as it stands in its file.
+
+        Raises: LossError where the version does not know its encoding, and nothing of it is written; what reading raises.
+        """
+        t = record._type
+        own = self._types.get(t.id)
+        if own is not t or t.since > self.header.version:
+            raise LossError(f"{self.header} does not know the encoding of a {t.name}", db=record.db, key=record.key)
+        key = record.key
+        out = self._begin(record.db, record.expire_ms, record.idle_s, record.freq)
+        self._broken = True  # until all of it is there
+        out.append(t.id)
+        write_string(out, key)
+        for chunk in record.chunks():
+            out.write(chunk)
+            if len(out) > _FLUSH:
+                self._flush()
+        self._broken = False
+        self._end()
+
+    def _begin(self, db: int, expire_ms: int | None, idle_s: int | None, freq: int | None) -> BytesWriter:
+        """What stands in front of a record's type."""
+        if self._broken:
+            raise ValueError("a record was left half written, so that nothing can follow it")
+        out = self._buffer
+        version = self.header.version
+        if version < 3 and expire_ms is not None and not -(1 << 31) <= expire_ms // 1000 < 1 << 31:
+            raise LossError(f"{self.header} has no expiry after 2038")
+        if db != self._db:
+            self._select(db)
+        self._counts[0] += 1
+        if expire_ms is not None:
+            self._counts[1] += 1
+            if version >= 3:
+                out.append(c.EXPIRETIME_MS)
+                out.write(expire_ms.to_bytes(8, "little", signed=True))
+            else:
+                out.append(c.EXPIRETIME)
+                out.write((expire_ms // 1000).to_bytes(4, "little", signed=True))
+        if version >= 9:
+            if idle_s is not None:
+                out.append(c.IDLE)
+                write_length(out, idle_s)
+            if freq is not None:
+                out.append(c.FREQ)
+                out.append(freq)
+        return out
+
+    def _end(self) -> None:
+        self.written += 1
+        if len(self._buffer) > _FLUSH:
+            self._flush()
+
+    def _select(self, db: int) -> None:
+        """Begin a database; how many keys it has is put in at the end, where the output can be written to again."""
+        self._end_database()
+        self._db = db
+        self._counts = [0, 0]
+        self._buffer.append(c.SELECTDB)
+        write_length(self._buffer, db)
+        if self.header.version >= 7 and self._patchable:
+            self._buffer.append(c.RESIZEDB)
+            self._flush()
+            self._patches.append((self._size, len(self._stretches), b""))
+            self._buffer.write(_COUNTS)
+            self._flush(whole=True)
+
+    def _end_database(self) -> None:
+        if self._patches and not self._patches[-1][2]:
+            offset, index, _ = self._patches[-1]
+            content = b"".join(b"\x80" + min(n, _MOST).to_bytes(4, "big") for n in self._counts)
+            self._patches[-1] = (offset, index, content)
+
+    # -- the file
+
+    def _flush(self, whole: bool = False) -> None:
+        """Hand over what is buffered; a `whole` stretch stays one of its own, since its content will change."""
+        data = self._buffer.getvalue()
+        self._buffer.truncate(0)
+        if not data:
+            return
+        assert self._out is not None
+        self._out.write(data)
+        self._size += len(data)
+        before = self._stretches[-1] if self._stretches else None
+        frozen = bool(self._patches) and self._patches[-1][1] == len(self._stretches) - 1
+        if before is None or whole or frozen:
+            self._stretches.append(_Stretch(_CRC64.calc(data), len(data)))
+        else:
+            self._stretches[-1] = _Stretch(_CRC64.calc(data, before.crc), before.size + len(data))
+
+    def _finish(self) -> None:
+        assert self._out is not None
+        if self._broken:
+            raise ValueError("a record was left half written, so that the file cannot be ended")
+        self._end_database()
+        self._buffer.append(c.EOF)
+        self._flush()
+        for offset, index, content in self._patches:
+            self._stretches[index] = _Stretch(_CRC64.calc(content), len(content))
+            self._out.seek(self._start + offset)
+            self._out.write(content)
+        if self._patches:
+            self._out.seek(self._start + self._size)
+        if self.header.flavour == c.VALKEY or self.header.version >= 5:
+            crc = 0
+            for stretch in self._stretches:
+                crc = _CRC64.combine(crc, stretch.crc, stretch.size)
+            self._out.write(crc.to_bytes(8, "little"))
+
+
+def create(
+    dst: str | os.PathLike[str] | BinaryIO,
+    *,
+    version: int,
+    flavour: str = c.REDIS,
+    force: bool = False,
+) -> Writer:
+    """Write a snapshot.
+
+    Args:
+        dst: a path (`.gz` compresses), "-" for standard output, or an object with `write(bytes)`. A file appears under its name
+            only when it is whole.
+        version: RDB version of the file, 1 to 15 for "redis" and 80 for "valkey".
+        flavour: "redis" or "valkey".
+        force: replace a file that exists.
+
+    Raises: ValueError for a version that there is not; FileExistsError and other OSError when the block is entered.
+
+    >>> import rdbkit, tempfile, os
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with rdbkit.create(os.path.join(folder, "small.rdb"), version=9) as writer:
+    ...         writer.put(b"key", [b"a", b"b"])
+    ...     os.listdir(folder)
+    ['small.rdb']
+    """
+    known = range(1, c.NEWEST_REDIS + 1) if flavour == c.REDIS else c.VALKEY_VERSIONS if flavour == c.VALKEY else ()
+    if version not in known:
+        raise ValueError(f"there is no {flavour} RDB version {version}")
+    is_path = isinstance(dst, (str, os.PathLike))
+    opened: AbstractContextManager[BinaryIO] = open_output(dst, force) if isinstance(dst, (str, os.PathLike)) else nullcontext(dst)
+    return Writer(opened, Header(flavour, version), own=is_path and dst != "-")
