@@ -24,7 +24,11 @@ from setuptools.command.build_ext import build_ext
 # What runs once a record or once an element (docs/architecture.md). Data alone (constants.py) gains nothing from it.
 COMPILED = sorted(
     path.replace(os.sep, "/")
-    for path in [*glob("rdbkit/format/*.py"), "rdbkit/record.py", *(f"rdbkit/operations/{name}.py" for name in ("jsonl", "rows", "tallies"))]
+    for path in [
+        *glob("rdbkit/format/*.py"),
+        "rdbkit/record.py",
+        *(f"rdbkit/operations/{name}.py" for name in ("jsonl", "rows", "tallies")),
+    ]
     if os.path.exists(path) and os.path.basename(path) not in {"__init__.py", "constants.py"}
 )
 

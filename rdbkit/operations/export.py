@@ -168,19 +168,23 @@ def export_resp(
     report = Export(losses=writer.losses, loss_counts=writer.loss_counts)
     wanted = selection if selection else None
     metadata: KeyMetadata | None = None  # of the next record
+    left_out = False  # the last record, and with it what the file says behind it
     try:
         for item in snapshot.events():
             if isinstance(item, KeyMetadata):
                 metadata = item
                 continue
             if isinstance(item, Record):
+                left_out = True
                 if wanted is None or wanted(item):
                     if metadata is not None:
                         out.writelines(writer.commands(metadata))
                     if _export_commands(item, writer, wanted, on_error == "skip", out, report):
                         report.written += 1
+                    left_out = False
                 metadata = None
-            elif wanted is None or isinstance(item, Aux):  # functions and the like are no keys; some AUX belong to one
+            # functions and the like are no keys; some AUX belong to one
+            elif wanted is None or (isinstance(item, Aux) and not left_out):
                 out.writelines(writer.commands(item))
             if progress is not None:
                 progress(snapshot.position)

@@ -34,6 +34,8 @@ _BACKSLASH: Final = 0x5C
 _COMMA: Final = 0x2C
 #: Longer strings are looked at first and then copied whole.
 _SHORT: Final = 48
+#: Up to here a double has each integer, and is rendered as one.
+_EXACT: Final = 1 << 53
 _MEMBER_EXPIRY: Final = b"keydb-subexpire"
 
 # Shapes that the compiled form writes element by element.
@@ -224,6 +226,11 @@ def scores_body(members: list[bytes], stored: list[Any]) -> bytes:
     return b",".join([b"[%b,%b]" % (json_text(m), s) for m, s in zip(members, scores, strict=True)])
 
 
+def are_text(names: list[bytes]) -> bool:
+    """Whether all can be members' names of an object."""
+    return all(json_text(name)[0] == _QUOTE for name in names)
+
+
 def expiries_body(names: list[bytes], times: list[int], as_object: bool) -> bytes:
     """The names that expire, with their Unix milliseconds."""
     form = b"%b:%d" if as_object else b"[%b,%d]"
@@ -309,8 +316,12 @@ def other_value(value: object) -> bytes:
 
 
 def array_body(pairs: list[Any]) -> bytes:
-    """Pairs of index and value; floats keep their point."""
-    return b",".join([b"[%d,%b]" % (i, repr(v).encode() if isinstance(v, float) else other_value(v)) for i, v in pairs])
+    """Pairs of index and value; floats keep their point, and those that JSON has no numbers for are text."""
+    return b",".join([b"[%d,%b]" % (i, _float(v) if isinstance(v, float) else other_value(v)) for i, v in pairs])
+
+
+def _float(x: float) -> bytes:
+    return repr(x).encode() if x - x == 0 else b'"%b"' % repr(x).encode()
 
 
 def value_and_more(kind: str, arity: int, items: list[Any], insert_index: int | None) -> tuple[bytes, bytes]:
@@ -341,7 +352,7 @@ def value_and_more(kind: str, arity: int, items: list[Any], insert_index: int | 
 
 def member_expiries(members: list[bytes], times: list[int]) -> bytes:
     """Expiries that members have of their own, as one more member of the record's object."""
-    as_object = all(json_text(m)[0] == _QUOTE for m in members)
+    as_object = are_text([m for m, ms in zip(members, times, strict=True) if ms])
     body = expiries_body(members, times, as_object)
     if not body:
         return b""
@@ -410,7 +421,10 @@ class ElementWriter(Sink):
     def integer(self, n: i64) -> None:
         out = self.out
         if self.before():
-            write_number(out, n)
+            if -_EXACT <= n <= _EXACT:
+                write_number(out, n)
+            else:
+                write_score(out, float(n))
         else:
             out.append(_QUOTE)
             write_number(out, n)
@@ -509,6 +523,14 @@ class JsonLines(Visitor):
         self.out.truncate(0)
         return data
 
+    def begin(self) -> None:
+        """To be told of the first record: what came before it is said of none of these lines."""
+        self.begun = True
+        self.early_members = self.members
+        self.early_times = self.times
+        self.members = []
+        self.times = []
+
     def end_line(self) -> None:
         """End the record's line; only now is it known that the file says no more of it."""
         if not self.open:
@@ -530,6 +552,8 @@ class JsonLines(Visitor):
         buf = self.buf
         out = self.out
         first: i64 = buf[key_at]
+        if not self.begun:
+            self.begin()
         if (
             not COMPILED
             and kind == 0
