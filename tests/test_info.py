@@ -88,3 +88,16 @@ def test_what_no_released_server_loads() -> None:
     r = one(30, string(b"{}"), b"REDIS0009")
     assert set(loads(r).values()) == {"no"}
     assert r.lowest_version is None
+
+
+def test_a_selection_counts_its_keys_alone() -> None:
+    path = FIXTURES / "rich" / "redis-7.0.15.rdb"
+    with rdbkit.open(path) as snapshot:
+        wanted = [r for r in snapshot if r.type == "hash" and (r.size or 0) < 1000]
+    for block_size in (1 << 20, 64):  # records larger than a block are told of in another way
+        with rdbkit.open(path, block_size=block_size) as snapshot:
+            report = info(snapshot, selection=rdbkit.Selection(types="hash", size=(None, 999)))
+        assert report.selected
+        assert report.keys == len(wanted) > 1
+        assert report.key_bytes == sum(r.size or 0 for r in wanted)
+        assert {big.key for big in report.biggest} == {r.key for r in wanted}

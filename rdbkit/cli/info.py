@@ -10,9 +10,11 @@ from typing import Any
 import click
 
 import rdbkit
+from rdbkit.cli.options import SelectionCommand, selection_options
 from rdbkit.cli.render import Output, complain, output, printable, progress, size
 from rdbkit.operations.info import EXPIRY_BUCKETS, Info, count
 from rdbkit.operations.info import info as read_info
+from rdbkit.selection import Selection
 
 _LATER = {
     "expired": "expired",
@@ -25,7 +27,7 @@ _LATER = {
 }
 
 
-@click.command()
+@click.command(cls=SelectionCommand)
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(allow_dash=True))
 @click.option(
     "--json",
@@ -43,7 +45,8 @@ _LATER = {
 )
 @click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
 @click.option("--no-checksum", is_flag=True, help="Do not verify the CRC-64 at the end.")
-def info(files: tuple[str, ...], as_json: bool, top: int, relaxed: bool, no_checksum: bool) -> None:
+@selection_options
+def info(files: tuple[str, ...], as_json: bool, top: int, relaxed: bool, no_checksum: bool, selection: Selection) -> None:
     """What is in snapshots, and who loads them as they are.
 
     FILE is a path or - for standard input; gzip is recognised. Exit code 3 if a file cannot be read or is damaged.
@@ -57,7 +60,7 @@ def info(files: tuple[str, ...], as_json: bool, top: int, relaxed: bool, no_chec
                 rdbkit.open(name, relaxed=relaxed, verify_checksum=not no_checksum) as snapshot,
                 progress(name, snapshot.size) as update,
             ):
-                report = read_info(snapshot, top=top, progress=update)
+                report = read_info(snapshot, top=top, selection=selection, progress=update)
         except rdbkit.RdbError as e:
             failed = True
             complain(e)
@@ -127,6 +130,8 @@ def _facts(r: Info) -> list[tuple[str, str]]:
     other = {k: v for k, v in r.aux.items() if k not in ("redis-bits", "ctime", "used-mem", f"{r.writer}-ver")}
     if other:
         rows.append(("aux", printable(", ".join(f"{k}={v}" for k, v in other.items()), 300)))
+    if r.selected:
+        rows.append(("keys", "only those that the options choose are counted"))
     if r.slots:
         rows.append(("cluster", f"{r.slots} slots"))
     if r.functions:

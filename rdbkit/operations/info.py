@@ -11,6 +11,7 @@ from rdbkit.format import constants as c
 from rdbkit.format.scan import STRING_INT, STRING_LZF
 from rdbkit.model import module_product
 from rdbkit.operations.tallies import InfoTally
+from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.targets import Target, load_targets
 
@@ -78,7 +79,10 @@ class Loads:
 
 @dataclass
 class Info:
-    """All that `info` knows of one snapshot. Sizes in bytes, `created` in Unix seconds."""
+    """All that `info` knows of one snapshot. Sizes in bytes, `created` in Unix seconds.
+
+    Where `selected`, keys, types, expiries and what can hold or load them are those of the selected keys alone.
+    """
 
     file: str
     flavour: str
@@ -112,6 +116,7 @@ class Info:
     lowest_version_notes: list[str] = field(default_factory=list)
     loads_as_is: list[Loads] = field(default_factory=list)
     next: str = ""
+    selected: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON types; keys that are not UTF-8 as `{"base64": ...}`."""
@@ -154,6 +159,7 @@ def info(
     *,
     top: int = 10,
     now_ms: int | None = None,
+    selection: Selection | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Info:
     """Read a snapshot to its end and report what is in it.
@@ -162,6 +168,7 @@ def info(
         snapshot: just opened.
         top: how many of the biggest keys to report, by bytes in the file.
         now_ms: what counts as already expired, in Unix ms; by default the clock.
+        selection: which keys to count; None for all.
         progress: called after each block with the bytes of the underlying file read so far.
 
     Raises: RdbError where the file is damaged.
@@ -174,7 +181,8 @@ def info(
     ('7.0.15', 27, 10)
     """
     # the largest key is wanted in any case: some targets refuse keys above a size
-    tally = InfoTally(int(time.time() * 1000) if now_ms is None else now_ms, max(top, 1), snapshot.limits.item_bytes)
+    now = int(time.time() * 1000) if now_ms is None else now_ms
+    tally = InfoTally(now, max(top, 1), snapshot.limits.item_bytes, selection or None, snapshot.types)
     for _ in snapshot.scan(tally):
         if progress is not None:
             progress(snapshot.position)
@@ -182,6 +190,7 @@ def info(
     report = _report(snapshot, tally)
     _judge(report, snapshot, tally)
     del report.biggest[top:]
+    report.selected = bool(selection)
     return report
 
 

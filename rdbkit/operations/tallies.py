@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from rdbkit.format.constants import ValueType
 from rdbkit.format.primitives import read_int64, read_string, read_uint64
-from rdbkit.format.scan import KINDS, NO_EXPIRY, Visitor
+from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, Visitor
 from rdbkit.model import Event, FunctionLibrary, ModuleAux, SlotInfo, module_name
 
 if TYPE_CHECKING:
@@ -48,10 +49,14 @@ class InfoTally(Visitor):
         now_ms: what counts as already expired.
         top: how many of the biggest keys to keep.
         limit: most bytes of a key's name.
+        selection: `rdbkit.Selection` of the keys to count, or None for all.
+        types: of the snapshot; a selection asks for them.
     """
 
-    def __init__(self, now_ms: int, top: int, limit: int) -> None:
+    def __init__(self, now_ms: int, top: int, limit: int, selection: Any = None, types: dict[int, ValueType] | None = None) -> None:
         super().__init__()
+        self.selection: Any = selection
+        self.types: dict[int, ValueType] = types or {}
         self.top: i64 = top
         self.limit: i64 = limit
         self.databases: dict[int, Database] = {}
@@ -101,9 +106,17 @@ class InfoTally(Visitor):
                 cell.keys = 0
                 cell.bytes = 0
 
+    def wanted(self, kind: i64, key: bytes, size: i64, expire_ms: i64) -> bool:
+        """Whether the selection takes a record."""
+        name = self.types[0 if kind >= STRING_INT else kind].type
+        wants: bool = self.selection.wants(self.db, key, name, size, None if expire_ms == NO_EXPIRY else expire_ms)
+        return wants
+
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         cell = self.cells[kind]
         size: i64 = end - start
+        if self.selection is not None and not self.wanted(kind, read_string(self.buf, key_at, self.limit)[0], size, expire_ms):
+            return
         cell.keys += 1
         cell.bytes += size
         if expire_ms != NO_EXPIRY:
@@ -119,6 +132,8 @@ class InfoTally(Visitor):
 
     def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
         cell = self.cells[kind]
+        if self.selection is not None and not self.wanted(kind, key, size, expire_ms):
+            return
         cell.keys += 1
         cell.bytes += size
         if expire_ms != NO_EXPIRY:
