@@ -50,6 +50,11 @@ def lzf_decompress(data: bytes, size: i64) -> bytes:
     return _unpack_bytewise(data, size) if COMPILED else _unpack_slices(data, size)
 
 
+def _damaged(size: int) -> CorruptError:
+    """One error for all that can be wrong, since the two forms meet it in another order."""
+    return CorruptError(f"LZF data does not unpack to the {size} bytes that it announces")
+
+
 def _unpack_bytewise(data: bytes, size: i64) -> bytes:
     """The compiled form's: five times faster byte by byte than with slices."""
     out = BytesWriter()
@@ -63,29 +68,29 @@ def _unpack_bytewise(data: bytes, size: i64) -> bytes:
         if control < 32:
             stop = pos + control + 1
             if stop > end:
-                raise CorruptError("LZF data ends inside a literal run")
+                raise _damaged(size)
             while pos < stop:
                 out.append(data[pos])
                 pos += 1
         else:
             length: i64 = control >> 5
             if pos + (1 if length < 7 else 2) > end:
-                raise CorruptError("LZF data ends inside a copy")
+                raise _damaged(size)
             if length == 7:
                 length += data[pos]
                 pos += 1
             at = len(out) - ((control & 31) << 8 | data[pos]) - 1
             pos += 1
             if at < 0:
-                raise CorruptError("LZF data copies from before its beginning")
+                raise _damaged(size)
             stop = at + length + 2
             while at < stop:
                 out.append(out[at])
                 at += 1
         if len(out) > size:
-            raise CorruptError(f"LZF data gives more than the {size} bytes that it announces")
+            raise _damaged(size)
     if len(out) != size:
-        raise CorruptError(f"LZF data gives {len(out)} bytes where it announces {size}")
+        raise _damaged(size)
     return out.getvalue()
 
 
@@ -119,17 +124,13 @@ def _unpack_slices(data: bytes, size: int) -> bytes:
                 if written > size:  # only these make much of little
                     break
             if start < 0:
-                raise CorruptError("LZF data copies from before its beginning")
+                raise _damaged(size)
             if stop <= written:
                 out += out[start:stop]
             else:  # the copy reads what it has written itself
                 out += (out[start:] * ((stop - start) // (written - start) + 1))[: stop - start]
     except IndexError:
-        raise CorruptError("LZF data ends inside a copy") from None
-    if pos > end:
-        raise CorruptError("LZF data ends inside a literal run")
-    if len(out) > size:
-        raise CorruptError(f"LZF data gives more than the {size} bytes that it announces")
-    if len(out) < size:
-        raise CorruptError(f"LZF data gives {len(out)} bytes where it announces {size}")
+        raise _damaged(size) from None
+    if pos > end or len(out) != size:
+        raise _damaged(size)
     return bytes(out)

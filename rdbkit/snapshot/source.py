@@ -137,7 +137,8 @@ def open_source(src: Input) -> Source:
     source: Source
     if isinstance(src, str | os.PathLike):
         if src == "-":
-            source = Source(cast(Reader, sys.stdin.buffer), "<stdin>")
+            # Unbuffered: a buffer that waits to be full does not hear an interrupt that came a moment before.
+            source = Source(cast(Reader, getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)), "<stdin>")
         else:
             path = os.fspath(src)
             file = cast(BinaryIO, open(path, "rb", buffering=0))  # noqa: SIM115 (the source closes it)
