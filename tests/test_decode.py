@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import re
 import struct
 from collections.abc import Iterator
@@ -660,3 +661,26 @@ def test_the_encoders_write_what_the_format_says() -> None:
     assert lzf(b"ab" * 6) == b"\x01ab\xe0\x01\x01"
     assert text(b"12", Random(1)) in {b"\x0212", b"\xc0\x0c", b"\xc1\x0c\0", b"\xc2\x0c\0\0\0", b"\x40\x0212", b"\xc3\3\2\x0112"}
     assert frames([(1, 5), (5, b"x")]) == b"\1\5\5\1x\0"
+
+
+@pytest.mark.parametrize("block_size", [64, 5000, 1 << 20])
+@pytest.mark.parametrize("odd", [None, 0, 255, 256, 300, 999])
+def test_many_elements_of_one_length_but_for_one(odd: int | None, block_size: int) -> None:
+    """Such are taken many at a time where the form is interpreted."""
+    members = [b"longer than all others" if i == odd else b"id:%06d" % i for i in range(1000)]
+    scores = [float(i) for i in range(1000)]
+    data = rdb(
+        key(b"s", 2, length(1000) + b"".join(map(string, members))),
+        key(b"z", 5, length(1000) + b"".join(string(m) + struct.pack("<d", x) for m, x in zip(members, scores, strict=True))),
+    )
+    with rdbkit.open(io.BytesIO(data), block_size=block_size) as snapshot:
+        values = [record.value for record in snapshot]
+    assert values == [set(members), dict(zip(members, scores, strict=True))]
+
+
+def test_no_number_among_many_scores_is_found() -> None:
+    pairs = b"".join(string(b"id:%06d" % i) + struct.pack("<d", math.nan if i == 200 else i) for i in range(600))
+    with rdbkit.open(io.BytesIO(rdb(key(b"z", 5, length(600) + pairs)))) as snapshot:
+        (record,) = snapshot
+        with pytest.raises(rdbkit.CorruptError, match="not a number"):
+            record.value  # noqa: B018

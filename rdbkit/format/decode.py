@@ -6,6 +6,9 @@ on values. What it finds it tells a `Sink`.
 
 from __future__ import annotations
 
+import struct
+from functools import cache
+from operator import ne
 from typing import TYPE_CHECKING, Any, Final
 
 from librt.strings import read_f64_le
@@ -18,7 +21,7 @@ from rdbkit.format.modules import read_module
 from rdbkit.format.primitives import COMPILED, read_int64, read_length, read_string, read_uint64, skip_string
 from rdbkit.format.sink import Items, Sink
 from rdbkit.format.streams import StreamDecoder
-from rdbkit.format.walk import skip_container
+from rdbkit.format.walk import BATCH, SAME, skip_container
 from rdbkit.format.ziplist import walk_ziplist
 from rdbkit.format.zipmap import walk_zipmap
 from rdbkit.values import Array, CronJob, Hash, Set, Stream, StreamDedup, StreamEntry, StreamGroup, StreamTail
@@ -94,6 +97,12 @@ def way_of(t: c.ValueType) -> int:
     if t.layout == "*(ss)":
         return EXPIRY_TEXT if t.type == "set" else STRINGS
     return _BY_LAYOUT[t.layout]
+
+
+@cache
+def _batch_of(size: int, scored: bool) -> struct.Struct:
+    """256 strings of one length, with a score behind each or not."""
+    return struct.Struct("<" + (f"x{size}s" + ("d" if scored else "")) * BATCH)
 
 
 class Coding:
@@ -246,12 +255,28 @@ class Decoder:
 
         Returns where it left off, and how many are still left.
         """
-        append = sink.items.append
+        items = sink.items
+        append = items.append
         behind = 8 if scored else 0
         end = len(buf) - behind
+        try_at = left
         while left > 0 and pos < end:
-            stop = pos + 1 + buf[pos]
-            if buf[pos] >= 0x40:
+            first = buf[pos]
+            stop = pos + 1 + first
+            if BATCH <= left <= try_at and first < 0x40:
+                # elements of one length, as ids are, are taken together; where they are not, it is tried again 256 later
+                try_at = left - BATCH
+                stride = first + 1 + behind
+                beyond = pos + BATCH * stride
+                if beyond <= len(buf) and buf[pos:beyond:stride] == SAME[first]:
+                    found = _batch_of(first, scored).unpack_from(buf, pos)
+                    if scored and any(map(ne, found[1::2], found[1::2])):
+                        raise CorruptError("a score is not a number")
+                    items += found
+                    pos = beyond
+                    left -= BATCH
+                    continue
+            if first >= 0x40:
                 if scored:
                     break
                 try:

@@ -70,9 +70,9 @@ _RUNS: Final = {
 #: Most bytes that a listpack of field names may unpack to.
 _FIELDS_LIMIT: Final = 16 << 20
 #: Elements at a time: the interpreter has numbers up to this ready made, which is a quarter of the loop's time.
-_BATCH: Final = 256
+BATCH: Final = 256
 #: 256 equal length bytes, by length.
-_SAME: Final = [bytes([length]) * _BATCH for length in range(0x40)]
+SAME: Final = [bytes([length]) * BATCH for length in range(0x40)]
 #: Bytes that a string takes, by its first byte; for forms whose first byte does not tell, beyond the end of any block.
 _BEYOND: Final = 1 << 55
 _STEP: Final = [*range(1, 0x41), *[_BEYOND] * 0x80, 2, 3, 5, *[_BEYOND] * 0x3D]
@@ -156,9 +156,9 @@ def walk_batch(buf: bytes, pos: int, behind: int) -> tuple[int, int]:
     step = _STEP
     try:
         stride = buf[pos] + 1 + behind
-        if stride <= 0x40 + behind and buf[pos : pos + _BATCH * stride : stride] == _SAME[buf[pos]]:
-            return pos + _BATCH * stride, _BATCH
-        for done in range(0, _BATCH, 4):  # noqa: B007 (wanted where the block ends)
+        if stride <= 0x40 + behind and buf[pos : pos + BATCH * stride : stride] == SAME[buf[pos]]:
+            return pos + BATCH * stride, BATCH
+        for done in range(0, BATCH, 4):  # noqa: B007 (wanted where the block ends)
             at = pos
             pos += step[buf[pos]] + behind
             pos += step[buf[pos]] + behind
@@ -166,7 +166,7 @@ def walk_batch(buf: bytes, pos: int, behind: int) -> tuple[int, int]:
             pos += step[buf[pos]] + behind
     except IndexError:
         return (at, done) if at < _BEYOND else (at - _BEYOND - behind, done - 1)
-    return (pos, _BATCH) if pos < _BEYOND else (at, _BATCH - 4)
+    return (pos, BATCH) if pos < _BEYOND else (at, BATCH - 4)
 
 
 class Walker:
@@ -289,11 +289,11 @@ class Walker:
         head: i64 = behind + 1
         try:
             while left > 0:
-                few: i64 = min(left, _BATCH)
-                if not COMPILED and left >= _BATCH:
+                few: i64 = min(left, BATCH)
+                if not COMPILED and left >= BATCH:
                     pos, done = walk_batch(buf, pos, behind)
                     left -= done
-                    if done == _BATCH:
+                    if done == BATCH:
                         continue
                     few = min(left, 4 if done > 64 else 64)  # over what is not plain, and longer where much of it is not
                 for done in range(few):  # noqa: B007 (wanted where the block ends)
