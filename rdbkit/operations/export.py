@@ -45,7 +45,7 @@ class Export:
         written: keys.
         skipped: what was wrong with the values that were left out, each with its key.
         checksum: the error of the file's checksum, where damage is to be passed over.
-        functions: names of the function libraries, which JSON lines have no place for.
+        functions: names of the function libraries, which JSON lines have no place for; none where keys were selected.
         losses: what the target of a command stream has no place for; the first thousand.
         loss_counts: how many there are of each kind.
     """
@@ -113,7 +113,7 @@ def export_jsonl(
         out.write(lines.take())
     report.written = int(lines.written)
     report.skipped = lines.skipped
-    report.functions = [f.name for f in snapshot.functions]
+    report.functions = [] if wanted else [f.name for f in snapshot.functions]
     return report
 
 
