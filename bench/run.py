@@ -34,6 +34,9 @@ SERVER = "redis-7.0"
 PACKAGE = "rdbkit"
 VERBS = ("info", "keys --format csv", "export --format jsonl")
 """What is timed, each with the dump as its last argument and its output thrown away."""
+DECODING = "export --format jsonl"
+"""The verb that unpacks LZF; timed with the extra for that, too."""
+LZF_FORM = "pure+lzf"
 LEFTOVERS = shutil.ignore_patterns("*.so", "__pycache__")
 """What an earlier build left in the source tree, and a clean copy must not have."""
 
@@ -98,13 +101,17 @@ def copy_source(folder: Path) -> None:
 
 
 def install(work: Path, form: str) -> Path:
-    """Install the project, `form` being compiled or pure, in a new environment; returns the path of its rdbkit."""
+    """Install the project in a new environment; returns the path of its rdbkit.
+
+    `form` is compiled, pure, or "pure+lzf" for the pure one with the extra that unpacks LZF in C.
+    """
     _note(f"installing rdbkit, {form}")
     source, environment = work / f"source-{form}", work / f"venv-{form}"
     copy_source(source)
     venv.create(environment, clear=True, with_pip=True)
-    variables = _environment() | ({"RDBKIT_PURE": "1"} if form == "pure" else {})
-    command: list[str | Path] = [environment / "bin" / "python", "-m", "pip", "install", "--quiet", source]
+    variables = _environment() | ({"RDBKIT_PURE": "1"} if form.startswith("pure") else {})
+    wanted = f"{source}[lzf]" if form == LZF_FORM else source
+    command: list[str | Path] = [environment / "bin" / "python", "-m", "pip", "install", "--quiet", wanted]
     run = subprocess.run(command, capture_output=True, text=True, env=variables)
     if run.returncode:
         raise BenchError(f"pip install of the {form} form failed:\n{run.stdout}{run.stderr}")
@@ -160,12 +167,13 @@ def _median(usages: Sequence[Usage]) -> Usage:
     )
 
 
-def speed_table(compiled: Path, pure: Path, check: Path, data: Path, runs: int) -> Iterator[str]:
+def speed_table(compiled: Path, pure: Path, with_lzf: Path, check: Path, data: Path, runs: int) -> Iterator[str]:
     """The lines of the table of speed."""
     yardstick = Case("redis-check-rdb", (check, data))
     forms = (("compiled", compiled), ("pure", pure))
     cases = [
         *(Case(f"rdbkit {verb}, {form}", (path, *verb.split(), data)) for verb in VERBS for form, path in forms),
+        Case(f"rdbkit {DECODING}, {LZF_FORM}", (with_lzf, *DECODING.split(), data)),
         yardstick,
         *(Case(f"rdbkit --version, {form}", (path, "--version"), brief=True) for form, path in forms),
         *(Case(f"rdbkit info of 20 KB, {form}", (path, "info", SMALL_FILE), brief=True) for form, path in forms),
@@ -218,9 +226,11 @@ def benchmark(options: argparse.Namespace) -> None:
         check_form(compiled, "compiled")
         pure = options.pure or install(work, "pure")
         check_form(pure, "pure")
+        with_lzf = install(work, LZF_FORM)
+        check_form(with_lzf, "pure")
         data = options.dataset or work / "dataset.rdb"
         prepare_dataset(options.servers, data)
-        print("\n".join(speed_table(compiled, pure, check, data, options.runs)))
+        print("\n".join(speed_table(compiled, pure, with_lzf, check, data, options.runs)))
         if options.memory:
             print("\n" + "\n".join(memory_table(compiled, check, work)))
 

@@ -55,6 +55,11 @@ def _damaged(size: int) -> CorruptError:
     return CorruptError(f"LZF data does not unpack to the {size} bytes that it announces")
 
 
+#: What a control byte says of a copy: its distance but for the low byte, and its length.
+_DISTANCES: Final = [((control & 31) << 8) + 1 for control in range(256)]
+_LENGTHS: Final = [(control >> 5) + 2 for control in range(256)]
+
+
 def _unpack_bytewise(data: bytes, size: i64) -> bytes:
     """The compiled form's: five times faster byte by byte than with slices."""
     out = BytesWriter()
@@ -99,6 +104,7 @@ def _unpack_slices(data: bytes, size: int) -> bytes:
     out = bytearray()
     pos = 0
     end = len(data)
+    distances, lengths = _DISTANCES, _LENGTHS
     try:
         while pos < end:
             control = data[pos]
@@ -114,11 +120,11 @@ def _unpack_slices(data: bytes, size: int) -> bytes:
                     continue
             written = len(out)
             if control < 224:
-                start = written - ((control & 31) << 8) - data[pos + 1] - 1
-                stop = start + (control >> 5) + 2
+                start = written - distances[control] - data[pos + 1]
+                stop = start + lengths[control]
                 pos += 2
             else:
-                start = written - ((control & 31) << 8) - data[pos + 2] - 1
+                start = written - distances[control] - data[pos + 2]
                 stop = start + data[pos + 1] + 9
                 pos += 3
                 if written > size:  # only these make much of little
