@@ -10,8 +10,6 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from copy import copy
-from datetime import UTC, datetime, timedelta
-from hashlib import blake2b
 from itertools import chain
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
@@ -228,7 +226,7 @@ class Selection:
         if self._sample is not None:
             n, m = self._sample
             # not a CRC: names that count up fall into its remainders by a pattern
-            if int.from_bytes(blake2b(key, digest_size=8).digest(), "big") % m >= n:
+            if _hash(key) % m >= n:
                 return False
         if self._regexes and not any(regex.search(key) for regex in self._regexes):
             return False
@@ -339,11 +337,16 @@ def _shown(pattern: bytes) -> str:
     return repr(pattern)[1:]
 
 
+def _hash(key: bytes) -> int:
+    from hashlib import blake2b  # late: it takes as long as everything else here, and few runs take samples
+
+    return int.from_bytes(blake2b(key, digest_size=8).digest(), "big")
+
+
 # -- text forms
 
 _BYTES: Final = {"": 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30, "tb": 1 << 40}
 _MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def parse_size(text: str) -> Bounds:
@@ -464,6 +467,8 @@ def _time(text: str) -> int:
     # fewer digits are a date: 20260131
     if re.fullmatch(r"\d{9,18}", text, re.ASCII):
         return int(text)
+    from datetime import UTC, datetime, timedelta  # late: most runs need no dates
+
     try:
         when = datetime.fromisoformat(text)
     except ValueError:
@@ -472,7 +477,7 @@ def _time(text: str) -> int:
         ) from None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
-    return (when - _EPOCH) // timedelta(milliseconds=1)
+    return (when - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
 
 
 def _int_range(text: str, what: str) -> range:
