@@ -105,6 +105,14 @@ def _batch_of(size: int, scored: bool) -> struct.Struct:
     return struct.Struct("<" + (f"x{size}s" + ("d" if scored else "")) * BATCH)
 
 
+def arity_of(t: c.ValueType) -> int:
+    """How many calls of a sink make an element of this type; see `Decoder`."""
+    way = way_of(t)
+    if way in (EXPIRY_FIRST, EXPIRY_LAST, TRIPLES) or (way == EXPIRY_TEXT and t.type == "hash"):
+        return 3
+    return 2 if t.type in ("hash", "zset") or way == EXPIRY_TEXT else 1
+
+
 class Coding:
     """How the values of one file are read; shared by its decoders.
 
@@ -120,9 +128,11 @@ class Coding:
         self.templates: dict[int, tuple[bytes, ...]] = {}
         self.ways: list[int] = [0] * 256
         self.levels: list[int] = [0] * 256
+        self.arities: list[int] = [1] * 256
         self.types: dict[int, c.ValueType] = c.value_types(flavour, version)
         for t in self.types.values():
             self.ways[t.id] = way_of(t)
+            self.arities[t.id] = arity_of(t)
             self.levels[t.id] = {15: 1, 19: 2, 21: 3, 26: 4, 27: 5}.get(t.id, 0)
 
 
@@ -159,13 +169,8 @@ class Decoder:
         self.done = False
         self.need = 0
         self.left = -1
-        t = self.coding.types[kind].type
-        self.arity = 2 if t == "hash" or t == "zset" else 1
-        if self.way in (EXPIRY_FIRST, EXPIRY_LAST, TRIPLES):
-            self.arity = 3
-        elif self.way == EXPIRY_TEXT:
-            self.arity = 2 if t == "set" else 3
-        elif self.way == STREAM:
+        self.arity = self.coding.arities[kind]
+        if self.way == STREAM:
             self.stream = StreamDecoder(self.coding.levels[kind], self.coding.limit)
         elif self.way == MODULE or self.way == CRON:
             self.need = _WHOLE

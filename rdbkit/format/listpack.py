@@ -76,9 +76,13 @@ def _collect(buf: bytes, at: int, last: int, items: list[object]) -> tuple[int, 
     while at < last:
         first = buf[at]
         if 0x80 <= first < 0xC0:
-            size = first - 0x7F
-            value = buf[at + 1 : at + size]
-        elif first < 0x80:
+            stop = at + first - 0x7F
+            if buf[stop] != first - 0x7F:
+                break
+            append(buf[at + 1 : stop])
+            at = stop + 1  # beyond the end of a damaged one, which the caller sees
+            continue
+        if first < 0x80:
             size = 1
             value = b"%d" % first
         elif first < 0xE0:

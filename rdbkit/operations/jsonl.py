@@ -203,7 +203,7 @@ def object_body(names: list[bytes], values: list[bytes]) -> bytes | None:
     """Members of a JSON object, without its braces; None where a name is not UTF-8."""
     if not names:
         return b""
-    if _plain(names) and _plain(values):
+    if _plain(names + values):
         return b'"' + b'","'.join(map(b'":"'.join, zip(names, values, strict=True))) + b'"'
     texts = [json_text(x) for x in names]
     if not all(text[0] == _QUOTE for text in texts):
