@@ -18,7 +18,7 @@ from rdbkit.format import constants as c
 from rdbkit.format.intset import walk_intset
 from rdbkit.format.listpack import walk_listpack
 from rdbkit.format.modules import read_module
-from rdbkit.format.primitives import COMPILED, read_int64, read_length, read_string, read_uint64, skip_string
+from rdbkit.format.primitives import COMPILED, read_int64, read_integer, read_length, read_string, read_uint64, skip_string
 from rdbkit.format.sink import Items, Sink
 from rdbkit.format.streams import StreamDecoder
 from rdbkit.format.walk import BATCH, SAME, skip_container
@@ -340,7 +340,7 @@ class Decoder:
             data, _ = read_string(buf, pos, self.coding.limit)
             sink.string(data, 0, len(data))
         else:
-            sink.integer(int.from_bytes(buf[pos + 1 : stop], "little", signed=True))
+            sink.integer(read_integer(buf, pos))
         return stop
 
     def unpacked(self, buf: bytes, pos: i64) -> tuple[bytes, i64, i64, i64]:

@@ -131,7 +131,16 @@ def read_string(buf: bytes, pos: i64, limit: i64) -> tuple[bytes, i64]:
             raise CorruptError(e.message, offset=pos) from None
     end = skip_string(buf, pos)
     buf[end - 1]
-    return str(int.from_bytes(buf[pos + 1 : end], "little", signed=True)).encode(), end
+    return str(read_integer(buf, pos)).encode(), end
+
+
+def read_integer(buf: bytes, pos: i64) -> i64:
+    """The integer that stands in place of a string at `pos`, which begins with 0xC0, 0xC1 or 0xC2."""
+    first: i64 = buf[pos]
+    if first == 0xC0:
+        n: i64 = buf[pos + 1]
+        return n if n < 0x80 else n - 0x100
+    return read_int16(buf, pos + 1) if first == 0xC1 else read_int32(buf, pos + 1)
 
 
 def read_int64(buf: bytes, pos: i64) -> i64:

@@ -16,7 +16,7 @@ from librt.strings import BytesWriter
 
 from rdbkit.errors import CorruptError, RdbError
 from rdbkit.format.decode import Coding, Decoder, score_of
-from rdbkit.format.primitives import COMPILED, read_string
+from rdbkit.format.primitives import COMPILED, read_integer, read_string
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
 from rdbkit.format.sink import Items, Sink
 from rdbkit.model import Aux, Event
@@ -556,10 +556,10 @@ class JsonLines(Visitor):
             self.begin()
         if (
             not COMPILED
-            and kind == 0
+            and (kind == 0 or kind == STRING_INT)
             and first < 0x40
             and self.selection is None
-            and self.short_string(key_at, value_at, end, expire_ms)
+            and self.short_string(kind, key_at, value_at, end, expire_ms)
         ):
             return
         if self.open:
@@ -602,18 +602,21 @@ class JsonLines(Visitor):
     def database(self) -> None:
         self.head = f'{{"db":{self.db},"key":'.encode()
 
-    def short_string(self, key_at: int, value_at: int, end: int, expire_ms: int) -> bool:
-        """An ordinary string in one step, for the interpreter; False where it is not ordinary."""
+    def short_string(self, kind: int, key_at: int, value_at: int, end: int, expire_ms: int) -> bool:
+        """A string in one step, for the interpreter; False where it is not an ordinary one."""
         buf = self.buf
         first = buf[value_at]
-        key = buf[key_at + 1 : value_at]
-        value = buf[value_at + (1 if first < 0x40 else 2) : end]
-        if first >= 0x80 or self.members or self.idle_s >= 0 or self.freq >= 0 or (key + value).translate(None, _SAFE):
+        if self.members or self.idle_s >= 0 or self.freq >= 0 or 0x80 <= first < 0xC0:
             return False
-        if expire_ms == NO_EXPIRY:
-            line = b'%b"%b"%b,"value":"%b"' % (self.head, key, self.middles[0], value)
+        key = buf[key_at + 1 : value_at]
+        value = b"%d" % read_integer(buf, value_at) if kind == STRING_INT else buf[value_at + (1 if first < 0x40 else 2) : end]
+        middle = self.middles[kind]
+        if expire_ms != NO_EXPIRY:
+            middle += b',"expire_ms":%d' % expire_ms
+        if (key + value).translate(None, _SAFE):
+            line = b'%b%b%b,"value":%b' % (self.head, json_text(key), middle, json_text(value))
         else:
-            line = b'%b"%b"%b,"expire_ms":%d,"value":"%b"' % (self.head, key, self.middles[0], expire_ms, value)
+            line = b'%b"%b"%b,"value":"%b"' % (self.head, key, middle, value)
         self.out.write(b"}\n" + line if self.open else line)
         self.open = True
         self.written += 1
@@ -640,6 +643,11 @@ class JsonLines(Visitor):
         first: i64 = buf[value_at]
         if kind == 0 and first < 0x80:
             write_text(out, buf, value_at + 1 if first < 0x40 else value_at + 2, end)
+            return
+        if kind == STRING_INT:
+            out.append(_QUOTE)
+            write_number(out, read_integer(buf, value_at))
+            out.append(_QUOTE)
             return
         decoder = self.decoder
         decoder.begin(kind)
