@@ -24,6 +24,7 @@ ON_FIXTURES = (
     "operations.info",
     "operations.jsonl",
     "operations.keys",
+    "operations.text",
 )
 INIT = {"__init__", "__main__"}
 

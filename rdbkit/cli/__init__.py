@@ -42,9 +42,9 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
         from importlib.metadata import version
 
-        from rdbkit.format import scan
+        from rdbkit.format.form import COMPILED
 
-        form = "pure" if (scan.__file__ or "").endswith(".py") else "compiled"
+        form = "compiled" if COMPILED else "pure"
         click.echo(f"rdbkit {version('rdbkit')} ({form})")
         ctx.exit()
 

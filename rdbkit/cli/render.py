@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import click
 
-from rdbkit.errors import ChecksumError, RdbError, TruncatedError, UnsupportedTypeError
+from rdbkit.errors import ChecksumError, LossError, RdbError, TruncatedError, UnsupportedTypeError
 
 
 def printable(text: bytes | str, width: int = 0) -> str:
@@ -164,6 +164,8 @@ def _remedy(e: RdbError) -> str:
             return "; fetch the file again, whole"
         case ChecksumError():
             return "; fetch the file again, or look at it all the same with --no-checksum"
+        case LossError():
+            return "; --on-loss drop leaves out what would be lost, and lists it"
         case UnsupportedTypeError():
             return "; a newer rdbkit may know it"
         case _:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from rdbkit.errors import CorruptError
 from rdbkit.format.constants import ValueType
 from rdbkit.format.listpack import walk_listpack
-from rdbkit.format.primitives import MAX_LENGTH, read_length, read_string, read_uint32, skip_length, skip_string
+from rdbkit.format.primitives import MAX_LENGTH, check_packed, read_length, read_string, read_uint32, skip_length, skip_string
 from rdbkit.format.sink import Sink
 from rdbkit.format.walk import skip_container
 from rdbkit.format.ziplist import walk_ziplist
@@ -195,27 +195,16 @@ def _packed(form: i64, buf: bytes, pos: i64, whole: bool) -> i64:
 def _header(form: i64, buf: bytes, pos: i64, size: i64) -> i64:
     """What the header at `pos` of a packed value of `size` bytes says; -1 where its count does not fit there."""
     n: i64
-    if form == _LISTPACK:
-        if size < 7:
-            raise CorruptError(f"a listpack of {size} bytes, where the empty one has 7")
-        if read_uint32(buf, pos) != size:
-            raise CorruptError(f"a listpack says that it has {read_uint32(buf, pos)} bytes, but it has {size}")
-        n = buf[pos + 4] | buf[pos + 5] << 8
+    if form in (_LISTPACK, _ZIPLIST):
+        what = "listpack" if form == _LISTPACK else "ziplist"
+        count_at: i64 = 4 if form == _LISTPACK else 8
+        least: i64 = count_at + 3
+        check_packed(what, buf, pos, size, least)
+        n = buf[pos + count_at] | buf[pos + count_at + 1] << 8
         if n == 65535:
             return UNKNOWN
-        if n * 2 + 7 > size:
-            raise CorruptError(f"a listpack of {size} bytes says that it has {n} entries")
-        return n
-    if form == _ZIPLIST:
-        if size < 11:
-            raise CorruptError(f"a ziplist of {size} bytes, where the empty one has 11")
-        if read_uint32(buf, pos) != size:
-            raise CorruptError(f"a ziplist says that it has {read_uint32(buf, pos)} bytes, but it has {size}")
-        n = buf[pos + 8] | buf[pos + 9] << 8
-        if n == 65535:
-            return UNKNOWN
-        if n * 2 + 11 > size:
-            raise CorruptError(f"a ziplist of {size} bytes says that it has {n} entries")
+        if n * 2 + least > size:
+            raise CorruptError(f"a {what} of {size} bytes says that it has {n} entries")
         return n
     if form == _INTSET:
         if size < 8:

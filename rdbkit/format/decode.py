@@ -15,10 +15,11 @@ from librt.strings import read_f64_le
 
 from rdbkit.errors import CorruptError
 from rdbkit.format import constants as c
+from rdbkit.format.form import COMPILED
 from rdbkit.format.intset import walk_intset
 from rdbkit.format.listpack import walk_listpack
 from rdbkit.format.modules import read_module
-from rdbkit.format.primitives import COMPILED, read_int64, read_integer, read_length, read_string, read_uint64, skip_string
+from rdbkit.format.primitives import read_int64, read_integer, read_length, read_string, read_uint64, skip_string
 from rdbkit.format.sink import Items, Sink
 from rdbkit.format.streams import StreamDecoder
 from rdbkit.format.walk import BATCH, SAME, skip_container

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from librt.strings import BytesWriter
 
 from rdbkit.errors import CorruptError
+from rdbkit.format.form import COMPILED
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -27,8 +28,6 @@ def _from_extra() -> Callable[[bytes, int], bytes | None] | None:
     return function
 
 
-#: Not from `primitives`, which imports this module.
-COMPILED: Final = not __file__.endswith(".py")
 _NATIVE: Final = _from_extra()
 
 

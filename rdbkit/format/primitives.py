@@ -14,8 +14,6 @@ from rdbkit.format.lzf import lzf_decompress
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-#: Whether this package runs compiled. What is fastest interpreted is seldom fastest compiled; the hottest loops have both.
-COMPILED: Final = not __file__.endswith(".py")
 #: Lengths from 2**48 on are refused: no server holds such a value, and sums of smaller ones never overflow 64 bits.
 MAX_LENGTH: Final = 1 << 48
 
@@ -169,3 +167,11 @@ def read_uint32(buf: bytes, pos: i64) -> i64:
     """The unsigned 32-bit little-endian number at `pos`."""
     n: i64 = buf[pos] | buf[pos + 1] << 8 | buf[pos + 2] << 16 | buf[pos + 3] << 24
     return n
+
+
+def check_packed(what: str, buf: bytes, pos: i64, size: i64, least: i64) -> None:
+    """Raise CorruptError unless the listpack or ziplist of `size` bytes at `pos` can be one, and says that it has so many."""
+    if size < least:
+        raise CorruptError(f"a {what} of {size} bytes, where the empty one has {least}")
+    if read_uint32(buf, pos) != size:
+        raise CorruptError(f"a {what} says that it has {read_uint32(buf, pos)} bytes, but it has {size}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rdbkit.errors import CorruptError
-from rdbkit.format.primitives import read_int16, read_int32, read_int64, read_uint32
+from rdbkit.format.primitives import check_packed, read_int16, read_int32, read_int64, read_uint32
 from rdbkit.format.sink import Sink
 
 if TYPE_CHECKING:
@@ -25,10 +25,7 @@ def walk_ziplist(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
 
     Raises: CorruptError, maybe after having told of some entries; IndexError where an entry goes beyond `buf`.
     """
-    if end - pos < _HEADER + 1:
-        raise CorruptError(f"a ziplist of {end - pos} bytes, where the empty one has 11")
-    if read_uint32(buf, pos) != end - pos:
-        raise CorruptError(f"a ziplist says that it has {read_uint32(buf, pos)} bytes, but it has {end - pos}")
+    check_packed("ziplist", buf, pos, end - pos, _HEADER + 1)
     last: i64 = end - 1
     if buf[last] != _END:
         raise CorruptError("a ziplist does not end with 0xff")

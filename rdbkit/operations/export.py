@@ -22,6 +22,7 @@ from rdbkit.model import Aux, KeyMetadata, module_name
 from rdbkit.operations import jsonl
 from rdbkit.operations.jsonl import JsonLines
 from rdbkit.operations.resp import Loss, RespWriter
+from rdbkit.operations.text import json_text
 from rdbkit.record import Record
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Snapshot
@@ -202,7 +203,7 @@ def _export_commands(
     if not skip and (record.size is not None or selection is None or not selection.needs_size):
         out.writelines(writer.commands(record))
         return True
-    db = writer._db
+    db = writer.db
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
         try:
             spool.writelines(writer.commands(record))
@@ -212,10 +213,10 @@ def _export_commands(
             if not skip:
                 raise
             report.skipped.append(e)
-            writer._db = db  # for SELECT is thrown away with the rest
+            writer.db = db  # for SELECT is thrown away with the rest
             return False
         if not _has_wanted_size(record, selection):
-            writer._db = db
+            writer.db = db
             return False
         spool.seek(0)
         shutil.copyfileobj(spool, out)
@@ -246,7 +247,7 @@ def _export_large(record: Record, lines: JsonLines, selection: Selection | None,
                     lines.whole(record._kind, record.key, b"".join(begun), expire_ms)
                 return
             out.write(lines.take())
-            lines.out.write(lines.head + jsonl.json_text(record.key))
+            lines.out.write(lines.head + json_text(record.key))
             lines.attributes(record._kind, expire_ms)
             spool.write(lines.take())
             for piece in _value_pieces(record, chain(begun, chunks)):
@@ -453,7 +454,7 @@ def _module_pieces(chunks: Iterator[bytes]) -> Iterator[bytes]:
         rest += chunk
         if not begun and len(rest) >= 9:
             number, start = read_uint64(rest, 0)
-            name = jsonl.json_text(module_name(number).encode())
+            name = json_text(module_name(number).encode())
             yield b'{"module":%b,"version":%d,"base64":"' % (name, number & 1023)
             rest = rest[start:]
             begun = True

@@ -8,18 +8,18 @@ without an object for any; what it cannot write so, it leaves to the plain way.
 from __future__ import annotations
 
 import base64
-from binascii import b2a_base64
-from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, Final
 
 from librt.strings import BytesWriter
 
 from rdbkit.errors import CorruptError, RdbError
 from rdbkit.format.decode import Coding, Decoder, score_of
-from rdbkit.format.primitives import COMPILED, read_integer, read_string
+from rdbkit.format.form import COMPILED
+from rdbkit.format.primitives import read_integer, read_string
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
 from rdbkit.format.sink import Items, Sink
 from rdbkit.model import Aux, Event
+from rdbkit.operations.text import DIGITS, json_text, write_number
 from rdbkit.values import CronJob, ModuleValue, StreamDedup, StreamEntry, StreamGroup, StreamTail
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 #: Bytes that stand in a JSON string as they are.
 _SAFE: Final = bytes(i for i in range(0x20, 0x80) if i not in (0x22, 0x5C))
-#: Indexed, since appending is one machine instruction for a byte out of bytes, and a call for any other number.
-_DIGITS: Final = b"0123456789"
 _QUOTE: Final = 0x22
 _BACKSLASH: Final = 0x5C
 _COMMA: Final = 0x2C
@@ -45,18 +43,6 @@ _ZSET: Final = 3
 
 
 # -- text
-
-
-def json_text(data: bytes) -> bytes:
-    """A JSON string where `data` is UTF-8, otherwise an object that has it as base64.
-
-    >>> json_text(b'say "hi"'), json_text(b"\\xff")
-    (b'"say \\\\"hi\\\\""', b'{"base64":"/w=="}')
-    """
-    try:
-        return encode_basestring(data.decode()).encode()
-    except UnicodeDecodeError:
-        return b'{"base64":"' + b2a_base64(data, newline=False) + b'"}'
 
 
 def write_text(out: BytesWriter, buf: bytes, start: i64, end: i64) -> bool:
@@ -102,24 +88,6 @@ def write_text(out: BytesWriter, buf: bytes, start: i64, end: i64) -> bool:
         return text[0] == _QUOTE
     out.write(b'"%b"' % data)
     return True
-
-
-def write_number(out: BytesWriter, n: i64) -> None:
-    """Write `n` in decimal."""
-    if not COMPILED or n < 0:
-        out.write(str(n).encode())
-        return
-    digits: i64 = 1
-    power: i64 = 10
-    while power <= n and digits < 19:
-        power *= 10
-        digits += 1
-    if digits == 19:
-        out.write(str(n).encode())
-        return
-    while power > 1:
-        power //= 10
-        out.append(_DIGITS[n // power % 10])
 
 
 def json_score(score: float) -> bytes:
@@ -169,11 +137,11 @@ def write_score(out: BytesWriter, score: float) -> None:
             rest: i64 = thousandths % 1000
             if rest:
                 out.append(0x2E)
-                out.append(_DIGITS[rest // 100])
+                out.append(DIGITS[rest // 100])
                 if rest % 100:
-                    out.append(_DIGITS[rest // 10 % 10])
+                    out.append(DIGITS[rest // 10 % 10])
                     if rest % 10:
-                        out.append(_DIGITS[rest % 10])
+                        out.append(DIGITS[rest % 10])
             return
     out.write(json_score(score))
 

@@ -115,7 +115,7 @@ class RespWriter:
         self._fail = on_loss == "fail"
         self._batch = batch
         self._now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-        self._db: int | None = None
+        self.db: int | None = None
         self._metadata = False
         self._large: Record | None = None
         self._values: dict[str, Callable[[Record], Iterator[bytes]]] = {
@@ -164,8 +164,8 @@ class RespWriter:
         for piece in write(record):
             if not written:
                 written = True
-                if record.db != self._db:
-                    self._db = record.db
+                if record.db != self.db:
+                    self.db = record.db
                     yield command(b"SELECT", b"%d" % record.db)
             yield piece
         if written and record.expire_ms is not None:

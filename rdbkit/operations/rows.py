@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from base64 import b64encode
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -14,9 +13,11 @@ from librt.strings import BytesWriter
 
 from rdbkit.format.constants import ValueType
 from rdbkit.format.counts import UNKNOWN, count_rule, element_count
-from rdbkit.format.primitives import COMPILED, read_string
+from rdbkit.format.form import COMPILED
+from rdbkit.format.primitives import read_string
 from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
 from rdbkit.format.slots import key_slot
+from rdbkit.operations.text import json_text, write_number
 from rdbkit.selection import Selection
 
 if TYPE_CHECKING:
@@ -62,7 +63,6 @@ def _classes(quoted: bytes) -> bytes:
 
 #: Digits come from here because `append` compiles to a store for what was taken out of bytes, and to a call for other numbers.
 _QUOTE: Final = b'"'
-_DIGITS: Final = b"0123456789"
 _CSV_CLASSES: Final = _classes(b'",\r\n')
 _JSON_CLASSES: Final = _classes(bytes([*range(0x20), 0x22, 0x5C]))
 _CSV_ODD: Final = re.compile(rb'[\x80-\xff",\r\n]').search
@@ -92,24 +92,6 @@ def tag_slot_of(buf: bytes, at: i64, stop: i64) -> i64:
     if end < stop and end > begin + 1:
         return slot_of(buf, begin + 1, end)
     return slot_of(buf, at, stop)
-
-
-def write_number(out: BytesWriter, n: i64) -> None:
-    """The decimal text of `n`, its digits by hand: formatting would make two objects."""
-    if not COMPILED or n < 0:
-        out.write(b"%d" % n)
-        return
-    if n >= 1000:
-        write_number(out, n // 1000)
-        n = n % 1000
-        out.append(_DIGITS[n // 100])
-        out.append(_DIGITS[n // 10 % 10])
-    elif n >= 100:
-        out.append(_DIGITS[n // 100])
-        out.append(_DIGITS[n // 10 % 10])
-    elif n >= 10:
-        out.append(_DIGITS[n // 10])
-    out.append(_DIGITS[n % 10])
 
 
 class Rows(Visitor):
@@ -287,18 +269,15 @@ class TextRows(Rows):
 
     def write_odd_key(self, key: bytes) -> None:
         """A key that cannot stand as it is."""
-        try:
-            text = key.decode()
-        except UnicodeDecodeError:
-            packed = b64encode(key)
-            if self.as_json:
-                self.out.write(b'{"base64":"%b"}' % packed)
-            else:
-                self.odd_end = b",%b\n" % packed
-            return
         if self.as_json:
-            key = json.dumps(text, ensure_ascii=False).encode()
-        elif _CSV_QUOTED(key) is not None:
+            self.out.write(json_text(key))
+            return
+        try:
+            key.decode()
+        except UnicodeDecodeError:
+            self.odd_end = b",%b\n" % b64encode(key)
+            return
+        if _CSV_QUOTED(key) is not None:
             key = b'"%b"' % key.replace(b'"', b'""')
         self.out.write(key)
 
