@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import rdbkit
+from rdbkit.operations import parallel
 from rdbkit.operations.export import Export, export_jsonl
 
 from .rdb import FIXTURES, aux, key, length, rdb, string
 
 BLOCK = 400
+
+
+@pytest.fixture(autouse=True)
+def pieces(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
+    """The texts that other processes made, of which there must be some, or the comparison would be with itself."""
+    made: list[bytes] = []
+    original = parallel.parts
+
+    def watched(*args: Any) -> Iterator[parallel.Part | rdbkit.Record]:
+        for item in original(*args):
+            if isinstance(item, parallel.Part):
+                made.append(item.text)
+            yield item
+
+    monkeypatch.setattr(parallel, "parts", watched)
+    yield made
+    assert len([text for text in made if text]) > 1
 
 
 def export(data: bytes, jobs: int, on_error: str = "stop", selection: rdbkit.Selection | None = None) -> tuple[bytes, Export | str]:
