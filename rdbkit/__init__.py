@@ -7,6 +7,9 @@ with rdbkit.open("dump.rdb") as snapshot:
         print(record.db, record.key, record.type)
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from rdbkit.errors import (
     ChecksumError,
     CorruptError,
@@ -55,25 +58,37 @@ from rdbkit.values import (
     StreamTail,
 )
 
+if TYPE_CHECKING:
+    from rdbkit.operations.convert import Conversion, convert
+    from rdbkit.operations.ledger import Ledger, Loss
+    from rdbkit.operations.rules import Edits, Policies
+    from rdbkit.operations.script import Draft
+
 __all__ = [
     "Array",
     "Aux",
     "Checksum",
     "ChecksumError",
+    "Conversion",
     "CorruptError",
     "CronJob",
+    "Draft",
+    "Edits",
     "Event",
     "FunctionLibrary",
     "Hash",
     "HashTemplate",
     "Header",
     "KeyMetadata",
+    "Ledger",
     "LimitError",
     "Limits",
+    "Loss",
     "LossError",
     "ModuleAux",
     "ModuleValue",
     "PendingEntry",
+    "Policies",
     "RdbError",
     "Record",
     "ResizeDb",
@@ -96,7 +111,25 @@ __all__ = [
     "UnsupportedTypeError",
     "UnsupportedVersionError",
     "Writer",
+    "convert",
     "create",
     "module_values",
     "open",
 ]
+
+#: Where the names of operations are, which are imported when they are asked for: to read a snapshot takes none of them.
+_OPERATIONS = {
+    "Conversion": "convert",
+    "Draft": "script",
+    "Edits": "rules",
+    "Ledger": "ledger",
+    "Loss": "ledger",
+    "Policies": "rules",
+    "convert": "convert",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OPERATIONS:
+        raise AttributeError(f"module 'rdbkit' has no attribute {name!r}")
+    return getattr(import_module(f"rdbkit.operations.{_OPERATIONS[name]}"), name)

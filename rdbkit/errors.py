@@ -15,6 +15,8 @@ No other exception leaves the library because of what input bytes say; `OSError`
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class RdbError(Exception):
     """Root of all errors of the library.
@@ -83,7 +85,13 @@ class LimitError(RdbError):
 
 
 class LossError(RdbError):
-    """Data would be lost, and the policy in force forbids it."""
+    """Data would be lost, and the policy in force forbids it.
+
+    Attributes:
+        report: of `rdbkit.convert`, the `Conversion` with all that would be lost; otherwise None.
+    """
+
+    report: Any = None
 
 
 class TargetError(RdbError):

@@ -225,24 +225,9 @@ class Record:
                     raise CorruptError("its parts do not end where the value ends")
                 yield sink.take()
                 return
-            parts: list[bytes] = []
-            have: i64 = 0
-            for chunk in self.chunks() if chunks is None else chunks:
-                for begin in range(0, len(chunk), _PIECE):
-                    parts.append(chunk[begin : begin + _PIECE])
-                    have += len(parts[-1])
-                    if have < decoder.need:
-                        continue
-                    data = b"".join(parts)
-                    pos = decoder.feed(data, 0, sink)
-                    parts = [data[pos:]]
-                    have -= pos
-                    if len(sink.items) >= decoder.arity:
-                        yield sink.take(decoder.arity)
-            data = b"".join(parts)
-            pos = decoder.feed(data, 0, sink) if not decoder.done else 0
-            if not decoder.done or pos != len(data):
-                raise CorruptError("its parts do not end where the value ends")
+            for _ in feed_pieces(decoder, sink, self.chunks() if chunks is None else chunks):
+                if len(sink.items) >= decoder.arity:
+                    yield sink.take(decoder.arity)
             yield sink.take()
         except RdbError as e:
             raise self._explain(e) from None
@@ -256,6 +241,31 @@ class Record:
 
     def __repr__(self) -> str:
         return f"<Record db={self.db} key={self.key!r} {self.type} ({self.encoding}) {self.size} bytes at {self.offset}>"
+
+
+def feed_pieces(decoder: Any, sink: object, chunks: Iterator[bytes]) -> Iterator[None]:
+    """Feed a `Decoder`, or what goes on where its input ends as it does, and yield after each piece.
+
+    Raises: CorruptError where the value does not end with the last chunk; what `decoder.feed` raises.
+    """
+    parts: list[bytes] = []
+    have: i64 = 0
+    pos: i64
+    for chunk in chunks:
+        for begin in range(0, len(chunk), _PIECE):
+            parts.append(chunk[begin : begin + _PIECE])
+            have += len(parts[-1])
+            if have < decoder.need:
+                continue
+            data = b"".join(parts)
+            pos = decoder.feed(data, 0, sink)
+            parts = [data[pos:]]
+            have -= pos
+            yield
+    data = b"".join(parts)
+    pos = decoder.feed(data, 0, sink) if not decoder.done else 0
+    if not decoder.done or pos != len(data):
+        raise CorruptError("its parts do not end where the value ends")
 
 
 class Collector(Visitor):

@@ -179,6 +179,11 @@ class Selection:
         return self._size != (None, None)
 
     @property
+    def needs_key(self) -> bool:
+        """Whether the answer depends on the key's name."""
+        return self._has_key_tests
+
+    @property
     def is_everything(self) -> bool:
         """Whether no condition is set."""
         return not self
@@ -375,7 +380,7 @@ def parse_ttl(text: str) -> Bounds:
     >>> parse_ttl("90s~1h"), parse_ttl("1d~")
     ((90000, 3600000), (86400000, None))
     """
-    return _bounds(text, "~", _duration)
+    return _bounds(text, "~", parse_duration)
 
 
 def parse_expires(text: str) -> Bounds:
@@ -455,7 +460,12 @@ def _bytes(text: str) -> int:
     return n
 
 
-def _duration(text: str) -> int:
+def parse_duration(text: str) -> int:
+    """Milliseconds of a duration.
+
+    >>> parse_duration("1.5h")
+    5400000
+    """
     n = _quantity(text, _MS)
     if n is None:
         raise ValueError(f"{text!r} is no duration: write 500ms, 90s, 5m, 1.5h, 7d or 2w")

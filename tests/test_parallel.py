@@ -22,7 +22,7 @@ BLOCK = 400
 def pieces(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
     """The texts that other processes made, of which there must be some, or the comparison would be with itself."""
     made: list[bytes] = []
-    original = parallel.parts
+    original = parallel.json_parts
 
     def watched(*args: Any) -> Iterator[parallel.Part | rdbkit.Record]:
         for item in original(*args):
@@ -30,7 +30,7 @@ def pieces(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
                 made.append(item.text)
             yield item
 
-    monkeypatch.setattr(parallel, "parts", watched)
+    monkeypatch.setattr(parallel, "json_parts", watched)
     yield made
     assert len([text for text in made if text]) > 1
 

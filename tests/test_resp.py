@@ -14,7 +14,8 @@ import pytest
 
 import rdbkit
 from rdbkit.operations import resp
-from rdbkit.operations.resp import COMMAND_BYTES, LOSSES_KEPT, Loss, RespWriter
+from rdbkit.operations.ledger import KEPT, Loss
+from rdbkit.operations.resp import COMMAND_BYTES, RespWriter
 from rdbkit.targets.commands import features
 from rdbkit.values import CronJob, PendingEntry, Stream, StreamConsumer, StreamDedup, StreamEntry, StreamGroup, StreamId
 
@@ -332,9 +333,9 @@ def test_what_a_stream_remembers_of_its_producers() -> None:
 def test_all_losses_are_counted_and_some_kept() -> None:
     writer = RespWriter(on_loss="drop")
     job = cron(CronJob(b"", 1, 2, [], []), Random(0))
-    written(rdb(*[key(b"j%d" % i, 64, job) for i in range(LOSSES_KEPT + 5)]), writer)
-    assert writer.loss_counts == {"cron": LOSSES_KEPT + 5}
-    assert len(writer.losses) == LOSSES_KEPT
+    written(rdb(*[key(b"j%d" % i, 64, job) for i in range(KEPT + 5)]), writer)
+    assert writer.loss_counts == {"cron": KEPT + 5}
+    assert len(writer.losses) == KEPT
 
 
 def test_targets() -> None:

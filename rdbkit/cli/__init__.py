@@ -19,6 +19,8 @@ from rdbkit.errors import LossError, RdbError
 # verb -> module of this package, imported when the verb is called or its help is asked for
 _VERBS: Final = {
     "info": "What is in snapshots, and who loads them as they are.",
+    "convert": "Write a snapshot that an older or another server loads.",
+    "build": "A snapshot from JSON lines, as export writes them.",
     "export": "Every key and value as JSON lines or as commands.",
     "get": "The value of one key.",
     "keys": "One row for each key: type, bytes in the file, elements, expiry, slot.",

@@ -39,11 +39,20 @@ def writing(output: str, source: str, force: bool) -> Iterator[BinaryIO]:
 
     Raises: click.UsageError where the file exists, or is the one being read.
     """
+    with written(output, source), open_output(output, force) as out:
+        yield out
+
+
+@contextmanager
+def written(output: str, source: str) -> Iterator[None]:
+    """The errors of writing a file, in the words of the command line.
+
+    Args, raises: as `writing`.
+    """
     try:
         if output != _STDOUT and source != _STDOUT and os.path.exists(output) and os.path.samefile(output, source):
             raise click.UsageError(f"{printable(output)} is the file to be read")
-        with open_output(output, force) as out:
-            yield out
+        yield
     except FileExistsError as e:
         raise click.UsageError(f"{printable(os.fsdecode(e.filename))} exists; --force replaces it") from None
     except BrokenPipeError:

@@ -115,6 +115,8 @@ _DRAGONFLY = (
     ValueType(31, "Dragonfly hash with field expiry", "hash", "hashtable", "*(sss)", 9, None),
     ValueType(32, "Dragonfly set with member expiry", "set", "hashtable", "*(ss)", 9, None),
 )
+#: Types that only forks write and read, whatever version their files claim.
+FOREIGN: Final = _KEYDB + _DRAGONFLY
 #: Known by name alone, and therefore refused by name.
 NAMED_TYPES: Final = {
     6: "type 6 (module value of a 4.0 release candidate, which no released server reads)",

@@ -12,6 +12,7 @@ from librt.strings import BytesWriter, write_f64_le, write_i64_le
 from rdbkit.errors import LossError
 from rdbkit.format import constants as c
 from rdbkit.format.listpack import encode_listpack
+from rdbkit.format.lzf import lzf_compress
 from rdbkit.values import Array, CronJob, Hash, ModuleValue, Set, Stream, StreamEntry, StreamId
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ _STREAMS: Final = ((14, 27, 5), (13, 26, 4), (11, 21, 3), (10, 19, 2), (9, 15, 1
 _MASK: Final = (1 << 64) - 1
 _NODE_ENTRIES: Final = 100  # as stream-node-max-entries has it by default
 _NODE_BYTES: Final = 4096
+_COMPRESSIBLE: Final = 20  # longer strings are worth trying, as servers see it
 _IDENTIFIERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
@@ -74,26 +76,47 @@ def integer_form(data: bytes) -> bytes | None:
     return None
 
 
-def write_string(out: BytesWriter, data: bytes) -> None:
-    """A string, as an integer where it is the text of one."""
-    if len(data) <= 11:
+def write_string(out: BytesWriter, data: bytes, compress: bool = False) -> None:
+    """A string, as an integer where it is the text of one; where `compress` is set and it saves bytes, as LZF."""
+    size = len(data)
+    if size <= 11:
         short = integer_form(data)
         if short is not None:
             out.write(short)
             return
-    write_length(out, len(data))
+    elif compress and size > _COMPRESSIBLE:
+        packed = lzf_compress(data)
+        if packed:
+            out.append(0xC3)
+            write_length(out, len(packed))
+            write_length(out, size)
+            out.write(packed)
+            return
+    write_length(out, size)
     out.write(data)
 
 
-def encode_value(out: BytesWriter, value: Any, flavour: str, version: int) -> int:
+def write_score(out: BytesWriter, score: float) -> None:
+    """A score as the text that RDB 7 and earlier have. Source: rdbSaveDoubleValue in Redis' src/rdb.c."""
+    if score - score != 0:
+        out.append(0xFE if score > 0 else 0xFF)
+    else:
+        text = b"%.17g" % score
+        out.append(len(text))
+        out.write(text)
+
+
+def encode_value(out: BytesWriter, value: Any, flavour: str, version: int, compress: bool = False) -> int:
     """Write a value of `rdbkit.values`, or a plain bytes, list, set or dict; return its type.
+
+    Strings of ordinary collections are tried with LZF where `compress` is set.
 
     A dict whose values are all floats or integers is a sorted set, any other a hash; an empty one a hash.
 
     Raises: LossError where the version cannot hold it; TypeError or ValueError where it is no such value.
     """
     if isinstance(value, bytes):
-        write_string(out, value)
+        write_string(out, value, compress)
         return _STRING
     if isinstance(value, Array):
         return _array(out, value, flavour, version)
@@ -102,12 +125,12 @@ def encode_value(out: BytesWriter, value: Any, flavour: str, version: int) -> in
             raise LossError("no RDB version has expiries of a set's members")
         write_length(out, len(value))
         for element in value:
-            write_string(out, _bytes(element))
+            write_string(out, _bytes(element), compress)
         return _LIST if isinstance(value, list) else _SET
     if isinstance(value, dict):
         if value and not isinstance(value, Hash) and all(isinstance(v, (int, float)) for v in value.values()):
-            return _scores(out, value, version)
-        return _hash(out, value, flavour, version)
+            return _scores(out, value, version, compress)
+        return _hash(out, value, flavour, version, compress)
     if isinstance(value, Stream):
         return _stream(out, value, flavour, version)
     if isinstance(value, ModuleValue):
@@ -133,31 +156,27 @@ def _bytes(element: object) -> bytes:
     return element
 
 
-def _scores(out: BytesWriter, value: dict[bytes, float], version: int) -> int:
+def _scores(out: BytesWriter, value: dict[bytes, float], version: int, compress: bool) -> int:
     write_length(out, len(value))
     for member, score in value.items():
         number = float(score)
         if number != number:
             raise ValueError("a score must be a number")
-        write_string(out, _bytes(member))
+        write_string(out, _bytes(member), compress)
         if version >= 8:
             write_f64_le(out, number)
-        elif number - number != 0:
-            out.append(0xFE if number > 0 else 0xFF)
         else:
-            text = b"%.17g" % number
-            out.append(len(text))
-            out.write(text)
+            write_score(out, number)
     return _ZSET if version >= 8 else _ZSET_TEXT
 
 
-def _hash(out: BytesWriter, value: dict[bytes, bytes], flavour: str, version: int) -> int:
+def _hash(out: BytesWriter, value: dict[bytes, bytes], flavour: str, version: int, compress: bool) -> int:
     expiries = value.field_expire_ms if isinstance(value, Hash) else {}
     if not expiries:
         write_length(out, len(value))
         for name, content in value.items():
-            write_string(out, _bytes(name))
-            write_string(out, _bytes(content))
+            write_string(out, _bytes(name), compress)
+            write_string(out, _bytes(content), compress)
         return _HASH
     for name, ms in expiries.items():
         if name not in value or not 0 < ms < 1 << 48:
@@ -165,8 +184,8 @@ def _hash(out: BytesWriter, value: dict[bytes, bytes], flavour: str, version: in
     if flavour == c.VALKEY:
         write_length(out, len(value))
         for name, content in value.items():
-            write_string(out, _bytes(name))
-            write_string(out, _bytes(content))
+            write_string(out, _bytes(name), compress)
+            write_string(out, _bytes(content), compress)
             write_i64_le(out, expiries.get(name, -1))
         return _HASH_VALKEY
     if version < 12:
@@ -177,8 +196,8 @@ def _hash(out: BytesWriter, value: dict[bytes, bytes], flavour: str, version: in
     for name, content in value.items():
         ms = expiries.get(name, 0)
         write_length(out, ms - first + 1 if ms else 0)
-        write_string(out, _bytes(name))
-        write_string(out, _bytes(content))
+        write_string(out, _bytes(name), compress)
+        write_string(out, _bytes(content), compress)
     return _HASH_EXPIRING
 
 

@@ -5,7 +5,7 @@ Source: src/listpack.c of Redis. Every rule that the newest loaders check is che
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rdbkit.errors import CorruptError
 from rdbkit.format.form import COMPILED
@@ -19,6 +19,9 @@ _HEADER: Final = 6
 _END: Final = 0xFF
 _NUMBER_SIZES: Final = (3, 4, 5, 9)  # of entries that begin with 0xf1 to 0xf4
 _MANY: Final = 65535  # stands for a count that does not fit
+#: The length byte of a plain string, by the first byte of its entry; the plain form of an integer from 0 to 127.
+_LENGTHS: Final = [bytes([first & 0x3F]) for first in range(256)]
+_SMALL_NUMBERS: Final = [bytes([0xC0, n]) for n in range(128)]
 
 
 def walk_listpack(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
@@ -35,8 +38,8 @@ def walk_listpack(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
     count: i64 = 0
     size: i64
     n: i64
-    if not COMPILED and type(sink) is Items:
-        at, count = _collect(buf, at, last, sink.items)
+    if not COMPILED:
+        at, count = collect(buf, at, last, sink.items) if type(sink) is Items else sink.run(buf, at, last)
     while at < last:
         first: i64 = buf[at]
         if first < 0x80:
@@ -67,7 +70,7 @@ def walk_listpack(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
     return count
 
 
-def _collect(buf: bytes, at: int, last: int, items: list[object]) -> tuple[int, int]:
+def collect(buf: bytes, at: int, last: int, items: list[Any]) -> tuple[int, int]:
     """The entries of up to 126 bytes, in the interpreter without a call for each; returns where it left off, and how many."""
     append = items.append
     before = len(items)
@@ -100,6 +103,67 @@ def _collect(buf: bytes, at: int, last: int, items: list[object]) -> tuple[int, 
         append(value)
         at += size + 1
     return at, len(items) - before
+
+
+def collect_plain(buf: bytes, at: int, last: int, parts: list[bytes]) -> tuple[int, int]:
+    """The entries of up to 126 bytes as plain strings of an RDB, as `collect`."""
+    append = parts.append
+    lengths, numbers = _LENGTHS, _SMALL_NUMBERS
+    count = 0
+    while at < last:
+        first = buf[at]
+        if 0x80 <= first < 0xC0:
+            stop = at + first - 0x7F
+            if buf[stop] != first - 0x7F:
+                break
+            append(lengths[first])
+            append(buf[at + 1 : stop])
+            at = stop + 1  # beyond the end of a damaged one, which the caller sees
+        elif first < 0xE0:
+            if first < 0x80:
+                size = 1
+                value = numbers[first]
+            else:
+                size = 2
+                n = (first & 0x1F) << 8 | buf[at + 1]
+                n = n if n < 4096 else n - 8192
+                value = b"\xc0%c" % (n & 0xFF) if -128 <= n < 128 else b"\xc1" + n.to_bytes(2, "little", signed=True)
+            if at + size >= last or buf[at + size] != size:
+                break
+            append(value)
+            at += size + 1
+        elif first < 0xF0 and at + 1 < last:
+            size = ((first & 0x0F) << 8 | buf[at + 1]) + 2
+            if size > 126 or at + size >= last or buf[at + size] != size:
+                break
+            append(b"\x40%c" % (size - 2))
+            append(buf[at + 2 : at + size])
+            at += size + 1
+        elif first == 0xF1 or first == 0xF3:  # of 16 and 32 bits, which an RDB has in the same form
+            size = 3 if first == 0xF1 else 5
+            if at + size >= last or buf[at + size] != size:
+                break
+            n = int.from_bytes(buf[at + 1 : at + size], "little", signed=True)
+            if size == 3 and not -128 <= n < 128:
+                append(b"\xc1")
+            elif size == 5 and not -0x8000 <= n < 0x8000:
+                append(b"\xc2")
+            else:
+                break
+            append(buf[at + 1 : at + size])
+            at += size + 1
+        elif first == 0xF2:
+            if at + 4 >= last or buf[at + 4] != 4:
+                break
+            n = int.from_bytes(buf[at + 1 : at + 4], "little", signed=True)
+            if -0x8000 <= n < 0x8000:
+                break
+            append(b"\xc2" + n.to_bytes(4, "little", signed=True))
+            at += 5
+        else:
+            break
+        count += 1
+    return at, count
 
 
 def _walk_wide(buf: bytes, at: i64, first: i64, sink: Sink) -> i64:

@@ -18,17 +18,29 @@ if TYPE_CHECKING:
     from mypy_extensions import i64
 
 
-def _from_extra() -> Callable[[bytes, int], bytes | None] | None:
-    """The C function of python-lzf (extra `lzf`), where that is installed."""
+def _from_extra(name: str) -> Callable[[bytes, int], bytes | None] | None:
+    """A C function of python-lzf (extra `lzf`), where that is installed."""
     try:
-        from lzf import decompress
+        import lzf
     except ImportError:
         return None
-    function: Callable[[bytes, int], bytes | None] = decompress
+    function: Callable[[bytes, int], bytes | None] = getattr(lzf, name)
     return function
 
 
-_NATIVE: Final = _from_extra()
+_NATIVE: Final = _from_extra("decompress")
+_NATIVE_PACK: Final = _from_extra("compress")
+
+#: The farthest that a copy reaches back; the shortest that is worth one, and the longest there is.
+_FARTHEST: Final = 1 << 13
+_SHORTEST: Final = 3
+_LONGEST: Final = 264
+#: A literal holds so many bytes.
+_LITERAL: Final = 32
+#: What packing must save at least. Source: rdbSaveLzfStringObject in Redis' src/rdb.c.
+_SAVED: Final = 4
+_MOST_SLOTS: Final = 1 << 14
+_WIDEST_STEP: Final = 16
 
 
 def lzf_decompress(data: bytes, size: i64) -> bytes:
@@ -139,3 +151,86 @@ def _unpack_slices(data: bytes, size: int) -> bytes:
     if pos > end or len(out) != size:
         raise _damaged(size)
     return bytes(out)
+
+
+def lzf_compress(data: bytes) -> bytes:
+    """Pack `data` so that any LZF decoder unpacks it; b"" where that would not save at least 4 bytes.
+
+    The bytes differ with what packs: python-lzf where it is installed, else the code below.
+
+    >>> len(lzf_compress(b"ab" * 1000)) < 40, lzf_compress(b"no two are the same")
+    (True, b'')
+    """
+    most = len(data) - _SAVED
+    if most < 1:
+        return b""
+    if _NATIVE_PACK is not None:
+        try:
+            packed = _NATIVE_PACK(data, most)
+        except Exception:  # such as for more bytes than a C int counts
+            return _pack(data, most)
+        # the function takes its limit for one byte less than it is
+        return packed if packed is not None and len(packed) <= most else b""
+    return _pack(data, most)
+
+
+def _pack(data: bytes, most: i64) -> bytes:
+    """The instructions that `data` unpacks from, b"" for more than `most` bytes of them.
+
+    Every position's three bytes are looked up in a table of where such were last seen. Where none match for long, as in what is
+    compressed already, positions are passed over, more and more of them.
+    """
+    out = BytesWriter()
+    size: i64 = len(data)
+    slots: i64 = 256
+    while slots < size and slots < _MOST_SLOTS:
+        slots <<= 1
+    mask: i64 = slots - 1
+    table: list[int] = [-1] * int(slots)
+    begin: i64 = 0  # of what is not yet written
+    pos: i64 = 0
+    last: i64 = size - 2
+    slot: i64
+    at: i64
+    length: i64
+    room: i64
+    while pos < last:
+        slot = (data[pos] * 2533 + data[pos + 1] * 79 + data[pos + 2]) & mask
+        at = table[slot]
+        table[slot] = int(pos)
+        length = 0
+        if at >= 0 and pos - at <= _FARTHEST:
+            room = min(size - pos, _LONGEST)
+            while length < room and data[at + length] == data[pos + length]:
+                length += 1
+        if length < _SHORTEST:
+            pos += min(1 + (pos - begin >> 7), _WIDEST_STEP)
+            continue
+        _write_literals(out, data, begin, pos)
+        _write_copy(out, pos - at - 1, length - 2)
+        if len(out) > most:
+            return b""
+        pos += length
+        begin = pos
+        if pos < last:  # what follows next time may begin a byte earlier
+            table[(data[pos - 1] * 2533 + data[pos] * 79 + data[pos + 1]) & mask] = int(pos - 1)
+    _write_literals(out, data, begin, size)
+    return out.getvalue() if len(out) <= most else b""
+
+
+def _write_literals(out: BytesWriter, data: bytes, start: i64, end: i64) -> None:
+    while start < end:
+        stop: i64 = min(start + _LITERAL, end)
+        out.append(stop - start - 1)
+        out.write(data[start:stop])
+        start = stop
+
+
+def _write_copy(out: BytesWriter, distance: i64, length: i64) -> None:
+    """A copy whose distance and length are given as the format has them: less 1, and less 2."""
+    if length < 7:
+        out.append(length << 5 | distance >> 8)
+    else:
+        out.append(0xE0 | distance >> 8)
+        out.append(length - 7)
+    out.append(distance & 0xFF)

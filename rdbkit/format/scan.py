@@ -54,6 +54,9 @@ class Visitor:
     Attributes:
         db: database of the records that follow.
         idle_s, freq: of the record being told of; -1 for none.
+        event_at, event_end: where the event being told of stands in `buf`; both -1 for one that stands among the attributes of
+            a record, and so inside of it.
+        wants_module_data: module data outside of keys that is larger than a block is to be read as a record is.
     """
 
     def __init__(self) -> None:
@@ -62,6 +65,15 @@ class Visitor:
         self.db: i64 = 0
         self.idle_s: i64 = -1
         self.freq: i64 = -1
+        self.event_at: i64 = -1
+        self.event_end: i64 = -1
+        self.wants_module_data: bool = False
+
+    def enter(self, pos: i64) -> None:
+        """A scan of `buf` begins at `pos`."""
+
+    def leave(self, pos: i64) -> None:
+        """The scan has told of all before `pos`; the end mark of the RDB does not count as told of."""
 
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         """A record that lies in `buf[start:end]`: expiry and the like, type byte, key at `key_at`, value at `value_at`."""
@@ -87,6 +99,17 @@ class LastRecord(Visitor):
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         self.start = start
         self.db_there = self.db
+
+
+class Prelude(Visitor):
+    """Keeps what stands before the keys, and its bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[Event, bytes]] = []
+
+    def event(self, event: Event) -> None:
+        self.found.append((event, self.buf[self.event_at : self.event_end]))
 
 
 class Scanner:
@@ -133,6 +156,13 @@ class Scanner:
         Raises: RdbError with `offset` relative to `buf`.
         """
         visitor.buf = buf
+        visitor.enter(pos)
+        pos = self.scan_block(buf, pos, room, visitor)
+        visitor.leave(pos - 1 if self.finished else pos)
+        return pos
+
+    def scan_block(self, buf: bytes, pos: i64, room: i64, visitor: Visitor) -> i64:
+        """`scan` without its frame."""
         self.in_prelude = False
         end: i64 = len(buf)
         start: i64 = pos
@@ -227,6 +257,8 @@ class Scanner:
     def release(self, visitor: Visitor) -> None:
         """Tell of the events that stood among the attributes of the record that now is complete."""
         self.pending = False
+        visitor.event_at = -1
+        visitor.event_end = -1
         for event in self.held:
             visitor.event(event)
         self.held = []
@@ -269,10 +301,12 @@ class Scanner:
             return _NOT_COMPLETE
         return pos
 
-    def tell(self, visitor: Visitor, event: Event) -> None:
+    def tell(self, visitor: Visitor, event: Event, begin: i64, end: i64) -> None:
         if self.pending:
             self.held.append(event)
         else:
+            visitor.event_at = begin
+            visitor.event_end = end
             visitor.event(event)
 
     def opcode(self, buf: bytes, pos: i64, room: i64, visitor: Visitor) -> i64:
@@ -306,18 +340,18 @@ class Scanner:
             visitor.db = n
             self.db = n
             visitor.database()
-            self.tell(visitor, SelectDb(n))
+            self.tell(visitor, SelectDb(n), begin, pos)
             return pos
         if op == c.RESIZEDB:
             n, pos = read_length(buf, pos)
             m, pos = read_length(buf, pos)
-            self.tell(visitor, ResizeDb(n, m))
+            self.tell(visitor, ResizeDb(n, m), begin, pos)
             return pos
         if op == c.AUX:
             name, pos = read_string(buf, pos, self.limit)
             value, pos = read_string(buf, pos, self.limit)
             self.spend(begin, len(name) + len(value))
-            self.tell(visitor, Aux(name, value))
+            self.tell(visitor, Aux(name, value), begin, pos)
             return pos
         if op == c.EOF:
             self.finished = True
@@ -328,12 +362,12 @@ class Scanner:
             slot, pos = read_length(buf, pos)
             n, pos = read_length(buf, pos)
             m, pos = read_length(buf, pos)
-            self.tell(visitor, SlotInfo(slot, n, m))
+            self.tell(visitor, SlotInfo(slot, n, m), begin, pos)
             return pos
         if op == c.FUNCTION2:
             source, pos = read_string(buf, pos, self.limit)
             self.spend(begin, len(source))
-            self.tell(visitor, function_library(source))
+            self.tell(visitor, function_library(source), begin, pos)
             return pos
         if op == c.FUNCTION_PRE_GA:
             name, pos = read_string(buf, pos, self.limit)
@@ -343,7 +377,7 @@ class Scanner:
                 _, pos = read_string(buf, pos, self.limit)
             source, pos = read_string(buf, pos, self.limit)
             text = name.decode("utf-8", "surrogateescape")
-            self.tell(visitor, FunctionLibrary(text, engine.decode("utf-8", "surrogateescape"), source, True))
+            self.tell(visitor, FunctionLibrary(text, engine.decode("utf-8", "surrogateescape"), source, True), begin, pos)
             return pos
         if op == c.MODULE_AUX:
             module, when, pos = self.module_aux_head(buf, pos)
@@ -351,7 +385,7 @@ class Scanner:
             pos = self.walker.walk(buf, pos, room)
             if not self.walker.done:
                 return _NOT_COMPLETE
-            self.tell(visitor, ModuleAux(module_name(module), module & 1023, when, int(pos - begin)))
+            self.tell(visitor, ModuleAux(module_name(module), module & 1023, when, int(pos - begin)), begin, pos)
             return pos
         if op == c.KEY_META and self.flavour == c.REDIS and (self.version >= 13):
             self.walker.begin(self.metadata_layout)
@@ -391,6 +425,7 @@ class Scanner:
 
     def slot_import(self, buf: bytes, pos: i64, room: i64, visitor: Visitor) -> i64:
         """Valkey's note of a slot import that was going on."""
+        begin: i64 = pos - 1
         job, pos = read_string(buf, pos, self.limit)
         n, pos = read_length(buf, pos)
         if n > room - pos:
@@ -403,28 +438,28 @@ class Scanner:
                 raise CorruptError(f"slot range {first}-{last} cannot be", offset=pos)
             ranges.append((first, last))
             n -= 1
-        self.tell(visitor, SlotImport(job, tuple(ranges)))
+        self.tell(visitor, SlotImport(job, tuple(ranges)), begin, pos)
         return pos
 
     def hash_template(self, buf: bytes, pos: i64, room: i64, visitor: Visitor) -> i64:
         """Field names that hashes of RDB 15 refer to by number (read as public documents describe them)."""
-        start: i64 = pos
+        begin: i64 = pos - 1
         number, pos = read_length(buf, pos)
         n, pos = read_length(buf, pos)
         if n > room - pos or n == 0:
-            raise CorruptError(f"announces {n} field names, but {room - pos} bytes are left", offset=start)
+            raise CorruptError(f"announces {n} field names, but {room - pos} bytes are left", offset=begin + 1)
         fields: list[bytes] = []
         total: i64 = 0
         while n > 0:
             name, pos = read_string(buf, pos, self.limit)
             total += len(name) + _OVERHEAD
             if total > self.limit:
-                raise LimitError(f"a hash template of more than {self.limit} bytes", offset=start)
+                raise LimitError(f"a hash template of more than {self.limit} bytes", offset=begin + 1)
             fields.append(name)
             n -= 1
         self.walker.templates[number] = len(fields)
         self.templates[number] = tuple(fields)
-        self.tell(visitor, HashTemplate(number, tuple(fields)))
+        self.tell(visitor, HashTemplate(number, tuple(fields)), begin, pos)
         return pos
 
     def open_large(self, buf: bytes, pos: i64, room: i64, visitor: Visitor) -> i64:

@@ -21,7 +21,8 @@ from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.model import Aux, KeyMetadata, module_name
 from rdbkit.operations import jsonl
 from rdbkit.operations.jsonl import JsonLines
-from rdbkit.operations.resp import Loss, RespWriter
+from rdbkit.operations.ledger import Loss
+from rdbkit.operations.resp import RespWriter
 from rdbkit.operations.text import json_text
 from rdbkit.record import Record
 from rdbkit.selection import Selection
@@ -119,9 +120,9 @@ def export_jsonl(
 
 
 def _parts(snapshot: Snapshot, jobs: int, lines: JsonLines) -> Iterator[Part | Record]:
-    from rdbkit.operations.parallel import parts  # what it takes to start processes is not needed for most runs
+    from rdbkit.operations.parallel import json_parts  # what it takes to start processes is not needed for most runs
 
-    return parts(snapshot, jobs, lines.selection, lines.skip)
+    return json_parts(snapshot, jobs, lines.selection, lines.skip)
 
 
 def _export_part(part: Part, lines: JsonLines, out: BinaryIO) -> None:

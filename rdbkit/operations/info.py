@@ -11,6 +11,7 @@ from rdbkit.format import constants as c
 from rdbkit.format.scan import STRING_INT, STRING_LZF
 from rdbkit.model import module_product
 from rdbkit.operations.tallies import InfoTally
+from rdbkit.operations.text import json_bytes
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.targets import Target, load_targets
@@ -144,16 +145,6 @@ def count(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}{'es' if noun.endswith('sh') else 's'}"
 
 
-def json_bytes(value: bytes) -> str | dict[str, str]:
-    """UTF-8 as text, anything else as `{"base64": "..."}`."""
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        from base64 import b64encode
-
-        return {"base64": b64encode(value).decode()}
-
-
 def info(
     snapshot: Snapshot,
     *,
@@ -186,7 +177,7 @@ def info(
     for _ in snapshot.scan(tally):
         if progress is not None:
             progress(snapshot.position)
-    tally.leave()
+    tally.sum_up()
     report = _report(snapshot, tally)
     _judge(report, snapshot, tally)
     del report.biggest[top:]

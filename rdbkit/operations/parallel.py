@@ -1,16 +1,16 @@
-"""JSON lines made by several processes.
+"""Work done by several processes.
 
-The file is cut in front of records, which is cheap; each piece is decoded in another process, and the texts are written in the
-order of the pieces.
+The file is cut in front of records, which is cheap; each piece is decoded in another process, and what became of them is given
+out in the order of the pieces.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from rdbkit.errors import RdbError
 from rdbkit.format.decode import Coding
@@ -20,69 +20,42 @@ from rdbkit.record import Record
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Block, Limits, Snapshot
 
-
-class Part(NamedTuple):
-    """What became of a piece: its lines, and what JsonLines says of them.
-
-    `early`: expiries of members of the record before the piece, which is larger than a block; see `JsonLines`.
-    """
-
-    text: bytes
-    early: tuple[list[bytes], list[int]]
-    written: int
-    skipped: list[RdbError]
-    error: RdbError | None
+Result = TypeVar("Result")
 
 
 class _Worker:
-    """What a process needs for each piece, made once."""
+    """What a process does with each piece, made once."""
 
-    current: _Worker
-
-    def __init__(self, flavour: str, version: int, limits: Limits, source: str, selection: Selection | None, skip: bool) -> None:
-        self.header = (flavour, version)
-        self.limits = limits
-        self.coding = Coding(flavour, version, limits.string_bytes, source)
-        self.selection = selection
-        self.skip = skip
-
-    def render(self, block: Block) -> Part:
-        lines = JsonLines(self.coding, self.limits.item_bytes, self.selection, self.skip)
-        lines.base = block.offset
-        lines.db = block.db
-        lines.database()
-        error = None
-        try:
-            Scanner(*self.header, self.limits.item_bytes).scan(block.data, 0, len(block.data), lines)
-        except RdbError as e:
-            error = e
-        early = (lines.early_members, lines.early_times) if lines.begun else (lines.members, lines.times)
-        lines.end_line()
-        return Part(lines.take(), early, int(lines.written), lines.skipped, error)
+    work: Callable[[Block], Any]
 
 
-def _start(*settings: object) -> None:
-    _Worker.current = _Worker(*settings)  # type: ignore[arg-type]
+def _start(make: Callable[..., Callable[[Block], Any]], settings: tuple[Any, ...]) -> None:
+    _Worker.work = make(*settings)
 
 
-def _render(block: Block) -> Part:
-    return _Worker.current.render(block)
+def _work(block: Block) -> Any:
+    return _Worker.work(block)
 
 
-def parts(snapshot: Snapshot, jobs: int, selection: Selection | None, skip: bool) -> Iterator[Part | Record]:
-    """The parts of a snapshot in file order, and each record larger than a block, to be read before the next step.
+def in_order(
+    snapshot: Snapshot, jobs: int, make: Callable[..., Callable[[Block], Result]], settings: tuple[Any, ...]
+) -> Iterator[Result | Record]:
+    """What several processes make of the pieces of a snapshot, in file order, and each record larger than a block, to be read
+    before the next step.
 
-    Memory: some blocks and their texts for each process.
+    Args:
+        make: a function of a module, called with `settings` in each process; returns what is called with each piece.
+
+    Memory: some blocks and what became of them for each process.
     """
-    settings = (*snapshot.header, snapshot.limits, snapshot.name, selection, skip)
-    waiting: deque[Future[Part]] = deque()
+    waiting: deque[Future[Result]] = deque()
     # not by fork, which a program with threads must not use
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, _start, settings) as pool:
+    with ProcessPoolExecutor(jobs, context, _start, (make, settings)) as pool:
         try:
             for item in snapshot.blocks():
                 if isinstance(item, Block):
-                    waiting.append(pool.submit(_render, item))
+                    waiting.append(pool.submit(_work, item))
                     if len(waiting) > 2 * jobs:
                         yield waiting.popleft().result()
                     continue
@@ -98,3 +71,43 @@ def parts(snapshot: Snapshot, jobs: int, selection: Selection | None, skip: bool
         finally:
             for future in waiting:
                 future.cancel()
+
+
+class Part(NamedTuple):
+    """What became of a piece as JSON lines: its lines, and what JsonLines says of them.
+
+    `early`: expiries of members of the record before the piece, which is larger than a block; see `JsonLines`.
+    """
+
+    text: bytes
+    early: tuple[list[bytes], list[int]]
+    written: int
+    skipped: list[RdbError]
+    error: RdbError | None
+
+
+def json_parts(snapshot: Snapshot, jobs: int, selection: Selection | None, skip: bool) -> Iterator[Part | Record]:
+    """The parts of a snapshot as JSON lines; see `in_order`."""
+    return in_order(snapshot, jobs, _json_lines, (*snapshot.header, snapshot.limits, snapshot.name, selection, skip))
+
+
+def _json_lines(
+    flavour: str, version: int, limits: Limits, source: str, selection: Selection | None, skip: bool
+) -> Callable[[Block], Part]:
+    coding = Coding(flavour, version, limits.string_bytes, source)
+
+    def render(block: Block) -> Part:
+        lines = JsonLines(coding, limits.item_bytes, selection, skip)
+        lines.base = block.offset
+        lines.db = block.db
+        lines.database()
+        error = None
+        try:
+            Scanner(flavour, version, limits.item_bytes).scan(block.data, 0, len(block.data), lines)
+        except RdbError as e:
+            error = e
+        early = (lines.early_members, lines.early_times) if lines.begun else (lines.members, lines.times)
+        lines.end_line()
+        return Part(lines.take(), early, int(lines.written), lines.skipped, error)
+
+    return render

@@ -14,7 +14,6 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain, groupby
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Final
@@ -24,14 +23,14 @@ import anycrc
 from rdbkit.errors import LossError
 from rdbkit.format.primitives import read_length, read_uint64
 from rdbkit.model import Aux, Event, FunctionLibrary, KeyMetadata, ModuleAux, module_name
+from rdbkit.operations.ledger import Ledger, Loss
+from rdbkit.operations.text import number_text
 from rdbkit.record import Record
 from rdbkit.targets.commands import features
 from rdbkit.values import StreamDedup, StreamEntry, StreamGroup, StreamId, StreamTail
 
 #: Bytes of arguments in one command, except for a single element that is larger.
 COMMAND_BYTES: Final = 1 << 20
-#: How many losses are kept one by one; all are counted.
-LOSSES_KEPT: Final = 1000
 
 # From this size on an argument is handed on as it is, not copied into a larger piece.
 _LARGE = 1 << 16
@@ -55,30 +54,6 @@ _KEYDB_EXPIRY = b"keydb-subexpire-when"
 _Waiting = tuple[int, int, bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """Something that the target cannot be given.
-
-    `kind` is one of
-    - "stream", "array", "module", "cron", "gcra", "json": a key of that type, left out whole;
-    - "function": a library of functions; "module-aux": data of a module outside of keys;
-    - "field-expiry", "member-expiry": when fields of a hash or members expire. They are kept, without;
-    - "nacked": pending entries of a stream that belong to no consumer;
-    - "dedup": what a stream remembers of its producers;
-    - "array-cursor": where an array larger than a block is inserted into next;
-    - "key-metadata": what modules attached to a key.
-
-    `what` says it in words, `count` how many of it (fields, pending entries, ...); `db` and `key` are None where it belongs to
-    no key.
-    """
-
-    kind: str
-    what: str
-    count: int
-    db: int | None
-    key: bytes | None
-
-
 class RespWriter:
     """Encodes records and events as commands.
 
@@ -90,7 +65,7 @@ class RespWriter:
         now_ms: Unix milliseconds; where the target knows no expiry of fields, those that are past then are left out.
 
     Attributes:
-        losses: the first `LOSSES_KEPT` losses.
+        losses: the first `ledger.KEPT` losses.
         loss_counts: the counts of all of them, summed up by kind.
 
     Raises: ValueError for a target that is not known.
@@ -108,8 +83,9 @@ class RespWriter:
             raise ValueError(f"on_loss is 'fail' or 'drop', not {on_loss!r}")
         if batch < 1:
             raise ValueError("a command takes at least one element")
-        self.losses: list[Loss] = []
-        self.loss_counts: dict[str, int] = {}
+        self._ledger = Ledger()
+        self.losses = self._ledger.losses
+        self.loss_counts = self._ledger.counts
         self._features = features(target)
         self._target = target or "the newest Redis"
         self._fail = on_loss == "fail"
@@ -423,9 +399,7 @@ class RespWriter:
         if self._fail:
             times = f" ({count} times)" if count > 1 else ""
             raise LossError(f"{what}{times} cannot be given to {self._target} by a command", db=db, key=key)
-        self.loss_counts[kind] = self.loss_counts.get(kind, 0) + count
-        if len(self.losses) < LOSSES_KEPT:
-            self.losses.append(Loss(kind, what, count, db, key))
+        self._ledger.add(Loss(kind, what, count, db, key))
 
 
 def command(*arguments: bytes) -> bytes:
@@ -457,10 +431,7 @@ def number(value: bytes | int | float) -> bytes:
     >>> number(3.0), number(0.1), number(float("-inf")), number(b"as it is")
     (b'3', b'0.1', b'-inf', b'as it is')
     """
-    if isinstance(value, bytes):
-        return value
-    text = repr(value)
-    return (text[:-2] if text.endswith(".0") else text).encode()
+    return value if isinstance(value, bytes) else number_text(value)
 
 
 def _bulk(argument: bytes) -> bytes:

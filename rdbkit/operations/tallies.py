@@ -82,7 +82,7 @@ class InfoTally(Visitor):
         self.database()
 
     def database(self) -> None:
-        self.leave()
+        self.sum_up()
         number = int(self.db)
         found = self.databases.get(number)
         if found is None:
@@ -90,7 +90,7 @@ class InfoTally(Visitor):
             self.databases[number] = found
         self.current = found
 
-    def leave(self) -> None:
+    def sum_up(self) -> None:
         """Add what was counted for the current database to it, and begin anew."""
         current = self.current
         if current is None:

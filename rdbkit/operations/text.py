@@ -29,6 +29,24 @@ def json_text(data: bytes) -> bytes:
         return b'{"base64":"' + b2a_base64(data, newline=False) + b'"}'
 
 
+def json_bytes(value: bytes) -> str | dict[str, str]:
+    """UTF-8 as text, anything else as `{"base64": "..."}`."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"base64": b2a_base64(value, newline=False).decode()}
+
+
+def number_text(value: int | float) -> bytes:
+    """A number in as few letters as tell it exactly.
+
+    >>> number_text(3.0), number_text(0.1), number_text(float("-inf")), number_text(7)
+    (b'3', b'0.1', b'-inf', b'7')
+    """
+    text = repr(value)
+    return (text[:-2] if text.endswith(".0") else text).encode()
+
+
 def write_number(out: BytesWriter, n: i64) -> None:
     """The decimal text of `n`, its digits by hand: formatting would make two objects."""
     if not COMPILED or n < 0:

@@ -15,8 +15,8 @@ import anycrc
 from rdbkit.errors import ChecksumError, CorruptError, LimitError, RdbError, TruncatedError, UnsupportedVersionError
 from rdbkit.format import constants as c
 from rdbkit.format.decode import Coding
-from rdbkit.format.scan import NO_EXPIRY, LastRecord, Scanner, Visitor
-from rdbkit.model import Aux, Checksum, Event, FunctionLibrary, Header, ModuleAux, Trailer
+from rdbkit.format.scan import NO_EXPIRY, LastRecord, Prelude, Scanner, Visitor
+from rdbkit.model import Aux, Checksum, Event, FunctionLibrary, Header, KeyMetadata, ModuleAux, Trailer
 from rdbkit.record import Collector, Record
 from rdbkit.snapshot.source import UNKNOWN, Input, Source, open_source
 
@@ -98,7 +98,12 @@ class Snapshot:
         self.trailer: Trailer | None = None
         self.aux: dict[str, str] = {}
         self.functions: list[FunctionLibrary] = []
-        self._prelude: list[Event] = []
+        self._prelude: list[tuple[Event, bytes]] = []  # and the bytes of each
+        #: Attributes, type and key of the record larger than a block that is being read, as they stand in the file.
+        self.large_head = b""
+        self.large_metadata: KeyMetadata | None = None
+        #: Module data outside of keys that is larger than a block and being read; its size is not known yet.
+        self.module_data: ModuleAux | None = None
         try:
             self.header = self._read_header(relaxed)
             self.coding = Coding(*self.header, limits.string_bytes, self.name)
@@ -179,9 +184,7 @@ class Snapshot:
             raise ValueError("a snapshot can be read once; open it again")
         self._started = True
         scanner = self._scanner
-        visitor.base = self._base
-        for event in self._prelude:
-            visitor.event(event)
+        self.tell_prelude(visitor)
         try:
             while True:
                 visitor.base = self._base
@@ -194,7 +197,7 @@ class Snapshot:
                 if left >= self._block_size:
                     record = self._open_large(visitor)
                     if record is not None:
-                        if record._kind != c.MODULE_AUX:
+                        if record._kind != c.MODULE_AUX or visitor.wants_module_data:
                             yield record
                         for _ in self._stream(record):
                             pass
@@ -212,6 +215,15 @@ class Snapshot:
             self._read_end()
         except RdbError as e:
             raise self._explain(e) from None
+
+    def tell_prelude(self, visitor: Visitor) -> None:
+        """Tell `visitor` of what stands before the keys."""
+        visitor.base = self._base
+        for event, raw in self._prelude:
+            visitor.buf, visitor.event_at, visitor.event_end = raw, 0, len(raw)
+            visitor.enter(0)
+            visitor.event(event)
+            visitor.leave(len(raw))
 
     def blocks(self) -> Iterator[Block | Record]:
         """The file in pieces for work in several processes, and each record larger than a block.
@@ -318,7 +330,7 @@ class Snapshot:
         return header
 
     def _read_prelude(self) -> None:
-        collector = Collector(self.coding, events=True)
+        collector = Prelude()
         while True:
             collector.base = self._base
             self._pos = self._scanner.prelude(self._buf, self._pos, self._room, collector)
@@ -332,9 +344,8 @@ class Snapshot:
                 raise LimitError(f"an AUX field or function of more than {self.limits.item_bytes} bytes", offset=self._pos)
             if not self._refill(max(self._block_size, left)):
                 break
-        for event in collector.take():
-            assert isinstance(event, Event)
-            self._prelude.append(event)
+        self._prelude = collector.found
+        for event, _ in collector.found:
             if isinstance(event, Aux):
                 name, value = (text.decode("utf-8", "surrogateescape") for text in (event.key, event.value))
                 self.aux[name] = value
@@ -354,13 +365,16 @@ class Snapshot:
         kind = scanner.kind
         if kind == c.MODULE_AUX:
             record = Record(0, offset, None, None, None, None, self.coding, kind, b"", 0, 0, 0, b"")
+            self.module_data = next(event for event in scanner.held if isinstance(event, ModuleAux))
         else:
             expire = None if scanner.expire_ms == NO_EXPIRY else scanner.expire_ms
             idle = None if visitor.idle_s < 0 else visitor.idle_s
             freq = None if visitor.freq < 0 else visitor.freq
             record = Record(visitor.db, offset, None, expire, idle, freq, self.coding, kind, b"", 0, 0, 0, scanner.key)
+            self.large_metadata = next((event for event in scanner.held if isinstance(event, KeyMetadata)), None)
             scanner.release(visitor)
         record._stream = self._chunks
+        self.large_head = self._buf[self._pos : value_at]
         self._pos = value_at
         self._large = record
         self._handed_out = False

@@ -20,8 +20,10 @@ from rdbkit.snapshot.output import open_output
 
 _CRC64: Final = anycrc.Model("CRC64-REDIS")
 _FLUSH: Final = 1 << 20
-#: Two counts in the form of four bytes each, so that they can be put in when they are known.
-_COUNTS: Final = b"\x80\0\0\0\0\x80\0\0\0\0"
+#: Pieces from this size on are not copied into the buffer.
+_LARGE: Final = 1 << 16
+#: Counts of a database that are not known before its end.
+UNKNOWN: Final = (-1, -1)
 _MOST: Final = (1 << 32) - 1
 
 
@@ -30,6 +32,15 @@ class _Stretch(NamedTuple):
 
     crc: int
     size: int
+
+
+class _Patch(NamedTuple):
+    """Counts of a database that may prove different at its end: `content` stands at `offset`, as a stretch of its own."""
+
+    offset: int
+    stretch: int
+    content: bytes
+    counts: tuple[int, int]
 
 
 class Writer:
@@ -47,11 +58,16 @@ class Writer:
     Attributes:
         header: flavour and RDB version of the file.
         written: keys so far.
+        checksum: whether the file gets one; otherwise it says that it has none, as with `rdbchecksum no`.
+        recounts: the counts of databases that `copy` is given may be wrong, and are to be corrected; left out where they cannot.
     """
 
-    def __init__(self, out: AbstractContextManager[BinaryIO], header: Header, own: bool) -> None:
+    def __init__(self, out: AbstractContextManager[BinaryIO], header: Header, own: bool, compress: bool) -> None:
         self.header = header
         self.written = 0
+        self.checksum = True
+        self.recounts = False
+        self._compress = compress
         self._types = c.value_types(*header)
         self._context = out
         self._out: BinaryIO | None = None
@@ -63,7 +79,8 @@ class Writer:
         self._broken = False
         self._db: int | None = None
         self._counts = [0, 0]  # keys and expiring keys of the current database
-        self._patches: list[tuple[int, int, bytes]] = []  # offset, index of the stretch, content
+        self._patching = False  # the last patch is the current database's
+        self._patches: list[_Patch] = []
 
     def __enter__(self) -> Self:
         self._out = self._context.__enter__()
@@ -84,6 +101,11 @@ class Writer:
                 return
         self._context.__exit__(kind, error, trace)
         self._out = None
+
+    @property
+    def can_correct(self) -> bool:
+        """Whether the output can be written to again, so that counts can be put in when they are known."""
+        return self._patchable
 
     # -- what stands before the keys
 
@@ -130,7 +152,7 @@ class Writer:
             no value; OSError of the output.
         """
         body = BytesWriter()
-        kind = encode_value(body, value, self.header.flavour, self.header.version)
+        kind = encode_value(body, value, *self.header, self._compress)
         out = self._begin(db, expire_ms, idle_s, freq)
         out.append(kind)
         write_string(out, key)
@@ -158,6 +180,34 @@ class Writer:
         self._broken = False
         self._end()
 
+    def copy(self, data: bytes, db: int, keys: int, expires: int, counts: tuple[int, int] | None = None) -> None:
+        """Records as they stand, and what stands between them; without any, what belongs to no database.
+
+        Args:
+            data: their bytes; that this version has all that is in them is the caller's to see to.
+            db: their database.
+            keys, expires: how many there are, and how many of them expire.
+            counts: what the file is to say of the database's keys and expiries where they are the first of it; None for
+                nothing, UNKNOWN for what proves true.
+        """
+        if keys:
+            if db != self._db:
+                self._select(db, counts)
+            self._counts[0] += keys
+            self._counts[1] += expires
+            self.written += keys
+        self.append(data)
+
+    def append(self, data: bytes) -> None:
+        """More of what `copy` began."""
+        if len(data) >= _LARGE:
+            self._flush()
+            self._emit(data)
+        else:
+            self._buffer.write(data)
+            if len(self._buffer) > _FLUSH:
+                self._flush()
+
     def _begin(self, db: int, expire_ms: int | None, idle_s: int | None, freq: int | None) -> BytesWriter:
         """What stands in front of a record's type."""
         if self._broken:
@@ -167,7 +217,7 @@ class Writer:
         if version < 3 and expire_ms is not None and not -(1 << 31) <= expire_ms // 1000 < 1 << 31:
             raise LossError(f"{self.header} has no expiry after 2038")
         if db != self._db:
-            self._select(db)
+            self._select(db, UNKNOWN)
         self._counts[0] += 1
         if expire_ms is not None:
             self._counts[1] += 1
@@ -191,39 +241,66 @@ class Writer:
         if len(self._buffer) > _FLUSH:
             self._flush()
 
-    def _select(self, db: int) -> None:
-        """Begin a database; how many keys it has is put in at the end, where the output can be written to again."""
+    def _select(self, db: int, counts: tuple[int, int] | None) -> None:
+        """Begin a database; how many keys it has can be corrected at its end, where the output can be written to again."""
         self._end_database()
         self._db = db
         self._counts = [0, 0]
         self._buffer.append(c.SELECTDB)
         write_length(self._buffer, db)
-        if self.header.version >= 7 and self._patchable:
-            self._buffer.append(c.RESIZEDB)
+        if self.header.version < 7 or counts is None:
+            return
+        can_change = self._patchable and (self.recounts or counts == UNKNOWN)
+        if not can_change and (self.recounts or counts == UNKNOWN):
+            return  # it is but a hint, and better none than a wrong one
+        form = BytesWriter()
+        for n in counts:
+            if n < 0:
+                form.write(_wide_length(0, 5))  # any number can be put in
+            else:
+                write_length(form, n)
+        content = form.getvalue()
+        self._buffer.append(c.RESIZEDB)
+        if can_change:
             self._flush()
-            self._patches.append((self._size, len(self._stretches), b""))
-            self._buffer.write(_COUNTS)
-            self._flush(whole=True)
+            self._patches.append(_Patch(self._size, len(self._stretches), content, counts))
+            self._patching = True
+            self._emit(content, whole=True)
+        else:
+            self._buffer.write(content)
 
     def _end_database(self) -> None:
-        if self._patches and not self._patches[-1][2]:
-            offset, index, _ = self._patches[-1]
-            content = b"".join(b"\x80" + min(n, _MOST).to_bytes(4, "big") for n in self._counts)
-            self._patches[-1] = (offset, index, content)
+        """Correct the counts of the current database where they prove different."""
+        if not self._patching:
+            return
+        self._patching = False
+        patch = self._patches[-1]
+        if tuple(self._counts) != patch.counts:
+            content = b""
+            at = 0
+            for n in self._counts:
+                width = _width(patch.content[at])
+                content += _wide_length(min(n, _MOST), width)
+                at += width
+            if len(content) == len(patch.content):
+                self._patches[-1] = patch._replace(content=content)
 
     # -- the file
 
-    def _flush(self, whole: bool = False) -> None:
-        """Hand over what is buffered; a `whole` stretch stays one of its own, since its content will change."""
+    def _flush(self) -> None:
+        """Hand over what is buffered."""
         data = self._buffer.getvalue()
         self._buffer.truncate(0)
-        if not data:
-            return
+        if data:
+            self._emit(data)
+
+    def _emit(self, data: bytes, whole: bool = False) -> None:
+        """Write; a `whole` stretch stays one of its own, since its content may change."""
         assert self._out is not None
         self._out.write(data)
         self._size += len(data)
         before = self._stretches[-1] if self._stretches else None
-        frozen = bool(self._patches) and self._patches[-1][1] == len(self._stretches) - 1
+        frozen = bool(self._patches) and self._patches[-1].stretch == len(self._stretches) - 1
         if before is None or whole or frozen:
             self._stretches.append(_Stretch(_CRC64.calc(data), len(data)))
         else:
@@ -236,17 +313,32 @@ class Writer:
         self._end_database()
         self._buffer.append(c.EOF)
         self._flush()
-        for offset, index, content in self._patches:
-            self._stretches[index] = _Stretch(_CRC64.calc(content), len(content))
-            self._out.seek(self._start + offset)
-            self._out.write(content)
-        if self._patches:
+        patches = [patch for patch in self._patches if self.recounts or patch.counts == UNKNOWN]
+        for patch in patches:
+            self._stretches[patch.stretch] = _Stretch(_CRC64.calc(patch.content), len(patch.content))
+            self._out.seek(self._start + patch.offset)
+            self._out.write(patch.content)
+        if patches:
             self._out.seek(self._start + self._size)
         if self.header.flavour == c.VALKEY or self.header.version >= 5:
             crc = 0
-            for stretch in self._stretches:
+            for stretch in self._stretches if self.checksum else ():
                 crc = _CRC64.combine(crc, stretch.crc, stretch.size)
             self._out.write(crc.to_bytes(8, "little"))
+
+
+def _width(first: int) -> int:
+    """Bytes of a length that begins with `first`."""
+    return 1 if first < 0x40 else 2 if first < 0x80 else 5 if first == 0x80 else 9
+
+
+def _wide_length(n: int, width: int) -> bytes:
+    """A length in the form of so many bytes, or the shortest that holds it where that one is too short."""
+    if width == 1 and n < 0x40:
+        return bytes([n])
+    if width == 2 and n < 0x4000:
+        return bytes([0x40 | n >> 8, n & 0xFF])
+    return b"\x80" + n.to_bytes(4, "big") if width == 5 else b"\x81" + n.to_bytes(8, "big")
 
 
 def create(
@@ -255,6 +347,7 @@ def create(
     version: int,
     flavour: str = c.REDIS,
     force: bool = False,
+    compress: bool = False,
 ) -> Writer:
     """Write a snapshot.
 
@@ -264,6 +357,7 @@ def create(
         version: RDB version of the file, 1 to 15 for "redis" and 80 for "valkey".
         flavour: "redis" or "valkey".
         force: replace a file that exists.
+        compress: try LZF on strings of more than 20 bytes, as servers do; it takes time.
 
     Raises: ValueError for a version that there is not; FileExistsError and other OSError when the block is entered.
 
@@ -279,4 +373,4 @@ def create(
         raise ValueError(f"there is no {flavour} RDB version {version}")
     is_path = isinstance(dst, (str, os.PathLike))
     opened: AbstractContextManager[BinaryIO] = open_output(dst, force) if isinstance(dst, (str, os.PathLike)) else nullcontext(dst)
-    return Writer(opened, Header(flavour, version), own=is_path and dst != "-")
+    return Writer(opened, Header(flavour, version), is_path and dst != "-", compress)

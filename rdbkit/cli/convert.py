@@ -1,0 +1,366 @@
+"""`rdbkit convert`."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, BinaryIO, Final
+
+import click
+
+from rdbkit.cli.files import written
+from rdbkit.cli.options import SelectionCommand, selection_options
+from rdbkit.cli.render import complain, printable, progress, size
+from rdbkit.errors import LossError
+from rdbkit.operations.convert import Conversion
+from rdbkit.operations.convert import convert as convert_snapshot
+from rdbkit.operations.info import count
+from rdbkit.operations.ledger import Loss
+from rdbkit.operations.rules import Edits, Policies
+from rdbkit.operations.script import Draft
+from rdbkit.selection import Selection, parse_duration
+from rdbkit.snapshot.output import open_output
+from rdbkit.targets import Target, find_target
+
+_MOST_SHOWN: Final = 20
+_NEVER: Final = "never"
+
+#: What to say of each kind of loss that is not allowed.
+_REMEDIES: Final = {
+    "field-expiry": "--on-field-ttl drop-ttl, drop-field, key-min or key-max",
+    "function": "--on-function drop or extract=FILE",
+    "module": "--on-module drop, json-as-string, or keep where the target has the module loaded",
+    "module-aux": "--on-module drop, or keep where the target has the module loaded",
+    "json": "--on-module json-as-string or drop",
+    "stream-counters": "--on-stream-extras drop",
+    "nacked": "--on-pending-unowned drop or assign=NAME",
+    "array": "--on-array hash or drop",
+    "key-metadata": "--on-key-metadata drop",
+    "oversize": "--on-oversize drop",
+    "database": "--map-db or --collapse-dbs to move them, --db to choose",
+    "conflict": "--on-conflict first, last or rename=PATTERN",
+}
+_ANY_LOSS: Final = "--on-loss drop"
+
+
+def _target(ctx: click.Context, param: click.Parameter, value: str) -> Target:
+    try:
+        return find_target(value)
+    except ValueError as e:
+        raise click.BadParameter(str(e), ctx=ctx, param=param) from None
+
+
+def _databases(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for pair in ",".join(values).split(",") if values else ():
+        old, _, new = pair.partition("=")
+        if not (old.strip().isdecimal() and new.strip().isdecimal()):
+            raise click.BadParameter(f"{pair!r} is no pair of databases, as in 3=0", ctx=ctx, param=param)
+        if int(old) in found:
+            raise click.BadParameter(f"database {int(old)} is there twice", ctx=ctx, param=param)
+        found[int(old)] = int(new)
+    return found
+
+
+def _prefixes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[bytes, bytes], ...]:
+    found = []
+    for pair in values:
+        old, sign, new = pair.partition("=")
+        if not sign or not old:
+            raise click.BadParameter(f"{pair!r} is no pair of prefixes, as in old:=new:", ctx=ctx, param=param)
+        found.append((os.fsencode(old), os.fsencode(new)))
+    return tuple(found)
+
+
+def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    if param.name == "set_ttl" and value == _NEVER:
+        return -1
+    sign = -1 if value.startswith("-") else 1
+    if sign < 0 and param.name == "set_ttl":
+        raise click.BadParameter("a time to live is not negative", ctx=ctx, param=param)
+    try:
+        return sign * parse_duration(value.lstrip("+-"))
+    except ValueError as e:
+        raise click.BadParameter(str(e), ctx=ctx, param=param) from None
+
+
+def _with_argument(*words: str, takes: str) -> Callable[[click.Context, click.Parameter, str | None], tuple[str, str] | None]:
+    """A callback for a choice of which one, `takes`, has an argument behind an equals sign."""
+
+    def callback(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, str] | None:
+        if value is None or value in words:
+            return None if value is None else (value, "")
+        word, sign, argument = value.partition("=")
+        if word != takes or not sign or not argument:
+            choices = ", ".join([*words, f"{takes}=..."])
+            raise click.BadParameter(f"{value!r} is none of {choices}", ctx=ctx, param=param)
+        return word, argument
+
+    return callback
+
+
+@click.command(cls=SelectionCommand)
+@click.argument("src", metavar="SRC", type=click.Path(allow_dash=True))
+@click.argument("dst", metavar="DST", type=click.Path(dir_okay=False, allow_dash=True))
+@click.option(
+    "--target", required=True, callback=_target, metavar="TARGET",
+    help="A release line (redis-6.2, valkey-8.1), a service (azure-premium, azure-managed) or rdb-N.",
+)  # fmt: skip
+@click.option("--force", is_flag=True, help="Replace a file that exists.")
+@click.option("--ledger", type=click.Path(dir_okay=False), metavar="FILE", help="Write every loss and note to FILE, as JSON lines.")
+@click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
+@click.option(
+    "--on-loss", type=click.Choice(["fail", "drop"]), default="fail", show_default=True,
+    help="What the target has no place for, where no other option says: list it and write nothing, or leave it out.",
+)  # fmt: skip
+@click.option(
+    "--on-field-ttl", type=click.Choice(["fail", "drop-ttl", "drop-field", "key-min", "key-max"]),
+    help="Fields of hashes that expire: keep them for ever, leave them out, or let the key expire with its first or last field.",
+)  # fmt: skip
+@click.option(
+    "--on-function", callback=_with_argument("fail", "drop", takes="extract"), metavar="fail|drop|extract=FILE",
+    help="Function libraries; extract writes their sources to FILE.",
+)  # fmt: skip
+@click.option(
+    "--on-module", type=click.Choice(["fail", "drop", "json-as-string", "keep"]),
+    help="Values of modules: RedisJSON documents can become strings; keep them where the target has the module.",
+)  # fmt: skip
+@click.option(
+    "--on-stream-extras", type=click.Choice(["drop", "fail"]),
+    help="Counters of streams, which the target makes anew.  [default: drop]",
+)  # fmt: skip
+@click.option(
+    "--on-pending-unowned", callback=_with_argument("fail", "drop", takes="assign"), metavar="fail|drop|assign=NAME",
+    help="Pending entries of streams that belong to no consumer; assign gives them to one.",
+)  # fmt: skip
+@click.option("--on-array", type=click.Choice(["fail", "hash", "drop"]), help="Arrays: make hashes of index and value.")
+@click.option("--on-key-metadata", type=click.Choice(["fail", "drop"]), help="What modules attached to keys.")
+@click.option("--on-oversize", type=click.Choice(["fail", "drop"]), help="Keys larger than the target takes.")
+@click.option("--map-db", multiple=True, callback=_databases, metavar="N=M,...", help="Move the keys of database N to M.")
+@click.option("--collapse-dbs", is_flag=True, help="Move all keys to database 0.")
+@click.option(
+    "--on-conflict", callback=_with_argument("fail", "first", "last", takes="rename"), metavar="fail|first|last|rename=PATTERN",
+    help="Keys that would have one name: list them, keep one, or rename the later ones, as in {key}:db{db}.",
+)  # fmt: skip
+@click.option("--drop-expired", is_flag=True, help="Leave out keys that have expired.")
+@click.option("--set-ttl", callback=_duration, metavar="TIME", help="Every key expires TIME from now (7d, 12h), or never.")
+@click.option("--shift-ttl", callback=_duration, metavar="TIME", help="Move expiries by TIME: +1h, -30m.")
+@click.option(
+    "--rename-prefix", multiple=True, callback=_prefixes, metavar="OLD=NEW", help="Keys that begin with OLD begin with NEW."
+)
+@click.option(
+    "--script", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
+    help="Python whose record(r) returns each key, changed or not, or None to leave it out.",
+)  # fmt: skip
+@click.option("--compress", is_flag=True, help="Compress strings that are written anew (LZF): a smaller file, but slower.")
+@click.option(
+    "--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True,
+    help="At a damaged value: stop, or leave it out, say so and exit with 1.",
+)  # fmt: skip
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Write values anew in N processes.")
+@click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
+@click.option("--no-checksum", is_flag=True, help="Do not verify the CRC-64 of SRC.")
+@selection_options
+def convert(src: str, dst: str, selection: Selection, **options: Any) -> int:
+    """Write a snapshot that TARGET loads.
+
+    SRC is a path or - for standard input; gzip is recognised. DST is a path, which appears when it is whole, or - for standard
+    output; .gz compresses. What TARGET knows is copied as it stands.
+
+    What TARGET has no place for is listed, and nothing is written, unless options say what becomes of it. Exit code 0 if DST is
+    written and no more is lost than options allow, 1 if something forbids to write it or values were skipped, 3 if SRC cannot be
+    read or is damaged.
+    """
+    if dst == "-" and options["as_json"]:
+        raise click.UsageError("--json needs standard output, which DST is")
+    if options["script"] and options["jobs"] > 1:
+        raise click.UsageError("--script runs in one process: leave out --jobs")
+    try:
+        policies, edits = _policies(options), _edits(options)
+    except ValueError as e:
+        raise click.UsageError(str(e)) from None
+    begin = time.monotonic()
+    is_file = src != "-" and os.path.isfile(src)
+    if edits.moves_keys and not is_file:
+        raise click.UsageError("to find keys that would have one name SRC is read twice: it has to be a file")
+    failed: LossError | None = None
+    with ExitStack() as stack:
+        stack.enter_context(written(dst, src))
+        ledger = stack.enter_context(open_output(options["ledger"], options["force"])) if options["ledger"] else None
+        update = stack.enter_context(progress(src, os.path.getsize(src) if is_file else None))
+        try:
+            report = convert_snapshot(
+                src, dst, target=options["target"], policies=policies, edits=edits, selection=selection,
+                compress=options["compress"], jobs=options["jobs"], on_error=options["on_error"], force=options["force"],
+                relaxed=options["relaxed"], verify_checksum=not options["no_checksum"],
+                tell=_teller(ledger), progress=update,
+            )  # fmt: skip
+        except LossError as e:
+            if e.report is None:
+                raise
+            failed, report = e, e.report
+        else:
+            if options["on_function"] and options["on_function"][0] == "extract" and report.functions:
+                _extract(report.functions, options["on_function"][1], options["force"])
+    if options["as_json"]:
+        click.echo(json.dumps(_as_json(report, src, dst, failed), ensure_ascii=False))
+    elif failed is None:
+        _summarise(report, src, dst, time.monotonic() - begin)
+    _tell(report, failed)
+    return 1 if failed or report.skipped or report.checksum else 0
+
+
+def _teller(ledger: BinaryIO | None) -> Callable[[Loss], object] | None:
+    if ledger is None:
+        return None
+    return lambda loss: ledger.write(json.dumps(loss.to_dict(), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+
+
+def _policies(options: dict[str, Any]) -> Policies:
+    function, unowned = options["on_function"], options["on_pending_unowned"]
+    return Policies(
+        loss=options["on_loss"],
+        field_ttl=options["on_field_ttl"],
+        function=function and function[0],
+        module=options["on_module"],
+        stream_extras=options["on_stream_extras"],
+        pending_unowned=unowned and unowned[0],
+        owner=os.fsencode(unowned[1]) if unowned and unowned[0] == "assign" else None,
+        array=options["on_array"],
+        key_metadata=options["on_key_metadata"],
+        oversize=options["on_oversize"],
+    )
+
+
+def _edits(options: dict[str, Any]) -> Edits:
+    conflict = options["on_conflict"] or ("fail", "")
+    more: dict[str, Any] = {"rename_pattern": conflict[1]} if conflict[0] == "rename" else {}
+    return Edits(
+        map_db=options["map_db"],
+        collapse_dbs=options["collapse_dbs"],
+        on_conflict=conflict[0],
+        drop_expired=options["drop_expired"],
+        set_ttl_ms=options["set_ttl"],
+        shift_ttl_ms=options["shift_ttl"] or 0,
+        rename_prefix=options["rename_prefix"],
+        script=_script(options["script"]) if options["script"] else None,
+        **more,
+    )
+
+
+def _script(path: str) -> Callable[[Draft], Draft | None]:
+    """The function `record` of a user's file; what goes wrong in it becomes one line that names file and line."""
+
+    def complaint(e: BaseException) -> click.ClickException:
+        lines = [frame.lineno for frame in traceback.extract_tb(e.__traceback__) if frame.filename == path]
+        where = f"{path}:{lines[-1]}" if lines else path
+        return click.ClickException(printable(f"{where}: {type(e).__name__}: {e}"))
+
+    try:
+        function = runpy.run_path(path).get("record")
+    except Exception as e:
+        raise complaint(e) from None
+    if not callable(function):
+        raise click.UsageError(f"{printable(path)} has no function record(r)")
+
+    def record(draft: Draft) -> Draft | None:
+        try:
+            result = function(draft)
+        except Exception as e:
+            raise complaint(e) from None
+        if result is not None and not isinstance(result, Draft):
+            raise click.ClickException(f"{printable(path)}: record(r) returns r or None, not {type(result).__name__}")
+        return result
+
+    return record
+
+
+def _extract(sources: list[bytes], path: str, force: bool) -> None:
+    """Each library begins with its #! line."""
+    with open_output(path, force) as out:
+        for source in sources:
+            out.write(source if source.endswith(b"\n") else source + b"\n")
+
+
+def _summarise(report: Conversion, src: str, dst: str, seconds: float) -> None:
+    """What was done, on standard output unless the file goes there."""
+    err = dst == "-"
+
+    def say(text: str) -> None:
+        click.echo(text, err=err)
+
+    if report.identical:
+        what = f"{report.header} as it was: {report.target} loads it as it is"
+    else:
+        what = f"{report.source} -> {report.header} for {report.target}"
+    say(f"{printable(dst)}: {what}")
+    left = f", {count(report.left_out, 'key')} left out" if report.left_out else ""
+    sizes = ""
+    if dst != "-":
+        sizes = f", {size(os.path.getsize(dst))}"
+        if src != "-" and os.path.isfile(src):
+            sizes += f" (was {size(os.path.getsize(src))})"
+    say(f"{count(report.written, 'key')} written{left}{sizes}, {seconds:.1f} s")
+
+
+def _tell(report: Conversion, failed: LossError | None) -> None:
+    """Losses and notes, on standard error."""
+    ledger = report.ledger
+    lost = "would be lost" if failed else "lost"
+    for loss in ledger.losses[:_MOST_SHOWN]:
+        where = f" in db {loss.db}, key {printable(loss.key, 80)}" if loss.key is not None else ""
+        times = f" ({loss.count})" if loss.count > 1 else ""
+        click.echo(
+            f"rdbkit: {'would be lost' if failed else 'lost'}: {loss.kind}{where}: {printable(loss.what, 200)}{times}", err=True
+        )
+    more = sum(ledger.keys[kind] for kind in ledger.counts) - min(len(ledger.losses), _MOST_SHOWN)
+    if more > 0:
+        click.echo(f"rdbkit: and {more} more; --ledger FILE has all", err=True)
+    for error in report.skipped[:_MOST_SHOWN]:
+        click.echo(f"rdbkit: left out: {printable(str(error))}", err=True)
+    if len(report.skipped) > _MOST_SHOWN:
+        click.echo(f"rdbkit: {count(len(report.skipped), 'damaged key')} left out in all", err=True)
+    if report.checksum is not None:
+        complain(report.checksum)
+    if ledger.counts:
+        click.echo(f"rdbkit: {lost} in all: {_counts(ledger.counts)}", err=True)
+    if ledger.notes:
+        click.echo(f"rdbkit: noted, no loss of data: {_counts(ledger.notes)}", err=True)
+    if failed is not None:
+        click.echo("rdbkit: nothing was written. To write it all the same:", err=True)
+        for kind in ledger.forbidden:
+            click.echo(f"  {kind}: {_REMEDIES.get(kind, _ANY_LOSS)}", err=True)
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{kind} {n}" for kind, n in counts.items())
+
+
+def _as_json(report: Conversion, src: str, dst: str, failed: LossError | None) -> dict[str, Any]:
+    ledger = report.ledger
+    return {
+        "source": {"file": _clean(src), "header": str(report.source)},
+        "destination": None if failed else {"file": _clean(dst), "header": str(report.header), "bytes": os.path.getsize(dst)},
+        "target": report.target,
+        "identical": report.identical,
+        "keys": report.keys,
+        "written": 0 if failed else report.written,
+        "left_out": report.left_out,
+        "lost": ledger.counts,
+        "notes": ledger.notes,
+        "forbidden": ledger.forbidden,
+        "losses": [loss.to_dict() for loss in ledger.losses],
+        "damaged": [_clean(str(error)) for error in report.skipped],
+        "checksum": None if report.checksum is None else _clean(str(report.checksum)),
+    }
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

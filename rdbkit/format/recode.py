@@ -1,0 +1,366 @@
+"""Encoded values to the plain encodings that every server loads, without an object for any element on the way.
+
+Types 1, 2, 4 and 5 (3 before RDB 8) hold any collection; servers pack them again by their own limits. Hashes whose fields expire
+become type 24 of Redis or 22 of Valkey where the target knows one of these.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any, Final
+
+from librt.strings import BytesWriter, write_f64_le, write_i64_le
+
+from rdbkit.errors import CorruptError
+from rdbkit.format.decode import LISTPACK, NODES, Coding, Decoder, score_of
+from rdbkit.format.encode import integer_form, write_length, write_score, write_string
+from rdbkit.format.form import COMPILED
+from rdbkit.format.listpack import collect, collect_plain, walk_listpack
+from rdbkit.format.sink import Items, Sink
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+# What a value becomes: the type byte of each.
+LIST: Final = 1
+SET: Final = 2
+ZSET_TEXT: Final = 3
+HASH: Final = 4
+ZSET: Final = 5
+HASH_VALKEY: Final = 22
+HASH_EXPIRING: Final = 24
+
+#: What becomes of fields that expire where the target has no place for their expiry.
+KEEP_FIELDS: Final = 0
+DROP_FIELDS: Final = 1
+
+_BYTES: Final = bytes(range(256))
+_DOUBLE: Final = struct.Struct("<d").pack
+_SHORT: Final = 24  # up to here, bytes are copied one by one
+_COMPRESSIBLE: Final = 20  # as in servers: longer strings are worth trying
+_LISTPACK_HEADER: Final = 6
+_COUNT_AT: Final = 4
+_MANY: Final = 65535
+PACKED: Final = 2  # container of a quicklist's node that is a listpack
+
+
+def write_text(out: BytesWriter, buf: bytes, start: i64, end: i64) -> None:
+    """A string with the content `buf[start:end]`, as it stands."""
+    size: i64 = end - start
+    if size < 0x40:
+        out.append(_BYTES[size])
+        if COMPILED and size <= _SHORT:
+            while start < end:
+                out.append(buf[start])
+                start += 1
+            return
+    else:
+        write_length(out, size)
+    out.write(buf[start:end])
+
+
+def write_number(out: BytesWriter, n: i64) -> None:
+    """A string that is the text of `n`, as an integer where it has 32 bits."""
+    if -0x80 <= n < 0x80:
+        out.append(0xC0)
+        out.append(_BYTES[n & 0xFF])
+    elif -0x8000 <= n < 0x8000:
+        out.append(0xC1)
+        out.append(_BYTES[n & 0xFF])
+        out.append(_BYTES[n >> 8 & 0xFF])
+    elif -0x80000000 <= n < 0x80000000:
+        out.append(0xC2)
+        out.append(_BYTES[n & 0xFF])
+        out.append(_BYTES[n >> 8 & 0xFF])
+        out.append(_BYTES[n >> 16 & 0xFF])
+        out.append(_BYTES[n >> 24 & 0xFF])
+    else:
+        text = b"%d" % n
+        out.append(_BYTES[len(text)])
+        out.write(text)
+
+
+def _plain_form(text: bytes) -> bytes:
+    """A string of up to 126 bytes; for the interpreter."""
+    size = len(text)
+    if size <= 11:
+        return integer_form(text) or b"%c%b" % (size, text)
+    return b"%c%b" % (size, text) if size < 0x40 else b"\x40%c%b" % (size, text)
+
+
+class PlainSink(Sink):
+    """Writes each element as a string.
+
+    Attributes:
+        count: elements so far, fields and values of a hash each.
+        expiring: elements that expire.
+        compress: try LZF on long strings.
+    """
+
+    def __init__(self, out: BytesWriter, compress: bool) -> None:
+        self.out: BytesWriter = out
+        self.compress: bool = compress
+        self.count: i64 = 0
+        self.expiring: i64 = 0
+
+    def string(self, buf: bytes, start: i64, end: i64) -> None:
+        self.count += 1
+        if self.compress and end - start > _COMPRESSIBLE:
+            write_string(self.out, buf[start:end], True)
+        else:
+            write_text(self.out, buf, start, end)
+
+    def integer(self, n: i64) -> None:
+        self.count += 1
+        write_number(self.out, n)
+
+    def number(self, n: i64) -> None:
+        if n > 0:
+            self.expiring += 1
+
+    def run(self, buf: bytes, at: int, last: int) -> tuple[int, int]:
+        if self.compress:
+            return at, 0
+        parts: list[bytes] = []
+        at, count = collect_plain(buf, at, last, parts)
+        self.out.write(b"".join(parts))
+        self.count += count
+        return at, count
+
+
+class ScoredSink(PlainSink):
+    """Writes members as strings and scores as doubles, or as text before RDB 8."""
+
+    def __init__(self, out: BytesWriter, compress: bool, text: bool) -> None:
+        super().__init__(out, compress)
+        self.text: bool = text
+
+    def string(self, buf: bytes, start: i64, end: i64) -> None:
+        if self.count & 1:
+            self.double(score_of(buf[start:end]))
+        else:
+            super().string(buf, start, end)
+
+    def integer(self, n: i64) -> None:
+        if self.count & 1:
+            self.double(float(n))
+        else:
+            super().integer(n)
+
+    def run(self, buf: bytes, at: int, last: int) -> tuple[int, int]:
+        if self.compress or self.text:
+            return at, 0
+        found: list[Any] = []
+        at, count = collect(buf, at, last, found)
+        parts: list[bytes] = []
+        for member, score in zip(found[::2], found[1::2], strict=False):
+            parts.append(_plain_form(member))
+            parts.append(_DOUBLE(score_of(score)))
+        if count & 1:  # the score of the last member is for the caller to tell
+            parts.append(_plain_form(found[-1]))
+        self.out.write(b"".join(parts))
+        self.count += count
+        return at, count
+
+    def double(self, x: float) -> None:
+        self.count += 1
+        if x != x:
+            raise CorruptError("a score is not a number")
+        if self.text:
+            write_score(self.out, x)
+        else:
+            write_f64_le(self.out, x)
+
+
+class FieldSink(PlainSink):
+    """Writes the fields of a hash whose fields can expire, by what the target has a place for.
+
+    Attributes:
+        kind: HASH_EXPIRING, HASH_VALKEY, or HASH for a target without such expiries.
+        form: the same, but HASH where no field of this hash expires.
+        base: of HASH_EXPIRING, what expiries are counted from.
+        policy: of HASH, KEEP_FIELDS or DROP_FIELDS; fields that are past are left out by both.
+        now_ms: what is past.
+        expiring, past: fields that expire, and those of them that have.
+        earliest, latest: of the expiries that are not past.
+    """
+
+    def __init__(self, out: BytesWriter, compress: bool, kind: i64, policy: i64, now_ms: i64) -> None:
+        super().__init__(out, compress)
+        self.kind: i64 = kind
+        self.policy: i64 = policy
+        self.now_ms: i64 = now_ms
+        self.form: i64 = kind
+        self.base: i64 = 1
+        self.past: i64 = 0
+        self.earliest: i64 = 0
+        self.latest: i64 = 0
+        self.held: list[bytes] = []
+
+    def string(self, buf: bytes, start: i64, end: i64) -> None:
+        self.held.append(buf[start:end])
+
+    def integer(self, n: i64) -> None:
+        self.held.append(b"%d" % n)
+
+    def run(self, buf: bytes, at: int, last: int) -> tuple[int, int]:
+        return at, 0
+
+    def begin(self) -> None:
+        """Make ready for the next hash."""
+        self.form = self.kind
+        self.base = 1
+        self.expiring = 0
+        self.past = 0
+        self.earliest = 0
+        self.latest = 0
+        self.held = []
+
+    def number(self, n: i64) -> None:
+        name, value = self.held
+        self.held = []
+        self.add(name, value, n)
+
+    def add(self, name: bytes, value: bytes, n: i64) -> None:
+        """A field that expires at `n`, 0 for never."""
+        if n > 0:
+            self.expiring += 1
+            if self.kind == HASH:
+                if n <= self.now_ms:
+                    self.past += 1
+                    return
+                if self.policy == DROP_FIELDS:
+                    return
+            if self.earliest == 0 or n < self.earliest:
+                self.earliest = n
+            if n > self.latest:
+                self.latest = n
+        out = self.out
+        if self.form == HASH_EXPIRING:
+            write_length(out, n - self.base + 1 if n > 0 else 0)
+        write_string(out, name, self.compress)
+        write_string(out, value, self.compress)
+        if self.form == HASH_VALKEY:
+            write_i64_le(out, n if n > 0 else -1)
+        self.count += 2
+
+
+class Recoder:
+    """Writes one collection after the other in another encoding.
+
+    Args:
+        coding: of the file that they are from.
+        field_kind: what becomes of a hash whose fields can expire: HASH_EXPIRING, HASH_VALKEY or HASH.
+        field_policy, now_ms: see `FieldSink`.
+        text_scores: the target is older than RDB 8.
+        compress: try LZF on long strings.
+
+    Attributes:
+        decoder: of the value.
+        fields: what was met in a hash whose fields can expire.
+    """
+
+    def __init__(self, coding: Coding, field_kind: int, field_policy: int, now_ms: int, text_scores: bool, compress: bool) -> None:
+        self.coding: Coding = coding
+        self.decoder: Decoder = Decoder(coding)
+        self.body: BytesWriter = BytesWriter()
+        self.plain: PlainSink = PlainSink(self.body, compress)
+        self.scored: ScoredSink = ScoredSink(self.body, compress, text_scores)
+        self.fields: FieldSink = FieldSink(self.body, compress, field_kind, field_policy, now_ms)
+        self.sink: PlainSink = self.plain
+        self.compress: bool = compress
+        self.members: i64 = 1  # calls of the sink that make an element of what is written
+        self.becomes: list[int] = [0] * 256
+        for t in coding.types.values():
+            if t.type == "zset":
+                self.becomes[t.id] = ZSET_TEXT if text_scores else ZSET
+            else:
+                self.becomes[t.id] = {"list": LIST, "set": SET, "hash": HASH, "array": HASH}.get(t.type, 0)
+
+    def begin(self, kind: i64, out: BytesWriter) -> None:
+        """Make ready for a value of this type, whose elements go to `out`."""
+        self.decoder.begin(kind)
+        becomes = self.becomes[kind]
+        if self.decoder.arity == 3:
+            self.sink = self.fields
+            self.fields.begin()
+        elif becomes in (ZSET, ZSET_TEXT):
+            self.sink = self.scored
+        else:
+            self.sink = self.plain
+        self.members = 1 if becomes <= SET else 2
+        self.sink.count = 0
+        self.sink.expiring = 0
+        self.sink.out = out
+
+    def write(self, kind: i64, buf: bytes, pos: i64, end: i64, out: BytesWriter) -> None:
+        """Write the value `buf[pos:end]`, whose fields cannot expire, from its count on.
+
+        Raises: CorruptError where it is damaged, and maybe half of it is written.
+        """
+        self.begin(kind, out)
+        decoder = self.decoder
+        way = decoder.way
+        if way == LISTPACK:
+            self.end_at(self.listpack(buf, pos, out), end)
+        elif way == NODES and buf[pos] == 1 and buf[pos + 1] == PACKED:
+            self.end_at(self.listpack(buf, pos + 2, out), end)
+        else:
+            body = self.body
+            body.truncate(0)
+            self.sink.out = body
+            self.end_at(decoder.feed(buf, pos, self.sink), end)
+            write_length(out, self.sink.count // self.members)
+            out.write(body.getvalue())
+
+    def listpack(self, buf: bytes, pos: i64, out: BytesWriter) -> i64:
+        """The listpack in the string at `pos`, whose header tells how many elements there are; returns the string's end."""
+        data, start, end, stop = self.decoder.unpacked(buf, pos)
+        if end - start <= _LISTPACK_HEADER:
+            raise CorruptError(f"a listpack of {end - start} bytes")
+        announced: i64 = data[start + _COUNT_AT] | data[start + _COUNT_AT + 1] << 8
+        sink = self.sink
+        try:
+            if announced == _MANY:
+                body = self.body
+                body.truncate(0)
+                sink.out = body
+                announced = walk_listpack(data, start, end, sink)
+                write_length(out, announced // self.members)
+                out.write(body.getvalue())
+            else:
+                write_length(out, announced // self.members)
+                walk_listpack(data, start, end, sink)
+        except IndexError:
+            raise CorruptError("an element goes beyond the end of what holds it") from None
+        if self.members == 2 and announced & 1:
+            raise CorruptError(f"{announced} strings, where each field or member has one beside it")
+        self.decoder.done = True
+        return stop
+
+    def read_fields(self, kind: i64, buf: bytes, pos: i64, end: i64) -> None:
+        """Read the hash `buf[pos:end]`, whose fields can expire; `body` is then what stands behind its count.
+
+        Raises: CorruptError where it is damaged.
+        """
+        fields = self.fields
+        self.begin(kind, self.body)
+        self.body.truncate(0)
+        if fields.form == HASH:
+            self.end_at(self.decoder.feed(buf, pos, fields), end)
+            return
+        # what form it takes, and what expiries are counted from, has to be known first
+        found = Items()
+        self.end_at(self.decoder.feed(buf, pos, found), end)
+        items: list[Any] = found.items
+        times: list[int] = [ms for ms in items[2::3] if ms > 0]
+        if times:
+            fields.base = min(times)
+        else:
+            fields.form = HASH
+        for i in range(0, len(items), 3):
+            fields.add(items[i], items[i + 1], items[i + 2])
+
+    def end_at(self, pos: i64, end: i64) -> None:
+        if not self.decoder.done or pos != end:
+            raise CorruptError("its parts do not end where the value ends")

@@ -1,0 +1,573 @@
+"""`rdbkit convert`: a snapshot as a target takes it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import IO, Any, BinaryIO, Final, NamedTuple
+
+from librt.strings import BytesWriter
+
+from rdbkit.errors import ChecksumError, LossError, RdbError
+from rdbkit.format import constants as c
+from rdbkit.format.decode import Coding
+from rdbkit.format.encode import write_length, write_string
+from rdbkit.format.primitives import read_uint64, skip_string
+from rdbkit.format.recode import HASH, HASH_EXPIRING
+from rdbkit.format.recode_stream import level_of
+from rdbkit.format.scan import NO_EXPIRY, STRING_INT, Scanner
+from rdbkit.format.sink import Items
+from rdbkit.model import Header, module_name
+from rdbkit.operations.ledger import Ledger, Loss
+from rdbkit.operations.rewrite import (
+    ARRAY,
+    COLLECTION,
+    COPY,
+    FIELDS,
+    JSON,
+    MODULE,
+    STREAM,
+    Rewriter,
+    Segment,
+    document_at,
+    write_elements,
+)
+from rdbkit.operations.rules import DROP, FAIL, Edits, Policies, Rules
+from rdbkit.record import Record, feed_pieces
+from rdbkit.selection import Selection
+from rdbkit.snapshot.reader import Block, Limits, Snapshot, open_snapshot
+from rdbkit.snapshot.source import Input
+from rdbkit.snapshot.writer import UNKNOWN, Writer, create
+from rdbkit.targets import Target, find_target
+
+#: What of a large value is kept in memory before it goes to a temporary file.
+_SPOOL_BYTES: Final = 8 << 20
+_COPY_BYTES: Final = 1 << 20
+#: RDB 7 and earlier have lengths of 32 bits.
+_LONGEST_BEFORE_8: Final = (1 << 32) - 1
+#: A module value's id, the frame of its first value and that one's length take no more.
+_MODULE_HEAD: Final = 64
+
+
+@dataclass
+class Conversion:
+    """What a conversion did.
+
+    Attributes:
+        source, header: of the source and of what was written.
+        target: for humans.
+        keys: read.
+        written: keys written.
+        left_out: keys that the selection, an edit or a policy left out.
+        ledger: every loss.
+        skipped: what was wrong with the values left out because they are damaged.
+        checksum: the error of the source's checksum, where damage is passed over.
+        functions: sources of the function libraries that the target has no place for.
+        identical: the file is the same as the source, byte for byte.
+    """
+
+    source: Header
+    header: Header
+    target: str
+    ledger: Ledger
+    keys: int = 0
+    written: int = 0
+    left_out: int = 0
+    skipped: list[RdbError] = field(default_factory=list)
+    checksum: ChecksumError | None = None
+    functions: list[bytes] = field(default_factory=list)
+    identical: bool = False
+
+
+def convert(
+    src: Input,
+    dst: str | os.PathLike[str] | BinaryIO,
+    *,
+    target: str | Target,
+    policies: Policies | None = None,
+    edits: Edits | None = None,
+    selection: Selection | None = None,
+    compress: bool = False,
+    jobs: int = 1,
+    on_error: str = "stop",
+    force: bool = False,
+    relaxed: bool = False,
+    verify_checksum: bool = True,
+    limits: Limits | None = None,
+    block_size: int | None = None,
+    now_ms: int | None = None,
+    tell: Callable[[Loss], object] | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> Conversion:
+    """Write a snapshot as a target takes it.
+
+    Keys whose encoding the target knows are copied as they stand, the others written in one that it does know. The file gets the
+    version of the source where the target loads that, and then is the same byte for byte if nothing else has to change.
+
+    Args:
+        src, relaxed, verify_checksum, limits: as for `rdbkit.open`.
+        dst, force: as for `rdbkit.create`. The file appears when it is whole; to an object or standard output, what was written
+            before a loss that is not allowed has no end mark, so that no server loads it.
+        target: a release line ("redis-6.2"), a service ("azure-premium") or a version of the format ("rdb-9").
+        policies: what becomes of data that the target has no place for; by default, nothing is written if there is any.
+        edits: databases, names and expiries to be changed. Where keys could come to have the same name, the source is read twice,
+            and has to be a path.
+        selection: which keys; None for all. Function libraries are no keys, and taken along.
+        compress: try LZF on strings that are written anew.
+        jobs: processes that write values anew; the file does not depend on it. They are spawned, so that a script that asks for
+            them needs the guard `if __name__ == "__main__":`.
+        on_error: "stop", or "skip" to go on behind a damaged value where the file's framing is intact.
+        now_ms: what counts as expired, in Unix milliseconds; by default the clock.
+        tell: called with each loss as it is found.
+        progress: called with bytes of the source read so far.
+
+    Raises: LossError, with the conversion as its `report`, after all losses have been found; RdbError where the source is
+        damaged; ValueError for a target that there is not, or options that exclude each other; OSError.
+
+    >>> import io, rdbkit
+    >>> out = io.BytesIO()
+    >>> policies = rdbkit.Policies(function="drop")
+    >>> report = rdbkit.convert("fixtures/rich/redis-7.0.15.rdb", out, target="azure-premium", policies=policies)
+    >>> print(report.header, report.written, report.ledger.counts)
+    REDIS0009 27 {'function': 1}
+    """
+    if _is_same_file(src, dst):
+        raise ValueError("the destination is the source")
+    found = find_target(target) if isinstance(target, str) else target
+    policies, edits = policies or Policies(), edits or Edits()
+    if edits.script is not None and jobs > 1:
+        raise ValueError("a script is asked in one process: jobs must be 1")
+    wanted = selection if selection else None
+
+    def reopen() -> Snapshot:
+        more = {} if block_size is None else {"block_size": block_size}
+        return open_snapshot(src, relaxed=relaxed, verify_checksum=verify_checksum, limits=limits, **more)
+
+    with reopen() as snapshot:
+        header = found.header_for(snapshot.header)
+        rules = Rules(
+            target=found,
+            header=header,
+            known=found.types_in(header),
+            policies=policies,
+            edits=edits,
+            selection=wanted,
+            now_ms=time.time_ns() // 1_000_000 if now_ms is None else now_ms,
+            compress=compress,
+            skip=on_error == "skip",
+        )
+        if edits.moves_keys:
+            if not isinstance(src, str | os.PathLike) or not os.path.isfile(src):
+                raise ValueError("to find keys that would have the same name, the source is read twice: it has to be a file")
+            from rdbkit.operations.conflicts import find_decisions  # few conversions need it
+
+            rules = replace(rules, decisions=find_decisions(reopen, rules))
+        writer = create(dst, version=header.version, flavour=header.flavour, force=force)
+        job = _Job(snapshot, writer, rules, Ledger(tell), progress)
+        with writer:
+            job.run(jobs)
+    return job.report
+
+
+def _is_same_file(src: object, dst: object) -> bool:
+    if not isinstance(src, str | os.PathLike) or not isinstance(dst, str | os.PathLike):
+        return False
+    return os.path.isfile(src) and os.path.isfile(dst) and os.path.samefile(src, dst)
+
+
+class _Job:
+    """One conversion: what the rewriter makes of blocks goes to the writer, and records larger than a block are taken care of."""
+
+    def __init__(
+        self, snapshot: Snapshot, writer: Writer, rules: Rules, ledger: Ledger, progress: Callable[[int], object] | None
+    ) -> None:
+        self.snapshot = snapshot
+        self.writer = writer
+        self.rules = rules
+        self.ledger = ledger
+        self.progress = progress
+        self.rewriter = Rewriter(snapshot.coding, snapshot.limits.item_bytes, rules, ledger)
+        self.report = Conversion(snapshot.header, rules.header, rules.target.title, ledger)
+        self.changed = rules.header != snapshot.header
+        self.written = 0
+        self.stated: dict[int, tuple[int, int] | None] = {}  # of databases, where other processes met them
+        writer.recounts = rules.may_drop
+
+    def run(self, jobs: int) -> None:
+        report, rewriter, snapshot = self.report, self.rewriter, self.snapshot
+        # Templates of RDB 15 stand in front of the keys that use them, and what KeyDB says behind them: those take one process.
+        parallel = jobs > 1 and snapshot.header.version != 15 and snapshot.header != ("redis", 9)
+        try:
+            for item in self._parts(jobs) if parallel else snapshot.scan(rewriter):
+                self._write(rewriter.take())
+                if isinstance(item, Record):
+                    self._large(item)
+                elif item is not None:
+                    self._add(item)
+                if self.progress is not None:
+                    self.progress(snapshot.position)
+        except ChecksumError as e:
+            if not self.rules.skip:
+                raise
+            report.checksum = e
+        report.left_out += int(rewriter.left_out)
+        report.skipped += rewriter.skipped
+        report.functions += rewriter.functions
+        report.written = self.written
+        report.keys = report.written + report.left_out
+        self._look_behind()
+        forbidden = self.ledger.forbidden
+        if forbidden:
+            counts = ", ".join(f"{kind} {n}" for kind, n in forbidden.items())
+            error = LossError(f"{self.report.target} has no place for all of it, and nothing was written: {counts}")
+            error.source, error.report = snapshot.name, report
+            raise error
+        as_it_was = not (self.changed or rewriter.changed or report.skipped)
+        if as_it_was and self.writer.can_correct:
+            self.writer.recounts = False
+        report.identical = as_it_was and not self.writer.recounts
+        if report.identical and snapshot.checksum is not None and snapshot.checksum.state == "disabled":
+            self.writer.checksum = False  # what is the same stays the same
+
+    def _look_behind(self) -> None:
+        """Commands of an append-only file are changes made after the snapshot."""
+        trailer = self.snapshot.trailer
+        if trailer is not None and trailer.kind == "aof":
+            loss = Loss("commands", "commands behind the snapshot, which change it", trailer.size or 1, None, None)
+            self.ledger.add(loss, self.rules.policies.chosen("loss") == FAIL)
+
+    def _write(self, segments: list[Segment]) -> None:
+        for segment in segments:
+            self.written += segment.keys
+            if not self.ledger.forbidden:
+                counts = self._counts(segment.db, segment.stated)
+                self.writer.copy(segment.data, segment.db, segment.keys, segment.expires, counts)
+
+    def _counts(self, db: int, stated: tuple[int, int] | None) -> tuple[int, int] | None:
+        """What the file is to say of a database's keys, by what the source says."""
+        stated = stated or self.stated.get(db)
+        return UNKNOWN if stated is not None and self.rules.edits.moves_keys else stated
+
+    # -- several processes
+
+    def _parts(self, jobs: int) -> Iterator[Part | Record | None]:
+        from rdbkit.operations.parallel import in_order  # what it takes to start processes is not needed for most runs
+
+        snapshot, rewriter = self.snapshot, self.rewriter
+        snapshot.tell_prelude(rewriter)
+        yield None
+        settings = (*snapshot.header, snapshot.limits, snapshot.name, self.rules)
+        for item in in_order(snapshot, jobs, _worker, settings):
+            if isinstance(item, Record):
+                rewriter.db = item.db
+                rewriter.out_db = self.rules.edits.db_of(item.db)
+                rewriter.stated = self.stated.get(rewriter.out_db)
+                rewriter.database()
+                rewriter.idle_s = -1 if item.idle_s is None else item.idle_s
+                rewriter.freq = -1 if item.freq is None else item.freq
+            yield item
+
+    def _add(self, part: Part) -> None:
+        """What another process made of a piece of the file."""
+        for loss, forbidden in part.losses:
+            self.ledger.add(loss, forbidden)
+        self._write(part.segments)
+        self.stated[part.db] = part.stated or self.stated.get(part.db)
+        report = self.report
+        report.left_out += part.left_out
+        report.skipped += part.skipped
+        report.functions += part.functions
+        self.changed = self.changed or part.changed
+        if part.error is not None:
+            raise part.error
+
+    # -- records larger than a block
+
+    def _large(self, record: Record) -> None:
+        rewriter, snapshot = self.rewriter, self.snapshot
+        rewriter.key, rewriter.offset = record.key, record.offset
+        rewriter.last_key, rewriter.last_at, rewriter.last_kept = record.key, -1, True
+        rewriter.metadata = snapshot.large_metadata
+        if record._kind == c.MODULE_AUX:
+            self._large_module_data(record)
+            return
+        try:
+            expire_ms = NO_EXPIRY if record.expire_ms is None else record.expire_ms
+            kept = rewriter.decide(record._kind, -1, expire_ms) and self._large_value(record)
+        except RdbError as e:
+            of_framing = e.source is not None
+            rewriter.explain(e, record._kind)
+            if not self.rules.skip or of_framing or isinstance(e, LossError):
+                raise
+            rewriter.skipped.append(e)
+            kept = False
+        rewriter.metadata = None
+        if not kept:
+            rewriter.changed = True
+            rewriter.left_out += 1
+            rewriter.last_kept = False
+
+    def _large_module_data(self, record: Record) -> None:
+        data = self.snapshot.module_data
+        assert data is not None
+        if self.rewriter.loses_module_data(data):
+            self.rewriter.changed = True
+            return
+        self._put([self.snapshot.large_head], record.chunks(), keys=0)
+
+    def _put(self, heads: list[bytes], chunks: Iterator[bytes], keys: int = 1) -> None:
+        """Write a record that is at hand in pieces."""
+        rewriter = self.rewriter
+        self.written += keys
+        if self.ledger.forbidden:
+            return
+        counts = self._counts(rewriter.out_db, rewriter.stated)
+        expires = keys if rewriter.expire_ms != NO_EXPIRY else 0
+        self.writer.copy(b"".join(heads), rewriter.out_db, keys, expires if keys else 0, counts)
+        for chunk in chunks:
+            self.writer.append(chunk)
+
+    def _large_value(self, record: Record) -> bool:
+        rewriter, kind = self.rewriter, record._kind
+        way = rewriter.ways[kind]
+        if rewriter.edits.script is not None:
+            return self._scripted(record)
+        chunks = record.chunks()
+        if way == MODULE:
+            found = self._module_chunks(chunks)
+            if found is None:
+                return False
+            way, kind, chunks = found
+        elif way == JSON:
+            if not rewriter.keeps_document("json"):
+                return False
+            way, kind = COPY, 0
+            rewriter.rebuilt = True
+        if way == COPY:
+            return self._copy(record, kind, chunks)
+        rewriter.changed = True
+        with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
+            head = self._recode(record, way, chunks, spool)
+            if head is None or not self._has_wanted_size(record):
+                return False
+            if not self._has_right_size(record, self._limit(kind)):
+                return False
+            spool.seek(0)
+            self._put([head], iter(lambda: spool.read(_COPY_BYTES), b""))
+        return True
+
+    def _key(self) -> bytes:
+        form = BytesWriter()
+        write_string(form, self.rewriter.key if self.rewriter.new_key is None else self.rewriter.new_key)
+        return form.getvalue()
+
+    def _head(self, kind: int) -> bytes:
+        rewriter = self.rewriter
+        rewriter.head(kind, self._key())
+        head = rewriter.out.getvalue()
+        rewriter.out.truncate(0)
+        return head
+
+    def _copy(self, record: Record, kind: int, chunks: Iterator[bytes]) -> bool:
+        rewriter = self.rewriter
+        if rewriter.rebuilt:
+            rewriter.changed = True
+            head = self._head(0 if kind >= STRING_INT else kind)
+        else:
+            head = self.snapshot.large_head
+        limit = self._limit(kind)
+        drops = limit is not None and self.rules.policies.chosen("oversize") == DROP
+        needs_size = self.rules.selection is not None and self.rules.selection.needs_size
+        if not drops and not needs_size:
+            self._put([head], chunks)
+            self._has_right_size(record, limit)  # what is wrong with it is entered, and nothing will be written
+            return True
+        with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
+            for chunk in chunks:
+                spool.write(chunk)
+            if not self._has_wanted_size(record) or not self._has_right_size(record, limit):
+                return False
+            spool.seek(0)
+            self._put([head], iter(lambda: spool.read(_COPY_BYTES), b""))
+        return True
+
+    def _limit(self, kind: int) -> int | None:
+        """The most bytes that a key may take."""
+        limit = self.rules.target.max_key_bytes
+        if self.rewriter.version < 8 and kind in (0, STRING_INT, STRING_INT + 1):
+            limit = min(limit or _LONGEST_BEFORE_8, _LONGEST_BEFORE_8)
+        return limit
+
+    def _has_right_size(self, record: Record, limit: int | None) -> bool:
+        """Asked when the record has been read, since its size is not known before."""
+        if limit is None or (record.size or 0) <= limit:
+            return True
+        self.rewriter.lose("oversize", f"a key of {record.size} bytes, where the target takes {limit}", 1, "oversize")
+        return False
+
+    def _has_wanted_size(self, record: Record) -> bool:
+        selection = self.rules.selection
+        return selection is None or not selection.needs_size or selection.wants_size(record.size or 0)
+
+    def _scripted(self, record: Record) -> bool:
+        """A script gets the value whole, in memory."""
+        rewriter = self.rewriter
+        raw = record.raw
+        key = self._key()
+        whole = Record(
+            record.db, record.offset, record.size, record.expire_ms, record.idle_s, record.freq, record._coding, record._kind,
+            key + raw, 0, len(key), len(key) + len(raw), record.key,
+        )  # fmt: skip
+        if not self._has_wanted_size(record) or not self._has_right_size(record, self._limit(record._kind)):
+            return False
+        if not rewriter.scripted(whole):
+            return False
+        rewriter.changed = True
+        kept = rewriter.value(record._kind, rewriter.ways[record._kind], key + raw, 0, len(key), len(key) + len(raw))
+        if kept:
+            rewriter.count()
+        rewriter.end_segment()
+        rewriter.go_home()
+        self._write(rewriter.take())
+        return kept
+
+    def _recode(self, record: Record, way: int, chunks: Iterator[bytes], spool: IO[bytes]) -> bytes | None:
+        """Write what the value becomes to `spool`; return what stands in front of it, None where the key is left out."""
+        rewriter, kind = self.rewriter, record._kind
+        recoder = rewriter.recoder
+        body = recoder.body
+        body.truncate(0)
+        if way == STREAM:
+            rewriter.streams.begin(level_of(kind))
+            for _ in feed_pieces(rewriter.streams, body, chunks):
+                _spill(body, spool)
+            _spill(body, spool)
+            rewriter.judge_stream()
+            return self._head(rewriter.stream_type)
+        if way == ARRAY:
+            if rewriter.on["array"] != "hash":
+                rewriter.lose("array", "a key of type array", 1, "array")
+                return None
+            items = Items()
+            recoder.decoder.begin(kind)
+            count = 0
+            for _ in feed_pieces(recoder.decoder, items, chunks):
+                found = items.take()
+                count += len(found)
+                write_elements(body, found, self.rules.compress)
+                _spill(body, spool)
+            found = items.take()
+            count += len(found)
+            write_elements(body, found, self.rules.compress)
+            _spill(body, spool)
+            rewriter.judge_array(recoder.decoder)
+            return self._counted(HASH, count)
+        if way not in (COLLECTION, FIELDS):
+            rewriter.lose_whole(kind)
+            return None
+        recoder.begin(kind, body)
+        for _ in feed_pieces(recoder.decoder, recoder.sink, chunks):
+            _spill(body, spool)
+        _spill(body, spool)
+        sink = recoder.sink
+        if way == COLLECTION:
+            if sink.expiring:
+                rewriter.lose("member-expiry", "the expiry of members", sink.expiring, "loss")
+            return self._counted(rewriter.becomes[kind], sink.count // recoder.members)
+        rewriter.judge_fields()
+        if sink.count == 0:
+            return None
+        return self._counted(int(recoder.fields.form), sink.count // 2)
+
+    def _counted(self, kind: int, count: int) -> bytes:
+        form = BytesWriter()
+        if kind == HASH_EXPIRING:
+            form.write(int(self.rewriter.recoder.fields.base).to_bytes(8, "little"))
+        write_length(form, count)
+        return self._head(kind) + form.getvalue()
+
+    def _module_chunks(self, chunks: Iterator[bytes]) -> tuple[int, int, Iterator[bytes]] | None:
+        """How a large module value goes on: what is copied of it, under which type; None where it is left out."""
+        rewriter = self.rewriter
+        begun = b""
+        for chunk in chunks:
+            begun += chunk
+            if len(begun) >= _MODULE_HEAD:
+                break
+        number, start = read_uint64(begun, 0)
+        name = module_name(number)
+        if rewriter.has_module(name):
+            return COPY, 7, chain([begun], chunks)
+        text_at = document_at(number, begun, start)
+        if text_at < 0:
+            rewriter.lose_module(name)
+            return None
+        if not rewriter.keeps_document("module"):
+            return None
+        rewriter.rebuilt = True
+        return COPY, 0, _first(skip_string(begun, text_at) - text_at, chain([begun[text_at:]], chunks))
+
+
+def _first(size: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The first `size` bytes; the rest is read and dropped."""
+    for chunk in chunks:
+        yield chunk[:size]
+        size = max(size - len(chunk), 0)
+
+
+def _spill(body: BytesWriter, spool: IO[bytes]) -> None:
+    spool.write(body.getvalue())
+    body.truncate(0)
+
+
+class Part(NamedTuple):
+    """What became of a piece of the file in another process."""
+
+    segments: list[Segment]
+    db: int
+    stated: tuple[int, int] | None
+    losses: list[tuple[Loss, bool]]
+    left_out: int
+    skipped: list[RdbError]
+    functions: list[bytes]
+    changed: bool
+    error: RdbError | None
+
+
+class _Entries(Ledger):
+    """A ledger that is only sent on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries: list[tuple[Loss, bool]] = []
+
+    def add(self, loss: Loss, forbidden: bool = False) -> None:
+        self.entries.append((loss, forbidden))
+
+
+def _worker(flavour: str, version: int, limits: Limits, source: str, rules: Rules) -> Callable[[Block], Part]:
+    """What a process does with each piece."""
+    coding = Coding(flavour, version, limits.string_bytes, source)
+
+    def rewrite(block: Block) -> Part:
+        ledger: Any = _Entries()
+        rewriter = Rewriter(coding, limits.item_bytes, rules, ledger)
+        rewriter.base = block.offset
+        rewriter.db = block.db
+        rewriter.out_db = rules.edits.db_of(block.db)
+        rewriter.database()
+        error = None
+        try:
+            Scanner(flavour, version, limits.item_bytes).scan(block.data, 0, len(block.data), rewriter)
+        except RdbError as e:
+            error = e
+        return Part(
+            rewriter.take(), rewriter.out_db, rewriter.stated, ledger.entries, int(rewriter.left_out), rewriter.skipped,
+            rewriter.functions, rewriter.changed, error,
+        )  # fmt: skip
+
+    return rewrite

@@ -1,0 +1,86 @@
+"""What of a snapshot's data could not be taken along: every loss, with its key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from rdbkit.operations.text import json_bytes
+
+#: How many entries are kept one by one; all are counted.
+KEPT: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Something that the target cannot be given.
+
+    `kind` is one of
+    - "stream", "array", "module", "cron", "gcra", "json": a key of that type, left out whole or, an array, made a hash;
+    - "function": a library of functions; "module-aux": data of a module outside of keys;
+    - "field-expiry", "member-expiry": when fields of a hash or members expire;
+    - "nacked": pending entries of a stream that belong to no consumer;
+    - "dedup": what a stream remembers of its producers;
+    - "array-cursor": where an array is inserted into next;
+    - "key-metadata": what modules attached to a key;
+    - "database": a key in a database that the target does not have; "conflict": a key whose name another one has, too;
+    - "oversize": a key that is larger than the target takes; "expiry": a time that it cannot hold;
+    - "commands": what was written after the snapshot and stands behind it in the same file;
+    - and of notes: "stream-counters", "eviction-hints", "expiry-precision", "aux", "slot-import", "expired-field".
+
+    `what` says it in words, `count` how many of it (fields, pending entries, ...); `db` and `key` are None where it belongs to
+    no key. A `note` is no loss of data: the target recomputes it, or has no use for it.
+    """
+
+    kind: str
+    what: str
+    count: int
+    db: int | None
+    key: bytes | None
+    note: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types; a key that is not UTF-8 as `{"base64": ...}`."""
+        return {
+            "db": self.db,
+            "key": None if self.key is None else json_bytes(self.key),
+            "kind": self.kind,
+            "what": self.what,
+            "count": self.count,
+            "note": self.note,
+        }
+
+
+class Ledger:
+    """Losses as they come.
+
+    Args:
+        tell: called with each of them, for instance to write it to a file.
+
+    Attributes:
+        losses: the first `KEPT` that are no notes.
+        counts, notes: the counts of all of them, and of all notes, summed up by kind.
+        keys: by kind, how many keys (or functions and the like) each loss was met in.
+        forbidden: by kind, how many of the losses the policies in force do not allow.
+    """
+
+    def __init__(self, tell: Callable[[Loss], object] | None = None) -> None:
+        self.losses: list[Loss] = []
+        self.counts: dict[str, int] = {}
+        self.notes: dict[str, int] = {}
+        self.keys: dict[str, int] = {}
+        self.forbidden: dict[str, int] = {}
+        self._tell = tell
+
+    def add(self, loss: Loss, forbidden: bool = False) -> None:
+        """Enter a loss."""
+        counts = self.notes if loss.note else self.counts
+        counts[loss.kind] = counts.get(loss.kind, 0) + loss.count
+        self.keys[loss.kind] = self.keys.get(loss.kind, 0) + 1
+        if forbidden:
+            self.forbidden[loss.kind] = self.forbidden.get(loss.kind, 0) + loss.count
+        if not loss.note and len(self.losses) < KEPT:
+            self.losses.append(loss)
+        if self._tell is not None:
+            self._tell(loss)

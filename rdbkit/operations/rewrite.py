@@ -1,0 +1,762 @@
+"""Records and events as a target takes them; compiled, since it runs once a record.
+
+What need not change is not looked at: it is copied with all that stands around it, as one slice of the block from the end of the
+last change to the beginning of the next.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from librt.strings import BytesWriter, write_i64_le
+
+from rdbkit.errors import CorruptError, LossError, RdbError
+from rdbkit.format import constants as c
+from rdbkit.format.decode import Coding, Decoder
+from rdbkit.format.encode import encode_value, write_length, write_string
+from rdbkit.format.primitives import read_string, read_uint64, skip_string
+from rdbkit.format.recode import DROP_FIELDS, HASH, HASH_EXPIRING, HASH_VALKEY, KEEP_FIELDS, Recoder
+from rdbkit.format.recode_stream import StreamRecoder, level_of, type_of
+from rdbkit.format.scan import NO_EXPIRY, STRING_INT, Visitor
+from rdbkit.format.sink import Items
+from rdbkit.model import (
+    Aux,
+    Event,
+    FunctionLibrary,
+    HashTemplate,
+    KeyMetadata,
+    ModuleAux,
+    ResizeDb,
+    SelectDb,
+    SlotImport,
+    SlotInfo,
+    module_name,
+)
+from rdbkit.operations.ledger import Ledger, Loss
+from rdbkit.operations.rules import FAIL, Rules
+from rdbkit.operations.text import number_text
+from rdbkit.record import Record
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+# What becomes of a value, by its type.
+COPY: Final = 0
+COLLECTION: Final = 1
+FIELDS: Final = 2  # a hash whose fields can expire
+STREAM: Final = 3
+ARRAY: Final = 4
+MODULE: Final = 5
+JSON: Final = 6  # Dragonfly's documents
+LOST: Final = 7
+
+_STRING: Final = 0
+_MODULE: Final = 7
+_JSON_MODULE: Final = "ReJSON-RL"
+_JSON_VERSIONS: Final = (2, 3)  # of its encodings, those that begin with the document as text
+_MODULE_STRING: Final = 5
+_MEMBER_EXPIRY: Final = b"keydb-subexpire"
+_SECONDS_ONLY: Final = 3  # RDB versions before this have no milliseconds, and 32 bits for seconds
+_LAST_SECOND: Final = 1 << 31
+
+
+class Segment(NamedTuple):
+    """What is to be written next: `keys` records of database `db`, `expires` of them expiring; where it has none, the database
+    does not matter. `stated` are the counts of the database that the source gave in front of them."""
+
+    db: int
+    data: bytes
+    keys: int
+    expires: int
+    stated: tuple[int, int] | None
+
+
+class Rewriter(Visitor):
+    """Makes of the blocks of a snapshot what a target takes.
+
+    Args:
+        coding: of the snapshot.
+        limit: most bytes of a key's name.
+        rules: what to do.
+        ledger: where losses go.
+
+    Attributes:
+        written: records so far.
+        left_out: records that the selection, an edit or a policy left out.
+        skipped: what was wrong with the values left out because they are damaged.
+        functions: sources of the libraries that were taken out.
+        changed: whether anything of the source is not copied as it stands.
+    """
+
+    def __init__(self, coding: Coding, limit: int, rules: Rules, ledger: Ledger) -> None:
+        super().__init__()
+        self.wants_module_data = True
+        self.coding: Coding = coding
+        self.limit: i64 = limit
+        self.rules: Rules = rules
+        self.ledger: Ledger = ledger
+        self.out: BytesWriter = BytesWriter()
+        self.segments: list[Segment] = []
+        self.copied: i64 = 0
+        self.out_db: int = 0
+        self.keys: i64 = 0
+        self.expires: i64 = 0
+        self.stated: tuple[int, int] | None = None
+        self.written: i64 = 0
+        self.left_out: i64 = 0
+        self.skipped: list[RdbError] = []
+        self.functions: list[bytes] = []
+        self.changed: bool = False
+        # what the target has
+        target, header, policies = rules.target, rules.header, rules.policies
+        self.version: i64 = header.version if header.flavour == c.REDIS else c.NEWEST_REDIS
+        self.flavour: str = header.flavour
+        self.header_version: int = header.version
+        self.single_db: bool = target.single_db
+        self.databases: int = target.databases or 0
+        self.has_functions: bool = target.rdb >= 10
+        self.has_metadata: bool = header.flavour == c.REDIS and header.version >= 13
+        # a version of the format says nothing of what a server has loaded
+        keeps_all = policies.chosen("module") == "keep" or (target.exact and policies.module is None)
+        self.modules: Any = None if keeps_all else {*target.modules, *target.optional_modules}
+        self.is_keydb: bool = 64 in target.extra_types
+        # what is to be done
+        self.selection: Any = rules.selection
+        self.needs_key: bool = rules.selection is not None and rules.selection.needs_key
+        self.edits: Any = rules.edits
+        self.edited: bool = rules.edits.drop_expired or rules.edits.set_ttl_ms is not None or rules.edits.shift_ttl_ms != 0
+        self.edited = self.edited or bool(rules.edits.rename_prefix) or bool(rules.decisions) or rules.edits.script is not None
+        self.checked: bool = self.edited or rules.selection is not None
+        self.no_hints: bool = header.flavour == c.REDIS and header.version < 9
+        self.has_decisions: bool = bool(rules.decisions)
+        self.now_ms: i64 = rules.now_ms
+        self.on: dict[str, str] = {
+            name: policies.chosen(name)
+            for name in (
+                "loss", "field_ttl", "function", "module", "stream_extras", "pending_unowned", "array", "key_metadata", "oversize"
+            )
+        }  # fmt: skip
+        known = rules.known
+        field_kind = HASH_EXPIRING if HASH_EXPIRING in known else HASH
+        if header.flavour == c.VALKEY and HASH_VALKEY in known:
+            field_kind = HASH_VALKEY
+        policy = DROP_FIELDS if self.on["field_ttl"] == "drop-field" else KEEP_FIELDS
+        self.recoder: Recoder = Recoder(coding, field_kind, policy, rules.now_ms, self.version < 8, rules.compress)
+        level = max([level_of(number) for number in known] + [0])
+        self.stream_type: int = type_of(level)
+        self.streams: StreamRecoder = StreamRecoder(level, policies.owner)
+        self.ways: list[int] = [LOST] * 258
+        self.becomes: list[int] = self.recoder.becomes
+        for t in coding.types.values():
+            self.ways[t.id] = self.way_of(t, known, level)
+        self.ways[256] = COPY
+        self.ways[257] = COPY
+        # of the record at hand
+        self.metadata: KeyMetadata | None = None
+        self.outside: bool = False  # it is in a database that the target does not have
+        self.key: bytes = b""
+        self.offset: i64 = 0
+        self.new_key: bytes | None = None
+        self.expire_ms: i64 = NO_EXPIRY
+        self.rebuilt: bool = False  # its attributes, key or type change
+        # of the last record, of which a KeyDB file may say more
+        self.last_at: i64 = -1
+        self.last_key: bytes = b""
+        self.last_kept: bool = False
+        # what a script made of it
+        self.draft: Any = None
+        self.to_db: int = -1
+        self.moved: bool = False
+        self.database()
+
+    def way_of(self, t: c.ValueType, known: dict[int, c.ValueType], level: int) -> int:
+        if t.type == "module":
+            return COPY if self.modules is None else MODULE
+        if known.get(t.id) == t:
+            return COPY
+        if t.type == "stream":
+            return STREAM if level else LOST
+        if t.type == "array":
+            return ARRAY
+        if t.type == "json":
+            return JSON
+        if self.coding.arities[t.id] == 3:
+            return FIELDS
+        return COLLECTION if t.type in ("list", "set", "zset", "hash") else LOST
+
+    # -- the frame of blocks
+
+    def enter(self, pos: i64) -> None:
+        self.copied = pos
+
+    def leave(self, pos: i64) -> None:
+        self.copy_to(pos)
+        if self.last_at >= 0:  # the block goes, and more may be said of its last record
+            self.last_key, _ = read_string(self.buf, self.last_at, self.limit)
+            self.last_at = -1
+        self.end_segment()
+
+    def copy_to(self, pos: i64) -> None:
+        """Take over what stands before `pos` and has not been copied or cut out."""
+        if pos > self.copied:
+            if len(self.out) == 0 and self.copied == 0 and pos == len(self.buf):
+                self.add_segment(self.buf)
+            else:
+                self.out.write(self.buf[self.copied : pos])
+            self.copied = pos
+
+    def cut(self, start: i64, end: i64) -> None:
+        """Leave `buf[start:end]` out of what is copied."""
+        self.copy_to(start)
+        self.copied = end
+        self.changed = True
+
+    def end_segment(self) -> None:
+        if len(self.out) > 0:
+            data = self.out.getvalue()
+            self.out.truncate(0)
+            self.add_segment(data)
+
+    def add_segment(self, data: bytes) -> None:
+        self.segments.append(Segment(self.out_db, data, int(self.keys), int(self.expires), self.stated))
+        self.written += self.keys
+        self.keys = 0
+        self.expires = 0
+
+    def take(self) -> list[Segment]:
+        """What there is to be written since the last call."""
+        segments = self.segments
+        self.segments = []
+        return segments
+
+    # -- what stands around records
+
+    def database(self) -> None:
+        db = int(self.db)
+        to: int = self.edits.db_of(db)
+        self.outside = (self.single_db and to > 0) or 0 < self.databases <= to
+
+    def event(self, event: Event) -> None:
+        start: i64 = self.event_at
+        end: i64 = self.event_end
+        if isinstance(event, KeyMetadata):
+            self.metadata = event
+            return
+        if isinstance(event, Aux) and event.key.startswith(_MEMBER_EXPIRY):
+            self.member_expiry(event, start, end)
+            return
+        if start < 0:
+            return  # among the attributes of a record: copied with it, or dropped when they are written anew
+        if isinstance(event, SelectDb):
+            # the writer does this where the database has keys
+            changed = self.changed
+            self.cut(start, end)
+            self.changed = changed
+            self.end_segment()
+            self.out_db = self.edits.db_of(event.db)
+            self.stated = None
+        elif isinstance(event, ResizeDb):
+            changed = self.changed
+            self.cut(start, end)
+            self.changed = changed
+            self.end_segment()
+            self.stated = (event.keys, event.expires)
+        elif isinstance(event, Aux):
+            if self.version < 7:
+                self.cut(start, end)
+                self.note("aux", "a field about the file")
+        elif isinstance(event, FunctionLibrary):
+            self.function(event, start, end)
+        elif isinstance(event, ModuleAux):
+            self.module_data(event, start, end)
+        elif isinstance(event, SlotInfo):
+            if self.flavour != c.REDIS or self.version < 12:
+                self.cut(start, end)  # a hint
+        elif isinstance(event, SlotImport):
+            if self.flavour != c.VALKEY:
+                self.cut(start, end)
+                self.note("slot-import", "a slot import that was going on")
+        elif isinstance(event, HashTemplate) and (self.flavour != c.REDIS or self.version < 15):
+            self.cut(start, end)
+
+    def note(self, kind: str, what: str, count: i64 = 1, key: bytes | None = None) -> None:
+        self.ledger.add(Loss(kind, what, int(count), None if key is None else int(self.db), key, True))
+
+    def lose(self, kind: str, what: str, count: i64, policy: str) -> None:
+        """Enter a loss at the record at hand."""
+        self.ledger.add(Loss(kind, what, int(count), int(self.db), self.key), self.on[policy] == FAIL)
+
+    def function(self, library: FunctionLibrary, start: i64, end: i64) -> None:
+        source = library.source
+        if library.pre_release:
+            # the release candidates kept name and engine beside the source; 7.0 puts them in front when it loads one
+            source = f"#!{library.engine} name={library.name}\n".encode("utf-8", "surrogateescape") + source
+        if self.has_functions:
+            if library.pre_release and not self.rules.target.pre_release_functions:
+                self.cut(start, end)
+                self.out.append(c.FUNCTION2)
+                write_string(self.out, source)
+            return
+        self.cut(start, end)
+        chosen = self.on["function"]
+        loss = Loss("function", f"function library {library.name!r}", 1, None, None)
+        self.ledger.add(loss, chosen == FAIL)
+        self.functions.append(source)
+
+    def module_data(self, data: ModuleAux, start: i64, end: i64) -> None:
+        """Data of a module outside of keys, in `buf[start:end]`."""
+        if self.loses_module_data(data):
+            self.cut(start, end)
+
+    def loses_module_data(self, data: ModuleAux) -> bool:
+        if self.modules is None or data.module in self.modules:
+            return False
+        loss = Loss("module-aux", f"data of module {data.module} outside of keys", 1, None, None)
+        self.ledger.add(loss, self.on["module"] == FAIL)
+        return True
+
+    def member_expiry(self, event: Aux, start: i64, end: i64) -> None:
+        """KeyDB says behind a key when its members expire, in pairs of AUX fields."""
+        if self.is_keydb and (self.last_kept or start < 0):
+            return
+        if start >= 0:
+            self.cut(start, end)
+        if self.last_kept and event.key.endswith(b"-when"):
+            if self.last_at >= 0:
+                self.last_key, _ = read_string(self.buf, self.last_at, self.limit)
+            self.key = self.last_key
+            self.lose("member-expiry", "the expiry of a member", 1, "loss")
+
+    # -- records
+
+    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+        self.last_at = key_at
+        self.last_kept = True
+        way = self.ways[kind]
+        if way == COPY and not self.checked and not self.outside and not self.no_hints and self.metadata is None:
+            self.keys += 1
+            if expire_ms != NO_EXPIRY:
+                self.expires += 1
+            return
+        if self.checked and not self.edited and self.selection is not None:
+            # the usual case of a filter, which should cost no more than the question
+            if self.needs_key:
+                self.key, _ = read_string(self.buf, key_at, self.limit)
+            if not self.wanted(kind, end - start, expire_ms):
+                self.leave_out(start, end)
+                return
+            if way == COPY and not self.outside and not self.no_hints and self.metadata is None:
+                self.keys += 1
+                if expire_ms != NO_EXPIRY:
+                    self.expires += 1
+                return
+        self.change(kind, way, start, key_at, value_at, end, expire_ms)
+
+    def wanted(self, kind: i64, size: i64, expire_ms: i64) -> bool:
+        name = self.coding.types[0 if kind >= STRING_INT else kind].type
+        wants: bool = self.selection.wants(self.db, self.key, name, size, None if expire_ms == NO_EXPIRY else expire_ms)
+        return wants
+
+    def leave_out(self, start: i64, end: i64) -> None:
+        """Nothing of the record in `buf[start:end]` is written."""
+        self.cut(start, end)
+        self.left_out += 1
+        self.last_kept = False
+        self.metadata = None
+
+    def change(self, kind: i64, way: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+        """A record that may have to change."""
+        buf = self.buf
+        self.key, _ = read_string(buf, key_at, self.limit)
+        self.offset = self.base + start
+        try:
+            if not self.decide(kind, end - start, expire_ms):
+                self.leave_out(start, end)
+                return
+            if self.edits.script is not None:
+                record = Record(
+                    int(self.db), int(self.offset), int(end - start), None if expire_ms == NO_EXPIRY else int(expire_ms),
+                    None if self.idle_s < 0 else int(self.idle_s), None if self.freq < 0 else int(self.freq),
+                    self.coding, int(kind), buf, int(key_at), int(value_at), int(end), self.key,
+                )  # fmt: skip
+                if not self.scripted(record):
+                    self.leave_out(start, end)
+                    return
+            if way == COPY and not self.rebuilt:
+                self.keys += 1
+                if expire_ms != NO_EXPIRY:
+                    self.expires += 1
+                self.metadata = None
+                return
+            self.cut(start, end)
+            if self.value(kind, way, buf, key_at, value_at, end):
+                self.count()
+            else:
+                self.left_out += 1
+                self.last_kept = False
+            self.go_home()
+            self.metadata = None
+        except RdbError as e:
+            self.explain(e, kind)
+            self.go_home()
+            if not self.rules.skip or isinstance(e, LossError):
+                raise
+            self.skipped.append(e)
+            self.leave_out(start, end)
+
+    def explain(self, e: RdbError, kind: i64) -> None:
+        """Give an error its place."""
+        if e.source is None:
+            e.source = self.coding.source
+            e.offset, e.db, e.key = int(self.offset), int(self.db), self.key
+            e.reading = f"a {self.coding.types[0 if kind >= STRING_INT else kind].name}"
+
+    def count(self) -> None:
+        self.keys += 1
+        if self.expire_ms != NO_EXPIRY:
+            self.expires += 1
+
+    def decide(self, kind: i64, size: i64, expire_ms: i64) -> bool:
+        """Whether the record is kept, and what it is called and when it expires then: `new_key`, `expire_ms`, `rebuilt`."""
+        self.expire_ms = expire_ms
+        self.new_key = None
+        self.rebuilt = False
+        key = self.key
+        edits = self.edits
+        if self.edited:
+            # a size of -1 is not known yet, and left to those who will know it
+            if self.selection is not None:
+                name = self.coding.types[0 if kind >= STRING_INT else kind].type
+                at = None if expire_ms == NO_EXPIRY else expire_ms
+                if not self.selection.wants(self.db, key, name, None if size < 0 else size, at):
+                    return False
+            if edits.drop_expired and expire_ms != NO_EXPIRY and expire_ms <= self.now_ms:
+                return False
+            if edits.rename_prefix:
+                renamed: bytes = edits.key_of(key)
+                if renamed != key:
+                    self.new_key = renamed
+            if self.has_decisions and not self.decided():
+                return False
+            if edits.set_ttl_ms is not None:
+                ttl: i64 = edits.set_ttl_ms
+                self.expire_ms = NO_EXPIRY if ttl < 0 else self.now_ms + ttl
+            elif edits.shift_ttl_ms != 0 and expire_ms != NO_EXPIRY:
+                shift: i64 = edits.shift_ttl_ms
+                self.expire_ms = max(expire_ms + shift, 0)
+            self.rebuilt = self.new_key is not None or self.expire_ms != expire_ms
+        if self.outside:
+            to = edits.db_of(int(self.db))
+            has = "database 0 alone" if self.single_db else f"databases 0 to {self.databases - 1}"
+            self.lose("database", f"a key in database {to}, where the target has {has}", 1, "loss")
+            return False
+        if self.metadata is not None and not self.has_metadata:
+            self.lose("key-metadata", "metadata that modules attached to it", 1, "key_metadata")
+            self.rebuilt = True
+        if self.no_hints and (self.idle_s >= 0 or self.freq >= 0):
+            self.note("eviction-hints", "its idle time or frequency of access", 1, key)
+            self.rebuilt = True
+        if self.version < _SECONDS_ONLY and self.expire_ms != NO_EXPIRY:
+            if self.expire_ms // 1000 >= _LAST_SECOND:
+                self.lose("expiry", "an expiry after 2038", 1, "loss")
+                self.expire_ms = NO_EXPIRY
+            elif self.expire_ms % 1000:
+                self.note("expiry-precision", "milliseconds of its expiry", 1, key)
+            self.rebuilt = True
+        return True
+
+    def decided(self) -> bool:
+        """What was decided of a key whose name another one has, too; False leaves it out."""
+        decisions = self.rules.decisions
+        here = int(self.offset)
+        if here not in decisions:
+            return True
+        to = self.edits.db_of(int(self.db))
+        new = decisions[here]
+        if new is None:
+            name = self.edits.key_of(self.key)
+            self.ledger.add(
+                Loss("conflict", f"another key would be called {name!r} in database {to}, too", 1, int(self.db), self.key),
+                self.edits.on_conflict in (FAIL, "rename"),
+            )
+            return False
+        self.note("conflict", f"called {new!r} in database {to}, since another key has its name", 1, self.key)
+        self.new_key = new
+        return True
+
+    def scripted(self, record: Record) -> bool:
+        """Ask the script, and keep what it says; False where it leaves the key out."""
+        from rdbkit.operations.script import Draft
+
+        home: int = self.edits.db_of(int(self.db))
+        at = None if self.expire_ms == NO_EXPIRY else int(self.expire_ms)
+        draft = self.edits.script(Draft(record, home, self.key if self.new_key is None else self.new_key, at))
+        if draft is None:
+            return False
+        if (self.single_db and draft.db > 0) or 0 < self.databases <= draft.db:
+            raise LossError(f"the script puts it into database {draft.db}, which the target does not have")
+        if draft.key != self.key:
+            self.new_key = draft.key
+            self.rebuilt = True
+        expire_ms: i64 = NO_EXPIRY if draft.expire_ms is None else draft.expire_ms
+        if expire_ms != self.expire_ms:
+            self.expire_ms = expire_ms
+            self.rebuilt = True
+        if draft.has_new_value():
+            self.draft = draft
+            self.rebuilt = True
+        if draft.db != home:
+            self.to_db = draft.db
+            self.rebuilt = True
+        return True
+
+    def go_home(self) -> None:
+        """Back to the database of the records around one that a script moved."""
+        if self.moved:
+            self.end_segment()
+            self.out_db = self.edits.db_of(int(self.db))
+            self.stated = None
+            self.moved = False
+        self.to_db = -1
+        self.draft = None
+
+    # -- values
+
+    def value(self, kind: i64, way: i64, buf: bytes, key_at: i64, value_at: i64, end: i64) -> bool:
+        """Write the record whose value is `buf[value_at:end]`; False where it is left out after all."""
+        if self.to_db >= 0:
+            self.end_segment()
+            self.out_db = self.to_db
+            self.stated = None
+            self.moved = True
+        key = buf[key_at:value_at]
+        if self.new_key is not None:
+            renamed = BytesWriter()
+            write_string(renamed, self.new_key)
+            key = renamed.getvalue()
+        out = self.out
+        mark: i64 = len(out)
+        try:
+            if self.draft is not None:
+                self.new_value(key)
+            elif way == COPY:
+                self.head(_STRING if kind >= STRING_INT else kind, key)
+                out.write(buf[value_at:end])
+            elif way == COLLECTION:
+                self.head(self.becomes[kind], key)
+                self.recoder.write(kind, buf, value_at, end, out)
+                if self.recoder.sink.expiring > 0:
+                    self.lose("member-expiry", "the expiry of members", self.recoder.sink.expiring, "loss")
+            elif way == FIELDS:
+                self.recoder.read_fields(kind, buf, value_at, end)
+                self.judge_fields()
+                fields = self.recoder.fields
+                if fields.count == 0:
+                    return False
+                becomes = int(fields.form)
+                self.head(becomes, key)
+                if becomes == HASH_EXPIRING:
+                    write_i64_le(out, fields.base)
+                write_length(out, fields.count // 2)
+                out.write(self.recoder.body.getvalue())
+            elif way == STREAM:
+                self.head(self.stream_type, key)
+                streams = self.streams
+                streams.begin(level_of(int(kind)))
+                stop = streams.feed(buf, value_at, out)
+                if not streams.done or stop != end:
+                    raise CorruptError("its parts do not end where the value ends")
+                self.judge_stream()
+            elif way == ARRAY:
+                return self.array(kind, buf, value_at, end, key)
+            elif way == MODULE:
+                return self.module(buf, value_at, end, key)
+            elif way == JSON:
+                if not self.keeps_document("json"):
+                    return False
+                self.head(_STRING, key)
+                out.write(buf[value_at:end])
+            else:
+                self.lose_whole(kind)
+                return False
+        except RdbError:
+            out.truncate(mark)
+            raise
+        return True
+
+    def head(self, kind: i64, key: bytes) -> None:
+        """What stands in front of a record's value."""
+        out = self.out
+        if self.expire_ms != NO_EXPIRY:
+            if self.version >= _SECONDS_ONLY:
+                out.append(c.EXPIRETIME_MS)
+                write_i64_le(out, self.expire_ms)
+            else:
+                out.append(c.EXPIRETIME)
+                out.write(int(self.expire_ms // 1000).to_bytes(4, "little", signed=True))
+        if not self.no_hints:
+            if self.idle_s >= 0:
+                out.append(c.IDLE)
+                write_length(out, self.idle_s)
+            if self.freq >= 0:
+                out.append(c.FREQ)
+                out.append(int(self.freq))
+        if self.metadata is not None and self.has_metadata:
+            out.append(c.KEY_META)
+            out.write(self.metadata.raw)
+        out.append(int(kind))
+        out.write(key)
+
+    def new_value(self, key: bytes) -> None:
+        """The value that a script gave."""
+        body = BytesWriter()
+        kind = encode_value(body, self.draft.value, self.flavour, self.header_version, self.rules.compress)
+        if kind not in self.rules.known and kind != _MODULE:
+            raise LossError("the target has no place for the value that the script gives it")
+        self.head(kind, key)
+        self.out.write(body.getvalue())
+
+    def lose_whole(self, kind: i64) -> None:
+        name = self.coding.types[kind].type
+        self.lose(name, f"a key of type {name}", 1, "loss")
+
+    def judge_fields(self) -> None:
+        """What became of the fields of a hash that expire: losses, and an expiry of the whole key."""
+        fields = self.recoder.fields
+        if fields.kind != HASH:
+            return
+        if fields.past > 0:
+            self.note("expired-field", "fields that have expired", fields.past, self.key)
+        lost = fields.expiring - fields.past
+        if lost == 0:
+            return
+        chosen = self.on["field_ttl"]
+        what = "the expiry of fields"
+        at: i64 = NO_EXPIRY
+        if chosen == "drop-field":
+            what = "fields that expire"
+        elif chosen == "key-min":
+            at = fields.earliest
+        elif chosen == "key-max" and fields.count // 2 == lost:
+            at = fields.latest
+        if at != NO_EXPIRY and (self.expire_ms == NO_EXPIRY or at < self.expire_ms):
+            self.expire_ms = at
+            what += f"; the key now expires at {at} ms"
+        self.lose("field-expiry", what, lost, "field_ttl")
+
+    def judge_stream(self) -> None:
+        """What a stream had that its older form has not."""
+        streams = self.streams
+        if streams.counters or streams.configured:
+            if self.on["stream_extras"] == FAIL:
+                self.lose("stream-counters", "counters, which the target makes anew", 1, "stream_extras")
+            else:
+                self.note("stream-counters", "counters, which the target makes anew", 1, self.key)
+        if streams.dedup_ids > 0:
+            self.lose("dedup", "ids by which it knows an entry that is sent twice", streams.dedup_ids, "loss")
+        if streams.unowned > 0 and self.stream_type != type_of(5):
+            chosen = self.on["pending_unowned"]
+            what = "pending entries that belong to no consumer"
+            if chosen == "assign":
+                what += f"; they now belong to {self.streams.owner!r}"
+            self.lose("nacked", what, streams.unowned, "pending_unowned")
+
+    def array(self, kind: i64, buf: bytes, pos: i64, end: i64, key: bytes) -> bool:
+        chosen = self.on["array"]
+        if chosen != "hash":
+            self.lose("array", "a key of type array", 1, "array")
+            return False
+        items = Items()
+        decoder = self.recoder.decoder
+        decoder.begin(kind)
+        stop = decoder.feed(buf, pos, items)
+        if not decoder.done or stop != end:
+            raise CorruptError("its parts do not end where the value ends")
+        self.head(HASH, key)
+        write_length(self.out, len(items.items))
+        write_elements(self.out, items.items, self.rules.compress)
+        self.judge_array(decoder)
+        return True
+
+    def judge_array(self, decoder: Decoder) -> None:
+        self.lose("array", "an array, which is a hash now", 1, "array")
+        if decoder.insert_index is not None:
+            self.lose("array-cursor", "where an array is inserted into next", 1, "array")
+
+    def module(self, buf: bytes, pos: i64, end: i64, key: bytes) -> bool:
+        number, start = read_uint64(buf, pos)
+        name = module_name(number)
+        if self.has_module(name):
+            self.head(_MODULE, key)
+            self.out.write(buf[pos:end])
+            return True
+        text_at = document_at(number, buf, start)
+        if text_at < 0:
+            self.lose_module(name)
+        elif self.keeps_document("module"):
+            self.head(_STRING, key)
+            self.out.write(buf[text_at : skip_string(buf, text_at)])
+            return True
+        return False
+
+    def lose_module(self, name: str) -> None:
+        # to make strings of documents says nothing of other modules
+        policy = "loss" if self.on["module"] == "json-as-string" else "module"
+        self.lose("module", f"a value of module {name}", 1, policy)
+
+    def has_module(self, name: str) -> bool:
+        found: bool = self.modules is None or name in self.modules
+        return found
+
+    def keeps_document(self, kind: str) -> bool:
+        """A JSON document, which can become a string; False where it is left out."""
+        chosen = self.on["module"]
+        what = "a JSON document"
+        if chosen == "json-as-string":
+            what += ", which is a string now"
+        self.lose(kind, what, 1, "module")
+        return chosen == "json-as-string"
+
+
+class Names(Visitor):
+    """Tells `found` of the database and name that every key will have, where its record stands, and what they are now."""
+
+    def __init__(self, types: dict[int, c.ValueType], limit: int, rules: Rules, found: Any) -> None:
+        super().__init__()
+        self.types: dict[int, c.ValueType] = types
+        self.limit: i64 = limit
+        self.rules: Any = rules
+        self.found: Any = found
+
+    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+        key, _ = read_string(self.buf, key_at, self.limit)
+        self.large(kind, self.base + start, key, end - start, expire_ms, b"")
+
+    def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
+        rules, edits = self.rules, self.rules.edits
+        db = int(self.db)
+        if rules.selection is not None:
+            name = self.types[0 if kind >= STRING_INT else kind].type
+            at = None if expire_ms == NO_EXPIRY else expire_ms
+            if not rules.selection.wants(db, key, name, size, at):
+                return
+        if edits.drop_expired and expire_ms != NO_EXPIRY and expire_ms <= rules.now_ms:
+            return
+        self.found(edits.db_of(db), edits.key_of(key), int(offset), db, key)
+
+
+def document_at(number: int, buf: bytes, start: i64) -> i64:
+    """Where the string with a document stands in a module value that begins behind its id at `start`; -1 where it has none.
+
+    Source: rdb_load of RedisJSON, whose encodings 2 and 3 begin with the document's text.
+    """
+    if module_name(number) == _JSON_MODULE and number & 1023 in _JSON_VERSIONS and buf[start] == _MODULE_STRING:
+        return start + 1
+    return -1
+
+
+def write_elements(out: BytesWriter, elements: list[Any], compress: bool) -> None:
+    """Elements of an array as fields of a hash."""
+    for index, value in elements:
+        write_string(out, b"%d" % index)
+        write_string(out, value if isinstance(value, bytes) else number_text(value), compress)

@@ -1,0 +1,168 @@
+"""What a conversion is to do: for which target, with what becomes of data that the target has no place for, and which edits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from rdbkit.format import constants as c
+from rdbkit.model import Header
+from rdbkit.selection import Selection
+from rdbkit.targets import Target
+
+if TYPE_CHECKING:
+    from rdbkit.operations.script import Draft
+
+FAIL: Final = "fail"
+DROP: Final = "drop"
+
+#: What each policy can be.
+CHOICES: Final = {
+    "field_ttl": (FAIL, "drop-ttl", "drop-field", "key-min", "key-max"),
+    "function": (FAIL, DROP, "extract"),
+    "module": (FAIL, DROP, "json-as-string", "keep"),
+    "stream_extras": (DROP, FAIL),
+    "pending_unowned": (FAIL, DROP, "assign"),
+    "array": (FAIL, "hash", DROP),
+    "key_metadata": (FAIL, DROP),
+    "oversize": (FAIL, DROP),
+    "loss": (FAIL, DROP),
+}
+#: What "drop" for every loss means where a policy has another word for it.
+_DROPPED: Final = {"field_ttl": "drop-ttl"}
+
+
+@dataclass(frozen=True)
+class Policies:
+    """What becomes of data that the target has no place for. "fail" lists it, and nothing is written.
+
+    Args:
+        loss: "fail", or "drop" to leave out whatever no other policy speaks of, and what those do that are not given.
+        field_ttl: when fields of a hash expire. "drop-ttl" keeps the fields, which then never expire; "drop-field" leaves them
+            out; "key-min" and "key-max" let the whole key expire with the first or the last of its fields (never, where one
+            of them never does).
+        function: libraries of functions: "drop", or "extract" to get them with the report instead.
+        module: values of modules: "drop", "json-as-string" to make strings of RedisJSON's documents, "keep" where the target
+            has the modules loaded.
+        stream_extras: counters of streams that the target recomputes: "drop", or "fail".
+        pending_unowned: pending entries of a stream that belong to no consumer: "drop", or "assign" to `owner`.
+        owner: name of the consumer who gets them.
+        array: "hash" makes a hash of an array, with its indexes for fields; "drop".
+        key_metadata: what modules attached to keys: "drop".
+        oversize: keys that are larger than the target takes: "drop".
+
+    Raises: ValueError for a word that a policy does not know.
+    """
+
+    loss: str = FAIL
+    field_ttl: str | None = None
+    function: str | None = None
+    module: str | None = None
+    stream_extras: str | None = None
+    pending_unowned: str | None = None
+    owner: bytes | None = None
+    array: str | None = None
+    key_metadata: str | None = None
+    oversize: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            chosen = getattr(self, name)
+            if chosen is not None and chosen not in choices:
+                raise ValueError(f"{name} is {', '.join(choices[:-1])} or {choices[-1]}, not {chosen!r}")
+        if (self.pending_unowned == "assign") != (self.owner is not None):
+            raise ValueError("pending_unowned='assign' and owner go together")
+
+    def chosen(self, name: str) -> str:
+        """The word of a policy, or the one that stands for it where it was not given."""
+        given: str | None = getattr(self, name)
+        if given is not None:
+            return given
+        if name == "stream_extras":
+            return DROP
+        return FAIL if self.loss == FAIL else _DROPPED.get(name, DROP)
+
+
+@dataclass(frozen=True)
+class Edits:
+    """What is to be changed besides.
+
+    Args:
+        map_db: database by database, where its keys go.
+        collapse_dbs: all keys go to database 0.
+        on_conflict: of keys that would have one name in one database: "fail" lists them, "first" and "last" keep that one in
+            file order, "rename" gives the later ones another name.
+        rename_pattern: that name, with `{key}` and `{db}` (the database they come from).
+        drop_expired: leave out keys that are past.
+        set_ttl_ms: every key expires so many milliseconds from now; -1 for never.
+        shift_ttl_ms: expiries are moved by so many milliseconds.
+        rename_prefix: old prefixes of keys and what they become; the first that fits counts.
+        script: called with a `Draft` of every key; returns it, changed or not, or None to leave the key out.
+    """
+
+    map_db: Mapping[int, int] = field(default_factory=dict)
+    collapse_dbs: bool = False
+    on_conflict: str = FAIL
+    rename_pattern: str = "{key}:db{db}"
+    drop_expired: bool = False
+    set_ttl_ms: int | None = None
+    shift_ttl_ms: int = 0
+    rename_prefix: tuple[tuple[bytes, bytes], ...] = ()
+    script: Callable[[Draft], Draft | None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.on_conflict not in (FAIL, "first", "last", "rename"):
+            raise ValueError(f"on_conflict is fail, first, last or rename, not {self.on_conflict!r}")
+        if self.collapse_dbs and self.map_db:
+            raise ValueError("map_db and collapse_dbs exclude each other")
+        if self.set_ttl_ms is not None and self.shift_ttl_ms:
+            raise ValueError("set_ttl_ms and shift_ttl_ms exclude each other")
+        if self.on_conflict == "rename":
+            if "{key}" not in self.rename_pattern:
+                raise ValueError("a pattern for new names needs {key}")
+            try:
+                self.rename_pattern.format(key="", db=0)
+            except (KeyError, IndexError, ValueError, AttributeError):
+                raise ValueError(f"{self.rename_pattern!r} is no pattern of {{key}} and {{db}}") from None
+
+    @property
+    def moves_keys(self) -> bool:
+        """Whether two keys could come to have the same name."""
+        return bool(self.collapse_dbs or self.map_db or self.rename_prefix)
+
+    def db_of(self, db: int) -> int:
+        """Where the keys of a database go."""
+        return 0 if self.collapse_dbs else self.map_db.get(db, db)
+
+    def key_of(self, key: bytes) -> bytes:
+        """What a key will be called."""
+        for old, new in self.rename_prefix:
+            if key.startswith(old):
+                return new + key[len(old) :]
+        return key
+
+
+@dataclass(frozen=True)
+class Rules:
+    """All that decides what becomes of a record; goes to other processes as it is.
+
+    `decisions` says of records, by their offset, that another one has their name: None leaves a record out, a name renames it.
+    """
+
+    target: Target
+    header: Header
+    known: dict[int, c.ValueType]
+    policies: Policies
+    edits: Edits
+    selection: Selection | None
+    now_ms: int
+    compress: bool
+    skip: bool
+    decisions: dict[int, bytes | None] = field(default_factory=dict)
+
+    @property
+    def may_drop(self) -> bool:
+        """Whether fewer keys may be written than there are, or in other databases."""
+        drops = any(self.policies.chosen(name) not in (FAIL, "keep") for name in CHOICES if name != "stream_extras")
+        return drops or self.skip or self.selection is not None or self.edits != Edits()

@@ -1,0 +1,73 @@
+"""Keys as a user's script sees and changes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rdbkit.record import Record
+
+
+class Draft:
+    """A key that a script may change: `def record(r): ... return r`, or `return None` to leave it out.
+
+    Attributes:
+        db: database that it will be in.
+        key: its name, bytes.
+        expire_ms: absolute expiry in Unix milliseconds, None for never.
+        value: the value, as `Record.value` has it; reading it costs decoding, and memory for all of it. It may be changed in
+            place or set.
+        type, encoding, size, idle_s, freq: of the key in the source, as `Record` has them; they cannot be changed.
+    """
+
+    __slots__ = ("_record", "_value", "_was_read", "_was_set", "db", "expire_ms", "key")
+
+    def __init__(self, record: Record, db: int, key: bytes, expire_ms: int | None) -> None:
+        self.db = db
+        self.key = key
+        self.expire_ms = expire_ms
+        self._record = record
+        self._value: Any = None
+        self._was_read = False
+        self._was_set = False
+
+    @property
+    def type(self) -> str:
+        return self._record.type
+
+    @property
+    def encoding(self) -> str:
+        return self._record.encoding
+
+    @property
+    def size(self) -> int | None:
+        return self._record.size
+
+    @property
+    def idle_s(self) -> int | None:
+        return self._record.idle_s
+
+    @property
+    def freq(self) -> int | None:
+        return self._record.freq
+
+    @property
+    def value(self) -> Any:
+        if not self._was_read and not self._was_set:
+            self._value = self._record.value
+            self._was_read = True
+        return self._value
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        self._value = value
+        self._was_set = True
+
+    def has_new_value(self) -> bool:
+        """Whether the value was set, or changed in place."""
+        if self._was_set:
+            return True
+        if not self._was_read:
+            return False
+        before = self._record.value
+        beside = ("field_expire_ms", "member_expire_ms", "insert_index")
+        return bool(before != self._value) or any(getattr(before, n, None) != getattr(self._value, n, None) for n in beside)
