@@ -5,6 +5,7 @@ Source: src/listpack.c of Redis. Every rule that the newest loaders check is che
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any, Final
 
 from rdbkit.errors import CorruptError
@@ -21,6 +22,10 @@ _NUMBER_SIZES: Final = (3, 4, 5, 9)  # of entries that begin with 0xf1 to 0xf4
 _MANY: Final = 65535  # stands for a count that does not fit
 #: The length byte of a plain string, by the first byte of its entry; the plain form of an integer from 0 to 127.
 _LENGTHS: Final = [bytes([first & 0x3F]) for first in range(256)]
+_NO_NUMBER: Final = 1 << 62
+_DOUBLE: Final = struct.Struct("<d").pack
+_SHORT: Final = struct.Struct("<Bh").pack
+_INT: Final = struct.Struct("<Bi").pack
 _SMALL_NUMBERS: Final = [bytes([0xC0, n]) for n in range(128)]
 
 
@@ -119,51 +124,100 @@ def collect_plain(buf: bytes, at: int, last: int, parts: list[bytes]) -> tuple[i
             append(lengths[first])
             append(buf[at + 1 : stop])
             at = stop + 1  # beyond the end of a damaged one, which the caller sees
-        elif first < 0xE0:
-            if first < 0x80:
-                size = 1
-                value = numbers[first]
-            else:
-                size = 2
-                n = (first & 0x1F) << 8 | buf[at + 1]
-                n = n if n < 4096 else n - 8192
-                value = b"\xc0%c" % (n & 0xFF) if -128 <= n < 128 else b"\xc1" + n.to_bytes(2, "little", signed=True)
-            if at + size >= last or buf[at + size] != size:
+        elif first < 0x80:
+            if buf[at + 1] != 1:
                 break
-            append(value)
-            at += size + 1
-        elif first < 0xF0 and at + 1 < last:
+            append(numbers[first])
+            at += 2
+        elif first & 0xF0 == 0xE0:
             size = ((first & 0x0F) << 8 | buf[at + 1]) + 2
             if size > 126 or at + size >= last or buf[at + size] != size:
                 break
             append(b"\x40%c" % (size - 2))
             append(buf[at + 2 : at + size])
             at += size + 1
-        elif first == 0xF1 or first == 0xF3:  # of 16 and 32 bits, which an RDB has in the same form
-            size = 3 if first == 0xF1 else 5
-            if at + size >= last or buf[at + size] != size:
-                break
-            n = int.from_bytes(buf[at + 1 : at + size], "little", signed=True)
-            if size == 3 and not -128 <= n < 128:
-                append(b"\xc1")
-            elif size == 5 and not -0x8000 <= n < 0x8000:
-                append(b"\xc2")
-            else:
-                break
-            append(buf[at + 1 : at + size])
-            at += size + 1
-        elif first == 0xF2:
-            if at + 4 >= last or buf[at + 4] != 4:
-                break
-            n = int.from_bytes(buf[at + 1 : at + 4], "little", signed=True)
-            if -0x8000 <= n < 0x8000:
-                break
-            append(b"\xc2" + n.to_bytes(4, "little", signed=True))
-            at += 5
         else:
-            break
+            size, n = _number_at(buf, at, first)
+            if at + size >= last or buf[at + size] != size:
+                break  # what is rare, or wrong
+            append(_plain_number(n))
+            at += size + 1
         count += 1
     return at, count
+
+
+def collect_scored(buf: bytes, at: int, last: int, parts: list[bytes]) -> tuple[int, int]:
+    """Members as plain strings and scores as doubles, as `collect_plain`; always whole pairs."""
+    append = parts.append
+    lengths, numbers, pack = _LENGTHS, _SMALL_NUMBERS, _DOUBLE
+    count = 0
+    pair = at
+    while at < last:
+        pair = at
+        first = buf[at]
+        if 0x80 <= first < 0xC0:
+            stop = at + first - 0x7F
+            head, member = lengths[first], buf[at + 1 : stop]
+        elif first < 0x80:
+            stop = at + 1
+            head, member = b"", numbers[first]
+        else:
+            size, n = _number_at(buf, at, first)
+            if size == _NO_NUMBER:
+                break
+            stop = at + size
+            head, member = b"", _plain_number(n)
+        if stop >= last or buf[stop] != stop - at:
+            break
+        at = stop + 1
+        first = buf[at]
+        if 0x80 <= first < 0xC0:
+            stop = at + first - 0x7F
+            text = buf[at + 1 : stop]
+            try:
+                score = float(text)
+            except ValueError:
+                break
+            if score != score or b"_" in text or text != text.strip():
+                break
+        elif first < 0x80:
+            stop = at + 1
+            score = float(first)
+        else:
+            size, n = _number_at(buf, at, first)
+            stop = at + size
+            score = float(n)
+        if stop >= last or buf[stop] != stop - at:
+            break
+        at = stop + 1
+        append(head)
+        append(member)
+        append(pack(score))
+        count += 2
+    else:
+        return at, count
+    return pair, count
+
+
+def _number_at(buf: bytes, at: int, first: int) -> tuple[int, int]:
+    """`(size, value)` of an integer entry of more than seven bits; a size beyond any end where there is none."""
+    if first < 0xE0:
+        n = (first & 0x1F) << 8 | buf[at + 1]
+        return 2, n if n < 4096 else n - 8192
+    if 0xF1 <= first <= 0xF4:
+        size = _NUMBER_SIZES[first - 0xF1]
+        return size, int.from_bytes(buf[at + 1 : at + size], "little", signed=True)
+    return _NO_NUMBER, 0
+
+
+def _plain_number(n: int) -> bytes:
+    """An integer as a string of an RDB."""
+    if -0x8000 <= n < 0x8000:
+        return b"\xc0%c" % (n & 0xFF) if -128 <= n < 128 else _SHORT(0xC1, n)
+    if -0x80000000 <= n < 0x80000000:
+        return _INT(0xC2, n)
+    text = b"%d" % n
+    return b"%c%b" % (len(text), text)
 
 
 def _walk_wide(buf: bytes, at: i64, first: i64, sink: Sink) -> i64:

@@ -6,16 +6,15 @@ become type 24 of Redis or 22 of Valkey where the target knows one of these.
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Any, Final
 
 from librt.strings import BytesWriter, write_f64_le, write_i64_le
 
 from rdbkit.errors import CorruptError
 from rdbkit.format.decode import LISTPACK, NODES, Coding, Decoder, score_of
-from rdbkit.format.encode import integer_form, write_length, write_score, write_string
+from rdbkit.format.encode import write_length, write_score, write_string
 from rdbkit.format.form import COMPILED
-from rdbkit.format.listpack import collect, collect_plain, walk_listpack
+from rdbkit.format.listpack import collect_plain, collect_scored, walk_listpack
 from rdbkit.format.sink import Items, Sink
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ KEEP_FIELDS: Final = 0
 DROP_FIELDS: Final = 1
 
 _BYTES: Final = bytes(range(256))
-_DOUBLE: Final = struct.Struct("<d").pack
 _SHORT: Final = 24  # up to here, bytes are copied one by one
 _COMPRESSIBLE: Final = 20  # as in servers: longer strings are worth trying
 _LISTPACK_HEADER: Final = 6
@@ -78,14 +76,6 @@ def write_number(out: BytesWriter, n: i64) -> None:
         text = b"%d" % n
         out.append(_BYTES[len(text)])
         out.write(text)
-
-
-def _plain_form(text: bytes) -> bytes:
-    """A string of up to 126 bytes; for the interpreter."""
-    size = len(text)
-    if size <= 11:
-        return integer_form(text) or b"%c%b" % (size, text)
-    return b"%c%b" % (size, text) if size < 0x40 else b"\x40%c%b" % (size, text)
 
 
 class PlainSink(Sink):
@@ -150,14 +140,8 @@ class ScoredSink(PlainSink):
     def run(self, buf: bytes, at: int, last: int) -> tuple[int, int]:
         if self.compress or self.text:
             return at, 0
-        found: list[Any] = []
-        at, count = collect(buf, at, last, found)
         parts: list[bytes] = []
-        for member, score in zip(found[::2], found[1::2], strict=False):
-            parts.append(_plain_form(member))
-            parts.append(_DOUBLE(score_of(score)))
-        if count & 1:  # the score of the last member is for the caller to tell
-            parts.append(_plain_form(found[-1]))
+        at, count = collect_scored(buf, at, last, parts)
         self.out.write(b"".join(parts))
         self.count += count
         return at, count
