@@ -151,6 +151,7 @@ def convert(
         header = found.header_for(snapshot.header)
         rules = Rules(
             target=found,
+            source=snapshot.header,
             header=header,
             known=found.types_in(header),
             policies=policies,
@@ -194,7 +195,9 @@ class _Job:
         self.report = Conversion(snapshot.header, rules.header, rules.target.title, ledger)
         self.changed = rules.header != snapshot.header
         self.written = 0
-        self.stated: dict[int, tuple[int, int] | None] = {}  # of databases, where other processes met them
+        # of databases, where other processes met them
+        self.stated: dict[int, tuple[int, int] | None] = {}
+        self.selected = False
         writer.recounts = rules.may_drop
 
     def run(self, jobs: int) -> None:
@@ -237,15 +240,18 @@ class _Job:
         """Commands of an append-only file are changes made after the snapshot."""
         trailer = self.snapshot.trailer
         if trailer is not None and trailer.kind == "aof":
-            loss = Loss("commands", "commands behind the snapshot, which change it", trailer.size or 1, None, None)
+            loss = Loss("commands", "commands behind the snapshot, which change it", 1, None, None)
             self.ledger.add(loss, self.rules.policies.chosen("loss") == FAIL)
+        elif trailer is not None and trailer.kind == "unknown":
+            self.ledger.add(Loss("trailer", "bytes behind the snapshot that are none of it", 1, None, None, True))
 
     def _write(self, segments: list[Segment]) -> None:
         for segment in segments:
             self.written += segment.keys
             if not self.ledger.forbidden:
                 counts = self._counts(segment.db, segment.stated)
-                self.writer.copy(segment.data, segment.db, segment.keys, segment.expires, counts)
+                selected = segment.selected or self.selected
+                self.writer.copy(segment.data, segment.db, segment.keys, segment.expires, counts, selected)
 
     def _counts(self, db: int, stated: tuple[int, int] | None) -> tuple[int, int] | None:
         """What the file is to say of a database's keys, by what the source says."""
@@ -277,6 +283,7 @@ class _Job:
             self.ledger.add(loss, forbidden)
         self._write(part.segments)
         self.stated[part.db] = part.stated or self.stated.get(part.db)
+        self.selected = self.selected or part.selected
         report = self.report
         report.left_out += part.left_out
         report.skipped += part.skipped
@@ -305,7 +312,7 @@ class _Job:
                 raise
             rewriter.skipped.append(e)
             kept = False
-        rewriter.metadata = None
+        rewriter.end_record()
         if not kept:
             rewriter.changed = True
             rewriter.left_out += 1
@@ -324,10 +331,12 @@ class _Job:
         rewriter = self.rewriter
         self.written += keys
         if self.ledger.forbidden:
+            for _ in chunks:
+                pass
             return
         counts = self._counts(rewriter.out_db, rewriter.stated)
         expires = keys if rewriter.expire_ms != NO_EXPIRY else 0
-        self.writer.copy(b"".join(heads), rewriter.out_db, keys, expires if keys else 0, counts)
+        self.writer.copy(b"".join(heads), rewriter.out_db, keys, expires, counts, rewriter.selected or self.selected)
         for chunk in chunks:
             self.writer.append(chunk)
 
@@ -530,6 +539,7 @@ class Part(NamedTuple):
     segments: list[Segment]
     db: int
     stated: tuple[int, int] | None
+    selected: bool
     losses: list[tuple[Loss, bool]]
     left_out: int
     skipped: list[RdbError]
@@ -566,8 +576,8 @@ def _worker(flavour: str, version: int, limits: Limits, source: str, rules: Rule
         except RdbError as e:
             error = e
         return Part(
-            rewriter.take(), rewriter.out_db, rewriter.stated, ledger.entries, int(rewriter.left_out), rewriter.skipped,
-            rewriter.functions, rewriter.changed, error,
+            rewriter.take(), rewriter.out_db, rewriter.stated, rewriter.selected, ledger.entries, int(rewriter.left_out),
+            rewriter.skipped, rewriter.functions, rewriter.changed, error,
         )  # fmt: skip
 
     return rewrite

@@ -27,7 +27,8 @@ class Loss:
     - "database": a key in a database that the target does not have; "conflict": a key whose name another one has, too;
     - "oversize": a key that is larger than the target takes; "expiry": a time that it cannot hold;
     - "commands": what was written after the snapshot and stands behind it in the same file;
-    - and of notes: "stream-counters", "eviction-hints", "expiry-precision", "aux", "slot-import", "expired-field".
+    - and of notes: "stream-counters", "eviction-hints", "expiry-precision", "aux", "slot-import", "expired-field",
+      "trailer".
 
     `what` says it in words, `count` how many of it (fields, pending entries, ...); `db` and `key` are None where it belongs to
     no key. A `note` is no loss of data: the target recomputes it, or has no use for it.

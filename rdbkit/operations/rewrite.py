@@ -62,13 +62,15 @@ _LAST_SECOND: Final = 1 << 31
 
 class Segment(NamedTuple):
     """What is to be written next: `keys` records of database `db`, `expires` of them expiring; where it has none, the database
-    does not matter. `stated` are the counts of the database that the source gave in front of them."""
+    does not matter. `stated` are the counts of the database that the source gave in front of them, and `selected` tells whether it
+    named the database at all, which it need not do for the first."""
 
     db: int
     data: bytes
     keys: int
     expires: int
     stated: tuple[int, int] | None
+    selected: bool
 
 
 class Rewriter(Visitor):
@@ -102,6 +104,7 @@ class Rewriter(Visitor):
         self.keys: i64 = 0
         self.expires: i64 = 0
         self.stated: tuple[int, int] | None = None
+        self.selected: bool = False
         self.written: i64 = 0
         self.left_out: i64 = 0
         self.skipped: list[RdbError] = []
@@ -115,10 +118,13 @@ class Rewriter(Visitor):
         self.single_db: bool = target.single_db
         self.databases: int = target.databases or 0
         self.has_functions: bool = target.rdb >= 10
+        self.keeps_pre_release: bool = target.exact or target.pre_release_functions
         self.has_metadata: bool = header.flavour == c.REDIS and header.version >= 13
         # a version of the format says nothing of what a server has loaded
         keeps_all = policies.chosen("module") == "keep" or (target.exact and policies.module is None)
-        self.modules: Any = None if keeps_all else {*target.modules, *target.optional_modules}
+        self.modules: Any = {*target.modules, *target.optional_modules} if _MODULE in rules.known else set()
+        if keeps_all and _MODULE in rules.known:
+            self.modules = None
         self.is_keydb: bool = 64 in target.extra_types
         # what is to be done
         self.selection: Any = rules.selection
@@ -128,6 +134,8 @@ class Rewriter(Visitor):
         self.edited = self.edited or bool(rules.edits.rename_prefix) or bool(rules.decisions) or rules.edits.script is not None
         self.checked: bool = self.edited or rules.selection is not None
         self.no_hints: bool = header.flavour == c.REDIS and header.version < 9
+        # of a file that has milliseconds
+        self.seconds_only: bool = header.version < _SECONDS_ONLY <= rules.source.version
         self.has_decisions: bool = bool(rules.decisions)
         self.now_ms: i64 = rules.now_ms
         self.on: dict[str, str] = {
@@ -154,6 +162,7 @@ class Rewriter(Visitor):
         # of the record at hand
         self.metadata: KeyMetadata | None = None
         self.outside: bool = False  # it is in a database that the target does not have
+        self.odd: bool = False  # it is outside, or has attributes that the target may not know
         self.key: bytes = b""
         self.offset: i64 = 0
         self.new_key: bytes | None = None
@@ -218,7 +227,7 @@ class Rewriter(Visitor):
             self.add_segment(data)
 
     def add_segment(self, data: bytes) -> None:
-        self.segments.append(Segment(self.out_db, data, int(self.keys), int(self.expires), self.stated))
+        self.segments.append(Segment(self.out_db, data, int(self.keys), int(self.expires), self.stated, self.selected))
         self.written += self.keys
         self.keys = 0
         self.expires = 0
@@ -235,12 +244,14 @@ class Rewriter(Visitor):
         db = int(self.db)
         to: int = self.edits.db_of(db)
         self.outside = (self.single_db and to > 0) or 0 < self.databases <= to
+        self.odd = self.outside
 
     def event(self, event: Event) -> None:
         start: i64 = self.event_at
         end: i64 = self.event_end
         if isinstance(event, KeyMetadata):
             self.metadata = event
+            self.odd = True
             return
         if isinstance(event, Aux) and event.key.startswith(_MEMBER_EXPIRY):
             self.member_expiry(event, start, end)
@@ -255,6 +266,7 @@ class Rewriter(Visitor):
             self.end_segment()
             self.out_db = self.edits.db_of(event.db)
             self.stated = None
+            self.selected = True
         elif isinstance(event, ResizeDb):
             changed = self.changed
             self.cut(start, end)
@@ -292,7 +304,7 @@ class Rewriter(Visitor):
             # the release candidates kept name and engine beside the source; 7.0 puts them in front when it loads one
             source = f"#!{library.engine} name={library.name}\n".encode("utf-8", "surrogateescape") + source
         if self.has_functions:
-            if library.pre_release and not self.rules.target.pre_release_functions:
+            if library.pre_release and not self.keeps_pre_release:
                 self.cut(start, end)
                 self.out.append(c.FUNCTION2)
                 write_string(self.out, source)
@@ -333,7 +345,9 @@ class Rewriter(Visitor):
         self.last_at = key_at
         self.last_kept = True
         way = self.ways[kind]
-        if way == COPY and not self.checked and not self.outside and not self.no_hints and self.metadata is None:
+        if self.no_hints and (self.seconds_only or self.idle_s >= 0 or self.freq >= 0):
+            self.odd = True
+        if way == COPY and not self.checked and not self.odd:
             self.keys += 1
             if expire_ms != NO_EXPIRY:
                 self.expires += 1
@@ -345,15 +359,21 @@ class Rewriter(Visitor):
             if not self.wanted(kind, end - start, expire_ms):
                 self.leave_out(start, end)
                 return
-            if way == COPY and not self.outside and not self.no_hints and self.metadata is None:
+            if way == COPY and not self.odd:
                 self.keys += 1
                 if expire_ms != NO_EXPIRY:
                     self.expires += 1
                 return
-        if way == COLLECTION and not self.edited and not self.outside and not self.no_hints and self.metadata is None:
+        if way == COLLECTION and not self.edited and not self.odd:
             self.collection(kind, start, key_at, value_at, end, expire_ms)
         else:
             self.change(kind, way, start, key_at, value_at, end, expire_ms)
+            self.end_record()
+
+    def end_record(self) -> None:
+        """Nothing of what was special to the last record is so of the next."""
+        self.metadata = None
+        self.odd = self.outside
 
     def collection(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         """A collection in another encoding, of which nothing else changes: the usual case, in few steps."""
@@ -397,7 +417,7 @@ class Rewriter(Visitor):
         self.cut(start, end)
         self.left_out += 1
         self.last_kept = False
-        self.metadata = None
+        self.end_record()
 
     def change(self, kind: i64, way: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         """A record that may have to change."""
@@ -421,7 +441,6 @@ class Rewriter(Visitor):
                 self.keys += 1
                 if expire_ms != NO_EXPIRY:
                     self.expires += 1
-                self.metadata = None
                 return
             self.cut(start, end)
             if self.value(kind, way, buf, key_at, value_at, end):
@@ -430,7 +449,6 @@ class Rewriter(Visitor):
                 self.left_out += 1
                 self.last_kept = False
             self.go_home()
-            self.metadata = None
         except RdbError as e:
             self.explain(e, kind)
             self.go_home()
@@ -458,13 +476,13 @@ class Rewriter(Visitor):
         self.rebuilt = False
         key = self.key
         edits = self.edits
+        # a size of -1 is not known yet, and left to those who will know it; all others have been asked for but for edits
+        if self.selection is not None and (self.edited or size < 0):
+            name = self.coding.types[0 if kind >= STRING_INT else kind].type
+            at = None if expire_ms == NO_EXPIRY else expire_ms
+            if not self.selection.wants(self.db, key, name, None if size < 0 else size, at):
+                return False
         if self.edited:
-            # a size of -1 is not known yet, and left to those who will know it
-            if self.selection is not None:
-                name = self.coding.types[0 if kind >= STRING_INT else kind].type
-                at = None if expire_ms == NO_EXPIRY else expire_ms
-                if not self.selection.wants(self.db, key, name, None if size < 0 else size, at):
-                    return False
             if edits.drop_expired and expire_ms != NO_EXPIRY and expire_ms <= self.now_ms:
                 return False
             if edits.rename_prefix:
@@ -491,7 +509,7 @@ class Rewriter(Visitor):
         if self.no_hints and (self.idle_s >= 0 or self.freq >= 0):
             self.note("eviction-hints", "its idle time or frequency of access", 1, key)
             self.rebuilt = True
-        if self.version < _SECONDS_ONLY and self.expire_ms != NO_EXPIRY:
+        if self.seconds_only and self.expire_ms != NO_EXPIRY:
             if self.expire_ms // 1000 >= _LAST_SECOND:
                 self.lose("expiry", "an expiry after 2038", 1, "loss")
                 self.expire_ms = NO_EXPIRY

@@ -147,10 +147,13 @@ class Edits:
 class Rules:
     """All that decides what becomes of a record; goes to other processes as it is.
 
-    `decisions` says of records, by their offset, that another one has their name: None leaves a record out, a name renames it.
+    `source` and `header` are those of the file that is read and the one that is written, `known` the types that the target loads
+    from that. `decisions` says of records, by their offset, that another one has their name: None leaves a record out, a name
+    renames it.
     """
 
     target: Target
+    source: Header
     header: Header
     known: dict[int, c.ValueType]
     policies: Policies

@@ -180,7 +180,9 @@ class Writer:
         self._broken = False
         self._end()
 
-    def copy(self, data: bytes, db: int, keys: int, expires: int, counts: tuple[int, int] | None = None) -> None:
+    def copy(
+        self, data: bytes, db: int, keys: int, expires: int, counts: tuple[int, int] | None = None, selects: bool = True
+    ) -> None:
         """Records as they stand, and what stands between them; without any, what belongs to no database.
 
         Args:
@@ -189,8 +191,11 @@ class Writer:
             keys, expires: how many there are, and how many of them expire.
             counts: what the file is to say of the database's keys and expiries where they are the first of it; None for
                 nothing, UNKNOWN for what proves true.
+            selects: name the database even where it is the first, and 0, which goes without saying.
         """
         if keys:
+            if self._db is None and db == 0 and not selects:
+                self._db = 0
             if db != self._db:
                 self._select(db, counts)
             self._counts[0] += keys
