@@ -1,0 +1,68 @@
+"""`rdbkit build`."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from rdbkit.cli.files import written
+from rdbkit.cli.render import printable, progress
+from rdbkit.operations.build import Build
+from rdbkit.operations.build import build as build_snapshot
+from rdbkit.operations.info import count
+from rdbkit.targets import find_target
+
+_MOST_SHOWN = 20
+
+
+def _check_target(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    try:
+        find_target(value)
+    except ValueError as e:
+        raise click.BadParameter(str(e), ctx=ctx, param=param) from None
+    return value
+
+
+@click.command()
+@click.argument("lines", metavar="IN", type=click.Path(allow_dash=True))
+@click.argument("output", metavar="OUT", type=click.Path(dir_okay=False, allow_dash=True))
+@click.option(
+    "--target",
+    required=True,
+    callback=_check_target,
+    metavar="TARGET",
+    help="A release line (redis-6.2, valkey-8.1), a service (azure-premium, azure-managed) or rdb-N.",
+)
+@click.option("--force", is_flag=True, help="Replace a file that exists.")
+@click.option(
+    "--on-loss",
+    type=click.Choice(["fail", "drop"]),
+    default="fail",
+    show_default=True,
+    help="At what TARGET has no place for, fail or leave it out and exit with 1.",
+)
+def build(lines: str, output: str, target: str, force: bool, on_loss: str) -> int:
+    """A snapshot from JSON lines, as export writes them.
+
+    IN is a path or - for standard input; gzip is recognised. OUT is a path, which appears when it is whole, or - for standard
+    output; .gz compresses. Exit code 1 if something was left out, 3 if a line cannot be read.
+    """
+    total = os.path.getsize(lines) if lines != "-" and os.path.isfile(lines) else None
+    with written(output, lines), progress(lines, total) as update:
+        report = build_snapshot(lines, output, target=target, force=force, on_loss=on_loss, progress=update)
+    return _tell(report, output)
+
+
+def _tell(report: Build, output: str) -> int:
+    """Say what was done, and on standard error what was left out."""
+    ledger = report.ledger
+    click.echo(f"{printable(output)}: {report.header} for {report.target}, {count(report.written, 'key')}", err=output == "-")
+    for loss in ledger.losses[:_MOST_SHOWN]:
+        where = "" if loss.key is None else f" in db {loss.db}, key {printable(loss.key, 80)}"
+        times = f" ({loss.count})" if loss.count > 1 else ""
+        click.echo(f"rdbkit: lost: {loss.kind}{where}: {printable(loss.what, 200)}{times}", err=True)
+    if ledger.counts:
+        counts = ", ".join(f"{kind} {n}" for kind, n in ledger.counts.items())
+        click.echo(f"rdbkit: lost in all: {counts}", err=True)
+    return 1 if ledger.counts else 0
