@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from copy import copy
 from itertools import chain
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 from rdbkit.format.constants import REDIS, VALKEY, value_types
 from rdbkit.format.slots import SLOTS, key_slot
@@ -30,6 +30,21 @@ TYPES: Final = frozenset(
 )
 #: Beyond every time that a file can hold.
 _EVER: Final = 1 << 64
+
+
+class Part(NamedTuple):
+    """Conditions of a selection: types, databases, bytes, a window of expiry and whether keys that never expire are in it, what a
+    name begins with (one of each group) and what not, and what else is asked of it."""
+
+    types: frozenset[str] | None
+    dbs: tuple[range, ...]
+    size: Bounds
+    first_ms: int
+    last_ms: int
+    never_expiring: bool
+    beginnings: tuple[tuple[bytes, ...], ...]
+    not_beginnings: tuple[bytes, ...]
+    wants_rest_of_key: Callable[[bytes], bool] | None
 
 
 class Selection:
@@ -67,8 +82,8 @@ class Selection:
     """
 
     __slots__ = (
-        "_also", "_dbs", "_first_ms", "_given", "_globs", "_has_key_tests", "_last_ms", "_never_expiring", "_not_globs",
-        "_prefixes", "_regexes", "_sample", "_size", "_slots", "_types",
+        "_also", "_beginnings", "_dbs", "_first_ms", "_given", "_globs", "_has_key_tests", "_last_ms", "_never_expiring",
+        "_not_beginnings", "_not_globs", "_regexes", "_sample", "_size", "_slots", "_types",
     )  # fmt: skip
 
     def __init__(
@@ -116,9 +131,12 @@ class Selection:
         self._types: frozenset[str] | None = frozenset(types) or None
         self._dbs: tuple[range, ...] = dbs
         self._size: Bounds = size or (None, None)
-        self._prefixes: tuple[bytes, ...] = prefixes
-        self._globs = _any_glob(keys)
-        self._not_globs = _any_glob(not_keys)
+        # a glob that is a name's beginning and a star is the same as that prefix, and cheaper
+        begun, not_begun = _beginnings(keys), _beginnings(not_keys)
+        self._beginnings: tuple[tuple[bytes, ...], ...] = tuple(group for group in (prefixes, begun) if group)
+        self._globs = None if begun else _any_glob(keys)
+        self._not_beginnings: tuple[bytes, ...] = not_begun
+        self._not_globs = None if not_begun else _any_glob(not_keys)
         self._slots: frozenset[int] | None = frozenset(chain.from_iterable(slots)) or None
         self._sample: tuple[int, int] | None = sample
         self._regexes: tuple[re.Pattern[bytes], ...] = tuple(_regex(pattern) for pattern in regexes)
@@ -173,15 +191,21 @@ class Selection:
         """Bytes that a record may take in the file, from and to."""
         return self._size
 
+    def parts(self) -> list[Part]:
+        """The conditions one by one, for those who test many keys; all of them must hold."""
+        alone = copy(self)
+        alone._also = ()
+        has_rest = self._globs or self._not_globs or self._slots or self._sample or self._regexes
+        own = Part(
+            self._types, self._dbs, self._size, self._first_ms, self._last_ms, self._never_expiring, self._beginnings,
+            self._not_beginnings, alone._wants_rest_of_key if has_rest else None,
+        )  # fmt: skip
+        return [own, *chain.from_iterable(other.parts() for other in self._also)]
+
     @property
     def needs_size(self) -> bool:
         """Whether the answer depends on the record's size."""
         return self._size != (None, None)
-
-    @property
-    def needs_key(self) -> bool:
-        """Whether the answer depends on the key's name."""
-        return self._has_key_tests
 
     @property
     def is_everything(self) -> bool:
@@ -220,8 +244,15 @@ class Selection:
 
     def _wants_key(self, key: bytes) -> bool:
         # cheapest first; what a user's regular expression costs is not known
-        if self._prefixes and not key.startswith(self._prefixes):
+        for beginnings in self._beginnings:
+            if not key.startswith(beginnings):
+                return False
+        if self._not_beginnings and key.startswith(self._not_beginnings):
             return False
+        return self._wants_rest_of_key(key)
+
+    def _wants_rest_of_key(self, key: bytes) -> bool:
+        """Whether a key is wanted whose beginning is."""
         if self._globs is not None and self._globs.fullmatch(key) is None:
             return False
         if self._not_globs is not None and self._not_globs.fullmatch(key) is not None:
@@ -276,6 +307,13 @@ def _regex(pattern: bytes) -> re.Pattern[bytes]:
         raise ValueError(f"regular expression {_shown(pattern)}: {e.msg} at byte {e.pos}") from None
     except (ValueError, OverflowError, RecursionError) as e:
         raise ValueError(f"regular expression {_shown(pattern)}: {e}") from None
+
+
+def _beginnings(patterns: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """What the names must begin with, where each of the patterns says no more; otherwise nothing."""
+    if all(pattern[-1:] == b"*" and not any(sign in pattern[:-1] for sign in b"*?[\\") for pattern in patterns):
+        return tuple(pattern[:-1] for pattern in patterns)
+    return ()
 
 
 def _any_glob(patterns: tuple[bytes, ...]) -> re.Pattern[bytes] | None:

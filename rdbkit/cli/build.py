@@ -7,33 +7,20 @@ import os
 import click
 
 from rdbkit.cli.files import written
+from rdbkit.cli.options import target_option
 from rdbkit.cli.render import printable, progress
 from rdbkit.operations.build import Build
 from rdbkit.operations.build import build as build_snapshot
 from rdbkit.operations.info import count
-from rdbkit.targets import find_target
+from rdbkit.targets import Target
 
 _MOST_SHOWN = 20
-
-
-def _check_target(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    try:
-        find_target(value)
-    except ValueError as e:
-        raise click.BadParameter(str(e), ctx=ctx, param=param) from None
-    return value
 
 
 @click.command()
 @click.argument("lines", metavar="IN", type=click.Path(allow_dash=True))
 @click.argument("output", metavar="OUT", type=click.Path(dir_okay=False, allow_dash=True))
-@click.option(
-    "--target",
-    required=True,
-    callback=_check_target,
-    metavar="TARGET",
-    help="A release line (redis-6.2, valkey-8.1), a service (azure-premium, azure-managed) or rdb-N.",
-)
+@target_option
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
 @click.option(
     "--on-loss",
@@ -42,7 +29,7 @@ def _check_target(ctx: click.Context, param: click.Parameter, value: str) -> str
     show_default=True,
     help="At what TARGET has no place for, fail or leave it out and exit with 1.",
 )
-def build(lines: str, output: str, target: str, force: bool, on_loss: str) -> int:
+def build(lines: str, output: str, target: Target, force: bool, on_loss: str) -> int:
     """A snapshot from JSON lines, as export writes them.
 
     IN is a path or - for standard input; gzip is recognised. OUT is a path, which appears when it is whole, or - for standard

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Final
 import click
 
 from rdbkit.cli.files import written
-from rdbkit.cli.options import SelectionCommand, selection_options
+from rdbkit.cli.options import SelectionCommand, selection_options, target_option
 from rdbkit.cli.render import complain, printable, progress, size
 from rdbkit.errors import LossError
 from rdbkit.operations.convert import Conversion
@@ -25,7 +25,6 @@ from rdbkit.operations.rules import Edits, Policies
 from rdbkit.operations.script import Draft
 from rdbkit.selection import Selection, parse_duration
 from rdbkit.snapshot.output import open_output
-from rdbkit.targets import Target, find_target
 
 _MOST_SHOWN: Final = 20
 _NEVER: Final = "never"
@@ -46,13 +45,6 @@ _REMEDIES: Final = {
     "conflict": "--on-conflict first, last or rename=PATTERN",
 }
 _ANY_LOSS: Final = "--on-loss drop"
-
-
-def _target(ctx: click.Context, param: click.Parameter, value: str) -> Target:
-    try:
-        return find_target(value)
-    except ValueError as e:
-        raise click.BadParameter(str(e), ctx=ctx, param=param) from None
 
 
 def _databases(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[int, int]:
@@ -109,10 +101,7 @@ def _with_argument(*words: str, takes: str) -> Callable[[click.Context, click.Pa
 @click.command(cls=SelectionCommand)
 @click.argument("src", metavar="SRC", type=click.Path(allow_dash=True))
 @click.argument("dst", metavar="DST", type=click.Path(dir_okay=False, allow_dash=True))
-@click.option(
-    "--target", required=True, callback=_target, metavar="TARGET",
-    help="A release line (redis-6.2, valkey-8.1), a service (azure-premium, azure-managed) or rdb-N.",
-)  # fmt: skip
+@target_option
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
 @click.option("--ledger", type=click.Path(dir_okay=False), metavar="FILE", help="Write every loss and note to FILE, as JSON lines.")
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
@@ -174,9 +163,9 @@ def convert(src: str, dst: str, selection: Selection, **options: Any) -> int:
     SRC is a path or - for standard input; gzip is recognised. DST is a path, which appears when it is whole, or - for standard
     output; .gz compresses. What TARGET knows is copied as it stands.
 
-    What TARGET has no place for is listed, and nothing is written, unless options say what becomes of it. Exit code 0 if DST is
-    written and no more is lost than options allow, 1 if something forbids to write it or values were skipped, 3 if SRC cannot be
-    read or is damaged.
+    What TARGET has no place for is listed, and nothing is written, unless options say what becomes of it. Exit code 0 if DST has
+    all the data, 1 if something is lost, as options allow, or if nothing was written for that reason, 3 if SRC cannot be read or
+    is damaged.
     """
     if dst == "-" and options["as_json"]:
         raise click.UsageError("--json needs standard output, which DST is")
@@ -190,6 +179,9 @@ def convert(src: str, dst: str, selection: Selection, **options: Any) -> int:
     is_file = src != "-" and os.path.isfile(src)
     if edits.moves_keys and not is_file:
         raise click.UsageError("to find keys that would have one name SRC is read twice: it has to be a file")
+    extract = options["on_function"][1] if options["on_function"] else ""
+    if extract and os.path.exists(extract) and not options["force"]:
+        raise click.UsageError(f"{printable(extract)} exists; --force replaces it")
     failed: LossError | None = None
     with ExitStack() as stack:
         stack.enter_context(written(dst, src))
@@ -207,14 +199,14 @@ def convert(src: str, dst: str, selection: Selection, **options: Any) -> int:
                 raise
             failed, report = e, e.report
         else:
-            if options["on_function"] and options["on_function"][0] == "extract" and report.functions:
-                _extract(report.functions, options["on_function"][1], options["force"])
+            if extract and report.functions:
+                _extract(report.functions, extract, options["force"])
     if options["as_json"]:
         click.echo(json.dumps(_as_json(report, src, dst, failed), ensure_ascii=False))
     elif failed is None:
         _summarise(report, src, dst, time.monotonic() - begin)
     _tell(report, failed)
-    return 1 if failed or report.skipped or report.checksum else 0
+    return 1 if report.ledger.counts or report.skipped or report.checksum else 0
 
 
 def _teller(ledger: BinaryIO | None) -> Callable[[Loss], object] | None:

@@ -20,8 +20,10 @@ from rdbkit.selection import (
     parse_slots,
     parse_ttl,
 )
+from rdbkit.targets import Target, find_target
 
 R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 
 #: The parameters of a verb that belong to its selection are called so, lest they meet the verb's own.
 _PREFIX: Final = "select_"
@@ -41,6 +43,24 @@ class SelectionCommand(click.Command):
         if records[True]:
             with formatter.section("Which keys (options combine with and, a repeated option with or)"):
                 formatter.write_dl(records[True])
+
+
+def target_option(command: F) -> F:
+    """Give a click command `--target` for what a file is written for; it takes it as `target: Target`."""
+
+    def callback(ctx: click.Context, param: click.Parameter, value: str) -> Target:
+        try:
+            return find_target(value)
+        except ValueError as e:
+            raise click.BadParameter(str(e), ctx=ctx, param=param) from None
+
+    return click.option(
+        "--target",
+        required=True,
+        callback=callback,
+        metavar="TARGET",
+        help="A release line (redis-6.2, valkey-8.1), a service (azure-premium, azure-managed) or rdb-N.",
+    )(command)
 
 
 def selection_options(command: Callable[..., R]) -> Callable[..., R]:

@@ -5,6 +5,7 @@ Collections are written in the plain encodings (types 1, 2, 4 and 5), which ever
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any, Final
 
 from librt.strings import BytesWriter, write_f64_le, write_i64_le
@@ -201,6 +202,12 @@ def _hash(out: BytesWriter, value: dict[bytes, bytes], flavour: str, version: in
     return _HASH_EXPIRING
 
 
+def _is_kept(number: float) -> bool:
+    """Whether an array keeps a fraction as a number, which it does where its last two bits are 0: servers have something else in
+    them, and clear them when they load. Source: arTryEncodeFloat and arFromFloatBits in Redis' src/sparsearray.c and .h."""
+    return number - number == 0 and struct.pack("<d", number)[0] & 3 == 0
+
+
 def _array(out: BytesWriter, value: Array, flavour: str, version: int) -> int:
     if flavour != c.REDIS or version < 14:
         raise LossError(f"{flavour} RDB {version} has no arrays")
@@ -215,6 +222,8 @@ def _array(out: BytesWriter, value: Array, flavour: str, version: int) -> int:
     for index in sorted(value):
         write_length(out, index)
         element = value[index]
+        if isinstance(element, float) and not _is_kept(element):
+            element = repr(element).encode()
         if isinstance(element, bytes):
             out.append(0)
             write_length(out, len(element))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import struct
 from binascii import a2b_base64
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -659,17 +658,13 @@ def _indexed(form: Any, row: dict[str, Any]) -> Array:
 
 
 def _array_value(form: Any) -> bytes | int | float:
-    """A value as a server keeps it.
-
-    Text is text, inf and nan too, and a fraction stays a number only where its last two bits are 0: those bits say in the server's
-    memory what it is, and loading clears them. Source: arTryEncodeFloat and arFromFloatBits in Redis' src/sparsearray.c and .h.
-    """
+    """An element; text is text, inf and nan too."""
     if type(form) is int:
         return _integer(form, "a number", -_I64 - 1, _I64)
     if type(form) is float:
         if form - form != 0:
             raise CorruptError("a number is larger than any that a server has")
-        return form if not struct.pack("<d", form)[0] & 3 else repr(form).encode()
+        return float(form)
     return _bytes(form, "a value")
 
 

@@ -34,6 +34,7 @@ from rdbkit.model import (
 )
 from rdbkit.operations.ledger import Ledger, Loss
 from rdbkit.operations.rules import FAIL, Rules
+from rdbkit.operations.sieve import Sieve
 from rdbkit.operations.text import number_text
 from rdbkit.record import Record
 
@@ -128,7 +129,9 @@ class Rewriter(Visitor):
         self.is_keydb: bool = 64 in target.extra_types
         # what is to be done
         self.selection: Any = rules.selection
-        self.needs_key: bool = rules.selection is not None and rules.selection.needs_key
+        self.sieve: Sieve | None = None
+        if rules.selection is not None:
+            self.sieve = Sieve(rules.selection, coding.types, limit)
         self.edits: Any = rules.edits
         self.edited: bool = rules.edits.drop_expired or rules.edits.set_ttl_ms is not None or rules.edits.shift_ttl_ms != 0
         self.edited = self.edited or bool(rules.edits.rename_prefix) or bool(rules.decisions) or rules.edits.script is not None
@@ -244,6 +247,8 @@ class Rewriter(Visitor):
         db = int(self.db)
         to: int = self.edits.db_of(db)
         self.outside = (self.single_db and to > 0) or 0 < self.databases <= to
+        if self.sieve is not None:
+            self.sieve.database(db)
         self.odd = self.outside
 
     def event(self, event: Event) -> None:
@@ -311,7 +316,7 @@ class Rewriter(Visitor):
             return
         self.cut(start, end)
         chosen = self.on["function"]
-        loss = Loss("function", f"function library {library.name!r}", 1, None, None)
+        loss = Loss("function", f"function library {library.name!r}", 1, None, None, chosen == "extract")
         self.ledger.add(loss, chosen == FAIL)
         self.functions.append(source)
 
@@ -352,14 +357,12 @@ class Rewriter(Visitor):
             if expire_ms != NO_EXPIRY:
                 self.expires += 1
             return
-        if self.checked and not self.edited and self.selection is not None:
-            # the usual case of a filter, which should cost no more than the question
-            if self.needs_key:
-                self.key, _ = read_string(self.buf, key_at, self.limit)
-            if not self.wanted(kind, end - start, expire_ms):
+        if self.sieve is not None:
+            # a filter should cost no more than the question
+            if not self.sieve.wants(self.buf, key_at, kind, end - start, expire_ms):
                 self.leave_out(start, end)
                 return
-            if way == COPY and not self.odd:
+            if way == COPY and not self.edited and not self.odd:
                 self.keys += 1
                 if expire_ms != NO_EXPIRY:
                     self.expires += 1
@@ -406,11 +409,6 @@ class Rewriter(Visitor):
         self.keys += 1
         if expire_ms != NO_EXPIRY:
             self.expires += 1
-
-    def wanted(self, kind: i64, size: i64, expire_ms: i64) -> bool:
-        name = self.coding.types[0 if kind >= STRING_INT else kind].type
-        wants: bool = self.selection.wants(self.db, self.key, name, size, None if expire_ms == NO_EXPIRY else expire_ms)
-        return wants
 
     def leave_out(self, start: i64, end: i64) -> None:
         """Nothing of the record in `buf[start:end]` is written."""
@@ -476,11 +474,11 @@ class Rewriter(Visitor):
         self.rebuilt = False
         key = self.key
         edits = self.edits
-        # a size of -1 is not known yet, and left to those who will know it; all others have been asked for but for edits
-        if self.selection is not None and (self.edited or size < 0):
+        if size < 0 and self.selection is not None:
+            # of a record larger than a block, whose size is not known yet, and left to those who will know it
             name = self.coding.types[0 if kind >= STRING_INT else kind].type
             at = None if expire_ms == NO_EXPIRY else expire_ms
-            if not self.selection.wants(self.db, key, name, None if size < 0 else size, at):
+            if not self.selection.wants(self.db, key, name, None, at):
                 return False
         if self.edited:
             if edits.drop_expired and expire_ms != NO_EXPIRY and expire_ms <= self.now_ms:
@@ -700,13 +698,15 @@ class Rewriter(Visitor):
     def judge_stream(self) -> None:
         """What a stream had that its older form has not."""
         streams = self.streams
-        if streams.counters or streams.configured:
+        if streams.counters:
             if self.on["stream_extras"] == FAIL:
                 self.lose("stream-counters", "counters, which the target makes anew", 1, "stream_extras")
             else:
                 self.note("stream-counters", "counters, which the target makes anew", 1, self.key)
         if streams.dedup_ids > 0:
             self.lose("dedup", "ids by which it knows an entry that is sent twice", streams.dedup_ids, "loss")
+        elif streams.configured:
+            self.lose("dedup", "for how long it remembers its producers", 1, "loss")
         if streams.unowned > 0 and self.stream_type != type_of(5):
             chosen = self.on["pending_unowned"]
             what = "pending entries that belong to no consumer"

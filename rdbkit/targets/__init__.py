@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Final
 
@@ -98,10 +98,12 @@ def find_target(name: str) -> Target:
     Raises: ValueError, which names the nearest ones, where there is none.
 
     >>> find_target("redis-6.2").title, find_target("rdb-9").exact
-    ('Redis 5.0, 6.0, 6.2', True)
+    ('Redis 6.2', True)
     """
     for target in load_targets():
         if name == target.name or name in target.lines:
+            if target.lines:  # which share a title
+                return replace(target, name=name, title=f"{target.title.split()[0]} {name.split('-')[1]}")
             return target
     match = _VERSION.fullmatch(name)
     if match:
