@@ -761,3 +761,71 @@ def test_a_script_file(tmp_path: Path) -> None:
         assert result.returncode in (1, 2)
         assert said in result.stderr
         assert "Traceback" not in result.stderr
+
+
+def test_databases_that_move_make_another_file(two: Path) -> None:
+    data, report = convert(two, edits=rdbkit.Edits(map_db={3: 4}))
+    assert data != TWO
+    assert not report.identical
+    empty = rdb(b"\xfe\0\xfb\0\0\xfe\3\xfb\1\0", key(b"k", 0, string(b"v")), crc=False)
+    data, report = convert(empty)
+    assert len(data) < len(empty)
+    assert not report.identical
+    assert data[-8:] != bytes(8)
+
+
+def test_to_keep_modules_does_not_allow_to_lose_them() -> None:
+    file = rdb(key(b"m", 7, module_value("MBbloom--", 4, b"\2\5")))
+    keep = rdbkit.Policies(module="keep")
+    assert refused(file, "redis-3.2", policies=keep).ledger.forbidden == {"module": 1}
+    assert [r.raw for r in records(convert(file, "redis-4.0", policies=keep)[0])] == [r.raw for r in records(file)]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("r.key = 'text'", "key is bytes"),
+        ("r.expire_ms = 'soon'", "expire_ms is Unix milliseconds"),
+        ("r.expire_ms = -5", "expire_ms is Unix milliseconds"),
+        ("r.expire_ms = 1.5", "expire_ms is Unix milliseconds"),
+        ("r.db = -1", "db is the number"),
+        ("r.value = 3.5", "value cannot be written"),
+        ("r.value = []", "value is empty"),
+        ("r.value = {b'a': None}", "value cannot be written"),
+    ],
+)
+def test_what_a_script_gets_wrong_is_one_line(tmp_path: Path, change: str, said: str) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f"def record(r):\n    {change}\n    return r\n")
+    result = run(RICH / "redis-6.0.16.rdb", tmp_path / "made.rdb", "--target", "redis-6.0", "--script", script)
+    assert result.returncode == 1
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert os.listdir(tmp_path) == ["script.py"]
+
+
+def test_a_script_that_gives_two_keys_one_name_writes_nothing() -> None:
+    def same(r: rdbkit.Draft) -> rdbkit.Draft:
+        r.key = b"same"
+        return r
+
+    report = refused(TWO, edits=rdbkit.Edits(script=same))
+    assert report.ledger.forbidden == {"conflict": 3}
+
+
+def test_a_script_is_bound_by_the_policies() -> None:
+    def touch(r: rdbkit.Draft) -> rdbkit.Draft:
+        if r.type == "hash":
+            r.value[b"new"] = b"1"
+        return r
+
+    file = rdb(EXPIRING, magic=REDIS12)
+    edits = rdbkit.Edits(script=touch)
+    assert refused(file, edits=edits).ledger.forbidden == {"field-expiry": 2}
+    data, report = convert(file, edits=edits, policies=rdbkit.Policies(field_ttl="key-min"))
+    (record,) = records(data)
+    assert record.expire_ms == FAR
+    assert record.value == {b"soon": b"1", b"never": b"2", b"later": b"3", b"new": b"1"}
+    assert report.ledger.counts == {"field-expiry": 2}
+    data, _ = convert(file, "redis-7.4", edits=edits)
+    assert records(data)[0].value.field_expire_ms == {b"soon": FAR, b"later": FAR + 1000}

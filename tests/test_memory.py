@@ -55,3 +55,79 @@ def test_values_of_300_mb_take_little_memory() -> None:
     result = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) < 60_000  # KiB
+
+
+CONVERT = """
+import sys
+import rdbkit
+
+class Endless:
+    def __init__(self, head, piece, times, tail):
+        self.head, self.piece, self.times, self.tail = head, piece, times, tail
+    def read(self, n):
+        if self.head:
+            data, self.head = self.head, b""
+        elif self.times:
+            many = min(self.times, max(1, (1 << 20) // len(self.piece)))
+            self.times -= many
+            data = self.piece * many
+        else:
+            data, self.tail = self.tail, b""
+        return data
+
+class Nowhere:
+    size = 0
+    def write(self, data):
+        self.size += len(data)
+        return len(data)
+
+END = b"\\x00\\x01k\\x01v\\xff" + bytes(8)
+N = 3_000_000
+
+def count(n):
+    return b"\\x80" + n.to_bytes(4, "big")
+
+def plain_nodes():
+    n = N // 100
+    head = b"REDIS0011\\xfe\\x00\\x12\\x04list" + count(n)
+    return Endless(head, b"\\x01" + b"\\x67\\x10" + b"x" * 10000, n, END), "redis-6.0", {}
+
+def fields_to_valkey():
+    head = b"REDIS0012\\xfe\\x00\\x18\\x04hash" + (1 << 41).to_bytes(8, "little") + count(N)
+    return Endless(head, b"\\x41\\x00" + b"\\x05field" + b"\\x40\\x50" + b"v" * 80, N, END), "valkey-9.1", {}
+
+def fields_to_nowhere():
+    source, _, _ = fields_to_valkey()
+    return source, "redis-7.2", {"policies": rdbkit.Policies(field_ttl="key-min")}
+
+def fields_to_redis():
+    head = b"VALKEY080\\xfe\\x00\\x16\\x04hash" + count(N)
+    return Endless(head, b"\\x05field" + b"\\x40\\x50" + b"v" * 80 + (1 << 41).to_bytes(8, "little"), N, END), "redis-8.0", {}
+
+def stream():
+    # nodes of one entry with one field
+    master = b"\\x01\\x01\\x00\\x01\\x01\\x01\\x81f\\x02\\x00\\x01"
+    entry = master + b"\\x02\\x01\\x00\\x01\\x00\\x01\\xe0\\x40" + b"v" * 64 + b"\\x42\\x04\\x01"
+    pack = (len(entry) + 7).to_bytes(4, "little") + (9).to_bytes(2, "little") + entry + b"\\xff"
+    node = b"\\x10" + bytes(15) + b"\\x01" + b"\\x40" + bytes([len(pack)]) + pack
+    n = N
+    tail = count(n) + b"\\x01\\x01" + b"\\x00\\x01" + b"\\x00\\x00" + count(n) + b"\\x00"
+    head = b"REDIS0011\\xfe\\x00\\x15\\x06stream" + count(n)
+    return Endless(head, node, n, tail + END), "redis-6.0", {}
+
+for make in (plain_nodes, fields_to_valkey, fields_to_nowhere, fields_to_redis, stream):
+    source, target, more = make()
+    out = Nowhere()
+    report = rdbkit.convert(source, out, target=target, **more)
+    assert report.written == 2, (make, report)
+    assert out.size > 250_000_000, (make, out.size)
+    peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    print(make.__name__, peak)
+    assert int(peak) < 150_000, (make, peak)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
+def test_converting_values_of_300_mb_takes_little_memory() -> None:
+    result = subprocess.run([sys.executable, "-c", CONVERT], capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stdout + result.stderr

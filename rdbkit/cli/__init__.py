@@ -18,7 +18,9 @@ from rdbkit.errors import LossError, RdbError
 
 # verb -> module of this package, imported when the verb is called or its help is asked for
 _VERBS: Final = {
+    "check": "Whether a target imports snapshots, and what would be lost.",
     "info": "What is in snapshots, and who loads them as they are.",
+    "targets": "What servers and services load, and who says so.",
     "convert": "Write a snapshot that an older or another server loads.",
     "build": "A snapshot from JSON lines, as export writes them.",
     "export": "Every key and value as JSON lines or as commands.",

@@ -111,15 +111,17 @@ def _with_argument(*words: str, takes: str) -> Callable[[click.Context, click.Pa
 )  # fmt: skip
 @click.option(
     "--on-field-ttl", type=click.Choice(["fail", "drop-ttl", "drop-field", "key-min", "key-max"]),
-    help="Fields of hashes that expire: keep them for ever, leave them out, or let the key expire with its first or last field.",
+    help="Fields of hashes that expire: drop-ttl keeps them for ever, drop-field leaves them out, key-min and key-max let the key "
+    "expire with its first or last field.  [default: as --on-loss]",
 )  # fmt: skip
 @click.option(
     "--on-function", callback=_with_argument("fail", "drop", takes="extract"), metavar="fail|drop|extract=FILE",
-    help="Function libraries; extract writes their sources to FILE.",
+    help="Function libraries; extract writes their sources to FILE.  [default: as --on-loss]",
 )  # fmt: skip
 @click.option(
     "--on-module", type=click.Choice(["fail", "drop", "json-as-string", "keep"]),
-    help="Values of modules: RedisJSON documents can become strings; keep them where the target has the module.",
+    help="Values of modules: RedisJSON documents can become strings; keep them where the target has the module.  "
+    "[default: as --on-loss]",
 )  # fmt: skip
 @click.option(
     "--on-stream-extras", type=click.Choice(["drop", "fail"]),
@@ -127,9 +129,10 @@ def _with_argument(*words: str, takes: str) -> Callable[[click.Context, click.Pa
 )  # fmt: skip
 @click.option(
     "--on-pending-unowned", callback=_with_argument("fail", "drop", takes="assign"), metavar="fail|drop|assign=NAME",
-    help="Pending entries of streams that belong to no consumer; assign gives them to one.",
+    help="Pending entries of streams that belong to no consumer; assign gives them to one.  "
+    "[default: as --on-loss]",
 )  # fmt: skip
-@click.option("--on-array", type=click.Choice(["fail", "hash", "drop"]), help="Arrays: make hashes of index and value.")
+@click.option("--on-array", type=click.Choice(["fail", "hash", "drop"]), help="Arrays: hash makes hashes of index and value.")
 @click.option("--on-key-metadata", type=click.Choice(["fail", "drop"]), help="What modules attached to keys.")
 @click.option("--on-oversize", type=click.Choice(["fail", "drop"]), help="Keys larger than the target takes.")
 @click.option("--map-db", multiple=True, callback=_databases, metavar="N=M,...", help="Move the keys of database N to M.")
@@ -139,7 +142,7 @@ def _with_argument(*words: str, takes: str) -> Callable[[click.Context, click.Pa
     help="Keys that would have one name: list them, keep one, or rename the later ones, as in {key}:db{db}.",
 )  # fmt: skip
 @click.option("--drop-expired", is_flag=True, help="Leave out keys that have expired.")
-@click.option("--set-ttl", callback=_duration, metavar="TIME", help="Every key expires TIME from now (7d, 12h), or never.")
+@click.option("--set-ttl", callback=_duration, metavar="TIME|never", help="Every key expires TIME from now, as 7d or 12h.")
 @click.option("--shift-ttl", callback=_duration, metavar="TIME", help="Move expiries by TIME: +1h, -30m.")
 @click.option(
     "--rename-prefix", multiple=True, callback=_prefixes, metavar="OLD=NEW", help="Keys that begin with OLD begin with NEW."
@@ -198,6 +201,8 @@ def convert(src: str, dst: str, selection: Selection, **options: Any) -> int:
             if e.report is None:
                 raise
             failed, report = e, e.report
+        except ValueError as e:  # what a script made of a key
+            raise click.ClickException(printable(str(e))) from None
         else:
             if extract and report.functions:
                 _extract(report.functions, extract, options["force"])
@@ -205,7 +210,7 @@ def convert(src: str, dst: str, selection: Selection, **options: Any) -> int:
         click.echo(json.dumps(_as_json(report, src, dst, failed), ensure_ascii=False))
     elif failed is None:
         _summarise(report, src, dst, time.monotonic() - begin)
-    _tell(report, failed)
+    _tell(report, failed, dst == "-")
     return 1 if report.ledger.counts or report.skipped or report.checksum else 0
 
 
@@ -291,7 +296,8 @@ def _summarise(report: Conversion, src: str, dst: str, seconds: float) -> None:
     if report.identical:
         what = f"{report.header} as it was: {report.target} loads it as it is"
     else:
-        what = f"{report.source} -> {report.header} for {report.target}"
+        what = f"{report.source} -> " if report.source != report.header else ""
+        what += f"{report.header} for {report.target}"
     say(f"{printable(dst)}: {what}")
     left = f", {count(report.left_out, 'key')} left out" if report.left_out else ""
     sizes = ""
@@ -302,17 +308,19 @@ def _summarise(report: Conversion, src: str, dst: str, seconds: float) -> None:
     say(f"{count(report.written, 'key')} written{left}{sizes}, {seconds:.1f} s")
 
 
-def _tell(report: Conversion, failed: LossError | None) -> None:
+def _tell(report: Conversion, failed: LossError | None, to_stdout: bool) -> None:
     """Losses and notes, on standard error."""
     ledger = report.ledger
     lost = "would be lost" if failed else "lost"
-    for loss in ledger.losses[:_MOST_SHOWN]:
+    counts = ledger.forbidden if failed else ledger.counts
+    losses = [loss for loss in ledger.losses if loss.kind in counts]
+    for loss in losses[:_MOST_SHOWN]:
         where = f" in db {loss.db}, key {printable(loss.key, 80)}" if loss.key is not None else ""
         times = f" ({loss.count})" if loss.count > 1 else ""
         click.echo(
             f"rdbkit: {'would be lost' if failed else 'lost'}: {loss.kind}{where}: {printable(loss.what, 200)}{times}", err=True
         )
-    more = sum(ledger.keys[kind] for kind in ledger.counts) - min(len(ledger.losses), _MOST_SHOWN)
+    more = sum(ledger.keys[kind] for kind in counts) - min(len(losses), _MOST_SHOWN)
     if more > 0:
         click.echo(f"rdbkit: and {more} more; --ledger FILE has all", err=True)
     for error in report.skipped[:_MOST_SHOWN]:
@@ -321,12 +329,13 @@ def _tell(report: Conversion, failed: LossError | None) -> None:
         click.echo(f"rdbkit: {count(len(report.skipped), 'damaged key')} left out in all", err=True)
     if report.checksum is not None:
         complain(report.checksum)
-    if ledger.counts:
-        click.echo(f"rdbkit: {lost} in all: {_counts(ledger.counts)}", err=True)
+    if counts:
+        click.echo(f"rdbkit: {lost} in all: {_counts(counts)}", err=True)
     if ledger.notes:
         click.echo(f"rdbkit: noted, no loss of data: {_counts(ledger.notes)}", err=True)
     if failed is not None:
-        click.echo("rdbkit: nothing was written. To write it all the same:", err=True)
+        written_so_far = "what was written has no end mark" if to_stdout else "nothing was written"
+        click.echo(f"rdbkit: {written_so_far}. To write it all the same:", err=True)
         for kind in ledger.forbidden:
             click.echo(f"  {kind}: {_REMEDIES.get(kind, _ANY_LOSS)}", err=True)
 

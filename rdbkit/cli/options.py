@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable
 from itertools import chain
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import click
 
@@ -25,6 +25,7 @@ from rdbkit.targets import Target, find_target
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
+_TARGET_HELP: Final = "A release line (redis-6.2, valkey-8.1), a service (azure-premium, azure-managed) or rdb-N."
 #: The parameters of a verb that belong to its selection are called so, lest they meet the verb's own.
 _PREFIX: Final = "select_"
 
@@ -46,21 +47,41 @@ class SelectionCommand(click.Command):
 
 
 def target_option(command: F) -> F:
-    """Give a click command `--target` for what a file is written for; it takes it as `target: Target`."""
+    """Give a click command `--target` and `--targets-file`; it takes them as `target: Target`."""
 
-    def callback(ctx: click.Context, param: click.Parameter, value: str) -> Target:
-        try:
-            return find_target(value)
-        except ValueError as e:
-            raise click.BadParameter(str(e), ctx=ctx, param=param) from None
+    @functools.wraps(command)
+    def with_target(*args: Any, target: str, targets_file: str | None, **given: Any) -> Any:
+        return command(*args, **given, target=_found("--target", find_target, target, targets_file))
 
-    return click.option(
-        "--target",
-        required=True,
-        callback=callback,
-        metavar="TARGET",
-        help="A release line (redis-6.2, valkey-8.1), a service (azure-premium, azure-managed) or rdb-N.",
-    )(command)
+    decorated = click.option(
+        "--targets-file",
+        type=click.Path(exists=True, dir_okay=False),
+        metavar="FILE",
+        help="TOML with targets of your own, or with other facts of ours.",
+    )(with_target)
+    return cast(F, click.option("--target", required=True, metavar="TARGET", help=_TARGET_HELP)(decorated))
+
+
+def target_options(command: F) -> F:
+    """As `target_option`, with `--redis-version` and `--sku` of a service, which it takes as `sku: Sku | None`."""
+
+    @functools.wraps(command)
+    def with_service(*args: Any, target: Target, redis_version: str | None, sku: str | None, **given: Any) -> Any:
+        if redis_version is not None:
+            target = _found("--redis-version", target.with_engine, redis_version)
+        size = None if sku is None else _found("--sku", target.sku, sku)
+        return command(*args, **given, target=target, sku=size)
+
+    decorated = click.option("--sku", metavar="SIZE", help="The size of the service: P2, B10, ...")(with_service)
+    decorated = click.option("--redis-version", metavar="X.Y", help="The version that runs there, where you know it.")(decorated)
+    return cast(F, target_option(decorated))
+
+
+def _found(option: str, find: Callable[..., R], *args: Any) -> R:
+    try:
+        return find(*args)
+    except ValueError as e:
+        raise click.BadParameter(str(e), param_hint=option) from None
 
 
 def selection_options(command: Callable[..., R]) -> Callable[..., R]:

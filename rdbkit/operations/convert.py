@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import IO, Any, BinaryIO, Final, NamedTuple
@@ -22,6 +23,7 @@ from rdbkit.format.recode_stream import level_of
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, Scanner
 from rdbkit.format.sink import Items
 from rdbkit.model import Header, module_name
+from rdbkit.operations.duplicates import NameLog
 from rdbkit.operations.ledger import Ledger, Loss
 from rdbkit.operations.rewrite import (
     ARRAY,
@@ -168,8 +170,8 @@ def convert(
 
             rules = replace(rules, decisions=find_decisions(reopen, rules))
         writer = create(dst, version=header.version, flavour=header.flavour, force=force)
-        job = _Job(snapshot, writer, rules, Ledger(tell), progress)
-        with writer:
+        job = Job(snapshot, writer, rules, Ledger(tell), progress)
+        with closing(job), writer:
             job.run(jobs)
     return job.report
 
@@ -180,7 +182,7 @@ def _is_same_file(src: object, dst: object) -> bool:
     return os.path.isfile(src) and os.path.isfile(dst) and os.path.samefile(src, dst)
 
 
-class _Job:
+class Job:
     """One conversion: what the rewriter makes of blocks goes to the writer, and records larger than a block are taken care of."""
 
     def __init__(
@@ -191,7 +193,7 @@ class _Job:
         self.rules = rules
         self.ledger = ledger
         self.progress = progress
-        self.rewriter = Rewriter(snapshot.coding, snapshot.limits.item_bytes, rules, ledger)
+        self.rewriter = self.make_rewriter()
         self.report = Conversion(snapshot.header, rules.header, rules.target.title, ledger)
         self.changed = rules.header != snapshot.header
         self.written = 0
@@ -199,8 +201,23 @@ class _Job:
         self.stated: dict[int, tuple[int, int] | None] = {}
         self.selected = False
         writer.recounts = rules.may_drop
+        if rules.edits.script is not None:
+            self.rewriter.names = NameLog()
+
+    def make_rewriter(self) -> Rewriter:
+        return Rewriter(self.snapshot.coding, self.snapshot.limits.item_bytes, self.rules, self.ledger)
+
+    def make_spool(self) -> IO[bytes]:
+        """Where a value waits until it is known what stands in front of it."""
+        return tempfile.SpooledTemporaryFile(_SPOOL_BYTES)
+
+    def close(self) -> None:
+        """Drop the temporary files."""
+        if self.rewriter.names is not None:
+            self.rewriter.names.close()
 
     def run(self, jobs: int) -> None:
+        """Do it; raises as `convert`."""
         report, rewriter, snapshot = self.report, self.rewriter, self.snapshot
         # Templates of RDB 15 stand in front of the keys that use them, and what KeyDB says behind them: those take one process.
         parallel = jobs > 1 and snapshot.header.version != 15 and snapshot.header != ("redis", 9)
@@ -223,13 +240,14 @@ class _Job:
         report.written = self.written
         report.keys = report.written + report.left_out
         self._look_behind()
+        self._look_for_one_name()
         forbidden = self.ledger.forbidden
         if forbidden:
             counts = ", ".join(f"{kind} {n}" for kind, n in forbidden.items())
             error = LossError(f"{self.report.target} has no place for all of it, and nothing was written: {counts}")
             error.source, error.report = snapshot.name, report
             raise error
-        as_it_was = not (self.changed or rewriter.changed or report.skipped)
+        as_it_was = not (self.changed or rewriter.changed or report.skipped) and self.writer.size == snapshot.rdb_size
         if as_it_was and self.writer.can_correct:
             self.writer.recounts = False
         report.identical = as_it_was and not self.writer.recounts
@@ -241,9 +259,20 @@ class _Job:
         trailer = self.snapshot.trailer
         if trailer is not None and trailer.kind == "aof":
             loss = Loss("commands", "commands behind the snapshot, which change it", 1, None, None)
-            self.ledger.add(loss, self.rules.policies.chosen("loss") == FAIL)
+            self.rewriter.enter_loss(loss, self.rules.policies.chosen("loss") == FAIL)
         elif trailer is not None and trailer.kind == "unknown":
-            self.ledger.add(Loss("trailer", "bytes behind the snapshot that are none of it", 1, None, None, True))
+            self.rewriter.note("trailer", "bytes behind the snapshot that are none of it")
+
+    def _look_for_one_name(self) -> None:
+        """Keys to which a script gave the name of another."""
+        log = self.rewriter.names
+        if log is None:
+            return
+        for places in log.repeated(8):
+            for place in places[1:]:
+                at = int.from_bytes(place, "big")
+                loss = Loss("conflict", f"the script gives the key at byte {at} the name of another", 1, None, None)
+                self.rewriter.enter_loss(loss, True)
 
     def _write(self, segments: list[Segment]) -> None:
         for segment in segments:
@@ -296,7 +325,7 @@ class _Job:
 
     def _large(self, record: Record) -> None:
         rewriter, snapshot = self.rewriter, self.snapshot
-        rewriter.key, rewriter.offset = record.key, record.offset
+        rewriter.key, rewriter.offset, rewriter.size = record.key, record.offset, 0
         rewriter.last_key, rewriter.last_at, rewriter.last_kept = record.key, -1, True
         rewriter.metadata = snapshot.large_metadata
         if record._kind == c.MODULE_AUX:
@@ -359,7 +388,7 @@ class _Job:
         if way == COPY:
             return self._copy(record, kind, chunks)
         rewriter.changed = True
-        with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
+        with self.make_spool() as spool:
             head = self._recode(record, way, chunks, spool)
             if head is None or not self._has_wanted_size(record):
                 return False
@@ -395,7 +424,7 @@ class _Job:
             self._put([head], chunks)
             self._has_right_size(record, limit)  # what is wrong with it is entered, and nothing will be written
             return True
-        with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
+        with self.make_spool() as spool:
             for chunk in chunks:
                 spool.write(chunk)
             if not self._has_wanted_size(record) or not self._has_right_size(record, limit):
@@ -435,8 +464,12 @@ class _Job:
             return False
         if not rewriter.scripted(whole):
             return False
+        rewriter.name_it()
         rewriter.changed = True
-        kept = rewriter.value(record._kind, rewriter.ways[record._kind], key + raw, 0, len(key), len(key) + len(raw))
+        way = rewriter.ways[record._kind]
+        if way == MODULE and rewriter.has_module(module_name(read_uint64(raw, 0)[0])):
+            way = COPY
+        kept = rewriter.value(record._kind, way, key + raw, 0, len(key), len(key) + len(raw))
         if kept:
             rewriter.count()
         rewriter.end_segment()

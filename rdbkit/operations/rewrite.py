@@ -37,6 +37,7 @@ from rdbkit.operations.rules import FAIL, Rules
 from rdbkit.operations.sieve import Sieve
 from rdbkit.operations.text import number_text
 from rdbkit.record import Record
+from rdbkit.values import Hash
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -168,6 +169,7 @@ class Rewriter(Visitor):
         self.odd: bool = False  # it is outside, or has attributes that the target may not know
         self.key: bytes = b""
         self.offset: i64 = 0
+        self.size: i64 = 0
         self.new_key: bytes | None = None
         self.expire_ms: i64 = NO_EXPIRY
         self.rebuilt: bool = False  # its attributes, key or type change
@@ -177,6 +179,7 @@ class Rewriter(Visitor):
         self.last_kept: bool = False
         # what a script made of it
         self.draft: Any = None
+        self.names: Any = None  # a NameLog, where there is a script
         self.to_db: int = -1
         self.moved: bool = False
         self.database()
@@ -267,9 +270,9 @@ class Rewriter(Visitor):
             # the writer does this where the database has keys
             changed = self.changed
             self.cut(start, end)
-            self.changed = changed
             self.end_segment()
             self.out_db = self.edits.db_of(event.db)
+            self.changed = changed or self.out_db != event.db
             self.stated = None
             self.selected = True
         elif isinstance(event, ResizeDb):
@@ -297,11 +300,18 @@ class Rewriter(Visitor):
             self.cut(start, end)
 
     def note(self, kind: str, what: str, count: i64 = 1, key: bytes | None = None) -> None:
-        self.ledger.add(Loss(kind, what, int(count), None if key is None else int(self.db), key, True))
+        """Enter what is no loss of data, at the record at hand where `key` is given."""
+        if key is None:
+            self.enter_loss(Loss(kind, what, int(count), None, None, True), False)
+        else:
+            self.enter_loss(Loss(kind, what, int(count), int(self.db), key, True), False)
+
+    def enter_loss(self, loss: Loss, forbidden: bool) -> None:
+        self.ledger.add(loss, forbidden)
 
     def lose(self, kind: str, what: str, count: i64, policy: str) -> None:
         """Enter a loss at the record at hand."""
-        self.ledger.add(Loss(kind, what, int(count), int(self.db), self.key), self.on[policy] == FAIL)
+        self.enter_loss(Loss(kind, what, int(count), int(self.db), self.key), self.on[policy] == FAIL)
 
     def function(self, library: FunctionLibrary, start: i64, end: i64) -> None:
         source = library.source
@@ -317,7 +327,7 @@ class Rewriter(Visitor):
         self.cut(start, end)
         chosen = self.on["function"]
         loss = Loss("function", f"function library {library.name!r}", 1, None, None, chosen == "extract")
-        self.ledger.add(loss, chosen == FAIL)
+        self.enter_loss(loss, chosen == FAIL)
         self.functions.append(source)
 
     def module_data(self, data: ModuleAux, start: i64, end: i64) -> None:
@@ -329,7 +339,7 @@ class Rewriter(Visitor):
         if self.modules is None or data.module in self.modules:
             return False
         loss = Loss("module-aux", f"data of module {data.module} outside of keys", 1, None, None)
-        self.ledger.add(loss, self.on["module"] == FAIL)
+        self.enter_loss(loss, self.on[self.module_policy()] == FAIL)
         return True
 
     def member_expiry(self, event: Aux, start: i64, end: i64) -> None:
@@ -405,6 +415,8 @@ class Rewriter(Visitor):
             return
         if self.recoder.sink.expiring > 0:
             self.key, _ = read_string(buf, key_at, self.limit)
+            self.offset = self.base + start
+            self.size = end - start
             self.lose("member-expiry", "the expiry of members", self.recoder.sink.expiring, "loss")
         self.keys += 1
         if expire_ms != NO_EXPIRY:
@@ -422,6 +434,7 @@ class Rewriter(Visitor):
         buf = self.buf
         self.key, _ = read_string(buf, key_at, self.limit)
         self.offset = self.base + start
+        self.size = end - start
         try:
             if not self.decide(kind, end - start, expire_ms):
                 self.leave_out(start, end)
@@ -435,6 +448,9 @@ class Rewriter(Visitor):
                 if not self.scripted(record):
                     self.leave_out(start, end)
                     return
+                self.name_it()
+            if way == MODULE and self.has_module(module_name(read_uint64(buf, value_at)[0])):
+                way = COPY
             if way == COPY and not self.rebuilt:
                 self.keys += 1
                 if expire_ms != NO_EXPIRY:
@@ -466,6 +482,12 @@ class Rewriter(Visitor):
         self.keys += 1
         if self.expire_ms != NO_EXPIRY:
             self.expires += 1
+
+    def name_it(self) -> None:
+        """A script can give two keys one name, which is found at the end."""
+        if self.names is not None:
+            db: int = self.to_db if self.to_db >= 0 else self.edits.db_of(int(self.db))
+            self.names.add(db, self.key if self.new_key is None else self.new_key, int(self.offset).to_bytes(8, "big"))
 
     def decide(self, kind: i64, size: i64, expire_ms: i64) -> bool:
         """Whether the record is kept, and what it is called and when it expires then: `new_key`, `expire_ms`, `rebuilt`."""
@@ -526,7 +548,7 @@ class Rewriter(Visitor):
         new = decisions[here]
         if new is None:
             name = self.edits.key_of(self.key)
-            self.ledger.add(
+            self.enter_loss(
                 Loss("conflict", f"another key would be called {name!r} in database {to}, too", 1, int(self.db), self.key),
                 self.edits.on_conflict in (FAIL, "rename"),
             )
@@ -544,6 +566,7 @@ class Rewriter(Visitor):
         draft = self.edits.script(Draft(record, home, self.key if self.new_key is None else self.new_key, at))
         if draft is None:
             return False
+        draft.check()
         if (self.single_db and draft.db > 0) or 0 < self.databases <= draft.db:
             raise LossError(f"the script puts it into database {draft.db}, which the target does not have")
         if draft.key != self.key:
@@ -589,8 +612,8 @@ class Rewriter(Visitor):
         mark: i64 = len(out)
         try:
             if self.draft is not None:
-                self.new_value(key)
-            elif way == COPY:
+                return self.new_value(key)
+            if way == COPY:
                 self.head(_STRING if kind >= STRING_INT else kind, key)
                 out.write(buf[value_at:end])
             elif way == COLLECTION:
@@ -600,16 +623,7 @@ class Rewriter(Visitor):
                     self.lose("member-expiry", "the expiry of members", self.recoder.sink.expiring, "loss")
             elif way == FIELDS:
                 self.recoder.read_fields(kind, buf, value_at, end)
-                self.judge_fields()
-                fields = self.recoder.fields
-                if fields.count == 0:
-                    return False
-                becomes = int(fields.form)
-                self.head(becomes, key)
-                if becomes == HASH_EXPIRING:
-                    write_i64_le(out, fields.base)
-                write_length(out, fields.count // 2)
-                out.write(self.recoder.body.getvalue())
+                return self.end_fields(key)
             elif way == STREAM:
                 self.head(self.stream_type, key)
                 streams = self.streams
@@ -658,14 +672,45 @@ class Rewriter(Visitor):
         out.append(int(kind))
         out.write(key)
 
-    def new_value(self, key: bytes) -> None:
-        """The value that a script gave."""
+    def new_value(self, key: bytes) -> bool:
+        """Write the value that a script gave; False where the target has no place for it."""
+        value = self.draft.value
+        fields = self.recoder.fields
+        if isinstance(value, Hash) and value.field_expire_ms and fields.kind == HASH:
+            self.recoder.body.truncate(0)
+            fields.out = self.recoder.body
+            fields.begin()
+            fields.count = 0
+            fields.expiring = 0
+            for name, content in value.items():
+                fields.add(name, content, value.field_expire_ms.get(name, 0))
+            return self.end_fields(key)
         body = BytesWriter()
-        kind = encode_value(body, self.draft.value, self.flavour, self.header_version, self.rules.compress)
-        if kind not in self.rules.known and kind != _MODULE:
-            raise LossError("the target has no place for the value that the script gives it")
+        try:
+            kind = encode_value(body, value, self.flavour, self.header_version, self.rules.compress)
+            if kind not in self.rules.known:
+                raise LossError("the target has no place for the value that the script gives it")
+        except LossError as e:
+            self.lose("value", e.message, 1, "loss")
+            return False
         self.head(kind, key)
         self.out.write(body.getvalue())
+        return True
+
+    def end_fields(self, key: bytes) -> bool:
+        """Write a hash whose fields can expire, which has been read; False where nothing is left of it."""
+        fields = self.recoder.fields
+        out = self.out
+        self.judge_fields()
+        if fields.count == 0:
+            return False
+        becomes = int(fields.form)
+        self.head(becomes, key)
+        if becomes == HASH_EXPIRING:
+            write_i64_le(out, fields.base)
+        write_length(out, fields.count // 2)
+        out.write(self.recoder.body.getvalue())
+        return True
 
     def lose_whole(self, kind: i64) -> None:
         name = self.coding.types[kind].type
@@ -737,15 +782,11 @@ class Rewriter(Visitor):
             self.lose("array-cursor", "where an array is inserted into next", 1, "array")
 
     def module(self, buf: bytes, pos: i64, end: i64, key: bytes) -> bool:
+        """A value of a module that the target does not have."""
         number, start = read_uint64(buf, pos)
-        name = module_name(number)
-        if self.has_module(name):
-            self.head(_MODULE, key)
-            self.out.write(buf[pos:end])
-            return True
         text_at = document_at(number, buf, start)
         if text_at < 0:
-            self.lose_module(name)
+            self.lose_module(module_name(number))
         elif self.keeps_document("module"):
             self.head(_STRING, key)
             self.out.write(buf[text_at : skip_string(buf, text_at)])
@@ -753,9 +794,11 @@ class Rewriter(Visitor):
         return False
 
     def lose_module(self, name: str) -> None:
-        # to make strings of documents says nothing of other modules
-        policy = "loss" if self.on["module"] == "json-as-string" else "module"
-        self.lose("module", f"a value of module {name}", 1, policy)
+        self.lose("module", f"a value of module {name}", 1, self.module_policy())
+
+    def module_policy(self) -> str:
+        """The policy for a module that cannot be kept: to keep all, or to make strings of documents, says nothing of it."""
+        return "loss" if self.on["module"] in ("json-as-string", "keep") else "module"
 
     def has_module(self, name: str) -> bool:
         found: bool = self.modules is None or name in self.modules
@@ -763,12 +806,12 @@ class Rewriter(Visitor):
 
     def keeps_document(self, kind: str) -> bool:
         """A JSON document, which can become a string; False where it is left out."""
-        chosen = self.on["module"]
-        what = "a JSON document"
-        if chosen == "json-as-string":
-            what += ", which is a string now"
-        self.lose(kind, what, 1, "module")
-        return chosen == "json-as-string"
+        becomes_string = self.on["module"] == "json-as-string"
+        if becomes_string:
+            self.lose(kind, "a JSON document, which is a string now", 1, "module")
+        else:
+            self.lose(kind, "a JSON document", 1, self.module_policy())
+        return becomes_string
 
 
 class Names(Visitor):
@@ -796,6 +839,22 @@ class Names(Visitor):
         if edits.drop_expired and expire_ms != NO_EXPIRY and expire_ms <= rules.now_ms:
             return
         self.found(edits.db_of(db), edits.key_of(key), int(offset), db, key)
+
+
+class Keys(Visitor):
+    """Tells `found` of the database, name and offset of every key."""
+
+    def __init__(self, limit: int, found: Any) -> None:
+        super().__init__()
+        self.limit: i64 = limit
+        self.found: Any = found
+
+    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+        key, _ = read_string(self.buf, key_at, self.limit)
+        self.found(int(self.db), key, int(self.base + start))
+
+    def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
+        self.found(int(self.db), key, int(offset))
 
 
 def document_at(number: int, buf: bytes, start: i64) -> i64:

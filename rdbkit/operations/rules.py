@@ -40,8 +40,8 @@ class Policies:
     Args:
         loss: "fail", or "drop" to leave out whatever no other policy speaks of, and what those do that are not given.
         field_ttl: when fields of a hash expire. "drop-ttl" keeps the fields, which then never expire; "drop-field" leaves them
-            out; "key-min" and "key-max" let the whole key expire with the first or the last of its fields (never, where one
-            of them never does).
+            out; "key-min" lets the whole key expire with the first of its fields, "key-max" with the last (never, where one of
+            them never does).
         function: libraries of functions: "drop", or "extract" to get them with the report instead.
         module: values of modules: "drop", "json-as-string" to make strings of RedisJSON's documents, "keep" where the target
             has the modules loaded.

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from librt.strings import BytesWriter
+
+from rdbkit.errors import LossError
+from rdbkit.format.constants import NEWEST_REDIS, REDIS
+from rdbkit.format.encode import encode_value
 from rdbkit.record import Record
 
 
@@ -61,6 +66,33 @@ class Draft:
     def value(self, value: Any) -> None:
         self._value = value
         self._was_set = True
+
+    def check(self) -> None:
+        """Raise ValueError, in the words of the script's author, where the key cannot be written so."""
+        what = ""
+        key: object = self.key  # whatever a script may have put there
+        if not isinstance(key, bytes):
+            what = f"key is bytes, not {type(key).__name__}"
+        elif type(self.db) is not int or not 0 <= self.db < 1 << 31:
+            what = f"db is the number of a database, not {self.db!r}"
+        elif self.expire_ms is not None and (type(self.expire_ms) is not int or not 0 <= self.expire_ms < 1 << 63):
+            what = f"expire_ms is Unix milliseconds or None, not {self.expire_ms!r}"
+        elif self._was_set or self._was_read:
+            what = self._what_is_wrong_with_value()
+        if what:
+            raise ValueError(f"the script's {what} (in db {self._record.db}, key {self._record.key!r})")
+
+    def _what_is_wrong_with_value(self) -> str:
+        value = self._value
+        if isinstance(value, (list, set, frozenset, dict)) and not value:
+            return "value is empty, which no key can be: return None to leave it out"
+        try:
+            encode_value(BytesWriter(), value, REDIS, NEWEST_REDIS)
+        except LossError:
+            return ""  # no matter here: the target will be asked
+        except (TypeError, ValueError, OverflowError) as e:
+            return f"value cannot be written: {e}"
+        return ""
 
     def has_new_value(self) -> bool:
         """Whether the value was set, or changed in place."""

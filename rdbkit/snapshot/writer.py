@@ -103,6 +103,12 @@ class Writer:
         self._out = None
 
     @property
+    def size(self) -> int:
+        """Bytes of the file that it will be if nothing follows."""
+        has_checksum = self.header.flavour == c.VALKEY or self.header.version >= 5
+        return self._size + len(self._buffer) + 1 + (8 if has_checksum else 0)
+
+    @property
     def can_correct(self) -> bool:
         """Whether the output can be written to again, so that counts can be put in when they are known."""
         return self._patchable

@@ -1,20 +1,66 @@
-"""What each server and Azure service loads: data in TOML files beside this loader."""
+"""What each server and Azure service loads: data in TOML files beside this loader, with source and date of each fact.
+
+What is documented and what is known are kept apart: `Target.rdb` is the newest version that the documents of a service promise,
+`Target.undocumented` those beyond it that the engine which runs there is known to load.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-import tomllib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rdbkit.format import constants as c
 from rdbkit.model import Header
+from rdbkit.targets.facts import Fact, Facts, iter_rows, read, release_line
+
+if TYPE_CHECKING:
+    import datetime
+
+__all__ = ["Fact", "Sku", "Target", "find_target", "load_targets", "target_names"]
 
 #: What released servers load; others are known to forks, or to builds that nobody released.
 _LOADED: Final = {"string", "list", "set", "zset", "hash", "stream", "array", "module"}
 _VERSION: Final = re.compile(r"rdb-([1-9]\d*)")
+#: Facts that are attributes of a target under their own name.
+_ATTRIBUTES: Final = (
+    "rdb", "lines", "valkey", "types", "extra_types", "modules", "optional_modules", "databases", "single_db",
+    "clustered_databases", "pre_release_functions", "undocumented", "max_key_bytes", "takes_gzip", "engine", "closed", "retires",
+)  # fmt: skip
+#: What another engine is another reason for, and what is taken from the engine where the documents say nothing.
+_VERSIONS: Final = ("rdb", "undocumented")
+_OF_ENGINE: Final = (*_VERSIONS, "valkey", "types", "extra_types", "modules", "pre_release_functions")
+
+
+@dataclass(frozen=True, slots=True)
+class Sku:
+    """A size in which a service is sold.
+
+    Attributes:
+        name: as the service calls it, such as "P2" or "B10".
+        tier: what it belongs to, such as "balanced"; empty where there is one tier only.
+        memory_gb: the size as advertised, in GB.
+        usable_gb: what of it is there for data, in GB.
+        databases: the most that it can have, None where that does not depend on the size.
+        preview: it is offered, but not yet generally available.
+        note: what has to be known besides.
+        inferred: something of it is a conclusion; the note says what.
+        source, date: where the size is said, and when.
+    """
+
+    name: str
+    tier: str
+    memory_gb: float
+    usable_gb: float
+    databases: int | None = None
+    preview: bool = False
+    note: str = ""
+    inferred: bool = False
+    source: str = ""
+    date: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,19 +71,27 @@ class Target:
         name: stable identifier, e.g. "redis-7.0" or "azure-premium".
         title: name for humans.
         lines: other names of it, such as "redis-6.0" for what loads the same files as "redis-5.0".
-        rdb: newest RDB version with the REDIS magic.
+        rdb: newest RDB version with the REDIS magic; of a service, the newest that its documents promise.
         valkey: RDB versions with the VALKEY magic.
         types: highest value type it knows, None for all of its RDB version.
         extra_types: value types that only this server has.
         modules: module types built in.
         optional_modules: module types that can be chosen when the service is created.
         databases: most databases, None where configurable.
+        clustered_databases: the same of a cluster, None where configurable or not known.
         single_db: only database 0 is imported.
         pre_release_functions: loads the function libraries of 7.0 release candidates.
         undocumented: RDB versions that the engine knows and the service does not promise.
         max_key_bytes: keys larger than this make an import fail.
+        takes_gzip: whether a file may be compressed with gzip, None where no source says.
         exact: it is no server but a version of the format, and a file for it has just that version.
-        source, date: where the facts are from.
+        engine: the release that runs there, such as "7.4" of Redis or "valkey-8.0"; None for what is a server itself.
+        documented: of a service, the newest RDB version that is promised for each engine.
+        skus: the sizes in which a service is sold.
+        closed: since when no new ones can be created.
+        retires: when it ends.
+        facts: everything that is said of it, by the names above and those of `rdbkit.targets.facts.KEYS`, with source and date.
+        source, date: where `rdb` is from.
     """
 
     name: str
@@ -50,13 +104,26 @@ class Target:
     modules: list[str] = field(default_factory=list)
     optional_modules: list[str] = field(default_factory=list)
     databases: int | None = None
+    clustered_databases: int | None = None
     single_db: bool = False
     pre_release_functions: bool = False
     undocumented: list[int] = field(default_factory=list)
     max_key_bytes: int | None = None
+    takes_gzip: bool | None = None
     exact: bool = False
+    engine: str | None = None
+    documented: dict[str, int] = field(default_factory=dict)
+    skus: tuple[Sku, ...] = ()
+    closed: datetime.date | None = None
+    retires: datetime.date | None = None
+    facts: dict[str, Fact] = field(default_factory=dict)
     source: str = ""
     date: str = ""
+
+    @property
+    def is_service(self) -> bool:
+        """Whether it is a service that runs an engine, rather than a server or a version of the format."""
+        return self.engine is not None
 
     def header_for(self, source: Header) -> Header:
         """The header that a file with this one gets for the target: its own, where the target's documents promise to load it."""
@@ -78,33 +145,104 @@ class Target:
             or (t.since <= newest and (self.types is None or t.id <= self.types) and t.type in _LOADED and t not in c.FOREIGN)
         }
 
+    def with_engine(self, version: str) -> Target:
+        """The same service with this engine, of which somebody knows that it runs there.
 
-@cache
-def load_targets() -> tuple[Target, ...]:
-    """All targets, servers before services, in the order of the files."""
+        `rdb` becomes what is documented for it, and where nothing is, for the newest engine before it. `undocumented` becomes
+        what this engine loads beyond.
+
+        Args:
+            version: "7.4", "7.4.3", or with the name of the engine, "valkey-8.0".
+
+        Raises: ValueError for what is no release, naming those that are, and for a target that is a server itself.
+
+        >>> managed = find_target("azure-managed").with_engine("7.2.4")
+        >>> managed.title, managed.rdb, managed.undocumented
+        ('Azure Managed Redis (Redis 7.2)', 11, [])
+        """
+        if self.exact:
+            raise ValueError(f"{self.name} is a version of the format, whatever runs there")
+        line = release_line(version)
+        if line not in _lines():
+            raise ValueError(f"{version!r} is no release of an engine; known: {', '.join(self._engines())}")
+        if self.name in _lines():
+            raise ValueError(f"{self.name} is a release of a server itself: let the target be {line}")
+        engine = line.removeprefix("redis-")
+        facts = {key: fact for key, fact in self.facts.items() if key not in _OF_ENGINE or not (fact.inferred or key in _VERSIONS)}
+        facts["engine"] = Fact(engine, "what was said to run there", "")
+        return _made(self.name, facts)
+
+    def sku(self, name: str) -> Sku:
+        """The size of this name, in capitals or not.
+
+        Raises: ValueError where there is none, naming the nearest, or where it has no known size or no import.
+        """
+        for sku in self.skus:
+            if sku.name.lower() == name.lower():
+                return sku
+        for other, why in self._skus_beside().items():
+            if other.lower() == name.lower():
+                raise ValueError(f"{other} {why}")
+        if not self.skus:
+            raise ValueError(f"{self.name} has no sizes")
+        names = [sku.name for sku in self.skus]
+        # a letter more or less says little of a name of two letters
+        near = _near(name.upper(), names, 0.4)
+        raise ValueError(f"{self.name} has no size {name!r}; {near}")
+
+    def _skus_beside(self) -> dict[str, str]:
+        found = {}
+        if "skus_without_size" in self.facts:
+            why = f"of {self.name} is a size of which no source says how large it is: a --targets-file can"
+            found = dict.fromkeys(self.facts["skus_without_size"].value, why)
+        if "skus_without_import" in self.facts:
+            found |= dict.fromkeys(self.facts["skus_without_import"].value, "is of a tier that has no import")
+        return found
+
+    def _engines(self) -> list[str]:
+        others = [line.removeprefix("redis-") for line in _lines() if line not in map(release_line, self.documented)]
+        return [*self.documented, *others]
+
+
+def load_targets(extra: str | os.PathLike[str] | None = None) -> tuple[Target, ...]:
+    """All targets, servers before services, in the order of the files.
+
+    Args:
+        extra: a TOML file with further targets, or other facts of those that there are.
+
+    Raises: ValueError for a mistake in that file, naming file, line and key; OSError where it cannot be read.
+    """
+    if extra is None:
+        return _load_ours()
+    known = {name: facts for name, facts in _facts().items() if "lines" not in facts} | _lines()
+    theirs = {name: _made(name, facts) for name, facts in read(extra, known, _lines()).items()}
     found = []
-    for name in ("servers.toml", "azure.toml"):
-        # not importlib.resources: importing that costs more than reading a snapshot of ten megabytes
-        with open(os.path.join(os.path.dirname(__file__), name), "rb") as file:
-            data = tomllib.load(file)
-        for key, facts in data["targets"].items():
-            found.append(Target(key, **facts, source=data["source"], date=str(data["date"])))
-    return tuple(found)
+    for target in _load_ours():
+        names = [target.name, *target.lines]
+        rest = [name for name in names if name not in theirs]
+        if len(rest) == len(names):
+            found.append(target)
+        elif rest:  # a line that has facts of its own now leaves its row
+            title = ", ".join([_title(rest[0]), *(_title(line).split()[-1] for line in rest[1:])])
+            found.append(replace(target, name=rest[0], lines=rest[1:], title=title))
+        found += [theirs.pop(name) for name in names if name in theirs]
+    return (*found, *theirs.values())
 
 
-def find_target(name: str) -> Target:
+def find_target(name: str, extra: str | os.PathLike[str] | None = None) -> Target:
     """The target of this name: a release line ("redis-6.2"), a service ("azure-premium") or a version of the format ("rdb-9").
 
-    Raises: ValueError, which names the nearest ones, where there is none.
+    Args:
+        extra: a TOML file as of `load_targets`.
+
+    Raises: ValueError, which names the nearest ones, where there is none, and for a mistake in the file.
 
     >>> find_target("redis-6.2").title, find_target("rdb-9").exact
     ('Redis 6.2', True)
     """
-    for target in load_targets():
+    for target in load_targets(extra):
         if name == target.name or name in target.lines:
-            if target.lines:  # which share a title
-                return replace(target, name=name, title=f"{target.title.split()[0]} {name.split('-')[1]}")
-            return target
+            return _alone(target, name) if target.lines else target
     match = _VERSION.fullmatch(name)
     if match:
         version = int(match[1])
@@ -112,14 +250,146 @@ def find_target(name: str) -> Target:
             return Target(name, f"VALKEY{version:03d}", 11, valkey=[version], exact=True)
         if version <= c.NEWEST_REDIS:
             return Target(name, f"RDB {version}", version, exact=True)
+    raise ValueError(f"there is no target {name!r}; {_near(name, target_names(extra), 0.5)}")
+
+
+def _alone(row: Target, name: str) -> Target:
+    """One release line of those that share a row."""
+    others = [other for other in (row.name, *row.lines) if other != name]
+    facts = {key: replace(row.facts[key], value=value) for key, value in (("title", _title(name)), ("lines", others))}
+    return replace(row, name=name, title=_title(name), lines=others, facts=row.facts | facts)
+
+
+def target_names(extra: str | os.PathLike[str] | None = None) -> list[str]:
+    """Every name that `find_target` takes, versions of the format last."""
+    names = [name for target in load_targets(extra) for name in (target.name, *target.lines)]
+    return names + [f"rdb-{version}" for version in (*range(1, c.NEWEST_REDIS + 1), *c.VALKEY_VERSIONS)]
+
+
+# -- from facts to targets
+
+
+@cache
+def _load_ours() -> tuple[Target, ...]:
+    return tuple(_made(name, facts) for name, facts in _facts().items())
+
+
+@cache
+def _facts() -> dict[str, Facts]:
+    # not importlib.resources: importing that costs more than reading a snapshot of ten megabytes
+    here = os.path.dirname(__file__)
+    servers = read(os.path.join(here, "servers.toml"), {}, ())
+    return servers | read(os.path.join(here, "azure.toml"), servers, _by_line(servers))
+
+
+@cache
+def _lines() -> dict[str, Facts]:
+    """The facts of each release line of a server."""
+    return _by_line({name: facts for name, facts in _facts().items() if "engine" not in facts})
+
+
+def _by_line(rows: Mapping[str, Facts]) -> dict[str, Facts]:
+    found = {}
+    for name, facts in rows.items():
+        alone = {key: fact for key, fact in facts.items() if key != "lines"}
+        for line in (name, *(facts["lines"].value if "lines" in facts else ())):
+            title = replace(facts["title"], value=_title(line)) if "lines" in facts else facts["title"]
+            found[line] = {**alone, "title": title}
+    return found
+
+
+def _title(line: str) -> str:
+    family, _, release = line.partition("-")
+    return f"{'KeyDB' if family == 'keydb' else family.capitalize()} {release}"
+
+
+def _made(name: str, facts: Facts) -> Target:
+    """The target of whom these facts are; what they imply is added to them."""
+    facts = dict(facts)
+    documented = dict(iter_rows(facts, "documented"))
+    title = facts["title"].value
+    if "engine" in facts:
+        line = release_line(facts["engine"].value)
+        title += f" ({_title(line)})"
+        facts |= {key: fact for key, fact in _implied(line, documented).items() if key not in facts}
+    if "undocumented" in facts:
+        beyond = [version for version in facts["undocumented"].value or () if version > facts["rdb"].value]
+        facts["undocumented"] = replace(facts["undocumented"], value=beyond)
+        if not beyond:
+            del facts["undocumented"]
+    skus = dict(iter_rows(facts, "skus"))
+    by_sku = facts["sku_databases"].value if "sku_databases" in facts else {}
+    share = facts["usable_share"].value if "usable_share" in facts else 1
+    attributes: dict[str, Any] = {key: facts[key].value for key in _ATTRIBUTES if key in facts and facts[key].value is not None}
+    target = Target(
+        name,
+        title,
+        **attributes,
+        documented={engine: fact.value for engine, fact in documented.items()},
+        skus=tuple(_sku(each, fact, share, by_sku) for each, fact in skus.items()),
+        source=facts["rdb"].source,
+        date=facts["rdb"].date,
+    )
+    target.facts.update(_told(facts, skus))
+    return target
+
+
+def _told(facts: Facts, skus: Mapping[str, Fact]) -> Facts:
+    if skus:
+        first = next(iter(skus.values()))
+        facts["skus"] = Fact(list(skus), "; ".join(dict.fromkeys(fact.source for fact in skus.values())), first.date)
+    return facts
+
+
+def _implied(line: str, documented: Mapping[str, Fact]) -> Facts:
+    """What a service loads that runs this engine: what is documented for it, and what the engine is known to load beyond."""
+    known = _lines()[line]["rdb"]
+    lines = {engine: release_line(engine) for engine in documented}
+    before = [e for e in lines if _family(lines[e]) == _family(line) and _release(lines[e]) <= _release(line)]
+    if before:
+        newest = max(before, key=lambda engine: _release(lines[engine]))
+        rdb = documented[newest]
+        if lines[newest] != line:
+            rdb = replace(rdb, note=f"said of {_title(lines[newest])}; nothing is said of {_title(line)}", inferred=True)
+        found = {"rdb": rdb}
+    else:
+        note = f"as {_title(line)} has it; the service's documents say nothing"
+        found = {key: replace(f, note=note, inferred=True) for key, f in _lines()[line].items() if key in _OF_ENGINE}
+        rdb = found["rdb"]
+    beyond = list(range(rdb.value + 1, known.value + 1))
+    if beyond:
+        note = f"{_title(line)} does; that the service does, too, is said nowhere"
+        found["undocumented"] = Fact(beyond, known.source, known.date, note, inferred=True)
+    return found
+
+
+def _family(line: str) -> str:
+    return line.partition("-")[0]
+
+
+def _release(line: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in line.split("-")[1].split("."))
+
+
+def _sku(name: str, fact: Fact, share: float, databases: Mapping[str, int]) -> Sku:
+    row = fact.value
+    return Sku(
+        name,
+        row.get("tier", ""),
+        row["memory_gb"],
+        row.get("usable_gb", round(row["memory_gb"] * share, 4)),
+        row.get("databases", databases.get(name)),
+        row.get("preview", False),
+        fact.note,
+        fact.inferred,
+        fact.source,
+        fact.date,
+    )
+
+
+def _near(name: str, known: Iterable[str], cutoff: float) -> str:
     from difflib import get_close_matches
 
-    known = target_names()
-    near = get_close_matches(name, known, 3, 0.5) or known
-    raise ValueError(f"there is no target {name!r}; {'nearest:' if near is not known else 'known:'} {', '.join(near)}")
-
-
-def target_names() -> list[str]:
-    """Every name that `find_target` takes, versions of the format last."""
-    names = [name for target in load_targets() for name in (target.name, *target.lines)]
-    return names + [f"rdb-{version}" for version in (*range(1, c.NEWEST_REDIS + 1), *c.VALKEY_VERSIONS)]
+    known = list(known)
+    near = get_close_matches(name, known, 3, cutoff)
+    return f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known)}"

@@ -1,0 +1,176 @@
+"""`rdbkit check`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from typing import Any, Final
+
+import click
+
+import rdbkit
+from rdbkit.cli.options import target_options
+from rdbkit.cli.render import Output, output, printable, progress, size
+from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSLESS, Check, Finding
+from rdbkit.operations.check import check as check_snapshot
+from rdbkit.operations.duplicates import Duplicates, find_duplicates
+from rdbkit.operations.info import count
+from rdbkit.targets import Sku, Target
+
+#: GitHub's levels of annotations.
+_LEVELS: Final = {"blocker": "error", "loss": "error", "warning": "warning", "note": "notice"}
+
+
+@click.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(allow_dash=True))
+@target_options
+@click.option("--clustered", is_flag=True, help="The target is a cluster, which has database 0 alone.")
+@click.option("--databases", type=click.IntRange(1), metavar="N", help="The target is configured for N databases.")
+@click.option("--duplicates", is_flag=True, help="Look for keys that are in several FILEs, and how they spread over hash slots.")
+@click.option("--samples", type=click.IntRange(0, 1000), default=3, show_default=True, metavar="N", help="Name N keys a finding.")
+@click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
+@click.option(
+    "--format", "format_", type=click.Choice(["text", "github"]), default="text", show_default=True,
+    help="github: annotations for a workflow's log.",
+)  # fmt: skip
+@click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
+def check(
+    files: tuple[str, ...],
+    target: Target,
+    sku: Sku | None,
+    clustered: bool,
+    databases: int | None,
+    duplicates: bool,
+    samples: int,
+    as_json: bool,
+    format_: str,
+    relaxed: bool,
+) -> int:
+    """Whether TARGET imports snapshots, and what would be lost.
+
+    FILE is a path or - for standard input; gzip is recognised. Exit code 0 only if every FILE imports as it is; 1 if there is
+    something to do, or FILE is damaged; 3 if FILE cannot be opened or is no snapshot.
+    """
+    if duplicates and not all(name != "-" and os.path.isfile(name) for name in files):
+        raise click.UsageError("--duplicates reads each FILE twice: they have to be files")
+    reports: list[Check] = []
+    for name in files:
+        total = None if name == "-" or not os.path.isfile(name) else os.path.getsize(name)
+        with rdbkit.open(name, relaxed=relaxed) as snapshot, progress(name, total) as update:
+            reports.append(
+                check_snapshot(
+                    snapshot, target, sku=sku, clustered=clustered, databases=databases, samples=samples, progress=update
+                )
+            )
+    twice = find_duplicates(files, relaxed=relaxed, samples=samples) if duplicates else None
+    if as_json:
+        everything: dict[str, Any] = {"files": [_as_json(report) for report in reports]}
+        if twice is not None:
+            everything["duplicates"] = twice.to_dict()
+        click.echo(json.dumps(everything, ensure_ascii=False))
+    elif format_ == "github":
+        for report in reports:
+            _annotate(report)
+    else:
+        out = output()
+        for report in reports:
+            _show(report, target, out)
+        if twice is not None:
+            _show_duplicates(twice, out)
+    clean = all(report.verdict == AS_IT_IS for report in reports) and (twice is None or not twice.keys)
+    return 0 if clean else 1
+
+
+def command(report: Check) -> str:
+    """What to run before the import."""
+    stem = os.path.basename(report.file).removesuffix(".gz").removesuffix(".rdb")
+    made = f"{stem}-{report.target}.rdb" if not report.file.startswith("<") else "out.rdb"
+    source = "-" if report.file.startswith("<") else report.file
+    words = ["rdbkit", "convert", source, made, "--target", report.target]
+    return " ".join([*map(shlex.quote, words), *report.options])
+
+
+def verdict(report: Check) -> str:
+    """The answer in one line."""
+    if report.verdict == AS_IT_IS:
+        return f"{report.title} imports it as it is"
+    if report.verdict == CANNOT:
+        return f"{report.title} cannot import it"
+    if report.verdict == LOSSLESS:
+        return f"{report.title} imports it after conversion, without loss"
+    return f"{report.title} imports it after conversion, with losses"
+
+
+def _show(report: Check, target: Target, out: Output) -> None:
+    out.heading(f"{printable(report.file)}: {verdict(report)}")
+    out.facts([("format", report.header), ("keys", f"{report.keys:,}, {size(report.bytes)} in the file")])
+    if report.verdict not in (AS_IT_IS, CANNOT):
+        out.facts([("run first", printable(command(report)))])
+    if not report.findings:
+        return
+    rows = [(f.code, f.severity, f.title, f.fix) for f in report.findings]
+    out.table("Findings", ("code", "severity", "what", "what helps"), rows)
+    for finding in report.findings:
+        _explain(finding, out)
+    if target.is_service and report.verdict != CANNOT:
+        out.line("\nAn import first deletes what is in the cache.")
+
+
+def _explain(finding: Finding, out: Output) -> None:
+    if not finding.why and not finding.samples:
+        return
+    out.line(f"\n{finding.code} {finding.title}")
+    facts = []
+    if finding.why:
+        facts.append(("why", finding.why))
+    if finding.keys:
+        facts.append(("keys", f"{finding.keys:,}, {size(finding.bytes)} in the file"))
+    facts += [("key" if s.key else "place", _place(s.db, s.key, s.offset)) for s in finding.samples]
+    if finding.source:
+        facts.append(("source", finding.source))
+    out.facts(facts)
+
+
+def _place(db: int, key: bytes, offset: int) -> str:
+    return f"{printable(key, 60)} (db {db}, at byte {offset:,})" if key else f"at byte {offset:,}"
+
+
+def _annotate(report: Check) -> None:
+    """One workflow command a finding; the message is one line, with what the format gives a meaning escaped."""
+
+    def escaped(text: str) -> str:
+        return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+    name = escaped(printable(report.file)).replace(":", "%3A").replace(",", "%2C")
+    for f in report.findings:
+        fix = f"; {f.fix}" if f.fix else ""
+        click.echo(f"::{_LEVELS[f.severity]} file={name},title={f.code}::{escaped(printable(f.title + fix))}")
+    level = "notice" if report.verdict == AS_IT_IS else "error"
+    click.echo(f"::{level} file={name},title=rdbkit check::{escaped(verdict(report))}")
+
+
+def _show_duplicates(twice: Duplicates, out: Output) -> None:
+    if twice.keys:
+        out.heading(
+            f"\n{count(twice.keys, 'key')} in more than one place: a server that loads both stops, an import takes one of them"
+        )
+        rows = [
+            (printable(d.key, 60), str(d.db), ", ".join(f"{printable(f)} at {o:,}" for f, o in d.places)) for d in twice.samples
+        ]
+        out.table("For instance", ("key", "db", "where"), rows)
+    else:
+        out.heading("\nNo key is there twice")
+    out.facts([
+        ("hash slots", f"{twice.slots:,} of 16,384 have keys"),
+        ("fullest", f"slot {twice.fullest[0]} with {twice.fullest[1]:,} keys"),
+    ])  # fmt: skip
+
+
+def _as_json(report: Check) -> dict[str, Any]:
+    found = report.to_dict()
+    found["file"] = report.file.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    found["verdict_text"] = verdict(report)
+    if report.verdict not in (AS_IT_IS, CANNOT):
+        found["command"] = command(report)
+    return found

@@ -1,0 +1,399 @@
+"""`rdbkit check`: whether a target takes a snapshot, and what would be lost.
+
+The question is put to the code that converts (`Job` with an `Examiner`): what that would change, the target does not take as it is.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from typing import IO, Any, Final
+
+from rdbkit.errors import ChecksumError, LossError, RdbError
+from rdbkit.format.scan import STRING_INT
+from rdbkit.operations.convert import Job
+from rdbkit.operations.examine import Examiner, Tally
+from rdbkit.operations.info import count
+from rdbkit.operations.ledger import Ledger
+from rdbkit.operations.rules import Edits, Policies, Rules
+from rdbkit.operations.text import json_bytes
+from rdbkit.snapshot.reader import Snapshot
+from rdbkit.snapshot.writer import create
+from rdbkit.targets import Sku, Target
+
+BLOCKER: Final = "blocker"
+LOSS: Final = "loss"
+WARNING: Final = "warning"
+NOTE: Final = "note"
+SEVERITIES: Final = (BLOCKER, LOSS, WARNING, NOTE)
+
+#: Verdicts, from best to worst.
+AS_IT_IS: Final = "as-it-is"
+LOSSLESS: Final = "lossless"
+LOSSY: Final = "lossy"
+CANNOT: Final = "cannot"
+#: Of used memory that fits, the share from which on it is tight.
+_TIGHT: Final = 0.9
+_GB: Final = 1 << 30
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One of the keys that a finding is about, and the byte of the (decompressed) file where its record begins."""
+
+    db: int
+    key: bytes
+    offset: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that matters for the import.
+
+    Attributes:
+        code: stable, such as "RDB201".
+        severity: "blocker" (the target refuses the file as it is), "loss" (data would be lost), "warning" or "note".
+        title: what it is, in words.
+        count: how many of it (fields, pending entries, ...); `keys` in how many keys, which take `bytes` in the file.
+        samples: the first of the keys.
+        why: why it matters.
+        source: where that is known from.
+        fix: the option of rdbkit that deals with it, or what else to do; empty for nothing.
+    """
+
+    code: str
+    severity: str
+    title: str
+    count: int = 1
+    keys: int = 0
+    bytes: int = 0
+    samples: list[Sample] = field(default_factory=list)
+    why: str = ""
+    source: str = ""
+    fix: str = ""
+
+
+@dataclass
+class Check:
+    """What `check` says of one file and one target.
+
+    Attributes:
+        verdict: "as-it-is" (imports as it is), "lossless" (after `rdbkit convert`, with all its data), "lossy" (after it, with the
+            losses among the findings) or "cannot".
+        options: for `rdbkit convert`, besides the target; those that allow losses come last.
+    """
+
+    file: str
+    target: str
+    title: str
+    header: str
+    keys: int
+    bytes: int
+    verdict: str
+    options: list[str]
+    findings: list[Finding]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types; keys that are not UTF-8 as `{"base64": ...}`."""
+        result = asdict(self)
+        for found in result["findings"]:
+            for sample in found["samples"]:
+                sample["key"] = json_bytes(sample["key"])
+        return result
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What is said of a kind of loss or note of the ledger; `one` and `many` are the words for one of it and for several."""
+
+    code: str
+    severity: str
+    one: str
+    many: str
+    why: str
+    fix: str = ""
+
+
+_FORMAT: Final = "src/rdb.c of the release line"
+
+
+@cache
+def _rules() -> dict[str, _Rule]:
+    """By the kinds of the ledger."""
+    import tomllib
+
+    with open(os.path.join(os.path.dirname(__file__), "findings.toml"), "rb") as file:
+        return {kind: _Rule(**rule) for kind, rule in tomllib.load(file).items()}
+
+
+class _Nowhere(io.BytesIO):
+    """Takes bytes and keeps none."""
+
+    def write(self, data: Any) -> int:
+        return len(data)
+
+
+class _Examination(Job):
+    """A conversion whose output goes nowhere."""
+
+    def __init__(self, snapshot: Snapshot, rules: Rules, samples: int, progress: Callable[[int], object] | None) -> None:
+        self.samples = samples
+        writer = create(_Nowhere(), version=rules.header.version, flavour=rules.header.flavour)
+        super().__init__(snapshot, writer, rules, Ledger(), progress)
+
+    def make_rewriter(self) -> Examiner:
+        return Examiner(self.snapshot.coding, self.snapshot.limits.item_bytes, self.rules, self.ledger, self.samples)
+
+    def make_spool(self) -> IO[bytes]:
+        return _Nowhere()
+
+
+def check(
+    snapshot: Snapshot,
+    target: Target,
+    *,
+    sku: Sku | None = None,
+    clustered: bool = False,
+    databases: int | None = None,
+    samples: int = 3,
+    now_ms: int | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> Check:
+    """Tell whether a target takes a snapshot.
+
+    A damaged file is a finding, not an error. Values whose encoding the target knows are not decoded, nor are collections that
+    `convert` would write anew: damage inside of them is not found.
+
+    Args:
+        snapshot: just opened.
+        target: of `rdbkit.targets.find_target`; `Target.with_engine` for a version that is known to run there.
+        sku: the size of the service that it goes to.
+        clustered: it goes to a cluster, which has database 0 alone.
+        databases: how many the target is configured for.
+        samples: how many keys to name for each finding.
+        now_ms: what counts as expired, in Unix milliseconds; by default the clock.
+        progress: called with bytes of the file read so far.
+
+    >>> import rdbkit
+    >>> from rdbkit.targets import find_target
+    >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
+    ...     report = check(snapshot, find_target("azure-premium"))
+    >>> report.verdict, [finding.code for finding in report.findings]
+    ('lossy', ['RDB101', 'RDB104', 'RDB202', 'RDB901'])
+    """
+    target = _configured(target, sku, clustered, databases)
+    header = target.header_for(snapshot.header)
+    rules = Rules(
+        target=target,
+        source=snapshot.header,
+        header=header,
+        known=target.types_in(header),
+        policies=Policies(),
+        edits=Edits(),
+        selection=None,
+        now_ms=time.time_ns() // 1_000_000 if now_ms is None else now_ms,
+        compress=False,
+        skip=False,
+    )
+    found: list[Finding] = []
+    job = _Examination(snapshot, rules, samples, progress)
+    examiner = job.rewriter
+    assert isinstance(examiner, Examiner)
+    damage: RdbError | None = None
+    with job.writer:
+        try:
+            job.run(1)
+        except LossError as e:
+            if e.report is None:
+                raise
+        except RdbError as e:
+            damage = e
+    found += _of_format(snapshot, target, examiner)
+    found += _of_content(examiner, target)
+    found += _of_file(snapshot, target, damage)
+    found += _of_room(snapshot, target, sku)
+    found.sort(key=lambda f: (SEVERITIES.index(f.severity), f.code))
+    verdict, options = _verdict(found, job)
+    return Check(
+        snapshot.name, target.name, target.title, str(snapshot.header), int(examiner.records), int(examiner.bytes), verdict,
+        options, found,
+    )  # fmt: skip
+
+
+def _configured(target: Target, sku: Sku | None, clustered: bool, databases: int | None) -> Target:
+    """The target as it stands there."""
+    if sku is not None and sku.databases is not None:
+        target = replace(target, databases=sku.databases)
+    if databases is not None:
+        target = replace(target, databases=databases)
+    return replace(target, single_db=True) if clustered else target
+
+
+def _samples(tally: Tally) -> list[Sample]:
+    return [Sample(*sample) for sample in tally.samples]
+
+
+def _of_format(snapshot: Snapshot, target: Target, examiner: Examiner) -> list[Finding]:
+    """Version, flavour and encodings."""
+    found = []
+    header, wanted = snapshot.header, examiner.rules.header
+    fact = target.facts.get("rdb")
+    source = fact.source if fact is not None else target.source
+    if header != wanted:
+        if header.flavour != wanted.flavour:
+            title = f"{header} is {header.flavour.capitalize()}'s own version"
+            code, severity, why = "RDB102", BLOCKER, f"{target.title} refuses the file at its first bytes"
+        elif header.version in target.undocumented:
+            title = f"RDB {header.version}, where the documents promise RDB {target.rdb} and below"
+            code, severity = "RDB103", WARNING
+            why = f"the engine is known to load RDB {header.version}; what the documents do not promise can be refused any day"
+        elif target.exact:
+            title, code, severity, why = (
+                f"RDB {header.version}, not {wanted.version}",
+                "RDB101",
+                BLOCKER,
+                "another version was asked for",
+            )
+        else:
+            title = f"RDB {header.version} is newer than RDB {target.rdb}, the newest that it loads"
+            code, severity, why = "RDB101", BLOCKER, f"{target.title} refuses the file at its first bytes"
+        found.append(Finding(code, severity, title, why=why, source=source, fix="rdbkit convert"))
+    encodings = _of_encodings(
+        examiner, header.version in target.undocumented and header.flavour == target.header_for(header).flavour
+    )
+    return [*found, *encodings]
+
+
+def _of_encodings(examiner: Examiner, undocumented: bool) -> list[Finding]:
+    """One finding for all encodings that the target does not know; what cannot be written anew is told as a loss."""
+    known = ("list", "set", "zset", "hash", "stream")
+    tallies = {kind: tally for kind, tally in enumerate(examiner.encodings) if tally is not None}
+    types = {kind: examiner.coding.types[0 if kind >= STRING_INT else kind] for kind in tallies}
+    tallies = {kind: tally for kind, tally in tallies.items() if types[kind].type in known}
+    if not tallies:
+        return []
+    names = ", ".join(f"{types[kind].name} {int(tally.keys):,}" for kind, tally in tallies.items())
+    keys = sum(int(tally.keys) for tally in tallies.values())
+    # the engine of an undocumented version knows what belongs to that
+    severity = WARNING if undocumented else BLOCKER
+    return [
+        Finding(
+            "RDB104", severity, f"{count(keys, 'key')} in encodings that it does not know: {names}", keys, keys,
+            sum(int(tally.bytes) for tally in tallies.values()),
+            [sample for tally in tallies.values() for sample in _samples(tally)][: int(examiner.most)],
+            "one unknown type makes a server refuse the whole file; the same data in another encoding loses nothing", _FORMAT,
+            "rdbkit convert",
+        )
+    ]  # fmt: skip
+
+
+def _of_content(examiner: Examiner, target: Target) -> list[Finding]:
+    """Losses and notes of the conversion, and keys that have expired."""
+    found = []
+    for kind, tally in examiner.tallies.items():
+        rule = _rules()[kind]
+        n = int(tally.count)
+        title = f"{n:,} {rule.one if n == 1 else rule.many}"
+        found.append(
+            Finding(
+                rule.code, rule.severity, title, n, int(tally.keys), int(tally.bytes),
+                _samples(tally), rule.why, _source(target, kind), rule.fix,
+            )
+        )  # fmt: skip
+    expired = examiner.expired
+    if expired.keys:
+        found.append(
+            Finding(
+                "RDB303", NOTE, f"{count(int(expired.keys), 'key')} expired already", int(expired.keys), int(expired.keys),
+                int(expired.bytes), _samples(expired), "a server drops them while it loads", _FORMAT, "--drop-expired",
+            )
+        )  # fmt: skip
+    return found
+
+
+def _source(target: Target, kind: str) -> str:
+    name = {"database": "single_db" if target.single_db else "databases", "oversize": "max_key_bytes", "module": "optional_modules"}
+    fact = target.facts.get(name.get(kind, ""))
+    return fact.source if fact is not None else _FORMAT
+
+
+def _of_file(snapshot: Snapshot, target: Target, damage: RdbError | None) -> list[Finding]:
+    """Damage, checksum, and what is around the snapshot."""
+    found = []
+    if isinstance(damage, ChecksumError):
+        found.append(
+            Finding("RDB402", BLOCKER, damage.message, why="the file is not what was saved: a server stops", source=_FORMAT,
+                    fix="fetch the file again")
+        )  # fmt: skip
+    elif damage is not None:
+        at = [] if damage.offset is None else [Sample(damage.db or 0, damage.key or b"", damage.offset)]
+        found.append(
+            Finding("RDB401", BLOCKER, f"damaged: {damage.message}", samples=at, why="a server stops at the first damage",
+                    source=_FORMAT, fix="fetch or save the file again")
+        )  # fmt: skip
+    checksum = snapshot.checksum.state if snapshot.checksum is not None else ""
+    if checksum == "disabled":
+        found.append(
+            Finding("RDB403", WARNING, "no checksum (rdbchecksum no)", why="damage on the way would not be noticed", source=_FORMAT,
+                    fix="CONFIG SET rdbchecksum yes, and save again")
+        )  # fmt: skip
+    if snapshot.compression is not None and not target.takes_gzip:
+        why = "a server loads no gzip" if not target.is_service else "that it takes gzip is stated nowhere"
+        found.append(Finding("RDB405", BLOCKER, "compressed with gzip", why=why, source=_FORMAT, fix="rdbkit convert"))
+    if snapshot.framing is not None:
+        found.append(
+            Finding("RDB406", BLOCKER, "a capture of a diskless replication, in its frame", why="a server loads no frame",
+                    source=_FORMAT, fix="rdbkit convert")
+        )  # fmt: skip
+    if snapshot.trailer is not None and snapshot.trailer.kind == "padding":
+        found.append(
+            Finding("RDB404", NOTE, f"{snapshot.trailer.size or 0} zero bytes behind the snapshot, as of a page blob",
+                    why="loaders do not read them", source=_FORMAT)
+        )  # fmt: skip
+    return found
+
+
+def _of_room(snapshot: Snapshot, target: Target, sku: Sku | None) -> list[Finding]:
+    """Memory, by what the server that wrote the file had in use."""
+    text = snapshot.aux.get("used-mem", "")
+    used = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+    if sku is None:
+        return []
+    if used is None:
+        why = "the file does not say how much memory its data took; a file is often half as large as its data in memory"
+        return [Finding("RDB502", WARNING, f"whether it fits into {sku.name} is not known", why=why, fix="watch the memory in use")]
+    usable = int(sku.usable_gb * _GB)
+    said = f"{used / _GB:.2f} GB in use where it was saved, {sku.usable_gb:g} GB usable in {sku.name}"
+    fact = target.facts.get("skus")
+    source = fact.source if fact is not None else target.source
+    if used > usable:
+        larger = [s.name for s in target.skus if s.usable_gb * _GB >= used]
+        fix = f"a larger size: {', '.join(larger[:3])}" if larger else "a larger size, or fewer keys"
+        why = "what an import does with more data than there is room for is documented nowhere"
+        return [Finding("RDB501", BLOCKER, f"too large: {said}", bytes=used, why=why, source=source, fix=fix)]
+    if used > usable * _TIGHT:
+        return [Finding("RDB503", WARNING, f"tight: {said}", bytes=used, why="little is left to grow", source=source)]
+    return [Finding("RDB504", NOTE, f"fits: {said}", bytes=used, source=source)]
+
+
+#: Findings that no conversion mends.
+_HOPELESS: Final = ("RDB401", "RDB402", "RDB501")
+
+
+def _verdict(found: list[Finding], job: Job) -> tuple[str, list[str]]:
+    """The verdict, and the options of `rdbkit convert`."""
+    if any(f.code in _HOPELESS for f in found):
+        return CANNOT, []
+    losses = [f for f in found if f.severity == LOSS]
+    if losses:
+        options = []
+        for finding in losses:
+            if finding.fix.startswith("--") and finding.fix not in options:
+                options.append(finding.fix)
+        return LOSSY, options
+    blocked = any(f.severity == BLOCKER for f in found) or job.rewriter.changed or job.rules.header != job.rules.source
+    return (LOSSLESS, []) if blocked else (AS_IT_IS, [])

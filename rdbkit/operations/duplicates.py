@@ -1,0 +1,150 @@
+"""Keys that are there more than once, in one file or in several, and how keys spread over hash slots.
+
+Names go as hashes of 128 bits to 256 temporary files by their first byte, and each of these is sorted on its own: memory is bounded
+but for what is there twice, and the disk has 28 bytes for each key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, Final
+
+from rdbkit.format.slots import SLOTS, key_slot
+from rdbkit.operations.rewrite import Keys
+from rdbkit.operations.text import json_bytes
+from rdbkit.snapshot.reader import open_snapshot
+
+_PARTS: Final = 256
+_PART_IN_MEMORY: Final = 1 << 17
+_DIGEST: Final = 16
+
+
+class NameLog:
+    """Remembers names and where each was met, on disk; tells which were met more than once."""
+
+    def __init__(self) -> None:
+        self._parts: list[IO[bytes]] = [SpooledTemporaryFile(_PART_IN_MEMORY) for _ in range(_PARTS)]  # noqa: SIM115 (see close)
+
+    def add(self, db: int, name: bytes, place: bytes) -> None:
+        """A name of a database; `place` has the same number of bytes each time, and sorts in the order of the places."""
+        entry = digest(db, name)
+        self._parts[entry[0]].write(entry + place)
+
+    def repeated(self, size: int) -> Iterator[list[bytes]]:
+        """The places of each name that was met more than once, in their order; `size` is that of a place."""
+        step = _DIGEST + size
+        for part in self._parts:
+            part.seek(0)
+            data = part.read()
+            entries = sorted(data[at : at + step] for at in range(0, len(data), step))
+            at = 0
+            while at < len(entries):
+                end = at + 1
+                while end < len(entries) and entries[end][:_DIGEST] == entries[at][:_DIGEST]:
+                    end += 1
+                if end - at > 1:
+                    yield [entry[_DIGEST:] for entry in entries[at:end]]
+                at = end
+
+    def close(self) -> None:
+        for part in self._parts:
+            part.close()
+
+
+def digest(db: int, name: bytes) -> bytes:
+    """128 bits of a name in a database, by which it is known."""
+    return blake2b(name, digest_size=_DIGEST, salt=db.to_bytes(8, "little")).digest()
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """A key that is there more than once: `places` are files and the offsets of its records."""
+
+    db: int
+    key: bytes
+    places: list[tuple[str, int]]
+
+
+@dataclass
+class Duplicates:
+    """What `find_duplicates` found.
+
+    Attributes:
+        keys: how many names are there more than once.
+        samples: the first of them.
+        slots: how many hash slots have keys; `fullest` is one with the most, and how many.
+    """
+
+    keys: int = 0
+    samples: list[Duplicate] = field(default_factory=list)
+    slots: int = 0
+    fullest: tuple[int, int] = (0, 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {
+            "keys": self.keys,
+            "samples": [
+                {"db": d.db, "key": json_bytes(d.key), "places": [list(place) for place in d.places]} for d in self.samples
+            ],
+            "slots": self.slots,
+            "fullest": list(self.fullest),
+        }
+
+
+def find_duplicates(files: Sequence[str], *, relaxed: bool = False, samples: int = 3) -> Duplicates:
+    """Keys that are there more than once in these files, and how many keys each hash slot has.
+
+    Args:
+        files: paths, each of which is read twice.
+        samples: how many keys to name.
+
+    Raises: RdbError where a file is damaged; OSError.
+
+    >>> find_duplicates(["fixtures/rich/redis-7.0.15.rdb"] * 2).keys
+    27
+    """
+    found = Duplicates()
+    slots = [0] * SLOTS
+    log = NameLog()
+
+    def enter(number: int) -> Callable[[int, bytes, int], None]:
+        def met(db: int, key: bytes, offset: int) -> None:
+            slots[key_slot(key)] += 1
+            log.add(db, key, number.to_bytes(4, "big") + offset.to_bytes(8, "big"))
+
+        return met
+
+    try:
+        for number, name in enumerate(files):
+            _scan(name, relaxed, enter(number))
+        wanted: list[list[tuple[int, int]]] = []
+        for places in log.repeated(12):
+            found.keys += 1
+            if len(wanted) < samples:
+                wanted.append([(int.from_bytes(p[:4], "big"), int.from_bytes(p[4:], "big")) for p in places])
+    finally:
+        log.close()
+    found.slots = sum(n > 0 for n in slots)
+    most = max(slots)
+    found.fullest = (slots.index(most), most)
+    names: dict[tuple[int, int], tuple[int, bytes]] = {}
+    for number in sorted({places[0][0] for places in wanted}):
+        firsts = {places[0][1] for places in wanted if places[0][0] == number}
+
+        def name_it(db: int, key: bytes, offset: int, number: int = number, firsts: set[int] = firsts) -> None:
+            if offset in firsts:
+                names[number, offset] = (db, key)
+
+        _scan(files[number], relaxed, name_it)
+    found.samples = [Duplicate(*names[places[0]], [(files[n], offset) for n, offset in places]) for places in wanted]
+    return found
+
+
+def _scan(name: str, relaxed: bool, met: Callable[[int, bytes, int], None]) -> None:
+    with open_snapshot(name, relaxed=relaxed) as snapshot:
+        for _ in snapshot.scan(Keys(snapshot.limits.item_bytes, met)):
+            pass

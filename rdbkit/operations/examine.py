@@ -1,0 +1,126 @@
+"""A conversion that only looks: what it would change and lose, counted; compiled, since it runs once a record.
+
+What `convert` decides is decided here by the same code, so that the two cannot disagree. Only collections whose encoding the target
+does not know are not decoded: they lose nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rdbkit.format.decode import Coding
+from rdbkit.format.primitives import read_string
+from rdbkit.format.scan import KINDS, NO_EXPIRY
+from rdbkit.operations.ledger import Ledger, Loss
+from rdbkit.operations.rewrite import COPY, MODULE, Rewriter
+from rdbkit.operations.rules import Rules
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+EXPIRED: Final = "expired"
+
+
+class Tally:
+    """How often something was met: how many of it, in how many keys, their bytes in the file, and the first keys.
+
+    `samples` are database, key and offset.
+    """
+
+    def __init__(self) -> None:
+        self.count: i64 = 0
+        self.keys: i64 = 0
+        self.bytes: i64 = 0
+        self.samples: list[tuple[int, bytes, int]] = []
+
+
+class Examiner(Rewriter):
+    """Looks at the blocks of a snapshot as `Rewriter` does, and writes nothing.
+
+    Args:
+        samples: how many keys to keep of each tally.
+
+    Attributes:
+        tallies: of losses and notes, by kind.
+        encodings: of values whose encoding the target does not know, by type byte.
+        expired: of keys that have expired.
+        records, bytes: all keys, and what they take in the file.
+    """
+
+    def __init__(self, coding: Coding, limit: int, rules: Rules, ledger: Ledger, samples: int) -> None:
+        self.most: i64 = samples
+        self.tallies: dict[str, Tally] = {}
+        self.encodings: list[Tally | None] = [None] * KINDS
+        self.expired: Tally = Tally()
+        self.records: i64 = 0
+        self.bytes: i64 = 0
+        super().__init__(coding, limit, rules, ledger)
+
+    # -- nothing is written
+
+    def copy_to(self, pos: i64) -> None:
+        self.copied = pos
+
+    def end_segment(self) -> None:
+        self.out.truncate(0)
+        self.add_segment(b"")
+
+    def add_segment(self, data: bytes) -> None:
+        self.written += self.keys
+        self.keys = 0
+        self.expires = 0
+
+    # -- everything is counted
+
+    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+        self.records += 1
+        self.bytes += end - start
+        if expire_ms != NO_EXPIRY and expire_ms <= self.now_ms:
+            self.met(self.expired, 1, self.buf, key_at, self.base + start, end - start)
+        way = self.ways[kind]
+        if way != COPY and way != MODULE:
+            self.met(self.encoding(kind), 1, self.buf, key_at, self.base + start, end - start)
+        super().record(kind, start, key_at, value_at, end, expire_ms)
+
+    def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
+        self.records += 1
+        self.bytes += size
+        if expire_ms != NO_EXPIRY and expire_ms <= self.now_ms:
+            self.add(self.expired, 1, key, offset, size)
+        way = self.ways[kind]
+        if way != COPY and way != MODULE:
+            self.add(self.encoding(kind), 1, key, offset, size)
+
+    def collection(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+        self.changed = True
+
+    def encoding(self, kind: i64) -> Tally:
+        tally = self.encodings[kind]
+        if tally is None:
+            tally = Tally()
+            self.encodings[kind] = tally
+        return tally
+
+    def met(self, tally: Tally, count: i64, buf: bytes, key_at: i64, offset: i64, size: i64) -> None:
+        key = b""
+        if len(tally.samples) < self.most:
+            key, _ = read_string(buf, key_at, self.limit)
+        self.add(tally, count, key, offset, size)
+
+    def add(self, tally: Tally, count: i64, key: bytes, offset: i64, size: i64) -> None:
+        tally.count += count
+        tally.keys += 1
+        tally.bytes += size
+        if len(tally.samples) < self.most:
+            tally.samples.append((int(self.db), key, int(offset)))
+
+    def enter_loss(self, loss: Loss, forbidden: bool) -> None:
+        super().enter_loss(loss, forbidden)
+        tally = self.tallies.get(loss.kind)
+        if tally is None:
+            tally = Tally()
+            self.tallies[loss.kind] = tally
+        if loss.key is None:
+            tally.count += loss.count
+        else:
+            self.add(tally, loss.count, loss.key, self.offset, self.size)
