@@ -59,6 +59,8 @@ from rdbkit.values import (
 )
 
 if TYPE_CHECKING:
+    from rdbkit.operations.build import build
+    from rdbkit.operations.check import Check, Finding, check
     from rdbkit.operations.convert import Conversion, convert
     from rdbkit.operations.ledger import Ledger, Loss
     from rdbkit.operations.rules import Edits, Policies
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Array",
     "Aux",
+    "Check",
     "Checksum",
     "ChecksumError",
     "Conversion",
@@ -75,6 +78,7 @@ __all__ = [
     "Draft",
     "Edits",
     "Event",
+    "Finding",
     "FunctionLibrary",
     "Hash",
     "HashTemplate",
@@ -111,6 +115,8 @@ __all__ = [
     "UnsupportedTypeError",
     "UnsupportedVersionError",
     "Writer",
+    "build",
+    "check",
     "convert",
     "create",
     "module_values",
@@ -125,6 +131,10 @@ _OPERATIONS = {
     "Ledger": "ledger",
     "Loss": "ledger",
     "Policies": "rules",
+    "Check": "check",
+    "Finding": "check",
+    "build": "build",
+    "check": "check",
     "convert": "convert",
 }
 

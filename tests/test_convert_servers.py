@@ -21,7 +21,8 @@ SERVERS = Path(os.environ["RDBKIT_SERVERS"])
 #: Targets whose files a server has to load.
 TARGETS = {
     "redis-6.0": [
-        "redis-2.6", "redis-2.8", "redis-3.2", "redis-4.0", "redis-5.0", "redis-6.0", "redis-6.2", "azure-premium", "rdb-2", "rdb-9",
+        "redis-2.6", "redis-2.8", "redis-3.2", "redis-4.0", "redis-5.0", "redis-6.0", "redis-6.2", "azure-premium", "rdb-2",
+        "rdb-9",
     ],
     "redis-7.0": ["redis-7.0", "rdb-10"],
     "redis-8.0": ["redis-7.2", "redis-7.4", "redis-8.0", "redis-8.4", "azure-enterprise", "azure-managed", "rdb-11", "rdb-12"],

@@ -104,9 +104,10 @@ def verdict(report: Check) -> str:
 
 def _show(report: Check, target: Target, out: Output) -> None:
     out.heading(f"{printable(report.file)}: {verdict(report)}")
-    out.facts([("format", report.header), ("keys", f"{report.keys:,}, {size(report.bytes)} in the file")])
+    facts = [("format", report.header), ("keys", f"{report.keys:,}, {size(report.bytes)} in the file")]
     if report.verdict not in (AS_IT_IS, CANNOT):
-        out.facts([("run first", printable(command(report)))])
+        facts.append(("run first", printable(command(report))))
+    out.facts(facts)
     if not report.findings:
         return
     rows = [(f.code, f.severity, f.title, f.fix) for f in report.findings]

@@ -78,6 +78,10 @@ class Examiner(Rewriter):
         if expire_ms != NO_EXPIRY and expire_ms <= self.now_ms:
             self.met(self.expired, 1, self.buf, key_at, self.base + start, end - start)
         way = self.ways[kind]
+        if way == COPY and not self.odd and not self.no_hints:  # nothing about it is special, and a call is saved
+            self.last_at = key_at
+            self.last_kept = True
+            return
         if way != COPY and way != MODULE:
             self.met(self.encoding(kind), 1, self.buf, key_at, self.base + start, end - start)
         super().record(kind, start, key_at, value_at, end, expire_ms)
