@@ -829,3 +829,165 @@ def test_a_script_is_bound_by_the_policies() -> None:
     assert report.ledger.counts == {"field-expiry": 2}
     data, _ = convert(file, "redis-7.4", edits=edits)
     assert records(data)[0].value.field_expire_ms == {b"soon": FAR, b"later": FAR + 1000}
+
+
+# -- what a hostile second look found
+
+
+def test_files_that_are_written_are_all_different(tmp_path: Path) -> None:
+    source, made, other = tmp_path / "s.rdb", tmp_path / "m.rdb", tmp_path / "o"
+    whole = (RICH / "redis-7.0.15.rdb").read_bytes()
+    source.write_bytes(whole)
+    for args in (
+        ["--ledger", source], ["--ledger", made], ["--on-function", f"extract={source}"], ["--on-function", f"extract={made}"],
+        ["--ledger", other, "--on-function", f"extract={other}"], ["--ledger", "-"],
+    ):  # fmt: skip
+        result = run(source, made, "--target", "redis-6.0", "--force", *args)
+        assert result.returncode == 2, args
+        assert source.read_bytes() == whole
+        assert os.listdir(tmp_path) == ["s.rdb"]
+
+
+@pytest.mark.parametrize("block_size", [None, 16])
+def test_field_expiries_that_redis_cannot_hold_are_losses(block_size: int | None) -> None:
+    fields = string(b"a") + string(b"1") + (1 << 48).to_bytes(8, "little") + string(b"b") + string(b"2") + FAR.to_bytes(8, "little")
+    file = rdb(b"\xfe\0", key(b"h", 22, b"\2" + fields), magic=b"VALKEY080")
+    assert refused(file, "redis-8.0", block_size=block_size).ledger.forbidden == {"field-expiry": 1}
+    data, report = convert(file, "redis-8.0", policies=drop(), block_size=block_size)
+    (record,) = records(data)
+    assert (record.value, record.value.field_expire_ms) == ({b"a": b"1", b"b": b"2"}, {b"b": FAR})
+    assert report.ledger.counts == {"field-expiry": 1}
+
+
+def test_expiries_that_rdb_2_cannot_hold() -> None:
+    policies = rdbkit.Policies(loss="drop", field_ttl="key-min")
+    data, report = convert(rdb(EXPIRING, magic=REDIS12), "redis-2.4", policies=policies)
+    assert records(data)[0].expire_ms is None
+    assert report.ledger.counts == {"field-expiry": 2, "expiry": 1}
+    data, _ = convert(rdb(key(b"k", 0, string(b"v"), -(1 << 50))), "rdb-2")
+    assert records(data)[0].expire_ms == -(1 << 31) * 1000
+
+
+def test_databases_swap_where_the_first_is_not_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.rdb"
+    path.write_bytes(rdb(key(b"a", 0, string(b"0")), b"\xfe\1", key(b"a", 0, string(b"1"))))
+    for block_size in (None, 16):
+        data, _ = convert(path, edits=rdbkit.Edits(map_db={0: 1, 1: 0}), block_size=block_size)
+        assert contents(data) == [(1, b"a", b"0"), (0, b"a", b"1")]
+
+
+@pytest.mark.parametrize("block_size", [None, 8])
+def test_collections_without_elements_do_not_reach_servers_that_trip_over_them(block_size: int | None) -> None:
+    empty = b"\x07\0\0\0\0\0\xff"
+    file = rdb(
+        key(b"l", 18, b"\1\2" + string(empty)), key(b"h", 16, string(empty)), key(b"z", 17, string(empty)),
+        key(b"s", 20, string(empty)), key(b"k", 0, string(b"v")), magic=b"REDIS0011",
+    )  # fmt: skip
+    data, report = convert(file, block_size=block_size)
+    assert contents(data) == [(0, b"k", b"v")]
+    assert report.ledger.notes == {"empty": 4}
+    assert (report.written, report.left_out) == (1, 4)
+
+
+def test_a_wrong_checksum_is_passed_over_where_names_are_compared(two: Path) -> None:
+    two.write_bytes(TWO[:-1] + bytes([TWO[-1] ^ 1]))
+    edits = rdbkit.Edits(collapse_dbs=True, on_conflict="first")
+    with pytest.raises(rdbkit.ChecksumError):
+        convert(two, edits=edits)
+    data, report = convert(two, edits=edits, on_error="skip")
+    assert report.checksum is not None
+    assert len(records(data)) == 4
+
+
+def test_module_data_does_not_go_into_versions_without_it() -> None:
+    path = RICH / "redis-6.0.20-mod.rdb"
+    keep = rdbkit.Policies(module="keep")
+    assert "module-aux" in refused(path, "redis-4.0", policies=keep).ledger.forbidden
+
+
+def test_functions_among_the_attributes_of_a_key_are_not_overlooked() -> None:
+    library = b"\xf5" + string(b"#!lua name=l\nx")
+    file = rdb(b"\xfc" + FAR.to_bytes(8, "little") + library + b"\0" + string(b"k") + string(b"v"), magic=b"REDIS0010")
+    assert refused(file).ledger.forbidden == {"function": 1}
+    data, report = convert(file, policies=rdbkit.Policies(function="extract"))
+    assert report.functions == [b"#!lua name=l\nx"]
+    assert b"\xf5" not in data[:30]
+    assert [(r.key, r.expire_ms) for r in records(data)] == [(b"k", FAR)]
+
+
+def test_a_damaged_value_that_a_script_moved_takes_no_other_key_along() -> None:
+    def script(r: rdbkit.Draft) -> rdbkit.Draft:
+        if r.key == b"big":
+            r.db = 5
+        if r.key == b"z":
+            r.expire_ms = FAR
+        return r
+
+    big = key(b"big", 16, string(b"\x60\0\0\0\x01\0" + b"\x81x\xff" * 30))
+    file = rdb(key(b"a", 0, string(b"1")), big, key(b"z", 0, string(b"2")), magic=b"REDIS0010")
+    for block_size in (None, 32):
+        data, report = convert(file, edits=rdbkit.Edits(script=script), on_error="skip", block_size=block_size)
+        assert [(r.db, r.key) for r in records(data)] == [(0, b"a"), (0, b"z")]
+        assert [e.key for e in report.skipped] == [b"big"]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_stands_between_a_database_and_its_first_key_stays_there(jobs: int) -> None:
+    slots = b"\xfa" + string(b"slot-info") + string(b"1,2,0")
+    for first in (key(b"big", 0, string(b"x" * 50) * 1), key(b"k", 0, string(b"v"))):
+        file = rdb(b"\xfa" + string(b"redis-ver") + string(b"7.2"), b"\xfe\0\xfb\2\0", slots, first, key(b"o", 0, string(b"v")))
+        data, report = convert(file, block_size=24, jobs=jobs)
+        assert data == file
+        assert report.identical
+
+
+def test_a_packed_or_framed_source_is_not_the_same_file() -> None:
+    import gzip
+
+    plain = rdb(key(b"k", 0, string(b"v")))
+    for source in (gzip.compress(plain), b"$EOF:" + b"m" * 40 + b"\r\n" + plain + b"m" * 40, plain + b"\0" * 9):
+        data, report = convert(source)
+        assert data == plain
+        assert not report.identical
+
+
+def test_times_and_numbers_out_of_range_are_refused() -> None:
+    for edits in ({"map_db": {0: 1 << 31}}, {"map_db": {0: -1}}, {"shift_ttl_ms": 1 << 62}, {"set_ttl_ms": 1 << 62}):
+        with pytest.raises(ValueError, match=r"databases are numbered|ten thousand years"):
+            rdbkit.Edits(**edits)
+    late = rdb(key(b"k", 0, string(b"v"), (1 << 63) - 10))
+    (record,) = records(convert(late, edits=rdbkit.Edits(shift_ttl_ms=1000))[0])
+    assert record.expire_ms == (1 << 63) - 1
+    with pytest.raises(ValueError, match="on_error"):
+        convert(late, on_error="jump")
+
+
+def test_an_interrupt_ends_all_processes(tmp_path: Path) -> None:
+    import signal
+    import time
+
+    source = tmp_path / "source.rdb"
+    with rdbkit.create(source, version=11) as writer:
+        for i in range(60_000):
+            writer.put(b"key:%d" % i, [b"element %d" % j for j in range(20)])
+    args = [
+        sys.executable,
+        "-m",
+        "rdbkit",
+        "convert",
+        source,
+        tmp_path / "made.rdb",
+        "--target",
+        "rdb-7",
+        "--compress",
+        "--jobs",
+        "2",
+    ]
+    for wait in (0.4, 0.8):
+        process = subprocess.Popen(list(map(str, args)), start_new_session=True, stderr=subprocess.PIPE)
+        time.sleep(wait)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode in (0, 130)
+        assert b"Traceback" not in said
+    assert set(os.listdir(tmp_path)) <= {"source.rdb", "made.rdb"}

@@ -114,7 +114,8 @@ def _show(report: Check, target: Target, out: Output) -> None:
     out.table("Findings", ("code", "severity", "what", "what helps"), rows)
     for finding in report.findings:
         _explain(finding, out)
-    if target.is_service and report.verdict != CANNOT:
+    deletes = target.facts.get("import_deletes")
+    if deletes is not None and deletes.value and report.verdict != CANNOT:
         out.line("\nAn import first deletes what is in the cache.")
 
 

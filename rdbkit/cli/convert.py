@@ -183,12 +183,12 @@ def convert(src: str, dst: str, selection: Selection, **options: Any) -> int:
     if edits.moves_keys and not is_file:
         raise click.UsageError("to find keys that would have one name SRC is read twice: it has to be a file")
     extract = options["on_function"][1] if options["on_function"] else ""
-    if extract and os.path.exists(extract) and not options["force"]:
-        raise click.UsageError(f"{printable(extract)} exists; --force replaces it")
+    _check_distinct({"SRC": src, "DST": dst, "--ledger": options["ledger"] or "", "--on-function extract": extract})
     failed: LossError | None = None
     with ExitStack() as stack:
         stack.enter_context(written(dst, src))
         ledger = stack.enter_context(open_output(options["ledger"], options["force"])) if options["ledger"] else None
+        functions = stack.enter_context(open_output(extract, options["force"])) if extract else None
         update = stack.enter_context(progress(src, os.path.getsize(src) if is_file else None))
         try:
             report = convert_snapshot(
@@ -204,8 +204,8 @@ def convert(src: str, dst: str, selection: Selection, **options: Any) -> int:
         except ValueError as e:  # what a script made of a key
             raise click.ClickException(printable(str(e))) from None
         else:
-            if extract and report.functions:
-                _extract(report.functions, extract, options["force"])
+            if functions is not None:
+                _extract(report.functions, functions)
     if options["as_json"]:
         click.echo(json.dumps(_as_json(report, src, dst, failed), ensure_ascii=False))
     elif failed is None:
@@ -270,7 +270,7 @@ def _script(path: str) -> Callable[[Draft], Draft | None]:
     def record(draft: Draft) -> Draft | None:
         try:
             result = function(draft)
-        except Exception as e:
+        except (Exception, SystemExit) as e:
             raise complaint(e) from None
         if result is not None and not isinstance(result, Draft):
             raise click.ClickException(f"{printable(path)}: record(r) returns r or None, not {type(result).__name__}")
@@ -279,11 +279,24 @@ def _script(path: str) -> Callable[[Draft], Draft | None]:
     return record
 
 
-def _extract(sources: list[bytes], path: str, force: bool) -> None:
+def _check_distinct(files: dict[str, str]) -> None:
+    """Raise UsageError where two of the files, by what they are for, are one."""
+    seen: dict[str, str] = {}
+    for name, file in files.items():
+        if not file or file == "-":
+            if file and name.startswith("--"):
+                raise click.UsageError(f"{name} takes a file")
+            continue
+        path = os.path.realpath(file)
+        if path in seen and {name, seen[path]} != {"SRC", "DST"}:  # which has words of its own
+            raise click.UsageError(f"{name} and {seen[path]} are the same file, {printable(file)}")
+        seen.setdefault(path, name)
+
+
+def _extract(sources: list[bytes], out: BinaryIO) -> None:
     """Each library begins with its #! line."""
-    with open_output(path, force) as out:
-        for source in sources:
-            out.write(source if source.endswith(b"\n") else source + b"\n")
+    for source in sources:
+        out.write(source if source.endswith(b"\n") else source + b"\n")
 
 
 def _summarise(report: Conversion, src: str, dst: str, seconds: float) -> None:

@@ -21,7 +21,7 @@ from rdbkit.format.listpack import walk_listpack
 from rdbkit.format.modules import read_module
 from rdbkit.format.primitives import read_int64, read_integer, read_length, read_string, read_uint64, skip_string
 from rdbkit.format.sink import Items, Sink
-from rdbkit.format.streams import StreamDecoder
+from rdbkit.format.streams import StreamDecoder, level_of
 from rdbkit.format.walk import BATCH, SAME, skip_container
 from rdbkit.format.ziplist import walk_ziplist
 from rdbkit.format.zipmap import walk_zipmap
@@ -134,7 +134,7 @@ class Coding:
         for t in self.types.values():
             self.ways[t.id] = way_of(t)
             self.arities[t.id] = arity_of(t)
-            self.levels[t.id] = {15: 1, 19: 2, 21: 3, 26: 4, 27: 5}.get(t.id, 0)
+            self.levels[t.id] = level_of(t.id)
 
 
 class Decoder:

@@ -29,6 +29,8 @@ ZSET: Final = 5
 HASH_VALKEY: Final = 22
 HASH_EXPIRING: Final = 24
 
+#: Redis keeps a field's expiry in 48 bits.
+LATEST: Final = (1 << 48) - 1
 #: What becomes of fields that expire where the target has no place for their expiry.
 KEEP_FIELDS: Final = 0
 DROP_FIELDS: Final = 1
@@ -166,6 +168,7 @@ class FieldSink(PlainSink):
         policy: of HASH, KEEP_FIELDS or DROP_FIELDS; fields that are past are left out by both.
         now_ms: what is past.
         expiring, past: fields that expire, and those of them that have.
+        beyond: fields that expire later than HASH_EXPIRING has a place for, and never do now.
         earliest, latest: of the expiries that are not past.
     """
 
@@ -177,6 +180,7 @@ class FieldSink(PlainSink):
         self.form: i64 = kind
         self.base: i64 = 1
         self.past: i64 = 0
+        self.beyond: i64 = 0
         self.earliest: i64 = 0
         self.latest: i64 = 0
         self.held: list[bytes] = []
@@ -196,6 +200,7 @@ class FieldSink(PlainSink):
         self.base = 1
         self.expiring = 0
         self.past = 0
+        self.beyond = 0
         self.earliest = 0
         self.latest = 0
         self.held = []
@@ -208,7 +213,12 @@ class FieldSink(PlainSink):
     def add(self, name: bytes, value: bytes, n: i64) -> None:
         """A field that expires at `n`, 0 for never."""
         if n > 0:
-            self.expiring += 1
+            if self.kind == HASH_EXPIRING and n > LATEST:
+                self.beyond += 1
+                n = 0
+            else:
+                self.expiring += 1
+        if n > 0:
             if self.kind == HASH:
                 if n <= self.now_ms:
                     self.past += 1
@@ -242,6 +252,7 @@ class Recoder:
     Attributes:
         decoder: of the value.
         fields: what was met in a hash whose fields can expire.
+        is_empty: the last value that was written has no elements.
     """
 
     def __init__(self, coding: Coding, field_kind: int, field_policy: int, now_ms: int, text_scores: bool, compress: bool) -> None:
@@ -253,6 +264,7 @@ class Recoder:
         self.fields: FieldSink = FieldSink(self.body, compress, field_kind, field_policy, now_ms)
         self.sink: PlainSink = self.plain
         self.compress: bool = compress
+        self.is_empty: bool = False
         self.members: i64 = 1  # calls of the sink that make an element of what is written
         self.becomes: list[int] = [0] * 256
         for t in coding.types.values():
@@ -283,6 +295,7 @@ class Recoder:
         Raises: CorruptError where it is damaged, and maybe half of it is written.
         """
         self.begin(kind, out)
+        self.is_empty = False
         decoder = self.decoder
         way = decoder.way
         if way == LISTPACK:
@@ -294,6 +307,7 @@ class Recoder:
             body.truncate(0)
             self.sink.out = body
             self.end_at(decoder.feed(buf, pos, self.sink), end)
+            self.is_empty = self.sink.count == 0
             write_length(out, self.sink.count // self.members)
             out.write(body.getvalue())
 
@@ -319,6 +333,7 @@ class Recoder:
             raise CorruptError("an element goes beyond the end of what holds it") from None
         if self.members == 2 and announced & 1:
             raise CorruptError(f"{announced} strings, where each field or member has one beside it")
+        self.is_empty = announced == 0
         self.decoder.done = True
         return stop
 
@@ -337,7 +352,7 @@ class Recoder:
         found = Items()
         self.end_at(self.decoder.feed(buf, pos, found), end)
         items: list[Any] = found.items
-        times: list[int] = [ms for ms in items[2::3] if ms > 0]
+        times: list[int] = [ms for ms in items[2::3] if 0 < ms <= LATEST or (ms > 0 and fields.kind == HASH_VALKEY)]
         if times:
             fields.base = min(times)
         else:

@@ -36,22 +36,6 @@ _ID: Final = 16
 _NAME_LIMIT: Final = 1 << 24
 #: What Redis 8.6 writes for a stream that nobody configured.
 _DEFAULT_DEDUP: Final = 100
-_TYPES: Final = (0, 15, 19, 21, 26, 27)
-_LEVELS: Final = {15: 1, 19: 2, 21: 3, 26: 4, 27: 5}
-
-
-def level_of(kind: int) -> int:
-    """1 to 5 for a stream's type byte, 0 for any other.
-
-    >>> level_of(21), level_of(4)
-    (3, 0)
-    """
-    return _LEVELS.get(kind, 0)
-
-
-def type_of(level: int) -> int:
-    """The type byte of a stream of this level."""
-    return _TYPES[level]
 
 
 class StreamRecoder:

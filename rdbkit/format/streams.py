@@ -32,10 +32,26 @@ _PRODUCER: Final = 11
 _PRODUCER_ID: Final = 12
 _DEDUP_END: Final = 13
 
+_TYPES: Final = (0, 15, 19, 21, 26, 27)
+_LEVELS: Final = {15: 1, 19: 2, 21: 3, 26: 4, 27: 5}
 _DELETED: Final = 1
 _SAME_FIELDS: Final = 2
 _MASK: Final = (1 << 64) - 1
 _UNKNOWN: Final = (1 << 64) - 1
+
+
+def level_of(kind: int) -> int:
+    """1 to 5 for a stream's type byte, 0 for any other.
+
+    >>> level_of(21), level_of(4)
+    (3, 0)
+    """
+    return _LEVELS.get(kind, 0)
+
+
+def type_of(level: int) -> int:
+    """The type byte of a stream of this level."""
+    return _TYPES[level]
 
 
 class _Parts(Items):

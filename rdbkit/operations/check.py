@@ -23,7 +23,7 @@ from rdbkit.operations.rules import Edits, Policies, Rules
 from rdbkit.operations.text import json_bytes
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.snapshot.writer import create
-from rdbkit.targets import Sku, Target
+from rdbkit.targets import Fact, Sku, Target
 
 BLOCKER: Final = "blocker"
 LOSS: Final = "loss"
@@ -230,7 +230,9 @@ def _configured(target: Target, sku: Sku | None, clustered: bool, databases: int
         target = replace(target, databases=sku.databases)
     if databases is not None:
         target = replace(target, databases=databases)
-    return replace(target, single_db=True) if clustered else target
+    if clustered and target.clustered_databases is not None:
+        target = replace(target, databases=target.clustered_databases, single_db=target.clustered_databases == 1)
+    return target
 
 
 def _samples(tally: Tally) -> list[Sample]:
@@ -242,7 +244,7 @@ def _of_format(snapshot: Snapshot, target: Target, examiner: Examiner) -> list[F
     found = []
     header, wanted = snapshot.header, examiner.rules.header
     fact = target.facts.get("rdb")
-    source = fact.source if fact is not None else target.source
+    source = _said(fact) if fact is not None else target.source
     if header != wanted:
         if header.flavour != wanted.flavour:
             title = f"{header} is {header.flavour.capitalize()}'s own version"
@@ -318,7 +320,14 @@ def _of_content(examiner: Examiner, target: Target) -> list[Finding]:
 def _source(target: Target, kind: str) -> str:
     name = {"database": "single_db" if target.single_db else "databases", "oversize": "max_key_bytes", "module": "optional_modules"}
     fact = target.facts.get(name.get(kind, ""))
-    return fact.source if fact is not None else _FORMAT
+    return _said(fact) if fact is not None else _FORMAT
+
+
+def _said(fact: Fact) -> str:
+    """Where a fact is from, and what to know about it."""
+    inferred = "; inferred" if fact.inferred else ""
+    note = f" ({fact.note})" if fact.note else ""
+    return f"{fact.source}, {fact.date}{inferred}{note}" if fact.date else f"{fact.source}{inferred}{note}"
 
 
 def _of_file(snapshot: Snapshot, target: Target, damage: RdbError | None) -> list[Finding]:
@@ -369,7 +378,7 @@ def _of_room(snapshot: Snapshot, target: Target, sku: Sku | None) -> list[Findin
     usable = int(sku.usable_gb * _GB)
     said = f"{used / _GB:.2f} GB in use where it was saved, {sku.usable_gb:g} GB usable in {sku.name}"
     fact = target.facts.get("skus")
-    source = fact.source if fact is not None else target.source
+    source = _said(fact) if fact is not None else target.source
     if used > usable:
         larger = [s.name for s in target.skus if s.usable_gb * _GB >= used]
         fix = f"a larger size: {', '.join(larger[:3])}" if larger else "a larger size, or fewer keys"

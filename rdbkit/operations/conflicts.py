@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from rdbkit.errors import ChecksumError
 from rdbkit.operations.duplicates import NameLog, digest
 from rdbkit.operations.rewrite import Names
 from rdbkit.operations.rules import Rules
@@ -44,10 +45,18 @@ def find_decisions(reopen: Callable[[], Snapshot], rules: Rules) -> dict[int, by
             decisions[taken] = None
 
     for visit in (rename, check):
-        with reopen() as snapshot:
-            for _ in snapshot.scan(Names(snapshot.types, snapshot.limits.item_bytes, rules, visit)):
-                pass
+        _scan(reopen, rules, visit)
     return decisions
+
+
+def _scan(reopen: Callable[[], Snapshot], rules: Rules, found: Callable[[int, bytes, int, int, bytes], None]) -> None:
+    with reopen() as snapshot:
+        try:
+            for _ in snapshot.scan(Names(snapshot.types, snapshot.limits.item_bytes, rules, found)):
+                pass
+        except ChecksumError:
+            if not rules.skip:  # else it is told when the file is read for good
+                raise
 
 
 def _same_names(reopen: Callable[[], Snapshot], rules: Rules) -> Iterator[list[int]]:
@@ -58,9 +67,7 @@ def _same_names(reopen: Callable[[], Snapshot], rules: Rules) -> Iterator[list[i
         log.add(db, name, offset.to_bytes(8, "big"))
 
     try:
-        with reopen() as snapshot:
-            for _ in snapshot.scan(Names(snapshot.types, snapshot.limits.item_bytes, rules, keep)):
-                pass
+        _scan(reopen, rules, keep)
         for places in log.repeated(8):
             yield [int.from_bytes(place, "big") for place in places]
     finally:

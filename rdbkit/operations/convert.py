@@ -19,9 +19,9 @@ from rdbkit.format.decode import Coding
 from rdbkit.format.encode import write_length, write_string
 from rdbkit.format.primitives import read_uint64, skip_string
 from rdbkit.format.recode import HASH, HASH_EXPIRING
-from rdbkit.format.recode_stream import level_of
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, Scanner
 from rdbkit.format.sink import Items
+from rdbkit.format.streams import level_of
 from rdbkit.model import Header, module_name
 from rdbkit.operations.duplicates import NameLog
 from rdbkit.operations.ledger import Ledger, Loss
@@ -141,6 +141,8 @@ def convert(
         raise ValueError("the destination is the source")
     found = find_target(target) if isinstance(target, str) else target
     policies, edits = policies or Policies(), edits or Edits()
+    if on_error not in ("stop", "skip"):
+        raise ValueError(f"on_error is 'stop' or 'skip', not {on_error!r}")
     if edits.script is not None and jobs > 1:
         raise ValueError("a script is asked in one process: jobs must be 1")
     wanted = selection if selection else None
@@ -200,6 +202,8 @@ class Job:
         # of databases, where other processes met them
         self.stated: dict[int, tuple[int, int] | None] = {}
         self.selected = False
+        self.waiting = b""
+        self.waiting_db = 0
         writer.recounts = rules.may_drop
         if rules.edits.script is not None:
             self.rewriter.names = NameLog()
@@ -247,11 +251,14 @@ class Job:
             error = LossError(f"{self.report.target} has no place for all of it, and nothing was written: {counts}")
             error.source, error.report = snapshot.name, report
             raise error
+        self._write_waiting(None)
         as_it_was = not (self.changed or rewriter.changed or report.skipped) and self.writer.size == snapshot.rdb_size
         if as_it_was and self.writer.can_correct:
             self.writer.recounts = False
-        report.identical = as_it_was and not self.writer.recounts
-        if report.identical and snapshot.checksum is not None and snapshot.checksum.state == "disabled":
+        is_plain = snapshot.compression is None and snapshot.framing is None and snapshot.trailer == ("none", 0)
+        state = "" if snapshot.checksum is None else snapshot.checksum.state
+        report.identical = as_it_was and not self.writer.recounts and is_plain and state != "unchecked"
+        if as_it_was and state == "disabled":
             self.writer.checksum = False  # what is the same stays the same
 
     def _look_behind(self) -> None:
@@ -277,10 +284,30 @@ class Job:
     def _write(self, segments: list[Segment]) -> None:
         for segment in segments:
             self.written += segment.keys
-            if not self.ledger.forbidden:
+            if self.ledger.forbidden:
+                continue
+            selected = segment.selected or self.selected
+            if segment.keys:
+                self._write_waiting(segment.db)
                 counts = self._counts(segment.db, segment.stated)
-                selected = segment.selected or self.selected
-                self.writer.copy(segment.data, segment.db, segment.keys, segment.expires, counts, selected)
+                data = self.waiting + segment.data
+                self.waiting = b""
+                self.writer.copy(data, segment.db, segment.keys, segment.expires, counts, selected)
+            elif not selected:
+                self.writer.copy(segment.data, 0, 0, 0)
+            else:
+                # what stands between a database's number and its first key stays there
+                self._write_waiting(segment.db)
+                self.waiting += segment.data
+                self.waiting_db = segment.db
+                if len(self.waiting) > _COPY_BYTES:
+                    self._write_waiting(None)
+
+    def _write_waiting(self, db: int | None) -> None:
+        """Write what waits for the first key of a database, unless it is this one."""
+        if self.waiting and db != self.waiting_db and not self.ledger.forbidden:
+            self.writer.copy(self.waiting, 0, 0, 0)
+            self.waiting = b""
 
     def _counts(self, db: int, stated: tuple[int, int] | None) -> tuple[int, int] | None:
         """What the file is to say of a database's keys, by what the source says."""
@@ -326,17 +353,19 @@ class Job:
     def _large(self, record: Record) -> None:
         rewriter, snapshot = self.rewriter, self.snapshot
         rewriter.key, rewriter.offset, rewriter.size = record.key, record.offset, 0
-        rewriter.last_key, rewriter.last_at, rewriter.last_kept = record.key, -1, True
-        rewriter.metadata = snapshot.large_metadata
         if record._kind == c.MODULE_AUX:
             self._large_module_data(record)
             return
+        rewriter.last_key, rewriter.last_at, rewriter.last_kept = record.key, -1, True
+        rewriter.metadata = snapshot.large_metadata
         try:
             expire_ms = NO_EXPIRY if record.expire_ms is None else record.expire_ms
             kept = rewriter.decide(record._kind, -1, expire_ms) and self._large_value(record)
         except RdbError as e:
             of_framing = e.source is not None
             rewriter.explain(e, record._kind)
+            rewriter.out.truncate(0)
+            rewriter.go_home()
             if not self.rules.skip or of_framing or isinstance(e, LossError):
                 raise
             rewriter.skipped.append(e)
@@ -363,6 +392,12 @@ class Job:
             for _ in chunks:
                 pass
             return
+        if keys:
+            self._write_waiting(rewriter.out_db)
+            heads = [self.waiting, *heads]
+            self.waiting = b""
+        else:
+            self._write_waiting(None)
         counts = self._counts(rewriter.out_db, rewriter.stated)
         expires = keys if rewriter.expire_ms != NO_EXPIRY else 0
         self.writer.copy(b"".join(heads), rewriter.out_db, keys, expires, counts, rewriter.selected or self.selected)
@@ -517,6 +552,9 @@ class Job:
         _spill(body, spool)
         sink = recoder.sink
         if way == COLLECTION:
+            if sink.count == 0:
+                rewriter.note_empty()
+                return None
             if sink.expiring:
                 rewriter.lose("member-expiry", "the expiry of members", sink.expiring, "loss")
             return self._counted(rewriter.becomes[kind], sink.count // recoder.members)

@@ -29,7 +29,7 @@ class Loss:
     - "value": what a script put into a key;
     - "commands": what was written after the snapshot and stands behind it in the same file;
     - and of notes: "stream-counters", "eviction-hints", "expiry-precision", "aux", "slot-import", "expired-field",
-      "trailer".
+      "trailer", "empty".
 
     `what` says it in words, `count` how many of it (fields, pending entries, ...); `db` and `key` are None where it belongs to
     no key. A `note` is no loss of data: the target recomputes it, or has no use for it.

@@ -7,6 +7,7 @@ out in the order of the pieces.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -30,6 +31,9 @@ class _Worker:
 
 
 def _start(make: Callable[..., Callable[[Block], Any]], settings: tuple[Any, ...]) -> None:
+    # An interrupt goes to all processes of a terminal. This one ends when the one that waits for it does; interrupted in the
+    # middle of an answer, it would leave that one waiting for ever.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _Worker.work = make(*settings)
 
 

@@ -16,9 +16,10 @@ from rdbkit.format.decode import Coding, Decoder
 from rdbkit.format.encode import encode_value, write_length, write_string
 from rdbkit.format.primitives import read_string, read_uint64, skip_string
 from rdbkit.format.recode import DROP_FIELDS, HASH, HASH_EXPIRING, HASH_VALKEY, KEEP_FIELDS, Recoder
-from rdbkit.format.recode_stream import StreamRecoder, level_of, type_of
+from rdbkit.format.recode_stream import StreamRecoder
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, Visitor
 from rdbkit.format.sink import Items
+from rdbkit.format.streams import level_of, type_of
 from rdbkit.model import (
     Aux,
     Event,
@@ -60,6 +61,8 @@ _MODULE_STRING: Final = 5
 _MEMBER_EXPIRY: Final = b"keydb-subexpire"
 _SECONDS_ONLY: Final = 3  # RDB versions before this have no milliseconds, and 32 bits for seconds
 _LAST_SECOND: Final = 1 << 31
+#: No expiry is later.
+LAST_MS: Final = (1 << 63) - 1
 
 
 class Segment(NamedTuple):
@@ -161,10 +164,13 @@ class Rewriter(Visitor):
         self.becomes: list[int] = self.recoder.becomes
         for t in coding.types.values():
             self.ways[t.id] = self.way_of(t, known, level)
+        self.out_db = rules.edits.db_of(0)  # where no database is named, it is 0
+        self.changed = self.out_db != 0
         self.ways[256] = COPY
         self.ways[257] = COPY
         # of the record at hand
         self.metadata: KeyMetadata | None = None
+        self.drops_attributes: bool = False
         self.outside: bool = False  # it is in a database that the target does not have
         self.odd: bool = False  # it is outside, or has attributes that the target may not know
         self.key: bytes = b""
@@ -265,7 +271,8 @@ class Rewriter(Visitor):
             self.member_expiry(event, start, end)
             return
         if start < 0:
-            return  # among the attributes of a record: copied with it, or dropped when they are written anew
+            self.among_attributes(event)
+            return
         if isinstance(event, SelectDb):
             # the writer does this where the database has keys
             changed = self.changed
@@ -299,6 +306,15 @@ class Rewriter(Visitor):
         elif isinstance(event, HashTemplate) and (self.flavour != c.REDIS or self.version < 15):
             self.cut(start, end)
 
+    def among_attributes(self, event: Event) -> None:
+        """Something between a record's expiry and its type: copied with it, or dropped when its attributes are written anew."""
+        if isinstance(event, FunctionLibrary) and not self.has_functions:
+            self.function(event, -1, -1)
+        elif not (isinstance(event, Aux) and self.version < 7):
+            return
+        self.odd = True
+        self.drops_attributes = True
+
     def note(self, kind: str, what: str, count: i64 = 1, key: bytes | None = None) -> None:
         """Enter what is no loss of data, at the record at hand where `key` is given."""
         if key is None:
@@ -324,7 +340,8 @@ class Rewriter(Visitor):
                 self.out.append(c.FUNCTION2)
                 write_string(self.out, source)
             return
-        self.cut(start, end)
+        if start >= 0:
+            self.cut(start, end)
         chosen = self.on["function"]
         loss = Loss("function", f"function library {library.name!r}", 1, None, None, chosen == "extract")
         self.enter_loss(loss, chosen == FAIL)
@@ -336,7 +353,7 @@ class Rewriter(Visitor):
             self.cut(start, end)
 
     def loses_module_data(self, data: ModuleAux) -> bool:
-        if self.modules is None or data.module in self.modules:
+        if self.version >= 9 and (self.modules is None or data.module in self.modules):
             return False
         loss = Loss("module-aux", f"data of module {data.module} outside of keys", 1, None, None)
         self.enter_loss(loss, self.on[self.module_policy()] == FAIL)
@@ -386,6 +403,7 @@ class Rewriter(Visitor):
     def end_record(self) -> None:
         """Nothing of what was special to the last record is so of the next."""
         self.metadata = None
+        self.drops_attributes = False
         self.odd = self.outside
 
     def collection(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
@@ -402,6 +420,13 @@ class Rewriter(Visitor):
             out.append(self.becomes[kind])
             out.write(buf[key_at:value_at])
             self.recoder.write(kind, buf, value_at, end, out)
+            if self.recoder.is_empty:
+                out.truncate(mark)
+                self.key, _ = read_string(buf, key_at, self.limit)
+                self.note_empty()
+                self.left_out += 1
+                self.last_kept = False
+                return
         except RdbError as e:
             out.truncate(mark)
             self.key, _ = read_string(buf, key_at, self.limit)
@@ -493,7 +518,7 @@ class Rewriter(Visitor):
         """Whether the record is kept, and what it is called and when it expires then: `new_key`, `expire_ms`, `rebuilt`."""
         self.expire_ms = expire_ms
         self.new_key = None
-        self.rebuilt = False
+        self.rebuilt = self.drops_attributes
         key = self.key
         edits = self.edits
         if size < 0 and self.selection is not None:
@@ -516,8 +541,8 @@ class Rewriter(Visitor):
                 self.expire_ms = NO_EXPIRY if ttl < 0 else self.now_ms + ttl
             elif edits.shift_ttl_ms != 0 and expire_ms != NO_EXPIRY:
                 shift: i64 = edits.shift_ttl_ms
-                self.expire_ms = max(expire_ms + shift, 0)
-            self.rebuilt = self.new_key is not None or self.expire_ms != expire_ms
+                self.expire_ms = max(min(expire_ms, LAST_MS - shift) + shift, 0) if shift > 0 else max(expire_ms + shift, 0)
+            self.rebuilt = self.rebuilt or self.new_key is not None or self.expire_ms != expire_ms
         if self.outside:
             to = edits.db_of(int(self.db))
             has = "database 0 alone" if self.single_db else f"databases 0 to {self.databases - 1}"
@@ -530,13 +555,21 @@ class Rewriter(Visitor):
             self.note("eviction-hints", "its idle time or frequency of access", 1, key)
             self.rebuilt = True
         if self.seconds_only and self.expire_ms != NO_EXPIRY:
-            if self.expire_ms // 1000 >= _LAST_SECOND:
-                self.lose("expiry", "an expiry after 2038", 1, "loss")
-                self.expire_ms = NO_EXPIRY
-            elif self.expire_ms % 1000:
-                self.note("expiry-precision", "milliseconds of its expiry", 1, key)
+            self.fit_expiry()
             self.rebuilt = True
         return True
+
+    def fit_expiry(self) -> None:
+        """What RDB 2 has no place for in an expiry."""
+        if not self.seconds_only:
+            return
+        if self.expire_ms // 1000 >= _LAST_SECOND:
+            self.lose("expiry", "an expiry after 2038", 1, "loss")
+            self.expire_ms = NO_EXPIRY
+        elif self.expire_ms // 1000 < -_LAST_SECOND:
+            self.expire_ms = -_LAST_SECOND * 1000  # as past as before
+        elif self.expire_ms % 1000:
+            self.note("expiry-precision", "milliseconds of its expiry", 1, self.key)
 
     def decided(self) -> bool:
         """What was decided of a key whose name another one has, too; False leaves it out."""
@@ -566,6 +599,8 @@ class Rewriter(Visitor):
         draft = self.edits.script(Draft(record, home, self.key if self.new_key is None else self.new_key, at))
         if draft is None:
             return False
+        if not isinstance(draft, Draft):
+            raise ValueError(f"a script returns its key or None, not {type(draft).__name__}")
         draft.check()
         if (self.single_db and draft.db > 0) or 0 < self.databases <= draft.db:
             raise LossError(f"the script puts it into database {draft.db}, which the target does not have")
@@ -619,6 +654,10 @@ class Rewriter(Visitor):
             elif way == COLLECTION:
                 self.head(self.becomes[kind], key)
                 self.recoder.write(kind, buf, value_at, end, out)
+                if self.recoder.is_empty:
+                    out.truncate(mark)
+                    self.note_empty()
+                    return False
                 if self.recoder.sink.expiring > 0:
                     self.lose("member-expiry", "the expiry of members", self.recoder.sink.expiring, "loss")
             elif way == FIELDS:
@@ -712,6 +751,9 @@ class Rewriter(Visitor):
         out.write(self.recoder.body.getvalue())
         return True
 
+    def note_empty(self) -> None:
+        self.note("empty", "a key without elements, which servers since 7.0 skip and older ones trip over", 1, self.key)
+
     def lose_whole(self, kind: i64) -> None:
         name = self.coding.types[kind].type
         self.lose(name, f"a key of type {name}", 1, "loss")
@@ -719,6 +761,8 @@ class Rewriter(Visitor):
     def judge_fields(self) -> None:
         """What became of the fields of a hash that expire: losses, and an expiry of the whole key."""
         fields = self.recoder.fields
+        if fields.beyond > 0:
+            self.lose("field-expiry", "an expiry of fields that is later than the target can hold", fields.beyond, "field_ttl")
         if fields.kind != HASH:
             return
         if fields.past > 0:
@@ -738,6 +782,7 @@ class Rewriter(Visitor):
         if at != NO_EXPIRY and (self.expire_ms == NO_EXPIRY or at < self.expire_ms):
             self.expire_ms = at
             what += f"; the key now expires at {at} ms"
+            self.fit_expiry()
         self.lose("field-expiry", what, lost, "field_ttl")
 
     def judge_stream(self) -> None:

@@ -14,6 +14,8 @@ from rdbkit.targets import Target
 if TYPE_CHECKING:
     from rdbkit.operations.script import Draft
 
+_LAST_DB: Final = (1 << 31) - 1
+_LONGEST_MS: Final = 10_000 * 366 * 86_400_000
 FAIL: Final = "fail"
 DROP: Final = "drop"
 
@@ -118,13 +120,12 @@ class Edits:
             raise ValueError("map_db and collapse_dbs exclude each other")
         if self.set_ttl_ms is not None and self.shift_ttl_ms:
             raise ValueError("set_ttl_ms and shift_ttl_ms exclude each other")
-        if self.on_conflict == "rename":
-            if "{key}" not in self.rename_pattern:
-                raise ValueError("a pattern for new names needs {key}")
-            try:
-                self.rename_pattern.format(key="", db=0)
-            except (KeyError, IndexError, ValueError, AttributeError):
-                raise ValueError(f"{self.rename_pattern!r} is no pattern of {{key}} and {{db}}") from None
+        if self.on_conflict == "rename" and "{key}" not in self.rename_pattern:
+            raise ValueError("a pattern for new names needs {key}")
+        if any(not 0 <= db <= _LAST_DB for pair in self.map_db.items() for db in pair):
+            raise ValueError(f"databases are numbered from 0 to {_LAST_DB}")
+        if max(abs(self.shift_ttl_ms), abs(self.set_ttl_ms or 0)) > _LONGEST_MS:
+            raise ValueError("a time of more than ten thousand years")
 
     @property
     def moves_keys(self) -> bool:

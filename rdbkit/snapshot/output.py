@@ -45,11 +45,11 @@ def open_output(target: str | os.PathLike[str], force: bool = False) -> Iterator
         return
     name = os.fspath(target)
     final = os.path.realpath(name)
-    mode = _mode(final)
+    mode = _mode(name)
     if mode is not None and stat.S_ISDIR(mode):
         raise IsADirectoryError(21, "Is a directory", name)
     if mode is not None and not stat.S_ISREG(mode):
-        with open(final, "wb", buffering=_BUFFER) as file, _packed(file, name) as out:
+        with open(name, "wb", buffering=_BUFFER) as file, _packed(file, name) as out:
             yield out
         return
     if mode is not None and not force:

@@ -366,6 +366,7 @@ class Snapshot:
         if kind == c.MODULE_AUX:
             record = Record(0, offset, None, None, None, None, self.coding, kind, b"", 0, 0, 0, b"")
             self.module_data = next(event for event in scanner.held if isinstance(event, ModuleAux))
+            self.large_metadata = None
         else:
             expire = None if scanner.expire_ms == NO_EXPIRY else scanner.expire_ms
             idle = None if visitor.idle_s < 0 else visitor.idle_s
