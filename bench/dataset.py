@@ -22,7 +22,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fixtures.server import Command, Refused, running
+from fixtures.server import Client, Command, Refused, running
 
 SEED = 7
 FAR = 4_102_444_800_000
@@ -177,11 +177,21 @@ def make(binary: Path, out: Path) -> None:
     with running(binary) as (client, folder):
         for part in (_strings, _hashes, _collections, _big, _streams):
             client.pipeline(part(rng))
-        client.call("SAVE")
-        # under its own name only when it is whole, so that an interrupted run leaves no half a dataset
-        partial = out.with_name(out.name + ".partial")
-        shutil.copyfile(folder / "dump.rdb", partial)
-        partial.replace(out)
+        _save(client, folder, out)
+
+
+def save_again(binary: Path, dump: Path, out: Path) -> None:
+    """Let another server load a dump and copy the file it saves to `out`; raises Refused where it does not load it."""
+    with running(binary, dump) as (client, folder):
+        _save(client, folder, out)
+
+
+def _save(client: Client, folder: Path, out: Path) -> None:
+    client.call("SAVE")
+    # under its own name only when it is whole, so that an interrupted run leaves no half a dataset
+    partial = out.with_name(out.name + ".partial")
+    shutil.copyfile(folder / "dump.rdb", partial)
+    partial.replace(out)
 
 
 def main() -> None:

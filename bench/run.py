@@ -9,28 +9,28 @@ figure is the median of its runs.
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import bigfiles, dataset
+from bench import bigfiles, conversions, dataset
+from bench.cases import BenchError, Case, clean_environment, figures, measure, note, run_cases, server_tool
 from fixtures.server import Refused, ServerError
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 SMALL_FILE = ROOT / "fixtures" / "rich" / "redis-7.0.15.rdb"
 SERVER = "redis-7.0"
+NEWER_SERVER = "valkey-8.1"
+"""Writes the dump that is converted: RDB 11, as Redis 7.2 does."""
 PACKAGE = "rdbkit"
 VERBS = ("info", "keys --format csv", "export --format jsonl")
 """What is timed, each with the dump as its last argument and its output thrown away."""
@@ -39,56 +39,6 @@ DECODING = "export --format jsonl"
 LZF_FORM = "pure+lzf"
 LEFTOVERS = shutil.ignore_patterns("*.so", "__pycache__")
 """What an earlier build left in the source tree, and a clean copy must not have."""
-
-
-class BenchError(Exception):
-    """The benchmark cannot go on; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What one run of a command took: seconds, and bytes of memory at the peak."""
-
-    user: float
-    system: float
-    wall: float
-    peak: int
-
-    @property
-    def cpu(self) -> float:
-        return self.user + self.system
-
-
-@dataclass(frozen=True)
-class Case:
-    """A row of the table: a command, and whether it reads so little that only its CPU seconds say something."""
-
-    label: str
-    command: tuple[str | Path, ...]
-    brief: bool = False
-
-
-def _note(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
-
-
-def _environment() -> dict[str, str]:
-    """The environment without what would choose another build, another interpreter or other modules."""
-    dropped = ("RDBKIT_PURE", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
-    return {name: value for name, value in os.environ.items() if name not in dropped}
-
-
-def measure(command: Sequence[str | Path]) -> Usage:
-    """Run a command in a fresh process; raises BenchError where it fails."""
-    run = subprocess.run(
-        [sys.executable, "-I", "-S", HERE / "measure.py", *command], capture_output=True, text=True, env=_environment()
-    )
-    if run.returncode:
-        raise BenchError(f"{command[0]} does not run: {run.stderr.strip()}")
-    status, user, system, wall, peak = run.stdout.split()
-    if status != "0":
-        raise BenchError(f"{' '.join(map(str, command))}: exit status {status}: {run.stderr.strip()}")
-    return Usage(float(user), float(system), float(wall), int(peak) * 1024)
 
 
 def copy_source(folder: Path) -> None:
@@ -105,11 +55,11 @@ def install(work: Path, form: str) -> Path:
 
     `form` is compiled, pure, or "pure+lzf" for the pure one with the extra that unpacks LZF in C.
     """
-    _note(f"installing rdbkit, {form}")
+    note(f"installing rdbkit, {form}")
     source, environment = work / f"source-{form}", work / f"venv-{form}"
     copy_source(source)
     venv.create(environment, clear=True, with_pip=True)
-    variables = _environment() | ({"RDBKIT_PURE": "1"} if form.startswith("pure") else {})
+    variables = clean_environment() | ({"RDBKIT_PURE": "1"} if form.startswith("pure") else {})
     wanted = f"{source}[lzf]" if form == LZF_FORM else source
     command: list[str | Path] = [environment / "bin" / "python", "-m", "pip", "install", "--quiet", wanted]
     run = subprocess.run(command, capture_output=True, text=True, env=variables)
@@ -121,7 +71,7 @@ def install(work: Path, form: str) -> Path:
 def check_form(rdbkit: Path, form: str) -> None:
     """Raise BenchError unless this rdbkit says of itself that it is compiled or pure, as `form` has it."""
     try:
-        run = subprocess.run([rdbkit, "--version"], capture_output=True, text=True, env=_environment())
+        run = subprocess.run([rdbkit, "--version"], capture_output=True, text=True, env=clean_environment())
     except OSError as error:
         raise BenchError(f"{rdbkit} does not run: {error}") from error
     said = (run.stdout + run.stderr).strip()
@@ -129,42 +79,27 @@ def check_form(rdbkit: Path, form: str) -> None:
         raise BenchError(f"{rdbkit} --version does not say {form}: {said!r}")
 
 
-def server_tool(servers: Path, tool: str) -> Path:
-    """The path of one of the server's programs; raises BenchError where it is not there."""
-    path = servers / SERVER / tool
-    if not path.exists():
-        raise BenchError(f"no {path}: get the servers with: fixtures/servers.sh {servers} {SERVER}")
-    return path
-
-
 def prepare_dataset(servers: Path, path: Path) -> None:
     """Make the dump where it is missing, and read it once so that no tool pays for the disk alone."""
     if not path.exists():
-        _note(f"making the dataset {path}")
-        dataset.make(server_tool(servers, "redis-server"), path)
+        note(f"making the dataset {path}")
+        dataset.make(server_tool(servers, SERVER, "redis-server"), path)
+    _read(path)
+
+
+def prepare_newer_dataset(servers: Path, path: Path, older: Path) -> None:
+    """The same for the dump that is converted, which holds what the other one does."""
+    if not path.exists():
+        prepare_dataset(servers, older)
+        note(f"making the dataset {path}")
+        dataset.save_again(server_tool(servers, NEWER_SERVER, "redis-server"), older, path)
+    _read(path)
+
+
+def _read(path: Path) -> None:
     with path.open("rb") as file:
         while file.read(1 << 20):
             pass
-
-
-def run_cases(cases: Sequence[Case], runs: int) -> dict[str, Usage]:
-    """Each case's medians, the cases in turns."""
-    found: dict[str, list[Usage]] = {case.label: [] for case in cases}
-    for number in range(runs):
-        _note(f"run {number + 1} of {runs}")
-        for case in cases:
-            found[case.label].append(measure(case.command))
-    return {label: _median(usages) for label, usages in found.items()}
-
-
-def _median(usages: Sequence[Usage]) -> Usage:
-    """The median of each figure on its own."""
-    return Usage(
-        median(usage.user for usage in usages),
-        median(usage.system for usage in usages),
-        median(usage.wall for usage in usages),
-        int(median(usage.peak for usage in usages)),
-    )
 
 
 def speed_table(compiled: Path, pure: Path, with_lzf: Path, check: Path, data: Path, runs: int) -> Iterator[str]:
@@ -186,10 +121,7 @@ def speed_table(compiled: Path, pure: Path, with_lzf: Path, check: Path, data: P
         if case.brief:
             yield f"| {case.label} | | {usage.cpu:.3f} | | | |"
         else:
-            times = medians[yardstick.label].user / max(usage.user, 0.001)
-            yield (
-                f"| {case.label} | {usage.user:.2f} | {usage.cpu:.2f} | {usage.wall:.2f} | {usage.peak / 1e6:.1f} | {times:.2f} |"
-            )
+            yield f"| {case.label} | {figures(usage, medians[yardstick.label])} |"
 
 
 def memory_table(compiled: Path, check: Path, work: Path) -> Iterator[str]:
@@ -197,14 +129,11 @@ def memory_table(compiled: Path, check: Path, work: Path) -> Iterator[str]:
     verbs = (*VERBS, "export --format resp")
     yield f"| file | size MB | {' | '.join(f'rdbkit {verb}, peak RSS MB' for verb in verbs)} | redis-check-rdb, peak RSS MB |"
     yield f"| --- | ---: |{' ---: |' * len(verbs)} ---: |"
-    for name, (what, records) in bigfiles.FILES.items():
-        path = work / name
-        if not path.exists():
-            _note(f"making {path}")
-            bigfiles.write(path, records())
-        _note(f"reading {path}")
+    for name, file in bigfiles.FILES.items():
+        path = conversions.big_file(work, name, file)
+        note(f"reading {path}")
         peaks = [measure((compiled, *verb.split(), path)).peak for verb in verbs] + [measure((check, path)).peak]
-        yield f"| {what} | {path.stat().st_size / 1e6:,.0f} | {' | '.join(f'{peak / 1e6:.1f}' for peak in peaks)} |"
+        yield f"| {file.what} | {path.stat().st_size / 1e6:,.0f} | {' | '.join(f'{peak / 1e6:.1f}' for peak in peaks)} |"
 
 
 @contextmanager
@@ -220,19 +149,34 @@ def work_folder(chosen: Path | None) -> Iterator[Path]:
 
 def benchmark(options: argparse.Namespace) -> None:
     """Prepare what is missing, run, and print; raises BenchError."""
-    check = server_tool(options.servers, "redis-check-rdb")
+    check = server_tool(options.servers, SERVER, "redis-check-rdb")
+    reads, converts = options.only != "convert", options.only != "read"
     with work_folder(options.work) as work:
         compiled = options.compiled or install(work, "compiled")
         check_form(compiled, "compiled")
         pure = options.pure or install(work, "pure")
         check_form(pure, "pure")
-        with_lzf = install(work, LZF_FORM)
+        with_lzf = options.pure_lzf or install(work, LZF_FORM)
         check_form(with_lzf, "pure")
         data = options.dataset or work / "dataset.rdb"
-        prepare_dataset(options.servers, data)
-        print("\n".join(speed_table(compiled, pure, with_lzf, check, data, options.runs)))
-        if options.memory:
-            print("\n" + "\n".join(memory_table(compiled, check, work)))
+        newer = options.convert_dataset or work / "dataset-rdb11.rdb"
+        if reads:
+            prepare_dataset(options.servers, data)
+            _print(speed_table(compiled, pure, with_lzf, check, data, options.runs))
+        if converts:
+            prepare_newer_dataset(options.servers, newer, data)
+            forms = {"compiled": compiled, "pure": pure, LZF_FORM: with_lzf}
+            _print(conversions.speed_table(forms, options.servers, newer, work, options.runs))
+        if options.memory and reads:
+            _print(memory_table(compiled, check, work))
+        if options.memory and converts:
+            _print(conversions.memory_table(compiled, options.servers, work))
+
+
+def _print(lines: Iterator[str]) -> None:
+    for line in lines:
+        print(line, flush=True)
+    print(flush=True)
 
 
 def _positive(number: str) -> int:
@@ -249,11 +193,14 @@ def main() -> None:
 
     path_option("--servers", "where fixtures/servers.sh unpacked (default: .servers)", ROOT / ".servers")
     path_option("--dataset", "the dump to read; made where missing (default: in the work folder)")
+    path_option("--convert-dataset", "the dump to convert, RDB 11; made of the other where missing (default: in the work folder)")
     path_option("--work", "folder for environments and data, kept (default: temporary)")
     path_option("--compiled", "a compiled rdbkit instead of installing one")
     path_option("--pure", "a pure rdbkit instead of installing one")
+    path_option("--pure-lzf", "a pure rdbkit with the extra lzf instead of installing one")
     parser.add_argument("--runs", type=_positive, default=5, help="runs of each command (default: %(default)s)")
-    parser.add_argument("--memory", action="store_true", help="also measure memory on big files (3.5 GB in the work folder)")
+    parser.add_argument("--only", choices=("read", "convert"), help="only the tables of the verbs that read, or of convert")
+    parser.add_argument("--memory", action="store_true", help="also measure memory on big files (9 GB in the work folder)")
     options = parser.parse_args()
     try:
         benchmark(options)
