@@ -158,6 +158,10 @@ def collect_scored(buf: bytes, at: int, last: int, parts: list[bytes]) -> tuple[
         if 0x80 <= first < 0xC0:
             stop = at + first - 0x7F
             head, member = lengths[first], buf[at + 1 : stop]
+        elif first == 0xF2:  # as ids are
+            stop = at + 4
+            n = buf[at + 1] | buf[at + 2] << 8 | buf[at + 3] << 16
+            head, member = b"", _plain_number(n if n < 0x800000 else n - 0x1000000)
         elif first < 0x80:
             stop = at + 1
             head, member = b"", numbers[first]

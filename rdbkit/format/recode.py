@@ -6,6 +6,7 @@ become type 24 of Redis or 22 of Valkey where the target knows one of these.
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any, Final
 
 from librt.strings import BytesWriter, write_f64_le, write_i64_le
@@ -15,6 +16,7 @@ from rdbkit.format.decode import LISTPACK, NODES, Coding, Decoder, score_of
 from rdbkit.format.encode import write_length, write_score, write_string
 from rdbkit.format.form import COMPILED
 from rdbkit.format.listpack import collect_plain, collect_scored, walk_listpack
+from rdbkit.format.primitives import read_string
 from rdbkit.format.sink import Items, Sink
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ _BYTES: Final = bytes(range(256))
 _SHORT: Final = 24  # up to here, bytes are copied one by one
 _COMPRESSIBLE: Final = 20  # as in servers: longer strings are worth trying
 _LISTPACK_HEADER: Final = 6
+_HEADER: Final = struct.Struct("<IH").unpack_from
 _COUNT_AT: Final = 4
 _MANY: Final = 65535
 PACKED: Final = 2  # container of a quicklist's node that is a listpack
@@ -294,6 +297,8 @@ class Recoder:
 
         Raises: CorruptError where it is damaged, and maybe half of it is written.
         """
+        if not COMPILED and self.quick(kind, buf, pos, end, out):
+            return
         self.begin(kind, out)
         self.is_empty = False
         decoder = self.decoder
@@ -310,6 +315,48 @@ class Recoder:
             self.is_empty = self.sink.count == 0
             write_length(out, self.sink.count // self.members)
             out.write(body.getvalue())
+
+    def quick(self, kind: int, buf: bytes, pos: int, end: int, out: BytesWriter) -> bool:
+        """An ordinary collection in one listpack, for the interpreter, in few calls; False, with nothing written, for any other."""
+        way = self.coding.ways[kind]
+        if way == NODES and buf[pos] == 1 and buf[pos + 1] == PACKED:
+            pos += 2
+        elif way != LISTPACK:
+            return False
+        becomes = self.becomes[kind]
+        if self.compress or becomes == ZSET_TEXT or self.coding.arities[kind] == 3:
+            return False
+        first = buf[pos]
+        if first < 0x40:
+            start = pos + 1
+            stop = start + first
+        elif first < 0x80:
+            start = pos + 2
+            stop = start + ((first & 0x3F) << 8 | buf[pos + 1])
+        elif first == 0xC3:
+            data, stop = read_string(buf, pos, self.coding.limit)
+            if stop != end:
+                return False
+            buf, start, stop, end = data, 0, len(data), len(data)
+        else:
+            return False
+        if stop != end or end - start <= _LISTPACK_HEADER or buf[end - 1] != 0xFF:
+            return False
+        size, announced = _HEADER(buf, start)
+        members = 1 if becomes <= SET else 2
+        if size != end - start or announced % members or announced == _MANY or announced == 0:
+            return False
+        parts: list[bytes] = []
+        collect = collect_scored if becomes == ZSET else collect_plain
+        at, count = collect(buf, start + _LISTPACK_HEADER, end - 1, parts)
+        if at != end - 1 or count != announced:
+            return False
+        write_length(out, announced // members)
+        out.write(b"".join(parts))
+        self.is_empty = False
+        self.sink = self.plain
+        self.plain.expiring = 0
+        return True
 
     def listpack(self, buf: bytes, pos: i64, out: BytesWriter) -> i64:
         """The listpack in the string at `pos`, whose header tells how many elements there are; returns the string's end."""
