@@ -983,7 +983,7 @@ def test_an_interrupt_ends_all_processes(tmp_path: Path) -> None:
         "--jobs",
         "2",
     ]
-    for wait in (0.4, 0.8):
+    for wait in (0.3, 0.5):
         process = subprocess.Popen(list(map(str, args)), start_new_session=True, stderr=subprocess.PIPE)
         time.sleep(wait)
         os.killpg(process.pid, signal.SIGINT)

@@ -11,6 +11,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 from rdbkit.errors import RdbError
@@ -31,14 +32,28 @@ class _Worker:
 
 
 def _start(make: Callable[..., Callable[[Block], Any]], settings: tuple[Any, ...]) -> None:
-    # An interrupt goes to all processes of a terminal. This one ends when the one that waits for it does; interrupted in the
-    # middle of an answer, it would leave that one waiting for ever.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _Worker.work = make(*settings)
 
 
 def _work(block: Block) -> Any:
     return _Worker.work(block)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Processes that are started inside never see an interrupt; this one sees it afterwards.
+
+    An interrupt goes to all processes of a terminal. The others end when this one no longer waits for them; interrupted in the
+    middle of an answer, or before they have begun, they would leave it waiting for ever.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def in_order(
@@ -59,7 +74,8 @@ def in_order(
         try:
             for item in snapshot.blocks():
                 if isinstance(item, Block):
-                    waiting.append(pool.submit(_work, item))
+                    with _interrupts_held():  # the first starts the processes
+                        waiting.append(pool.submit(_work, item))
                     if len(waiting) > 2 * jobs:
                         yield waiting.popleft().result()
                     continue
