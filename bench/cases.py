@@ -33,11 +33,12 @@ class Usage:
 
 @dataclass(frozen=True)
 class Case:
-    """A row of the table: a command, and whether it reads so little that only its CPU seconds say something."""
+    """A row of the table: a command, whether it reads so little that only its CPU seconds say something, and its exit status."""
 
     label: str
     command: tuple[str | Path, ...]
     brief: bool = False
+    status: str = "0"
 
 
 def note(message: str) -> None:
@@ -75,7 +76,7 @@ def run_cases(cases: Sequence[Case], runs: int, after: Callable[[Case], object] 
     for number in range(runs):
         note(f"run {number + 1} of {runs}")
         for case in cases:
-            found[case.label].append(measure(case.command))
+            found[case.label].append(measure(case.command, (case.status,)))
             if number == 0 and after is not None:
                 after(case)
     return {label: _median(usages) for label, usages in found.items()}

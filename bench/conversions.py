@@ -76,6 +76,12 @@ def check_output(servers: Path, target: str, path: Path) -> None:
         raise BenchError(f"{checker} does not take {path}, which is kept:\n{run.stdout[-1_000:]}{run.stderr[-1_000:]}")
 
 
+#: What is asked of `rdbkit check`, and its exit status: 1 where the file has to be converted.
+CHECKED = {"azure-premium": "1", "redis-7.2": "0"}
+#: How many times as fast as the yardstick it is to be, by form.
+CHECK_GOALS = {"compiled": 5.0, "pure": 1.0}
+
+
 def speed_table(forms: dict[str, Path], servers: Path, data: Path, work: Path, runs: int) -> Iterator[str]:
     """The lines of the table of speed, and below it what misses its goal.
 
@@ -120,6 +126,26 @@ def speed_table(forms: dict[str, Path], servers: Path, data: Path, work: Path, r
         yield f"| {label} | {figures(usage, reference)} | {'' if goal is None else f'{goal:.2f}'} | {growth:.3f} |"
         missed += _missed(label, usage, reference, growth, goal)
     yield f"| {yardstick.label} | {figures(reference, reference)} | | |"
+    yield from missed
+
+
+def check_table(forms: dict[str, Path], servers: Path, data: Path, runs: int) -> Iterator[str]:
+    """The lines of the table of `rdbkit check`, and below it what misses its goal."""
+    yardstick = Case(f"redis-check-rdb of {YARDSTICK}", (server_tool(servers, YARDSTICK, "redis-check-rdb"), data))
+    rows: dict[Case, float] = {}
+    for target, status in CHECKED.items():
+        for form, goal in CHECK_GOALS.items():
+            command = (forms[form], "check", data, "--target", target)
+            rows[Case(f"rdbkit check --target {target}, {form}", command, status=status)] = goal
+    medians = run_cases([*rows, yardstick], runs)
+    reference = medians[yardstick.label]
+    yield "| tool | user s | CPU s | wall s | peak RSS MB | times as fast | goal |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    missed: list[str] = []
+    for case, goal in rows.items():
+        yield f"| {case.label} | {figures(medians[case.label], reference)} | {goal:.2f} |"
+        missed += _missed(case.label, medians[case.label], reference, 0, goal)
+    yield f"| {yardstick.label} | {figures(reference, reference)} | |"
     yield from missed
 
 

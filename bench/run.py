@@ -167,6 +167,7 @@ def benchmark(options: argparse.Namespace) -> None:
             prepare_newer_dataset(options.servers, newer, data)
             forms = {"compiled": compiled, "pure": pure, LZF_FORM: with_lzf}
             _print(conversions.speed_table(forms, options.servers, newer, work, options.runs))
+            _print(conversions.check_table(forms, options.servers, newer, options.runs))
         if options.memory and reads:
             _print(memory_table(compiled, check, work))
         if options.memory and converts:

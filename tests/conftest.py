@@ -2,4 +2,4 @@
 
 import os
 
-collect_ignore = [] if os.environ.get("RDBKIT_SERVERS") else ["test_resp_servers.py", "test_servers.py", "test_writer_servers.py"]
+collect_ignore_glob = [] if os.environ.get("RDBKIT_SERVERS") else ["*test_servers.py", "*_servers.py"]

@@ -390,7 +390,8 @@ def _next(report: Info) -> str:
     names = {"azure-managed": "Azure Managed Redis", "azure-premium": "Azure Cache for Redis Premium"}
     said = [_advice(report, targets[t], rows[t], name) for t, name in names.items()]
     wipe = " An import first deletes what is in the cache." if any(rows[t].loads == "yes" for t in names) else ""
-    return f"Next: {'; '.join(said)}.{wipe}"
+    more = f" `rdbkit check --target {next(iter(names))}` tells more." if any(rows[t].loads != "yes" for t in names) else ""
+    return f"Next: {'; '.join(said)}.{wipe}{more}"
 
 
 def _advice(report: Info, target: Target, row: Loads, name: str) -> str:

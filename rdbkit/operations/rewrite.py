@@ -801,7 +801,7 @@ class Rewriter(Visitor):
             chosen = self.on["pending_unowned"]
             what = "pending entries that belong to no consumer"
             if chosen == "assign":
-                what += f"; they now belong to {self.streams.owner!r}"
+                what += f"; they now belong to {(self.streams.owner or b'').decode('utf-8', 'backslashreplace')}"
             self.lose("nacked", what, streams.unowned, "pending_unowned")
 
     def array(self, kind: i64, buf: bytes, pos: i64, end: i64, key: bytes) -> bool:
