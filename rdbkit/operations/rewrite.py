@@ -123,7 +123,8 @@ class Rewriter(Visitor):
         self.single_db: bool = target.single_db
         self.databases: int = target.databases or 0
         self.has_functions: bool = target.rdb >= 10
-        self.keeps_pre_release: bool = target.exact or target.pre_release_functions
+        # a file of the same version stays as it is; of other versions, most servers refuse such functions
+        self.keeps_pre_release: bool = target.pre_release_functions or (target.exact and header == rules.source)
         self.has_metadata: bool = header.flavour == c.REDIS and header.version >= 13
         # a version of the format says nothing of what a server has loaded
         keeps_all = policies.chosen("module") == "keep" or (target.exact and policies.module is None)
