@@ -154,9 +154,7 @@ def _annotate(report: Check) -> None:
 
 def _show_duplicates(twice: Duplicates, out: Output) -> None:
     if twice.keys:
-        out.heading(
-            f"\n{count(twice.keys, 'key')} in more than one place: a server that loads both stops, an import takes one of them"
-        )
+        out.heading(f"\n{count(twice.keys, 'key')} in more than one place: a server that loads both stops")
         rows = [
             (printable(d.key, 60), str(d.db), ", ".join(f"{printable(f)} at {o:,}" for f, o in d.places)) for d in twice.samples
         ]

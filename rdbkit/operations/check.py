@@ -300,10 +300,23 @@ def _of_content(examiner: Examiner, target: Target) -> list[Finding]:
         rule = _rules()[kind]
         n = int(tally.count)
         title = f"{n:,} {rule.one if n == 1 else rule.many}"
+        if kind == "module":
+            title += f": {_modules(examiner, False)}"
         found.append(
             Finding(
                 rule.code, rule.severity, title, n, int(tally.keys), int(tally.bytes),
                 _samples(tally), rule.why, _source(target, kind), rule.fix,
+            )
+        )  # fmt: skip
+    names = _modules(examiner, True)
+    optional = {name for name, _, found in examiner.module_keys if found and name in target.optional_modules}
+    if optional:
+        found.append(
+            Finding(
+                "RDB304", WARNING, f"values of modules that have to be chosen: {names}",
+                sum(n for (name, _, _), n in examiner.module_keys.items() if name in optional),
+                why="modules are chosen when the service is created, and never later; without them the import fails",
+                source=_source(target, "module"), fix="create it with these modules",
             )
         )  # fmt: skip
     expired = examiner.expired
@@ -315,6 +328,12 @@ def _of_content(examiner: Examiner, target: Target) -> list[Finding]:
             )
         )  # fmt: skip
     return found
+
+
+def _modules(examiner: Examiner, there: bool) -> str:
+    """The module types that the target has, or those that it has not, with the versions of their encodings."""
+    met = {(name, version): n for (name, version, found), n in examiner.module_keys.items() if found is there}
+    return ", ".join(f"{name} encoding {version} ({count(n, 'key')})" for (name, version), n in sorted(met.items()))
 
 
 def _source(target: Target, kind: str) -> str:

@@ -502,7 +502,7 @@ class Job:
         rewriter.name_it()
         rewriter.changed = True
         way = rewriter.ways[record._kind]
-        if way == MODULE and rewriter.has_module(module_name(read_uint64(raw, 0)[0])):
+        if way == MODULE and rewriter.has_module(read_uint64(raw, 0)[0]):
             way = COPY
         kept = rewriter.value(record._kind, way, key + raw, 0, len(key), len(key) + len(raw))
         if kept:
@@ -579,12 +579,11 @@ class Job:
             if len(begun) >= _MODULE_HEAD:
                 break
         number, start = read_uint64(begun, 0)
-        name = module_name(number)
-        if rewriter.has_module(name):
+        if rewriter.has_module(number):
             return COPY, 7, chain([begun], chunks)
         text_at = document_at(number, begun, start)
         if text_at < 0:
-            rewriter.lose_module(name)
+            rewriter.lose_module(module_name(number))
             return None
         if not rewriter.keeps_document("module"):
             return None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from rdbkit.format.decode import Coding
 from rdbkit.format.primitives import read_string
 from rdbkit.format.scan import KINDS, NO_EXPIRY
+from rdbkit.model import module_name
 from rdbkit.operations.ledger import Ledger, Loss
 from rdbkit.operations.rewrite import COPY, MODULE, Rewriter
 from rdbkit.operations.rules import Rules
@@ -44,6 +45,7 @@ class Examiner(Rewriter):
         tallies: of losses and notes, by kind.
         encodings: of values whose encoding the target does not know, by type byte.
         expired: of keys that have expired.
+        module_keys: keys of each module type, by its name, the version of its encoding, and whether the target has it.
         records, bytes: all keys, and what they take in the file.
     """
 
@@ -52,6 +54,7 @@ class Examiner(Rewriter):
         self.tallies: dict[str, Tally] = {}
         self.encodings: list[Tally | None] = [None] * KINDS
         self.expired: Tally = Tally()
+        self.module_keys: dict[tuple[str, int, bool], int] = {}
         self.records: i64 = 0
         self.bytes: i64 = 0
         super().__init__(coding, limit, rules, ledger)
@@ -97,6 +100,12 @@ class Examiner(Rewriter):
 
     def collection(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         self.changed = True
+
+    def has_module(self, number: int) -> bool:
+        found = super().has_module(number)
+        met = (module_name(number), number & 1023, found)
+        self.module_keys[met] = self.module_keys.get(met, 0) + 1
+        return found
 
     def encoding(self, kind: i64) -> Tally:
         tally = self.encodings[kind]

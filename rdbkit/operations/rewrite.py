@@ -475,7 +475,7 @@ class Rewriter(Visitor):
                     self.leave_out(start, end)
                     return
                 self.name_it()
-            if way == MODULE and self.has_module(module_name(read_uint64(buf, value_at)[0])):
+            if way == MODULE and self.has_module(read_uint64(buf, value_at)[0]):
                 way = COPY
             if way == COPY and not self.rebuilt:
                 self.keys += 1
@@ -846,8 +846,9 @@ class Rewriter(Visitor):
         """The policy for a module that cannot be kept: to keep all, or to make strings of documents, says nothing of it."""
         return "loss" if self.on["module"] in ("json-as-string", "keep") else "module"
 
-    def has_module(self, name: str) -> bool:
-        found: bool = self.modules is None or name in self.modules
+    def has_module(self, number: int) -> bool:
+        """Whether the target has the module type of this id."""
+        found: bool = self.modules is None or module_name(number) in self.modules
         return found
 
     def keeps_document(self, kind: str) -> bool:
