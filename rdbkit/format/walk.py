@@ -79,8 +79,11 @@ _BEYOND: Final = 1 << 55
 _STEP: Final = [*range(1, 0x41), *[_BEYOND] * 0x80, 2, 3, 5, *[_BEYOND] * 0x3D]
 
 
-def compile_layout(layout: str) -> bytes:
+def compile_layout(layout: str, runs: bool = True) -> bytes:
     """The program of a layout; see the table above.
+
+    Args:
+        runs: loops that most elements stand in become one operation, not only that of `c`, which has no other.
 
     >>> compile_layout("s") == bytes([OP_STRING, 0, OP_END, 0])
     True
@@ -90,7 +93,7 @@ def compile_layout(layout: str) -> bytes:
     open_loops: list[int] = []
     at = 0
     while at < len(text):
-        run = next((r for r in _RUNS if text.startswith(r, at)), None)
+        run = next((r for r in _RUNS if (runs or r == "@(cs)") and text.startswith(r, at)), None)
         if run is not None:
             program += _RUNS[run]
             at += len(run)

@@ -109,6 +109,7 @@ class Rows(Visitor):
         self.left: i64 = NO_LIMIT if limit is None else limit
         self.large_elements: i64 = UNKNOWN
         rules = bytearray(KINDS)
+        self.memory: i64 = -1  # of the record to come, where rows tell it
         self.types: list[str] = [""] * KINDS
         self.encodings: list[str] = [""] * KINDS
         kinds = [*types.items(), (STRING_INT, types[0]._replace(encoding="int")), (STRING_LZF, types[0]._replace(encoding="lzf"))]
@@ -170,9 +171,16 @@ class TextRows(Rows):
     """Writes rows as lines of CSV, or of JSON where `as_json`."""
 
     def __init__(
-        self, types: dict[int, ValueType], name_limit: int, selection: Selection | None, limit: int | None, as_json: bool
+        self,
+        types: dict[int, ValueType],
+        name_limit: int,
+        selection: Selection | None,
+        limit: int | None,
+        as_json: bool,
+        tells_memory: bool = False,
     ) -> None:
         super().__init__(types, name_limit, selection, limit)
+        self.tells_memory: bool = tells_memory
         self.out: BytesWriter = BytesWriter()
         self.as_json: bool = as_json
         self.classes: bytes = _JSON_CLASSES if as_json else _CSV_CLASSES
@@ -181,6 +189,7 @@ class TextRows(Rows):
         # there and what would introduce it
         self.before: bytes = b""
         self.after: list[bytes] = [self.middle(t, e) for t, e in zip(self.types, self.encodings, strict=True)]
+        self.to_size: bytes = b',"size":' if as_json else b","
         self.to_elements: bytes = b',"elements":' if as_json else b","
         self.to_expire: bytes = b',"expire_ms":' if as_json else b","
         self.to_idle: bytes = b',"idle_s":' if as_json else b","
@@ -195,8 +204,9 @@ class TextRows(Rows):
         self.before = (b'{"db":%d,"key":' if self.as_json else b"%d,") % int(self.db)
 
     def middle(self, type_name: str, encoding: str) -> bytes:
-        """What stands between a row's key and its size."""
-        text = f',"type":"{type_name}","encoding":"{encoding}","size":' if self.as_json else f",{type_name},{encoding},"
+        """What stands between a row's key and its first number."""
+        number = "memory" if self.tells_memory else "size"
+        text = f',"type":"{type_name}","encoding":"{encoding}","{number}":' if self.as_json else f",{type_name},{encoding},"
         return text.encode()
 
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
@@ -286,6 +296,9 @@ class TextRows(Rows):
         self.left -= 1
         out = self.out
         out.write(after)
+        if self.tells_memory:
+            write_number(out, self.memory)
+            out.write(self.to_size)
         write_number(out, size)
         if elements < 0:
             out.write(self.absent)

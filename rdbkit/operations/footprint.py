@@ -1,0 +1,901 @@
+"""How many bytes a key takes in a server's memory, from the lengths that the file says: nothing is decoded or unpacked.
+
+What MEMORY USAGE would answer, with the expected height of skip lists in place of the one that the server draws. Compiled, since it
+runs once a record, and once an element of what is not packed.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import TYPE_CHECKING, Final
+
+from rdbkit.errors import CorruptError
+from rdbkit.format.constants import ValueType
+from rdbkit.format.counts import count_rule, element_count
+from rdbkit.format.form import COMPILED
+from rdbkit.format.primitives import read_integer, read_length, skip_length, skip_string
+from rdbkit.format.scan import KINDS, STRING_INT, STRING_LZF
+from rdbkit.format.walk import (
+    BATCH,
+    OP_BYTES,
+    OP_COUNT,
+    OP_END,
+    OP_LENGTH,
+    OP_LOOP,
+    OP_NEXT,
+    OP_NODES,
+    OP_STRING,
+    OP_TEXT_DOUBLE,
+    SAME,
+    compile_layout,
+    skip_container,
+)
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+_OBJECT: Final = 16
+_BUCKET: Final = 64
+_SHORT: Final = 512  # lengths up to this have their sizes in tables
+_LEVELS: Final = 24  # of a skip list that count
+_LISTPACK: Final = 7  # bytes of a listpack beside its entries
+_HEAD: Final = 80  # bytes of a packed value that its length and count are read from
+
+# How the value of a kind is measured.
+_OTHER: Final = 0
+_STRING: Final = 1
+_PACKED: Final = 2
+_WALKED: Final = 3  # from here on: what stands in the file one by one
+_LIST: Final = 3
+_SET: Final = 4
+_HASH: Final = 5
+_ZSET: Final = 6
+_NODES: Final = 7
+_STREAM: Final = 8
+
+# What stands at a place of a layout's program.
+_PASSED: Final = 0
+_MEMBER: Final = 1
+_FIELD: Final = 2
+_VALUE: Final = 3
+_EXPIRY: Final = 4
+_SCORE: Final = 5
+_NODE: Final = 6
+_COUNT: Final = 7
+_NODE_COUNT: Final = 8
+_GROUPS: Final = 9
+_CONSUMERS: Final = 10
+_PENDING: Final = 11
+
+_DOUBLE: Final = struct.Struct("<d").unpack_from
+
+
+def size_class(n: i64, quantum: i64) -> i64:
+    """What jemalloc gives for `n` bytes. Source: jemalloc(3), size classes.
+
+    >>> [size_class(n, 8) for n in (1, 17, 65, 129, 1000)], size_class(17, 16)
+    ([8, 24, 80, 160, 1024], 32)
+    """
+    if n <= 8:
+        return 8
+    if n <= 64:
+        return (n + quantum - 1) // quantum * quantum
+    step: i64 = 16
+    top: i64 = 128
+    while n > top:
+        top += top
+        step += step
+    return (n + step - 1) // step * step
+
+
+def string_header(n: i64) -> i64:
+    """Bytes of a string of `n` bytes beside its content: its header and a zero. Source: sdsReqType in src/sds.c."""
+    if n < 32:
+        return 2
+    if n < 256:
+        return 4
+    return 6 if n < 65536 else 10 if n < 1 << 32 else 18
+
+
+def power_of_two(n: i64) -> i64:
+    """The smallest one from `n` on, 4 at least."""
+    size: i64 = 4
+    while size < n:
+        size += size
+    return size
+
+
+class Heap:
+    """Sizes of what servers of one line make of keys and values.
+
+    Args:
+        sizes: of a `rdbkit.targets.memory.Layout`.
+        quantum: of the allocator, 8 or 16 bytes.
+
+    Sizes are what MEMORY USAGE counts; `hidden` sums what is allocated beyond that.
+    """
+
+    def __init__(self, sizes: dict[str, int], quantum: int) -> None:
+        self.quantum: i64 = quantum
+        self.hidden: i64 = 0
+        self.hash_entries: i64 = sizes["hash_entries"]
+        self.hash_value: i64 = sizes["hash_value"]
+        self.zset_entries: i64 = sizes["zset_entries"]
+        self.zset_value: i64 = sizes["zset_value"]
+        self.set_ints: i64 = sizes["set_ints"]
+        self.set_entries: i64 = sizes["set_entries"]
+        self.set_value: i64 = sizes["set_value"]
+        self.list_node: i64 = sizes["list_node"]
+        self.list_packed: bool = sizes["list_packed"] != 0
+        self.buckets: bool = sizes["buckets"] != 0
+        self.embedded: bool = sizes["embedded"] != 0
+        self.embed_string: i64 = sizes["embed_string"]
+        self.embedding: i64 = sizes["embedding"]
+        self.embed_pair: i64 = sizes["embed_pair"]
+        self.counts_key: bool = sizes["counts_key"] != 0
+        self.counts_used: bool = sizes["counts_used"] != 0
+        self.entry: i64 = sizes["entry"]
+        self.entry_without_value: i64 = sizes["entry_without_value"]
+        self.table: i64 = sizes["table"]
+        self.table_of_fields: i64 = sizes["table_of_fields"]
+        self.table_of_fields_expiring: i64 = sizes["table_of_fields_expiring"]
+        self.field_expiring: i64 = sizes["field_expiring"]
+        self.packed_expiring: i64 = sizes["packed_expiring"]
+        self.zset: i64 = sizes["zset"]
+        self.skiplist: i64 = sizes["skiplist"]
+        self.skiplist_head: i64 = sizes["skiplist_head"]
+        self.skiplist_node: i64 = sizes["skiplist_node"]
+        self.skiplist_embeds: bool = sizes["skiplist_embeds"] != 0
+        self.quicklist: i64 = sizes["quicklist"]
+        self.quicklist_node: i64 = sizes["quicklist_node"]
+        self.stream: i64 = sizes["stream"]
+        self.group: i64 = sizes["group"]
+        self.consumer: i64 = sizes["consumer"]
+        self.pending: i64 = sizes["pending"]
+        self.radix: i64 = sizes["radix"]
+        self.radix_node: i64 = sizes["radix_node"]
+        # what is allocated for an entry of a table and for a table, beyond their size
+        self.entry_beyond: i64 = self.allocated(self.entry) - self.entry if self.entry > 0 else 0
+        self.table_beyond: i64 = self.allocated(self.table) - self.table
+        self.children: dict[int, float] = {}
+        # by length: a string, a member of a set, a field, a member of a sorted set (in 1/16)
+        self.strings: list[int] = [int(self.allocated(n + string_header(n))) for n in range(_SHORT)]
+        self.members: list[int] = [int(self.entry) + size for size in self.strings]
+        self.scored: list[int] = [int(self.scored_member(n)) for n in range(_SHORT)]
+        self.values: list[int] = [int(self.value(n)) for n in range(_SHORT)]
+        self.beyond: list[int] = [int(self.allocated(_OBJECT + n + 4)) - _OBJECT - n - 2 for n in range(_SHORT)]
+        self.pairs: list[int] = [int(self.allocated(n)) for n in range(_SHORT)]
+
+    def allocated(self, n: i64) -> i64:
+        return size_class(n, self.quantum)
+
+    def string(self, n: i64) -> i64:
+        """A string of its own."""
+        return self.strings[n] if n < _SHORT else self.allocated(n + string_header(n))
+
+    def member(self, n: i64) -> i64:
+        """A member of a set, with its entry."""
+        return self.members[n] if n < _SHORT else self.entry + self.string(n)
+
+    def pair(self, field: i64, value: i64) -> i64:
+        """A field and its value, with their entry."""
+        if self.embed_pair == 0:
+            return self.member(field) + self.string(value)
+        whole: i64 = field + string_header(field) + value + (4 if value < 256 else string_header(value))
+        if whole <= self.embed_pair:
+            return self.pairs[whole]
+        return self.allocated(8 + field + (4 if field < 256 else string_header(field))) + self.string(value)
+
+    def scored_member(self, n: i64) -> i64:
+        """A member of a sorted set with its entry and its node, whose height is the mean; in 1/16 byte."""
+        # Source: zslRandomLevel in src/t_zset.c: a node is one level higher with a chance of 1/4.
+        inside: i64 = n + string_header(n) if self.skiplist_embeds else 0
+        mean = 0.0
+        share = 0.75
+        for level in range(1, _LEVELS):
+            mean += share * self.allocated(self.skiplist_node + 16 * level + inside)
+            share /= 4
+        rest: i64 = self.entry if self.skiplist_embeds else self.entry + self.allocated(n + string_header(n))
+        return rest * 16 + int(mean * 16 + 0.5)
+
+    def slots(self, n: i64) -> i64:
+        """The slots of a table of `n` entries, or its buckets, those included that are added to full ones."""
+        if not self.buckets:
+            return power_of_two(n) * 8
+        if n <= 0:
+            return 0
+        # Source: BUCKET_FACTOR and BUCKET_DIVISOR in Valkey's src/hashtable.c
+        count: i64 = 1
+        while count * 32 < n * 5:
+            count += count
+        return (count + int(self.more_buckets(n, count) + 0.5)) * _BUCKET
+
+    def more_buckets(self, n: i64, count: i64) -> float:
+        """How many further buckets `n` entries need on average that chance spreads over `count`: the eighth needs one."""
+        if n <= 7:
+            return 0.0
+        # memory does not grow with the number of different loads: 1/64 is exact enough
+        load: i64 = (n * 64 + count - 1) // count
+        found = self.children.get(load)
+        if found is None:
+            mean = load / 64
+            chance = math.exp(-mean)
+            found = 0.0
+            for k in range(1, 64):
+                chance *= mean / k
+                if k > 7:
+                    found += chance * ((k - 7 + 5) // 6)
+            self.children[load] = found
+        return found * count
+
+    def tabled(self, n: i64, table: i64) -> i64:
+        """A table of `n` entries without them."""
+        self.hidden += self.entry_beyond * n + self.table_beyond
+        return table + self.slots(n)
+
+    def without_values(self, n: i64) -> None:
+        """Notes that entries of a set's table are allocated only where two members share a slot."""
+        # Source: dictEntryNoValue in src/dict.c, since Redis 7.2; MEMORY USAGE counts an entry for each.
+        if self.entry_without_value > 0 and n > 0:
+            size = power_of_two(n)
+            alone = size * (1.0 - math.exp(-n / size))
+            self.hidden += int((n - alone) * self.entry_without_value) - n * self.allocated(self.entry)
+
+    def packed(self, n: i64) -> i64:
+        """A packed value of `n` bytes, without its object."""
+        size: i64 = self.allocated(n)
+        if self.counts_used:
+            self.hidden += size - n
+            return n
+        return size
+
+    def object(self, key: i64, expires: bool) -> i64:
+        """The object in which a key of `key` bytes lies, where keys are embedded."""
+        # Source: createObjectWithKeyAndExpire in Valkey's src/object.c
+        return self.allocated(_OBJECT + 1 + key + string_header(key) + (8 if expires or key >= 128 else 0))
+
+    def key(self, key: i64, expires: bool) -> i64:
+        """What a key of `key` bytes takes beside its value, objects included."""
+        if not self.embedded:
+            return self.members[key] + _OBJECT if key < _SHORT else self.string(key) + self.entry + _OBJECT
+        size: i64 = self.object(key, expires)
+        if self.counts_key:
+            return size
+        self.hidden += size - _OBJECT
+        return _OBJECT
+
+    def string_key(self, key: i64, value: i64, is_number: bool, expires: bool) -> i64:
+        """A key of `key` bytes and its string of `value` bytes."""
+        if is_number:
+            return self.key(key, expires)
+        if not self.embedded:
+            if self.counts_used and value <= self.embed_string:
+                self.hidden += self.allocated(_OBJECT + value + 4) - _OBJECT - value - 2
+            return self.key(key, expires) + (self.values[value] if value < _SHORT else self.string(value))
+        size: i64 = self.embedding + 1 + key + string_header(key) + value + 4 + (8 if expires else 0)
+        if size <= self.embed_string:
+            return self.allocated(size)
+        return self.key(key, expires) + self.string(value)
+
+    def value(self, n: i64) -> i64:
+        """What a string of `n` bytes takes beside its object, where keys are not embedded."""
+        if n > self.embed_string:
+            return self.strings[n]
+        # Source: createEmbeddedStringObject in src/object.c: a header of 3 bytes, and a zero
+        return n + 2 if self.counts_used else self.allocated(_OBJECT + n + 4) - _OBJECT
+
+    def allocated_keys(self, keys: i64, expiring: i64) -> i64:
+        """What is allocated for the entries of so many keys beyond their size."""
+        return 0 if self.embedded else (keys + expiring) * self.entry_beyond
+
+    def main_tables(self, keys: i64, expiring: i64) -> i64:
+        """The tables of a database's keys and expiries, as MEMORY STATS has them: objects of keys belong there."""
+        if keys == 0:
+            return 0
+        if self.embedded:
+            return _OBJECT * keys + self.slots(keys) + (self.slots(expiring) if expiring > 0 else 0)
+        entries: i64 = (self.entry + _OBJECT) * keys + self.entry * expiring
+        return entries + self.slots(keys) + (self.slots(expiring) if expiring > 0 else 0)
+
+    def keys_outside(self, keys: i64) -> i64:
+        """What of `key` counts as a database's table, and not as its data."""
+        return keys * (_OBJECT if self.embedded else _OBJECT + self.entry)
+
+    def quick(self, nodes: i64) -> i64:
+        """A list of so many nodes, without their content."""
+        self.hidden += self.allocated(self.quicklist) - self.quicklist
+        return self.quicklist + nodes * self.quicklist_node
+
+    def radix_tree(self, n: i64) -> i64:
+        """A radix tree of `n` ids."""
+        # Ids share their first bytes: one node for these, then a node that branches, and for each id the rest and an end.
+        # Older servers count 240 bytes a node that nobody allocates.
+        if self.radix_node > 0:
+            nodes: i64 = 1 if n == 0 else 2 if n == 1 else 2 * n + 2 + n // 22
+            counted: i64 = nodes * self.radix_node + n * 16
+            self.hidden += 24 + 52 * n - counted
+            return counted
+        return self.radix + 16 + (40 if n == 1 else 56 * n)
+
+
+def _way_of(value_type: ValueType) -> int:
+    """How values of this type are measured."""
+    name, encoding = value_type.type, value_type.encoding
+    if name == "string":
+        return _STRING
+    if name == "stream":
+        return _STREAM
+    if encoding == "quicklist":
+        return _NODES
+    if encoding in ("listpack", "listpackex", "ziplist", "intset", "zipmap"):
+        return _PACKED
+    if value_type.layout in ("*(s)", "*(ss)", "*(st)", "*(sd)", "*(lss)", "d*(lss)", "*(ssd)") and encoding != "cron":
+        return {"list": _LIST, "set": _SET, "hash": _HASH, "zset": _ZSET}[name]
+    return _OTHER
+
+
+def _places(way: int, program: bytes) -> bytes:
+    """What stands at each instruction of a program."""
+    places = bytearray(len(program))
+    texts = {_LIST: [_MEMBER], _SET: [_MEMBER], _HASH: [_FIELD, _VALUE], _ZSET: [_MEMBER], _NODES: [_NODE]}
+    counts = [_COUNT]
+    if way == _STREAM:  # of nodes: id, listpack; of groups and consumers the names
+        texts[way] = [_PASSED, _NODE]
+        counts = [_NODE_COUNT, _GROUPS, _PENDING, _CONSUMERS, _PENDING]
+    of_texts = list(texts[way])
+    inside = False
+    for at in range(0, len(program), 2):
+        operation = program[at]
+        if operation == OP_LOOP:
+            inside = True
+        elif operation == OP_STRING and of_texts:
+            places[at] = of_texts.pop(0)
+        elif operation == OP_COUNT and counts:
+            places[at] = counts.pop(0)
+        elif inside and way in (_HASH, _ZSET) and operation in (OP_LENGTH, OP_BYTES, OP_TEXT_DOUBLE):
+            places[at] = _EXPIRY if way == _HASH else _SCORE
+    return bytes(places)
+
+
+def text_length(buf: bytes, pos: i64) -> i64:
+    """How long the string at `pos` is once it is unpacked; that of a number is the length of its decimal text."""
+    first: i64 = buf[pos]
+    if first < 0x40:
+        return first
+    n: i64
+    if first < 0xC0:
+        n, _ = read_length(buf, pos)
+        return n
+    if first == 0xC3:
+        _, pos = read_length(buf, pos + 1)
+        n, _ = read_length(buf, pos)
+        return n
+    return len(str(read_integer(buf, pos)))
+
+
+def _entry_of(n: i64) -> i64:
+    """Bytes of a text of `n` bytes as an entry of a listpack. Source: lpEncodeString, lpEncodeBacklen in src/listpack.c."""
+    if n < 64:
+        return n + 2
+    return n + 4 if n < 4096 else n + 8
+
+
+def _entry_of_number(value: i64) -> i64:
+    """The same of a number. Source: lpEncodeIntegerGetType in src/listpack.c."""
+    if 0 <= value < 128:
+        return 2
+    for bits, size in ((12, 3), (15, 4), (23, 5), (31, 6)):
+        if -(1 << bits) <= value < 1 << bits:
+            return size
+    return 10
+
+
+class Gauge:
+    """Measures values, without key and object: `whole` one that lies in a block; `begin`, `piece` and `finish` a larger one.
+
+    Attributes:
+        elements: how many the value has that was measured last, -1 where that was not needed to know.
+    """
+
+    def __init__(self, types: dict[int, ValueType], heap: Heap) -> None:
+        self.heap: Heap = heap
+        ways = bytearray(KINDS)
+        self.rules: list[int] = [0] * KINDS
+        self.programs: list[bytes] = [b""] * KINDS
+        self.places_of: list[bytes] = [b""] * KINDS
+        self.names: list[str] = [""] * KINDS
+        self.ahead: list[int] = [0] * KINDS  # bytes before a packed value
+        self.fields_expire: list[bool] = [False] * KINDS
+        self.are_ints: list[bool] = [False] * KINDS
+        for kind, value_type in types.items():
+            way = _way_of(value_type)
+            ways[kind] = way
+            self.rules[kind] = count_rule(value_type)
+            self.names[kind] = value_type.type
+            self.ahead[kind] = 8 if value_type.layout == "ds" else 0
+            self.fields_expire[kind] = value_type.encoding == "listpackex"
+            self.are_ints[kind] = value_type.encoding == "intset"
+            if way >= _WALKED:
+                self.programs[kind] = compile_layout(value_type.layout, runs=False)
+                self.places_of[kind] = _places(way, self.programs[kind])
+        ways[STRING_INT] = _STRING
+        ways[STRING_LZF] = _STRING
+        self.ways: bytes = bytes(ways)
+        self.kind: i64 = 0
+        self.way: i64 = 0
+        self.program: bytes = b""
+        self.places: bytes = b""
+        self.elements: i64 = -1
+        self.begin(0)
+
+    def walks(self, kind: i64) -> bool:
+        """Whether a value of this kind has to be read to be measured."""
+        return self.ways[kind] >= _PACKED
+
+    def guesses(self, kind: i64) -> bool:
+        """Whether nothing but the bytes in the file is known of values of this kind."""
+        return self.ways[kind] == _OTHER
+
+    # -- a value that lies in a block
+
+    def whole(self, kind: i64, buf: bytes, pos: i64, end: i64) -> i64:
+        """What the value in `buf[pos:end]` takes. Raises: CorruptError, with `offset` relative to `buf`."""
+        way: i64 = self.ways[kind]
+        if way == _PACKED:
+            return self.blob(kind, buf, pos, end, True)
+        if way < _WALKED:
+            self.elements = -1
+            return self.heap.allocated(end - pos)
+        self.begin(kind)
+        self.feed(buf, pos)
+        if not self.done:
+            raise CorruptError("its parts do not end where the value ends", offset=int(pos))
+        return self.measured()
+
+    def blob(self, kind: i64, buf: bytes, pos: i64, end: i64, whole: bool) -> i64:
+        """A packed value, of which `buf` has the first bytes at least; or what it becomes where it has too many elements."""
+        heap = self.heap
+        self.elements = -1
+        n: i64 = text_length(buf, pos + self.ahead[kind])
+        name = self.names[kind]
+        ints: bool = self.are_ints[kind]
+        texts: i64 = 2 if name == "hash" or name == "zset" else 1
+        limit: i64 = heap.hash_entries
+        if name == "list":
+            return self.nodes_of(n)
+        if name == "zset":
+            limit = heap.zset_entries
+        elif name == "set":
+            limit = heap.set_ints if ints else heap.set_entries
+        expires: bool = self.fields_expire[kind]
+        beyond: i64 = heap.packed_expiring if expires else 0
+        if n <= limit * texts * 2 and not (expires and heap.embed_pair > 0):
+            return heap.packed(n) + beyond
+        count: i64 = element_count(self.rules[kind], buf, pos, end, whole)
+        if count < 0:  # more than the header holds, and not all of the value is here
+            count = n // (16 * texts)
+        self.elements = count
+        if count <= limit and not (expires and heap.embed_pair > 0):
+            return heap.packed(n) + beyond
+        mean: i64 = max(0, (n - _LISTPACK) // max(1, count * texts) - 2)
+        if ints:
+            mean = 4 if n <= 8 + 2 * count else 8 if n <= 8 + 4 * count else 14
+        if name == "hash":
+            return heap.pair(mean, mean) * count + heap.tabled(count, heap.table_of_fields) + beyond
+        if name == "set":
+            heap.without_values(count)
+            return heap.member(mean) * count + heap.tabled(count, heap.table)
+        return self.sorted_set(count, heap.scored_member(mean) * count)
+
+    def nodes_of(self, n: i64) -> i64:
+        """A list of `n` bytes of entries."""
+        heap = self.heap
+        nodes: i64 = max(1, (n + heap.list_node - 1) // heap.list_node)
+        if nodes == 1 and heap.list_packed:
+            return heap.packed(n)
+        return heap.quick(nodes) + nodes * heap.packed((n + nodes - 1) // nodes)
+
+    def sorted_set(self, n: i64, members: i64) -> i64:
+        """A sorted set with a skip list, whose members take so many 1/16 bytes."""
+        heap = self.heap
+        head: i64 = heap.allocated(heap.skiplist_head) if heap.skiplist_head > 0 else 0
+        return heap.zset + heap.skiplist + head + heap.tabled(n, heap.table) + (members + 15) // 16
+
+    # -- a value in pieces
+
+    def begin(self, kind: i64) -> None:
+        """Make ready for a value of this kind."""
+        self.kind = kind
+        self.way = self.ways[kind]
+        self.program = self.programs[kind]
+        self.places = self.places_of[kind]
+        self.elements = -1
+        self.done: bool = False
+        self.rest: bytes = b""
+        self.skip: i64 = 0
+        self.at: i64 = 0
+        self.count: i64 = 0
+        self.rounds: list[int] = []
+        self.bytes: i64 = 0  # of the value in the file
+        self.careful: bool = False  # few elements, which may become a packed value
+        self.ints: bool = True
+        self.most: i64 = 0
+        self.packed: i64 = 0  # bytes of the elements as entries of a listpack
+        self.cost: i64 = 0  # what they take one by one; those of sorted sets in 1/16
+        self.field: i64 = 0
+        self.expiring: i64 = 0
+        self.nodes: i64 = 0
+        self.plain: bool = False
+
+    def piece(self, data: bytes) -> None:
+        """Go on with the next piece. Raises: CorruptError without a place."""
+        self.bytes += len(data)
+        if self.done:
+            return
+        if self.skip >= len(data):
+            self.skip -= len(data)
+            return
+        if self.skip > 0:
+            data = data[self.skip :]
+            self.skip = 0
+        buf = self.rest + data if self.rest else data
+        if self.way < _WALKED:
+            self.rest = buf[:_HEAD]
+            self.done = len(self.rest) == _HEAD
+            return
+        pos: i64
+        try:
+            pos = self.feed(buf, 0)
+        except CorruptError as e:
+            e.offset = None
+            raise
+        if pos > len(buf):
+            self.skip = pos - len(buf)
+            self.rest = b""
+        else:
+            self.rest = buf[pos:]
+
+    def finish(self) -> i64:
+        """What the value takes whose last piece has come. Raises: CorruptError without a place."""
+        if self.way == _PACKED:
+            try:
+                return self.blob(self.kind, self.rest, 0, len(self.rest), False)
+            except CorruptError as e:
+                e.offset = None
+                raise
+            except IndexError:
+                raise CorruptError("the value ends before its count") from None
+        if self.way < _WALKED:
+            return self.heap.allocated(self.bytes)
+        if not self.done:
+            raise CorruptError("its parts do not end where the value ends")
+        return self.measured()
+
+    def feed(self, buf: bytes, pos: i64) -> i64:
+        """Go on at `pos`; returns where what is needed next begins, which may be beyond `buf`."""
+        program = self.program
+        places = self.places
+        place: i64
+        n: i64
+        end: i64
+        try:
+            while True:
+                operation: i64 = program[self.at]
+                place = places[self.at]
+                if operation == OP_STRING:
+                    end = skip_string(buf, pos)
+                    if place != _PASSED:
+                        self.text(place, buf, pos, end)
+                    pos = end
+                    self.at += 2
+                elif operation == OP_NEXT:
+                    n = self.rounds[-1] - 1
+                    if n > 0:
+                        self.rounds[-1] = n
+                        self.at = program[self.at + 1]
+                        if self.way <= _ZSET and not self.careful:
+                            pos = self.run(buf, pos)
+                    else:
+                        self.rounds.pop()
+                        self.at += 2
+                elif operation == OP_COUNT:
+                    n, pos = read_length(buf, pos)
+                    self.count = n
+                    self.counted(place, n)
+                    self.at += 2
+                elif operation == OP_LOOP:
+                    if self.count > 0:
+                        self.rounds.append(self.count)
+                        self.at += 2
+                        if self.way <= _ZSET:
+                            pos = self.run_careful(buf, pos) if self.careful else self.run(buf, pos)
+                    else:
+                        self.at = program[self.at + 1]
+                elif operation == OP_END:
+                    self.done = True
+                    return pos
+                elif operation == OP_BYTES:
+                    if place != _PASSED:
+                        self.number(place, buf, pos)
+                    pos += program[self.at + 1]
+                    self.at += 2
+                elif operation == OP_LENGTH:
+                    end = skip_length(buf, pos)
+                    if place == _EXPIRY and buf[pos] != 0:
+                        self.expiring += 1
+                    pos = end
+                    self.at += 2
+                elif operation == OP_NODES:
+                    pos = self.run_nodes(buf, pos)
+                    if self.count > 0:
+                        return pos
+                    self.at += 2
+                else:  # a score as text
+                    n = buf[pos]
+                    self.packed += n + 2 if n < 253 else 5
+                    pos += n + 1 if n < 253 else 1
+                    self.at += 2
+        except IndexError:
+            return pos
+
+    def counted(self, place: i64, n: i64) -> None:
+        """A count has been read."""
+        heap = self.heap
+        if place == _COUNT:
+            self.elements = n
+            limit: i64 = 1 << 62
+            if self.way == _SET:
+                limit = max(heap.set_ints, heap.set_entries)
+            elif self.way == _HASH:
+                limit = heap.hash_entries
+            elif self.way == _ZSET:
+                limit = heap.zset_entries
+            self.careful = n <= limit
+            if self.way == _NODES:
+                self.nodes = n
+                self.elements = -1
+        elif place == _NODE_COUNT:
+            self.cost += heap.stream + heap.radix_tree(n)
+        elif place == _GROUPS:
+            self.cost += (heap.group + 16) * n
+        elif place == _CONSUMERS:
+            self.cost += heap.consumer * n
+        elif place == _PENDING:
+            # of a group and of its consumers: both have a tree of their entries, which they share
+            self.cost += heap.radix_tree(n) + heap.allocated(heap.pending) * n // 2
+
+    def text(self, place: i64, buf: bytes, pos: i64, end: i64) -> None:
+        """A string of which `buf[pos:]` has the beginning."""
+        heap = self.heap
+        n: i64 = text_length(buf, pos)
+        if place == _NODE:
+            self.node(n)
+            return
+        first: i64 = buf[pos]
+        if first >= 0xC0 and first != 0xC3:
+            self.packed += _entry_of_number(read_integer(buf, pos))
+        else:
+            self.packed += _entry_of(n)
+            if self.ints and self.careful and (n > 20 or first >= 0xC0 or not _is_number(buf[end - n : end])):
+                self.ints = False
+        if n > self.most:
+            self.most = n
+        if place == _FIELD:
+            self.field = n
+        elif place == _VALUE:
+            self.cost += heap.pair(self.field, n)
+        elif self.way == _ZSET:
+            self.cost += heap.scored[n] if n < _SHORT else heap.scored_member(n)
+        elif self.way == _SET:
+            self.cost += heap.member(n)
+
+    def node(self, n: i64) -> None:
+        """A node of a list or stream."""
+        self.most = max(self.most, n)
+        self.cost += self.heap.allocated(n) if self.plain else self.heap.packed(n)
+
+    def number(self, place: i64, buf: bytes, pos: i64) -> None:
+        """8 bytes: a score, or a field's expiry."""
+        buf[pos + 7]
+        value: float = _DOUBLE(buf, pos)[0]
+        if place == _EXPIRY:
+            if buf[pos + 7] != 0xFF:  # else -1: none
+                self.expiring += 1
+        elif value == value and abs(value) < 1e15 and value == int(value):
+            self.packed += _entry_of_number(int(value))
+        else:
+            self.packed += len(repr(value)) + 2
+
+    def run(self, buf: bytes, pos: i64) -> i64:
+        """As many whole elements as are there and plain; counts them off the innermost loop, but the last."""
+        heap = self.heap
+        left: i64 = self.rounds[-1] - 1
+        behind: i64 = 8 if self.way == _ZSET else 0
+        if self.program[self.at] != OP_STRING or self.program[self.at + 2] == OP_TEXT_DOUBLE:
+            return pos
+        members = heap.scored if self.way == _ZSET else heap.members
+        cost: i64 = 0
+        a: i64
+        b: i64
+        at: i64
+        if self.way == _HASH:
+            if self.program[self.at + 4] != OP_NEXT:
+                return pos
+            strings = heap.strings
+            apart: bool = heap.embed_pair == 0
+            try:
+                while left > 0:
+                    a = buf[pos]
+                    at = pos + 1 + a
+                    if a >= 0x40:
+                        break
+                    b = buf[at]
+                    at += 1
+                    if b >= 0x40:
+                        if b >= 0x80:
+                            break
+                        b = (b & 0x3F) << 8 | buf[at]
+                        at += 1
+                        if b >= _SHORT:
+                            break
+                    cost += members[a] + strings[b] if apart else heap.pair(a, b)
+                    pos = at + b
+                    left -= 1
+            except IndexError:
+                pass
+        else:
+            try:
+                while left > 0:
+                    a = buf[pos]
+                    if a >= 0x40:
+                        if a >= 0x80:
+                            break
+                        b = (a & 0x3F) << 8 | buf[pos + 1]
+                        if b >= _SHORT:
+                            break
+                        cost += members[b]
+                        pos += 2 + b + behind
+                    elif not COMPILED and left > BATCH and same_length(buf, pos, behind):
+                        cost += members[a] * BATCH
+                        pos += BATCH * (1 + a + behind)
+                        left -= BATCH
+                        continue
+                    else:
+                        cost += members[a]
+                        pos += 1 + a + behind
+                    left -= 1
+            except IndexError:
+                pass
+        self.cost += cost
+        self.rounds[-1] = left + 1
+        return pos
+
+    def run_careful(self, buf: bytes, pos: i64) -> i64:
+        """`run` for the few elements of a set, list or hash that may become a packed value."""
+        heap = self.heap
+        left: i64 = self.rounds[-1] - 1
+        if self.way == _ZSET or self.program[self.at] != OP_STRING:
+            return pos
+        pairs: bool = self.way == _HASH
+        if pairs and self.program[self.at + 4] != OP_NEXT:
+            return pos
+        sets: bool = self.way == _SET
+        members = heap.members
+        strings = heap.strings
+        apart: bool = heap.embed_pair == 0
+        most: i64 = self.most
+        packed: i64 = 0
+        cost: i64 = 0
+        a: i64
+        b: i64 = 0
+        at: i64
+        try:
+            while left > 0:
+                a = buf[pos]
+                if a >= 0x40:
+                    break
+                at = pos + 1 + a
+                if pairs:
+                    b = buf[at]
+                    at += 1
+                    if b >= 0x40:
+                        if b >= 0x80:
+                            break
+                        b = (b & 0x3F) << 8 | buf[at]
+                        at += 1
+                        if b >= _SHORT:
+                            break
+                        packed += 2
+                    at += b
+                    cost += members[a] + strings[b] if apart else heap.pair(a, b)
+                    packed += a + b + 4
+                    if b > most:
+                        most = b
+                else:
+                    if sets:
+                        if self.ints and (a > 20 or not _is_number(buf[pos + 1 : at])):
+                            self.ints = False
+                        cost += members[a]
+                    packed += a + 2
+                if a > most:
+                    most = a
+                pos = at
+                left -= 1
+        except IndexError:
+            pass
+        self.most = most
+        self.packed += packed
+        self.cost += cost
+        self.rounds[-1] = left + 1
+        return pos
+
+    def run_nodes(self, buf: bytes, pos: i64) -> i64:
+        """The nodes of a list; `count` is what is left of them."""
+        end: i64
+        try:
+            while self.count > 0:
+                at = skip_container(buf, pos)
+                end = skip_string(buf, at)
+                n: i64 = text_length(buf, at)
+                self.plain = buf[pos] == 1
+                self.node(n)
+                self.count -= 1
+                pos = end
+        except IndexError:
+            pass
+        return pos
+
+    def measured(self) -> i64:
+        """What the value takes that has been walked over."""
+        heap = self.heap
+        way: i64 = self.way
+        n: i64 = self.elements
+        if way == _STREAM:
+            return self.cost
+        if way == _NODES:
+            if self.nodes == 1 and heap.list_packed and not self.plain and self.most <= heap.list_node:
+                return self.cost
+            return heap.quick(self.nodes) + self.cost
+        if way == _LIST:
+            return self.nodes_of(_LISTPACK + self.packed)
+        if way == _SET:
+            if n <= heap.set_ints and self.ints and self.careful:
+                return heap.packed(8 + n * (2 if self.most < 5 else 4 if self.most < 10 else 8))
+            if n <= heap.set_entries and self.most <= heap.set_value:
+                return heap.packed(_LISTPACK + self.packed)
+            heap.without_values(n)
+            return self.cost + heap.tabled(n, heap.table)
+        if way == _HASH:
+            small: bool = n <= heap.hash_entries and self.most <= heap.hash_value
+            if self.expiring == 0:
+                if small:
+                    return heap.packed(_LISTPACK + self.packed)
+                return self.cost + heap.tabled(n, heap.table_of_fields)
+            if small and heap.embed_pair == 0:
+                return heap.packed(_LISTPACK + self.packed + 10 * self.expiring + 2 * (n - self.expiring)) + heap.packed_expiring
+            beyond: i64 = heap.table_of_fields_expiring + self.expiring * heap.field_expiring
+            return self.cost + heap.tabled(n, heap.table_of_fields) + beyond
+        if n <= heap.zset_entries and self.most <= heap.zset_value:
+            return heap.packed(_LISTPACK + self.packed)
+        return self.sorted_set(n, self.cost)
+
+
+def same_length(buf: bytes, pos: int, behind: int) -> bool:
+    """Whether the next 256 strings, with `behind` bytes behind each, are of one length, as ids often are."""
+    first = buf[pos]
+    stride = first + 1 + behind
+    return buf[pos : pos + BATCH * stride : stride] == SAME[first]
+
+
+def _is_number(text: bytes) -> bool:
+    """Whether a member of a set may be an integer."""
+    return text.isdigit() or (text[:1] == b"-" and text[1:].isdigit())
+
+
+def is_long(text: bytes) -> bool:
+    """Whether a server keeps a string as a number of 64 bits. Source: string2ll in src/util.c."""
+    digits = text[1:] if text[:1] == b"-" else text
+    if not digits.isdigit() or (digits[0] == 0x30 and len(text) > 1):
+        return False
+    return -(1 << 63) <= int(text) < 1 << 63

@@ -1,0 +1,379 @@
+"""`rdbkit memory`: what the keys of a snapshot will take in a server's memory, by an exact model of its structures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, BinaryIO, Final
+
+from rdbkit.errors import RdbError
+from rdbkit.format.constants import ValueType
+from rdbkit.format.counts import PieceCounter, count_rule
+from rdbkit.format.scan import STRING_INT, STRING_LZF, Visitor
+from rdbkit.operations.footprint import Heap
+from rdbkit.operations.patterns import NODES, Node, Patterns
+from rdbkit.operations.sieve import Sieve
+from rdbkit.operations.text import json_bytes
+from rdbkit.operations.weights import (
+    CSV_HEAD_OF_MEMORY,
+    DAY_MS,
+    EDGES,
+    HOUR_MS,
+    MemoryRow,
+    MemoryRows,
+    MemoryTally,
+    MemoryText,
+    Scale,
+)
+from rdbkit.record import Record
+from rdbkit.selection import Selection
+from rdbkit.snapshot.reader import Snapshot
+from rdbkit.targets import Target
+from rdbkit.targets.memory import QUANTUM, Layout, layout_of
+
+__all__ = ["Memory", "MemoryRow", "memory", "memory_rows", "write_memory_text"]
+
+Progress = Callable[[int], object]
+
+#: Names of the columns of the histogram of expiries, in the order of `EDGES`, and behind them.
+LEFT: Final = ("expired", "1h", "6h", "1d", "3d", "7d", "14d", "30d", "90d", "1y", "later", "never")
+assert len(LEFT) == len(EDGES) + 2
+assert EDGES[1] == HOUR_MS
+assert EDGES[3] == DAY_MS
+
+
+@dataclass
+class MemoryOfDatabase:
+    """Keys of one database, those that expire, and what all of them take in memory, in bytes."""
+
+    db: int
+    keys: int
+    expiring: int
+    bytes: int
+
+
+@dataclass
+class MemoryOfType:
+    """Keys of one type and stored form, what they take in memory in bytes, and their share of all, 0 to 1."""
+
+    type: str
+    encoding: str
+    keys: int
+    bytes: int
+    share: float
+
+
+@dataclass
+class HeavyKey:
+    """One of the keys that take the most memory: `bytes` of it, `offset` in the file."""
+
+    db: int
+    key: bytes
+    type: str
+    encoding: str
+    bytes: int
+    elements: int | None
+    expire_ms: int | None
+    offset: int
+
+
+@dataclass
+class Prefix:
+    """Keys whose names follow one pattern.
+
+    `{id}` in it stands for a number or an id, `*` for names that are not told apart. A prefix ends with its separator, where more
+    follows it; `depth` is how many parts it has. `bytes` are of memory; `expiring` keys have an expiry, and take `expiring_bytes`.
+    """
+
+    prefix: bytes
+    depth: int
+    keys: int
+    bytes: int
+    share: float
+    expiring: int
+    expiring_bytes: int
+
+
+@dataclass
+class TimeLeft:
+    """Keys by the time they have left when the report is made: up to `left` ("1h", ...), with the bytes of memory they take."""
+
+    left: str
+    keys: int
+    bytes: int
+
+
+@dataclass
+class Memory:
+    """What a snapshot takes in a server's memory, in bytes.
+
+    Attributes:
+        keys_bytes: the sum of what MEMORY USAGE would answer for each key.
+        dataset_bytes: what `used_memory_dataset` of INFO would be.
+        overhead_bytes: tables of keys and expiries, which INFO counts as overhead.
+        total_bytes: both, and what an empty server takes; without clients, replicas and fragmentation.
+        estimated_keys, estimated_bytes: of modules and the like, whose memory is taken to be that in the file.
+        last_expiry_ms: when the last key that expires does, in Unix milliseconds; None where none does.
+        used_memory: what the server that wrote the file had in use, where it says so.
+    """
+
+    file: str
+    target: str
+    layout: str
+    layout_measured: str
+    layout_note: str
+    quantum: int
+    keys: int
+    expiring: int
+    keys_bytes: int
+    dataset_bytes: int
+    overhead_bytes: int
+    total_bytes: int
+    estimated_keys: int
+    estimated_bytes: int
+    used_memory: int | None
+    file_bytes: int
+    now_ms: int
+    last_expiry_ms: int | None
+    databases: list[MemoryOfDatabase]
+    types: list[MemoryOfType]
+    biggest: list[HeavyKey]
+    prefixes: list[Prefix]
+    prefixes_closed: bool
+    expiry: list[TimeLeft]
+    selected: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain JSON types; bytes that are not UTF-8 as `{"base64": ...}`."""
+        result = asdict(self)
+        for row in result["biggest"]:
+            row["key"] = json_bytes(row["key"])
+        for row in result["prefixes"]:
+            row["prefix"] = json_bytes(row["prefix"])
+        result["file"] = self.file.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        return result
+
+
+def memory(
+    snapshot: Snapshot,
+    target: Target,
+    *,
+    quantum: int = QUANTUM,
+    separators: bytes = b":",
+    depth: int = 3,
+    top: int = 20,
+    selection: Selection | None = None,
+    now_ms: int | None = None,
+    progress: Progress | None = None,
+) -> Memory:
+    """Tell what the keys of a snapshot will take in a target's memory.
+
+    Only lengths are looked at, nothing is decoded. Skip lists have the height that servers' dice give on average; what a server
+    adds while it runs (room for strings to grow, half-filled nodes) is not in the figures, as it is not in a server that has just
+    loaded the file.
+
+    Args:
+        snapshot: just opened.
+        target: of `rdbkit.targets.find_target`.
+        quantum: of the allocator, in bytes: 8 in servers as their projects build them, 16 in packages of distributions that link
+            their own jemalloc.
+        separators: bytes each of which ends a part of a key's name.
+        depth: parts of a name that the table of prefixes tells apart.
+        top: how many of the biggest keys to report.
+        selection: which keys to count; None for all.
+        now_ms: what time left is counted from, in Unix ms; by default the clock.
+        progress: called after each block with the bytes of the underlying file read so far.
+
+    Raises: RdbError where the file is damaged.
+
+    >>> import rdbkit
+    >>> from rdbkit.targets import find_target
+    >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
+    ...     report = memory(snapshot, find_target("redis-7.0"))
+    >>> report.keys, report.keys_bytes, report.biggest[0].key, report.biggest[0].bytes
+    (27, 98210, b'l_big', 29936)
+    """
+    now = int(time.time() * 1000) if now_ms is None else now_ms
+    layout = layout_of(target)
+    heap = Heap(layout.sizes, quantum)
+    scale = Scale(snapshot.types, heap)
+    patterns = Patterns(separators, depth)
+    limit = snapshot.limits.item_bytes
+    sieve = Sieve(selection, snapshot.types, limit) if selection else None
+    tally = MemoryTally(scale, patterns, now, top, limit, sieve)
+    for large in snapshot.scan(tally):
+        if large is not None:
+            _weigh_large(large, scale)
+        if progress is not None:
+            progress(snapshot.position)
+    tally.sum_up()
+    report = _report(snapshot, target, layout, heap, tally)
+    report.selected = bool(selection)
+    return report
+
+
+def memory_rows(
+    snapshot: Snapshot,
+    target: Target,
+    *,
+    quantum: int = QUANTUM,
+    selection: Selection | None = None,
+    progress: Progress | None = None,
+) -> Iterator[MemoryRow]:
+    """One row for each key, with what it will take in a target's memory.
+
+    The arguments, and what is raised, are those of `memory`.
+
+    >>> import rdbkit
+    >>> from rdbkit.targets import find_target
+    >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
+    ...     row = next(memory_rows(snapshot, find_target("redis-7.0")))
+    >>> row.key, row.memory, row.size
+    (b'z_sk', 1274, 165)
+    """
+    scale = Scale(snapshot.types, Heap(layout_of(target).sizes, quantum))
+    visitor = MemoryRows(snapshot.types, scale, snapshot.limits.item_bytes, selection)
+    try:
+        for _ in _scan_rows(snapshot, visitor, scale, progress):
+            yield from visitor.take()
+    except RdbError:
+        yield from visitor.take()  # what is sound before the damage
+        raise
+    yield from visitor.take()
+
+
+def write_memory_text(
+    snapshot: Snapshot,
+    target: Target,
+    out: BinaryIO,
+    *,
+    as_json: bool = False,
+    quantum: int = QUANTUM,
+    selection: Selection | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Write the rows of `memory_rows` as CSV with a line of names, or as JSON lines.
+
+    Args:
+        out: where UTF-8 bytes go.
+        as_json: JSON lines instead of CSV.
+
+    The others, and what is raised, are those of `memory`.
+    """
+    scale = Scale(snapshot.types, Heap(layout_of(target).sizes, quantum))
+    visitor = MemoryText(snapshot.types, scale, snapshot.limits.item_bytes, selection, as_json)
+    if not as_json:
+        out.write(CSV_HEAD_OF_MEMORY)
+    try:
+        for _ in _scan_rows(snapshot, visitor, scale, progress):
+            out.write(visitor.take())
+    except RdbError:
+        out.write(visitor.take())
+        raise
+    out.write(visitor.take())
+
+
+def _scan_rows(
+    snapshot: Snapshot, visitor: MemoryRows | MemoryText, scale: Scale, progress: Progress | None
+) -> Iterator[None]:
+    assert isinstance(visitor, Visitor)
+    for large in snapshot.scan(visitor):
+        if large is not None:
+            visitor.large_elements = _weigh_large(large, scale, PieceCounter(count_rule(large._type)))
+        yield
+        if progress is not None:
+            progress(snapshot.position)
+
+
+def _weigh_large(record: Record, scale: Scale, counter: PieceCounter | None = None) -> int:
+    """Let the gauge, and a counter where wanted, read a record that does not fit into a block; returns what it counts."""
+    weighs = scale.needs_pieces(record._kind)
+    if not weighs and counter is None:
+        return -1
+    gauge = scale.gauge
+    gauge.begin(record._kind)
+    try:
+        for piece in record.chunks():
+            if weighs:
+                gauge.piece(piece)
+            if counter is not None:
+                counter.feed(piece)
+        return -1 if counter is None else counter.finish()
+    except RdbError as e:
+        raise record._explain(e) from None
+
+
+def _names(kind: int, types: dict[int, ValueType]) -> tuple[str, str]:
+    if kind in (STRING_INT, STRING_LZF):
+        return "string", "int" if kind == STRING_INT else "lzf"
+    return types[kind].type, types[kind].encoding
+
+
+def _report(snapshot: Snapshot, target: Target, layout: Layout, heap: Heap, tally: MemoryTally) -> Memory:
+    by_kind: dict[int, tuple[int, int]] = {}
+    databases = []
+    dataset = int(heap.hidden)
+    overhead = 0
+    for number in sorted(tally.databases):
+        sums = tally.databases[number]
+        keys = sum(n for n, _ in sums.kinds.values())
+        if not keys:
+            continue
+        expiring = int(sums.expiring)
+        databases.append(MemoryOfDatabase(number, keys, expiring, sum(size for _, size in sums.kinds.values())))
+        for kind, (n, size) in sums.kinds.items():
+            before = by_kind.get(kind, (0, 0))
+            by_kind[kind] = before[0] + n, before[1] + size
+        dataset += int(heap.allocated_keys(keys, expiring) - heap.keys_outside(keys))
+        overhead += int(heap.main_tables(keys, expiring))
+    total = sum(size for _, size in by_kind.values())
+    keys = sum(d.keys for d in databases)
+    expiring = sum(d.expiring for d in databases)
+    types = [
+        MemoryOfType(*_names(kind, snapshot.types), n, size, size / total)
+        for kind, (n, size) in sorted(by_kind.items(), key=lambda item: (-item[1][1], item[0]))
+    ]
+    gauge = tally.scale.gauge
+    guessed = [counts for kind, counts in by_kind.items() if gauge.guesses(kind)]
+    left = [*tally.left, [keys - expiring, total - sum(size for _, size in tally.left)]]
+    used = snapshot.aux.get("used-mem", "")
+    return Memory(
+        file=snapshot.name,
+        target=target.name,
+        layout=layout.title,
+        layout_measured=layout.measured,
+        layout_note=layout.note,
+        quantum=int(heap.quantum),
+        keys=keys,
+        expiring=expiring,
+        keys_bytes=total,
+        dataset_bytes=total + dataset,
+        overhead_bytes=overhead,
+        total_bytes=total + dataset + overhead + layout.sizes["base"],
+        estimated_keys=sum(n for n, _ in guessed),
+        estimated_bytes=sum(size for _, size in guessed),
+        used_memory=int(used) if used.isascii() and used.isdigit() and len(used) < 19 else None,
+        file_bytes=snapshot.rdb_size,
+        now_ms=int(tally.now_ms),
+        last_expiry_ms=None if tally.last_expiry < 0 else int(tally.last_expiry),
+        databases=databases,
+        types=types,
+        biggest=[
+            HeavyKey(db, key, *_names(kind, snapshot.types), size, None if n < 0 else n, None if expire == -1 else expire, -offset)
+            for size, offset, db, key, kind, expire, n in sorted(tally.biggest, reverse=True)
+        ],
+        prefixes=list(_prefixes(tally.patterns.root, b"", 0, total)),
+        prefixes_closed=bool(tally.patterns.nodes > NODES),
+        expiry=[TimeLeft(name, n, size) for name, (n, size) in zip(LEFT, left, strict=True)],
+    )
+
+
+def _prefixes(node: Node, before: bytes, depth: int, total: int) -> Iterator[Prefix]:
+    """The places below one, the largest first, each before those below it."""
+    below = [(child.total(), child) for child in node.children.values()]
+    for sums, child in sorted(below, key=lambda pair: (-pair[0].bytes, pair[1].name)):
+        name = before + child.name
+        if sums.keys:
+            yield Prefix(name, depth + 1, sums.keys, sums.bytes, sums.bytes / total, sums.expiring, sums.expiring_bytes)
+            yield from _prefixes(child, name, depth + 1, total)

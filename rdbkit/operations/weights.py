@@ -1,0 +1,339 @@
+"""What `rdbkit memory` counts for each record, and its rows; compiled, since both run once a record."""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rdbkit.format.constants import ValueType
+from rdbkit.format.counts import element_count
+from rdbkit.format.primitives import read_string
+from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
+from rdbkit.operations.footprint import Gauge, Heap, is_long, text_length
+from rdbkit.operations.patterns import Patterns
+from rdbkit.format.slots import key_slot
+from rdbkit.operations.rows import CSV_HEAD, Rows, TextRows
+from rdbkit.operations.sieve import Sieve
+from rdbkit.selection import Selection
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+HOUR_MS: Final = 3_600_000
+DAY_MS: Final = 24 * HOUR_MS
+#: Ends of the columns of the histogram of expiries, as time left; what is behind the last is later.
+EDGES: Final = (0, HOUR_MS, 6 * HOUR_MS, DAY_MS, 3 * DAY_MS, 7 * DAY_MS, 14 * DAY_MS, 30 * DAY_MS, 90 * DAY_MS, 365 * DAY_MS)
+
+_TABLED: Final = 512
+_NUMBER_FROM: Final = 10  # digits of a number that is stored as text: shorter ones are stored as numbers
+_NUMBER_TO: Final = 20
+
+
+class Scale:
+    """Weighs records: what a key and its value take in memory.
+
+    Args:
+        types: of the snapshot.
+        heap: of the server.
+    """
+
+    def __init__(self, types: dict[int, ValueType], heap: Heap) -> None:
+        self.heap: Heap = heap
+        self.gauge: Gauge = Gauge(types, heap)
+        self.simple: bool = not heap.embedded
+        self.counts_used: bool = heap.counts_used
+        self.keys: list[int] = [int(heap.key(n, False)) for n in range(_TABLED)] if not heap.embedded else []
+        heap.hidden = 0
+
+    def weigh(self, kind: i64, buf: bytes, key: i64, value_at: i64, end: i64, expires: bool) -> i64:
+        """A record in a block, whose key has `key` bytes. Raises: CorruptError, with `offset` relative to `buf`."""
+        heap = self.heap
+        if kind != 0 and kind < STRING_INT:
+            return heap.key(key, expires) + self.gauge.whole(kind, buf, value_at, end)
+        n: i64
+        at: i64 = value_at
+        is_number: bool = False
+        if kind == 0:
+            n = buf[at]
+            if n < 0x40:
+                at += 1
+            elif n < 0x80:
+                n = (n & 0x3F) << 8 | buf[at + 1]
+                at += 2
+            else:
+                n = text_length(buf, at)
+            if _NUMBER_FROM <= n <= _NUMBER_TO and buf[at] < 0x3A:
+                is_number = is_long(buf[at:end])
+        elif kind == STRING_LZF:
+            n = text_length(buf, at)
+        else:
+            n = 0
+            is_number = True
+        if self.simple and key < _TABLED and n < _TABLED:
+            if is_number:
+                return self.keys[key]
+            if self.counts_used and n <= 44:
+                heap.hidden += heap.beyond[n]
+            return self.keys[key] + heap.values[n]
+        return heap.string_key(key, n, is_number, expires)
+
+    def weigh_large(self, kind: i64, key: i64, size: i64, expires: bool, head: bytes) -> i64:
+        """A record larger than a block, of `size` bytes, of which the gauge has seen what `needs_pieces` wants."""
+        heap = self.heap
+        if kind == 0 or kind >= STRING_INT:
+            return heap.string_key(key, text_length(head, 0), False, expires)
+        if self.needs_pieces(kind):
+            return heap.key(key, expires) + self.gauge.finish()
+        return heap.key(key, expires) + heap.allocated(size)
+
+    def needs_pieces(self, kind: i64) -> bool:
+        """Whether a large value of this kind has to be read to be weighed."""
+        return self.gauge.walks(kind)
+
+
+class Sum:
+    """Keys and bytes of one kind; compiled, a few nanoseconds to add to."""
+
+    __slots__ = ("bytes", "keys")
+
+    def __init__(self) -> None:
+        self.keys: i64 = 0
+        self.bytes: i64 = 0
+
+
+class DatabaseSums:
+    """What has been weighed in one database: keys and bytes by kind, and how many of them expire."""
+
+    __slots__ = ("expiring", "kinds")
+
+    def __init__(self) -> None:
+        self.kinds: dict[int, tuple[int, int]] = {}
+        self.expiring: i64 = 0
+
+
+class MemoryTally(Visitor):
+    """Weighs every key, and counts by database, kind, pattern and time left.
+
+    Args:
+        scale: that of the snapshot's types.
+        patterns: the tree to count names in.
+        now_ms: what time left is counted from.
+        top: how many of the biggest keys to keep.
+        limit: most bytes of a key's name.
+        sieve: which keys to count, None for all.
+
+    Attributes:
+        left: keys and bytes by the time they have left, a row for each of `EDGES` and one for later.
+        last_expiry: the latest of all, -1 for none.
+        biggest: bytes, negative offset, database, key, kind, expiry and elements of each.
+    """
+
+    def __init__(self, scale: Scale, patterns: Patterns, now_ms: int, top: int, limit: int, sieve: Sieve | None) -> None:
+        super().__init__()
+        self.scale: Scale = scale
+        self.patterns: Patterns = patterns
+        self.now_ms: i64 = now_ms
+        self.top: i64 = top
+        self.limit: i64 = limit
+        self.sieve: Sieve | None = sieve
+        self.sums: list[Sum] = [Sum() for _ in range(KINDS)]
+        self.databases: dict[int, DatabaseSums] = {}
+        self.current: DatabaseSums = DatabaseSums()
+        self.expiring: i64 = 0  # of the current database
+        self.left: list[list[int]] = [[0, 0] for _ in range(len(EDGES) + 1)]
+        self.later: i64 = 0
+        self.later_bytes: i64 = 0
+        self.last_edge: i64 = now_ms + EDGES[-1]
+        self.last_expiry: i64 = -1
+        self.threshold: i64 = -1 if top > 0 else 1 << 62
+        self.biggest: list[tuple[int, int, int, bytes, int, int, int]] = []
+        self.database()
+
+    def database(self) -> None:
+        self.sum_up()
+        number = int(self.db)
+        if self.sieve is not None:
+            self.sieve.database(number)
+        found = self.databases.get(number)
+        if found is None:
+            found = DatabaseSums()
+            self.databases[number] = found
+        self.current = found
+
+    def sum_up(self) -> None:
+        """Add what was counted for the current database to it, and begin anew."""
+        current = self.current
+        current.expiring += self.expiring
+        self.expiring = 0
+        later = self.left[len(EDGES)]
+        later[0] += int(self.later)
+        later[1] += int(self.later_bytes)
+        self.later = 0
+        self.later_bytes = 0
+        for kind in range(KINDS):
+            counted = self.sums[kind]
+            if counted.keys > 0:
+                keys, size = current.kinds.get(kind, (0, 0))
+                current.kinds[kind] = (keys + int(counted.keys), size + int(counted.bytes))
+                counted.keys = 0
+                counted.bytes = 0
+
+    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+        buf = self.buf
+        if self.sieve is not None and not self.sieve.wants(buf, key_at, kind, end - start, expire_ms):
+            return
+        if buf[key_at] < 0x40:
+            key = buf[key_at + 1 : value_at]
+        else:
+            key, _ = read_string(buf, key_at, self.limit)
+        size: i64 = self.scale.weigh(kind, buf, len(key), value_at, end, expire_ms != NO_EXPIRY)
+        counted = self.sums[kind]
+        counted.keys += 1
+        counted.bytes += size
+        node = self.patterns.find(key)
+        node.keys += 1
+        node.bytes += size
+        if expire_ms != NO_EXPIRY:
+            node.expiring += 1
+            node.expiring_bytes += size
+            self.expires(expire_ms, size)
+        if size > self.threshold:
+            self.big(size, self.base + start, key, kind, expire_ms, self.elements(kind, value_at, end))
+
+    def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
+        if self.sieve is not None and not self.sieve.wants(_stored(key), 0, kind, size, expire_ms):
+            return
+        size = self.scale.weigh_large(kind, len(key), size, expire_ms != NO_EXPIRY, head)
+        counted = self.sums[kind]
+        counted.keys += 1
+        counted.bytes += size
+        node = self.patterns.find(key)
+        node.keys += 1
+        node.bytes += size
+        if expire_ms != NO_EXPIRY:
+            node.expiring += 1
+            node.expiring_bytes += size
+            self.expires(expire_ms, size)
+        if size > self.threshold:
+            self.big(size, offset, key, kind, expire_ms, self.scale.gauge.elements)
+
+    def expires(self, expire_ms: i64, size: i64) -> None:
+        """A key of `size` bytes expires."""
+        self.expiring += 1
+        if expire_ms > self.last_expiry:
+            self.last_expiry = expire_ms
+        if expire_ms > self.last_edge:
+            self.later += 1
+            self.later_bytes += size
+            return
+        left = expire_ms - self.now_ms
+        for at in range(len(EDGES)):
+            if left <= EDGES[at]:
+                row = self.left[at]
+                row[0] += 1
+                row[1] += int(size)
+                return
+
+    def elements(self, kind: i64, value_at: i64, end: i64) -> i64:
+        """How many elements a value has that has just been weighed."""
+        return element_count(self.scale.gauge.rules[kind], self.buf, value_at, end)
+
+    def big(self, size: i64, offset: i64, key: bytes, kind: i64, expire_ms: i64, elements: i64) -> None:
+        """Keep one of the biggest keys; of equal ones the first in the file."""
+        item = (int(size), -int(offset), int(self.db), key, int(kind), int(expire_ms), int(elements))
+        if len(self.biggest) < self.top:
+            heapq.heappush(self.biggest, item)
+        else:
+            heapq.heapreplace(self.biggest, item)
+        if len(self.biggest) >= self.top:
+            self.threshold = self.biggest[0][0]
+
+
+def _stored(key: bytes) -> bytes:
+    """A key's name as a file has it."""
+    return b"\x80" + len(key).to_bytes(4, "big") + key
+
+
+class MemoryRow(NamedTuple):
+    """What `rdbkit memory` tells of one key.
+
+    `memory`: bytes that it takes in the server's memory, as MEMORY USAGE would answer; the others are those of
+    `rdbkit.KeyRow`.
+    """
+
+    db: int
+    key: bytes
+    type: str
+    encoding: str
+    memory: int
+    size: int
+    elements: int | None
+    expire_ms: int | None
+    idle_s: int | None
+    freq: int | None
+    slot: int
+
+
+CSV_HEAD_OF_MEMORY: Final = CSV_HEAD.replace(b",size,", b",memory,size,")
+
+
+class MemoryRows(Rows):
+    """Collects the rows of a block."""
+
+    def __init__(self, types: dict[int, ValueType], scale: Scale, name_limit: int, selection: Selection | None) -> None:
+        super().__init__(types, name_limit, selection, None)
+        self.scale: Scale = scale
+        self.rows: list[MemoryRow] = []
+
+    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+        key, _ = read_string(self.buf, key_at, self.name_limit)
+        if self.wants(key, kind, end - start, expire_ms):
+            self.memory = self.scale.weigh(kind, self.buf, len(key), value_at, end, expire_ms != NO_EXPIRY)
+            self.add(kind, key, end - start, element_count(self.rules[kind], self.buf, value_at, end), expire_ms)
+
+    def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
+        if self.wants(key, kind, size, expire_ms):
+            self.memory = self.scale.weigh_large(kind, len(key), size, expire_ms != NO_EXPIRY, head)
+            self.add(kind, key, size, self.large_elements, expire_ms)
+
+    def add(self, kind: i64, key: bytes, size: i64, elements: i64, expire_ms: i64) -> None:
+        self.rows.append(
+            MemoryRow(
+                self.db,
+                key,
+                self.types[kind],
+                self.encodings[kind],
+                self.memory,
+                size,
+                None if elements < 0 else elements,
+                None if expire_ms == NO_EXPIRY else expire_ms,
+                None if self.idle_s < 0 else self.idle_s,
+                None if self.freq < 0 else self.freq,
+                key_slot(key),
+            )
+        )
+
+    def take(self) -> list[MemoryRow]:
+        """The rows since the last call."""
+        rows = self.rows
+        self.rows = []
+        return rows
+
+
+class MemoryText(TextRows):
+    """Writes rows as lines of CSV, or of JSON where `as_json`."""
+
+    def __init__(
+        self, types: dict[int, ValueType], scale: Scale, name_limit: int, selection: Selection | None, as_json: bool
+    ) -> None:
+        super().__init__(types, name_limit, selection, None, as_json, True)
+        self.scale: Scale = scale
+
+    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+        n: i64 = text_length(self.buf, key_at)
+        self.memory = self.scale.weigh(kind, self.buf, n, value_at, end, expire_ms != NO_EXPIRY)
+        super().record(kind, start, key_at, value_at, end, expire_ms)
+
+    def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
+        self.memory = self.scale.weigh_large(kind, len(key), size, expire_ms != NO_EXPIRY, head)
+        super().large(kind, offset, key, size, expire_ms, head)
