@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from rdbkit.operations.check import Check, Finding, check
     from rdbkit.operations.convert import Conversion, convert
     from rdbkit.operations.ledger import Ledger, Loss
+    from rdbkit.operations.memory import Memory, MemoryRow, memory, memory_rows
     from rdbkit.operations.rules import Edits, Policies
     from rdbkit.operations.script import Draft
 
@@ -89,6 +90,8 @@ __all__ = [
     "Limits",
     "Loss",
     "LossError",
+    "Memory",
+    "MemoryRow",
     "ModuleAux",
     "ModuleValue",
     "PendingEntry",
@@ -119,6 +122,8 @@ __all__ = [
     "check",
     "convert",
     "create",
+    "memory",
+    "memory_rows",
     "module_values",
     "open",
 ]
@@ -130,12 +135,16 @@ _OPERATIONS = {
     "Edits": "rules",
     "Ledger": "ledger",
     "Loss": "ledger",
+    "Memory": "memory",
+    "MemoryRow": "memory",
     "Policies": "rules",
     "Check": "check",
     "Finding": "check",
     "build": "build",
     "check": "check",
     "convert": "convert",
+    "memory": "memory",
+    "memory_rows": "memory",
 }
 
 

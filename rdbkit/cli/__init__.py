@@ -20,6 +20,7 @@ from rdbkit.errors import LossError, RdbError
 _VERBS: Final = {
     "check": "Whether a target imports snapshots, and what would be lost.",
     "info": "What is in snapshots, and who loads them as they are.",
+    "memory": "What keys will take in a server's memory.",
     "targets": "What servers and services load, and who says so.",
     "convert": "Write a snapshot that an older or another server loads.",
     "build": "A snapshot from JSON lines, as export writes them.",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any, BinaryIO, TypeVar
 
 import click
@@ -62,3 +63,25 @@ def written(output: str, source: str) -> Iterator[None]:
         if e.filename is None:  # a full disk names no file
             e.filename = output
         raise
+
+
+def format_for(output: str, default: str, formats: Sequence[str]) -> str:
+    """The format that goes with where rows go: what the file's name ends in, `csv` where that is none, `default` for a stream.
+
+    Args:
+        formats: all that there are, the first of which no file's name ends in.
+    """
+    if output == _STDOUT:
+        return default
+    ending = output.removesuffix(".gz").rpartition(".")[2]
+    return ending if ending in formats[1:] else "csv"
+
+
+def check_parquet(output: str) -> None:
+    """Raise click.UsageError where Parquet cannot be written, or not to `output`."""
+    if output == _STDOUT:
+        raise click.UsageError("parquet is no text: name a file with -o")
+    if output.endswith(".gz"):
+        raise click.UsageError("parquet is compressed in itself: leave out the .gz")
+    if find_spec("pyarrow") is None:
+        raise click.UsageError("parquet needs pyarrow: pip install 'rdbkit[parquet]'")

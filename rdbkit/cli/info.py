@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from typing import Any
 
 import click
 
 import rdbkit
 from rdbkit.cli.options import SelectionCommand, selection_options
-from rdbkit.cli.render import Output, complain, output, printable, progress, size
+from rdbkit.cli.render import Output, complain, output, printable, progress, size, when
 from rdbkit.operations.info import EXPIRY_BUCKETS, Info, count
 from rdbkit.operations.info import info as read_info
 from rdbkit.selection import Selection
@@ -99,13 +98,6 @@ def _print_json(reports: list[Info], files: int) -> None:
     click.echo(json.dumps(result, indent=2))
 
 
-def _when(ms: int) -> str:
-    try:
-        return time.strftime("%Y-%m-%d %H:%M", time.gmtime(ms / 1000))
-    except (ValueError, OverflowError, OSError):
-        return f"{ms} ms"
-
-
 def _facts(r: Info) -> list[tuple[str, str]]:
     magic = f"VALKEY{r.rdb_version:03d}" if r.flavour == "valkey" else f"RDB {r.rdb_version}"
     rows = [("format", magic)]
@@ -113,7 +105,7 @@ def _facts(r: Info) -> list[tuple[str, str]]:
         bits = f", {r.bits} bit" if r.bits else ""
         rows.append(("written by", printable(f"{r.writer} {r.writer_version}{bits}", 200)))
     if r.created:
-        rows.append(("created", f"{_when(r.created * 1000)} UTC"))
+        rows.append(("created", f"{when(r.created * 1000)} UTC"))
     if r.used_memory:
         rows.append(("memory used", f"{size(r.used_memory)} in the server that wrote it"))
     container = [x for x in (r.compression, "diskless capture" if r.framing else None) if x]

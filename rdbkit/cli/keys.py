@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import shutil
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from importlib.util import find_spec
 from itertools import islice
 
 import click
 
 import rdbkit
-from rdbkit.cli.files import output_options, writing
+from rdbkit.cli.files import check_parquet, format_for, output_options, writing
 from rdbkit.cli.options import SelectionCommand, selection_options
-from rdbkit.cli.render import printable, progress, size
+from rdbkit.cli.render import printable, progress, size, when
 from rdbkit.operations.keys import SORTS, KeyRow, Sort, write_parquet, write_text
 from rdbkit.operations.keys import keys as read_keys
 from rdbkit.selection import Selection
@@ -61,9 +59,9 @@ def keys(
     """
     if sort is not None and limit is None:
         raise click.UsageError("--sort needs --limit N: so many rows are held in memory")
-    chosen = format_ or _format_for(output)
+    chosen = format_ or format_for(output, "table" if sys.stdout.isatty() else "csv", _FORMATS)
     if chosen == "parquet":
-        _check_parquet(output)
+        check_parquet(output)
     on_terminal = output == "-" and sys.stdout.isatty()
     with (
         rdbkit.open(file, relaxed=relaxed, verify_checksum=not no_checksum) as snapshot,
@@ -82,23 +80,6 @@ def keys(
             out.write(text.encode(encoding, "backslashreplace"))
 
 
-def _format_for(output: str) -> str:
-    """The format that goes with where the rows go."""
-    if output == "-":
-        return "table" if sys.stdout.isatty() else "csv"
-    ending = output.removesuffix(".gz").rpartition(".")[2]
-    return ending if ending in _FORMATS[1:] else "csv"
-
-
-def _check_parquet(output: str) -> None:
-    if output == "-":
-        raise click.UsageError("parquet is no text: name a file with -o")
-    if output.endswith(".gz"):
-        raise click.UsageError("parquet is compressed in itself: leave out the .gz")
-    if find_spec("pyarrow") is None:
-        raise click.UsageError("parquet needs pyarrow: pip install 'rdbkit[parquet]'")
-
-
 def _table(rows: Iterable[KeyRow], on_terminal: bool) -> Iterator[str]:
     """Lines of fixed columns, some at a time, so that a table may be of any length; names are cut to a terminal's width."""
     width = max(shutil.get_terminal_size().columns - _BEFORE_KEY, _SHORTEST_KEY) if on_terminal else 0
@@ -111,13 +92,6 @@ def _table(rows: Iterable[KeyRow], on_terminal: bool) -> Iterator[str]:
 
 def _line(row: KeyRow, width: int) -> str:
     elements = "" if row.elements is None else str(row.elements)
-    expires = "" if row.expire_ms is None else _when(row.expire_ms)
+    expires = "" if row.expire_ms is None else when(row.expire_ms)
     name = printable(row.key, width)
     return _TABLE.format(size(row.size), row.db, row.type, row.encoding, elements, expires, name) + "\n"
-
-
-def _when(ms: int) -> str:
-    try:
-        return time.strftime("%Y-%m-%d %H:%M", time.gmtime(ms / 1000))
-    except (ValueError, OverflowError, OSError):
-        return f"{ms} ms"

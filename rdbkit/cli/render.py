@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -35,6 +36,18 @@ def size(n: int) -> str:
         value /= 1024
         units.pop(0)
     return f"{n} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
+
+
+def when(ms: int) -> str:
+    """A time in Unix milliseconds as date and time (UTC).
+
+    >>> when(4_102_444_800_000)
+    '2100-01-01 00:00'
+    """
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.gmtime(ms / 1000))
+    except (ValueError, OverflowError, OSError):
+        return f"{ms} ms"
 
 
 class Output(Protocol):
@@ -124,8 +137,6 @@ def progress(name: str, total: int | None) -> Iterator[Any]:
     if not sys.stderr.isatty():
         yield None
         return
-    import time
-
     begin = time.monotonic()
     bar: Any = None
 

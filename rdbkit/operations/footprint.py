@@ -194,7 +194,7 @@ class Heap:
         mean = 0.0
         share = 0.75
         for level in range(1, _LEVELS):
-            mean += share * self.allocated(self.skiplist_node + 16 * level + inside)
+            mean += share * int(self.allocated(self.skiplist_node + 16 * level + inside))
             share /= 4
         rest: i64 = self.entry if self.skiplist_embeds else self.entry + self.allocated(n + string_header(n))
         return rest * 16 + int(mean * 16 + 0.5)
@@ -219,7 +219,7 @@ class Heap:
         load: i64 = (n * 64 + count - 1) // count
         found = self.children.get(load)
         if found is None:
-            mean = load / 64
+            mean = int(load) / 64
             chance = math.exp(-mean)
             found = 0.0
             for k in range(1, 64):
@@ -227,7 +227,7 @@ class Heap:
                 if k > 7:
                     found += chance * ((k - 7 + 5) // 6)
             self.children[load] = found
-        return found * count
+        return found * int(count)
 
     def tabled(self, n: i64, table: i64) -> i64:
         """A table of `n` entries without them."""
@@ -238,9 +238,10 @@ class Heap:
         """Notes that entries of a set's table are allocated only where two members share a slot."""
         # Source: dictEntryNoValue in src/dict.c, since Redis 7.2; MEMORY USAGE counts an entry for each.
         if self.entry_without_value > 0 and n > 0:
-            size = power_of_two(n)
-            alone = size * (1.0 - math.exp(-n / size))
-            self.hidden += int((n - alone) * self.entry_without_value) - n * self.allocated(self.entry)
+            members = int(n)
+            size = int(power_of_two(n))
+            beside = members - size * (1.0 - math.exp(-members / size))
+            self.hidden += int(beside * int(self.entry_without_value)) - n * self.allocated(self.entry)
 
     def packed(self, n: i64) -> i64:
         """A packed value of `n` bytes, without its object."""

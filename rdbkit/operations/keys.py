@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
 from rdbkit.errors import RdbError
 from rdbkit.format.counts import PieceCounter, count_rule
@@ -116,34 +116,35 @@ def write_text(
     out.write(visitor.take())
 
 
-def write_parquet(rows: Iterable[KeyRow], out: BinaryIO) -> None:
+def write_parquet(rows: Iterable[NamedTuple], out: BinaryIO, row_type: type[NamedTuple] = KeyRow) -> None:
     """Write rows as a Parquet file, in groups of 32,768 rows, and fewer where names are long.
 
-    The columns are the fields of `KeyRow`; `key` is binary.
+    The columns are the fields of the rows; `key` is binary.
 
     Args:
-        rows: what `keys` gives.
+        rows: what `keys` gives, or `memory_rows`.
         out: where the file goes; it need not be seekable.
+        row_type: what the rows are: `KeyRow` or `MemoryRow`.
 
     Raises: ImportError without pyarrow (extra `parquet`); RdbError where reading the rows does.
     """
     import pyarrow as pa
     from pyarrow import parquet
 
-    schema = pa.schema(
-        [
-            pa.field("db", pa.int32(), nullable=False),
-            pa.field("key", pa.binary(), nullable=False),
-            pa.field("type", pa.string(), nullable=False),
-            pa.field("encoding", pa.string(), nullable=False),
-            pa.field("size", pa.int64(), nullable=False),
-            pa.field("elements", pa.int64()),
-            pa.field("expire_ms", pa.int64()),
-            pa.field("idle_s", pa.int64()),
-            pa.field("freq", pa.int16()),
-            pa.field("slot", pa.int16(), nullable=False),
-        ]
-    )
+    fields = {
+        "db": pa.field("db", pa.int32(), nullable=False),
+        "key": pa.field("key", pa.binary(), nullable=False),
+        "type": pa.field("type", pa.string(), nullable=False),
+        "encoding": pa.field("encoding", pa.string(), nullable=False),
+        "memory": pa.field("memory", pa.int64(), nullable=False),
+        "size": pa.field("size", pa.int64(), nullable=False),
+        "elements": pa.field("elements", pa.int64()),
+        "expire_ms": pa.field("expire_ms", pa.int64()),
+        "idle_s": pa.field("idle_s", pa.int64()),
+        "freq": pa.field("freq", pa.int16()),
+        "slot": pa.field("slot", pa.int16(), nullable=False),
+    }
+    schema = pa.schema([fields[name] for name in row_type._fields])
     # names seldom repeat: a dictionary of them would only be thrown away again
     repeating = [name for name in schema.names if name != "key"]
     with parquet.ParquetWriter(out, schema, compression="zstd", use_dictionary=repeating) as writer:
@@ -152,13 +153,13 @@ def write_parquet(rows: Iterable[KeyRow], out: BinaryIO) -> None:
             writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
-def _groups(rows: Iterable[KeyRow]) -> Iterator[list[KeyRow]]:
+def _groups(rows: Iterable[NamedTuple]) -> Iterator[list[NamedTuple]]:
     """Rows by the group; none is empty."""
-    group: list[KeyRow] = []
+    group: list[NamedTuple] = []
     held = 0
     for row in rows:
         group.append(row)
-        held += len(row.key)
+        held += len(row[1])  # the key's name
         if len(group) == _GROUP_ROWS or held > _GROUP_BYTES:
             yield group
             group, held = [], 0

@@ -274,9 +274,7 @@ def write_memory_text(
     out.write(visitor.take())
 
 
-def _scan_rows(
-    snapshot: Snapshot, visitor: MemoryRows | MemoryText, scale: Scale, progress: Progress | None
-) -> Iterator[None]:
+def _scan_rows(snapshot: Snapshot, visitor: MemoryRows | MemoryText, scale: Scale, progress: Progress | None) -> Iterator[None]:
     assert isinstance(visitor, Visitor)
     for large in snapshot.scan(visitor):
         if large is not None:

@@ -9,9 +9,9 @@ from rdbkit.format.constants import ValueType
 from rdbkit.format.counts import element_count
 from rdbkit.format.primitives import read_string
 from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
+from rdbkit.format.slots import key_slot
 from rdbkit.operations.footprint import Gauge, Heap, is_long, text_length
 from rdbkit.operations.patterns import Patterns
-from rdbkit.format.slots import key_slot
 from rdbkit.operations.rows import CSV_HEAD, Rows, TextRows
 from rdbkit.operations.sieve import Sieve
 from rdbkit.selection import Selection
@@ -258,7 +258,7 @@ class MemoryRow(NamedTuple):
     """What `rdbkit memory` tells of one key.
 
     `memory`: bytes that it takes in the server's memory, as MEMORY USAGE would answer; the others are those of
-    `rdbkit.KeyRow`.
+    `rdbkit.operations.keys.KeyRow`.
     """
 
     db: int
