@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from rdbkit.operations.convert import Conversion, convert
     from rdbkit.operations.ledger import Ledger, Loss
     from rdbkit.operations.memory import Memory, MemoryRow, memory, memory_rows
+    from rdbkit.operations.plan import Plan, plan
     from rdbkit.operations.rules import Edits, Policies
     from rdbkit.operations.script import Draft
 
@@ -95,6 +96,7 @@ __all__ = [
     "ModuleAux",
     "ModuleValue",
     "PendingEntry",
+    "Plan",
     "Policies",
     "RdbError",
     "Record",
@@ -126,6 +128,7 @@ __all__ = [
     "memory_rows",
     "module_values",
     "open",
+    "plan",
 ]
 
 #: Where the names of operations are, which are imported when they are asked for: to read a snapshot takes none of them.
@@ -137,6 +140,7 @@ _OPERATIONS = {
     "Loss": "ledger",
     "Memory": "memory",
     "MemoryRow": "memory",
+    "Plan": "plan",
     "Policies": "rules",
     "Check": "check",
     "Finding": "check",
@@ -145,6 +149,7 @@ _OPERATIONS = {
     "convert": "convert",
     "memory": "memory",
     "memory_rows": "memory",
+    "plan": "plan",
 }
 
 

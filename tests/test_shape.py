@@ -24,6 +24,8 @@ ON_FIXTURES = (
     "operations.info",
     "operations.jsonl",
     "operations.keys",
+    "operations.memory",
+    "operations.plan",
     "operations.text",
 )
 INIT = {"__init__", "__main__"}
@@ -60,7 +62,7 @@ def test_public_names_are_there_and_documented() -> None:
 def test_nothing_heavy_is_imported_at_start() -> None:
     code = "import sys; from rdbkit.cli import main\ntry: main(['--version'])\nexcept SystemExit: pass\nprint(sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    for name in ("rich", "azure", "pyarrow", "asyncio", "tomllib"):
+    for name in ("rich", "azure", "plotly", "pyarrow", "asyncio", "tomllib"):
         assert f"'{name}'" not in loaded, name
 
 
@@ -80,6 +82,10 @@ def test_examples_in_docstrings_hold(monkeypatch: pytest.MonkeyPatch) -> None:
         "format.modules",
         "values",
         "cli.render",
+        "operations.footprint",
+        "operations.page",
+        "operations.patterns",
+        "targets.memory",
         *ON_FIXTURES,
     ):
         result = doctest.testmod(importlib.import_module(f"rdbkit.{name}"))

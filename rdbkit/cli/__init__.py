@@ -21,6 +21,7 @@ _VERBS: Final = {
     "check": "Whether a target imports snapshots, and what would be lost.",
     "info": "What is in snapshots, and who loads them as they are.",
     "memory": "What keys will take in a server's memory.",
+    "plan": "The size to buy for snapshots, and every step to bring them there.",
     "targets": "What servers and services load, and who says so.",
     "convert": "Write a snapshot that an older or another server loads.",
     "build": "A snapshot from JSON lines, as export writes them.",

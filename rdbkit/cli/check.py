@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from typing import Any, Final
 
 import click
@@ -12,7 +11,7 @@ import click
 import rdbkit
 from rdbkit.cli.options import target_options
 from rdbkit.cli.render import Output, output, printable, progress, size
-from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSLESS, Check, Finding
+from rdbkit.operations.check import AS_IT_IS, CANNOT, Check, Finding
 from rdbkit.operations.check import check as check_snapshot
 from rdbkit.operations.duplicates import Duplicates, find_duplicates
 from rdbkit.operations.info import count
@@ -82,31 +81,11 @@ def check(
     return 0 if clean else 1
 
 
-def command(report: Check) -> str:
-    """What to run before the import."""
-    stem = os.path.basename(report.file).removesuffix(".gz").removesuffix(".rdb")
-    made = f"{stem}-{report.target}.rdb" if not report.file.startswith("<") else "out.rdb"
-    source = "-" if report.file.startswith("<") else report.file
-    words = ["rdbkit", "convert", source, made, "--target", report.target]
-    return " ".join([*map(shlex.quote, words), *report.options])
-
-
-def verdict(report: Check) -> str:
-    """The answer in one line."""
-    if report.verdict == AS_IT_IS:
-        return f"{report.title} imports it as it is"
-    if report.verdict == CANNOT:
-        return f"{report.title} cannot import it"
-    if report.verdict == LOSSLESS:
-        return f"{report.title} imports it after conversion, without loss"
-    return f"{report.title} imports it after conversion, with losses"
-
-
 def _show(report: Check, target: Target, out: Output) -> None:
-    out.heading(f"{printable(report.file)}: {verdict(report)}")
+    out.heading(f"{printable(report.file)}: {report.summary}")
     facts = [("format", report.header), ("keys", f"{report.keys:,}, {size(report.bytes)} in the file")]
     if report.verdict not in (AS_IT_IS, CANNOT):
-        facts.append(("run first", printable(command(report))))
+        facts.append(("run first", printable(report.command)))
     out.facts(facts)
     if not report.findings:
         return
@@ -149,7 +128,7 @@ def _annotate(report: Check) -> None:
         fix = f"; {f.fix}" if f.fix else ""
         click.echo(f"::{_LEVELS[f.severity]} file={name},title={f.code}::{escaped(printable(f.title + fix))}")
     level = "notice" if report.verdict == AS_IT_IS else "error"
-    click.echo(f"::{level} file={name},title=rdbkit check::{escaped(verdict(report))}")
+    click.echo(f"::{level} file={name},title=rdbkit check::{escaped(report.summary)}")
 
 
 def _show_duplicates(twice: Duplicates, out: Output) -> None:
@@ -170,7 +149,7 @@ def _show_duplicates(twice: Duplicates, out: Output) -> None:
 def _as_json(report: Check) -> dict[str, Any]:
     found = report.to_dict()
     found["file"] = report.file.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    found["verdict_text"] = verdict(report)
+    found["verdict_text"] = report.summary
     if report.verdict not in (AS_IT_IS, CANNOT):
-        found["command"] = command(report)
+        found["command"] = report.command
     return found

@@ -15,7 +15,7 @@ from rdbkit.cli.options import SelectionCommand, selection_options, target_optio
 from rdbkit.cli.render import output as report_output
 from rdbkit.cli.render import printable, progress, size
 from rdbkit.operations.info import count
-from rdbkit.operations.memory import Memory, Prefix, memory_rows, write_memory_text
+from rdbkit.operations.memory import Memory, memory_rows, telling, write_memory_text
 from rdbkit.operations.memory import memory as read_memory
 from rdbkit.selection import Selection
 from rdbkit.targets import Target
@@ -135,7 +135,7 @@ def show(report: Memory, target: Target) -> None:
             for t in report.types
         ],
     )
-    rows = [p for p in _telling(report.prefixes) if p.share >= _SMALL]
+    rows = [p for p in telling(report.prefixes) if p.share >= _SMALL]
     out.table(
         "By prefix",
         ("prefix", "keys", "memory", "share", "a key", "expiring"),
@@ -194,9 +194,3 @@ def _facts(report: Memory) -> list[tuple[str, str]]:
     if report.prefixes_closed:
         rows.append(("prefixes", "too many to tell all apart: what came late counts as *"))
     return rows
-
-
-def _telling(prefixes: list[Prefix]) -> list[Prefix]:
-    """Without those of which all keys are in the one prefix below it."""
-    pairs = zip(prefixes, [*prefixes[1:], None], strict=True)
-    return [p for p, below in pairs if below is None or below.depth <= p.depth or below.keys < p.keys]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -11,43 +10,9 @@ from typing import Any, Protocol
 import click
 
 from rdbkit.errors import ChecksumError, LossError, RdbError, TruncatedError, UnsupportedTypeError
+from rdbkit.operations.text import printable, size, when
 
-
-def printable(text: bytes | str, width: int = 0) -> str:
-    """Text from a file, safe for a terminal: control and non-printing characters as escapes; cut to `width` where given.
-
-    >>> printable(b"a\\x1b[31m")
-    'a\\\\x1b[31m'
-    """
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "backslashreplace")
-    shown = "".join(ch if ch.isprintable() else ascii(ch)[1:-1] for ch in text)
-    return shown[: width - 3] + "..." if width and len(shown) > width else shown
-
-
-def size(n: int) -> str:
-    """Bytes for humans.
-
-    >>> size(999), size(1536), size(5 * 2**30)
-    ('999 B', '1.5 KB', '5.0 GB')
-    """
-    value, units = float(n), ["B", "KB", "MB", "GB", "TB"]
-    while value >= 1024 and len(units) > 1:
-        value /= 1024
-        units.pop(0)
-    return f"{n} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
-
-
-def when(ms: int) -> str:
-    """A time in Unix milliseconds as date and time (UTC).
-
-    >>> when(4_102_444_800_000)
-    '2100-01-01 00:00'
-    """
-    try:
-        return time.strftime("%Y-%m-%d %H:%M", time.gmtime(ms / 1000))
-    except (ValueError, OverflowError, OSError):
-        return f"{ms} ms"
+__all__ = ["Output", "complain", "output", "printable", "progress", "size", "when"]
 
 
 class Output(Protocol):
@@ -137,6 +102,8 @@ def progress(name: str, total: int | None) -> Iterator[Any]:
     if not sys.stderr.isatty():
         yield None
         return
+    import time
+
     begin = time.monotonic()
     bar: Any = None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -96,6 +97,30 @@ class Check:
     verdict: str
     options: list[str]
     findings: list[Finding]
+
+    @property
+    def summary(self) -> str:
+        """The answer in one line."""
+        if self.verdict == AS_IT_IS:
+            return f"{self.title} imports it as it is"
+        if self.verdict == CANNOT:
+            return f"{self.title} cannot import it"
+        if self.verdict == LOSSLESS:
+            return f"{self.title} imports it after conversion, without loss"
+        return f"{self.title} imports it after conversion, with losses"
+
+    @property
+    def converted(self) -> str:
+        """A name for the file that `command` writes."""
+        stem = os.path.basename(self.file).removesuffix(".gz").removesuffix(".rdb")
+        return f"{stem}-{self.target}.rdb" if not self.file.startswith("<") else "out.rdb"
+
+    @property
+    def command(self) -> str:
+        """What to run before the import, where the verdict is "lossless" or "lossy"."""
+        source = "-" if self.file.startswith("<") else self.file
+        words = ["rdbkit", "convert", source, self.converted, "--target", self.target]
+        return " ".join([*map(shlex.quote, words), *self.options])
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types; keys that are not UTF-8 as `{"base64": ...}`."""

@@ -409,6 +409,7 @@ class Gauge:
         self.ahead: list[int] = [0] * KINDS  # bytes before a packed value
         self.fields_expire: list[bool] = [False] * KINDS
         self.are_ints: list[bool] = [False] * KINDS
+        self.are_zipmaps: list[bool] = [False] * KINDS
         for kind, value_type in types.items():
             way = _way_of(value_type)
             ways[kind] = way
@@ -417,6 +418,7 @@ class Gauge:
             self.ahead[kind] = 8 if value_type.layout == "ds" else 0
             self.fields_expire[kind] = value_type.encoding == "listpackex"
             self.are_ints[kind] = value_type.encoding == "intset"
+            self.are_zipmaps[kind] = value_type.encoding == "zipmap"
             if way >= _WALKED:
                 self.programs[kind] = compile_layout(value_type.layout, runs=False)
                 self.places_of[kind] = _places(way, self.programs[kind])
@@ -432,7 +434,7 @@ class Gauge:
 
     def walks(self, kind: i64) -> bool:
         """Whether a value of this kind has to be read to be measured."""
-        return self.ways[kind] >= _PACKED
+        return self.ways[kind] != _STRING
 
     def guesses(self, kind: i64) -> bool:
         """Whether nothing but the bytes in the file is known of values of this kind."""
@@ -474,8 +476,8 @@ class Gauge:
         if n <= limit * texts * 2 and not (expires and heap.embed_pair > 0):
             return heap.packed(n) + beyond
         count: i64 = element_count(self.rules[kind], buf, pos, end, whole)
-        if count < 0:  # more than the header holds, and not all of the value is here
-            count = n // (16 * texts)
+        if count < 0:  # more than the header holds, and not all of the value is here; a zipmap had at most 512 pairs
+            count = limit if self.are_zipmaps[kind] else n // (16 * texts)
         self.elements = count
         if count <= limit and not (expires and heap.embed_pair > 0):
             return heap.packed(n) + beyond
@@ -595,8 +597,8 @@ class Gauge:
                     if n > 0:
                         self.rounds[-1] = n
                         self.at = program[self.at + 1]
-                        if self.way <= _ZSET and not self.careful:
-                            pos = self.run(buf, pos)
+                        if self.way <= _ZSET:
+                            pos = self.run_careful(buf, pos) if self.careful else self.run(buf, pos)
                     else:
                         self.rounds.pop()
                         self.at += 2

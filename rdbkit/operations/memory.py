@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO, Final
 
@@ -32,10 +32,11 @@ from rdbkit.snapshot.reader import Snapshot
 from rdbkit.targets import Target
 from rdbkit.targets.memory import QUANTUM, Layout, layout_of
 
-__all__ = ["Memory", "MemoryRow", "memory", "memory_rows", "write_memory_text"]
+__all__ = ["Memory", "MemoryRow", "memory", "memory_rows", "telling", "write_memory_text"]
 
 Progress = Callable[[int], object]
 
+_MODULE: Final = 7
 #: Names of the columns of the histogram of expiries, in the order of `EDGES`, and behind them.
 LEFT: Final = ("expired", "1h", "6h", "1d", "3d", "7d", "14d", "30d", "90d", "1y", "later", "never")
 assert len(LEFT) == len(EDGES) + 2
@@ -115,6 +116,7 @@ class Memory:
         total_bytes: both, and what an empty server takes; without clients, replicas and fragmentation.
         estimated_keys, estimated_bytes: of modules and the like, whose memory is taken to be that in the file.
         last_expiry_ms: when the last key that expires does, in Unix milliseconds; None where none does.
+        cluster: the file is of a node of a cluster.
         used_memory: what the server that wrote the file had in use, where it says so.
     """
 
@@ -133,6 +135,7 @@ class Memory:
     estimated_keys: int
     estimated_bytes: int
     used_memory: int | None
+    cluster: bool
     file_bytes: int
     now_ms: int
     last_expiry_ms: int | None
@@ -153,6 +156,16 @@ class Memory:
             row["prefix"] = json_bytes(row["prefix"])
         result["file"] = self.file.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         return result
+
+
+def telling(prefixes: Sequence[Prefix]) -> list[Prefix]:
+    """Without those of which all keys are in the one prefix below it.
+
+    Args:
+        prefixes: of a report, each before those below it.
+    """
+    pairs = zip(prefixes, [*prefixes[1:], None], strict=True)
+    return [p for p, below in pairs if below is None or below.depth <= p.depth or below.keys < p.keys]
 
 
 def memory(
@@ -192,7 +205,7 @@ def memory(
     >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
     ...     report = memory(snapshot, find_target("redis-7.0"))
     >>> report.keys, report.keys_bytes, report.biggest[0].key, report.biggest[0].bytes
-    (27, 98210, b'l_big', 29936)
+    (27, 98524, b'l_big', 29912)
     """
     now = int(time.time() * 1000) if now_ms is None else now_ms
     layout = layout_of(target)
@@ -230,7 +243,7 @@ def memory_rows(
     >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
     ...     row = next(memory_rows(snapshot, find_target("redis-7.0")))
     >>> row.key, row.memory, row.size
-    (b'z_sk', 1274, 165)
+    (b'h_lp', 72, 25)
     """
     scale = Scale(snapshot.types, Heap(layout_of(target).sizes, quantum))
     visitor = MemoryRows(snapshot.types, scale, snapshot.limits.item_bytes, selection)
@@ -328,9 +341,14 @@ def _report(snapshot: Snapshot, target: Target, layout: Layout, heap: Heap, tall
     total = sum(size for _, size in by_kind.values())
     keys = sum(d.keys for d in databases)
     expiring = sum(d.expiring for d in databases)
+    by_type = {(name, "module"): sums for name, sums in tally.modules.items()}
+    for kind, (n, taken) in by_kind.items():
+        if kind != _MODULE:
+            before = by_type.get(_names(kind, snapshot.types), (0, 0))
+            by_type[_names(kind, snapshot.types)] = before[0] + n, before[1] + taken
     types = [
-        MemoryOfType(*_names(kind, snapshot.types), n, size, size / total)
-        for kind, (n, size) in sorted(by_kind.items(), key=lambda item: (-item[1][1], item[0]))
+        MemoryOfType(name, encoding, n, size, size / total)
+        for (name, encoding), (n, size) in sorted(by_type.items(), key=lambda item: (-item[1][1], item[0]))
     ]
     gauge = tally.scale.gauge
     guessed = [counts for kind, counts in by_kind.items() if gauge.guesses(kind)]
@@ -352,6 +370,7 @@ def _report(snapshot: Snapshot, target: Target, layout: Layout, heap: Heap, tall
         estimated_keys=sum(n for n, _ in guessed),
         estimated_bytes=sum(size for _, size in guessed),
         used_memory=int(used) if used.isascii() and used.isdigit() and len(used) < 19 else None,
+        cluster=bool(tally.slots),
         file_bytes=snapshot.rdb_size,
         now_ms=int(tally.now_ms),
         last_expiry_ms=None if tally.last_expiry < 0 else int(tally.last_expiry),

@@ -7,14 +7,14 @@ charts are JSON that is read as text. The page's policy lets nothing run but the
 from __future__ import annotations
 
 import json
-import time
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from html import escape
 from typing import Any, BinaryIO, Final
 
-from rdbkit.operations.memory import Memory, Prefix
+from rdbkit.operations.memory import Memory, Prefix, telling
+from rdbkit.operations.text import size, when
 
 __all__ = ["write_page"]
 
@@ -25,9 +25,9 @@ _KEYS: Final = 100  # of the biggest
 _TYPES: Final = 12  # bars, the one of all others included
 _TICKS: Final = 4  # of an axis, about
 
-_BLUE: Final = "#4c83b5"
+_BLUE: Final = "#4270b3"
 _GREY: Final = "#8794a3"
-_GREEN: Final = "#2d9277"
+_GREEN: Final = "#2a8a57"
 
 Chart = dict[str, Any]
 
@@ -49,7 +49,7 @@ def write_page(report: Memory, out: BinaryIO) -> None:
         out.write(part.encode())
 
 
-def _safe(name: bytes | str, *, line: int = _WIDTH) -> str:
+def _safe(name: bytes | str, *, width: int = _WIDTH, line: int = 1000) -> str:
     """A name as text of HTML and of plotly's labels, which know some of its tags: cut, what cannot be seen as escapes.
 
     Plotly does not know `&quot;`, so quotes stay, and this is not for attributes. Lines break after `line` letters.
@@ -58,39 +58,23 @@ def _safe(name: bytes | str, *, line: int = _WIDTH) -> str:
     ('&lt;b&gt;\\\\x1b\\\\xff', '(empty)')
     """
     if isinstance(name, bytes):
-        name = name.decode("utf-8", "backslashreplace")
-    shown = "".join(ch if ch.isprintable() else ascii(ch)[1:-1] for ch in name[: _WIDTH + 1])
-    if len(shown) > _WIDTH:
-        shown = shown[: _WIDTH - 1] + "…"
+        name = name[: 4 * (width + 1)].decode("utf-8", "backslashreplace")
+    shown = "".join(ch if ch.isprintable() else ascii(ch)[1:-1] for ch in name[: width + 1])
+    if len(shown) > width:
+        shown = shown[: width - 1] + "…"
     return "<br>".join(escape(shown[at : at + line], quote=False) for at in range(0, len(shown), line)) or "(empty)"
-
-
-def _size(n: int) -> str:
-    """Bytes for humans, in units of 1024.
-
-    >>> _size(999), _size(97_936_998)
-    ('999 B', '93.4 MB')
-    """
-    value, units = float(n), ["B", "KB", "MB", "GB", "TB"]
-    while value >= 1024 and len(units) > 1:
-        value /= 1024
-        units.pop(0)
-    return f"{n} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
 
 
 def _count(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
-def _when(ms: int) -> str:
-    try:
-        return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(ms / 1000))
-    except (ValueError, OverflowError, OSError):
-        return f"{ms} ms"
+def _form(type_name: str, encoding: str) -> str:
+    return type_name if type_name == encoding else f"{type_name} {encoding}"
 
 
-def _hover(name: bytes | str, keys: int, size: int, *more: str) -> str:
-    return "<br>".join([_safe(name, line=40), _count(keys, "key"), f"{size:,} bytes ({_size(size)})", *more])
+def _hover(name: bytes | str, keys: int, taken: int, *more: str) -> str:
+    return "<br>".join([_safe(name, line=40), _count(keys, "key"), f"{taken:,} bytes ({size(taken)})", *more])
 
 
 # charts, as plotly's JSON
@@ -120,37 +104,24 @@ def _axis(**more: Any) -> Chart:
     return {"automargin": True, "fixedrange": True, "zeroline": False, "gridcolor": "rgba(128,128,128,0.25)", **more}
 
 
-def _byte_axis(largest: int, **more: Any) -> Chart:
-    """An axis with round numbers of bytes in units of 1024, which plotly's own are not."""
-    unit = 1
-    while unit * 1024 <= largest:
-        unit *= 1024
-    steps = (unit * factor // 4 or 1 for factor in (1, 2, 4, 8, 20, 40, 80, 200, 400, 800, 2000))
-    step = next((step for step in steps if largest // step <= _TICKS), unit * 1024)
+def _round_axis(largest: int, unit: int, text: Callable[[int], str], **more: Any) -> Chart:
+    """An axis from 0 with few round numbers; plotly's own are not round in units of 1024, and have halves of keys."""
+    base = 1
+    while base * unit <= largest:
+        base *= unit
+    steps = (base * factor // 4 or 1 for factor in (1, 2, 4, 8, 20, 40, 80, 200, 400, 800, 2000))
+    step = next(step for step in steps if largest // step <= _TICKS)
     ticks = range(0, largest + 1, step)
-    return _axis(tickmode="array", tickvals=list(ticks), ticktext=[_size(tick) for tick in ticks], **more)
+    return _axis(tickmode="array", tickvals=list(ticks), ticktext=[text(tick) for tick in ticks], **more)
 
 
-def _telling(prefixes: Sequence[Prefix]) -> list[Prefix]:
-    """Without those of which all keys are in the one prefix below."""
-    pairs = zip(prefixes, [*prefixes[1:], None], strict=True)
-    return [p for p, below in pairs if below is None or below.depth <= p.depth or below.keys < p.keys]
+def _byte_axis(largest: int, **more: Any) -> Chart:
+    return _round_axis(largest, 1024, lambda n: size(n).replace(".0 ", " "), **more)
 
 
 def _prefixes(report: Memory) -> Chart:
-    path: list[tuple[str, Prefix]] = []
-    nodes = []
-    for i, row in enumerate(_telling(report.prefixes)):
-        while path and path[-1][1].depth >= row.depth:
-            path.pop()
-        parent, before = (path[-1][0], len(path[-1][1].prefix)) if path else ("all", 0)
-        nodes.append((row, str(i), parent, row.prefix[before:]))
-        path.append((str(i), row))
-    # a prefix is no larger than the one above it and stands behind it, so in this order none loses that
-    nodes.sort(key=lambda node: -node[0].bytes)
-    del nodes[_NODES:]
+    nodes = _nodes(report.prefixes)
     rows = [row for row, *_ in nodes]
-    expire = ["" if not row.expiring else f"{row.expiring:,} expire ({_size(row.expiring_bytes)})" for row in rows]
     treemap = {
         "type": "treemap",
         "branchvalues": "total",
@@ -158,22 +129,39 @@ def _prefixes(report: Memory) -> Chart:
         "parents": ["", *(parent for _, _, parent, _ in nodes)],
         "labels": ["all keys", *(_safe(name) for _, _, _, name in nodes)],
         "values": [report.keys_bytes, *(row.bytes for row in rows)],
-        "text": [_size(report.keys_bytes), *(f"{_size(row.bytes)}, {row.share:.1%}" for row in rows)],
+        "text": [size(report.keys_bytes), *(f"{size(row.bytes)}, {row.share:.1%}" for row in rows)],
         "textinfo": "label+text",
         "hoverinfo": "text",
         "hovertext": [
             _hover("all keys", report.keys, report.keys_bytes),
-            *(_hover(row.prefix, row.keys, row.bytes, f"{row.share:.2%}", *filter(None, [more])) for row, more in zip(rows, expire, strict=True)),
+            *(_hover(row.prefix, row.keys, row.bytes, f"{row.expiring:,} expire, {row.expiring_bytes:,} bytes") for row in rows),
         ],
         "marker": {
             "colors": [_GREY, *(_mix(row.expiring_bytes / row.bytes) for row in rows)],
-            "line": {"width": 1},
+            "line": {"width": 1, "color": "rgba(255,255,255,0.6)"},
             "pad": {"t": 22, "l": 3, "r": 3, "b": 3},
         },
         "pathbar": {"thickness": 22},
         "tiling": {"pad": 2},
     }  # fmt: skip
-    return _chart([treemap], 520)
+    return _chart([treemap], 520, uniformtext={"minsize": 10, "mode": "hide"})
+
+
+def _nodes(prefixes: Sequence[Prefix]) -> list[tuple[Prefix, str, str, bytes]]:
+    """The largest of those that tell something, each with its id, that of the one above it, and its name below that."""
+    kept = {id(row) for row in telling(prefixes)}
+    nodes = []
+    path = [("all", b"")]
+    for i, row in enumerate(prefixes):
+        parent, before = path[row.depth - 1]
+        del path[row.depth :]
+        if id(row) in kept:
+            nodes.append((row, str(i), parent, row.prefix[len(before) :]))
+            path.append((str(i), row.prefix))
+        else:
+            path.append((parent, before))  # those below stand in its place
+    # none is larger than the one above it, or stands before it, so none of the largest loses that
+    return sorted(nodes, key=lambda node: -node[0].bytes)[:_NODES]
 
 
 def _mix(share: float) -> str:
@@ -183,7 +171,7 @@ def _mix(share: float) -> str:
 
 
 def _types(report: Memory) -> Chart:
-    rows = [(f"{t.type} {t.encoding}", t.keys, t.bytes) for t in report.types]
+    rows = [(_form(t.type, t.encoding), t.keys, t.bytes) for t in report.types]
     if len(rows) > _TYPES:
         others = rows[_TYPES - 1 :]
         rows[_TYPES - 1 :] = [("others", sum(keys for _, keys, _ in others), sum(size for *_, size in others))]
@@ -203,27 +191,29 @@ def _types(report: Memory) -> Chart:
     }
     largest = max(size for *_, size in rows)
     # names of types are no positions: two may look alike once they are cut
-    names = _axis(tickmode="array", tickvals=places, ticktext=[_safe(name) for name, *_ in rows], autorange="reversed", ticksuffix=" ")
-    return _chart([bars], 90 + 24 * len(rows), xaxis=_byte_axis(largest, range=[0, largest * 1.12]), yaxis=names, bargap=0.3)
+    names = _axis(tickmode="array", tickvals=places, ticktext=[_safe(name) + " " for name, *_ in rows], autorange="reversed")
+    return _chart([bars], 72 + 24 * len(rows), xaxis=_byte_axis(largest, range=[0, largest * 1.12]), yaxis=names, bargap=0.3)
 
 
 def _expiry(report: Memory) -> Chart:
     """Memory above keys, over the same columns."""
-    names = [row.left for row in report.expiry]
-    both: Chart = {
+    rows = report.expiry
+    columns: Chart = {
         "type": "bar",
-        "x": names,
+        "x": [row.left for row in rows],
         "hoverinfo": "text",
-        "hovertext": [_hover(row.left, row.keys, row.bytes) for row in report.expiry],
-        "marker": {"color": [_BLUE if row.left == "never" else _GREEN for row in report.expiry]},
+        "hovertext": [_hover(row.left, row.keys, row.bytes) for row in rows],
+        "marker": {"color": [_BLUE if row.left == "never" else _GREEN for row in rows]},
     }
-    sizes = [row.bytes for row in report.expiry]
+    keys, sizes = [row.keys for row in rows], [row.bytes for row in rows]
+    title = {"x": 0, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom", "showarrow": False}
     return _chart(
-        [both | {"y": sizes}, both | {"y": [row.keys for row in report.expiry], "yaxis": "y2"}],
+        [columns | {"y": sizes}, columns | {"y": keys, "yaxis": "y2"}],
         380,
         xaxis=_axis(type="category", anchor="y2", showgrid=False),
-        yaxis=_byte_axis(max(sizes), domain=[0.54, 1], title={"text": "memory"}),
-        yaxis2=_axis(domain=[0, 0.46], title={"text": "keys"}, tickformat="~s", nticks=_TICKS + 1, rangemode="tozero"),
+        yaxis=_byte_axis(max(sizes), domain=[0.54, 0.94]),
+        yaxis2=_round_axis(max(keys), 1000, "{:,}".format, domain=[0, 0.4]),
+        annotations=[title | {"text": "memory", "y": 0.94}, title | {"text": "keys", "y": 0.4}],
         hovermode="x",
         bargap=0.2,
     )
@@ -234,14 +224,12 @@ def _expiry(report: Memory) -> Chart:
 
 def _head(report: Memory, scripts: Iterable[str]) -> str:
     hashes = " ".join(f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" for script in scripts) or "'none'"
-    policy = (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
-    )
+    others = "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src {hashes}; {others}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{_safe(report.file)}: memory</title>
@@ -259,8 +247,8 @@ def _body(report: Memory, charts: dict[str, Chart]) -> Iterable[str]:
     if not report.keys:
         yield "<p>There are no keys in the report, so there is nothing to show of them.</p>\n"
         return
-    yield "<section><h2>Prefixes</h2>\n<p>Area is memory, the names of keys from their first part to the last. "
-    yield "<i class=stay></i>\u00a0no key expires, <i class=go></i>\u00a0all do. A click goes deeper.</p>\n"
+    yield "<section><h2>Prefixes</h2>\n<p>Area is memory. <i class=stay></i>\u00a0none of the keys expires, "
+    yield "<i class=go></i>\u00a0all do. A click goes deeper.</p>\n"
     yield "<div class=chart id=prefixes></div></section>\n<div class=pair>\n"
     yield "<section><h2>Types</h2>\n<p>Memory by type and encoding in the file.</p>\n<div class=chart id=types></div></section>\n"
     yield f"<section><h2>Time left</h2>\n<p>{_expiring(report)}</p>\n"
@@ -275,15 +263,15 @@ def _figures(report: Memory) -> Iterable[tuple[str, str, str]]:
     yield "keys", f"{report.keys:,}", f"{report.expiring:,} expire" if report.expiring else "none expires"
     sizes = [
         ("memory of keys", report.keys_bytes, "as MEMORY USAGE adds up"),
-        ("dataset", report.dataset_bytes, "as used_memory_dataset"),
+        ("dataset", report.dataset_bytes, "as INFO counts it"),
         ("tables of keys", report.overhead_bytes, "and of expiries"),
         ("needed in all", report.total_bytes, "without clients, replicas and fragmentation"),
         ("file", report.file_bytes, "uncompressed"),
     ]
     if report.used_memory is not None:
         sizes.append(("saved with", report.used_memory, "in use by the server that wrote it"))
-    for name, size, note in sizes:
-        yield name, _size(size), note
+    for name, taken, note in sizes:
+        yield name, size(taken), note
 
 
 def _figure(name: str, value: str, note: str) -> str:
@@ -294,20 +282,22 @@ def _notes(report: Memory) -> Iterable[str]:
     if report.selected:
         yield "Only the keys that the options choose are counted."
     if report.estimated_keys:
-        size = _size(report.estimated_bytes)
-        yield f"{_count(report.estimated_keys, 'key')} of modules and the like count with their {size} in the file, an estimate."
+        estimated = f"{_count(report.estimated_keys, 'key')}, {size(report.estimated_bytes)}"
+        yield f"An estimate: modules and the like are taken to need the bytes they have in the file ({estimated})."
     if report.prefixes_closed:
         yield "There are too many prefixes to tell all apart: what came late counts as *."
     if report.layout_note:
-        yield f"Layout: {escape(report.layout_note, quote=False)}"
+        yield f"Layout: {_safe(report.layout_note, width=1000)}"
 
 
 def _expiring(report: Memory) -> str:
     if not report.expiring:
         return "No key expires."
-    size = sum(row.bytes for row in report.expiry if row.left != "never")
-    last = "" if report.last_expiry_ms is None else f", the last {_when(report.last_expiry_ms)}"
-    return f"{_count(report.expiring, 'key')} of {_size(size)} expire{last}; time left is counted from {_when(report.now_ms)}."
+    taken = sum(row.bytes for row in report.expiry if row.left != "never")
+    last = "" if report.last_expiry_ms is None else f", the last {when(report.last_expiry_ms)} UTC"
+    return (
+        f"Expiring: {_count(report.expiring, 'key')} of {size(taken)}{last}. Time left is counted from {when(report.now_ms)} UTC."
+    )
 
 
 def _biggest(report: Memory) -> Iterable[str]:
@@ -315,28 +305,31 @@ def _biggest(report: Memory) -> Iterable[str]:
     if rows:
         yield "<section><h2>Biggest keys</h2>\n"
         yield from _table(
-            ("key", "db", "type", "elements", "memory", "bytes"),
+            ("key", "type", "db", "elements", "memory"),
             [
                 (
-                    _safe(k.key), str(k.db), _safe(f"{k.type} {k.encoding}"), "" if k.elements is None else f"{k.elements:,}",
-                    _size(k.bytes), f"{k.bytes:,}",
+                    _safe(k.key),
+                    _safe(_form(k.type, k.encoding)),
+                    str(k.db),
+                    "" if k.elements is None else f"{k.elements:,}",
+                    size(k.bytes),
                 )
                 for k in rows
             ],
-            left={0, 2},
-        )  # fmt: skip
+            left={0, 1},
+        )
         yield "</section>\n"
 
 
 def _largest(report: Memory) -> Iterable[str]:
-    rows = sorted(_telling(report.prefixes), key=lambda row: -row.bytes)
+    rows = sorted(telling(report.prefixes), key=lambda row: -row.bytes)
     yield "<section><h2>Largest prefixes</h2>\n"
     if len(rows) > _ROWS:
         yield f"<p>{_ROWS} of {len(rows):,}.</p>\n"
     yield from _table(
         ("prefix", "keys", "memory", "share", "expiring"),
         [
-            (_safe(p.prefix), f"{p.keys:,}", _size(p.bytes), f"{p.share:.1%}", f"{p.expiring / p.keys:.0%}" if p.expiring else "")
+            (_safe(p.prefix), f"{p.keys:,}", size(p.bytes), f"{p.share:.1%}", f"{p.expiring / p.keys:.0%}" if p.expiring else "")
             for p in rows[:_ROWS]
         ],
         left={0},
@@ -359,6 +352,8 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], left: set[int]) -
 
 def _scripts(charts: dict[str, Chart], scripts: Iterable[str]) -> Iterable[str]:
     """The charts as text, in which no tag can begin, and what draws them."""
+    if not charts:
+        return
     text = json.dumps(charts, separators=(",", ":")).replace("<", "\\u003c")
     yield f'<script type="application/json" id="charts">{text}</script>\n'
     yield from (f"<script>{script}</script>\n" for script in scripts)
@@ -391,6 +386,7 @@ dt, dd.note {{ color: var(--faint); font-size: 13px }}
 dd {{ margin: 0; font-size: 20px; font-variant-numeric: tabular-nums }}
 .pair {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: 0 32px }}
 section {{ min-width: 0 }}
+.chart {{ overflow: hidden }}
 i {{ display: inline-block; width: 10px; height: 10px; border-radius: 2px }}
 i.stay {{ background: {_BLUE} }}
 i.go {{ background: {_GREEN} }}
@@ -399,7 +395,8 @@ table {{ width: 100%; border-collapse: collapse; font-size: 14px; font-variant-n
 th, td {{ padding: 5px 10px; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; vertical-align: top }}
 th {{ color: var(--faint); font-weight: 500 }}
 .left {{ text-align: left }}
-td:first-child {{ min-width: 150px; white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate;
+td.left {{ white-space: normal }}
+td:first-child.left {{ min-width: 110px; white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate;
   font-family: ui-monospace, monospace; font-size: 13px }}
-@media (max-width: 600px) {{ body {{ padding: 14px }} th, td {{ padding: 5px 6px }} dl {{ gap: 8px }} }}
+@media (max-width: 600px) {{ body {{ padding: 14px }} table {{ font-size: 13px }} th, td {{ padding: 5px 4px }} dl {{ gap: 8px }} }}
 """

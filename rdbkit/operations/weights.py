@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rdbkit.format.constants import ValueType
 from rdbkit.format.counts import element_count
-from rdbkit.format.primitives import read_string
+from rdbkit.format.primitives import read_string, read_uint64
 from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
 from rdbkit.format.slots import key_slot
+from rdbkit.model import Event, SlotInfo, module_name
 from rdbkit.operations.footprint import Gauge, Heap, is_long, text_length
 from rdbkit.operations.patterns import Patterns
 from rdbkit.operations.rows import CSV_HEAD, Rows, TextRows
@@ -24,6 +25,7 @@ DAY_MS: Final = 24 * HOUR_MS
 #: Ends of the columns of the histogram of expiries, as time left; what is behind the last is later.
 EDGES: Final = (0, HOUR_MS, 6 * HOUR_MS, DAY_MS, 3 * DAY_MS, 7 * DAY_MS, 14 * DAY_MS, 30 * DAY_MS, 90 * DAY_MS, 365 * DAY_MS)
 
+_MODULE: Final = 7
 _TABLED: Final = 512
 _NUMBER_FROM: Final = 10  # digits of a number that is stored as text: shorter ones are stored as numbers
 _NUMBER_TO: Final = 20
@@ -77,14 +79,15 @@ class Scale:
             return self.keys[key] + heap.values[n]
         return heap.string_key(key, n, is_number, expires)
 
-    def weigh_large(self, kind: i64, key: i64, size: i64, expires: bool, head: bytes) -> i64:
-        """A record larger than a block, of `size` bytes, of which the gauge has seen what `needs_pieces` wants."""
-        heap = self.heap
+    def weigh_large(self, kind: i64, key: i64, expires: bool, head: bytes) -> i64:
+        """A record larger than a block: its value begins with `head`, and the gauge has seen what `needs_pieces` wants."""
         if kind == 0 or kind >= STRING_INT:
-            return heap.string_key(key, text_length(head, 0), False, expires)
-        if self.needs_pieces(kind):
-            return heap.key(key, expires) + self.gauge.finish()
-        return heap.key(key, expires) + heap.allocated(size)
+            if kind == STRING_INT:
+                return self.heap.key(key, expires)
+            n: i64 = text_length(head, 0)
+            is_number: bool = kind == 0 and _NUMBER_FROM <= n <= _NUMBER_TO and is_long(head[1 : 1 + n])
+            return self.heap.string_key(key, n, is_number, expires)
+        return self.heap.key(key, expires) + self.gauge.finish()
 
     def needs_pieces(self, kind: i64) -> bool:
         """Whether a large value of this kind has to be read to be weighed."""
@@ -125,6 +128,8 @@ class MemoryTally(Visitor):
     Attributes:
         left: keys and bytes by the time they have left, a row for each of `EDGES` and one for later.
         last_expiry: the latest of all, -1 for none.
+        modules: keys and bytes of each module type.
+        slots: of a cluster, that the file tells of.
         biggest: bytes, negative offset, database, key, kind, expiry and elements of each.
     """
 
@@ -147,6 +152,8 @@ class MemoryTally(Visitor):
         self.last_expiry: i64 = -1
         self.threshold: i64 = -1 if top > 0 else 1 << 62
         self.biggest: list[tuple[int, int, int, bytes, int, int, int]] = []
+        self.modules: dict[str, tuple[int, int]] = {}
+        self.slots: i64 = 0
         self.database()
 
     def database(self) -> None:
@@ -197,13 +204,15 @@ class MemoryTally(Visitor):
             node.expiring += 1
             node.expiring_bytes += size
             self.expires(expire_ms, size)
+        if kind == _MODULE:
+            self.module(buf, value_at, size)
         if size > self.threshold:
             self.big(size, self.base + start, key, kind, expire_ms, self.elements(kind, value_at, end))
 
     def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
         if self.sieve is not None and not self.sieve.wants(_stored(key), 0, kind, size, expire_ms):
             return
-        size = self.scale.weigh_large(kind, len(key), size, expire_ms != NO_EXPIRY, head)
+        size = self.scale.weigh_large(kind, len(key), expire_ms != NO_EXPIRY, head)
         counted = self.sums[kind]
         counted.keys += 1
         counted.bytes += size
@@ -214,8 +223,17 @@ class MemoryTally(Visitor):
             node.expiring += 1
             node.expiring_bytes += size
             self.expires(expire_ms, size)
+        if kind == _MODULE:
+            self.module(head, 0, size)
         if size > self.threshold:
             self.big(size, offset, key, kind, expire_ms, self.scale.gauge.elements)
+
+    def module(self, buf: bytes, value_at: i64, size: i64) -> None:
+        """A value of `size` bytes that begins with the id of its module's type."""
+        number, _ = read_uint64(buf, value_at)
+        name = module_name(number)
+        keys, total = self.modules.get(name, (0, 0))
+        self.modules[name] = (keys + 1, total + int(size))
 
     def expires(self, expire_ms: i64, size: i64) -> None:
         """A key of `size` bytes expires."""
@@ -233,6 +251,10 @@ class MemoryTally(Visitor):
                 row[0] += 1
                 row[1] += int(size)
                 return
+
+    def event(self, event: Event) -> None:
+        if isinstance(event, SlotInfo):
+            self.slots += 1
 
     def elements(self, kind: i64, value_at: i64, end: i64) -> i64:
         """How many elements a value has that has just been weighed."""
@@ -293,7 +315,7 @@ class MemoryRows(Rows):
 
     def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
         if self.wants(key, kind, size, expire_ms):
-            self.memory = self.scale.weigh_large(kind, len(key), size, expire_ms != NO_EXPIRY, head)
+            self.memory = self.scale.weigh_large(kind, len(key), expire_ms != NO_EXPIRY, head)
             self.add(kind, key, size, self.large_elements, expire_ms)
 
     def add(self, kind: i64, key: bytes, size: i64, elements: i64, expire_ms: i64) -> None:
@@ -335,5 +357,5 @@ class MemoryText(TextRows):
         super().record(kind, start, key_at, value_at, end, expire_ms)
 
     def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
-        self.memory = self.scale.weigh_large(kind, len(key), size, expire_ms != NO_EXPIRY, head)
+        self.memory = self.scale.weigh_large(kind, len(key), expire_ms != NO_EXPIRY, head)
         super().large(kind, offset, key, size, expire_ms, head)

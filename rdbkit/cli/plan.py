@@ -1,0 +1,188 @@
+"""`rdbkit plan`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import Final
+
+import click
+
+from rdbkit.cli.files import writing
+from rdbkit.cli.options import target_options
+from rdbkit.cli.render import Output, output, printable, progress, size
+from rdbkit.operations.plan import GB, Names, Plan, bicep
+from rdbkit.operations.plan import plan as make_plan
+from rdbkit.targets import Sku, Target
+
+_PERCENT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*%?")
+_OPTION: Final = re.compile(r" (?=--[a-z])")
+_WIDTH: Final = 72
+_MOST_GROWTH: Final = 10_000.0
+#: Days of dual writing to tell of.
+_DAYS: Final = ("1d", "7d", "30d", "90d", "1y")
+
+
+def _growth(ctx: click.Context, param: click.Parameter, value: str) -> float:
+    match = _PERCENT.fullmatch(value.strip())
+    if match is None or float(match[1]) > _MOST_GROWTH:
+        raise click.BadParameter(f"{value!r} is no share, as in 20%", ctx=ctx, param=param)
+    return float(match[1]) / 100
+
+
+@click.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@target_options
+@click.option("--growth", default="20%", show_default=True, callback=_growth, metavar="N%", help="Room for the data to grow.")
+@click.option("--ha/--no-ha", default=True, show_default=True, help="Whether the cache is to have a replica.")
+@click.option("--name", default="", metavar="NAME", help="The cache, in the commands.")
+@click.option("--resource-group", default="", metavar="NAME", help="Its resource group.")
+@click.option("--location", default="", metavar="REGION", help="Where it is to stand.")
+@click.option("--storage-account", default="", metavar="NAME", help="Where the files are uploaded to.")
+@click.option("--container", default="", metavar="NAME", help="The container in it.")
+@click.option("--bicep", "bicep_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write the cache as a Bicep file.")
+@click.option("--force", is_flag=True, help="Replace a file that exists.")
+@click.option("--json", "as_json", is_flag=True, help="The plan as one JSON object.")
+@click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
+def plan(
+    files: tuple[str, ...],
+    target: Target,
+    sku: Sku | None,
+    growth: float,
+    ha: bool,
+    name: str,
+    resource_group: str,
+    location: str,
+    storage_account: str,
+    container: str,
+    bicep_file: str | None,
+    force: bool,
+    as_json: bool,
+    relaxed: bool,
+) -> int:
+    """The size to buy for snapshots, and every step to bring them there.
+
+    Several FILEs are the shards of one source. Exit code 0 if all data gets there; 1 if some would be lost, or no size holds it; 3
+    if FILE cannot be read or is damaged.
+    """
+    if not target.skus:
+        raise click.BadParameter(
+            f"{target.name} is not sold in sizes; azure-managed, azure-premium and azure-enterprise are", param_hint="--target"
+        )
+    if bicep_file is not None and os.path.exists(bicep_file) and not force:
+        raise click.UsageError(f"{printable(bicep_file)} exists; --force replaces it")
+    names = Names(name, resource_group, location, storage_account, container)
+    with progress("plan", 2 * sum(map(os.path.getsize, files))) as update:
+        found = make_plan(
+            files, target, sku=sku, growth=growth, high_availability=ha, names=names, relaxed=relaxed, progress=update
+        )
+    if bicep_file is not None:
+        try:
+            text = bicep(found)
+        except ValueError as e:
+            raise click.UsageError(f"--bicep: {e}") from None
+        with writing(bicep_file, files[0], force) as out:
+            out.write(text.encode("utf-8", "backslashreplace"))
+    if as_json:
+        click.echo(json.dumps(found.to_dict()))
+    else:
+        _show(found, output())
+    return 0 if found.feasible else 1
+
+
+def _show(found: Plan, out: Output) -> None:
+    files = printable(found.files[0].file) if len(found.files) == 1 else f"{len(found.files)} files"
+    out.heading(f"{files} to {found.title}")
+    out.facts(_facts(found))
+    for said in found.said:
+        out.line(f"\n{said[0].upper()}{said[1:]}.")
+    if len(found.files) > 1:
+        rows = [(printable(f.file, 40), f"{f.keys:,}", size(f.memory_bytes), f.verdict) for f in found.files]
+        out.table("Files", ("file", "keys", "memory", "verdict"), rows)
+    for file in found.files:
+        if file.verdict != "as-it-is":
+            out.line(f"\n{printable(file.file)}: {file.summary}" + (":" if file.findings else "."))
+            for finding in file.findings:
+                out.line(f"  {printable(finding)}")
+    if found.sizes:
+        out.table(
+            "Smallest sizes that hold it",
+            ("size", "tier", "shards", "for data", "free then", ""),
+            [
+                (s.sku, s.tier, str(s.shards), f"{s.usable_bytes / GB:,.1f} GB", f"{s.headroom:.0%}", _remark(s.preview, s.note))
+                for s in found.sizes
+            ],
+        )
+    for note in found.notes:
+        out.line(f"\n{note[0].upper()}{note[1:]}.")
+    for number, step in enumerate(found.steps, 1):
+        out.line(f"\n{number}. {step.title}")
+        if step.note:
+            out.line(f"   {step.note[0].upper()}{step.note[1:]}.")
+        for command in step.commands:
+            for line in _folded(printable(command)):
+                click.echo(f"   {line}")  # never cut, so that it can be copied whatever the terminal's width
+    _show_dual_writing(found, out)
+
+
+def _folded(command: str) -> list[str]:
+    """A command of the shell in lines of about 72 columns, each but the last ending in a backslash."""
+    lines = [""]
+    for part in _OPTION.split(command):
+        quoted = lines[-1].count("'") % 2 == 1
+        if lines[-1] and not quoted and len(lines[-1]) + len(part) > _WIDTH:
+            lines[-1] += " \\"
+            lines.append(f"  {part}")
+        else:
+            lines[-1] += f" {part}" if lines[-1] else part
+    return lines
+
+
+def _remark(preview: bool, note: str) -> str:
+    return "; ".join(text for text in ("preview" if preview else "", note) if text)
+
+
+def _facts(found: Plan) -> list[tuple[str, str]]:
+    databases = ", ".join(map(str, found.databases[:8])) + (", ..." if len(found.databases) > 8 else "")
+    rows = [
+        ("keys", f"{found.keys:,}" + (f" in databases {databases}" if len(found.databases) > 1 else "")),
+        ("memory", f"{size(found.data_bytes)} for the data that has not expired"),
+        ("needed", f"{size(found.needed_bytes)} with room to grow by {found.growth:.0%}"),
+    ]
+    if found.used_memory is not None:
+        rows.append(("saved with", f"{size(found.used_memory)} in use at the source"))
+    if found.chosen is not None:
+        shards = f", {found.chosen.shards} shards" if found.chosen.shards > 1 else ""
+        replica = "with a replica" if found.high_availability else "without a replica"
+        rows.append(("planned for", f"{found.chosen.name}{shards}, {replica}"))
+    if found.modules:
+        rows.append(("modules", ", ".join(found.modules)))
+    return rows
+
+
+def _show_dual_writing(found: Plan, out: Output) -> None:
+    dual = found.dual_writing
+    if not found.keys:
+        return
+    out.heading("\nWithout an import: what writing to both caches takes")
+    rows = []
+    if dual.expiring:
+        when = f"{dual.last_expiry}, in {dual.days:,.0f} days" if dual.days else "already past"
+        rows.append(("expiring", f"{dual.expiring:,} keys, the last on {when}"))
+        after = [f"{_WORDS[name]} {dual.gone[name]:.0%}" for name in _DAYS if name in dual.gone]
+        rows.append(("renewed or gone", ", ".join(after)))
+    if dual.lasting:
+        rows.append(("never expire", f"{dual.lasting:,} keys, {size(dual.lasting_bytes)}: these have to be copied"))
+    else:
+        rows.append(("never expire", "none: writing to both caches is enough"))
+    out.facts(rows)
+    if dual.lasting:
+        out.table(
+            "Keys to copy, by prefix",
+            ("prefix", "keys", "memory", "share"),
+            [(printable(p.prefix, 40), f"{p.keys:,}", size(p.bytes), f"{p.share:.1%}") for p in dual.prefixes],
+        )
+
+
+_WORDS: Final = {"1d": "1 day", "7d": "7 days", "30d": "30 days", "90d": "90 days", "1y": "1 year"}

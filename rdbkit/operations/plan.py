@@ -1,0 +1,606 @@
+"""`rdbkit plan`: the size to buy for snapshots, what has to be done to them, and the commands, step by step."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import os
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import rdbkit
+from rdbkit.model import module_product
+from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, Check, check
+from rdbkit.operations.info import count
+from rdbkit.operations.memory import LEFT, Memory, Prefix, memory
+from rdbkit.operations.text import json_bytes, size
+from rdbkit.operations.weights import EDGES
+from rdbkit.targets import Sku, Target
+
+__all__ = ["Names", "Plan", "PlannedFile", "Size", "Step", "bicep", "plan"]
+
+GB: Final = 1 << 30
+#: What of a shard is left over on average, for slots do not spread evenly.
+_UNEVEN: Final = 1.1
+#: Largest size, in GB, that can do without shards. Source: the fact `cluster_policies` of azure-managed.
+_NO_CLUSTER_GB: Final = 24
+_DAY_MS: Final = 86_400_000
+_PREFIXES: Final = 10
+
+# How the services' resources are called. Source: Azure/azure-rest-api-specs, redisenterprise 2025-07-01, and the reference of
+# `az redisenterprise` and `az redis` (Azure CLI 2.75).
+_API: Final = "2025-07-01"
+_PORT: Final = 10000
+_SEARCH: Final = "RediSearch"
+
+
+@dataclass(frozen=True)
+class Names:
+    """What things are called in the commands; what is not said stays a variable of the shell."""
+
+    cache: str = ""
+    resource_group: str = ""
+    location: str = ""
+    storage_account: str = ""
+    container: str = ""
+
+
+@dataclass
+class PlannedFile:
+    """One snapshot: the answer of `rdbkit check`, what it takes in memory, and what is to be uploaded.
+
+    `convert` is the command to run first, empty where the file imports as it is. `upload` is the file's name then, of about
+    `upload_bytes`; `exact` says whether that is its size.
+    """
+
+    file: str
+    keys: int
+    memory_bytes: int
+    used_memory: int | None
+    verdict: str
+    summary: str
+    findings: list[str]
+    convert: str
+    upload: str
+    upload_bytes: int
+    exact: bool
+
+
+@dataclass
+class Size:
+    """A size that holds the data, the smallest of its tier.
+
+    Attributes:
+        shards: how many of it are needed; more than 1 only where a service has its shards chosen.
+        usable_bytes: of all shards together.
+        headroom: the share of it that stays free when the data has grown as was asked for, 0 to 1.
+        name: as the service's own interfaces call it.
+    """
+
+    sku: str
+    tier: str
+    shards: int
+    memory_gb: float
+    usable_bytes: int
+    headroom: float
+    preview: bool
+    note: str
+    name: str
+
+
+@dataclass
+class Step:
+    """What to do, and the commands for it in their order."""
+
+    title: str
+    commands: list[str]
+    note: str = ""
+
+
+@dataclass
+class DualWriting:
+    """What the data says of the other ways to move: an application that writes to both caches until the old one can go.
+
+    Attributes:
+        expiring: keys that expire.
+        last_expiry: the day on which the last of them does, None where none expires.
+        gone: share of the expiring keys, 0 to 1, that will have been renewed or have died after so many days.
+        lasting, lasting_bytes: keys without expiry and their memory: dual writing alone never brings them.
+        prefixes: the largest prefixes of such keys.
+    """
+
+    expiring: int
+    last_expiry: str | None
+    days: float | None
+    gone: dict[str, float]
+    lasting: int
+    lasting_bytes: int
+    prefixes: list[Prefix]
+
+
+@dataclass
+class Plan:
+    """All that `plan` says.
+
+    Attributes:
+        data_bytes: what the data needs in memory, without keys that have expired.
+        needed_bytes: the same after it has grown by `growth`.
+        used_memory: what the servers that wrote the files had in use, None where one does not say.
+        said: what has to be known about the service itself: that it is closed, that it ends.
+        chosen: the size that the steps are for, None where none holds the data.
+    """
+
+    target: str
+    title: str
+    files: list[PlannedFile]
+    keys: int
+    databases: list[int]
+    data_bytes: int
+    growth: float
+    needed_bytes: int
+    used_memory: int | None
+    high_availability: bool
+    said: list[str]
+    notes: list[str]
+    sizes: list[Size]
+    chosen: Size | None
+    clustering: str
+    modules: list[str]
+    steps: list[Step]
+    dual_writing: DualWriting
+    names: Names = field(default_factory=Names)
+
+    @property
+    def feasible(self) -> bool:
+        """Whether all data gets there: every file imports, after a conversion or without, and a size holds them."""
+        return self.chosen is not None and all(f.verdict not in (LOSSY, CANNOT) for f in self.files)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types; bytes that are not UTF-8 as `{"base64": ...}`."""
+        result = asdict(self)
+        for row in result["dual_writing"]["prefixes"]:
+            row["prefix"] = json_bytes(row["prefix"])
+        for row in result["files"]:
+            row["file"] = row["file"].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        result["feasible"] = self.feasible
+        return result
+
+
+def plan(
+    files: Sequence[str],
+    target: Target,
+    *,
+    sku: Sku | None = None,
+    growth: float = 0.2,
+    high_availability: bool = True,
+    names: Names | None = None,
+    now_ms: int | None = None,
+    relaxed: bool = False,
+    progress: Callable[[int], object] | None = None,
+) -> Plan:
+    """Tell what it takes to bring snapshots into a service. Every file is read twice.
+
+    Args:
+        files: paths of the shards of one source, or of one whole one.
+        target: a service, of `rdbkit.targets.find_target`.
+        sku: the size to plan for; by default the smallest that holds the data.
+        growth: by what share the data is to have room to grow; 0.2 for a fifth.
+        high_availability: whether the cache is to have a replica.
+        names: what cache, group and storage are called in the commands.
+        now_ms: what counts as now, in Unix milliseconds; by default the clock.
+        relaxed: try RDB versions that are newer than this release knows.
+        progress: called with the bytes read so far, of all files together.
+
+    Raises: ValueError for a target that is no service; RdbError where a file is damaged; OSError where one cannot be opened.
+
+    >>> from rdbkit.targets import find_target
+    >>> found = plan(["fixtures/random/redis-6.2.16.rdb"], find_target("azure-managed"))
+    >>> found.chosen.name, found.files[0].verdict
+    ('Balanced_B0', 'lossy')
+    """
+    if not target.skus:
+        raise ValueError(f"{target.name} is no service that is sold in sizes")
+    now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    checks: list[Check] = []
+    memories: list[Memory] = []
+    read = 0
+
+    def update(done: int) -> None:
+        if progress is not None:
+            progress(read + done)
+
+    for file in files:
+        with rdbkit.open(file, relaxed=relaxed) as snapshot:
+            memories.append(memory(snapshot, target, top=1, now_ms=now, progress=update))
+        read += os.path.getsize(file)
+        with rdbkit.open(file, relaxed=relaxed) as snapshot:
+            checks.append(check(snapshot, target, now_ms=now, progress=update))
+        read += os.path.getsize(file)
+    planned = [_file(report, weighed, target) for report, weighed in zip(checks, memories, strict=True)]
+    data = sum(_data(weighed) for weighed in memories)
+    needed = math.ceil(data * (1 + growth))
+    sizes = _sizes(target, needed, sku)
+    chosen = _chosen(sizes)
+    used = [weighed.used_memory for weighed in memories]
+    modules = _modules(memories, target)
+    databases = sorted({d.db for weighed in memories for d in weighed.databases})
+    found = Plan(
+        target=target.name,
+        title=target.title,
+        files=planned,
+        keys=sum(weighed.keys for weighed in memories),
+        databases=databases,
+        data_bytes=data,
+        growth=growth,
+        needed_bytes=needed,
+        used_memory=None if None in used else sum(n for n in used if n is not None),
+        high_availability=high_availability,
+        said=_said(target, now),
+        notes=[],
+        sizes=sizes,
+        chosen=chosen,
+        clustering=_clustering(target, chosen, modules, any(w.cluster for w in memories)),
+        modules=modules,
+        steps=[],
+        dual_writing=_dual_writing(memories, now),
+        names=names or Names(),
+    )
+    found.notes = _notes(found, target, sku, memories)
+    found.steps = _steps(found, target, now)
+    return found
+
+
+# -- how much, and which sizes
+
+
+def _data(weighed: Memory) -> int:
+    """What a file's data needs, without what has expired: a server drops that while it loads."""
+    return weighed.dataset_bytes + weighed.overhead_bytes - weighed.expiry[0].bytes
+
+
+def _file(report: Check, weighed: Memory, target: Target) -> PlannedFile:
+    as_it_is = report.verdict == AS_IT_IS
+    usable = as_it_is or report.verdict == CANNOT
+    return PlannedFile(
+        file=report.file,
+        keys=weighed.keys,
+        memory_bytes=_data(weighed),
+        used_memory=weighed.used_memory,
+        verdict=report.verdict,
+        summary=report.summary,
+        findings=[f"{f.code} {f.title}" for f in report.findings if f.severity in ("blocker", "loss")],
+        convert="" if usable else report.command,
+        upload=report.file if usable else report.converted,
+        upload_bytes=os.path.getsize(report.file) if usable else weighed.file_bytes,
+        exact=usable,
+    )
+
+
+def _sizes(target: Target, needed: int, sku: Sku | None) -> list[Size]:
+    """The smallest size of each tier that holds so much; where shards are chosen, each size with as many as that takes."""
+    most = target.facts["max_shards"].value if "max_shards" in target.facts else 1
+    found: dict[str, Size] = {}
+    for each in sorted(target.skus, key=lambda s: s.memory_gb):
+        if sku is not None and each.name != sku.name:
+            continue
+        usable = int(each.usable_gb * GB)
+        shards = 1
+        if needed > usable:
+            shards = math.ceil(needed * _UNEVEN / usable)
+            if shards > most:
+                continue
+        tier = each.tier or each.name
+        if tier not in found:
+            room = usable * shards
+            prefix = "".join(word.capitalize() for word in each.tier.split())
+            found[tier] = Size(
+                each.name, each.tier, shards, each.memory_gb * shards, room, 1 - needed / room, each.preview, each.note,
+                f"{prefix}_{each.name}" if prefix else each.name,
+            )  # fmt: skip
+    return sorted(found.values(), key=lambda each: (each.memory_gb, each.shards))
+
+
+def _chosen(sizes: list[Size]) -> Size | None:
+    """The size to plan for: balanced where there are tiers, one shard where that is enough."""
+    ready = [each for each in sizes if not each.preview] or sizes
+    alone = [each for each in ready if each.shards == 1] or ready
+    return next((each for each in alone if each.tier == "balanced"), alone[0] if alone else None)
+
+
+def _modules(memories: list[Memory], target: Target) -> list[str]:
+    """What has to be chosen when the service is created, for there are values of it, by the names that services have for it."""
+    types = {row.type for weighed in memories for row in weighed.types if row.encoding == "module"}
+    return sorted({module_product(name) or name for name in types if name in target.optional_modules})
+
+
+def _clustering(target: Target, chosen: Size | None, modules: list[str], cluster: bool) -> str:
+    """The policy of clustering, or for a service without policies whether it is a cluster."""
+    if "cluster_policies" not in target.facts:
+        return "cluster" if chosen is not None and chosen.shards > 1 else "none"
+    if _SEARCH in modules:
+        return "EnterpriseCluster"
+    if cluster:
+        return "OSSCluster"
+    return "NoCluster" if chosen is not None and chosen.memory_gb <= _NO_CLUSTER_GB else "EnterpriseCluster"
+
+
+# -- what has to be said
+
+
+def _date(fact: Any) -> datetime.date | None:
+    return fact if isinstance(fact, datetime.date) else None
+
+
+def _said(target: Target, now_ms: int) -> list[str]:
+    """That a service is closed, or ends."""
+    today = datetime.datetime.fromtimestamp(now_ms / 1000, datetime.UTC).date()
+    values = {name: _date(fact.value) for name, fact in target.facts.items() if fact.value is not None}
+    said = []
+    closed, retires = values.get("closed"), values.get("retires")
+    to_new = values.get("closed_to_new_customers")
+    if closed is not None and closed <= today:
+        said.append(f"no new caches can be created since {closed}: only one that you have can take the data")
+    elif to_new is not None and to_new <= today:
+        until = f", and from {closed} on for nobody" if closed is not None else ""
+        said.append(f"no new caches can be created by new customers since {to_new}{until}")
+    if retires is not None:
+        left = (retires - today).days
+        successor = target.facts.get("successor")
+        instead = f"; {successor.value} is what Microsoft puts in its place" if successor is not None else ""
+        said.append(f"it retires on {retires}, in {left:,} days{instead}" if left > 0 else f"it retired on {retires}{instead}")
+    return said
+
+
+def _notes(found: Plan, target: Target, sku: Sku | None, memories: list[Memory]) -> list[str]:
+    """What follows from the data for the target."""
+    notes = []
+    if found.keys == 0:
+        notes.append("there are no keys: an import would only empty the cache")
+    beyond = [db for db in found.databases if db > 0]
+    if beyond and (target.single_db or found.clustering == "cluster"):
+        numbers = ", ".join(map(str, beyond[:5])) + (", ..." if len(beyond) > 5 else "")
+        notes.append(f"keys in databases beyond 0 ({numbers}), where the target has 0 alone: --collapse-dbs of convert moves them")
+    elif beyond and target.databases is not None and found.chosen is not None:
+        most = next((s.databases for s in target.skus if s.name == found.chosen.sku), None) or target.databases
+        if beyond[-1] >= most:
+            notes.append(f"database {beyond[-1]} is beyond the {most} of {found.chosen.sku}: its keys would not be imported")
+        elif beyond[-1] >= 16:
+            notes.append(f"database {beyond[-1]}: more than 16 databases have to be asked for when the cache is created")
+    if found.chosen is not None and found.chosen.shards > 1:
+        heaviest = max((key.bytes for weighed in memories for key in weighed.biggest), default=0)
+        if heaviest > found.chosen.usable_bytes // found.chosen.shards:
+            notes.append("the largest key does not fit into one shard: a key is never spread over several")
+        notes.append(f"shards fill unevenly: {_UNEVEN - 1:.0%} is added for that")
+    if found.used_memory is not None and found.used_memory * (1 + found.growth) > _usable(found.chosen):
+        notes.append(
+            f"the source had {size(found.used_memory)} in use, with growth more than {_name(found.chosen)} has: buffers,"
+            " fragmentation and another allocator count there, but look at its INFO memory before you decide"
+        )
+    if found.chosen is None and sku is not None:
+        enough = ", ".join(_times(each) for each in _sizes(target, found.needed_bytes, None)[:3])
+        room = f"{sku.name} has {sku.usable_gb:g} GB for data, and {size(found.needed_bytes)} are needed"
+        notes.append(f"{room}; large enough: {enough}" if enough else room)
+    elif found.chosen is None:
+        largest = max(target.skus, key=lambda s: s.memory_gb)
+        notes.append(f"no size holds it: the largest, {largest.name}, has {largest.usable_gb:g} GB for data")
+    if found.chosen is not None and not found.high_availability:
+        notes.append("without high availability there is no replica: a node that fails takes its data with it")
+    if sum(weighed.estimated_keys for weighed in memories):
+        notes.append("values of modules count with their bytes in the file: what they take in memory is not known")
+    if found.chosen is None:
+        pass
+    elif found.clustering == "NoCluster":
+        notes.append(
+            "clustering policy NoCluster behaves as the source does; it is for sizes up to 24 GB, and can be changed later"
+        )
+    elif found.clustering in ("EnterpriseCluster", "OSSCluster"):
+        why = {"EnterpriseCluster": "one endpoint for every client", "OSSCluster": "for clients that know Redis Cluster"}
+        notes.append(f"clustering policy {found.clustering}: {why[found.clustering]}; it cannot be changed later")
+    if _SEARCH in found.modules:
+        notes.append("RediSearch wants the clustering policy EnterpriseCluster and no eviction")
+    return notes
+
+
+def _times(each: Size) -> str:
+    return each.sku if each.shards == 1 else f"{each.shards} shards of {each.sku}"
+
+
+def _usable(chosen: Size | None) -> float:
+    return math.inf if chosen is None else chosen.usable_bytes
+
+
+def _name(chosen: Size | None) -> str:
+    return "" if chosen is None else chosen.sku
+
+
+def _dual_writing(memories: list[Memory], now: int) -> DualWriting:
+    expiring = sum(w.expiring for w in memories)
+    last = max((w.last_expiry_ms for w in memories if w.last_expiry_ms is not None), default=None)
+    gone: dict[str, float] = {}
+    so_far = 0
+    for at in range(len(EDGES)):
+        so_far += sum(w.expiry[at].keys for w in memories)
+        if expiring:
+            gone[LEFT[at]] = so_far / expiring
+    never = [w.expiry[-1] for w in memories]
+    prefixes: dict[bytes, Prefix] = {}
+    for weighed in memories:
+        for p in weighed.prefixes:
+            keys, taken = p.keys - p.expiring, p.bytes - p.expiring_bytes
+            if p.depth == 1 and keys:
+                before = prefixes.get(p.prefix)
+                if before is not None:
+                    keys, taken = keys + before.keys, taken + before.bytes
+                prefixes[p.prefix] = Prefix(p.prefix, 1, keys, taken, 0.0, 0, 0)
+    total = sum(row.bytes for row in never)
+    largest = sorted(prefixes.values(), key=lambda p: (-p.bytes, p.prefix))[:_PREFIXES]
+    for p in largest:
+        p.share = p.bytes / total
+    day = None
+    if last is not None:
+        try:
+            day = time.strftime("%Y-%m-%d", time.gmtime(last / 1000))
+        except (ValueError, OverflowError, OSError):
+            day = "never"
+    days = None if last is None else max(0.0, (last - now) / _DAY_MS)
+    return DualWriting(expiring, day, days, gone, sum(row.keys for row in never), total, largest)
+
+
+# -- the steps
+
+
+def _steps(found: Plan, target: Target, now_ms: int) -> list[Step]:
+    if found.chosen is None or not found.keys:
+        return []
+    names = found.names
+    steps = [Step("Say what things are called", _variables(names))] if _variables(names) else []
+    steps.append(_create(found, target, now_ms))
+    conversions = [f.convert for f in found.files if f.convert]
+    if conversions:
+        steps.append(Step("Convert", conversions))
+    steps.append(_upload(found, target))
+    steps.append(_import(found, target))
+    return steps
+
+
+def _variables(names: Names) -> list[str]:
+    """Shell variables for what has not been said."""
+    asked = {
+        "CACHE": names.cache, "RESOURCE_GROUP": names.resource_group, "LOCATION": names.location,
+        "STORAGE_ACCOUNT": names.storage_account, "CONTAINER": names.container,
+    }  # fmt: skip
+    return [f"{variable}=..." for variable, value in asked.items() if not value]
+
+
+def _word(value: str, variable: str) -> str:
+    """A name in a command, or the variable that stands for it."""
+    return shlex.quote(value) if value else f'"${variable}"'
+
+
+def _create(found: Plan, target: Target, now_ms: int) -> Step:
+    assert found.chosen is not None
+    names = found.names
+    cache, group = _word(names.cache, "CACHE"), _word(names.resource_group, "RESOURCE_GROUP")
+    location = _word(names.location, "LOCATION")
+    closed = _date(target.closed)
+    if closed is not None and closed <= datetime.datetime.fromtimestamp(now_ms / 1000, datetime.UTC).date():
+        kind = "redis" if target.name == "azure-premium" else "redisenterprise"
+        shards = f" with {found.chosen.shards} shards" if found.chosen.shards > 1 else ""
+        return Step(
+            f"Look at the cache that you have: {found.chosen.name}{shards} or larger is needed",
+            [f"az {kind} show --name {cache} --resource-group {group} --query sku"],
+            "a new one cannot be created any more",
+        )
+    if target.name == "azure-premium":
+        shards = f" --shard-count {found.chosen.shards}" if found.chosen.shards > 1 else ""
+        vm = found.chosen.sku.lower()
+        return Step(
+            "Create the cache",
+            [f"az redis create --name {cache} --resource-group {group} --location {location} --sku Premium --vm-size {vm}{shards}"],
+        )
+    available = "Enabled" if found.high_availability else "Disabled"
+    eviction = "NoEviction" if _SEARCH in found.modules else "VolatileLRU"
+    modules = "".join(f" --modules name={name}" for name in found.modules)
+    return Step(
+        "Create the cache",
+        [
+            f"az redisenterprise create --name {cache} --resource-group {group} --location {location}"
+            f" --sku {found.chosen.name} --high-availability {available} --public-network-access Enabled"
+            " --minimum-tls-version 1.2 --no-database",
+            f"az redisenterprise database create --cluster-name {cache} --resource-group {group} --client-protocol Encrypted"
+            f" --port {_PORT} --clustering-policy {found.clustering} --eviction-policy {eviction}" + modules,
+        ],
+    )
+
+
+def _upload(found: Plan, target: Target) -> Step:
+    account, container = _word(found.names.storage_account, "STORAGE_ACCOUNT"), _word(found.names.container, "CONTAINER")
+    where = f"--account-name {account} --container-name {container} --auth-mode login"
+    commands = [f"az storage container create --account-name {account} --name {container} --auth-mode login"]
+    for number, file in enumerate(found.files, 1):
+        name = shlex.quote(os.path.basename(file.upload))
+        commands.append(f"az storage blob upload {where} --name {name} --file {shlex.quote(file.upload)}")
+        commands.append(
+            f"URL{number}=$(az storage blob generate-sas {where} --as-user --name {name} --permissions r"
+            " --expiry $(date -u -d '+1 day' +%Y-%m-%dT%H:%MZ) --full-uri --output tsv)"
+        )
+    total = sum(file.upload_bytes for file in found.files)
+    about = "" if all(file.exact for file in found.files) else "about "
+    needs = ["the role Storage Blob Data Contributor"]
+    firewall, region = target.facts.get("storage_firewall"), target.facts.get("same_region")
+    if firewall is not None and firewall.value is False:
+        needs.append("a storage account with public network access")
+    if region is not None and region.value:
+        needs.append("one in the region of the cache")
+    title = f"Upload {about}{size(total)}, and make an address that the service may read"
+    return Step(title, commands, f"needs {', '.join(needs)}")
+
+
+def _import(found: Plan, target: Target) -> Step:
+    cache, group = _word(found.names.cache, "CACHE"), _word(found.names.resource_group, "RESOURCE_GROUP")
+    urls = " ".join(f'"$URL{number}"' for number in range(1, len(found.files) + 1))
+    if target.name == "azure-premium":
+        command = f"az redis import --name {cache} --resource-group {group} --file-format RDB --files {urls}"
+    else:
+        command = f"az redisenterprise database import --cluster-name {cache} --resource-group {group} --sas-uris {urls}"
+    return Step("Import", [command], "this first deletes everything that is in the cache")
+
+
+def bicep(found: Plan) -> str:
+    """The cache of a plan as a Bicep file.
+
+    Raises: ValueError where no size holds the data, or no new cache can be created.
+    """
+    if found.chosen is None:
+        raise ValueError("there is no size to describe")
+    if not any(step.title == "Create the cache" for step in found.steps) or found.target == "azure-premium":
+        raise ValueError(f"{found.title} takes no new caches, so there is nothing to describe")
+    eviction = "NoEviction" if _SEARCH in found.modules else "VolatileLRU"
+    available = "Enabled" if found.high_availability else "Disabled"
+    modules = "".join(f"\n      {{\n        name: '{name}'\n      }}" for name in found.modules)
+    name = f" = {_literal(found.names.cache)}" if found.names.cache else ""
+    location = _literal(found.names.location) if found.names.location else "resourceGroup().location"
+    return f"""// {found.title} for {count(found.keys, "key")}: {size(found.needed_bytes)} with {found.growth:.0%} to grow
+@description('Name of the cache')
+param name string{name}
+
+@description('Where it stands')
+param location string = {location}
+
+resource cache 'Microsoft.Cache/redisEnterprise@{_API}' = {{
+  name: name
+  location: location
+  sku: {{
+    name: '{found.chosen.name}'
+  }}
+  properties: {{
+    highAvailability: '{available}'
+    minimumTlsVersion: '1.2'
+    publicNetworkAccess: 'Enabled'
+  }}
+}}
+
+resource database 'Microsoft.Cache/redisEnterprise/databases@{_API}' = {{
+  parent: cache
+  name: 'default'
+  properties: {{
+    clientProtocol: 'Encrypted'
+    port: {_PORT}
+    clusteringPolicy: '{found.clustering}'
+    evictionPolicy: '{eviction}'{f"{chr(10)}    modules: [{modules}{chr(10)}    ]" if modules else ""}
+  }}
+}}
+
+output hostName string = cache.properties.hostName
+output port int = {_PORT}
+"""
+
+
+def _literal(text: str) -> str:
+    """A string of Bicep."""
+    for special, escaped in (("\\", "\\\\"), ("'", "\\'"), ("${", "\\${"), ("\n", "\\n"), ("\r", "\\r")):
+        text = text.replace(special, escaped)
+    return f"'{text}'"
