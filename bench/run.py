@@ -32,7 +32,7 @@ SERVER = "redis-7.0"
 NEWER_SERVER = "valkey-8.1"
 """Writes the dump that is converted: RDB 11, as Redis 7.2 does."""
 PACKAGE = "rdbkit"
-VERBS = ("info", "keys --format csv", "export --format jsonl")
+VERBS = ("info", "keys --format csv", "memory --target azure-premium", "export --format jsonl")
 """What is timed, each with the dump as its last argument and its output thrown away."""
 DECODING = "export --format jsonl"
 """The verb that unpacks LZF; timed with the extra for that, too."""

@@ -101,7 +101,7 @@ def _show(found: Plan, out: Output) -> None:
         rows = [(printable(f.file, 40), f"{f.keys:,}", size(f.memory_bytes), f.verdict) for f in found.files]
         out.table("Files", ("file", "keys", "memory", "verdict"), rows)
     for file in found.files:
-        if file.verdict != "as-it-is":
+        if file.verdict != "as-it-is" or file.findings:
             out.line(f"\n{printable(file.file)}: {file.summary}" + (":" if file.findings else "."))
             for finding in file.findings:
                 out.line(f"  {printable(finding)}")

@@ -271,7 +271,7 @@ def _file(report: Check, weighed: Memory, target: Target) -> PlannedFile:
         used_memory=weighed.used_memory,
         verdict=report.verdict,
         summary=report.summary,
-        findings=[f"{f.code} {f.title}" for f in report.findings if f.severity in ("blocker", "loss")],
+        findings=[f"{f.code} {f.title}" for f in report.findings if f.severity != "note"],
         convert="" if usable else report.command,
         upload=report.file if usable else report.converted,
         upload_bytes=os.path.getsize(report.file) if usable else weighed.file_bytes,
@@ -444,7 +444,7 @@ def _dual_writing(memories: list[Memory], now: int) -> DualWriting:
         try:
             day = time.strftime("%Y-%m-%d", time.gmtime(last / 1000))
         except (ValueError, OverflowError, OSError):
-            day = "never"
+            day = f"{last} ms"
     days = None if last is None else max(0.0, (last - now) / _DAY_MS)
     return DualWriting(expiring, day, days, gone, sum(row.keys for row in never), total, largest)
 
