@@ -388,7 +388,10 @@ def _hash(key: bytes) -> int:
 
 # -- text forms
 
-_BYTES: Final = {"": 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30, "tb": 1 << 40}
+_BYTES: Final = {
+    "": 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30, "tb": 1 << 40,
+    "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40,
+}  # fmt: skip
 _MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 
 
@@ -403,9 +406,9 @@ def parse_size(text: str) -> Bounds:
     ((1024, 10485760), (None, 500), (22, 22))
     """
     if "~" not in text:
-        exact = _bytes(text)
+        exact = parse_bytes(text)
         return exact, exact
-    return _bounds(text, "~", _bytes)
+    return _bounds(text, "~", parse_bytes)
 
 
 def parse_ttl(text: str) -> Bounds:
@@ -491,7 +494,14 @@ def _quantity(text: str, units: dict[str, int]) -> int | None:
     return int(match[1]) * unit + round(float(match[2] or 0) * unit)
 
 
-def _bytes(text: str) -> int:
+def parse_bytes(text: str) -> int:
+    """Bytes of a size; units are of 1024 each, with or without an i.
+
+    Raises: ValueError.
+
+    >>> parse_bytes("2GiB") == parse_bytes("2GB") == 2 << 30
+    True
+    """
     n = _quantity(text, _BYTES)
     if n is None:
         raise ValueError(f"{text!r} is no size: write 500, 10KB, 1.5MB, 2GB or 1TB")

@@ -83,6 +83,8 @@ def test_examples_in_docstrings_hold(monkeypatch: pytest.MonkeyPatch) -> None:
         "values",
         "cli.render",
         "operations.footprint",
+        "operations.split",
+        "operations.splitter",
         "operations.page",
         "operations.patterns",
         "targets.memory",

@@ -24,6 +24,7 @@ _VERBS: Final = {
     "plan": "The size to buy for snapshots, and every step to bring them there.",
     "targets": "What servers and services load, and who says so.",
     "convert": "Write a snapshot that an older or another server loads.",
+    "split": "The keys of snapshots in several files, each of them whole.",
     "build": "A snapshot from JSON lines, as export writes them.",
     "export": "Every key and value as JSON lines or as commands.",
     "get": "The value of one key.",

@@ -59,6 +59,7 @@ class Writer:
         header: flavour and RDB version of the file.
         written: keys so far.
         checksum: whether the file gets one; otherwise it says that it has none, as with `rdbchecksum no`.
+        crc64: the checksum in hexadecimal, when the file is whole; empty where its version has none.
         recounts: the counts of databases that `copy` is given may be wrong, and are to be corrected; left out where they cannot.
     """
 
@@ -66,6 +67,7 @@ class Writer:
         self.header = header
         self.written = 0
         self.checksum = True
+        self.crc64 = ""
         self.recounts = False
         self._compress = compress
         self._types = c.value_types(*header)
@@ -86,7 +88,7 @@ class Writer:
         self._out = self._context.__enter__()
         # What is compressed or goes through a pipe cannot be written to again, nor what others opened, maybe for appending.
         plain = self._own and isinstance(self._out, BufferedWriter) and self._out.seekable()
-        self._patchable = plain or isinstance(self._out, BytesIO)
+        self._patchable = plain or isinstance(self._out, BytesIO) or getattr(self._out, "can_seek", False)
         self._start = self._out.tell() if self._patchable else 0
         self._buffer.write(str(self.header).encode())
         return self
@@ -219,6 +221,10 @@ class Writer:
             if len(self._buffer) > _FLUSH:
                 self._flush()
 
+    def flush(self) -> None:
+        """Hand over what is buffered, so that a writer which waits takes no memory."""
+        self._flush()
+
     def _begin(self, db: int, expire_ms: int | None, idle_s: int | None, freq: int | None) -> BytesWriter:
         """What stands in front of a record's type."""
         if self._broken:
@@ -336,6 +342,7 @@ class Writer:
             for stretch in self._stretches if self.checksum else ():
                 crc = _CRC64.combine(crc, stretch.crc, stretch.size)
             self._out.write(crc.to_bytes(8, "little"))
+            self.crc64 = f"{crc:016x}"
 
 
 def _width(first: int) -> int:

@@ -1,0 +1,109 @@
+"""`rdbkit split`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from rdbkit.cli.render import Output, output, printable, progress, size
+from rdbkit.errors import LimitError
+from rdbkit.operations.info import count
+from rdbkit.operations.split import MANIFEST, By, Layout, Split, parse_nodes, parse_slot_parts
+from rdbkit.operations.split import split as split_files
+from rdbkit.selection import parse_bytes
+
+_SHOWN = 30
+
+
+@click.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.option("--into", required=True, type=click.Path(file_okay=False), metavar="DIR", help="The folder for the parts.")
+@click.option("--size", "size_", metavar="SIZE", help="Parts of at most SIZE, all of about the same: 2GiB, 500MB.")
+@click.option("--parts", type=click.IntRange(1), metavar="N", help="N parts of about the same bytes.")
+@click.option("--slots", metavar="RANGES", help="A part for each range of cluster slots: 0-5460,5461-10922,10923-16383.")
+@click.option(
+    "--nodes", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="A part for each master in a nodes.conf."
+)
+@click.option("--by", type=click.Choice(["db", "prefix", "type", "hash-tag"]), help="A part for each of them.")
+@click.option("--prefix-separator", default=":", show_default=True, metavar="CHARS", help="Each ends a prefix.")
+@click.option("--one-key-per-file", is_flag=True, help="A part for each key; up to 10,000.")
+@click.option(
+    "--functions", type=click.Choice(["first", "all"]), default="first", show_default=True,
+    help="Which parts get the libraries of functions, and modules' data outside of keys.",
+)  # fmt: skip
+@click.option("--force", is_flag=True, help="Replace files that exist.")
+@click.option("--json", "as_json", is_flag=True, help="What manifest.json says, on standard output.")
+@click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
+@click.option("--no-checksum", is_flag=True, help="Do not verify the CRC-64 of FILE.")
+def split(
+    files: tuple[str, ...],
+    into: str,
+    size_: str | None,
+    parts: int | None,
+    slots: str | None,
+    nodes: str | None,
+    by: By | None,
+    prefix_separator: str,
+    one_key_per_file: bool,
+    functions: Literal["first", "all"],
+    force: bool,
+    as_json: bool,
+    relaxed: bool,
+    no_checksum: bool,
+) -> None:
+    """The keys of snapshots in several files, each of them whole.
+
+    Several FILEs are of one version. Keys with one hash tag stay together. The parts, and manifest.json with their keys and
+    checksums, appear when all is written. Exit code 3 if a FILE cannot be read or is damaged.
+    """
+    ways = {
+        "--size": size_, "--parts": parts, "--slots": slots, "--nodes": nodes, "--by": by, "--one-key-per-file": one_key_per_file,
+    }  # fmt: skip
+    given = [name for name, value in ways.items() if value]
+    if len(given) != 1:
+        ask = f"say how to split: {', '.join(ways)}"
+        raise click.UsageError(f"{' and '.join(given)} exclude each other" if given else ask)
+    try:
+        layout = Layout(
+            size=None if size_ is None else parse_bytes(size_),
+            parts=parts,
+            slots=parse_slot_parts(slots) if slots else parse_nodes(Path(nodes).read_text(errors="replace")) if nodes else None,
+            by="key" if one_key_per_file else by,
+            separators=os.fsencode(prefix_separator),
+        )
+    except ValueError as e:
+        raise click.BadParameter(str(e), param_hint=given[0]) from None
+    with progress("split", sum(map(os.path.getsize, files))) as update:
+        try:
+            done = split_files(
+                files, into, layout, functions=functions, force=force, relaxed=relaxed, verify_checksum=not no_checksum,
+                progress=update,
+            )  # fmt: skip
+        except FileExistsError as e:
+            raise click.UsageError(f"{printable(os.fsdecode(e.filename))} exists; --force replaces it") from None
+        except (ValueError, LimitError) as e:
+            if isinstance(e, LimitError) and e.source is not None:
+                raise
+            raise click.UsageError(printable(str(e))) from None
+    if as_json:
+        click.echo(json.dumps(done.to_dict()))
+    else:
+        _show(done, into, output())
+
+
+def _show(done: Split, into: str, out: Output) -> None:
+    out.heading(f"{count(done.keys, 'key')} in {count(len(done.parts), 'part')} of {done.header}")
+    out.table(
+        printable(into),
+        ("file", "keys", "expiring", "bytes", "of"),
+        [(p.file, f"{p.keys:,}", f"{p.expires:,}", size(p.bytes), printable(p.label, 30)) for p in done.parts[:_SHOWN]],
+    )
+    if len(done.parts) > _SHOWN:
+        out.line(f"  ... and {count(len(done.parts) - _SHOWN, 'part')} more")
+    if "slot-import" in done.notes:
+        out.line("\nA slot import that was going on is in no part.")
+    out.line(f"\n{MANIFEST} has their checksums.")

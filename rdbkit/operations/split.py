@@ -1,0 +1,579 @@
+"""`rdbkit split`: the keys of snapshots in several files, each a complete snapshot, in one pass and as they stand."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from hashlib import md5, sha256
+from typing import Any, BinaryIO, Final, Literal, cast
+
+from rdbkit.errors import LimitError
+from rdbkit.format import constants as c
+from rdbkit.format.scan import NO_EXPIRY, Prelude
+from rdbkit.format.slots import SLOTS
+from rdbkit.model import Aux, Header
+from rdbkit.operations.splitter import BYTES, DATABASE, KEY, PREFIX, SLOT, TAG, TYPE, Pile, Splitter
+from rdbkit.operations.text import json_bytes
+from rdbkit.record import Record
+from rdbkit.snapshot.reader import Snapshot, open_snapshot
+from rdbkit.snapshot.writer import UNKNOWN, Writer
+
+__all__ = ["Layout", "Part", "Split", "parse_nodes", "parse_slot_parts", "split"]
+
+By = Literal["db", "prefix", "type", "hash-tag", "key"]
+_WAYS: Final[dict[str, int]] = {"db": DATABASE, "prefix": PREFIX, "type": TYPE, "hash-tag": TAG, "key": KEY}
+
+MANIFEST: Final = "manifest.json"
+MOST_PARTS: Final = 10_000
+_OPEN_FILES: Final = 64
+_PILED: Final = 16 << 20  # bytes that wait for their files, of all parts together
+_STRETCH: Final = 1 << 20
+_PIECE: Final = 1 << 20
+_ROOM: Final = 4096  # bytes of a part beside records and what stands before them
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
+_LABEL: Final = 40
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How keys are divided; exactly one of these.
+
+    Args:
+        size: parts of at most so many bytes, and all of about the same.
+        parts: so many parts of about the same bytes.
+        slots: the cluster slots of each part, with a name for it.
+        by: one part for each database, prefix, type, hash tag, or key.
+        separators: for "prefix", bytes each of which ends it.
+
+    Raises: ValueError for none of them, for several, and for what cannot be.
+    """
+
+    size: int | None = None
+    parts: int | None = None
+    slots: tuple[tuple[str, tuple[range, ...]], ...] | None = None
+    by: By | None = None
+    separators: bytes = b":"
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("size", "parts", "slots", "by") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError("a split is by size, parts, slots, or one of db, prefix, type, hash-tag, key")
+        if self.parts is not None and not 1 <= self.parts <= MOST_PARTS:
+            raise ValueError(f"{self.parts} parts, where 1 to {MOST_PARTS} can be")
+        if self.size is not None and self.size < 1 << 16:
+            raise ValueError("parts of fewer than 64 KiB have little in them but their own frame")
+        if self.by is not None and self.by not in _WAYS:
+            raise ValueError(f"{self.by!r} is none of {', '.join(_WAYS)}")
+
+
+@dataclass
+class Part:
+    """One of the files.
+
+    Attributes:
+        file: its name in the folder.
+        label: what its keys have in common, empty for parts of equal size.
+        keys, expires: how many, and how many of them expire; `databases` has them by database.
+        bytes: of the file.
+        slots: first and last of each range of cluster slots, where the keys were divided by these.
+        crc64: the checksum that the file itself ends with, in hexadecimal; empty where its version has none.
+        md5, sha256: of the whole file, in hexadecimal.
+    """
+
+    file: str
+    label: bytes
+    keys: int
+    expires: int
+    databases: dict[int, int]
+    bytes: int
+    slots: list[tuple[int, int]] | None
+    crc64: str
+    md5: str = ""
+    sha256: str = ""
+
+
+@dataclass
+class Split:
+    """What `split` did; what `manifest.json` says, too.
+
+    Attributes:
+        sources: the files that were read.
+        header: of all parts, such as "REDIS0011".
+        notes: what was left out since it was of the whole: by its name, how often.
+    """
+
+    sources: list[str]
+    header: str
+    keys: int
+    parts: list[Part]
+    notes: dict[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types; bytes that are not UTF-8 as `{"base64": ...}`."""
+        result = asdict(self)
+        for row in result["parts"]:
+            row["label"] = json_bytes(row["label"])
+        result["sources"] = [s.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for s in self.sources]
+        return result
+
+
+def parse_slot_parts(text: str) -> tuple[tuple[str, tuple[range, ...]], ...]:
+    """Ranges of slots, a part each.
+
+    Raises: ValueError for what is no range, and for a slot that is in two.
+
+    >>> parse_slot_parts("0-5460,5461-10922,10923-16383")[1]
+    ('5461-10922', (range(5461, 10923),))
+    """
+    parts = []
+    for word in text.split(","):
+        first, _, last = word.strip().partition("-")
+        if not first.isdecimal() or not (last or first).isdecimal():
+            raise ValueError(f"{word.strip()!r} is no range of slots, as in 0-5460")
+        parts.append((word.strip(), (range(int(first), int(last or first) + 1),)))
+    _check_slots(parts)
+    return tuple(parts)
+
+
+def parse_nodes(text: str) -> tuple[tuple[str, tuple[range, ...]], ...]:
+    """The slots of each master of a cluster, from its `nodes.conf` or the answer of CLUSTER NODES.
+
+    Raises: ValueError where there is no master with slots, or a slot has two.
+
+    >>> parse_nodes("07c3 10.0.0.1:6379@16379 myself,master - 0 0 1 connected 0-2 4 [93-<-77]\\n")
+    (('10.0.0.1:6379', (range(0, 3), range(4, 5))),)
+    """
+    parts = []
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) < 9 or "master" not in words[2].split(","):
+            continue
+        ranges = []
+        for word in words[8:]:
+            if word.startswith("["):  # a slot on its way from or to another node, which is listed besides where it is
+                continue
+            first, _, last = word.partition("-")
+            if not first.isdecimal() or not (last or first).isdecimal():
+                raise ValueError(f"{word!r} is no range of slots")
+            ranges.append(range(int(first), int(last or first) + 1))
+        if ranges:
+            parts.append((words[1].partition("@")[0], tuple(ranges)))
+    if not parts:
+        raise ValueError("no master with slots is in there")
+    _check_slots(parts)
+    return tuple(parts)
+
+
+def _check_slots(parts: Sequence[tuple[str, tuple[range, ...]]]) -> None:
+    taken: dict[int, str] = {}
+    for name, ranges in parts:
+        for each in ranges:
+            if not len(each) or each.start < 0 or each.stop > SLOTS:
+                raise ValueError(f"{name}: slots are 0 to {SLOTS - 1}")
+            for slot in each:
+                if slot in taken:
+                    raise ValueError(f"slot {slot} is in {taken[slot]} and in {name}")
+                taken[slot] = name
+
+
+def split(
+    files: Sequence[str],
+    into: str,
+    layout: Layout,
+    *,
+    functions: Literal["first", "all"] = "first",
+    force: bool = False,
+    relaxed: bool = False,
+    verify_checksum: bool = True,
+    progress: Callable[[int], object] | None = None,
+) -> Split:
+    """Divide the keys of snapshots into several files.
+
+    Each part is a complete snapshot of the sources' version, with their AUX fields and right counts. Keys with the same hash tag
+    come to the same part, unless the keys are divided by database or type. The parts appear in the folder when all of them are
+    whole, and `manifest.json` after them.
+
+    Args:
+        files: the snapshots, all of one version. Of the AUX fields those of the first count.
+        into: the folder, made where there is none.
+        layout: how to divide.
+        functions: libraries of functions and modules' own data go to the "first" part, or to "all".
+        force: replace files that exist.
+        relaxed, verify_checksum: as for `rdbkit.open`.
+        progress: called with the bytes read so far.
+
+    Raises: ValueError where the sources have several versions, or their bytes are not known and a size is asked for; RdbError where
+        one is damaged; LimitError for more than 10,000 parts; FileExistsError, and other OSError.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     done = split(["fixtures/rich/redis-7.0.15.rdb"], folder, Layout(by="db"))
+    ...     [(part.file, part.keys) for part in done.parts]
+    [('0001-0.rdb', 26), ('0002-3.rdb', 1)]
+    """
+    if not files:
+        raise ValueError("there is nothing to split")
+    _check_sources(files)
+    made = not os.path.isdir(into)
+    if made:
+        os.makedirs(into)
+    job = _Job(files, into, layout, functions, force, relaxed, verify_checksum, progress)
+    try:
+        return job.run()
+    except BaseException:
+        job.undo()
+        if made:
+            os.rmdir(into)
+        raise
+
+
+def _check_sources(files: Sequence[str]) -> None:
+    seen: dict[tuple[int, int], str] = {}
+    for name in files:
+        if name == "-":
+            continue
+        found = os.stat(name)
+        identity = found.st_dev, found.st_ino
+        if identity in seen:
+            raise ValueError(f"{name} and {seen[identity]} are the same file")
+        seen[identity] = name
+
+
+class _Files:
+    """Temporary files of which so many are open at a time."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[str, BinaryIO] = OrderedDict()
+
+    def get(self, path: str, position: int) -> BinaryIO:
+        file = self._open.get(path)
+        if file is None:
+            while len(self._open) >= _OPEN_FILES:
+                self._open.popitem(last=False)[1].close()
+            file = open(path, "r+b" if os.path.exists(path) else "xb", buffering=0)  # noqa: SIM115 (closed in turn)
+            file.seek(position)
+            self._open[path] = file
+        else:
+            self._open.move_to_end(path)
+        return file
+
+    def close(self) -> None:
+        while self._open:
+            self._open.popitem()[1].close()
+
+
+class _File:
+    """A temporary file that is open now and then; what a `Writer` needs of one."""
+
+    can_seek = True
+
+    def __init__(self, files: _Files, path: str) -> None:
+        self._files = files
+        self.path = path
+        self._position = 0
+
+    def write(self, data: bytes) -> int:
+        view = memoryview(data)
+        while view:
+            written = self._files.get(self.path, self._position).write(view) or 0
+            self._position += written
+            view = view[written:]
+        return len(data)
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, position: int) -> int:
+        self._position = self._files.get(self.path, position).seek(position)
+        return position
+
+
+@dataclass
+class _Open:
+    """A part that is being written."""
+
+    label: bytes
+    file: _File
+    writer: Writer
+    expires: int = 0
+    databases: dict[int, int] = field(default_factory=dict)
+
+
+class _Job:
+    """One split."""
+
+    def __init__(
+        self,
+        files: Sequence[str],
+        into: str,
+        layout: Layout,
+        functions: str,
+        force: bool,
+        relaxed: bool,
+        verify_checksum: bool,
+        progress: Callable[[int], object] | None,
+    ) -> None:
+        self.sources = files
+        self.into = into
+        self.layout = layout
+        self.functions = functions
+        self.force = force
+        self.relaxed = relaxed
+        self.verify_checksum = verify_checksum
+        self.progress = progress
+        self.read = 0
+        self.open_files = _Files()
+        self.parts: list[_Open] = []
+        self.header = Header(c.REDIS, 0)
+        self.before_keys: list[tuple[bool, bytes]] = []  # whether it goes to all parts, and its bytes
+        self.db = 0
+        self.splitter: Splitter | None = None
+
+    def run(self) -> Split:
+        with self._open_source(self.sources[0]) as first:
+            self.header = first.header
+        self._read_prelude()
+        labels = self._labels()
+        for name in self.sources:
+            with self._open_source(name) as snapshot:
+                if self.splitter is None:
+                    self._begin(snapshot, labels)
+                self._split(snapshot)
+                self.read += snapshot.position
+        return self._finish()
+
+    def undo(self) -> None:
+        """Nothing half-written stays."""
+        self.open_files.close()
+        for part in self.parts:
+            if os.path.lexists(part.file.path):
+                os.unlink(part.file.path)
+
+    def _open_source(self, name: str) -> Snapshot:
+        return open_snapshot(name, relaxed=self.relaxed, verify_checksum=self.verify_checksum)
+
+    # -- before the keys
+
+    def _read_prelude(self) -> None:
+        """What stands before the keys of each source; versions are compared before anything is written."""
+        seen: set[bytes] = set()
+        for number, name in enumerate(self.sources):
+            if name == "-":
+                raise ValueError("a split reads the beginning of its sources twice: they have to be files")
+            with self._open_source(name) as snapshot:
+                if snapshot.header != self.header:
+                    raise ValueError(
+                        f"{name} is {snapshot.header}, and {self.sources[0]} {self.header}: convert them to one version"
+                    )
+                prelude = Prelude()
+                snapshot.tell_prelude(prelude)
+            for event, raw in prelude.found:
+                everywhere = isinstance(event, Aux)
+                if everywhere and number:
+                    continue
+                if raw not in seen or everywhere:
+                    seen.add(raw)
+                    self.before_keys.append((everywhere or self.functions == "all", raw))
+
+    def _labels(self) -> list[bytes] | None:
+        """Names of the parts, where these are known before the keys are."""
+        layout = self.layout
+        if layout.slots is not None:
+            rest = sum(len(r) for _, ranges in layout.slots for r in ranges) < SLOTS
+            return [name.encode() for name, _ in layout.slots] + ([b"other slots"] if rest else [])
+        if layout.by is not None:
+            return None
+        count = layout.parts
+        if count is None:
+            assert layout.size is not None
+            total = sum(os.path.getsize(name) for name in self.sources)
+            room = layout.size - sum(len(raw) for _, raw in self.before_keys) - _ROOM - self._stretch()
+            if room <= 0:
+                raise ValueError(f"what stands before the keys leaves no room in {layout.size} bytes")
+            count = max(1, math.ceil(total / room))
+            if count > MOST_PARTS:
+                raise LimitError(f"{count} parts of {layout.size} bytes, where {MOST_PARTS} can be")
+        return [b""] * count
+
+    def _stretch(self) -> int:
+        """How many bytes go to a part at a time: little of what each of them gets."""
+        size = self.layout.size
+        if size is None and self.layout.parts is not None:
+            size = sum(os.path.getsize(name) for name in self.sources) // self.layout.parts
+        return _STRETCH if size is None else max(1, min(_STRETCH, size // 64))
+
+    def _begin(self, snapshot: Snapshot, labels: list[bytes] | None) -> None:
+        layout = self.layout
+        if layout.size is not None and snapshot.compression is not None:
+            raise ValueError("how large a compressed file is inside is not known before it has been read: split it by --parts")
+        way = SLOT if layout.slots is not None else BYTES if layout.by is None else _WAYS[layout.by]
+        of_slot = [len(layout.slots) if layout.slots is not None else 0] * SLOTS
+        for number, (_, ranges) in enumerate(layout.slots or ()):
+            for each in ranges:
+                for slot in each:
+                    of_slot[slot] = number
+        limit = snapshot.limits.item_bytes
+        self.splitter = Splitter(
+            way, 0, snapshot.types, limit, of_slot, layout.separators, self._stretch(), self._make, self._leave_database
+        )
+        for label in labels or ():
+            self._make(label)
+
+    def _make(self, label: bytes) -> int:
+        """A new part; returns its number."""
+        assert self.splitter is not None
+        number = len(self.parts)
+        if number >= MOST_PARTS:
+            raise LimitError(f"more than {MOST_PARTS} parts")
+        file = _File(self.open_files, os.path.join(self.into, f".rdbkit-{os.urandom(8).hex()}.tmp"))
+        writer = Writer(nullcontext(cast(BinaryIO, file)), self.header, True, False)
+        self.parts.append(_Open(label, file, writer))
+        writer.__enter__()
+        for everywhere, raw in self.before_keys:
+            if everywhere or number == 0:
+                writer.append(raw)
+        self.splitter.piles.append(Pile())
+        return number
+
+    # -- the keys
+
+    def _split(self, snapshot: Snapshot) -> None:
+        splitter = self.splitter
+        assert splitter is not None
+        splitter.db = 0
+        splitter.begun = False
+        self.db = 0
+        for large in snapshot.scan(splitter):
+            if large is not None:
+                self._large(snapshot, large, splitter)
+            self._hand_over()
+            if self.progress is not None:
+                self.progress(self.read + snapshot.position)
+        self._leave_database()
+
+    def _hand_over(self, everything: bool = False) -> None:
+        """Give the writers what has piled up for them, where it is much."""
+        assert self.splitter is not None
+        piles = self.splitter.piles
+        if not everything and sum(len(pile.out) for pile in piles) < _PILED:
+            return
+        for part, pile in zip(self.parts, piles, strict=True):
+            data = pile.out.getvalue()
+            if data:
+                pile.out.truncate(0)
+                self._copy(part, data, int(pile.keys), int(pile.expires))
+                pile.keys = 0
+                pile.expires = 0
+                part.writer.flush()
+
+    def _copy(self, part: _Open, data: bytes, keys: int, expires: int) -> None:
+        part.writer.copy(data, self.db, keys, expires, UNKNOWN)
+        if keys:
+            part.expires += expires
+            part.databases[self.db] = part.databases.get(self.db, 0) + keys
+
+    def _leave_database(self) -> None:
+        assert self.splitter is not None
+        self._hand_over(everything=True)
+        self.db = int(self.splitter.db)
+
+    def _large(self, snapshot: Snapshot, record: Record, splitter: Splitter) -> None:
+        """A record larger than a block goes straight to its part."""
+        if record._kind == c.MODULE_AUX:
+            numbers = range(len(self.parts)) if self.functions == "all" else range(min(1, len(self.parts)))
+            self._hand_over(everything=True)
+            keys = 0
+        else:
+            splitter.begun = True
+            numbers = range((number := int(splitter.part_of(record._kind, record.key))), number + 1)
+            self._hand_over(everything=True)
+            splitter.current = numbers[0]
+            keys = 1
+        parts = [self.parts[number] for number in numbers]
+        expires = keys if record.expire_ms not in (None, NO_EXPIRY) else 0
+        for part in parts:
+            self._copy(part, snapshot.large_head, keys, expires)
+        for chunk in record.chunks():
+            for part in parts:
+                part.writer.append(chunk)
+        if keys:
+            splitter.grow(numbers[0], record.size or 0)
+
+    # -- the end
+
+    def _finish(self) -> Split:
+        splitter = self.splitter
+        assert splitter is not None
+        if not self.parts:
+            self._make(b"")
+        for part in self.parts:
+            part.writer.__exit__(None, None, None)
+        self.open_files.close()
+        slots = self.layout.slots
+        found = []
+        for number, part in enumerate(self.parts):
+            ranges = None
+            if slots is not None and number < len(slots):
+                ranges = [(each.start, each.stop - 1) for each in slots[number][1]]
+            found.append(
+                Part(
+                    self._name(number, part), part.label, part.writer.written, part.expires, part.databases,
+                    os.path.getsize(part.file.path), ranges, part.writer.crc64,
+                )
+            )  # fmt: skip
+        if slots is not None and len(found) > len(slots) and not found[-1].keys:  # nothing is outside of the ranges
+            os.unlink(self.parts.pop().file.path)
+            found.pop()
+        with ThreadPoolExecutor(2) as pool:
+            for each, (one, other) in zip(found, pool.map(_digests, [p.file.path for p in self.parts]), strict=True):
+                each.md5, each.sha256 = one, other
+        result = Split(list(self.sources), str(self.header), sum(each.keys for each in found), found, dict(splitter.notes))
+        self._appear(result)
+        return result
+
+    def _name(self, number: int, part: _Open) -> str:
+        width = max(4, len(str(len(self.parts))))
+        label = _UNSAFE.sub("-", part.label.decode("utf-8", "replace").strip(":")).strip("-.")[:_LABEL]
+        return f"{number + 1:0{width}}" + (f"-{label}" if label else "") + ".rdb"
+
+    def _appear(self, result: Split) -> None:
+        """Give the files their names; the manifest comes last."""
+        names = [part.file for part in result.parts]
+        if not self.force:
+            for name in (*names, MANIFEST):
+                if os.path.lexists(os.path.join(self.into, name)):
+                    raise FileExistsError(17, "File exists", os.path.join(self.into, name))
+        sources = {os.path.realpath(name) for name in self.sources}
+        for name in names:
+            if os.path.realpath(os.path.join(self.into, name)) in sources:
+                raise ValueError(f"{os.path.join(self.into, name)} is one of the files to be read")
+        text = json.dumps(result.to_dict(), indent=2).encode() + b"\n"
+        manifest = _File(self.open_files, os.path.join(self.into, f".rdbkit-{os.urandom(8).hex()}.tmp"))
+        self.parts.append(_Open(b"", manifest, self.parts[0].writer))
+        manifest.write(text)
+        self.open_files.close()
+        for part, name in zip(self.parts, (*names, MANIFEST), strict=True):
+            with open(part.file.path, "r+b") as file:
+                os.fsync(file)
+            os.replace(part.file.path, os.path.join(self.into, name))
+
+
+def _digests(path: str) -> tuple[str, str]:
+    one, other = md5(usedforsecurity=False), sha256()
+    for piece in _pieces(path):
+        one.update(piece)
+        other.update(piece)
+    return one.hexdigest(), other.hexdigest()
+
+
+def _pieces(path: str) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        while piece := file.read(_PIECE):
+            yield piece

@@ -1,0 +1,268 @@
+"""Sorting the records of a snapshot into parts, each as it stands; compiled, since it runs once a record.
+
+Records that follow each other and go to the same part are copied as one slice.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from librt.strings import BytesWriter
+
+from rdbkit.format.constants import ValueType
+from rdbkit.format.primitives import read_string
+from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, Visitor
+from rdbkit.format.slots import key_slot
+from rdbkit.model import Aux, Event, HashTemplate, ResizeDb, SelectDb, SlotImport, SlotInfo
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+# By what a record's part is chosen.
+BYTES: Final = 0  # parts of equal bytes
+SLOT: Final = 1
+DATABASE: Final = 2
+TYPE: Final = 3
+PREFIX: Final = 4
+TAG: Final = 5
+KEY: Final = 6
+
+_BRACE: Final = b"{"
+_MEMBER_EXPIRY: Final = b"keydb-subexpire"
+
+
+class Pile:
+    """What a part is to get next: records of one database.
+
+    Attributes:
+        keys, expires: records that have not been handed on, and how many of them expire.
+        bytes: of all records so far.
+    """
+
+    def __init__(self) -> None:
+        self.out: BytesWriter = BytesWriter()
+        self.keys: i64 = 0
+        self.expires: i64 = 0
+        self.bytes: i64 = 0
+
+
+class Splitter(Visitor):
+    """Sorts records into parts.
+
+    Args:
+        way: by what the part is chosen.
+        parts: how many there are, where that is known; 0 where they are made as they are met.
+        types: of the snapshot.
+        limit: most bytes of a key's name.
+        of_slot: for SLOT, the part of each slot.
+        separators: for PREFIX, each of which ends the first part of a key's name.
+        stretch: for BYTES, how many bytes go to a part before another one may be the smallest.
+        made: called with the label of a part that is met first; adds its pile, and returns its number.
+        leave_database: called before `db` changes; what the piles have belongs to the database before.
+
+    Attributes:
+        piles: of each part.
+        notes: how often something was met that is left out, by its name.
+    """
+
+    def __init__(
+        self,
+        way: int,
+        parts: int,
+        types: dict[int, ValueType],
+        limit: int,
+        of_slot: list[int],
+        separators: bytes,
+        stretch: int,
+        made: Any,
+        leave_database: Any,
+    ) -> None:
+        super().__init__()
+        self.wants_module_data = True
+        self.way: i64 = way
+        self.limit: i64 = limit
+        self.piles: list[Pile] = [Pile() for _ in range(parts)]
+        self.of_slot: list[int] = of_slot
+        self.separators: bytes = separators
+        self.stretch: i64 = stretch
+        self.made: Any = made
+        self.leave_database: Any = leave_database
+        self.names: list[str] = ["string" if kind >= STRING_INT else "" for kind in range(KINDS)]
+        for kind, value_type in types.items():
+            self.names[kind] = value_type.type
+        self.known: dict[bytes, int] = {}
+        self.of_kind: list[int] = [-1] * KINDS
+        self.of_db: dict[int, int] = {}
+        self.begun: bool = False  # before the keys, all that is told is of the whole file
+        self.current: i64 = 0  # the part of the run at hand
+        self.run_start: i64 = 0
+        self.run_end: i64 = 0
+        self.run_keys: i64 = 0
+        self.run_expires: i64 = 0
+        self.filling: i64 = 0  # of BYTES: the part that gets untagged keys now, until it has so many bytes
+        self.fill_until: i64 = stretch
+        self.tags: bool = False  # the block may have names with tags
+        self.notes: dict[str, int] = {}
+
+    # -- the frame of blocks
+
+    def enter(self, pos: i64) -> None:
+        self.run_start = pos
+        self.run_end = pos
+        self.tags = self.buf.find(_BRACE, pos) >= 0
+
+    def leave(self, pos: i64) -> None:
+        self.end_run()
+
+    def end_run(self) -> None:
+        """Hand the run at hand to its part."""
+        if self.run_end > self.run_start:
+            pile = self.piles[self.current]
+            pile.out.write(self.buf[self.run_start : self.run_end])
+            pile.keys += self.run_keys
+            pile.expires += self.run_expires
+        self.run_start = self.run_end
+        self.run_keys = 0
+        self.run_expires = 0
+
+    # -- records
+
+    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+        part: i64
+        self.begun = True
+        if self.way == BYTES and not self.tags:
+            part = self.filling
+        else:
+            buf = self.buf
+            if buf[key_at] < 0x40:
+                part = self.part_of(kind, buf[key_at + 1 : value_at])
+            else:
+                key, _ = read_string(buf, key_at, self.limit)
+                part = self.part_of(kind, key)
+        if part != self.current or start != self.run_end:
+            self.end_run()
+            self.current = part
+            self.run_start = start
+        self.run_end = end
+        self.run_keys += 1
+        if expire_ms != NO_EXPIRY:
+            self.run_expires += 1
+        pile = self.piles[part]
+        pile.bytes += end - start
+        if part == self.filling and pile.bytes >= self.fill_until and self.way == BYTES:
+            self.fill_smallest()
+
+    def part_of(self, kind: i64, key: bytes) -> i64:
+        """The part that a key belongs to."""
+        way: i64 = self.way
+        if way == SLOT:
+            return self.of_slot[key_slot(key)]
+        if way == BYTES:
+            if not has_tag(key):
+                return self.filling
+            return key_slot(key) % len(self.piles)
+        if way == DATABASE:
+            return self.part_of_database()
+        if way == TYPE:
+            part = self.of_kind[kind]
+            if part < 0:
+                part = self.part_named(self.names[kind].encode())
+                self.of_kind[kind] = part
+            return part
+        if way == KEY:
+            return self.made(key)  # type: ignore[no-any-return]
+        name = first_part(key, self.separators) if way == PREFIX else tag_of(key)
+        return self.part_named(name)
+
+    def part_named(self, name: bytes) -> i64:
+        found = self.known.get(name)
+        if found is None:
+            number: int = self.made(name)
+            self.known[name] = number
+            return number
+        return found
+
+    def part_of_database(self) -> i64:
+        number = int(self.db)
+        found = self.of_db.get(number)
+        if found is None:
+            found = self.part_named(b"%d" % number)
+            self.of_db[number] = found
+        return found
+
+    def grow(self, part: int, size: int) -> None:
+        """A record that did not fit into a block has gone to a part."""
+        self.piles[part].bytes += size
+        if self.way == BYTES and part == self.filling and self.piles[part].bytes >= self.fill_until:
+            self.fill_smallest()
+
+    def fill_smallest(self) -> None:
+        """The part with the fewest bytes gets the next stretch."""
+        smallest: i64 = 0
+        least: i64 = self.piles[0].bytes
+        for number in range(1, len(self.piles)):
+            if self.piles[number].bytes < least:
+                least = self.piles[number].bytes
+                smallest = number
+        self.filling = smallest
+        self.fill_until = least + self.stretch
+
+    # -- what stands around records
+
+    def event(self, event: Event) -> None:
+        start: i64 = self.event_at
+        end: i64 = self.event_end
+        if start < 0:  # among the attributes of a record, and copied with it
+            return
+        if isinstance(event, SelectDb):
+            self.begun = True
+            self.end_run()
+            self.leave_database()
+            return
+        if not self.begun or isinstance(event, ResizeDb | SlotInfo):
+            return  # hints are of the whole file
+        self.end_run()
+        raw = self.buf[start:end]
+        if isinstance(event, Aux) and event.key.startswith(_MEMBER_EXPIRY):
+            self.piles[self.current].out.write(raw)  # KeyDB says behind a key what it has to say of its members
+        elif isinstance(event, HashTemplate | Aux):
+            for pile in self.piles:
+                pile.out.write(raw)
+        elif isinstance(event, SlotImport):
+            self.notes["slot-import"] = self.notes.get("slot-import", 0) + 1
+        elif self.piles:
+            self.piles[0].out.write(raw)
+
+
+def has_tag(key: bytes) -> bool:
+    """Whether a part of the name is a hash tag."""
+    start: i64 = key.find(_BRACE)
+    if start < 0:
+        return False
+    end: i64 = key.find(b"}", start)
+    return end > start + 1
+
+
+def tag_of(key: bytes) -> bytes:
+    """The hash tag with its braces; empty where there is none.
+
+    >>> tag_of(b"a{b}c"), tag_of(b"{}a"), tag_of(b"a")
+    (b'{b}', b'', b'')
+    """
+    if not has_tag(key):
+        return b""
+    start: i64 = key.find(_BRACE)
+    end: i64 = key.find(b"}", start)
+    return key[start : end + 1]
+
+
+def first_part(key: bytes, separators: bytes) -> bytes:
+    """A key's name up to the first separator, which belongs to it; empty where there is none.
+
+    >>> first_part(b"user:1:cart", b":"), first_part(b"solo", b":")
+    (b'user:', b'')
+    """
+    for at in range(len(key)):
+        if key[at] in separators:
+            return key[: at + 1]
+    return b""

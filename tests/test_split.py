@@ -1,0 +1,319 @@
+"""`rdbkit split`: every part is whole, and together they have what the source has."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import rdbkit
+from rdbkit.format.slots import SLOTS, key_slot
+from rdbkit.operations.split import Layout, Split, parse_nodes, parse_slot_parts, split
+
+from .rdb import CRC, DUMPS, FIXTURES, aux, key, length, rdb, string
+
+THREE = parse_slot_parts("0-5460,5461-10922,10923-16383")
+LAYOUTS = [
+    Layout(size=1 << 16), Layout(parts=3), Layout(slots=THREE), Layout(by="db"), Layout(by="type"), Layout(by="prefix"),
+    Layout(by="hash-tag"), Layout(by="key"),
+]  # fmt: skip
+NAMES = ["size", "parts", "slots", "db", "type", "prefix", "hash-tag", "key"]
+
+
+def content(path: str | Path) -> list[tuple[Any, ...]]:
+    """Every record as it stands, with the attributes and key that the file has for it."""
+    with rdbkit.open(path) as snapshot:
+        return [(r.db, r.key, r.rdb_type, r.expire_ms, r.idle_s, r.freq, r.raw, r.member_expire_ms) for r in snapshot]
+
+
+def parts_of(done: Split, folder: Path) -> list[list[tuple[Any, ...]]]:
+    return [content(folder / part.file) for part in done.parts]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=NAMES)
+@pytest.mark.parametrize("path", DUMPS, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_parts_have_what_the_source_has(path: Path, layout: Layout, tmp_path: Path) -> None:
+    done = split([str(path)], str(tmp_path / "parts"), layout)
+    found = parts_of(done, tmp_path / "parts")
+    together = [record for part in found for record in part]
+    assert sorted(map(repr, together)) == sorted(map(repr, content(path)))
+    assert done.keys == len(together)
+    with rdbkit.open(path) as source:
+        header, fields, libraries = source.header, source.aux, source.functions
+    for number, (part, records) in enumerate(zip(done.parts, found, strict=True)):
+        file = tmp_path / "parts" / part.file
+        data = file.read_bytes()
+        assert part.keys == len(records)
+        assert part.bytes == len(data)
+        assert part.expires == sum(record[3] is not None for record in records)
+        assert part.databases == {db: sum(r[0] == db for r in records) for db in {r[0] for r in records}}
+        assert part.md5 == hashlib.md5(data).hexdigest()
+        assert part.sha256 == hashlib.sha256(data).hexdigest()
+        if part.crc64:
+            assert part.crc64 == f"{CRC.calc(data[:-8]):016x}" == data[-8:][::-1].hex()
+        with rdbkit.open(file) as snapshot:
+            assert snapshot.header == header
+            assert {k: v for k, v in snapshot.aux.items() if not k.startswith("keydb")} == {
+                k: v for k, v in fields.items() if not k.startswith("keydb")
+            }
+            assert [f.source for f in snapshot.functions] == ([f.source for f in libraries] if number == 0 else [])
+            sizes = {e.keys for e in snapshot.events() if isinstance(e, rdbkit.ResizeDb)}
+        if header.version >= 7:
+            assert sizes == set(part.databases.values())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[1:], ids=NAMES[1:])
+def test_blocks_of_any_size_give_the_same(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rdbkit.operations import split as module
+
+    path = FIXTURES / "random" / "redis-7.2.6.rdb"
+    whole = split([str(path)], str(tmp_path / "whole"), layout)
+    real = rdbkit.open
+    monkeypatch.setattr(module, "open_snapshot", lambda *args, **more: real(*args, **more, block_size=64))
+    pieces = split([str(path)], str(tmp_path / "pieces"), layout)
+    together = [record for part in parts_of(pieces, tmp_path / "pieces") for record in part]
+    assert sorted(map(repr, together)) == sorted(map(repr, content(path)))
+    if layout.parts is None:
+        assert [part.sha256 for part in pieces.parts] == [part.sha256 for part in whole.parts]
+
+
+def test_keys_go_where_they_belong(tmp_path: Path) -> None:
+    names = [b"user:%d" % i for i in range(50)] + [b"a:{t%d}:x" % (i % 7) for i in range(50)] + [b"solo"]
+    data = rdb(*(key(n, 0, string(b"v")) for n in names), b"\xfe\x02", key(b"list", 1, b"\x01" + string(b"v")))
+    path = tmp_path / "dump.rdb"
+    path.write_bytes(data)
+    found = {}
+    for name, layout in zip(NAMES, LAYOUTS, strict=True):
+        done = split([str(path)], str(tmp_path / name), layout)
+        found[name] = dict(zip([p.label for p in done.parts], parts_of(done, tmp_path / name), strict=True))
+    for part, (label, records) in zip(THREE, found["slots"].items(), strict=True):
+        assert all(key_slot(record[1]) in part[1][0] for record in records), label
+    assert {label: len(records) for label, records in found["prefix"].items()} == {b"user:": 50, b"a:": 50, b"": 2}
+    assert {label: {r[0] for r in records} for label, records in found["db"].items()} == {b"0": {0}, b"2": {2}}
+    assert {label: {r[2] for r in records} for label, records in found["type"].items()} == {b"string": {0}, b"list": {1}}
+    assert sorted(found["hash-tag"]) == sorted([b"", *(b"{t%d}" % i for i in range(7))])
+    assert len(list((tmp_path / "key").glob("*.rdb"))) == len(names) + 1
+
+
+@pytest.mark.parametrize("layout", [Layout(size=1 << 17), Layout(parts=5)])
+def test_parts_of_equal_bytes_keep_tags_together(tmp_path: Path, layout: Layout) -> None:
+    rng = random.Random(3)
+    records = [key(b"k:%d" % i, 0, string(rng.randbytes(rng.randrange(2000)))) for i in range(500)]
+    records += [key(b"{tag%d}:%d" % (i % 40, i), 0, string(b"v" * 50)) for i in range(400)]
+    rng.shuffle(records)
+    path = tmp_path / "dump.rdb"
+    path.write_bytes(rdb(*records))
+    done = split([str(path)], str(tmp_path / "parts"), layout)
+    assert len(done.parts) == 5
+    sizes = [part.bytes for part in done.parts]
+    assert max(sizes) < 1.1 * sum(sizes) / len(sizes)
+    if layout.size is not None:
+        assert max(sizes) <= layout.size
+    tags: dict[bytes, set[int]] = {}
+    for number, part in enumerate(parts_of(done, tmp_path / "parts")):
+        for record in part:
+            if record[1].startswith(b"{"):
+                tags.setdefault(record[1].split(b":")[0], set()).add(number)
+    assert len(tags) == 40
+    assert all(len(numbers) == 1 for numbers in tags.values())
+
+
+def test_names_are_safe_whatever_the_prefix_holds(tmp_path: Path) -> None:
+    prefixes = [
+        b"../../etc/passwd",
+        b"/abs",
+        b"a\x00b",
+        b"\xff\xfe",
+        b"CON",
+        b"..",
+        b".",
+        b"",
+        b"x" * 300,
+        "ü".encode(),
+        b"a b",
+        b"-rf",
+    ]
+    path = tmp_path / "dump.rdb"
+    path.write_bytes(rdb(*(key(p + b":k", 0, string(b"v")) for p in prefixes)))
+    folder = tmp_path / "deep" / "parts"
+    done = split([str(path)], str(folder), Layout(by="prefix"))
+    assert len({part.file for part in done.parts}) == len(prefixes)
+    assert sorted(p.name for p in folder.iterdir()) == sorted([*(part.file for part in done.parts), "manifest.json"])
+    assert all(part.file.isascii() and len(part.file) < 60 and part.file[0].isdigit() for part in done.parts)
+    assert sorted(path.parent.iterdir()) == sorted([path, tmp_path / "deep"])
+    said = json.loads((folder / "manifest.json").read_text())
+    assert [row["file"] for row in said["parts"]] == [part.file for part in done.parts]
+
+
+def test_slots_that_no_range_has_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "dump.rdb"
+    path.write_bytes(rdb(*(key(b"k%d" % i, 0, string(b"v")) for i in range(100))))
+    done = split([str(path)], str(tmp_path / "parts"), Layout(slots=parse_slot_parts("0-8000")))
+    assert [part.label for part in done.parts] == [b"0-8000", b"other slots"]
+    assert [part.slots for part in done.parts] == [[(0, 8000)], None]
+    assert sum(part.keys for part in done.parts) == 100
+    full = split([str(path)], str(tmp_path / "full"), Layout(slots=((" all", (range(SLOTS),)),)))
+    assert len(full.parts) == 1
+
+
+def test_several_sources(tmp_path: Path) -> None:
+    for number, names in enumerate(([b"a", b"b"], [b"c", b"{x}d"])):
+        parts = [aux(b"who", b"%d" % number), *(key(n, 0, string(b"v")) for n in names)]
+        (tmp_path / f"{number}.rdb").write_bytes(rdb(*parts))
+    files = [str(tmp_path / "0.rdb"), str(tmp_path / "1.rdb")]
+    done = split(files, str(tmp_path / "parts"), Layout(parts=2))
+    assert done.keys == 4
+    for part in done.parts:
+        with rdbkit.open(tmp_path / "parts" / part.file) as snapshot:
+            assert snapshot.aux == {"who": "0"}
+    (tmp_path / "2.rdb").write_bytes(rdb(magic=b"REDIS0010"))
+    with pytest.raises(ValueError, match="convert them to one version"):
+        split([*files, str(tmp_path / "2.rdb")], str(tmp_path / "no"), Layout(parts=2))
+    with pytest.raises(ValueError, match="are the same file"):
+        split([files[0], files[0]], str(tmp_path / "no"), Layout(parts=2))
+    assert not (tmp_path / "no").exists()
+
+
+def test_nodes_of_a_cluster() -> None:
+    text = (
+        "aa 10.0.0.1:6379@16379 myself,master - 0 0 1 connected 0-5460\n"
+        "bb 10.0.0.2:6379@16379,host slave aa 0 0 1 connected\n"
+        "cc 10.0.0.3:6379 master - 0 0 3 connected 5461-16382 16383 [93->-aa]\n"
+        "dd 10.0.0.4:6379@16379 master - 0 0 4 connected\n"
+        "vars currentEpoch 4 lastVoteEpoch 0\n"
+    )
+    assert parse_nodes(text) == (
+        ("10.0.0.1:6379", (range(5461),)),
+        ("10.0.0.3:6379", (range(5461, 16383), range(16383, 16384))),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("0-x", "is no range"), ("5", ""), ("0-16384", "slots are 0 to 16383"), ("0-10,10-20", "slot 10 is in 0-10 and in 10-20"),
+        ("7-3", "slots are"), ("", "is no range"),
+    ],
+)  # fmt: skip
+def test_ranges_that_cannot_be(text: str, words: str) -> None:
+    if not words:
+        assert parse_slot_parts(text) == (("5", (range(5, 6),)),)
+        return
+    with pytest.raises(ValueError, match=words):
+        parse_slot_parts(text)
+
+
+def test_nothing_stays_of_a_split_that_fails(tmp_path: Path) -> None:
+    whole = rdb(*(key(b"k%d" % i, 0, string(b"v" * 100)) for i in range(1000)))
+    path = tmp_path / "dump.rdb"
+    for data in (whole[:-20], whole[:-1] + b"x", whole[: len(whole) // 2]):
+        path.write_bytes(data)
+        for layout in (Layout(parts=3), Layout(by="key")):
+            with pytest.raises(rdbkit.RdbError):
+                split([str(path)], str(tmp_path / "parts"), layout)
+            assert [p.name for p in tmp_path.iterdir()] == ["dump.rdb"]
+    path.write_bytes(whole)
+    folder = tmp_path / "there"
+    folder.mkdir()
+    (folder / "0002.rdb").write_text("mine")
+    with pytest.raises(FileExistsError):
+        split([str(path)], str(folder), Layout(parts=3))
+    assert [p.name for p in folder.iterdir()] == ["0002.rdb"]
+    assert (folder / "0002.rdb").read_text() == "mine"
+    split([str(path)], str(folder), Layout(parts=3), force=True)
+    assert len(list(folder.iterdir())) == 4
+
+
+def test_more_parts_than_files_may_be_open(tmp_path: Path) -> None:
+    path = tmp_path / "dump.rdb"
+    path.write_bytes(rdb(*(key(b"p%d:%d" % (i % 300, i), 0, string(b"v")) for i in range(3000)), magic=b"REDIS0010"))
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (90, 90))\n"
+        "from rdbkit.cli import main\n"
+        f"main(['split', {str(path)!r}, '--into', {str(tmp_path / 'parts')!r}, '--by', 'prefix'])"
+    )
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    assert "3000 keys in 300 parts of REDIS0010" in made.stdout
+    assert len(list((tmp_path / "parts").iterdir())) == 301
+
+
+def test_too_many_parts(tmp_path: Path) -> None:
+    path = tmp_path / "dump.rdb"
+    path.write_bytes(rdb(*(key(b"k%d" % i, 0, string(b"v")) for i in range(10_001))))
+    with pytest.raises(rdbkit.LimitError, match="more than 10000 parts"):
+        split([str(path)], str(tmp_path / "parts"), Layout(by="key"))
+    assert not (tmp_path / "parts").exists()
+
+
+def test_a_giant_key_goes_to_its_part(tmp_path: Path) -> None:
+    path = tmp_path / "dump.rdb"
+    giant = key(b"{t}giant", 0, string(os.urandom(3 << 20)), 1 << 50)
+    path.write_bytes(
+        rdb(key(b"{t}a", 0, string(b"v")), giant, key(b"{t}b", 0, string(b"v")), b"\xfe\x03", key(b"c", 0, string(b"v")))
+    )
+    for name, layout in zip(NAMES, LAYOUTS, strict=True):
+        done = split([str(path)], str(tmp_path / name), layout)
+        together = [record for part in parts_of(done, tmp_path / name) for record in part]
+        assert sorted(map(repr, together)) == sorted(map(repr, content(path)))
+        assert sum(part.expires for part in done.parts) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.binary(max_size=8), st.binary(max_size=100)), max_size=40, unique_by=lambda t: t[:2]),
+    st.sampled_from(range(len(LAYOUTS))),
+)
+def test_any_keys_in_any_parts(tmp_path_factory: pytest.TempPathFactory, keys: list[tuple[int, bytes, bytes]], number: int) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    data = [b"\xfe" + length(db) + key(name, 0, string(value)) for db, name, value in keys]
+    (folder / "dump.rdb").write_bytes(rdb(*data))
+    done = split([str(folder / "dump.rdb")], str(folder / "parts"), LAYOUTS[number])
+    together = [record for part in parts_of(done, folder / "parts") for record in part]
+    assert sorted(map(repr, together)) == sorted(map(repr, content(folder / "dump.rdb")))
+
+
+def run(*args: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "rdbkit", "split", *map(str, args)], capture_output=True, text=True)
+
+
+def test_the_command(tmp_path: Path) -> None:
+    dump = FIXTURES / "rich" / "redis-7.4.1.rdb"
+    made = run(dump, "--into", tmp_path / "a", "--by", "db")
+    assert made.returncode == 0, made.stderr
+    assert "27 keys in 2 parts of REDIS0012" in made.stdout
+    said = json.loads(run(dump, "--into", tmp_path / "b", "--slots", "0-8191,8192-16383", "--json").stdout)
+    assert said == json.loads((tmp_path / "b" / "manifest.json").read_text())
+    assert [part["slots"] for part in said["parts"]] == [[[0, 8191]], [[8192, 16383]]]
+    (tmp_path / "nodes.conf").write_text("aa h:1@2 master - 0 0 1 connected 0-16383\n")
+    assert run(dump, "--into", tmp_path / "c", "--nodes", tmp_path / "nodes.conf").returncode == 0
+    again = run(dump, "--into", tmp_path / "a", "--by", "db")
+    assert again.returncode == 2
+    assert "exists; --force replaces it" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ([], "say how to split"),
+        (["--parts", "2", "--by", "db"], "exclude each other"),
+        (["--size", "10"], "fewer than 64 KiB"),
+        (["--size", "much"], "is no size"),
+        (["--slots", "9-1"], "slots are 0 to 16383"),
+        (["--parts", "20000"], "1 to 10000"),
+    ],
+)
+def test_wrong_usage(tmp_path: Path, args: list[str], words: str) -> None:
+    made = run(FIXTURES / "rich" / "redis-7.4.1.rdb", "--into", tmp_path / "parts", *args)
+    assert made.returncode == 2
+    assert words in made.stderr
+    assert not (tmp_path / "parts").exists()
