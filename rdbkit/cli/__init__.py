@@ -25,6 +25,7 @@ _VERBS: Final = {
     "targets": "What servers and services load, and who says so.",
     "convert": "Write a snapshot that an older or another server loads.",
     "split": "The keys of snapshots in several files, each of them whole.",
+    "merge": "Several snapshots in one valid file.",
     "build": "A snapshot from JSON lines, as export writes them.",
     "export": "Every key and value as JSON lines or as commands.",
     "get": "The value of one key.",

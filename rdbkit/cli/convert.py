@@ -9,42 +9,24 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import click
 
 from rdbkit.cli.files import written
+from rdbkit.cli.losses import MOST_SHOWN, policy_options, read_policies, tell_losses, teller, with_argument, write_libraries
 from rdbkit.cli.options import SelectionCommand, selection_options, target_option
 from rdbkit.cli.render import complain, printable, progress, size
 from rdbkit.errors import LossError
 from rdbkit.operations.convert import Conversion
 from rdbkit.operations.convert import convert as convert_snapshot
 from rdbkit.operations.info import count
-from rdbkit.operations.ledger import Loss
-from rdbkit.operations.rules import Edits, Policies
+from rdbkit.operations.rules import Edits
 from rdbkit.operations.script import Draft
 from rdbkit.selection import Selection, parse_duration
 from rdbkit.snapshot.output import open_output
 
-_MOST_SHOWN: Final = 20
 _NEVER: Final = "never"
-
-#: What to say of each kind of loss that is not allowed.
-_REMEDIES: Final = {
-    "field-expiry": "--on-field-ttl drop-ttl, drop-field, key-min or key-max",
-    "function": "--on-function drop or extract=FILE",
-    "module": "--on-module drop, json-as-string, or keep where the target has the module loaded",
-    "module-aux": "--on-module drop, or keep where the target has the module loaded",
-    "json": "--on-module json-as-string or drop",
-    "stream-counters": "--on-stream-extras drop",
-    "nacked": "--on-pending-unowned drop or assign=NAME",
-    "array": "--on-array hash or drop",
-    "key-metadata": "--on-key-metadata drop",
-    "oversize": "--on-oversize drop",
-    "database": "--map-db or --collapse-dbs to move them, --db to choose",
-    "conflict": "--on-conflict first, last or rename=PATTERN",
-}
-_ANY_LOSS: Final = "--on-loss drop"
 
 
 def _databases(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[int, int]:
@@ -83,21 +65,6 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
         raise click.BadParameter(str(e), ctx=ctx, param=param) from None
 
 
-def _with_argument(*words: str, takes: str) -> Callable[[click.Context, click.Parameter, str | None], tuple[str, str] | None]:
-    """A callback for a choice of which one, `takes`, has an argument behind an equals sign."""
-
-    def callback(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, str] | None:
-        if value is None or value in words:
-            return None if value is None else (value, "")
-        word, sign, argument = value.partition("=")
-        if word != takes or not sign or not argument:
-            choices = ", ".join([*words, f"{takes}=..."])
-            raise click.BadParameter(f"{value!r} is none of {choices}", ctx=ctx, param=param)
-        return word, argument
-
-    return callback
-
-
 @click.command(cls=SelectionCommand)
 @click.argument("src", metavar="SRC", type=click.Path(allow_dash=True))
 @click.argument("dst", metavar="DST", type=click.Path(dir_okay=False, allow_dash=True))
@@ -105,40 +72,11 @@ def _with_argument(*words: str, takes: str) -> Callable[[click.Context, click.Pa
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
 @click.option("--ledger", type=click.Path(dir_okay=False), metavar="FILE", help="Write every loss and note to FILE, as JSON lines.")
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
-@click.option(
-    "--on-loss", type=click.Choice(["fail", "drop"]), default="fail", show_default=True,
-    help="What the target has no place for, where no other option says: list it and write nothing, or leave it out.",
-)  # fmt: skip
-@click.option(
-    "--on-field-ttl", type=click.Choice(["fail", "drop-ttl", "drop-field", "key-min", "key-max"]),
-    help="Fields of hashes that expire: drop-ttl keeps them for ever, drop-field leaves them out, key-min and key-max let the key "
-    "expire with its first or last field.  [default: as --on-loss]",
-)  # fmt: skip
-@click.option(
-    "--on-function", callback=_with_argument("fail", "drop", takes="extract"), metavar="fail|drop|extract=FILE",
-    help="Function libraries; extract writes their sources to FILE.  [default: as --on-loss]",
-)  # fmt: skip
-@click.option(
-    "--on-module", type=click.Choice(["fail", "drop", "json-as-string", "keep"]),
-    help="Values of modules: RedisJSON documents can become strings; keep them where the target has the module.  "
-    "[default: as --on-loss]",
-)  # fmt: skip
-@click.option(
-    "--on-stream-extras", type=click.Choice(["drop", "fail"]),
-    help="Counters of streams, which the target makes anew.  [default: drop]",
-)  # fmt: skip
-@click.option(
-    "--on-pending-unowned", callback=_with_argument("fail", "drop", takes="assign"), metavar="fail|drop|assign=NAME",
-    help="Pending entries of streams that belong to no consumer; assign gives them to one.  "
-    "[default: as --on-loss]",
-)  # fmt: skip
-@click.option("--on-array", type=click.Choice(["fail", "hash", "drop"]), help="Arrays: hash makes hashes of index and value.")
-@click.option("--on-key-metadata", type=click.Choice(["fail", "drop"]), help="What modules attached to keys.")
-@click.option("--on-oversize", type=click.Choice(["fail", "drop"]), help="Keys larger than the target takes.")
+@policy_options
 @click.option("--map-db", multiple=True, callback=_databases, metavar="N=M,...", help="Move the keys of database N to M.")
 @click.option("--collapse-dbs", is_flag=True, help="Move all keys to database 0.")
 @click.option(
-    "--on-conflict", callback=_with_argument("fail", "first", "last", takes="rename"), metavar="fail|first|last|rename=PATTERN",
+    "--on-conflict", callback=with_argument("fail", "first", "last", takes="rename"), metavar="fail|first|last|rename=PATTERN",
     help="Keys that would have one name: list them, keep one, or rename the later ones, as in {key}:db{db}.",
 )  # fmt: skip
 @click.option("--drop-expired", is_flag=True, help="Leave out keys that have expired.")
@@ -175,7 +113,7 @@ def convert(src: str, dst: str, selection: Selection, **options: Any) -> int:
     if options["script"] and options["jobs"] > 1:
         raise click.UsageError("--script runs in one process: leave out --jobs")
     try:
-        policies, edits = _policies(options), _edits(options)
+        policies, edits = read_policies(options), _edits(options)
     except ValueError as e:
         raise click.UsageError(str(e)) from None
     begin = time.monotonic()
@@ -195,7 +133,7 @@ def convert(src: str, dst: str, selection: Selection, **options: Any) -> int:
                 src, dst, target=options["target"], policies=policies, edits=edits, selection=selection,
                 compress=options["compress"], jobs=options["jobs"], on_error=options["on_error"], force=options["force"],
                 relaxed=options["relaxed"], verify_checksum=not options["no_checksum"],
-                tell=_teller(ledger), progress=update,
+                tell=teller(ledger), progress=update,
             )  # fmt: skip
         except LossError as e:
             if e.report is None:
@@ -205,35 +143,14 @@ def convert(src: str, dst: str, selection: Selection, **options: Any) -> int:
             raise click.ClickException(printable(str(e))) from None
         else:
             if functions is not None:
-                _extract(report.functions, functions)
+                write_libraries(report.functions, functions)
     if options["as_json"]:
         click.echo(json.dumps(_as_json(report, src, dst, failed), ensure_ascii=False))
     elif failed is None:
         _summarise(report, src, dst, time.monotonic() - begin)
-    _tell(report, failed, dst == "-")
+    _tell_damage(report)
+    tell_losses(report.ledger, failed, dst == "-")
     return 1 if report.ledger.counts or report.skipped or report.checksum else 0
-
-
-def _teller(ledger: BinaryIO | None) -> Callable[[Loss], object] | None:
-    if ledger is None:
-        return None
-    return lambda loss: ledger.write(json.dumps(loss.to_dict(), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
-
-
-def _policies(options: dict[str, Any]) -> Policies:
-    function, unowned = options["on_function"], options["on_pending_unowned"]
-    return Policies(
-        loss=options["on_loss"],
-        field_ttl=options["on_field_ttl"],
-        function=function and function[0],
-        module=options["on_module"],
-        stream_extras=options["on_stream_extras"],
-        pending_unowned=unowned and unowned[0],
-        owner=os.fsencode(unowned[1]) if unowned and unowned[0] == "assign" else None,
-        array=options["on_array"],
-        key_metadata=options["on_key_metadata"],
-        oversize=options["on_oversize"],
-    )
 
 
 def _edits(options: dict[str, Any]) -> Edits:
@@ -293,12 +210,6 @@ def _check_distinct(files: dict[str, str]) -> None:
         seen.setdefault(path, name)
 
 
-def _extract(sources: list[bytes], out: BinaryIO) -> None:
-    """Each library begins with its #! line."""
-    for source in sources:
-        out.write(source if source.endswith(b"\n") else source + b"\n")
-
-
 def _summarise(report: Conversion, src: str, dst: str, seconds: float) -> None:
     """What was done, on standard output unless the file goes there."""
     err = dst == "-"
@@ -321,40 +232,14 @@ def _summarise(report: Conversion, src: str, dst: str, seconds: float) -> None:
     say(f"{count(report.written, 'key')} written{left}{sizes}, {seconds:.1f} s")
 
 
-def _tell(report: Conversion, failed: LossError | None, to_stdout: bool) -> None:
-    """Losses and notes, on standard error."""
-    ledger = report.ledger
-    lost = "would be lost" if failed else "lost"
-    counts = ledger.forbidden if failed else ledger.counts
-    losses = [loss for loss in ledger.losses if loss.kind in counts]
-    for loss in losses[:_MOST_SHOWN]:
-        where = f" in db {loss.db}, key {printable(loss.key, 80)}" if loss.key is not None else ""
-        times = f" ({loss.count})" if loss.count > 1 else ""
-        click.echo(
-            f"rdbkit: {'would be lost' if failed else 'lost'}: {loss.kind}{where}: {printable(loss.what, 200)}{times}", err=True
-        )
-    more = sum(ledger.keys[kind] for kind in counts) - min(len(losses), _MOST_SHOWN)
-    if more > 0:
-        click.echo(f"rdbkit: and {more} more; --ledger FILE has all", err=True)
-    for error in report.skipped[:_MOST_SHOWN]:
+def _tell_damage(report: Conversion) -> None:
+    """What was left out because it is damaged, on standard error."""
+    for error in report.skipped[:MOST_SHOWN]:
         click.echo(f"rdbkit: left out: {printable(str(error))}", err=True)
-    if len(report.skipped) > _MOST_SHOWN:
+    if len(report.skipped) > MOST_SHOWN:
         click.echo(f"rdbkit: {count(len(report.skipped), 'damaged key')} left out in all", err=True)
     if report.checksum is not None:
         complain(report.checksum)
-    if counts:
-        click.echo(f"rdbkit: {lost} in all: {_counts(counts)}", err=True)
-    if ledger.notes:
-        click.echo(f"rdbkit: noted, no loss of data: {_counts(ledger.notes)}", err=True)
-    if failed is not None:
-        written_so_far = "what was written has no end mark" if to_stdout else "nothing was written"
-        click.echo(f"rdbkit: {written_so_far}. To write it all the same:", err=True)
-        for kind in ledger.forbidden:
-            click.echo(f"  {kind}: {_REMEDIES.get(kind, _ANY_LOSS)}", err=True)
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{kind} {n}" for kind, n in counts.items())
 
 
 def _as_json(report: Conversion, src: str, dst: str, failed: LossError | None) -> dict[str, Any]:

@@ -48,10 +48,19 @@ class SelectionCommand(click.Command):
 
 def target_option(command: F) -> F:
     """Give a click command `--target` and `--targets-file`; it takes them as `target: Target`."""
+    return _with_target(command, True)
 
+
+def optional_target_option(command: F) -> F:
+    """The same where none need be given; the command takes `target: Target | None`."""
+    return _with_target(command, False)
+
+
+def _with_target(command: F, required: bool) -> F:
     @functools.wraps(command)
-    def with_target(*args: Any, target: str, targets_file: str | None, **given: Any) -> Any:
-        return command(*args, **given, target=_found("--target", find_target, target, targets_file))
+    def with_target(*args: Any, target: str | None, targets_file: str | None, **given: Any) -> Any:
+        found = None if target is None else _found("--target", find_target, target, targets_file)
+        return command(*args, **given, target=found)
 
     decorated = click.option(
         "--targets-file",
@@ -59,7 +68,7 @@ def target_option(command: F) -> F:
         metavar="FILE",
         help="TOML with targets of your own, or with other facts of ours.",
     )(with_target)
-    return cast(F, click.option("--target", required=True, metavar="TARGET", help=_TARGET_HELP)(decorated))
+    return cast(F, click.option("--target", required=required, metavar="TARGET", help=_TARGET_HELP)(decorated))
 
 
 def target_options(command: F) -> F:

@@ -23,7 +23,7 @@ from rdbkit.operations.ledger import Ledger
 from rdbkit.operations.rules import Edits, Policies, Rules
 from rdbkit.operations.text import json_bytes
 from rdbkit.snapshot.reader import Snapshot
-from rdbkit.snapshot.writer import create
+from rdbkit.snapshot.writer import Writer, create
 from rdbkit.targets import Fact, Sku, Target
 
 BLOCKER: Final = "blocker"
@@ -165,9 +165,10 @@ class _Nowhere(io.BytesIO):
 class _Examination(Job):
     """A conversion whose output goes nowhere."""
 
-    def __init__(self, snapshot: Snapshot, rules: Rules, samples: int, progress: Callable[[int], object] | None) -> None:
+    def __init__(
+        self, snapshot: Snapshot, writer: Writer, rules: Rules, samples: int, progress: Callable[[int], object] | None
+    ) -> None:
         self.samples = samples
-        writer = create(_Nowhere(), version=rules.header.version, flavour=rules.header.flavour)
         super().__init__(snapshot, writer, rules, Ledger(), progress)
 
     def make_rewriter(self) -> Examiner:
@@ -225,11 +226,12 @@ def check(
         skip=False,
     )
     found: list[Finding] = []
-    job = _Examination(snapshot, rules, samples, progress)
+    writer = create(_Nowhere(), version=header.version, flavour=header.flavour)
+    job = _Examination(snapshot, writer, rules, samples, progress)
     examiner = job.rewriter
     assert isinstance(examiner, Examiner)
     damage: RdbError | None = None
-    with job.writer:
+    with writer:
         try:
             job.run(1)
         except LossError as e:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import IO, Any, BinaryIO, Final, NamedTuple
+from typing import IO, Any, BinaryIO, Final, NamedTuple, Protocol
 
 from librt.strings import BytesWriter
 
@@ -43,7 +43,7 @@ from rdbkit.record import Record, feed_pieces
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Block, Limits, Snapshot, open_snapshot
 from rdbkit.snapshot.source import Input
-from rdbkit.snapshot.writer import UNKNOWN, Writer, create
+from rdbkit.snapshot.writer import UNKNOWN, create
 from rdbkit.targets import Target, find_target
 
 #: What of a large value is kept in memory before it goes to a temporary file.
@@ -184,11 +184,27 @@ def _is_same_file(src: object, dst: object) -> bool:
     return os.path.isfile(src) and os.path.isfile(dst) and os.path.samefile(src, dst)
 
 
+class Destination(Protocol):
+    """What a `Job` needs of a `Writer`."""
+
+    recounts: bool
+    checksum: bool
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def can_correct(self) -> bool: ...
+    def copy(
+        self, data: bytes, db: int, keys: int, expires: int, counts: tuple[int, int] | None = None, selects: bool = True
+    ) -> None: ...
+    def append(self, data: bytes) -> None: ...
+
+
 class Job:
     """One conversion: what the rewriter makes of blocks goes to the writer, and records larger than a block are taken care of."""
 
     def __init__(
-        self, snapshot: Snapshot, writer: Writer, rules: Rules, ledger: Ledger, progress: Callable[[int], object] | None
+        self, snapshot: Snapshot, writer: Destination, rules: Rules, ledger: Ledger, progress: Callable[[int], object] | None
     ) -> None:
         self.snapshot = snapshot
         self.writer = writer
@@ -357,6 +373,7 @@ class Job:
             self._large_module_data(record)
             return
         rewriter.last_key, rewriter.last_at, rewriter.last_kept = record.key, -1, True
+        rewriter.hash_name(record.key)
         rewriter.metadata = snapshot.large_metadata
         try:
             expire_ms = NO_EXPIRY if record.expire_ms is None else record.expire_ms

@@ -111,8 +111,8 @@ def find_duplicates(files: Sequence[str], *, relaxed: bool = False, samples: int
     slots = [0] * SLOTS
     log = NameLog()
 
-    def enter(number: int) -> Callable[[int, bytes, int], None]:
-        def met(db: int, key: bytes, offset: int) -> None:
+    def enter(number: int) -> Callable[[int, bytes, int, int], None]:
+        def met(db: int, key: bytes, offset: int, expire_ms: int) -> None:
             slots[key_slot(key)] += 1
             log.add(db, key, number.to_bytes(4, "big") + offset.to_bytes(8, "big"))
 
@@ -120,7 +120,7 @@ def find_duplicates(files: Sequence[str], *, relaxed: bool = False, samples: int
 
     try:
         for number, name in enumerate(files):
-            _scan(name, relaxed, enter(number))
+            scan_keys(name, relaxed, enter(number))
         wanted: list[list[tuple[int, int]]] = []
         for places in log.repeated(12):
             found.keys += 1
@@ -135,16 +135,17 @@ def find_duplicates(files: Sequence[str], *, relaxed: bool = False, samples: int
     for number in sorted({places[0][0] for places in wanted}):
         firsts = {places[0][1] for places in wanted if places[0][0] == number}
 
-        def name_it(db: int, key: bytes, offset: int, number: int = number, firsts: set[int] = firsts) -> None:
+        def name_it(db: int, key: bytes, offset: int, expire_ms: int, number: int = number, firsts: set[int] = firsts) -> None:
             if offset in firsts:
                 names[number, offset] = (db, key)
 
-        _scan(files[number], relaxed, name_it)
+        scan_keys(files[number], relaxed, name_it)
     found.samples = [Duplicate(*names[places[0]], [(files[n], offset) for n, offset in places]) for places in wanted]
     return found
 
 
-def _scan(name: str, relaxed: bool, met: Callable[[int, bytes, int], None]) -> None:
+def scan_keys(name: str, relaxed: bool, met: Callable[[int, bytes, int, int], None]) -> None:
+    """Call `met` with database, name, offset and expiry (-1 for none) of every key of a file."""
     with open_snapshot(name, relaxed=relaxed) as snapshot:
         for _ in snapshot.scan(Keys(snapshot.limits.item_bytes, met)):
             pass

@@ -33,6 +33,7 @@ from rdbkit.model import (
     SlotInfo,
     module_name,
 )
+from rdbkit.operations.hashes import NameHashes
 from rdbkit.operations.ledger import Ledger, Loss
 from rdbkit.operations.rules import FAIL, Rules
 from rdbkit.operations.sieve import Sieve
@@ -169,6 +170,7 @@ class Rewriter(Visitor):
         self.changed = self.out_db != 0
         self.ways[256] = COPY
         self.ways[257] = COPY
+        self.hashes: NameHashes | None = None  # of names, to find those that come twice
         # of the record at hand
         self.metadata: KeyMetadata | None = None
         self.drops_attributes: bool = False
@@ -378,6 +380,12 @@ class Rewriter(Visitor):
         self.last_at = key_at
         self.last_kept = True
         way = self.ways[kind]
+        if self.hashes is not None:
+            first: i64 = self.buf[key_at]
+            if first < 0x40:
+                self.hashes.add(self.out_db, self.buf[key_at + 1 : value_at])
+            else:
+                self.hash_name(read_string(self.buf, key_at, self.limit)[0])
         if self.no_hints and (self.seconds_only or self.idle_s >= 0 or self.freq >= 0):
             self.odd = True
         if way == COPY and not self.checked and not self.odd:
@@ -400,6 +408,11 @@ class Rewriter(Visitor):
         else:
             self.change(kind, way, start, key_at, value_at, end, expire_ms)
             self.end_record()
+
+    def hash_name(self, name: bytes) -> None:
+        """Take the name of the record at hand into account, where names are looked at."""
+        if self.hashes is not None:
+            self.hashes.add(self.out_db, name)
 
     def end_record(self) -> None:
         """Nothing of what was special to the last record is so of the next."""
@@ -889,7 +902,7 @@ class Names(Visitor):
 
 
 class Keys(Visitor):
-    """Tells `found` of the database, name and offset of every key."""
+    """Tells `found` of the database, name, offset and expiry of every key."""
 
     def __init__(self, limit: int, found: Any) -> None:
         super().__init__()
@@ -898,10 +911,10 @@ class Keys(Visitor):
 
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         key, _ = read_string(self.buf, key_at, self.limit)
-        self.found(int(self.db), key, int(self.base + start))
+        self.found(int(self.db), key, int(self.base + start), int(expire_ms))
 
     def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
-        self.found(int(self.db), key, int(offset))
+        self.found(int(self.db), key, int(offset), int(expire_ms))
 
 
 def document_at(number: int, buf: bytes, start: i64) -> i64:

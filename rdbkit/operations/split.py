@@ -16,13 +16,14 @@ from typing import Any, BinaryIO, Final, Literal, cast
 
 from rdbkit.errors import LimitError
 from rdbkit.format import constants as c
-from rdbkit.format.scan import NO_EXPIRY, Prelude
+from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.format.slots import SLOTS
 from rdbkit.model import Aux, Header
 from rdbkit.operations.splitter import BYTES, DATABASE, KEY, PREFIX, SLOT, TAG, TYPE, Pile, Splitter
 from rdbkit.operations.text import json_bytes
 from rdbkit.record import Record
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
+from rdbkit.snapshot.source import check_distinct
 from rdbkit.snapshot.writer import UNKNOWN, Writer
 
 __all__ = ["Layout", "Part", "Split", "parse_nodes", "parse_slot_parts", "split"]
@@ -220,7 +221,7 @@ def split(
     """
     if not files:
         raise ValueError("there is nothing to split")
-    _check_sources(files)
+    check_distinct(files)
     made = not os.path.isdir(into)
     if made:
         os.makedirs(into)
@@ -232,18 +233,6 @@ def split(
         if made:
             os.rmdir(into)
         raise
-
-
-def _check_sources(files: Sequence[str]) -> None:
-    seen: dict[tuple[int, int], str] = {}
-    for name in files:
-        if name == "-":
-            continue
-        found = os.stat(name)
-        identity = found.st_dev, found.st_ino
-        if identity in seen:
-            raise ValueError(f"{name} and {seen[identity]} are the same file")
-        seen[identity] = name
 
 
 class _Files:
@@ -372,9 +361,8 @@ class _Job:
                     raise ValueError(
                         f"{name} is {snapshot.header}, and {self.sources[0]} {self.header}: convert them to one version"
                     )
-                prelude = Prelude()
-                snapshot.tell_prelude(prelude)
-            for event, raw in prelude.found:
+                prelude = snapshot.prelude()
+            for event, raw in prelude:
                 everywhere = isinstance(event, Aux)
                 if everywhere and number:
                     continue

@@ -6,7 +6,7 @@ Blocks go to the `Scanner`; a record that does not fit into one is walked over b
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -215,6 +215,14 @@ class Snapshot:
             self._read_end()
         except RdbError as e:
             raise self._explain(e) from None
+
+    def prelude(self) -> list[tuple[Event, bytes]]:
+        """What stands before the keys, and the bytes of each."""
+        return list(self._prelude)
+
+    def keep_prelude(self, wanted: Callable[[Event, bytes], bool]) -> None:
+        """Tell no visitor of what stands before the keys and is not wanted."""
+        self._prelude = [(event, raw) for event, raw in self._prelude if wanted(event, raw)]
 
     def tell_prelude(self, visitor: Visitor) -> None:
         """Tell `visitor` of what stands before the keys."""

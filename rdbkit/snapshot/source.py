@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import zlib
+from collections.abc import Sequence
 from typing import BinaryIO, Protocol, cast
 
 from rdbkit.errors import CorruptError, TruncatedError
@@ -168,3 +169,16 @@ def _of_file(file: BinaryIO, path: str) -> Source:
     except OSError:
         pass
     return Source(file, path, owned=True)
+
+
+def check_distinct(names: Sequence[str]) -> None:
+    """Raise ValueError where two of these paths are one file; OSError where there is no file."""
+    seen: dict[tuple[int, int], str] = {}
+    for name in names:
+        if name == "-":
+            continue
+        found = os.stat(name)
+        identity = found.st_dev, found.st_ino
+        if identity in seen:
+            raise ValueError(f"{name} and {seen[identity]} are the same file")
+        seen[identity] = name

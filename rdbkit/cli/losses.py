@@ -1,0 +1,165 @@
+"""The options that say what becomes of data that a target has no place for, and how it is told what that was."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any, BinaryIO, Final, TypeVar
+
+import click
+
+from rdbkit.cli.render import printable
+from rdbkit.errors import LossError
+from rdbkit.operations.ledger import Ledger, Loss
+from rdbkit.operations.rules import Policies
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+MOST_SHOWN: Final = 20
+
+#: What to say of each kind of loss that is not allowed.
+_REMEDIES: Final = {
+    "field-expiry": "--on-field-ttl drop-ttl, drop-field, key-min or key-max",
+    "function": "--on-function drop or extract=FILE",
+    "module": "--on-module drop, json-as-string, or keep where the target has the module loaded",
+    "module-aux": "--on-module drop, or keep where the target has the module loaded",
+    "json": "--on-module json-as-string or drop",
+    "stream-counters": "--on-stream-extras drop",
+    "nacked": "--on-pending-unowned drop or assign=NAME",
+    "array": "--on-array hash or drop",
+    "key-metadata": "--on-key-metadata drop",
+    "oversize": "--on-oversize drop",
+    "database": "--map-db or --collapse-dbs to move them, --db to choose",
+    "conflict": "--on-conflict first, last or rename=PATTERN",
+}
+_ANY_LOSS: Final = "--on-loss drop"
+
+
+def with_argument(*words: str, takes: str) -> Callable[[click.Context, click.Parameter, str | None], tuple[str, str] | None]:
+    """A callback for a choice of which one, `takes`, has an argument behind an equals sign."""
+
+    def callback(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, str] | None:
+        if value is None or value in words:
+            return None if value is None else (value, "")
+        word, sign, argument = value.partition("=")
+        if word != takes or not sign or not argument:
+            choices = ", ".join([*words, f"{takes}=..."])
+            raise click.BadParameter(f"{value!r} is none of {choices}", ctx=ctx, param=param)
+        return word, argument
+
+    return callback
+
+
+_OPTIONS: Final = (
+    click.option(
+        "--on-loss",
+        type=click.Choice(["fail", "drop"]),
+        default="fail",
+        show_default=True,
+        help="What the target has no place for, where no other option says: list it and write nothing, or leave it out.",
+    ),
+    click.option(
+        "--on-field-ttl",
+        type=click.Choice(["fail", "drop-ttl", "drop-field", "key-min", "key-max"]),
+        help="Fields of hashes that expire: drop-ttl keeps them for ever, drop-field leaves them out, key-min and key-max let the "
+        "key expire with its first or last field.  [default: as --on-loss]",
+    ),
+    click.option(
+        "--on-function",
+        callback=with_argument("fail", "drop", takes="extract"),
+        metavar="fail|drop|extract=FILE",
+        help="Function libraries; extract writes their sources to FILE.  [default: as --on-loss]",
+    ),
+    click.option(
+        "--on-module",
+        type=click.Choice(["fail", "drop", "json-as-string", "keep"]),
+        help="Values of modules: RedisJSON documents can become strings; keep them where the target has the module.  "
+        "[default: as --on-loss]",
+    ),
+    click.option(
+        "--on-stream-extras",
+        type=click.Choice(["drop", "fail"]),
+        help="Counters of streams, which the target makes anew.  [default: drop]",
+    ),
+    click.option(
+        "--on-pending-unowned",
+        callback=with_argument("fail", "drop", takes="assign"),
+        metavar="fail|drop|assign=NAME",
+        help="Pending entries of streams that belong to no consumer; assign gives them to one.  [default: as --on-loss]",
+    ),
+    click.option("--on-array", type=click.Choice(["fail", "hash", "drop"]), help="Arrays: hash makes hashes of index and value."),
+    click.option("--on-key-metadata", type=click.Choice(["fail", "drop"]), help="What modules attached to keys."),
+    click.option("--on-oversize", type=click.Choice(["fail", "drop"]), help="Keys larger than the target takes."),
+)
+
+
+def policy_options(command: C) -> C:
+    """Give a click command the options of policies; `read_policies` makes `Policies` of what it takes."""
+    for decorate in reversed(_OPTIONS):
+        command = decorate(command)
+    return command
+
+
+def read_policies(options: dict[str, Any]) -> Policies:
+    """Raises: ValueError for what excludes each other."""
+    function, unowned = options["on_function"], options["on_pending_unowned"]
+    return Policies(
+        loss=options["on_loss"],
+        field_ttl=options["on_field_ttl"],
+        function=function and function[0],
+        module=options["on_module"],
+        stream_extras=options["on_stream_extras"],
+        pending_unowned=unowned and unowned[0],
+        owner=os.fsencode(unowned[1]) if unowned and unowned[0] == "assign" else None,
+        array=options["on_array"],
+        key_metadata=options["on_key_metadata"],
+        oversize=options["on_oversize"],
+    )
+
+
+def teller(ledger: BinaryIO | None) -> Callable[[Loss], object] | None:
+    """Writes each loss to a file as a line of JSON, where there is one."""
+    if ledger is None:
+        return None
+    return lambda loss: ledger.write(json.dumps(loss.to_dict(), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+
+
+def write_libraries(sources: list[bytes], out: BinaryIO) -> None:
+    """Sources of libraries, one behind the other; each begins with its #! line."""
+    for source in sources:
+        out.write(source if source.endswith(b"\n") else source + b"\n")
+
+
+def tell_losses(ledger: Ledger, failed: LossError | None, to_stdout: bool) -> None:
+    """Losses and notes, on standard error.
+
+    Args:
+        failed: raised since not all of the losses are allowed.
+        to_stdout: the file went there, so that what was written of it before is not undone.
+    """
+    lost = "would be lost" if failed else "lost"
+    counts = ledger.forbidden if failed else ledger.counts
+    losses = [loss for loss in ledger.losses if loss.kind in counts]
+    for loss in losses[:MOST_SHOWN]:
+        where = f" in db {loss.db}, key {printable(loss.key, 80)}" if loss.key is not None else ""
+        times = f" ({loss.count})" if loss.count > 1 else ""
+        click.echo(
+            f"rdbkit: {'would be lost' if failed else 'lost'}: {loss.kind}{where}: {printable(loss.what, 200)}{times}", err=True
+        )
+    more = sum(ledger.keys[kind] for kind in counts) - min(len(losses), MOST_SHOWN)
+    if more > 0:
+        click.echo(f"rdbkit: and {more} more; --ledger FILE has all", err=True)
+    if counts:
+        click.echo(f"rdbkit: {lost} in all: {_counts(counts)}", err=True)
+    if ledger.notes:
+        click.echo(f"rdbkit: noted, no loss of data: {_counts(ledger.notes)}", err=True)
+    if failed is not None:
+        written_so_far = "what was written has no end mark" if to_stdout else "nothing was written"
+        click.echo(f"rdbkit: {written_so_far}. To write it all the same:", err=True)
+        for kind in ledger.forbidden:
+            click.echo(f"  {kind}: {_REMEDIES.get(kind, _ANY_LOSS)}", err=True)
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{kind} {n}" for kind, n in counts.items())

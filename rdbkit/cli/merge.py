@@ -1,0 +1,142 @@
+"""`rdbkit merge`."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from contextlib import ExitStack
+from typing import Any
+
+import click
+
+from rdbkit.cli.files import written
+from rdbkit.cli.losses import policy_options, read_policies, tell_losses, teller, write_libraries
+from rdbkit.cli.options import optional_target_option
+from rdbkit.cli.render import printable, progress, size
+from rdbkit.errors import LossError
+from rdbkit.operations.duplicates import Duplicate
+from rdbkit.operations.info import count
+from rdbkit.operations.merge import ON_DUPLICATE, DuplicateError, Merge, OnDuplicate, OnFunction
+from rdbkit.operations.merge import merge as merge_files
+from rdbkit.operations.text import json_bytes
+from rdbkit.snapshot.output import open_output
+from rdbkit.targets import Target
+
+
+@click.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.argument("dst", metavar="OUT", type=click.Path(dir_okay=False, allow_dash=True))
+@optional_target_option
+@click.option(
+    "--on-duplicate", type=click.Choice(ON_DUPLICATE), default="fail", show_default=True,
+    help="Keys with one name: list them and write nothing; keep the first, the last, or the one that expires last; or keep all, "
+    "which no server loads.",
+)  # fmt: skip
+@click.option(
+    "--on-function-conflict", type=click.Choice(["fail", "first", "last"]), default="fail", show_default=True,
+    help="Libraries of functions with one name and different code.",
+)  # fmt: skip
+@policy_options
+@click.option("--force", is_flag=True, help="Replace a file that exists.")
+@click.option("--ledger", type=click.Path(dir_okay=False), metavar="FILE", help="Write every loss and note to FILE, as JSON lines.")
+@click.option("--samples", type=click.IntRange(0, 100_000), default=10, show_default=True, metavar="N", help="Name N duplicates.")
+@click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
+@click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
+@click.option("--no-checksum", is_flag=True, help="Do not verify the CRC-64 of FILE.")
+def merge(
+    files: tuple[str, ...],
+    dst: str,
+    target: Target | None,
+    on_duplicate: OnDuplicate,
+    on_function_conflict: OnFunction,
+    samples: int,
+    **options: Any,
+) -> int:
+    """Several snapshots in one valid file.
+
+    OUT gets the highest version of the FILEs, or what TARGET loads. Exit code 0 if it has all their data; 1 if keys are there more
+    than once, or something is lost, as options allow, or if nothing was written for that reason; 3 if a FILE cannot be read or is
+    damaged.
+    """
+    if dst == "-" and options["as_json"]:
+        raise click.UsageError("--json needs standard output, which OUT is")
+    try:
+        policies = read_policies(options)
+    except ValueError as e:
+        raise click.UsageError(str(e)) from None
+    extract = options["on_function"][1] if options["on_function"] else ""
+    begin = time.monotonic()
+    with ExitStack() as stack:
+        stack.enter_context(written(dst, "-"))
+        ledger = stack.enter_context(open_output(options["ledger"], options["force"])) if options["ledger"] else None
+        functions = stack.enter_context(open_output(extract, options["force"])) if extract else None
+        update = stack.enter_context(progress("merge", sum(map(os.path.getsize, files))))
+        try:
+            report = merge_files(
+                files, dst, target=target, on_duplicate=on_duplicate, on_function=on_function_conflict, policies=policies,
+                force=options["force"], relaxed=options["relaxed"], verify_checksum=not options["no_checksum"], samples=samples,
+                tell=teller(ledger), progress=update,
+            )  # fmt: skip
+        except DuplicateError as e:
+            _tell_duplicates(e.samples)
+            click.echo(
+                f"rdbkit: {printable(e.message)}. --on-duplicate and --on-function-conflict say which one to keep.", err=True
+            )
+            return 1
+        except LossError as e:
+            if e.report is None:
+                raise
+            tell_losses(e.report.ledger, e, dst == "-")
+            return 1
+        except ValueError as e:
+            raise click.UsageError(printable(str(e))) from None
+        if functions is not None:
+            write_libraries(report.functions, functions)
+    if options["as_json"]:
+        click.echo(json.dumps(_as_json(report, dst), ensure_ascii=False))
+    else:
+        _summarise(report, dst, time.monotonic() - begin)
+    tell_losses(report.ledger, None, dst == "-")
+    _tell_duplicates(report.samples)
+    return 1 if report.ledger.counts or report.duplicates else 0
+
+
+def _summarise(report: Merge, dst: str, seconds: float) -> None:
+    err = dst == "-"
+    click.echo(f"{printable(dst)}: {report.header} of {count(len(report.sources), 'file')}", err=err)
+    left = f", {count(report.left_out, 'key')} left out" if report.left_out else ""
+    total = "" if err else f", {size(os.path.getsize(dst))}"
+    click.echo(f"{count(report.keys, 'key')} written{left}{total}, {seconds:.1f} s", err=err)
+    if report.duplicates:
+        click.echo(f"{count(report.duplicates, 'name')} there more than once", err=err)
+
+
+def _tell_duplicates(samples: list[Duplicate]) -> None:
+    """On standard error."""
+    for each in samples:
+        places = ", ".join(f"{printable(name)} at byte {offset}" for name, offset in each.places)
+        click.echo(f"rdbkit: more than once: db {each.db}, key {printable(each.key, 80)}: {places}", err=True)
+
+
+def _as_json(report: Merge, dst: str) -> dict[str, Any]:
+    return {
+        "sources": [{"file": _clean(name), "keys": keys} for name, keys in report.sources],
+        "destination": {"file": _clean(dst), "header": str(report.header), "bytes": os.path.getsize(dst)},
+        "target": report.target,
+        "keys": report.keys,
+        "databases": {str(db): keys for db, keys in sorted(report.written.items())},
+        "left_out": report.left_out,
+        "duplicates": report.duplicates,
+        "samples": [
+            {"db": d.db, "key": json_bytes(d.key), "places": [[_clean(name), offset] for name, offset in d.places]}
+            for d in report.samples
+        ],
+        "lost": report.ledger.counts,
+        "notes": report.ledger.notes,
+        "losses": [loss.to_dict() for loss in report.ledger.losses],
+    }
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,0 +1,401 @@
+"""`rdbkit merge`: several snapshots in one valid file, with every key once."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import IO, BinaryIO, Final, Literal
+
+from rdbkit.errors import LossError
+from rdbkit.format import constants as c
+from rdbkit.format.scan import NO_EXPIRY
+from rdbkit.model import Aux, Event, FunctionLibrary, Header, ModuleAux
+from rdbkit.operations.convert import Job
+from rdbkit.operations.duplicates import Duplicate, NameLog, find_duplicates, scan_keys
+from rdbkit.operations.hashes import NameHashes
+from rdbkit.operations.ledger import Ledger, Loss
+from rdbkit.operations.rules import Edits, Policies, Rules
+from rdbkit.snapshot.reader import open_snapshot
+from rdbkit.snapshot.source import check_distinct
+from rdbkit.snapshot.writer import UNKNOWN, Writer, create
+from rdbkit.targets import Target, find_target
+
+__all__ = ["Merge", "OnDuplicate", "merge"]
+
+OnDuplicate = Literal["fail", "first", "last", "latest-expiry", "keep-all"]
+ON_DUPLICATE: Final[tuple[OnDuplicate, ...]] = ("fail", "first", "last", "latest-expiry", "keep-all")
+OnFunction = Literal["fail", "first", "last"]
+
+#: Numbers of hash templates (RDB 15) are of one file: they cannot stand beside those of another.
+_NEWEST: Final = 14
+#: KeyDB and Dragonfly write this version at most.
+_FORKS: Final = 9
+#: Of the fields of one source, which make no sense of several.
+_OF_ONE: Final = (b"repl-stream-db", b"repl-id", b"repl-offset")
+_PIECE: Final = 1 << 20
+_NEVER: Final = (1 << 63) - 1
+
+
+@dataclass
+class Merge:
+    """What `merge` did.
+
+    Attributes:
+        sources: the files, with how many keys each has.
+        header: of the file that was written.
+        written: its keys, by database.
+        left_out: keys that were left out since another one has their name, or since the target has no place for them.
+        duplicates: how many names were there more than once, and the first of them in `samples`.
+        functions: sources of the libraries that were taken out, where the policy says so.
+        ledger: what the target has no place for.
+    """
+
+    sources: list[tuple[str, int]]
+    header: Header
+    target: str
+    ledger: Ledger
+    written: dict[int, int] = field(default_factory=dict)
+    left_out: int = 0
+    duplicates: int = 0
+    samples: list[Duplicate] = field(default_factory=list)
+    functions: list[bytes] = field(default_factory=list)
+
+    @property
+    def keys(self) -> int:
+        """Of the file that was written."""
+        return sum(self.written.values())
+
+
+class DuplicateError(LossError):
+    """Keys, or libraries of functions, are there more than once, and no policy says which one counts.
+
+    Attributes:
+        samples: the first of the keys, with their files and offsets.
+    """
+
+    samples: list[Duplicate]
+
+
+def merge(
+    files: Sequence[str],
+    dst: str | os.PathLike[str] | BinaryIO,
+    *,
+    target: str | Target | None = None,
+    on_duplicate: OnDuplicate = "fail",
+    on_function: OnFunction = "fail",
+    policies: Policies | None = None,
+    force: bool = False,
+    relaxed: bool = False,
+    verify_checksum: bool = True,
+    now_ms: int | None = None,
+    samples: int = 10,
+    tell: Callable[[Loss], object] | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> Merge:
+    """Write the keys of several snapshots to one.
+
+    Databases stand one after the other. AUX fields are those of the first source, and what others have besides; `used-mem` is the
+    sum, `ctime` the latest. A library of functions that several have is taken once.
+
+    Args:
+        files: paths of the sources, read once, and once more where keys are there twice.
+        dst, force: as for `rdbkit.create`.
+        target: for whom the file is; by default it has the highest version of its sources, up to 14.
+        on_duplicate: of keys with one name in one database: "fail", or keep the "first" or the "last" in the order of the files, or
+            the one that expires last ("latest-expiry"); "keep-all" writes all of them, which no server loads.
+        on_function: the same of libraries with one name and different code.
+        policies: what becomes of data that the target has no place for; by default, nothing is written if there is any.
+        relaxed, verify_checksum: as for `rdbkit.open`.
+        now_ms: what counts as expired, in Unix milliseconds; by default the clock.
+        samples: how many keys to name that are there more than once.
+        tell: called with each loss as it is found.
+        progress: called with the bytes of the sources read so far.
+
+    Raises: ValueError for sources that are one file or of several flavours, and for no target of this name; DuplicateError;
+        LossError, where the target has no place for something; RdbError where a source is damaged; OSError.
+
+    >>> import io
+    >>> report = merge(["fixtures/random/redis-6.0.16.rdb", "fixtures/rich/redis-5.0.14-lru.rdb"], io.BytesIO())
+    >>> print(report.header, report.keys)
+    REDIS0009 68
+    """
+    if not files:
+        raise ValueError("there is nothing to merge")
+    check_distinct(files)
+    if isinstance(dst, str | os.PathLike) and os.path.exists(dst) and any(os.path.samefile(dst, name) for name in files):
+        raise ValueError(f"{os.fspath(dst)} is one of the files to be read")
+    with ExitStack() as stack:
+        headers = []
+        preludes = []
+        for name in files:
+            with open_snapshot(name, relaxed=relaxed, verify_checksum=False) as snapshot:
+                headers.append(snapshot.header)
+                preludes.append(snapshot.prelude())
+        chosen = _Preludes(preludes, on_function)
+        found = _target(target, headers)
+        header = found.header_for(max(headers, key=lambda h: h.version))
+        ledger = Ledger(tell)
+        report = Merge([], header, found.title, ledger)
+        decisions = _decisions(files, on_duplicate, relaxed, samples, report)
+        hashes = NameHashes() if on_duplicate in ("fail", "keep-all") else None
+        if hashes is not None:
+            stack.callback(hashes.close)
+        writer = stack.enter_context(create(dst, version=header.version, flavour=header.flavour, force=force))
+        for key, value in _fields(preludes).items():
+            writer.aux(key, value)
+        grouped = stack.enter_context(_Grouped(writer))
+        now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+        read = 0
+        failed: LossError | None = None
+        for number, name in enumerate(files):
+            with open_snapshot(name, relaxed=relaxed, verify_checksum=verify_checksum) as snapshot:
+                snapshot.keep_prelude(chosen.wants(number))
+                rules = Rules(
+                    target=found,
+                    source=snapshot.header,
+                    header=header,
+                    known=found.types_in(header),
+                    policies=policies or Policies(),
+                    # which of several keys stays has been decided
+                    edits=Edits(on_conflict="first"),
+                    selection=None,
+                    now_ms=now,
+                    compress=False,
+                    skip=False,
+                    decisions=decisions.get(number, {}),
+                )
+                job = Job(snapshot, grouped, rules, ledger, None if progress is None else _after(read, progress))
+                job.rewriter.hashes = hashes
+                try:
+                    job.run(1)
+                except LossError as e:
+                    if e.report is None:
+                        raise
+                    failed = e  # the others are read all the same: all losses are to be known
+                report.sources.append((name, job.report.keys))
+                report.left_out += job.report.left_out
+                report.functions += job.report.functions
+                read += snapshot.position
+        if failed is not None:
+            raise failed
+        if hashes is not None and hashes.any_twice():
+            _look_closer(files, relaxed, samples, report)
+            if report.duplicates and on_duplicate == "fail":
+                raise _duplicate_error(report)
+        grouped.finish()
+        report.written = grouped.written
+    return report
+
+
+def _after(read: int, progress: Callable[[int], object]) -> Callable[[int], object]:
+    return lambda done: progress(read + done)
+
+
+def _target(target: str | Target | None, headers: Sequence[Header]) -> Target:
+    if isinstance(target, Target):
+        return target
+    if target is not None:
+        return find_target(target)
+    if len({h.flavour for h in headers}) > 1:
+        raise ValueError("sources of Redis and of Valkey: say for which target the file is")
+    newest = max(h.version for h in headers)
+    found = find_target(f"rdb-{newest if headers[0].flavour == c.VALKEY else min(newest, _NEWEST)}")
+    # what only forks write stays where no target says that it cannot
+    return replace(found, extra_types=[t.id for t in c.FOREIGN]) if newest <= _FORKS else found
+
+
+def _fields(preludes: Sequence[Sequence[tuple[Event, bytes]]]) -> dict[bytes, bytes]:
+    """The AUX fields of all sources together."""
+    fields: dict[bytes, bytes] = {}
+    for event in (event for prelude in preludes for event, _ in prelude):
+        if not isinstance(event, Aux) or event.key in _OF_ONE:
+            continue
+        before = fields.get(event.key)
+        both = before is not None and before.isdigit() and event.value.isdigit() and len(before + event.value) < 37
+        if before is None:
+            fields[event.key] = event.value
+        elif both and event.key == b"used-mem":
+            fields[event.key] = b"%d" % (int(before) + int(event.value))
+        elif both and event.key == b"ctime":
+            fields[event.key] = max(before, event.value, key=int)
+    return fields
+
+
+# -- keys that are there more than once
+
+
+def _decisions(
+    files: Sequence[str], on_duplicate: OnDuplicate, relaxed: bool, samples: int, report: Merge
+) -> dict[int, dict[int, bytes | None]]:
+    """By file, the offsets of the records that are left out."""
+    if on_duplicate in ("fail", "keep-all"):
+        return {}
+    decisions: dict[int, dict[int, bytes | None]] = {}
+    log = NameLog()
+    try:
+        for number, name in enumerate(files):
+
+            def met(db: int, key: bytes, offset: int, expire_ms: int, number: int = number) -> None:
+                until = _NEVER if expire_ms == NO_EXPIRY else max(expire_ms, 0)
+                place = number.to_bytes(4, "big") + offset.to_bytes(8, "big") + until.to_bytes(8, "big")
+                log.add(db, key, place)
+
+            scan_keys(name, relaxed, met)
+        for places in log.repeated(20):
+            report.duplicates += 1
+            kept = places[-1] if on_duplicate == "last" else places[0]
+            if on_duplicate == "latest-expiry":
+                kept = max(places, key=lambda place: place[12:])
+            for place in places:
+                if place is not kept:
+                    decisions.setdefault(int.from_bytes(place[:4], "big"), {})[int.from_bytes(place[4:12], "big")] = None
+    finally:
+        log.close()
+    if report.duplicates:
+        _look_closer(files, relaxed, samples, report)
+    return decisions
+
+
+def _look_closer(files: Sequence[str], relaxed: bool, samples: int, report: Merge) -> None:
+    """Count the names that are there more than once, and find the first of them."""
+    found = find_duplicates(files, relaxed=relaxed, samples=samples)
+    report.duplicates = found.keys
+    report.samples = found.samples
+
+
+def _duplicate_error(report: Merge) -> DuplicateError:
+    first = report.samples[0]
+    places = " and ".join(f"{name} at byte {offset}" for name, offset in first.places)
+    more = f", and {report.duplicates - 1} more" if report.duplicates > 1 else ""
+    error = DuplicateError(f"a key is there more than once, in {places}{more}; nothing was written", db=first.db, key=first.key)
+    error.samples = report.samples
+    return error
+
+
+class _Preludes:
+    """Which of what stands before the keys of all sources is taken: module data once, and of libraries with one name one.
+
+    Raises: DuplicateError where libraries differ and no policy says which one counts.
+    """
+
+    def __init__(self, preludes: Sequence[Sequence[tuple[Event, bytes]]], on_function: OnFunction) -> None:
+        self.chosen: dict[tuple[str, bytes], int] = {}
+        code: dict[str, bytes] = {}
+        for number, prelude in enumerate(preludes):
+            for event, raw in prelude:
+                if isinstance(event, ModuleAux):
+                    self.chosen.setdefault(("", raw), number)
+                elif isinstance(event, FunctionLibrary):
+                    before = code.get(event.name)
+                    if before is None or (before != raw and on_function == "last"):
+                        code[event.name] = raw
+                        self.chosen[event.name, b""] = number
+                    elif before != raw and on_function == "fail":
+                        error = DuplicateError(
+                            f"different libraries of functions are called {event.name!r}, and no policy says which counts"
+                        )
+                        error.samples = []
+                        raise error
+
+    def wants(self, number: int) -> Callable[[Event, bytes], bool]:
+        """What is taken of the source of this number; AUX fields are written apart from it."""
+
+        def wanted(event: Event, raw: bytes) -> bool:
+            if isinstance(event, FunctionLibrary):
+                return self.chosen[event.name, b""] == number
+            return isinstance(event, ModuleAux) and self.chosen["", raw] == number
+
+        return wanted
+
+
+# -- one database after the other
+
+
+@dataclass
+class _Stretch:
+    """Records of one database that wait in the file."""
+
+    at: int
+    size: int
+    keys: int
+    expires: int
+
+
+class _Grouped:
+    """What a `Job` takes for a `Writer`: the records of the first database go on to it, those of others wait for their turn.
+
+    Attributes:
+        written: keys by database.
+    """
+
+    def __init__(self, writer: Writer) -> None:
+        self.header = writer.header
+        self.written: dict[int, int] = {}
+        self.recounts = False
+        self.checksum = True
+        self.can_correct = False
+        self.size = -1  # never that of a source
+        self._writer = writer
+        self._first: int | None = None
+        self._waiting: dict[int, list[_Stretch]] = {}
+        self._file: IO[bytes] | None = None
+        self._spools = False  # what `append` adds to
+
+    def __enter__(self) -> _Grouped:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def copy(
+        self, data: bytes, db: int, keys: int, expires: int, counts: tuple[int, int] | None = None, selects: bool = True
+    ) -> None:
+        """As `Writer.copy`."""
+        if keys:
+            self.written[db] = self.written.get(db, 0) + keys
+            if self._first is None:
+                self._first = db
+        self._spools = bool(keys) and db != self._first
+        if not self._spools:
+            self._writer.copy(data, db, keys, expires, UNKNOWN, True)
+            return
+        if self._file is None:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed at the end)
+        stretches = self._waiting.setdefault(db, [])
+        at = self._file.tell()
+        last = stretches[-1] if stretches else None
+        if last is not None and last.at + last.size == at:
+            last.size += len(data)
+            last.keys += keys
+            last.expires += expires
+        else:
+            stretches.append(_Stretch(at, len(data), keys, expires))
+        self._db = db
+        self._file.write(data)
+
+    def append(self, data: bytes) -> None:
+        """As `Writer.append`."""
+        if not self._spools:
+            self._writer.append(data)
+            return
+        assert self._file is not None
+        self._waiting[self._db][-1].size += len(data)
+        self._file.write(data)
+
+    def finish(self) -> None:
+        """Write what waits."""
+        for db in sorted(self._waiting):
+            assert self._file is not None
+            for stretch in self._waiting[db]:
+                self._file.seek(stretch.at)
+                left = stretch.size
+                self._writer.copy(b"", db, stretch.keys, stretch.expires, UNKNOWN, True)
+                while left:
+                    data = self._file.read(min(left, _PIECE))
+                    self._writer.append(data)
+                    left -= len(data)
