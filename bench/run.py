@@ -21,7 +21,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import bigfiles, conversions, dataset
+from bench import bigfiles, conversions, dataset, parts
 from bench.cases import BenchError, Case, clean_environment, figures, measure, note, run_cases, server_tool
 from fixtures.server import Refused, ServerError
 
@@ -150,7 +150,7 @@ def work_folder(chosen: Path | None) -> Iterator[Path]:
 def benchmark(options: argparse.Namespace) -> None:
     """Prepare what is missing, run, and print; raises BenchError."""
     check = server_tool(options.servers, SERVER, "redis-check-rdb")
-    reads, converts = options.only != "convert", options.only != "read"
+    reads, converts, divides = (options.only in (None, name) for name in ("read", "convert", "parts"))
     with work_folder(options.work) as work:
         compiled = options.compiled or install(work, "compiled")
         check_form(compiled, "compiled")
@@ -168,6 +168,9 @@ def benchmark(options: argparse.Namespace) -> None:
             forms = {"compiled": compiled, "pure": pure, LZF_FORM: with_lzf}
             _print(conversions.speed_table(forms, options.servers, newer, work, options.runs))
             _print(conversions.check_table(forms, options.servers, newer, options.runs))
+        if divides:
+            prepare_dataset(options.servers, data)
+            _print(parts.goal_table({"compiled": compiled, "pure": pure}, options.servers, data, work, options.runs))
         if options.memory and reads:
             _print(memory_table(compiled, check, work))
         if options.memory and converts:
@@ -200,7 +203,7 @@ def main() -> None:
     path_option("--pure", "a pure rdbkit instead of installing one")
     path_option("--pure-lzf", "a pure rdbkit with the extra lzf instead of installing one")
     parser.add_argument("--runs", type=_positive, default=5, help="runs of each command (default: %(default)s)")
-    parser.add_argument("--only", choices=("read", "convert"), help="only the tables of the verbs that read, or of convert")
+    parser.add_argument("--only", choices=("read", "convert", "parts"), help="only the tables of some verbs")
     parser.add_argument("--memory", action="store_true", help="also measure memory on big files (9 GB in the work folder)")
     options = parser.parse_args()
     try:

@@ -184,6 +184,7 @@ def test_nothing_weighs_nothing() -> None:
         ([], "Missing option '--target'"),
         (["--target", "redis-7.0", "--format", "csv", "--json"], "one row a key"),
         (["--target", "redis-7.0", "--format", "parquet"], "parquet is no text"),
+        (["--target", "redis-7.0", "--format", "table", "-o", "report.txt"], "the report goes to standard output"),
         (["--target", "redis-7.0", "--depth", "0"], "--depth"),
     ],
 )

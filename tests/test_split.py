@@ -296,6 +296,9 @@ def test_the_command(tmp_path: Path) -> None:
     assert [part["slots"] for part in said["parts"]] == [[[0, 8191]], [[8192, 16383]]]
     (tmp_path / "nodes.conf").write_text("aa h:1@2 master - 0 0 1 connected 0-16383\n")
     assert run(dump, "--into", tmp_path / "c", "--nodes", tmp_path / "nodes.conf").returncode == 0
+    quick = json.loads(run(dump, "--into", tmp_path / "d", "--by", "db", "--no-digests", "--json").stdout)
+    assert [(part["md5"], part["sha256"]) for part in quick["parts"]] == [("", "")] * 2
+    assert all(part["crc64"] for part in quick["parts"])
     again = run(dump, "--into", tmp_path / "a", "--by", "db")
     assert again.returncode == 2
     assert "exists; --force replaces it" in again.stderr

@@ -32,7 +32,8 @@ _SMALL: Final = 0.001  # share of memory below which a prefix is not shown
 @target_option
 @click.option(
     "--format", "format_", type=click.Choice(_FORMATS), metavar="FORMAT",
-    help="csv, jsonl or parquet: one row a key. By default what the name after -o ends in, else the report.",
+    help="csv, jsonl or parquet: one row a key; table: the report. By default what the name after -o ends in, else csv, and the "
+    "report where there is no -o.",
 )  # fmt: skip
 @output_options
 @click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
@@ -70,11 +71,13 @@ def memory(
     FILE is a path or - for standard input; gzip is recognised. Exit code 3 if it cannot be read or is damaged.
     """
     chosen = format_ or format_for(output, "table", _FORMATS)
+    if chosen == "table" and output != "-":
+        raise click.UsageError("the report goes to standard output; -o is for one row a key, --html for a page")
     quantum = _ALLOCATORS[allocator]
     if chosen == "parquet":
         check_parquet(output)
     if chosen != "table" and (as_json or html):
-        raise click.UsageError(f"{chosen} has one row a key; --json and --html are of the whole report")
+        raise click.UsageError(f"--json and --html are of the whole report, and {chosen} has one row a key")
     if html is not None:
         _check_html(html, force)
     with rdbkit.open(file, relaxed=relaxed, verify_checksum=not no_checksum) as snapshot, progress(file, snapshot.size) as update:
@@ -167,12 +170,12 @@ def show(report: Memory, target: Target) -> None:
 
 _LEFT: Final = {
     "expired": "expired", "1h": "up to 1 hour", "6h": "6 hours", "1d": "1 day", "3d": "3 days", "7d": "7 days", "14d": "14 days",
-    "30d": "30 days", "90d": "90 days", "1y": "1 year", "later": "more", "never": "no expiry",
+    "30d": "30 days", "90d": "90 days", "1y": "1 year", "later": "later", "never": "no expiry",
 }  # fmt: skip
 
 
 def _facts(report: Memory) -> list[tuple[str, str]]:
-    expiring = f", of which {report.expiring:,} expire" if report.expiring else ""
+    expiring = f", of which {report.expiring:,} expire{'s' * (report.expiring == 1)}" if report.expiring else ""
     rows = [
         ("keys", f"{report.keys:,}{expiring}" + (" (only those that the options choose)" if report.selected else "")),
         ("needed", f"{size(report.total_bytes)} in all, without clients, replicas and fragmentation"),

@@ -154,8 +154,10 @@ def _facts(found: Plan) -> list[tuple[str, str]]:
         rows.append(("saved with", f"{size(found.used_memory)} in use at the source"))
     if found.chosen is not None:
         shards = f", {found.chosen.shards} shards" if found.chosen.shards > 1 else ""
-        replica = "with a replica" if found.high_availability else "without a replica"
-        rows.append(("planned for", f"{found.chosen.name}{shards}, {replica}"))
+        replica = ""
+        if found.clustering not in ("none", "cluster"):  # of other services that is not chosen
+            replica = ", with a replica" if found.high_availability else ", without a replica"
+        rows.append(("planned for", f"{found.chosen.name}{shards}{replica}"))
     if found.modules:
         rows.append(("modules", ", ".join(found.modules)))
     return rows
@@ -169,11 +171,13 @@ def _show_dual_writing(found: Plan, out: Output) -> None:
     rows = []
     if dual.expiring:
         when = f"{dual.last_expiry}, in {dual.days:,.0f} days" if dual.days else "already past"
-        rows.append(("expiring", f"{dual.expiring:,} keys, the last on {when}"))
+        keys = f"{dual.expiring:,} key{'s' * (dual.expiring != 1)}"
+        rows.append(("expiring", f"{keys}, the last on {when}"))
         after = [f"{_WORDS[name]} {dual.gone[name]:.0%}" for name in _DAYS if name in dual.gone]
         rows.append(("renewed or gone", ", ".join(after)))
     if dual.lasting:
-        rows.append(("never expire", f"{dual.lasting:,} keys, {size(dual.lasting_bytes)}: these have to be copied"))
+        keys = f"{dual.lasting:,} key{'s' * (dual.lasting != 1)}"
+        rows.append(("never expire", f"{keys}, {size(dual.lasting_bytes)}, which have to be copied"))
     else:
         rows.append(("never expire", "none: writing to both caches is enough"))
     out.facts(rows)

@@ -35,6 +35,7 @@ _SHOWN = 30
     "--functions", type=click.Choice(["first", "all"]), default="first", show_default=True,
     help="Which parts get the libraries of functions, and modules' data outside of keys.",
 )  # fmt: skip
+@click.option("--no-digests", is_flag=True, help="No MD5 and SHA-256 of the parts, which take longer than the split itself.")
 @click.option("--force", is_flag=True, help="Replace files that exist.")
 @click.option("--json", "as_json", is_flag=True, help="What manifest.json says, on standard output.")
 @click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
@@ -50,6 +51,7 @@ def split(
     prefix_separator: str,
     one_key_per_file: bool,
     functions: Literal["first", "all"],
+    no_digests: bool,
     force: bool,
     as_json: bool,
     relaxed: bool,
@@ -80,9 +82,16 @@ def split(
     with progress("split", sum(map(os.path.getsize, files))) as update:
         try:
             done = split_files(
-                files, into, layout, functions=functions, force=force, relaxed=relaxed, verify_checksum=not no_checksum,
+                files,
+                into,
+                layout,
+                functions=functions,
+                digests=not no_digests,
+                force=force,
+                relaxed=relaxed,
+                verify_checksum=not no_checksum,
                 progress=update,
-            )  # fmt: skip
+            )
         except FileExistsError as e:
             raise click.UsageError(f"{printable(os.fsdecode(e.filename))} exists; --force replaces it") from None
         except (ValueError, LimitError) as e:

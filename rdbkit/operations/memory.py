@@ -12,7 +12,7 @@ from rdbkit.format.constants import ValueType
 from rdbkit.format.counts import PieceCounter, count_rule
 from rdbkit.format.scan import STRING_INT, STRING_LZF, Visitor
 from rdbkit.operations.footprint import Heap
-from rdbkit.operations.patterns import NODES, Node, Patterns
+from rdbkit.operations.patterns import Node, Patterns
 from rdbkit.operations.sieve import Sieve
 from rdbkit.operations.text import json_bytes
 from rdbkit.operations.weights import (
@@ -381,7 +381,7 @@ def _report(snapshot: Snapshot, target: Target, layout: Layout, heap: Heap, tall
             for size, offset, db, key, kind, expire, n in sorted(tally.biggest, reverse=True)
         ],
         prefixes=list(_prefixes(tally.patterns.root, b"", 0, total)),
-        prefixes_closed=bool(tally.patterns.nodes > NODES),
+        prefixes_closed=tally.patterns.closed,
         expiry=[TimeLeft(name, n, size) for name, (n, size) in zip(LEFT, left, strict=True)],
     )
 

@@ -126,6 +126,9 @@ class Patterns:
     Args:
         separators: bytes of which each ends a part of a name.
         depth: parts of a name that are told apart; the rest of it is not looked at.
+
+    Attributes:
+        closed: there were too many names to tell all apart.
     """
 
     def __init__(self, separators: bytes, depth: int) -> None:
@@ -134,6 +137,7 @@ class Patterns:
         self.root: Node = Node(b"", None, False)
         self.nodes: i64 = 1
         self.full: bool = False
+        self.closed: bool = False
         self.cut = re.compile(b"([" + re.escape(separators) + b"])") if separators else None
         self.known: dict[bytes, Node] = {}
         self.looks: dict[bytes, _Look] = {}
@@ -188,11 +192,13 @@ class Patterns:
                 node.children[part] = child
                 self.nodes += 1
                 if len(node.children) > CHILDREN:
+                    self.closed = True
                     self.nodes -= node.keep_largest()
                     self.forget()
                     return self.place(pattern)
                 if self.nodes > NODES:
                     self.full = True
+                    self.closed = True
             node = child
         return node
 

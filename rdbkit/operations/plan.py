@@ -14,7 +14,6 @@ from typing import Any, Final
 import rdbkit
 from rdbkit.model import module_product
 from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, Check, check
-from rdbkit.operations.info import count
 from rdbkit.operations.memory import LEFT, Memory, Prefix, memory
 from rdbkit.operations.text import json_bytes, size
 from rdbkit.operations.weights import EDGES
@@ -386,7 +385,9 @@ def _notes(found: Plan, target: Target, sku: Sku | None, memories: list[Memory])
     elif found.chosen is None:
         largest = max(target.skus, key=lambda s: s.memory_gb)
         notes.append(f"no size holds it: the largest, {largest.name}, has {largest.usable_gb:g} GB for data")
-    if found.chosen is not None and not found.high_availability:
+    if len(found.files) > 1 and found.keys:
+        notes.append("keys that are in several files count once for each: rdbkit check --duplicates finds them")
+    if found.chosen is not None and not found.high_availability and "cluster_policies" in target.facts:
         notes.append("without high availability there is no replica: a node that fails takes its data with it")
     if sum(weighed.estimated_keys for weighed in memories):
         notes.append("values of modules count with their bytes in the file: what they take in memory is not known")
@@ -529,14 +530,17 @@ def _upload(found: Plan, target: Target) -> Step:
         )
     total = sum(file.upload_bytes for file in found.files)
     about = "" if all(file.exact for file in found.files) else "about "
-    needs = ["the role Storage Blob Data Contributor"]
+    account_has = []
     firewall, region = target.facts.get("storage_firewall"), target.facts.get("same_region")
-    if firewall is not None and firewall.value is False:
-        needs.append("a storage account with public network access")
     if region is not None and region.value:
-        needs.append("one in the region of the cache")
+        account_has.append("in the region of the cache")
+    if firewall is not None and firewall.value is False:
+        account_has.append("with public network access")
+    needs = ["the role Storage Blob Data Contributor"]
+    if account_has:
+        needs.append(f"a storage account {' and '.join(account_has)}")
     title = f"Upload {about}{size(total)}, and make an address that the service may read"
-    return Step(title, commands, f"needs {', '.join(needs)}")
+    return Step(title, commands, f"needs {' and '.join(needs)}")
 
 
 def _import(found: Plan, target: Target) -> Step:
@@ -563,7 +567,7 @@ def bicep(found: Plan) -> str:
     modules = "".join(f"\n      {{\n        name: '{name}'\n      }}" for name in found.modules)
     name = f" = {_literal(found.names.cache)}" if found.names.cache else ""
     location = _literal(found.names.location) if found.names.location else "resourceGroup().location"
-    return f"""// {found.title} for {count(found.keys, "key")}: {size(found.needed_bytes)} with {found.growth:.0%} to grow
+    return f"""// {found.title} for {found.keys:,} keys: {size(found.needed_bytes)} with {found.growth:.0%} to grow
 @description('Name of the cache')
 param name string{name}
 

@@ -85,7 +85,7 @@ class Part:
         bytes: of the file.
         slots: first and last of each range of cluster slots, where the keys were divided by these.
         crc64: the checksum that the file itself ends with, in hexadecimal; empty where its version has none.
-        md5, sha256: of the whole file, in hexadecimal.
+        md5, sha256: of the whole file, in hexadecimal; empty where they were not asked for.
     """
 
     file: str
@@ -190,6 +190,7 @@ def split(
     layout: Layout,
     *,
     functions: Literal["first", "all"] = "first",
+    digests: bool = True,
     force: bool = False,
     relaxed: bool = False,
     verify_checksum: bool = True,
@@ -206,6 +207,7 @@ def split(
         into: the folder, made where there is none.
         layout: how to divide.
         functions: libraries of functions and modules' own data go to the "first" part, or to "all".
+        digests: have MD5 and SHA-256 of each part, which take longer than the split itself.
         force: replace files that exist.
         relaxed, verify_checksum: as for `rdbkit.open`.
         progress: called with the bytes read so far.
@@ -225,7 +227,7 @@ def split(
     made = not os.path.isdir(into)
     if made:
         os.makedirs(into)
-    job = _Job(files, into, layout, functions, force, relaxed, verify_checksum, progress)
+    job = _Job(files, into, layout, functions, digests, force, relaxed, verify_checksum, progress)
     try:
         return job.run()
     except BaseException:
@@ -304,6 +306,7 @@ class _Job:
         into: str,
         layout: Layout,
         functions: str,
+        digests: bool,
         force: bool,
         relaxed: bool,
         verify_checksum: bool,
@@ -313,6 +316,7 @@ class _Job:
         self.into = into
         self.layout = layout
         self.functions = functions
+        self.digests = digests
         self.force = force
         self.relaxed = relaxed
         self.verify_checksum = verify_checksum
@@ -519,9 +523,10 @@ class _Job:
         if slots is not None and len(found) > len(slots) and not found[-1].keys:  # nothing is outside of the ranges
             os.unlink(self.parts.pop().file.path)
             found.pop()
-        with ThreadPoolExecutor(2) as pool:
-            for each, (one, other) in zip(found, pool.map(_digests, [p.file.path for p in self.parts]), strict=True):
-                each.md5, each.sha256 = one, other
+        if self.digests:
+            with ThreadPoolExecutor(2) as pool:
+                for each, (one, other) in zip(found, pool.map(_digests, [p.file.path for p in self.parts]), strict=True):
+                    each.md5, each.sha256 = one, other
         result = Split(list(self.sources), str(self.header), sum(each.keys for each in found), found, dict(splitter.notes))
         self._appear(result)
         return result
