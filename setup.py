@@ -27,7 +27,10 @@ COMPILED = sorted(
     for path in [
         *glob("rdbkit/format/*.py"),
         "rdbkit/record.py",
-        *(f"rdbkit/operations/{name}.py" for name in ("examine", "footprint", "hashes", "jsonl", "patterns", "rewrite", "rows", "sieve")),
+        *(
+            f"rdbkit/operations/{name}.py"
+            for name in ("examine", "footprint", "hashes", "jsonl", "patterns", "rewrite", "rows", "sieve")
+        ),
         *(f"rdbkit/operations/{name}.py" for name in ("splitter", "tallies", "text", "weights")),
     ]
     if os.path.exists(path) and os.path.basename(path) not in {"__init__.py", "constants.py"}

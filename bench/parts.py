@@ -25,14 +25,15 @@ def goal_table(forms: dict[str, Path], servers: Path, data: Path, work: Path, ru
         rows[Case(f"rdbkit memory --target azure-premium, {form}", memory)] = 3.0 if form == "compiled" else 0.5
         plan = (path, "plan", data, "--target", "azure-managed")
         rows[Case(f"rdbkit plan --target azure-managed, {form}", plan)] = None
-        for options in ((f"--parts={PARTS}",), (f"--slots={SLOTS}",)):
-            for digests in ((), ("--no-digests",)):
-                what = " ".join(("split", options[0].split("=")[0], *digests))
-                command = (path, "split", data, "--into", parts, "--force", *options, *digests)
-                goal = 3.0 if form == "compiled" and digests else None
+        for option in (f"--parts={PARTS}", f"--slots={SLOTS}"):
+            for digests in (False, True):
+                what = f"split {option.split('=')[0]}{'' if digests else ' --no-digests'}"
+                command: tuple[str | Path, ...] = (path, "split", data, "--into", parts, "--force", option)
+                command = command if digests else (*command, "--no-digests")
+                goal = 3.0 if form == "compiled" and not digests else None
                 rows[Case(f"rdbkit {what}, {form}", command)] = goal
         files = tuple(parts / f"{number:04}.rdb" for number in range(1, PARTS + 1))
-        merge = (path, "merge", *files, out, "--force")
+        merge: tuple[str | Path, ...] = (path, "merge", *files, out, "--force")
         rows[Case(f"rdbkit merge of {PARTS} parts, {form}", merge)] = 3.0 if form == "compiled" else None
     for case in rows:  # parts by bytes, which the merge reads; those by slots have other names
         if " --parts" in case.label:

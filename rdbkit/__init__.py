@@ -64,9 +64,11 @@ if TYPE_CHECKING:
     from rdbkit.operations.convert import Conversion, convert
     from rdbkit.operations.ledger import Ledger, Loss
     from rdbkit.operations.memory import Memory, MemoryRow, memory, memory_rows
+    from rdbkit.operations.merge import DuplicateError, Merge, merge
     from rdbkit.operations.plan import Plan, plan
     from rdbkit.operations.rules import Edits, Policies
     from rdbkit.operations.script import Draft
+    from rdbkit.operations.split import Division, Split, split
 
 __all__ = [
     "Array",
@@ -77,7 +79,9 @@ __all__ = [
     "Conversion",
     "CorruptError",
     "CronJob",
+    "Division",
     "Draft",
+    "DuplicateError",
     "Edits",
     "Event",
     "Finding",
@@ -93,6 +97,7 @@ __all__ = [
     "LossError",
     "Memory",
     "MemoryRow",
+    "Merge",
     "ModuleAux",
     "ModuleValue",
     "PendingEntry",
@@ -107,6 +112,7 @@ __all__ = [
     "SlotImport",
     "SlotInfo",
     "Snapshot",
+    "Split",
     "Stream",
     "StreamConsumer",
     "StreamDedup",
@@ -126,21 +132,27 @@ __all__ = [
     "create",
     "memory",
     "memory_rows",
+    "merge",
     "module_values",
     "open",
     "plan",
+    "split",
 ]
 
 #: Where the names of operations are, which are imported when they are asked for: to read a snapshot takes none of them.
 _OPERATIONS = {
     "Conversion": "convert",
+    "Division": "split",
     "Draft": "script",
+    "DuplicateError": "merge",
     "Edits": "rules",
     "Ledger": "ledger",
     "Loss": "ledger",
     "Memory": "memory",
     "MemoryRow": "memory",
+    "Merge": "merge",
     "Plan": "plan",
+    "Split": "split",
     "Policies": "rules",
     "Check": "check",
     "Finding": "check",
@@ -149,7 +161,9 @@ _OPERATIONS = {
     "convert": "convert",
     "memory": "memory",
     "memory_rows": "memory",
+    "merge": "merge",
     "plan": "plan",
+    "split": "split",
 }
 
 

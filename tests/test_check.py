@@ -251,3 +251,12 @@ def test_modules_are_named_with_their_encodings() -> None:
         assert found.verdict == AS_IT_IS
         assert [(f.code, f.severity, f.count) for f in found.findings] == [("RDB304", "warning", 1)]
         assert "ReJSON-RL encoding 3" in found.findings[0].title
+
+
+def test_snapshots_put_together_with_cat() -> None:
+    one, other = rdb(key(b"a", 0, string(b"v"))), rdb(key(b"b", 0, string(b"v")))
+    found = report(one + other)
+    assert codes(found)["RDB217"] == 1
+    assert found.verdict == LOSSY
+    with pytest.raises(rdbkit.LossError, match="behind 1"):
+        rdbkit.convert(io.BytesIO(one + other), io.BytesIO(), target="redis-6.0")

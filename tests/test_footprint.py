@@ -145,6 +145,17 @@ def test_limits_of_packed_values_are_those_of_the_target() -> None:
     assert weight(4, large, "redis-7.0") > 4 * weight(4, small, "redis-7.0")
 
 
+def test_sets_are_of_numbers_only_where_servers_keep_them_so() -> None:
+    def weight(members: list[bytes]) -> int:
+        value = length(len(members)) + b"".join(string(m) for m in members)
+        return report_of(rdb(key(b"k", 2, value))).keys_bytes
+
+    numbers = weight([b"%d" % (10**12 + i) for i in range(50)])
+    assert numbers < 1000
+    for others in ([b"%06d" % i for i in range(50)], [b"9%019d" % i for i in range(50)]):
+        assert weight(others) > 3 * numbers
+
+
 def test_numbers_of_strings_take_no_place_of_their_own() -> None:
     long = rdb(key(b"k", 0, string(b"12345678901")))
     assert report_of(long).keys_bytes == report_of(rdb(key(b"k", 0, b"\xc0\x07"))).keys_bytes

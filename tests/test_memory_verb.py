@@ -51,6 +51,33 @@ def test_time_left() -> None:
     assert report_of(values(None)).last_expiry_ms is None
 
 
+def test_expiries_at_the_ends_of_time() -> None:
+    report = report_of(values(-(1 << 63) + 1, (1 << 63) - 1, -5))
+    assert {row.left: row.keys for row in report.expiry if row.keys} == {"expired": 2, "later": 1}
+    assert report.last_expiry_ms == (1 << 63) - 1
+    assert report_of(values(-5)).last_expiry_ms == -5
+
+
+def test_large_keys_have_their_own_elements() -> None:
+    fields = length(5000) + b"".join(string(b"f%05d" % i) + string(b"v") for i in range(5000))
+    elements = length(4000) + b"".join(string(b"%05d" % i) for i in range(4000))
+    data = rdb(key(b"hash", 4, fields), key(b"text", 0, string(b"v" * 100_000)), key(b"list", 1, elements))
+    for block_size in (1000, 1 << 20):
+        with rdbkit.open(io.BytesIO(data), block_size=block_size) as snapshot:
+            report = memory(snapshot, find_target("redis-7.0"), now_ms=NOW)
+        assert {k.key: k.elements for k in report.biggest} == {b"hash": 5000, b"text": 1, b"list": 4000}
+
+
+def test_large_keys_that_are_not_selected_take_nothing() -> None:
+    elements = length(4000) + b"".join(string(b"%05d" % i) for i in range(4000))
+    data = rdb(key(b"list", 1, elements), key(b"small", 0, string(b"v")), key(b"zz", 1, elements))
+    for block_size in (1000, 1 << 20):
+        with rdbkit.open(io.BytesIO(data), block_size=block_size) as snapshot:
+            report = memory(snapshot, find_target("redis-6.0"), now_ms=NOW, selection=Selection(keys=[b"small"]))
+        assert report.keys == 1
+        assert 0 < report.dataset_bytes < 100
+
+
 def test_databases_have_their_own_tables() -> None:
     parts = [b"\xfe" + length(db) + key(b"k", 0, string(b"v")) for db in (0, 3, 7)]
     report = report_of(rdb(*parts, b"\xfe\x00" + key(b"j", 0, string(b"v"), NOW + 1)))
@@ -186,6 +213,8 @@ def test_nothing_weighs_nothing() -> None:
         (["--target", "redis-7.0", "--format", "parquet"], "parquet is no text"),
         (["--target", "redis-7.0", "--format", "table", "-o", "report.txt"], "the report goes to standard output"),
         (["--target", "redis-7.0", "--depth", "0"], "--depth"),
+        (["--target", "redis-7.0", "--prefix-separator", "é"], "separators are ASCII"),
+        (["--target", "redis-7.0", "--html", "-"], "--html takes a file"),
     ],
 )
 def test_wrong_usage(args: list[str], words: str) -> None:

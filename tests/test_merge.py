@@ -19,7 +19,7 @@ import rdbkit
 from rdbkit.operations import hashes as hashes_module
 from rdbkit.operations.hashes import NameHashes
 from rdbkit.operations.merge import DuplicateError, Merge, merge
-from rdbkit.operations.split import Layout, split
+from rdbkit.operations.split import Division, split
 
 from .rdb import CRC, DUMPS, FIXTURES, aux, key, length, rdb, string
 from .test_split import LAYOUTS, NAMES, content
@@ -45,7 +45,7 @@ def write(path: Path, *parts: bytes, magic: bytes = b"REDIS0009") -> str:
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=NAMES)
 @pytest.mark.parametrize("path", DUMPS, ids=lambda p: f"{p.parent.name}/{p.name}")
-def test_what_was_split_comes_together(path: Path, layout: Layout, tmp_path: Path) -> None:
+def test_what_was_split_comes_together(path: Path, layout: Division, tmp_path: Path) -> None:
     done = split([str(path)], str(tmp_path / "parts"), layout)
     files = [str(tmp_path / "parts" / part.file) for part in done.parts]
     with rdbkit.open(path) as source:

@@ -102,7 +102,9 @@ def test_the_model_is_what_is_planned_with(tmp_path: Path) -> None:
     file = str(FIXTURES / "rich" / "redis-7.0.15.rdb")
     with rdbkit.open(file) as snapshot:
         weighed = memory(snapshot, find_target("azure-managed"), now_ms=NOW)
-    found = planned([file, file], growth=0.5)
+    twin = tmp_path / "twin.rdb"
+    twin.write_bytes(Path(file).read_bytes())
+    found = planned([file, str(twin)], growth=0.5)
     assert found.data_bytes == 2 * (weighed.dataset_bytes + weighed.overhead_bytes)
     assert found.needed_bytes == pytest.approx(1.5 * found.data_bytes, abs=1)
     assert found.keys == 2 * weighed.keys
@@ -154,6 +156,46 @@ def test_steps_in_their_order(tmp_path: Path) -> None:
     assert upload[upload.index("--file") + 1] == found.files[0].upload == words[3]
     assert shlex.split(found.steps[3].commands[0])[-3:] == ["--sas-uris", "$URL1", "$URL2"]
     assert "$" not in commands(found).replace("$URL", "").replace("$(date", "").replace("$(az", "")
+
+
+def test_shards_of_one_name_do_not_meet(tmp_path: Path) -> None:
+    files = []
+    for folder in ("a", "b", "c"):
+        (tmp_path / folder).mkdir()
+        files.append(small(tmp_path / folder / "dump.rdb", magic=b"REDIS0009" if folder == "c" else b"REDIS0012"))
+    found = planned(files)
+    assert [f.upload for f in found.files] == ["dump-azure-managed.rdb", "2-dump-azure-managed.rdb", files[2]]
+    assert [f.blob for f in found.files] == ["dump-azure-managed.rdb", "2-dump-azure-managed.rdb", "dump.rdb"]
+    assert [shlex.split(c)[3] for c in found.steps[1].commands] == [f.upload for f in found.files[:2]]
+    with pytest.raises(ValueError, match="are the same file"):
+        planned([files[0], files[0]])
+
+
+@pytest.mark.parametrize(
+    "name", ["-dash.rdb", "new\nline.rdb", "esc\x1b[31m.rdb", "q'uote $(x) `y`.rdb", "ü.rdb", "\u202eevil.rdb"]
+)
+def test_commands_are_safe_to_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    small(Path(name), magic=b"REDIS0012")
+    found = planned([name])
+    for command in (found.files[0].convert, *found.steps[2].commands):
+        assert command.isprintable()
+    script = found.files[0].convert.replace("rdbkit", f"{sys.executable} -m rdbkit", 1)
+    made = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    assert Path(found.files[0].upload).exists()
+    words = found.steps[2].commands[1].replace("az storage blob upload", "printf '%s\\0'", 1)
+    said = subprocess.run(["bash", "-c", words], capture_output=True).stdout.split(b"\0")
+    file = said[said.index(b"--file") + 1]
+    assert file.removeprefix(b"./") == found.files[0].upload.encode()
+    assert not file.startswith(b"-")
+
+
+def test_what_has_expired_never_takes_less_than_nothing(tmp_path: Path) -> None:
+    stream = b"\x00" + b"\x00" * 3 + b"\x00"
+    file = write(tmp_path / "a.rdb", *(key(b"s%d" % i, 15, stream, NOW - 1) for i in range(1000)))
+    found = planned([file])
+    assert found.data_bytes == found.needed_bytes == 0
 
 
 def test_names_that_were_not_said_are_variables(tmp_path: Path) -> None:

@@ -117,7 +117,11 @@ def _facts(r: Info) -> list[tuple[str, str]]:
         )
     )
     if r.trailer not in ("none", "mark"):
-        what = {"padding": "zero padding", "aof": "AOF commands, which this report leaves out"}.get(r.trailer, "unknown bytes")
+        what = {
+            "padding": "zero padding",
+            "aof": "AOF commands, which this report leaves out",
+            "snapshot": "another snapshot, which no server reads",
+        }.get(r.trailer, "unknown bytes")
         rows.append(("followed by", what + (f", {size(r.trailer_size)}" if r.trailer_size is not None else "")))
     other = {k: v for k, v in r.aux.items() if k not in ("redis-bits", "ctime", "used-mem", f"{r.writer}-ver")}
     if other:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, Final, TypeVar
 
 import click
@@ -131,10 +131,11 @@ def write_libraries(sources: list[bytes], out: BinaryIO) -> None:
         out.write(source if source.endswith(b"\n") else source + b"\n")
 
 
-def tell_losses(ledger: Ledger, failed: LossError | None, to_stdout: bool) -> None:
+def tell_losses(ledger: Ledger, failed: LossError | None, to_stdout: bool, remedies: Mapping[str, str] | None = None) -> None:
     """Losses and notes, on standard error.
 
     Args:
+        remedies: by kind, what to say where other options help than those of `convert`.
         failed: raised since not all of the losses are allowed.
         to_stdout: the file went there, so that what was written of it before is not undone.
     """
@@ -158,7 +159,7 @@ def tell_losses(ledger: Ledger, failed: LossError | None, to_stdout: bool) -> No
         written_so_far = "what was written has no end mark" if to_stdout else "nothing was written"
         click.echo(f"rdbkit: {written_so_far}. To write it all the same:", err=True)
         for kind in ledger.forbidden:
-            click.echo(f"  {kind}: {_REMEDIES.get(kind, _ANY_LOSS)}", err=True)
+            click.echo(f"  {kind}: {(_REMEDIES | dict(remedies or {})).get(kind, _ANY_LOSS)}", err=True)
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -23,7 +23,7 @@ from rdbkit.targets.memory import QUANTUM, QUANTUM_OF_PACKAGES
 
 _FORMATS: Final = ("table", "csv", "jsonl", "parquet")
 _ALLOCATORS: Final = {"own": QUANTUM, "packaged": QUANTUM_OF_PACKAGES}
-_ROWS: Final = 30  # of prefixes in the table
+_ROWS: Final = 30  # of a table
 _SMALL: Final = 0.001  # share of memory below which a prefix is not shown
 
 
@@ -78,6 +78,8 @@ def memory(
         check_parquet(output)
     if chosen != "table" and (as_json or html):
         raise click.UsageError(f"--json and --html are of the whole report, and {chosen} has one row a key")
+    if not prefix_separator.isascii():
+        raise click.BadParameter("separators are ASCII: each of them is one byte", param_hint="--prefix-separator")
     if html is not None:
         _check_html(html, force)
     with rdbkit.open(file, relaxed=relaxed, verify_checksum=not no_checksum) as snapshot, progress(file, snapshot.size) as update:
@@ -111,6 +113,8 @@ def memory(
 
 def _check_html(html: str, force: bool) -> None:
     """What can be known before the file is read."""
+    if html == "-":
+        raise click.UsageError("--html takes a file")
     if find_spec("plotly") is None:
         raise click.UsageError("--html needs plotly: pip install 'rdbkit[html]'")
     if os.path.exists(html) and not force:
@@ -128,8 +132,10 @@ def show(report: Memory, target: Target) -> None:
         out.table(
             "By database",
             ("db", "keys", "expiring", "memory"),
-            [(str(d.db), f"{d.keys:,}", f"{d.expiring:,}", size(d.bytes)) for d in report.databases],
+            [(str(d.db), f"{d.keys:,}", f"{d.expiring:,}", size(d.bytes)) for d in report.databases[:_ROWS]],
         )
+        if len(report.databases) > _ROWS:
+            out.line(f"  ... and {count(len(report.databases) - _ROWS, 'database')} more: --json has them all")
     out.table(
         "By type and encoding in the file",
         ("type", "encoding", "keys", "memory", "share", "a key"),

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -22,6 +22,9 @@ from rdbkit.operations.merge import merge as merge_files
 from rdbkit.operations.text import json_bytes
 from rdbkit.snapshot.output import open_output
 from rdbkit.targets import Target
+
+#: What helps here where convert has an option of its own.
+_REMEDIES: Final = {"database": "convert the sources first, with --map-db or --collapse-dbs; or --on-loss drop"}
 
 
 @click.command()
@@ -80,14 +83,14 @@ def merge(
             )  # fmt: skip
         except DuplicateError as e:
             _tell_duplicates(e.samples)
-            click.echo(
-                f"rdbkit: {printable(e.message)}. --on-duplicate and --on-function-conflict say which one to keep.", err=True
-            )
+            option = "--on-function-conflict" if e.key is None else "--on-duplicate"
+            so_far = "what was written has no end mark" if dst == "-" else "nothing was written"
+            click.echo(f"rdbkit: {printable(e.message)}; {so_far}. {option} says which one to keep.", err=True)
             return 1
         except LossError as e:
             if e.report is None:
                 raise
-            tell_losses(e.report.ledger, e, dst == "-")
+            tell_losses(e.report.ledger, e, dst == "-", _REMEDIES)
             return 1
         except ValueError as e:
             raise click.UsageError(printable(str(e))) from None

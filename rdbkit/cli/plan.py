@@ -16,9 +16,10 @@ from rdbkit.operations.plan import GB, Names, Plan, bicep
 from rdbkit.operations.plan import plan as make_plan
 from rdbkit.targets import Sku, Target
 
-_PERCENT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*%?")
+_PERCENT: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*%?")
 _OPTION: Final = re.compile(r" (?=--[a-z])")
 _WIDTH: Final = 72
+_FAR: Final = 100 * 366  # days, from where on their number says nothing
 _MOST_GROWTH: Final = 10_000.0
 #: Days of dual writing to tell of.
 _DAYS: Final = ("1d", "7d", "30d", "90d", "1y")
@@ -70,6 +71,8 @@ def plan(
         raise click.BadParameter(
             f"{target.name} is not sold in sizes; azure-managed, azure-premium and azure-enterprise are", param_hint="--target"
         )
+    if bicep_file == "-":
+        raise click.UsageError("--bicep takes a file")
     if bicep_file is not None and os.path.exists(bicep_file) and not force:
         raise click.UsageError(f"{printable(bicep_file)} exists; --force replaces it")
     names = Names(name, resource_group, location, storage_account, container)
@@ -170,9 +173,10 @@ def _show_dual_writing(found: Plan, out: Output) -> None:
     out.heading("\nWithout an import: what writing to both caches takes")
     rows = []
     if dual.expiring:
-        when = f"{dual.last_expiry}, in {dual.days:,.0f} days" if dual.days else "already past"
+        when = f", the last on {dual.last_expiry}" if dual.days else ", all of which have expired"
+        when += f", in {dual.days:,.0f} days" if dual.days and dual.days < _FAR else ""
         keys = f"{dual.expiring:,} key{'s' * (dual.expiring != 1)}"
-        rows.append(("expiring", f"{keys}, the last on {when}"))
+        rows.append(("expiring", keys + when))
         after = [f"{_WORDS[name]} {dual.gone[name]:.0%}" for name in _DAYS if name in dual.gone]
         rows.append(("renewed or gone", ", ".join(after)))
     if dual.lasting:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import click
 
@@ -13,6 +14,10 @@ from rdbkit.errors import ChecksumError, LossError, RdbError, TruncatedError, Un
 from rdbkit.operations.text import printable, size, when
 
 __all__ = ["Output", "complain", "output", "printable", "progress", "size", "when"]
+
+
+#: A number, and maybe its unit or noun.
+_NUMBER: Final = re.compile(r"-?[0-9][0-9,]*(\.[0-9]+)?( ?[A-Za-z%]+)?")
 
 
 class Output(Protocol):
@@ -25,7 +30,7 @@ class Output(Protocol):
 
 
 def _numeric(cell: str) -> bool:
-    return cell[:1].isdigit() or cell == ""
+    return cell == "" or _NUMBER.fullmatch(cell) is not None
 
 
 class Plain:

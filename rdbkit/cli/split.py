@@ -10,9 +10,8 @@ from typing import Literal
 import click
 
 from rdbkit.cli.render import Output, output, printable, progress, size
-from rdbkit.errors import LimitError
 from rdbkit.operations.info import count
-from rdbkit.operations.split import MANIFEST, By, Layout, Split, parse_nodes, parse_slot_parts
+from rdbkit.operations.split import MANIFEST, By, Division, Split, parse_nodes, parse_slot_parts
 from rdbkit.operations.split import split as split_files
 from rdbkit.selection import parse_bytes
 
@@ -56,11 +55,12 @@ def split(
     as_json: bool,
     relaxed: bool,
     no_checksum: bool,
-) -> None:
+) -> int:
     """The keys of snapshots in several files, each of them whole.
 
-    Several FILEs are of one version. Keys with one hash tag stay together. The parts, and manifest.json with their keys and
-    checksums, appear when all is written. Exit code 3 if a FILE cannot be read or is damaged.
+    Several FILEs are of one version. By size, slots and hash tag, keys with one hash tag stay together. The parts, and
+    manifest.json with their keys and checksums, appear when all is written. Exit code 1 if a part is larger than SIZE, for one key
+    or hash tag is; 3 if a FILE cannot be read or is damaged.
     """
     ways = {
         "--size": size_, "--parts": parts, "--slots": slots, "--nodes": nodes, "--by": by, "--one-key-per-file": one_key_per_file,
@@ -70,7 +70,7 @@ def split(
         ask = f"say how to split: {', '.join(ways)}"
         raise click.UsageError(f"{' and '.join(given)} exclude each other" if given else ask)
     try:
-        layout = Layout(
+        layout = Division(
             size=None if size_ is None else parse_bytes(size_),
             parts=parts,
             slots=parse_slot_parts(slots) if slots else parse_nodes(Path(nodes).read_text(errors="replace")) if nodes else None,
@@ -94,18 +94,21 @@ def split(
             )
         except FileExistsError as e:
             raise click.UsageError(f"{printable(os.fsdecode(e.filename))} exists; --force replaces it") from None
-        except (ValueError, LimitError) as e:
-            if isinstance(e, LimitError) and e.source is not None:
-                raise
+        except ValueError as e:
             raise click.UsageError(printable(str(e))) from None
     if as_json:
         click.echo(json.dumps(done.to_dict()))
     else:
         _show(done, into, output())
+    large = [part for part in done.parts if layout.size is not None and part.bytes > layout.size]
+    if large:
+        names = ", ".join(part.file for part in large[:10])
+        click.echo(f"rdbkit: larger than {size_}, for one key or one hash tag is: {names}", err=True)
+    return 1 if large else 0
 
 
 def _show(done: Split, into: str, out: Output) -> None:
-    out.heading(f"{count(done.keys, 'key')} in {count(len(done.parts), 'part')} of {done.header}")
+    out.heading(f"{done.keys:,} key{'s' * (done.keys != 1)} in {count(len(done.parts), 'part')} of {done.header}")
     out.table(
         printable(into),
         ("file", "keys", "expiring", "bytes", "of"),
@@ -115,4 +118,4 @@ def _show(done: Split, into: str, out: Output) -> None:
         out.line(f"  ... and {count(len(done.parts) - _SHOWN, 'part')} more")
     if "slot-import" in done.notes:
         out.line("\nA slot import that was going on is in no part.")
-    out.line(f"\n{MANIFEST} has their checksums.")
+    out.line(f"\n{MANIFEST} has {'their checksums' if done.parts[0].md5 else 'what is in them'}.")

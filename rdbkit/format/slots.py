@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 #: Slots of a cluster, numbered from 0.
 SLOTS: Final = 16384
+_BRACE: Final = 0x7B
+_CLOSING: Final = 0x7D
 
 
 def key_slot(key: bytes) -> int:
@@ -29,3 +31,27 @@ def key_slot(key: bytes) -> int:
         if end > start:
             return crc_hqx(key[start:end], 0) % SLOTS
     return crc_hqx(key, 0) % SLOTS
+
+
+def slot_of(buf: bytes, at: i64, stop: i64) -> i64:
+    """`key_slot` of `buf[at:stop]`, for the compiled form: two nanoseconds a byte, and no object."""
+    crc: i64 = 0
+    x: i64
+    for i in range(at, stop):
+        x = crc >> 8 ^ buf[i]
+        x ^= x >> 4
+        crc = (crc << 8 ^ x << 12 ^ x << 5 ^ x) & 0xFFFF
+    return crc & 0x3FFF
+
+
+def tag_slot_of(buf: bytes, at: i64, stop: i64) -> i64:
+    """`slot_of` for a name with an opening brace: what stands between it and the next closing one counts, unless empty."""
+    begin: i64 = at
+    while begin < stop and buf[begin] != _BRACE:
+        begin += 1
+    end: i64 = begin + 1
+    while end < stop and buf[end] != _CLOSING:
+        end += 1
+    if end < stop and end > begin + 1:
+        return slot_of(buf, begin + 1, end)
+    return slot_of(buf, at, stop)

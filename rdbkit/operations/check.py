@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import os
-import shlex
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -21,7 +20,7 @@ from rdbkit.operations.examine import Examiner, Tally
 from rdbkit.operations.info import count
 from rdbkit.operations.ledger import Ledger
 from rdbkit.operations.rules import Edits, Policies, Rules
-from rdbkit.operations.text import json_bytes
+from rdbkit.operations.text import json_bytes, path_word
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.snapshot.writer import Writer, create
 from rdbkit.targets import Fact, Sku, Target
@@ -118,9 +117,12 @@ class Check:
     @property
     def command(self) -> str:
         """What to run before the import, where the verdict is "lossless" or "lossy"."""
-        source = "-" if self.file.startswith("<") else self.file
-        words = ["rdbkit", "convert", source, self.converted, "--target", self.target]
-        return " ".join([*map(shlex.quote, words), *self.options])
+        return self.command_to(self.converted)
+
+    def command_to(self, made: str) -> str:
+        """`command` for a file of another name than `converted`."""
+        source = "-" if self.file.startswith("<") else path_word(self.file)
+        return " ".join(["rdbkit", "convert", source, path_word(made), "--target", self.target, *self.options])
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types; keys that are not UTF-8 as `{"base64": ...}`."""

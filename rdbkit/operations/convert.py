@@ -283,6 +283,11 @@ class Job:
         if trailer is not None and trailer.kind == "aof":
             loss = Loss("commands", "commands behind the snapshot, which change it", 1, None, None)
             self.rewriter.enter_loss(loss, self.rules.policies.chosen("loss") == FAIL)
+        elif trailer is not None and trailer.kind == "snapshot":
+            loss = Loss(
+                "behind", "another snapshot behind this one, which no server reads: merge makes one of several", 1, None, None
+            )
+            self.rewriter.enter_loss(loss, self.rules.policies.chosen("loss") == FAIL)
         elif trailer is not None and trailer.kind == "unknown":
             self.rewriter.note("trailer", "bytes behind the snapshot that are none of it")
 

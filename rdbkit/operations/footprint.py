@@ -410,6 +410,7 @@ class Gauge:
         self.fields_expire: list[bool] = [False] * KINDS
         self.are_ints: list[bool] = [False] * KINDS
         self.are_zipmaps: list[bool] = [False] * KINDS
+        self.are_ziplists: list[bool] = [False] * KINDS
         for kind, value_type in types.items():
             way = _way_of(value_type)
             ways[kind] = way
@@ -419,6 +420,7 @@ class Gauge:
             self.fields_expire[kind] = value_type.encoding == "listpackex"
             self.are_ints[kind] = value_type.encoding == "intset"
             self.are_zipmaps[kind] = value_type.encoding == "zipmap"
+            self.are_ziplists[kind] = value_type.encoding == "ziplist"
             if way >= _WALKED:
                 self.programs[kind] = compile_layout(value_type.layout, runs=False)
                 self.places_of[kind] = _places(way, self.programs[kind])
@@ -461,6 +463,8 @@ class Gauge:
         heap = self.heap
         self.elements = -1
         n: i64 = text_length(buf, pos + self.ahead[kind])
+        if self.are_ziplists[kind] and not heap.counts_used:
+            n -= 4  # what a ziplist's header has more than that of the listpack it becomes
         name = self.names[kind]
         ints: bool = self.are_ints[kind]
         texts: i64 = 2 if name == "hash" or name == "zset" else 1
@@ -662,10 +666,14 @@ class Gauge:
             self.cost += heap.stream + heap.radix_tree(n)
         elif place == _GROUPS:
             self.cost += (heap.group + 16) * n
+            heap.hidden += 85 * n  # names, and what a tree has of them; so measured
         elif place == _CONSUMERS:
             self.cost += heap.consumer * n
+            heap.hidden += 50 * n
         elif place == _PENDING:
-            # of a group and of its consumers: both have a tree of their entries, which they share
+            # of a group and of its consumers: both have a tree of their entries, which they share; in ids that lie so close to each
+            # other the trees branch more often
+            heap.hidden += 11 * n
             self.cost += heap.radix_tree(n) + heap.allocated(heap.pending) * n // 2
 
     def text(self, place: i64, buf: bytes, pos: i64, end: i64) -> None:
@@ -680,7 +688,7 @@ class Gauge:
             self.packed += _entry_of_number(read_integer(buf, pos))
         else:
             self.packed += _entry_of(n)
-            if self.ints and self.careful and (n > 20 or first >= 0xC0 or not _is_number(buf[end - n : end])):
+            if self.ints and self.careful and (n > 20 or first >= 0xC0 or not is_long(buf[end - n : end])):
                 self.ints = False
         if n > self.most:
             self.most = n
@@ -817,7 +825,7 @@ class Gauge:
                         most = b
                 else:
                     if sets:
-                        if self.ints and (a > 20 or not _is_number(buf[pos + 1 : at])):
+                        if self.ints and (a > 20 or not is_long(buf[pos + 1 : at])):
                             self.ints = False
                         cost += members[a]
                     packed += a + 2
@@ -889,11 +897,6 @@ def same_length(buf: bytes, pos: int, behind: int) -> bool:
     first = buf[pos]
     stride = first + 1 + behind
     return buf[pos : pos + BATCH * stride : stride] == SAME[first]
-
-
-def _is_number(text: bytes) -> bool:
-    """Whether a member of a set may be an integer."""
-    return text.isdigit() or (text[:1] == b"-" and text[1:].isdigit())
 
 
 def is_long(text: bytes) -> bool:

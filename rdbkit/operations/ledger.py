@@ -27,7 +27,7 @@ class Loss:
     - "database": a key in a database that the target does not have; "conflict": a key whose name another one has, too;
     - "oversize": a key that is larger than the target takes; "expiry": a time that it cannot hold;
     - "value": what a script put into a key;
-    - "commands": what was written after the snapshot and stands behind it in the same file;
+    - "commands": what was written after the snapshot and stands behind it in the same file; "behind": another snapshot there;
     - and of notes: "stream-counters", "eviction-hints", "expiry-precision", "aux", "slot-import", "expired-field",
       "trailer", "empty".
 

@@ -20,6 +20,7 @@ from rdbkit.operations.weights import (
     DAY_MS,
     EDGES,
     HOUR_MS,
+    NEVER,
     MemoryRow,
     MemoryRows,
     MemoryTally,
@@ -217,7 +218,7 @@ def memory(
     tally = MemoryTally(scale, patterns, now, top, limit, sieve)
     for large in snapshot.scan(tally):
         if large is not None:
-            _weigh_large(large, scale)
+            tally.large_elements = _weigh_large(large, scale)
         if progress is not None:
             progress(snapshot.position)
     tally.sum_up()
@@ -291,26 +292,23 @@ def _scan_rows(snapshot: Snapshot, visitor: MemoryRows | MemoryText, scale: Scal
     assert isinstance(visitor, Visitor)
     for large in snapshot.scan(visitor):
         if large is not None:
-            visitor.large_elements = _weigh_large(large, scale, PieceCounter(count_rule(large._type)))
+            visitor.large_elements = _weigh_large(large, scale)
         yield
         if progress is not None:
             progress(snapshot.position)
 
 
-def _weigh_large(record: Record, scale: Scale, counter: PieceCounter | None = None) -> int:
-    """Let the gauge, and a counter where wanted, read a record that does not fit into a block; returns what it counts."""
-    weighs = scale.needs_pieces(record._kind)
-    if not weighs and counter is None:
-        return -1
-    gauge = scale.gauge
-    gauge.begin(record._kind)
+def _weigh_large(record: Record, scale: Scale) -> int:
+    """Let the gauge read a record that does not fit into a block; returns how many elements it has, -1 where it has none."""
+    scale.begin_large(record._kind)
+    if not scale.needs_pieces(record._kind):
+        return 1  # a string
+    counter = PieceCounter(count_rule(record._type))
     try:
         for piece in record.chunks():
-            if weighs:
-                gauge.piece(piece)
-            if counter is not None:
-                counter.feed(piece)
-        return -1 if counter is None else counter.finish()
+            scale.gauge.piece(piece)
+            counter.feed(piece)
+        return counter.finish()
     except RdbError as e:
         raise record._explain(e) from None
 
@@ -373,7 +371,7 @@ def _report(snapshot: Snapshot, target: Target, layout: Layout, heap: Heap, tall
         cluster=bool(tally.slots),
         file_bytes=snapshot.rdb_size,
         now_ms=int(tally.now_ms),
-        last_expiry_ms=None if tally.last_expiry < 0 else int(tally.last_expiry),
+        last_expiry_ms=None if tally.last_expiry == NEVER else int(tally.last_expiry),
         databases=databases,
         types=types,
         biggest=[

@@ -24,7 +24,7 @@ from rdbkit.snapshot.source import check_distinct
 from rdbkit.snapshot.writer import UNKNOWN, Writer, create
 from rdbkit.targets import Target, find_target
 
-__all__ = ["Merge", "OnDuplicate", "merge"]
+__all__ = ["DuplicateError", "Merge", "OnDuplicate", "merge"]
 
 OnDuplicate = Literal["fail", "first", "last", "latest-expiry", "keep-all"]
 ON_DUPLICATE: Final[tuple[OnDuplicate, ...]] = ("fail", "first", "last", "latest-expiry", "keep-all")
@@ -68,6 +68,20 @@ class Merge:
     def keys(self) -> int:
         """Of the file that was written."""
         return sum(self.written.values())
+
+
+class _Ledger(Ledger):
+    """A ledger of what the target has no place for; keys that another one takes the place of are counted apart."""
+
+    def __init__(self, tell: Callable[[Loss], object] | None) -> None:
+        super().__init__(tell)
+        self._told = tell
+
+    def add(self, loss: Loss, forbidden: bool = False) -> None:
+        if loss.kind != "conflict":
+            super().add(loss, forbidden)
+        elif self._told is not None:
+            self._told(replace(loss, kind="duplicate", what="another key of this name is kept"))
 
 
 class DuplicateError(LossError):
@@ -121,7 +135,7 @@ def merge(
     >>> import io
     >>> report = merge(["fixtures/random/redis-6.0.16.rdb", "fixtures/rich/redis-5.0.14-lru.rdb"], io.BytesIO())
     >>> print(report.header, report.keys)
-    REDIS0009 68
+    REDIS0009 66
     """
     if not files:
         raise ValueError("there is nothing to merge")
@@ -138,7 +152,7 @@ def merge(
         chosen = _Preludes(preludes, on_function)
         found = _target(target, headers)
         header = found.header_for(max(headers, key=lambda h: h.version))
-        ledger = Ledger(tell)
+        ledger = _Ledger(tell)
         report = Merge([], header, found.title, ledger)
         decisions = _decisions(files, on_duplicate, relaxed, samples, report)
         hashes = NameHashes() if on_duplicate in ("fail", "keep-all") else None
@@ -271,7 +285,7 @@ def _duplicate_error(report: Merge) -> DuplicateError:
     first = report.samples[0]
     places = " and ".join(f"{name} at byte {offset}" for name, offset in first.places)
     more = f", and {report.duplicates - 1} more" if report.duplicates > 1 else ""
-    error = DuplicateError(f"a key is there more than once, in {places}{more}; nothing was written", db=first.db, key=first.key)
+    error = DuplicateError(f"a key is there more than once, in {places}{more}", db=first.db, key=first.key)
     error.samples = report.samples
     return error
 
@@ -295,9 +309,7 @@ class _Preludes:
                         code[event.name] = raw
                         self.chosen[event.name, b""] = number
                     elif before != raw and on_function == "fail":
-                        error = DuplicateError(
-                            f"different libraries of functions are called {event.name!r}, and no policy says which counts"
-                        )
+                        error = DuplicateError(f"different libraries of functions are called {event.name!r}")
                         error.samples = []
                         raise error
 

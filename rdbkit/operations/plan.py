@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import math
 import os
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,8 +14,9 @@ import rdbkit
 from rdbkit.model import module_product
 from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, Check, check
 from rdbkit.operations.memory import LEFT, Memory, Prefix, memory
-from rdbkit.operations.text import json_bytes, size
+from rdbkit.operations.text import json_bytes, path_word, shell_word, size
 from rdbkit.operations.weights import EDGES
+from rdbkit.snapshot.source import check_distinct
 from rdbkit.targets import Sku, Target
 
 __all__ = ["Names", "Plan", "PlannedFile", "Size", "Step", "bicep", "plan"]
@@ -52,7 +52,7 @@ class PlannedFile:
     """One snapshot: the answer of `rdbkit check`, what it takes in memory, and what is to be uploaded.
 
     `convert` is the command to run first, empty where the file imports as it is. `upload` is the file's name then, of about
-    `upload_bytes`; `exact` says whether that is its size.
+    `upload_bytes` (`exact` says whether that is its size), and `blob` what it is called in the container.
     """
 
     file: str
@@ -64,6 +64,7 @@ class PlannedFile:
     findings: list[str]
     convert: str
     upload: str
+    blob: str
     upload_bytes: int
     exact: bool
 
@@ -193,7 +194,8 @@ def plan(
         relaxed: try RDB versions that are newer than this release knows.
         progress: called with the bytes read so far, of all files together.
 
-    Raises: ValueError for a target that is no service; RdbError where a file is damaged; OSError where one cannot be opened.
+    Raises: ValueError for a target that is no service, and for a file that is given twice; RdbError where a file is damaged;
+        OSError where one cannot be opened.
 
     >>> from rdbkit.targets import find_target
     >>> found = plan(["fixtures/random/redis-6.2.16.rdb"], find_target("azure-managed"))
@@ -202,6 +204,7 @@ def plan(
     """
     if not target.skus:
         raise ValueError(f"{target.name} is no service that is sold in sizes")
+    check_distinct(files)
     now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     checks: list[Check] = []
     memories: list[Memory] = []
@@ -218,7 +221,8 @@ def plan(
         with rdbkit.open(file, relaxed=relaxed) as snapshot:
             checks.append(check(snapshot, target, now_ms=now, progress=update))
         read += os.path.getsize(file)
-    planned = [_file(report, weighed, target) for report, weighed in zip(checks, memories, strict=True)]
+    taken: set[str] = set()
+    planned = [_file(report, weighed, taken) for report, weighed in zip(checks, memories, strict=True)]
     data = sum(_data(weighed) for weighed in memories)
     needed = math.ceil(data * (1 + growth))
     sizes = _sizes(target, needed, sku)
@@ -257,12 +261,19 @@ def plan(
 
 def _data(weighed: Memory) -> int:
     """What a file's data needs, without what has expired: a server drops that while it loads."""
-    return weighed.dataset_bytes + weighed.overhead_bytes - weighed.expiry[0].bytes
+    share = weighed.expiry[0].bytes / weighed.keys_bytes if weighed.keys_bytes else 0.0
+    return math.ceil((weighed.dataset_bytes + weighed.overhead_bytes) * (1 - share))
 
 
-def _file(report: Check, weighed: Memory, target: Target) -> PlannedFile:
+def _file(report: Check, weighed: Memory, taken: set[str]) -> PlannedFile:
     as_it_is = report.verdict == AS_IT_IS
     usable = as_it_is or report.verdict == CANNOT
+    name = wanted = os.path.basename(report.file) if usable else report.converted
+    number = 1
+    while name in taken:  # shards often have one name, in folders of their own
+        number += 1
+        name = f"{number}-{wanted}"
+    taken.add(name)
     return PlannedFile(
         file=report.file,
         keys=weighed.keys,
@@ -271,8 +282,9 @@ def _file(report: Check, weighed: Memory, target: Target) -> PlannedFile:
         verdict=report.verdict,
         summary=report.summary,
         findings=[f"{f.code} {f.title}" for f in report.findings if f.severity != "note"],
-        convert="" if usable else report.command,
-        upload=report.file if usable else report.converted,
+        convert="" if usable else report.command_to(name),
+        upload=report.file if usable else name,
+        blob=name,
         upload_bytes=os.path.getsize(report.file) if usable else weighed.file_bytes,
         exact=usable,
     )
@@ -478,7 +490,7 @@ def _variables(names: Names) -> list[str]:
 
 def _word(value: str, variable: str) -> str:
     """A name in a command, or the variable that stands for it."""
-    return shlex.quote(value) if value else f'"${variable}"'
+    return shell_word(value) if value else f'"${variable}"'
 
 
 def _create(found: Plan, target: Target, now_ms: int) -> Step:
@@ -522,8 +534,8 @@ def _upload(found: Plan, target: Target) -> Step:
     where = f"--account-name {account} --container-name {container} --auth-mode login"
     commands = [f"az storage container create --account-name {account} --name {container} --auth-mode login"]
     for number, file in enumerate(found.files, 1):
-        name = shlex.quote(os.path.basename(file.upload))
-        commands.append(f"az storage blob upload {where} --name {name} --file {shlex.quote(file.upload)}")
+        name = path_word(file.blob).removeprefix("./")
+        commands.append(f"az storage blob upload {where} --name {name} --file {path_word(file.upload)}")
         commands.append(
             f"URL{number}=$(az storage blob generate-sas {where} --as-user --name {name} --permissions r"
             " --expiry $(date -u -d '+1 day' +%Y-%m-%dT%H:%MZ) --full-uri --output tsv)"

@@ -16,7 +16,7 @@ from rdbkit.format.counts import UNKNOWN, count_rule, element_count
 from rdbkit.format.form import COMPILED
 from rdbkit.format.primitives import read_string
 from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
-from rdbkit.format.slots import key_slot
+from rdbkit.format.slots import key_slot, slot_of, tag_slot_of
 from rdbkit.operations.text import json_text, write_number
 from rdbkit.selection import Selection
 
@@ -54,7 +54,6 @@ NO_LIMIT: Final = 1 << 62
 _QUOTED: Final = 1  # the name is quoted, or escaped, or no UTF-8: a matter for the slow way
 _TAG: Final = 2  # its slot may be that of a part
 _BRACE: Final = 0x7B
-_CLOSING: Final = 0x7D
 
 
 def _classes(quoted: bytes) -> bytes:
@@ -68,30 +67,6 @@ _JSON_CLASSES: Final = _classes(bytes([*range(0x20), 0x22, 0x5C]))
 _CSV_ODD: Final = re.compile(rb'[\x80-\xff",\r\n]').search
 _JSON_ODD: Final = re.compile(rb'[\x80-\xff\x00-\x1f"\\]').search
 _CSV_QUOTED: Final = re.compile(rb'[",\r\n]').search
-
-
-def slot_of(buf: bytes, at: i64, stop: i64) -> i64:
-    """`key_slot` of `buf[at:stop]`, for the compiled form: two nanoseconds a byte, and no object."""
-    crc: i64 = 0
-    x: i64
-    for i in range(at, stop):
-        x = crc >> 8 ^ buf[i]
-        x ^= x >> 4
-        crc = (crc << 8 ^ x << 12 ^ x << 5 ^ x) & 0xFFFF
-    return crc & 0x3FFF
-
-
-def tag_slot_of(buf: bytes, at: i64, stop: i64) -> i64:
-    """`slot_of` for a name with an opening brace: what stands between it and the next closing one counts, unless empty."""
-    begin: i64 = at
-    while begin < stop and buf[begin] != _BRACE:
-        begin += 1
-    end: i64 = begin + 1
-    while end < stop and buf[end] != _CLOSING:
-        end += 1
-    if end < stop and end > begin + 1:
-        return slot_of(buf, begin + 1, end)
-    return slot_of(buf, at, stop)
 
 
 class Rows(Visitor):

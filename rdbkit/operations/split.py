@@ -9,24 +9,24 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field
 from hashlib import md5, sha256
+from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO, Final, Literal, cast
 
-from rdbkit.errors import LimitError
 from rdbkit.format import constants as c
 from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.format.slots import SLOTS
 from rdbkit.model import Aux, Header
-from rdbkit.operations.splitter import BYTES, DATABASE, KEY, PREFIX, SLOT, TAG, TYPE, Pile, Splitter
+from rdbkit.operations.splitter import BYTES, DATABASE, KEY, PREFIX, SLOT, TAG, TYPE, Pile, Splitter, has_tag
 from rdbkit.operations.text import json_bytes
 from rdbkit.record import Record
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
 from rdbkit.snapshot.source import check_distinct
 from rdbkit.snapshot.writer import UNKNOWN, Writer
 
-__all__ = ["Layout", "Part", "Split", "parse_nodes", "parse_slot_parts", "split"]
+__all__ = ["Division", "Part", "Split", "parse_nodes", "parse_slot_parts", "split"]
 
 By = Literal["db", "prefix", "type", "hash-tag", "key"]
 _WAYS: Final[dict[str, int]] = {"db": DATABASE, "prefix": PREFIX, "type": TYPE, "hash-tag": TAG, "key": KEY}
@@ -37,17 +37,19 @@ _OPEN_FILES: Final = 64
 _PILED: Final = 16 << 20  # bytes that wait for their files, of all parts together
 _STRETCH: Final = 1 << 20
 _PIECE: Final = 1 << 20
+_SPOOLED: Final = 8 << 20  # bytes of a value, from which on it waits on the disk
 _ROOM: Final = 4096  # bytes of a part beside records and what stands before them
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _LABEL: Final = 40
 
 
 @dataclass(frozen=True)
-class Layout:
+class Division:
     """How keys are divided; exactly one of these.
 
     Args:
-        size: parts of at most so many bytes, and all of about the same.
+        size: parts of at most so many bytes, and most of about the same; larger is only what one key, or the keys of one hash tag,
+            make so.
         parts: so many parts of about the same bytes.
         slots: the cluster slots of each part, with a name for it.
         by: one part for each database, prefix, type, hash tag, or key.
@@ -187,7 +189,7 @@ def _check_slots(parts: Sequence[tuple[str, tuple[range, ...]]]) -> None:
 def split(
     files: Sequence[str],
     into: str,
-    layout: Layout,
+    layout: Division,
     *,
     functions: Literal["first", "all"] = "first",
     digests: bool = True,
@@ -198,8 +200,8 @@ def split(
 ) -> Split:
     """Divide the keys of snapshots into several files.
 
-    Each part is a complete snapshot of the sources' version, with their AUX fields and right counts. Keys with the same hash tag
-    come to the same part, unless the keys are divided by database or type. The parts appear in the folder when all of them are
+    Each part is a complete snapshot of the sources' version, with their AUX fields and right counts. Where keys are divided by
+    size, slot or hash tag, those with the same hash tag come to the same part. The parts appear in the folder when all of them are
     whole, and `manifest.json` after them.
 
     Args:
@@ -212,29 +214,40 @@ def split(
         relaxed, verify_checksum: as for `rdbkit.open`.
         progress: called with the bytes read so far.
 
-    Raises: ValueError where the sources have several versions, or their bytes are not known and a size is asked for; RdbError where
-        one is damaged; LimitError for more than 10,000 parts; FileExistsError, and other OSError.
+    Raises: ValueError where the sources have several versions, where a size is asked for and their bytes are not known, and for
+        more than 10,000 parts; RdbError where a source is damaged; FileExistsError, and other OSError.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     done = split(["fixtures/rich/redis-7.0.15.rdb"], folder, Layout(by="db"))
+    ...     done = split(["fixtures/rich/redis-7.0.15.rdb"], folder, Division(by="db"))
     ...     [(part.file, part.keys) for part in done.parts]
     [('0001-0.rdb', 26), ('0002-3.rdb', 1)]
     """
     if not files:
         raise ValueError("there is nothing to split")
     check_distinct(files)
-    made = not os.path.isdir(into)
-    if made:
-        os.makedirs(into)
+    if not force and os.path.lexists(os.path.join(into, MANIFEST)):
+        raise FileExistsError(17, "File exists", os.path.join(into, MANIFEST))
+    made = _missing_folders(into)
+    os.makedirs(into, exist_ok=True)
     job = _Job(files, into, layout, functions, digests, force, relaxed, verify_checksum, progress)
     try:
         return job.run()
     except BaseException:
         job.undo()
-        if made:
-            os.rmdir(into)
+        for folder in made:
+            os.rmdir(folder)
         raise
+
+
+def _missing_folders(path: str) -> list[str]:
+    """The folders on the way to `path` that there are not, the innermost first."""
+    missing = []
+    path = os.path.abspath(path)
+    while not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    return missing
 
 
 class _Files:
@@ -304,7 +317,7 @@ class _Job:
         self,
         files: Sequence[str],
         into: str,
-        layout: Layout,
+        layout: Division,
         functions: str,
         digests: bool,
         force: bool,
@@ -366,6 +379,8 @@ class _Job:
                         f"{name} is {snapshot.header}, and {self.sources[0]} {self.header}: convert them to one version"
                     )
                 prelude = snapshot.prelude()
+            if number and self.header == Header(c.REDIS, 15):
+                raise ValueError("hash templates of RDB 15 are of one file: merge the sources first")
             for event, raw in prelude:
                 everywhere = isinstance(event, Aux)
                 if everywhere and number:
@@ -386,13 +401,19 @@ class _Job:
         if count is None:
             assert layout.size is not None
             total = sum(os.path.getsize(name) for name in self.sources)
-            room = layout.size - sum(len(raw) for _, raw in self.before_keys) - _ROOM - self._stretch()
+            room = self._capacity() - self._stretch()
             if room <= 0:
                 raise ValueError(f"what stands before the keys leaves no room in {layout.size} bytes")
             count = max(1, math.ceil(total / room))
             if count > MOST_PARTS:
-                raise LimitError(f"{count} parts of {layout.size} bytes, where {MOST_PARTS} can be")
+                raise ValueError(f"{count} parts of {layout.size} bytes, where {MOST_PARTS} can be")
         return [b""] * count
+
+    def _capacity(self) -> int:
+        """Bytes of records that a part has room for, where its size is limited."""
+        if self.layout.size is None:
+            return 0
+        return max(1, self.layout.size - sum(len(raw) for _, raw in self.before_keys) - _ROOM)
 
     def _stretch(self) -> int:
         """How many bytes go to a part at a time: little of what each of them gets."""
@@ -413,17 +434,19 @@ class _Job:
                     of_slot[slot] = number
         limit = snapshot.limits.item_bytes
         self.splitter = Splitter(
-            way, 0, snapshot.types, limit, of_slot, layout.separators, self._stretch(), self._make, self._leave_database
-        )
+            way, 0, snapshot.types, limit, of_slot, layout.separators, self._stretch(), self._capacity(), self._make,
+            self._leave_database,
+        )  # fmt: skip
         for label in labels or ():
             self._make(label)
+        self.splitter.first_parts = len(self.parts)
 
     def _make(self, label: bytes) -> int:
         """A new part; returns its number."""
         assert self.splitter is not None
         number = len(self.parts)
         if number >= MOST_PARTS:
-            raise LimitError(f"more than {MOST_PARTS} parts")
+            raise ValueError(f"more than {MOST_PARTS} parts")
         file = _File(self.open_files, os.path.join(self.into, f".rdbkit-{os.urandom(8).hex()}.tmp"))
         writer = Writer(nullcontext(cast(BinaryIO, file)), self.header, True, False)
         self.parts.append(_Open(label, file, writer))
@@ -431,6 +454,8 @@ class _Job:
         for everywhere, raw in self.before_keys:
             if everywhere or number == 0:
                 writer.append(raw)
+        for raw in self.splitter.templates:
+            writer.append(raw)
         self.splitter.piles.append(Pile())
         return number
 
@@ -480,21 +505,32 @@ class _Job:
         """A record larger than a block goes straight to its part."""
         if record._kind == c.MODULE_AUX:
             numbers = range(len(self.parts)) if self.functions == "all" else range(min(1, len(self.parts)))
-            self._hand_over(everything=True)
             keys = 0
         else:
             splitter.begun = True
-            numbers = range((number := int(splitter.part_of(record._kind, record.key))), number + 1)
-            self._hand_over(everything=True)
-            splitter.current = numbers[0]
             keys = 1
-        parts = [self.parts[number] for number in numbers]
-        expires = keys if record.expire_ms not in (None, NO_EXPIRY) else 0
-        for part in parts:
-            self._copy(part, snapshot.large_head, keys, expires)
-        for chunk in record.chunks():
+        self._hand_over(everything=True)
+        with ExitStack() as stack:
+            chunks = record.chunks()
+            if keys and splitter.capacity and not has_tag(record.key):
+                # how much room it needs is known at its end
+                spool = stack.enter_context(SpooledTemporaryFile(_SPOOLED))
+                for chunk in chunks:
+                    spool.write(chunk)
+                splitter.fits(len(snapshot.large_head) + spool.tell())
+                spool.seek(0)
+                chunks = iter(lambda: spool.read(_PIECE), b"")
+            if keys:
+                number = int(splitter.part_of(record._kind, record.key))
+                numbers = range(number, number + 1)
+                splitter.current = number
+            parts = [self.parts[number] for number in numbers]
+            expires = keys if record.expire_ms not in (None, NO_EXPIRY) else 0
             for part in parts:
-                part.writer.append(chunk)
+                self._copy(part, snapshot.large_head, keys, expires)
+            for chunk in chunks:
+                for part in parts:
+                    part.writer.append(chunk)
         if keys:
             splitter.grow(numbers[0], record.size or 0)
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 from librt.strings import BytesWriter
 
 from rdbkit.format.constants import ValueType
+from rdbkit.format.form import COMPILED
 from rdbkit.format.primitives import read_string
 from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, Visitor
-from rdbkit.format.slots import key_slot
+from rdbkit.format.slots import key_slot, slot_of, tag_slot_of
 from rdbkit.model import Aux, Event, HashTemplate, ResizeDb, SelectDb, SlotImport, SlotInfo
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Splitter(Visitor):
         of_slot: for SLOT, the part of each slot.
         separators: for PREFIX, each of which ends the first part of a key's name.
         stretch: for BYTES, how many bytes go to a part before another one may be the smallest.
+        capacity: for BYTES, how many bytes of records a part has room for; 0 for any number.
         made: called with the label of a part that is met first; adds its pile, and returns its number.
         leave_database: called before `db` changes; what the piles have belongs to the database before.
 
@@ -74,6 +76,7 @@ class Splitter(Visitor):
         of_slot: list[int],
         separators: bytes,
         stretch: int,
+        capacity: int,
         made: Any,
         leave_database: Any,
     ) -> None:
@@ -85,7 +88,9 @@ class Splitter(Visitor):
         self.of_slot: list[int] = of_slot
         self.separators: bytes = separators
         self.stretch: i64 = stretch
+        self.capacity: i64 = capacity
         self.made: Any = made
+        self.templates: list[bytes] = []  # of hashes (RDB 15), as the file has them
         self.leave_database: Any = leave_database
         self.names: list[str] = ["string" if kind >= STRING_INT else "" for kind in range(KINDS)]
         for kind, value_type in types.items():
@@ -94,6 +99,7 @@ class Splitter(Visitor):
         self.of_kind: list[int] = [-1] * KINDS
         self.of_db: dict[int, int] = {}
         self.begun: bool = False  # before the keys, all that is told is of the whole file
+        self.first_parts: int = 0  # of BYTES: those that there were from the beginning; keys with tags are divided among these
         self.current: i64 = 0  # the part of the run at hand
         self.run_start: i64 = 0
         self.run_end: i64 = 0
@@ -134,11 +140,16 @@ class Splitter(Visitor):
             part = self.filling
         else:
             buf = self.buf
-            if buf[key_at] < 0x40:
+            if COMPILED and self.way == SLOT and buf[key_at] < 0x40:
+                slot: i64 = tag_slot_of(buf, key_at + 1, value_at) if self.tags else slot_of(buf, key_at + 1, value_at)
+                part = self.of_slot[slot]
+            elif buf[key_at] < 0x40:
                 part = self.part_of(kind, buf[key_at + 1 : value_at])
             else:
                 key, _ = read_string(buf, key_at, self.limit)
                 part = self.part_of(kind, key)
+        if self.capacity > 0 and part == self.filling and not self.fits(end - start):
+            part = self.filling
         if part != self.current or start != self.run_end:
             self.end_run()
             self.current = part
@@ -160,7 +171,7 @@ class Splitter(Visitor):
         if way == BYTES:
             if not has_tag(key):
                 return self.filling
-            return key_slot(key) % len(self.piles)
+            return key_slot(key) % self.first_parts
         if way == DATABASE:
             return self.part_of_database()
         if way == TYPE:
@@ -196,6 +207,16 @@ class Splitter(Visitor):
         if self.way == BYTES and part == self.filling and self.piles[part].bytes >= self.fill_until:
             self.fill_smallest()
 
+    def fits(self, size: i64) -> bool:
+        """Whether the part that is being filled has room; if not, another one is filled from now on, a new one if need be."""
+        if self.piles[self.filling].bytes + size <= self.capacity:
+            return True
+        self.fill_smallest()
+        if self.piles[self.filling].bytes + size > self.capacity and self.piles[self.filling].bytes > 0:
+            self.filling = self.made(b"")
+            self.fill_until = self.stretch
+        return False
+
     def fill_smallest(self) -> None:
         """The part with the fewest bytes gets the next stretch."""
         smallest: i64 = 0
@@ -219,13 +240,19 @@ class Splitter(Visitor):
             self.end_run()
             self.leave_database()
             return
+        raw = self.buf[start:end]
+        if isinstance(event, HashTemplate):
+            self.templates.append(raw)
+            self.end_run()
+            for pile in self.piles:
+                pile.out.write(raw)
+            return
         if not self.begun or isinstance(event, ResizeDb | SlotInfo):
             return  # hints are of the whole file
         self.end_run()
-        raw = self.buf[start:end]
         if isinstance(event, Aux) and event.key.startswith(_MEMBER_EXPIRY):
             self.piles[self.current].out.write(raw)  # KeyDB says behind a key what it has to say of its members
-        elif isinstance(event, HashTemplate | Aux):
+        elif isinstance(event, Aux):
             for pile in self.piles:
                 pile.out.write(raw)
         elif isinstance(event, SlotImport):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from binascii import b2a_base64
 from json.encoder import encode_basestring
@@ -16,6 +17,26 @@ if TYPE_CHECKING:
 
 #: Indexed, since appending is one machine instruction for a byte out of bytes, and a call for any other number.
 DIGITS: Final = b"0123456789"
+
+
+def shell_word(text: str) -> str:
+    """A word of a command of bash, whatever is in it; what cannot be printed as escapes.
+
+    >>> shell_word("a b"), shell_word("a\\nb")
+    ("'a b'", "$'a\\\\x0ab'")
+    """
+    if text.isprintable():
+        return shlex.quote(text)
+    plain = b"".join(
+        b"%c" % byte if 0x20 <= byte < 0x7F and byte not in b"\\'" else b"\\x%02x" % byte
+        for byte in text.encode("utf-8", "surrogateescape")
+    )
+    return f"$'{plain.decode()}'"
+
+
+def path_word(path: str) -> str:
+    """A path as a word of a command, which no program takes for an option."""
+    return shell_word(f"./{path}" if path.startswith("-") else path)
 
 
 def json_text(data: bytes) -> bytes:

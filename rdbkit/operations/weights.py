@@ -25,6 +25,9 @@ DAY_MS: Final = 24 * HOUR_MS
 #: Ends of the columns of the histogram of expiries, as time left; what is behind the last is later.
 EDGES: Final = (0, HOUR_MS, 6 * HOUR_MS, DAY_MS, 3 * DAY_MS, 7 * DAY_MS, 14 * DAY_MS, 30 * DAY_MS, 90 * DAY_MS, 365 * DAY_MS)
 
+#: Before every expiry.
+NEVER: Final = -(1 << 63)
+
 _MODULE: Final = 7
 _TABLED: Final = 512
 _NUMBER_FROM: Final = 10  # digits of a number that is stored as text: shorter ones are stored as numbers
@@ -46,6 +49,7 @@ class Scale:
         self.counts_used: bool = heap.counts_used
         self.keys: list[int] = [int(heap.key(n, False)) for n in range(_TABLED)] if not heap.embedded else []
         heap.hidden = 0
+        self.hidden_before: i64 = 0
 
     def weigh(self, kind: i64, buf: bytes, key: i64, value_at: i64, end: i64, expires: bool) -> i64:
         """A record in a block, whose key has `key` bytes. Raises: CorruptError, with `offset` relative to `buf`."""
@@ -89,6 +93,15 @@ class Scale:
             return self.heap.string_key(key, n, is_number, expires)
         return self.heap.key(key, expires) + self.gauge.finish()
 
+    def begin_large(self, kind: i64) -> None:
+        """Make ready for a record larger than a block."""
+        self.hidden_before = self.heap.hidden
+        self.gauge.begin(kind)
+
+    def drop_large(self) -> None:
+        """It does not count."""
+        self.heap.hidden = self.hidden_before
+
     def needs_pieces(self, kind: i64) -> bool:
         """Whether a large value of this kind has to be read to be weighed."""
         return self.gauge.walks(kind)
@@ -127,7 +140,8 @@ class MemoryTally(Visitor):
 
     Attributes:
         left: keys and bytes by the time they have left, a row for each of `EDGES` and one for later.
-        last_expiry: the latest of all, -1 for none.
+        last_expiry: the latest of all, NEVER for none.
+        large_elements: to be set to the count of the record that `large` will tell of next.
         modules: keys and bytes of each module type.
         slots: of a cluster, that the file tells of.
         biggest: bytes, negative offset, database, key, kind, expiry and elements of each.
@@ -149,7 +163,8 @@ class MemoryTally(Visitor):
         self.later: i64 = 0
         self.later_bytes: i64 = 0
         self.last_edge: i64 = now_ms + EDGES[-1]
-        self.last_expiry: i64 = -1
+        self.last_expiry: i64 = NEVER
+        self.large_elements: i64 = -1
         self.threshold: i64 = -1 if top > 0 else 1 << 62
         self.biggest: list[tuple[int, int, int, bytes, int, int, int]] = []
         self.modules: dict[str, tuple[int, int]] = {}
@@ -211,6 +226,7 @@ class MemoryTally(Visitor):
 
     def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
         if self.sieve is not None and not self.sieve.wants(_stored(key), 0, kind, size, expire_ms):
+            self.scale.drop_large()
             return
         size = self.scale.weigh_large(kind, len(key), expire_ms != NO_EXPIRY, head)
         counted = self.sums[kind]
@@ -226,7 +242,7 @@ class MemoryTally(Visitor):
         if kind == _MODULE:
             self.module(head, 0, size)
         if size > self.threshold:
-            self.big(size, offset, key, kind, expire_ms, self.scale.gauge.elements)
+            self.big(size, offset, key, kind, expire_ms, self.large_elements)
 
     def module(self, buf: bytes, value_at: i64, size: i64) -> None:
         """A value of `size` bytes that begins with the id of its module's type."""
@@ -244,9 +260,8 @@ class MemoryTally(Visitor):
             self.later += 1
             self.later_bytes += size
             return
-        left = expire_ms - self.now_ms
         for at in range(len(EDGES)):
-            if left <= EDGES[at]:
+            if expire_ms <= self.now_ms + EDGES[at]:  # the difference could be more than 64 bits hold
                 row = self.left[at]
                 row[0] += 1
                 row[1] += int(size)

@@ -489,6 +489,8 @@ class Snapshot:
             if not head.strip(b"\0"):
                 return Trailer("mark", 40)
         kind = "aof" if head[:1] == b"*" else "unknown" if head.strip(b"\0") else "padding"
+        if head.startswith((b"REDIS0", b"VALKEY0")):
+            kind = "snapshot"
         if kind == "padding":
             size = 0
             while True:
