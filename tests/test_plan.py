@@ -268,6 +268,7 @@ def test_a_key_that_no_import_takes(tmp_path: Path) -> None:
         weighed = memory(snapshot, find_target("azure-premium"), now_ms=NOW)
     assert weighed.keys_bytes > size
     assert planned([str(path)], "azure-premium").chosen is not None
+    assert any("the largest key takes 12.0 GB: an import fails" in note for note in planned([str(path)]).notes)
 
 
 def test_nothing_to_import(tmp_path: Path) -> None:

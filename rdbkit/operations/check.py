@@ -422,7 +422,7 @@ def _of_room(snapshot: Snapshot, target: Target, sku: Sku | None) -> list[Findin
         return []
     if used is None:
         why = "the file does not say how much memory its data took; a file is often half as large as its data in memory"
-        return [Finding("RDB502", WARNING, f"whether it fits into {sku.name} is not known", why=why, fix="watch the memory in use")]
+        return [Finding("RDB502", WARNING, f"whether it fits into {sku.name} is not known", why=why, fix="rdbkit plan")]
     usable = int(sku.usable_gb * _GB)
     said = f"{used / _GB:.2f} GB in use where it was saved, {sku.usable_gb:g} GB usable in {sku.name}"
     fact = target.facts.get("skus")

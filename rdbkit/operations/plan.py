@@ -380,8 +380,10 @@ def _notes(found: Plan, target: Target, sku: Sku | None, memories: list[Memory])
             notes.append(f"database {beyond[-1]} is beyond the {most} of {found.chosen.sku}: its keys would not be imported")
         elif beyond[-1] >= 16:
             notes.append(f"database {beyond[-1]}: more than 16 databases have to be asked for when the cache is created")
+    heaviest = max((key.bytes for weighed in memories for key in weighed.biggest), default=0)
+    if target.max_key_bytes is not None and heaviest > target.max_key_bytes:
+        notes.append(f"the largest key takes {size(heaviest)}: an import fails with keys larger than {size(target.max_key_bytes)}")
     if found.chosen is not None and found.chosen.shards > 1:
-        heaviest = max((key.bytes for weighed in memories for key in weighed.biggest), default=0)
         if heaviest > found.chosen.usable_bytes // found.chosen.shards:
             notes.append("the largest key does not fit into one shard: a key is never spread over several")
         notes.append(f"shards fill unevenly: {_UNEVEN - 1:.0%} is added for that")
