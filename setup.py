@@ -29,7 +29,7 @@ COMPILED = sorted(
         "rdbkit/record.py",
         *(
             f"rdbkit/operations/{name}.py"
-            for name in ("examine", "footprint", "hashes", "jsonl", "patterns", "rewrite", "rows", "sieve")
+            for name in ("examine", "fingerprints", "footprint", "hashes", "jsonl", "patterns", "rewrite", "rows", "sieve")
         ),
         *(f"rdbkit/operations/{name}.py" for name in ("splitter", "tallies", "text", "weights")),
     ]

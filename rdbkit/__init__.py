@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from rdbkit.operations.build import build
     from rdbkit.operations.check import Check, Finding, check
     from rdbkit.operations.convert import Conversion, convert
+    from rdbkit.operations.diff import Diff, Difference, diff
     from rdbkit.operations.ledger import Ledger, Loss
     from rdbkit.operations.memory import Memory, MemoryRow, memory, memory_rows
     from rdbkit.operations.merge import DuplicateError, Merge, merge
@@ -79,6 +80,8 @@ __all__ = [
     "Conversion",
     "CorruptError",
     "CronJob",
+    "Diff",
+    "Difference",
     "Division",
     "Draft",
     "DuplicateError",
@@ -130,6 +133,7 @@ __all__ = [
     "check",
     "convert",
     "create",
+    "diff",
     "memory",
     "memory_rows",
     "merge",
@@ -142,6 +146,8 @@ __all__ = [
 #: Where the names of operations are, which are imported when they are asked for: to read a snapshot takes none of them.
 _OPERATIONS = {
     "Conversion": "convert",
+    "Diff": "diff",
+    "Difference": "diff",
     "Division": "split",
     "Draft": "script",
     "DuplicateError": "merge",
@@ -159,6 +165,7 @@ _OPERATIONS = {
     "build": "build",
     "check": "check",
     "convert": "convert",
+    "diff": "diff",
     "memory": "memory",
     "memory_rows": "memory",
     "merge": "merge",

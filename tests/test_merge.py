@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import rdbkit
 from rdbkit.operations import hashes as hashes_module
+from rdbkit.operations.diff import diff
 from rdbkit.operations.hashes import NameHashes
 from rdbkit.operations.merge import DuplicateError, Merge, merge
 from rdbkit.operations.split import Division, split
@@ -52,6 +53,7 @@ def test_what_was_split_comes_together(path: Path, layout: Division, tmp_path: P
         header, fields, libraries = source.header, source.aux, source.functions
     report, out = merged(files, tmp_path)
     assert sorted(map(repr, content(out))) == sorted(map(repr, content(path)))
+    assert diff(str(path), str(out)).same
     assert report.keys == done.keys == sum(keys for _, keys in report.sources)
     data = out.read_bytes()
     if header.version >= 5:

@@ -83,6 +83,7 @@ def test_examples_in_docstrings_hold(monkeypatch: pytest.MonkeyPatch) -> None:
         "values",
         "cli.render",
         "operations.footprint",
+        "operations.diff",
         "operations.merge",
         "operations.split",
         "operations.splitter",

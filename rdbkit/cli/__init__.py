@@ -26,6 +26,7 @@ _VERBS: Final = {
     "convert": "Write a snapshot that an older or another server loads.",
     "split": "The keys of snapshots in several files, each of them whole.",
     "merge": "Several snapshots in one valid file.",
+    "diff": "Whether two snapshots have the same keys, values and expiries.",
     "build": "A snapshot from JSON lines, as export writes them.",
     "export": "Every key and value as JSON lines or as commands.",
     "get": "The value of one key.",
