@@ -138,9 +138,9 @@ def test_entries_beyond_memory() -> None:
         for number, each in enumerate(prints):
             each.add(b"name %d" % i, i, -1, i)
             if number and i % 100 == 50:
-                each.spill()
-    assert [prints[0].pile(n) for n in range(128)] == [prints[1].pile(n) for n in range(128)]
-    prints[1].close()
+                each.piles.spill()
+    assert [prints[0].piles.pile(n) for n in range(128)] == [prints[1].piles.pile(n) for n in range(128)]
+    prints[1].piles.close()
 
 
 VALUES = st.one_of(

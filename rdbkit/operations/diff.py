@@ -14,7 +14,8 @@ from typing import Any, Final, Literal
 
 from rdbkit.errors import CorruptError, RdbError
 from rdbkit.format.scan import NO_EXPIRY
-from rdbkit.operations.fingerprints import ENTRY, PILES, Fingerprints
+from rdbkit.operations.fingerprints import ENTRY, Fingerprints
+from rdbkit.operations.hashes import PILES
 from rdbkit.operations.text import json_bytes
 from rdbkit.record import Record
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
@@ -175,10 +176,10 @@ class _Comparison:
             prints = []
             for name in self.files:
                 prints.append(self.fingerprints(name))
-                stack.callback(prints[-1].close)
+                stack.callback(prints[-1].piles.close)
             result.keys = int(prints[0].count), int(prints[1].count)
             for number in range(PILES):
-                self.match(prints[0].pile(number), prints[1].pile(number))
+                self.match(prints[0].piles.pile(number), prints[1].piles.pile(number))
         self.look_inside()
         result.samples = self.explain()
         return result
@@ -199,7 +200,7 @@ class _Comparison:
                     if self.progress is not None:
                         self.progress(self.read + snapshot.position)
             except BaseException:
-                prints.close()
+                prints.piles.close()
                 raise
             self.read += snapshot.position
         return prints

@@ -6,23 +6,21 @@ sets, hashes and sorted sets whose elements stand in the file one by one, the or
 
 from __future__ import annotations
 
-from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final
 
-from librt.strings import BytesWriter, write_i64_le
+from librt.strings import write_i64_le
 
 from rdbkit.errors import CorruptError
 from rdbkit.format.constants import ValueType
 from rdbkit.format.primitives import read_length, read_string, skip_string
 from rdbkit.format.scan import KINDS, STRING_INT, Visitor
+from rdbkit.operations.hashes import PILES, Piles, name_hash
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-PILES: Final = 128
 #: Bytes of an entry: hash of the name, hash of the value, expiry (-1 for none), offset; each a signed number of 64 bits.
 ENTRY: Final = 32
-_HELD: Final = 32 << 20
 _MASK: Final = (1 << 62) - 1  # sums stay within 64 bits, interpreted as well
 
 # How a value is hashed, by its type.
@@ -90,7 +88,7 @@ class Elements:
 
 
 class Fingerprints(Visitor):
-    """Takes an entry of every key to one of 128 piles, by the lowest bits of its name's hash; what is much goes to a file.
+    """Takes an entry of every key to one of the piles, by the lowest bits of its name's hash.
 
     Args:
         types: of the snapshot.
@@ -117,10 +115,7 @@ class Fingerprints(Visitor):
             kinds[kind] = kinds[0]
         self.ways: bytes = bytes(ways)
         self.kinds: list[int] = kinds
-        self.piles: list[BytesWriter] = [BytesWriter() for _ in range(PILES)]
-        self.held: i64 = 0
-        self.spilled: list[tuple[int, int, int]] = []  # pile, place in the file, bytes
-        self.file: IO[bytes] | None = None
+        self.piles: Piles = Piles()
 
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         buf = self.buf
@@ -144,39 +139,14 @@ class Fingerprints(Visitor):
         self.add(key, self.large_hash ^ self.kinds[kind], expire_ms, offset)
 
     def add(self, name: bytes, value: i64, expire_ms: i64, offset: i64) -> None:
-        number: i64 = hash(name)
-        number ^= self.db * 0x9E3779B97F4A7C1 & 0x7FFFFFFFFFFFFFF
-        out = self.piles[number & (PILES - 1)]
+        number: i64 = name_hash(self.db, name)
+        out = self.piles.outs[number & (PILES - 1)]
         write_i64_le(out, number)
         write_i64_le(out, value)
         write_i64_le(out, expire_ms)
         write_i64_le(out, offset)
         self.count += 1
-        self.held += ENTRY
-        if self.held >= _HELD:
-            self.spill()
-
-    def spill(self) -> None:
-        """Make room in memory."""
-        if self.file is None:
-            self.file = TemporaryFile()  # noqa: SIM115 (closed by close)
-        for number in range(PILES):
-            data = self.piles[number].getvalue()
-            if data:
-                self.spilled.append((number, self.file.seek(0, 2), len(data)))
-                self.file.write(data)
-                self.piles[number].truncate(0)
-        self.held = 0
-
-    def pile(self, number: int) -> bytes:
-        """The entries of one pile, in the order of the file."""
-        parts = []
-        for pile, at, size in self.spilled:
-            if pile == number and self.file is not None:
-                self.file.seek(at)
-                parts.append(self.file.read(size))
-        parts.append(self.piles[number].getvalue())
-        return b"".join(parts)
+        self.piles.grown(ENTRY)
 
     def is_unordered(self, kind: i64) -> bool:
         """Whether a large value of this kind is to be fed to `elements`."""
@@ -185,9 +155,3 @@ class Fingerprints(Visitor):
     def begin_large(self, kind: i64) -> None:
         """Make ready for a large value whose elements are summed."""
         self.elements.begin(self.ways[kind])
-
-    def close(self) -> None:
-        """Remove the file."""
-        if self.file is not None:
-            self.file.close()
-            self.file = None

@@ -157,7 +157,7 @@ def merge(
         decisions = _decisions(files, on_duplicate, relaxed, samples, report)
         hashes = NameHashes() if on_duplicate in ("fail", "keep-all") else None
         if hashes is not None:
-            stack.callback(hashes.close)
+            stack.callback(hashes.piles.close)
         writer = stack.enter_context(create(dst, version=header.version, flavour=header.flavour, force=force))
         for key, value in _fields(preludes).items():
             writer.aux(key, value)
