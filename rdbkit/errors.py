@@ -22,7 +22,8 @@ class RdbError(Exception):
     """Root of all errors of the library.
 
     Attributes: `message` (what is wrong), `source` (name of the file), `offset` (byte in the decompressed file), `db`,
-    `key` (bytes) and `reading` (what was being read); each None where it is not known.
+    `key` (bytes), `reading` (what was being read) and `rule` (the name of the rule of the format that is broken, as
+    `rdbkit.verify` tells it); each None where it is not known.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class RdbError(Exception):
         db: int | None = None,
         key: bytes | None = None,
         reading: str | None = None,
+        rule: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -42,6 +44,7 @@ class RdbError(Exception):
         self.db = db
         self.key = key
         self.reading = reading
+        self.rule = rule
 
     def __str__(self) -> str:
         where = []

@@ -222,7 +222,7 @@ class Record:
             if self._stream is None:
                 pos = decoder.feed(self._block, self._value_at, sink)
                 if not decoder.done or pos != self._end:
-                    raise CorruptError("its parts do not end where the value ends")
+                    raise CorruptError("its parts do not end where the value ends", rule="value-end")
                 yield sink.take()
                 return
             for _ in feed_pieces(decoder, sink, self.chunks() if chunks is None else chunks):
@@ -265,7 +265,7 @@ def feed_pieces(decoder: Any, sink: object, chunks: Iterator[bytes]) -> Iterator
     data = b"".join(parts)
     pos = decoder.feed(data, 0, sink) if not decoder.done else 0
     if not decoder.done or pos != len(data):
-        raise CorruptError("its parts do not end where the value ends")
+        raise CorruptError("its parts do not end where the value ends", rule="value-end")
 
 
 class Collector(Visitor):

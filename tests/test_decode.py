@@ -484,8 +484,8 @@ def tail(live: int = 1, groups: bytes = b"\0", last: tuple[int, int] = (5, 1)) -
     return b"".join(length(n) for n in (live, *last, 5, 1, 0, 0, live)) + groups
 
 
-def stream_of(*found: bytes, live: int = 1, groups: bytes = b"\0") -> bytes:
-    return counted(*found) + tail(live, groups)
+def stream_of(*found: bytes, live: int = 1, groups: bytes = b"\0", last: tuple[int, int] = (5, 1)) -> bytes:
+    return counted(*found) + tail(live, groups, last)
 
 
 GOOD_NODE = stream_node(*ONE_ENTRY)
@@ -602,7 +602,7 @@ SOUND = [
     Damage("triples", 25, signed(0, 8) + string(lp(b"f", b"v", 1000, b"g", b"w", 1000, b"h", b"x", 0))),
     Damage("array", 28, length(2) + b"\0" + b"\4\3" + string(b"1234567") + b"\5\0" + string(b"v")),
     Damage("stream", 21, v3(group(consumers=(consumer(b"c", ID),)))),
-    Damage("two nodes", 21, stream_of(GOOD_NODE, stream_node(*ONE_ENTRY, at=(6, 1)), live=2, groups=b"\0")),
+    Damage("two nodes", 21, stream_of(GOOD_NODE, stream_node(*ONE_ENTRY, at=(6, 1)), live=2, last=(6, 1))),
     Damage("deleted entry", 21, stream_of(stream_node(1, 1, *ONE_ENTRY[2:], 3, 1, 0, b"w", 4))),
     Damage("dedup", 26, v4(86400, 10000, 1, string(b"p"), 1, string(b"i"), 5, 1, 0, 0)),
     Damage("given back", 27, v5(group(nacked=length(1) + ID))),

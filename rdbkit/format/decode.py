@@ -80,6 +80,7 @@ _PACKED: Final = {
     "listpackex": TRIPLES,
     "template": TEMPLATE_LISTPACK,
 }
+_PACK_NAMES: Final = {LISTPACK: "listpack", NODES: "listpack", ZIPLIST: "ziplist", ZIPLIST_NODES: "ziplist", ZIPMAP: "zipmap"}
 #: More bytes than there are: the value is wanted whole.
 _WHOLE: Final = 1 << 62
 _NOT_A_NUMBER: Final = float("nan")
@@ -234,14 +235,19 @@ class Decoder:
                     self.element(buf, pos, sink)
                     score = read_f64_le(buf, stop)
                     if score != score:
-                        raise CorruptError("a score is not a number")
+                        raise CorruptError("a score is not a number", rule="score")
                     sink.double(score)
                     pos = stop + 8
                     left -= 1
             elif way == NODES:
                 while left > 0:
                     stop = skip_container(buf, pos)
-                    pos = self.element(buf, stop, sink) if buf[stop - 1] == 1 else self.packed(buf, stop, sink)
+                    if buf[stop - 1] != 1:
+                        pos = self.packed(buf, stop, sink)
+                    elif buf[stop] == 0:
+                        raise CorruptError("a node of a quicklist has a plain element of 0 bytes", rule="quicklist-empty")
+                    else:
+                        pos = self.element(buf, stop, sink)
                     left -= 1
             elif way == ZIPLIST_NODES:
                 while left > 0:
@@ -277,7 +283,7 @@ class Decoder:
                 if beyond <= len(buf) and buf[pos:beyond:stride] == SAME[first]:
                     found = _batch_of(first, scored).unpack_from(buf, pos)
                     if scored and any(map(ne, found[1::2], found[1::2])):
-                        raise CorruptError("a score is not a number")
+                        raise CorruptError("a score is not a number", rule="score")
                     items += found
                     pos = beyond
                     left -= BATCH
@@ -296,7 +302,7 @@ class Decoder:
                 if scored:
                     score = read_f64_le(buf, stop)
                     if score != score:
-                        raise CorruptError("a score is not a number")
+                        raise CorruptError("a score is not a number", rule="score")
                     append(score)
             pos = stop + behind
             left -= 1
@@ -314,7 +320,7 @@ class Decoder:
             buf[pos + 8]
             self.base = read_int64(buf, pos)
             if self.base < 0 or self.base > _LATEST:
-                raise CorruptError(f"a first expiry of {self.base} ms cannot be")
+                raise CorruptError(f"a first expiry of {self.base} ms cannot be", rule="field-expiry")
             pos += 8
         n, pos = read_length(buf, pos)
         if self.way == STRINGS and self.arity == 2:
@@ -362,7 +368,7 @@ class Decoder:
         try:
             walk_listpack(data, start, end, items)
         except IndexError:
-            raise CorruptError("an element goes beyond the end of what holds it") from None
+            raise overrun("listpack") from None
         return items.items, stop
 
     def packed(self, buf: bytes, pos: i64, sink: Sink) -> i64:
@@ -380,9 +386,9 @@ class Decoder:
             else:
                 count = walk_zipmap(buf, start, end, sink)
         except IndexError:
-            raise CorruptError("an element goes beyond the end of what holds it") from None
+            raise overrun(_PACK_NAMES[way]) from None
         if self.arity == 2 and count & 1:
-            raise CorruptError(f"{count} strings, where each field or member has one beside it")
+            raise CorruptError(f"{count} strings, where each field or member has one beside it", rule="pairs")
         return stop
 
     def rare(self, buf: bytes, pos: i64, sink: Sink) -> i64:
@@ -394,7 +400,7 @@ class Decoder:
         elif way == ARRAY:
             n, pos = read_length(buf, pos)
             if n == 0:
-                raise CorruptError("an array has no elements")
+                raise CorruptError("an array has no elements", rule="empty")
             flag, pos = read_length(buf, pos)
             self.insert_index = None
             if flag:
@@ -437,7 +443,7 @@ class Decoder:
             if size < 253 and stop + 1 + size > len(buf):
                 self.lack(stop + 1 + size - pos)
             if size == 253:
-                raise CorruptError("a score is not a number")
+                raise CorruptError("a score is not a number", rule="score")
             self.element(buf, pos, sink)
             if size > 253:
                 sink.double(float("inf") if size == 254 else float("-inf"))
@@ -447,10 +453,12 @@ class Decoder:
         if way == EXPIRY_FIRST:
             number, pos = read_uint64(buf, pos)
             if number > _LATEST:
-                raise CorruptError(f"a field's expiry of {number} ms cannot be")
+                raise CorruptError(f"a field's expiry of {number} ms cannot be", rule="field-expiry")
             expiry = number
             if expiry > 0 and self.kind == 24:
                 expiry += self.base - 1
+                if expiry > _LATEST:
+                    raise CorruptError(f"a field's expiry of {expiry} ms cannot be", rule="field-expiry")
             return self.pair(buf, pos, 0, expiry, sink)
         if way == EXPIRY_LAST:
             return self.pair(buf, pos, 8, 0, sink)
@@ -478,7 +486,7 @@ class Decoder:
         if behind:
             expiry = read_int64(buf, stop)
             if expiry < -1:
-                raise CorruptError(f"a field's expiry of {expiry} ms cannot be")
+                raise CorruptError(f"a field's expiry of {expiry} ms cannot be", rule="field-expiry")
             if expiry < 0:
                 expiry = 0
         sink.number(expiry)
@@ -496,9 +504,9 @@ class Decoder:
         try:
             seconds = int(text)
         except ValueError:
-            raise CorruptError(f"an expiry of {text!r} is no number") from None
+            raise CorruptError(f"an expiry of {text!r} is no number", rule="field-expiry") from None
         if seconds > _LATEST:
-            raise CorruptError(f"an expiry of {seconds} s cannot be")
+            raise CorruptError(f"an expiry of {seconds} s cannot be", rule="field-expiry")
         self.element(buf, pos, sink)
         if self.arity == 3:
             self.element(buf, value_at, sink)
@@ -512,7 +520,7 @@ class Decoder:
             pos += 8  # the first expiry, which is a hint
         found, pos = self.listpack(buf, pos)
         if len(found) % 3:
-            raise CorruptError(f"{len(found)} entries, where each field has a value and an expiry")
+            raise CorruptError(f"{len(found)} entries, where each field has a value and an expiry", rule="pairs")
         before: i64 = 0
         expiry: i64
         for i in range(0, len(found), 3):
@@ -522,10 +530,10 @@ class Decoder:
             assert isinstance(text, bytes)
             number = int(text) if text.isdigit() and len(text) < 16 else -1
             if number < 0 or number > _LATEST:
-                raise CorruptError(f"a field's expiry of {text[:32]!r} cannot be")
+                raise CorruptError(f"a field's expiry of {text[:32]!r} cannot be", rule="field-expiry")
             expiry = number
             if expiry > 0 and (expiry < before or (before == 0 and i > 0)):
-                raise CorruptError("the fields do not stand in the order of their expiries")
+                raise CorruptError("the fields do not stand in the order of their expiries", rule="field-expiry-order")
             before = expiry
             sink.string(name, 0, len(name))
             sink.string(value, 0, len(value))
@@ -536,7 +544,7 @@ class Decoder:
         begin: i64 = pos
         index, pos = read_uint64(buf, pos)
         if index == (1 << 64) - 1:
-            raise CorruptError("an array has an element at 2^64-1, where none can be")
+            raise CorruptError("an array has an element at 2^64-1, where none can be", rule="array-index")
         tag, pos = read_length(buf, pos)
         value: Any
         if tag == 0 or tag == 3:
@@ -546,13 +554,15 @@ class Decoder:
             value, _ = read_string(buf, pos, self.coding.limit)
             pos = stop
             if tag == 3 and len(value) > 7:
-                raise CorruptError(f"a short string of an array has {len(value)} bytes, where at most 7 are allowed")
+                raise CorruptError(
+                    f"a short string of an array has {len(value)} bytes, where at most 7 are allowed", rule="array-short"
+                )
         elif tag == 1 or tag == 2:
             buf[pos + 7]
             value = int.from_bytes(buf[pos : pos + 8], "little", signed=True) if tag == 1 else read_f64_le(buf, pos)
             pos += 8
         else:
-            raise CorruptError(f"an array element has tag {tag}, where 0 to 3 is allowed")
+            raise CorruptError(f"an array element has tag {tag}, where 0 to 3 is allowed", rule="array-tag")
         sink.thing((index, value))
         return pos
 
@@ -578,7 +588,7 @@ class Decoder:
     def template(self, number: int) -> tuple[bytes, ...]:
         names = self.coding.templates.get(number)
         if names is None:
-            raise CorruptError(f"refers to hash template {number}, which the file does not have")
+            raise CorruptError(f"refers to hash template {number}, which the file does not have", rule="template")
         return names
 
     def field_names(self, buf: bytes, pos: i64) -> i64:
@@ -606,10 +616,10 @@ class Decoder:
         names = self.names
         if by_number:
             if not first.isdigit() or len(first) > 15:
-                raise CorruptError("a hash does not begin with the number of its template")
+                raise CorruptError("a hash does not begin with the number of its template", rule="template")
             names = self.template(int(first))
         if len(names) != len(found) - 1:
-            raise CorruptError(f"{len(found) - 1} values for {len(names)} field names")
+            raise CorruptError(f"{len(found) - 1} values for {len(names)} field names", rule="template")
         for i in range(len(names)):
             name, value = names[i], found[i + 1]
             assert isinstance(value, bytes)
@@ -618,13 +628,20 @@ class Decoder:
         return pos
 
 
+def overrun(what: str) -> CorruptError:
+    """The error for an element that would reach beyond the packed collection that holds it, and the bytes at hand."""
+    return CorruptError("an element goes beyond the end of what holds it", rule=f"{what}-overrun")
+
+
 def check_field_names(names: tuple[bytes, ...]) -> None:
     """Raise CorruptError where names that hashes share are not as Redis 8.10 keeps them: shorter ones first, then by bytes."""
     if not names:
-        raise CorruptError("a hash without field names")
+        raise CorruptError("a hash without field names", rule="template")
     for i in range(1, len(names)):
         if (len(names[i - 1]), names[i - 1]) >= (len(names[i]), names[i]):
-            raise CorruptError(f"field name {names[i][:64]!r} stands behind {names[i - 1][:64]!r}, where names must ascend")
+            raise CorruptError(
+                f"field name {names[i][:64]!r} stands behind {names[i - 1][:64]!r}, where names must ascend", rule="template"
+            )
 
 
 def score_of(stored: object) -> float:
@@ -643,7 +660,7 @@ def score_of(stored: object) -> float:
     except ValueError:
         score = _NOT_A_NUMBER
     if score != score or b"_" in stored or stored != stored.strip():  # which only Python takes
-        raise CorruptError(f"a score of {stored[:64]!r} is no number")
+        raise CorruptError(f"a score of {stored[:64]!r} is no number", rule="score")
     return score
 
 
@@ -671,21 +688,21 @@ def value_of(kind: str, arity: int, items: list[Any], insert_index: int | None) 
         found = Hash()
         found.update(zip(items[::arity], items[1::arity], strict=True))
         if len(found) * arity != len(items):
-            raise CorruptError("a field is there twice")
+            raise CorruptError("a field is there twice", rule="element-twice")
         if arity == 3:
             found.field_expire_ms = {f: ms for f, ms in zip(items[::3], items[2::3], strict=True) if ms}
         return found
     if kind == "set":
         members = Set(items[::arity])
         if len(members) * arity != len(items):
-            raise CorruptError("a member is there twice")
+            raise CorruptError("a member is there twice", rule="element-twice")
         if arity == 2:
             members.member_expire_ms = {m: ms for m, ms in zip(items[::2], items[1::2], strict=True) if ms}
         return members
     if kind == "zset":
         scores = dict(zip(items[::2], map(score_of, items[1::2]), strict=True))
         if len(scores) * 2 != len(items):
-            raise CorruptError("a member is there twice")
+            raise CorruptError("a member is there twice", rule="element-twice")
         return scores
     if kind == "stream":
         return _stream(items)
@@ -693,7 +710,7 @@ def value_of(kind: str, arity: int, items: list[Any], insert_index: int | None) 
         array = Array()
         array.update(items)
         if len(array) != len(items):
-            raise CorruptError("an index is there twice")
+            raise CorruptError("an index is there twice", rule="element-twice")
         array.insert_index = insert_index
         return array
     return items[0]

@@ -24,15 +24,18 @@ def walk_intset(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
     Raises: CorruptError, also where the members do not ascend.
     """
     if end - pos < _HEADER:
-        raise CorruptError(f"an intset of {end - pos} bytes, where at least 8 are needed")
+        raise CorruptError(f"an intset of {end - pos} bytes, where at least 8 are needed", rule="intset-size")
     width: i64 = read_uint32(buf, pos)
     count: i64 = read_uint32(buf, pos + 4)
     if width != 2 and width != 4 and width != 8:
-        raise CorruptError(f"an intset has numbers of {width} bytes, where 2, 4 or 8 is allowed")
+        raise CorruptError(f"an intset has numbers of {width} bytes, where 2, 4 or 8 is allowed", rule="intset-width")
     if count == 0:
-        raise CorruptError("an intset has no numbers")
+        raise CorruptError("an intset has no numbers", rule="empty")
     if count * width != end - pos - _HEADER:
-        raise CorruptError(f"an intset says that it has {count} numbers of {width} bytes, but {end - pos - _HEADER} bytes follow")
+        raise CorruptError(
+            f"an intset says that it has {count} numbers of {width} bytes, but {end - pos - _HEADER} bytes follow",
+            rule="intset-size",
+        )
     if not COMPILED and type(sink) is Items:
         numbers = struct.unpack(f"<{count}{_FORMATS[width]}", buf[pos + _HEADER : end])
         if all(map(lt, numbers, numbers[1:])):
@@ -49,7 +52,7 @@ def walk_intset(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
         else:
             n = read_int64(buf, at)
         if n <= before and at > pos + _HEADER:
-            raise CorruptError(f"an intset has {n} behind {before}, where its numbers must ascend")
+            raise CorruptError(f"an intset has {n} behind {before}, where its numbers must ascend", rule="intset-order")
         before = n
         sink.integer(n)
         at += width

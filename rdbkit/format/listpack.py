@@ -37,7 +37,7 @@ def walk_listpack(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
     check_packed("listpack", buf, pos, end - pos, _HEADER + 1)
     last: i64 = end - 1
     if buf[last] != _END:
-        raise CorruptError("a listpack does not end with 0xff")
+        raise CorruptError("a listpack does not end with 0xff", rule="listpack-end")
     announced: i64 = buf[pos + 4] | buf[pos + 5] << 8
     at: i64 = pos + _HEADER
     count: i64 = 0
@@ -60,18 +60,20 @@ def walk_listpack(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
         else:
             size = _walk_wide(buf, at, first, sink)
         if at + size >= last:
-            raise CorruptError(f"an entry of a listpack goes {at + size - last + 1} bytes beyond its end")
+            raise CorruptError(f"an entry of a listpack goes {at + size - last + 1} bytes beyond its end", rule="listpack-overrun")
         if size < 128:
             if buf[at + size] != size:
-                raise CorruptError(f"a listpack's entry of {size} bytes is followed by the size {buf[at + size]}")
+                raise CorruptError(
+                    f"a listpack's entry of {size} bytes is followed by the size {buf[at + size]}", rule="listpack-backlen"
+                )
             at += size + 1
         else:
             at = _skip_backlen(buf, at, size)
         count += 1
     if at != last:
-        raise CorruptError("an entry of a listpack goes beyond its end")
+        raise CorruptError("an entry of a listpack goes beyond its end", rule="listpack-overrun")
     if announced != _MANY and announced != count:
-        raise CorruptError(f"a listpack says that it has {announced} entries, but it has {count}")
+        raise CorruptError(f"a listpack says that it has {announced} entries, but it has {count}", rule="listpack-count")
     return count
 
 
@@ -248,7 +250,7 @@ def _walk_wide(buf: bytes, at: i64, first: i64, sink: Sink) -> i64:
     if first == 0xF4:
         sink.integer(read_int64(buf, at + 1))
         return 9
-    raise CorruptError(f"byte 0x{first:02x} does not begin an entry of a listpack")
+    raise CorruptError(f"byte 0x{first:02x} does not begin an entry of a listpack", rule="listpack-entry")
 
 
 def _skip_backlen(buf: bytes, at: i64, size: i64) -> i64:
@@ -270,7 +272,7 @@ def _skip_backlen(buf: bytes, at: i64, size: i64) -> i64:
         n = n << 7 | (byte & 0x7F)
         here += 1
     if not good or n != size:
-        raise CorruptError(f"a listpack's entry of {size} bytes is not followed by its size")
+        raise CorruptError(f"a listpack's entry of {size} bytes is not followed by its size", rule="listpack-backlen")
     return stop
 
 

@@ -61,9 +61,9 @@ def lzf_decompress(data: bytes, size: i64) -> bytes:
     return _unpack_bytewise(data, size) if COMPILED else _unpack_slices(data, size)
 
 
-def _damaged(size: int) -> CorruptError:
+def damaged_lzf(size: int) -> CorruptError:
     """One error for all that can be wrong, since the two forms meet it in another order."""
-    return CorruptError(f"LZF data does not unpack to the {size} bytes that it announces")
+    return CorruptError(f"LZF data does not unpack to the {size} bytes that it announces", rule="string-lzf")
 
 
 #: What a control byte says of a copy: its distance but for the low byte, and its length.
@@ -84,29 +84,29 @@ def _unpack_bytewise(data: bytes, size: i64) -> bytes:
         if control < 32:
             stop = pos + control + 1
             if stop > end:
-                raise _damaged(size)
+                raise damaged_lzf(size)
             while pos < stop:
                 out.append(data[pos])
                 pos += 1
         else:
             length: i64 = control >> 5
             if pos + (1 if length < 7 else 2) > end:
-                raise _damaged(size)
+                raise damaged_lzf(size)
             if length == 7:
                 length += data[pos]
                 pos += 1
             at = len(out) - ((control & 31) << 8 | data[pos]) - 1
             pos += 1
             if at < 0:
-                raise _damaged(size)
+                raise damaged_lzf(size)
             stop = at + length + 2
             while at < stop:
                 out.append(out[at])
                 at += 1
         if len(out) > size:
-            raise _damaged(size)
+            raise damaged_lzf(size)
     if len(out) != size:
-        raise _damaged(size)
+        raise damaged_lzf(size)
     return out.getvalue()
 
 
@@ -141,15 +141,15 @@ def _unpack_slices(data: bytes, size: int) -> bytes:
                 if written > size:  # only these make much of little
                     break
             if start < 0:
-                raise _damaged(size)
+                raise damaged_lzf(size)
             if stop <= written:
                 out += out[start:stop]
             else:  # the copy reads what it has written itself
                 out += (out[start:] * ((stop - start) // (written - start) + 1))[: stop - start]
     except IndexError:
-        raise _damaged(size) from None
+        raise damaged_lzf(size) from None
     if pos > end or len(out) != size:
-        raise _damaged(size)
+        raise damaged_lzf(size)
     return bytes(out)
 
 

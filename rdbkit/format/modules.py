@@ -43,7 +43,7 @@ def read_module(buf: bytes, pos: i64) -> tuple[ModuleValue, i64]:
         elif opcode == _STRING:
             pos = skip_string(buf, pos)
         else:
-            raise CorruptError(f"a module value has opcode {opcode}, where 0 to 5 is allowed")
+            raise CorruptError(f"a module value has opcode {opcode}, where 0 to 5 is allowed", rule="module-opcode")
     if pos > len(buf):
         raise IndexError
     return ModuleValue(module_name(number), number & 1023, buf[start:pos]), pos
@@ -79,6 +79,6 @@ def module_values(raw: bytes) -> Iterator[int | float | bytes]:
                 text, pos = read_string(raw, pos, _LARGEST)
                 yield text
             else:
-                raise CorruptError(f"a module value has opcode {opcode}, where 0 to 5 is allowed")
+                raise CorruptError(f"a module value has opcode {opcode}, where 0 to 5 is allowed", rule="module-opcode")
     except (IndexError, struct.error):
-        raise CorruptError("a module value ends too early") from None
+        raise CorruptError("a module value ends too early", rule="module-opcode") from None

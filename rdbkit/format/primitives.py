@@ -119,14 +119,14 @@ def read_string(buf: bytes, pos: i64, limit: i64) -> tuple[bytes, i64]:
         if n > limit or packed > limit:
             raise LimitError(f"a string of {max(n, packed)} bytes, where at most {limit} are allowed", offset=pos)
         if n > packed * 132:
-            raise CorruptError(f"{packed} bytes of LZF cannot hold {n} bytes", offset=pos)
+            raise CorruptError(f"{packed} bytes of LZF cannot hold {n} bytes", offset=pos, rule="string-lzf")
         end = start + packed
         if packed:
             buf[end - 1]
         try:
             return lzf_decompress(buf[start:end], n), end
         except CorruptError as e:
-            raise CorruptError(e.message, offset=pos) from None
+            raise CorruptError(e.message, offset=pos, rule="string-lzf") from None
     end = skip_string(buf, pos)
     buf[end - 1]
     return str(read_integer(buf, pos)).encode(), end
@@ -172,6 +172,7 @@ def read_uint32(buf: bytes, pos: i64) -> i64:
 def check_packed(what: str, buf: bytes, pos: i64, size: i64, least: i64) -> None:
     """Raise CorruptError unless the listpack or ziplist of `size` bytes at `pos` can be one, and says that it has so many."""
     if size < least:
-        raise CorruptError(f"a {what} of {size} bytes, where the empty one has {least}")
+        raise CorruptError(f"a {what} of {size} bytes, where the empty one has {least}", rule=f"{what}-size")
     if read_uint32(buf, pos) != size:
-        raise CorruptError(f"a {what} says that it has {read_uint32(buf, pos)} bytes, but it has {size}")
+        said: i64 = read_uint32(buf, pos)
+        raise CorruptError(f"a {what} says that it has {said} bytes, but it has {size}", rule=f"{what}-size")

@@ -145,6 +145,12 @@ class Scanner:
         self.in_prelude: bool = False
         self.kept: i64 = 0
 
+    def restart(self) -> None:
+        """Forget the file's end and what an item that was left half read said: another part of it comes."""
+        self.finished = False
+        self.pending = False
+        self.held = []
+
     def scan(self, buf: bytes, pos: i64, room: i64, visitor: Visitor) -> i64:
         """Tell `visitor` of all that lies complete in `buf` from `pos` on; return where the first incomplete item begins.
 

@@ -99,6 +99,8 @@ class StreamDecoder:
         self.consumers_left: i64 = 0
         self.entries_seen: int = 0
         self.last: StreamId | None = None
+        self.last_live: StreamId | None = None
+        self.last_node: bytes = b""
         self.group_names: set[bytes] = set()
         self.dedup: list[int] = [0, 0]
         self.producers: list[tuple[bytes, list[tuple[bytes, StreamId]]]] = []
@@ -190,7 +192,9 @@ class StreamDecoder:
             else:
                 nacked, pos = self.raw_id(buf, pos)
                 if nacked not in self.pending or nacked in self.owners or nacked in self.given_back:
-                    raise CorruptError(f"entry {nacked} was given back, but is not pending without a consumer, or there twice")
+                    raise CorruptError(
+                        f"entry {nacked} was given back, but is not pending without a consumer, or there twice", rule="nacked"
+                    )
                 self.nacked.append(nacked)
                 self.given_back.add(nacked)
                 self.left -= 1
@@ -209,14 +213,20 @@ class StreamDecoder:
             raise IndexError
         key, _ = read_string(buf, pos, 1 << 20)
         if len(key) != 16:
-            raise CorruptError(f"a node's id has {len(key)} bytes, where 16 are needed")
+            raise CorruptError(f"a node's id has {len(key)} bytes, where 16 are needed", rule="stream-node-key")
+        if key <= self.last_node:
+            raise CorruptError("a node's id is not behind that of the node before it", rule="stream-node-order")
+        self.last_node = key
         blob, _ = read_string(buf, blob_at, self.limit)
         items = _Parts()
         try:
             walk_listpack(blob, 0, len(blob), items)
+        except IndexError:
+            raise CorruptError("an entry goes beyond the end of its node", rule="listpack-overrun") from None
+        try:
             self.entries(int.from_bytes(key[:8], "big"), int.from_bytes(key[8:], "big"), items.items, sink)
         except (IndexError, ValueError):
-            raise CorruptError("a node's entries are not whole") from None
+            raise CorruptError("a node's entries are not whole", rule="stream-node") from None
         return stop
 
     def entries(self, ms: int, seq: int, parts: list[object], sink: Sink) -> None:
@@ -225,11 +235,11 @@ class StreamDecoder:
         deleted: int = _number(parts[1])
         n: int = _number(parts[2])
         if live < 0 or deleted < 0 or n < 0 or n > len(parts):
-            raise CorruptError(f"a node's first entry has the counts {live}, {deleted} and {n}")
+            raise CorruptError(f"a node's first entry has the counts {live}, {deleted} and {n}", rule="stream-node")
         master = _texts(parts[3 : 3 + n])
         at: int = 3 + n
         if _number(parts[at]) != 0:
-            raise CorruptError("a node's first entry does not end with 0")
+            raise CorruptError("a node's first entry does not end with 0", rule="stream-node")
         at += 1
         seen: int = 0
         seen_deleted: int = 0
@@ -241,7 +251,7 @@ class StreamDecoder:
             if flags & _SAME_FIELDS:
                 values = _texts(parts[at : at + n])
                 if len(values) != n:
-                    raise CorruptError(f"entry {entry_id} is not whole")
+                    raise CorruptError(f"entry {entry_id} is not whole", rule="stream-entry")
                 fields = list(zip(master, values, strict=True))
                 at += n
                 count = n + 3
@@ -249,33 +259,43 @@ class StreamDecoder:
                 size: int = _number(parts[at])
                 at += 1
                 if size < 0 or at + 2 * size >= len(parts):
-                    raise CorruptError(f"entry {entry_id} is not whole")
+                    raise CorruptError(f"entry {entry_id} is not whole", rule="stream-entry")
                 own = _texts(parts[at : at + 2 * size])
                 fields = list(zip(own[::2], own[1::2], strict=True))
                 at += 2 * size
                 count = 2 * size + 4
             if _number(parts[at]) != count:
-                raise CorruptError(f"entry {entry_id} has {count} parts, but {_number(parts[at])} are said to be there")
+                raise CorruptError(
+                    f"entry {entry_id} has {count} parts, but {_number(parts[at])} are said to be there", rule="stream-entry"
+                )
             at += 1
             if self.last is not None and entry_id <= self.last:
-                raise CorruptError(f"entry {entry_id} stands behind {self.last}, where ids must ascend")
+                raise CorruptError(f"entry {entry_id} stands behind {self.last}, where ids must ascend", rule="stream-order")
             self.last = entry_id
             seen += 1
             if flags & _DELETED:
                 seen_deleted += 1
             else:
                 self.entries_seen += 1
+                self.last_live = entry_id
                 sink.thing(StreamEntry(entry_id, fields))
         if seen != live + deleted or seen_deleted != deleted:
-            raise CorruptError(f"a node has {seen - seen_deleted} entries and {seen_deleted} deleted, not {live} and {deleted}")
+            raise CorruptError(
+                f"a node has {seen - seen_deleted} entries and {seen_deleted} deleted, not {live} and {deleted}",
+                rule="stream-node-count",
+            )
 
     # -- what the stream knows of itself
 
     def tail(self, buf: bytes, pos: i64, sink: Sink) -> i64:
         length, pos = read_uint64(buf, pos)
         if length != self.entries_seen:
-            raise CorruptError(f"the stream says that it has {length} entries, but it has {self.entries_seen}")
+            raise CorruptError(
+                f"the stream says that it has {length} entries, but it has {self.entries_seen}", rule="stream-length"
+            )
         last_id, pos = self.length_id(buf, pos)
+        if self.last_live is not None and last_id < self.last_live:
+            raise CorruptError(f"the stream says that its last id is {last_id}, but it has {self.last_live}", rule="stream-last-id")
         first_id: StreamId | None = None
         deleted_id: StreamId | None = None
         added: int | None = None
@@ -309,7 +329,7 @@ class StreamDecoder:
                 entries_read = -1
         n, pos = read_length(buf, pos)
         if name in self.group_names:
-            raise CorruptError(f"group {name[:64]!r} is there twice")
+            raise CorruptError(f"group {name[:64]!r} is there twice", rule="group-twice")
         self.group_names.add(name)
         self.new_group(name, last_id, entries_read)
         self.left = n
@@ -328,7 +348,7 @@ class StreamDecoder:
         when: int = read_int64(buf, pos)
         deliveries, pos = read_uint64(buf, pos + 8)
         if entry_id in self.pending:
-            raise CorruptError(f"entry {entry_id} is pending twice")
+            raise CorruptError(f"entry {entry_id} is pending twice", rule="pending-twice")
         self.pending[entry_id] = (when, deliveries)
         return pos
 
@@ -344,7 +364,7 @@ class StreamDecoder:
             pos += 8
         n, pos = read_length(buf, pos)
         if name in self.names:
-            raise CorruptError(f"consumer {name[:64]!r} is there twice")
+            raise CorruptError(f"consumer {name[:64]!r} is there twice", rule="consumer-twice")
         self.names.add(name)
         self.consumers.append(StreamConsumer(name, seen, active))
         self.left = n
@@ -353,9 +373,9 @@ class StreamDecoder:
     def owned(self, buf: bytes, pos: i64) -> i64:
         entry_id, pos = self.raw_id(buf, pos)
         if entry_id not in self.pending:
-            raise CorruptError(f"a consumer has entry {entry_id}, which is not pending in its group")
+            raise CorruptError(f"a consumer has entry {entry_id}, which is not pending in its group", rule="pending-unknown")
         if entry_id in self.owners:
-            raise CorruptError(f"two consumers have entry {entry_id}")
+            raise CorruptError(f"two consumers have entry {entry_id}", rule="pending-two-owners")
         self.owners[entry_id] = self.consumers[-1].name
         return pos
 
@@ -364,7 +384,7 @@ class StreamDecoder:
         for entry_id, (when, deliveries) in self.pending.items():
             owner = self.owners.get(entry_id)
             if owner is None and entry_id not in self.given_back:
-                raise CorruptError(f"entry {entry_id} is pending without a consumer")
+                raise CorruptError(f"entry {entry_id} is pending without a consumer", rule="pending-unowned")
             pending.append(PendingEntry(entry_id, owner, when, deliveries))
         sink.thing(StreamGroup(self.name, self.last_id, self.entries_read, pending, self.consumers, self.nacked))
         self.new_group(b"", StreamId(0, 0), None)
@@ -380,7 +400,9 @@ class StreamDecoder:
             most, pos = read_length(buf, pos)
             n, pos = read_length(buf, pos)
             if not 1 <= duration <= 86400 or not 1 <= most <= 10000:
-                raise CorruptError(f"entries sent twice are known for {duration} s and {most} of them, which cannot be")
+                raise CorruptError(
+                    f"entries sent twice are known for {duration} s and {most} of them, which cannot be", rule="dedup-range"
+                )
             self.dedup = [duration, most]
             self.left = n
             self.next = _PRODUCER
@@ -391,7 +413,7 @@ class StreamDecoder:
                 name, pos = self.text(buf, pos)
                 n, pos = read_length(buf, pos)
                 if name in self.producer_names:
-                    raise CorruptError(f"producer {name[:64]!r} is there twice")
+                    raise CorruptError(f"producer {name[:64]!r} is there twice", rule="producer-twice")
                 self.producer_names.add(name)
                 self.producers.append((name, []))
                 self.ids_left = n

@@ -120,7 +120,7 @@ def skip_container(buf: bytes, pos: i64) -> i64:
         return end
     n, end = read_length(buf, pos)
     if n != 1 and n != 2:
-        raise CorruptError(f"a quicklist node has container {n}, where 1 or 2 is allowed", offset=pos)
+        raise CorruptError(f"a quicklist node has container {n}, where 1 or 2 is allowed", offset=pos, rule="quicklist-container")
     return end
 
 
@@ -350,13 +350,13 @@ class Walker:
         elif operation == OP_OPTIONAL:
             n, pos = read_length(buf, pos)
             if n > 1:
-                raise CorruptError(f"an array has flag {n}, where 0 or 1 is allowed", offset=start)
+                raise CorruptError(f"an array has flag {n}, where 0 or 1 is allowed", offset=start, rule="array-tag")
             if n == 1:
                 pos = skip_length(buf, pos)
         elif operation == OP_TAGGED:
             n, pos = read_length(buf, pos)
             if n > 3:
-                raise CorruptError(f"an array element has tag {n}, where 0 to 3 is allowed", offset=start)
+                raise CorruptError(f"an array element has tag {n}, where 0 to 3 is allowed", offset=start, rule="array-tag")
             pos = pos + 8 if n == 1 or n == 2 else skip_string(buf, pos)
         elif operation == OP_MODULE:
             n, pos = read_length(buf, pos)
@@ -371,7 +371,7 @@ class Walker:
             elif n == 5:
                 pos = skip_string(buf, pos)
             else:
-                raise CorruptError(f"a module value has opcode {n}, where 0 to 5 is allowed", offset=start)
+                raise CorruptError(f"a module value has opcode {n}, where 0 to 5 is allowed", offset=start, rule="module-opcode")
             return pos
         elif operation == OP_FIELDS:
             n, pos = read_length(buf, pos)
@@ -395,7 +395,7 @@ class Walker:
         else:
             n, pos = read_length(buf, pos)
             if n not in self.templates:
-                raise CorruptError(f"refers to hash template {n}, which the file does not have", offset=start)
+                raise CorruptError(f"refers to hash template {n}, which the file does not have", offset=start, rule="template")
             self.count = self.templates[n]
         self.at += 2
         return pos

@@ -28,7 +28,7 @@ def walk_ziplist(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
     check_packed("ziplist", buf, pos, end - pos, _HEADER + 1)
     last: i64 = end - 1
     if buf[last] != _END:
-        raise CorruptError("a ziplist does not end with 0xff")
+        raise CorruptError("a ziplist does not end with 0xff", rule="ziplist-end")
     tail: i64 = read_uint32(buf, pos + 4)
     announced: i64 = buf[pos + 8] | buf[pos + 9] << 8
     at: i64 = pos + _HEADER
@@ -45,7 +45,9 @@ def walk_ziplist(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
             n = read_uint32(buf, at)
             at += 4
         if n != before:
-            raise CorruptError(f"an entry of a ziplist says that {n} bytes stand before it, but there are {before}")
+            raise CorruptError(
+                f"an entry of a ziplist says that {n} bytes stand before it, but there are {before}", rule="ziplist-prevlen"
+            )
         first: i64 = buf[at]
         if first < 0x40:
             at += 1
@@ -65,13 +67,13 @@ def walk_ziplist(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
             sink.integer(_number(buf, at, first))
         at += size
         if at > last:
-            raise CorruptError(f"an entry of a ziplist goes {at - last} bytes beyond its end")
+            raise CorruptError(f"an entry of a ziplist goes {at - last} bytes beyond its end", rule="ziplist-overrun")
         before = at - begin
         count += 1
     if tail != begin - pos:
-        raise CorruptError(f"a ziplist says that its last entry is at {tail}, but it is at {begin - pos}")
+        raise CorruptError(f"a ziplist says that its last entry is at {tail}, but it is at {begin - pos}", rule="ziplist-tail")
     if announced != _MANY and announced != count:
-        raise CorruptError(f"a ziplist says that it has {announced} entries, but it has {count}")
+        raise CorruptError(f"a ziplist says that it has {announced} entries, but it has {count}", rule="ziplist-count")
     return count
 
 
@@ -94,7 +96,7 @@ def _size_of_number(first: i64) -> i64:
         return 8
     if 0xF1 <= first <= 0xFD:
         return 0
-    raise CorruptError(f"byte 0x{first:02x} does not begin an entry of a ziplist")
+    raise CorruptError(f"byte 0x{first:02x} does not begin an entry of a ziplist", rule="ziplist-entry")
 
 
 def _number(buf: bytes, at: i64, first: i64) -> i64:

@@ -22,7 +22,7 @@ def walk_zipmap(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
     """
     last: i64 = end - 1
     if last <= pos or buf[last] != _END:
-        raise CorruptError("a zipmap does not end with 0xff")
+        raise CorruptError("a zipmap does not end with 0xff", rule="zipmap-end")
     at: i64 = pos + 1
     count: i64 = 0
     n: i64
@@ -31,7 +31,7 @@ def walk_zipmap(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
         n = buf[at]
         at += 1
         if n == _END:
-            raise CorruptError("a zipmap ends before its last byte")
+            raise CorruptError("a zipmap ends before its last byte", rule="zipmap-end")
         if n == _BIG:
             n = read_uint32(buf, at)
             at += 4
@@ -40,12 +40,12 @@ def walk_zipmap(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
             unused = buf[at]
             at += 1
         if at + n + unused > last:
-            raise CorruptError(f"a string of a zipmap goes {at + n + unused - last} bytes beyond its end")
+            raise CorruptError(f"a string of a zipmap goes {at + n + unused - last} bytes beyond its end", rule="zipmap-overrun")
         sink.string(buf, at, at + n)
         at += n + unused
         count += 1
     if count & 1:
-        raise CorruptError("a zipmap has a field without a value")
+        raise CorruptError("a zipmap has a field without a value", rule="pairs")
     if buf[pos] < _BIG and buf[pos] * 2 != count:
-        raise CorruptError(f"a zipmap says that it has {buf[pos]} fields, but it has {count // 2}")
+        raise CorruptError(f"a zipmap says that it has {buf[pos]} fields, but it has {count // 2}", rule="zipmap-count")
     return count

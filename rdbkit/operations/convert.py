@@ -148,7 +148,7 @@ def convert(
     wanted = selection if selection else None
 
     def reopen() -> Snapshot:
-        more = {} if block_size is None else {"block_size": block_size}
+        more: dict[str, Any] = {} if block_size is None else {"block_size": block_size}
         return open_snapshot(src, relaxed=relaxed, verify_checksum=verify_checksum, limits=limits, **more)
 
     with reopen() as snapshot:

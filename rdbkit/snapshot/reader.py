@@ -76,7 +76,14 @@ class Snapshot:
     """
 
     def __init__(
-        self, source: Source, *, relaxed: bool, verify_checksum: bool, limits: Limits, block_size: int = BLOCK_SIZE
+        self,
+        source: Source,
+        *,
+        relaxed: bool,
+        verify_checksum: bool,
+        limits: Limits,
+        block_size: int = BLOCK_SIZE,
+        damaged: bool = False,
     ) -> None:
         self._source = source
         self.limits = limits
@@ -110,7 +117,7 @@ class Snapshot:
             self.types = self.coding.types
             self._scanner = Scanner(*self.header, limits.item_bytes)
             self._scanner.templates = self.coding.templates
-            self._read_prelude()
+            self._read_prelude(damaged)
         except RdbError as e:
             raise self._explain(e) from None
 
@@ -337,11 +344,17 @@ class Snapshot:
         self._pos += 9
         return header
 
-    def _read_prelude(self) -> None:
+    def _read_prelude(self, damaged: bool) -> None:
         collector = Prelude()
         while True:
             collector.base = self._base
-            self._pos = self._scanner.prelude(self._buf, self._pos, self._room, collector)
+            try:
+                self._pos = self._scanner.prelude(self._buf, self._pos, self._room, collector)
+            except RdbError:
+                if not damaged:
+                    raise
+                self._pos = self._scanner.start
+                break
             begin = self._buf[self._pos : self._pos + 1]
             if begin and begin[0] not in (c.AUX, c.FUNCTION2, c.FUNCTION_PRE_GA, c.MODULE_AUX):
                 break
@@ -349,6 +362,8 @@ class Snapshot:
             if begin and begin[0] == c.MODULE_AUX and left >= self._block_size:
                 break
             if left > 2 * self.limits.item_bytes + 64:
+                if damaged:
+                    break
                 raise LimitError(f"an AUX field or function of more than {self.limits.item_bytes} bytes", offset=self._pos)
             if not self._refill(max(self._block_size, left)):
                 break
@@ -464,9 +479,11 @@ class Snapshot:
                 self.checksum = Checksum("unchecked", number)
             elif number != computed:
                 self.checksum = Checksum("mismatch", number, computed)
+                at = self._pos
+                self._pos += 8
+                self._rdb_end = self._base + self._pos
                 raise ChecksumError(
-                    f"the checksum differs: the file says {number:016x}, its content gives {computed:016x}",
-                    offset=self._pos,
+                    f"the checksum differs: the file says {number:016x}, its content gives {computed:016x}", offset=at
                 )
             else:
                 self.checksum = Checksum("ok", number, computed)
@@ -540,6 +557,7 @@ def open_snapshot(
     verify_checksum: bool = True,
     limits: Limits | None = None,
     block_size: int = BLOCK_SIZE,
+    damaged: bool = False,
 ) -> Snapshot:
     """Open a snapshot for reading.
 
@@ -550,6 +568,7 @@ def open_snapshot(
         verify_checksum: compare the CRC-64 at the end.
         limits: how large keys and the like may be.
         block_size: bytes to read at a time; memory is a few times this.
+        damaged: raise nothing for damage in front of the keys; reading the keys will.
 
     Raises: RdbError where the beginning is no RDB; OSError where the path cannot be opened.
 
@@ -562,7 +581,10 @@ def open_snapshot(
         raise IsADirectoryError(21, "Is a directory", os.fspath(src))
     source = open_source(src)
     try:
-        return Snapshot(source, relaxed=relaxed, verify_checksum=verify_checksum, limits=limits or Limits(), block_size=block_size)
+        return Snapshot(
+            source, relaxed=relaxed, verify_checksum=verify_checksum, limits=limits or Limits(), block_size=block_size,
+            damaged=damaged,
+        )  # fmt: skip
     except BaseException:
         source.close()
         raise
