@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import ExitStack
+from typing import Final
 
 import click
 
+from rdbkit.cli.files import written
 from rdbkit.cli.render import Output, output, printable, progress, when
-from rdbkit.operations.diff import Diff, Difference
+from rdbkit.operations.delta import Delta, delta_format
+from rdbkit.operations.diff import IGNORED, Diff, Difference
 from rdbkit.operations.diff import diff as compare
+from rdbkit.operations.info import count
 from rdbkit.selection import parse_duration
+from rdbkit.targets.commands import features
 
-_WORDS = {
+_WORDS: Final = {
     "missing": "only in the first",
     "extra": "only in the second",
     "type": "another type",
     "value": "another value",
     "expire": "another expiry",
+    "changed": "another source",
 }
+_MOST_SHOWN: Final = 20
 
 
 def _tolerance(ctx: click.Context, param: click.Parameter, value: str) -> int:
@@ -31,42 +39,93 @@ def _tolerance(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.command()
 @click.argument("first", metavar="A", type=click.Path(exists=True, dir_okay=False))
 @click.argument("second", metavar="B", type=click.Path(exists=True, dir_okay=False))
-@click.option("--only-keys", is_flag=True, help="Compare names alone.")
-@click.option("--ignore-expiry", is_flag=True, help="Do not compare when keys and fields expire.")
+@click.option("--only", type=click.Choice(["keys"]), help="Compare names of keys alone.")
+@click.option(
+    "--ignore", type=click.Choice(IGNORED), multiple=True,
+    help="Do not compare when keys and fields expire, or libraries of functions; can be repeated.",
+)  # fmt: skip
 @click.option(
     "--ttl-tolerance", default="0ms", callback=_tolerance, metavar="TIME", help="Expiries may be so far apart: 1s, 500ms."
 )
 @click.option("--samples", type=click.IntRange(0, 10_000), default=10, show_default=True, metavar="N", help="Name N differences.")
+@click.option(
+    "--delta", type=click.Path(dir_okay=False), metavar="OUT",
+    help="Write what differs: OUT.resp gets the commands that turn A into B, OUT.rdb a snapshot of what is new or changed; .gz "
+    "compresses.",
+)  # fmt: skip
+@click.option(
+    "--target", metavar="LINE",
+    help="Of OUT.resp: the server that will take it, such as redis-6.0 or valkey-8.1 (default: the newest Redis).",
+)  # fmt: skip
+@click.option(
+    "--on-loss", type=click.Choice(["fail", "drop"]), default="fail", show_default=True,
+    help="Of OUT.resp: at what the target has no place for, fail or leave it out.",
+)  # fmt: skip
+@click.option("--force", is_flag=True, help="Replace an OUT that exists.")
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
 @click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
 @click.option("--no-checksum", is_flag=True, help="Do not verify the CRC-64 of A and B.")
 def diff(
     first: str,
     second: str,
-    only_keys: bool,
-    ignore_expiry: bool,
+    only: str | None,
+    ignore: tuple[str, ...],
     ttl_tolerance: int,
     samples: int,
+    delta: str | None,
+    target: str | None,
+    on_loss: str,
+    force: bool,
     as_json: bool,
     relaxed: bool,
     no_checksum: bool,
 ) -> int:
-    """Whether two snapshots have the same keys, values and expiries.
+    """Whether two snapshots have the same keys, values, expiries and functions.
 
     The order of keys and of elements does not matter where they have none, nor do versions and encodings. Keys that have expired
     and are in one of them alone are no difference. Exit code 0 if they have the same data, 1 if not, 3 if one cannot be read or is
     damaged.
     """
-    with progress("diff", os.path.getsize(first) + os.path.getsize(second)) as update:
-        found = compare(
-            first, second, only_keys=only_keys, ignore_expiry=ignore_expiry, ttl_tolerance_ms=ttl_tolerance, samples=samples,
-            relaxed=relaxed, verify_checksum=not no_checksum, progress=update,
-        )  # fmt: skip
+    _check(only, delta, target, on_loss, force)
+    with ExitStack() as stack:
+        if delta is not None:
+            stack.enter_context(written(delta, "-"))
+        update = stack.enter_context(progress("diff", os.path.getsize(first) + os.path.getsize(second)))
+        try:
+            found = compare(
+                first, second, only_keys=only is not None, ignore=ignore, ttl_tolerance_ms=ttl_tolerance, samples=samples,
+                delta=delta, target=target, on_loss=on_loss, force=force, relaxed=relaxed, verify_checksum=not no_checksum,
+                progress=update,
+            )  # fmt: skip
+        except ValueError as e:
+            raise click.UsageError(printable(str(e))) from None
     if as_json:
         click.echo(json.dumps(found.to_dict()))
     else:
         _show(found, output())
+    if found.delta is not None:
+        _tell_losses(found.delta)
     return 0 if found.same else 1
+
+
+def _check(only: str | None, delta: str | None, target: str | None, on_loss: str, force: bool) -> None:
+    """Raise click.UsageError for options that do not go together."""
+    if delta is None:
+        if target or on_loss != "fail" or force:
+            raise click.UsageError("--target, --on-loss and --force are for --delta")
+        return
+    if only:
+        raise click.UsageError("--only keys and --delta exclude each other")
+    try:
+        form = delta_format(delta)
+    except ValueError as e:
+        raise click.BadParameter(printable(str(e)), param_hint="--delta") from None
+    if form != "resp" and (target or on_loss != "fail"):
+        raise click.UsageError("--target and --on-loss are for --delta OUT.resp")
+    try:
+        features(target)
+    except ValueError as e:
+        raise click.BadParameter(str(e), param_hint="--target") from None
 
 
 def _show(found: Diff, out: Output) -> None:
@@ -75,15 +134,22 @@ def _show(found: Diff, out: Output) -> None:
     rows = [("keys", f"{found.keys[0]:,} and {found.keys[1]:,}"), ("equal", f"{found.equal:,}")]
     counts = (
         ("only in the first", found.missing), ("only in the second", found.extra), ("another value", found.changed),
-        ("another expiry", found.expiry), ("expired", found.expired),
+        ("another expiry", found.expiry), ("expired", found.expired), ("other functions", len(found.functions)),
     )  # fmt: skip
     out.facts([*rows, *((name, f"{n:,}") for name, n in counts if n)])
+    if found.functions:
+        out.line("\nlibraries of functions")
+        out.facts([(_WORDS[each.what], printable(each.name, 60)) for each in found.functions[:_MOST_SHOWN]])
+        if len(found.functions) > _MOST_SHOWN:
+            out.line(f"  ... and {len(found.functions) - _MOST_SHOWN:,} more")
     for each in found.samples:
         out.line(f"\n{_WORDS[each.what]}: {printable(each.key, 60)} (db {each.db})")
         out.facts([*_facts(each), *(("differs", printable(line, 120)) for line in each.details)])
     more = found.missing + found.extra + found.changed + found.expiry - len(found.samples)
     if more > 0:
         out.line(f"\n... and {more:,} more")
+    if found.delta is not None:
+        out.line(f"\n{_written(found, found.delta)}")
 
 
 def _facts(each: Difference) -> list[tuple[str, str]]:
@@ -93,3 +159,30 @@ def _facts(each: Difference) -> list[tuple[str, str]]:
     if each.expire_ms[0] != each.expire_ms[1] and each.what in ("expire", "value"):
         rows.append(("expires", " and ".join("never" if ms is None else when(ms) for ms in each.expire_ms)))
     return rows
+
+
+def _written(found: Diff, delta: Delta) -> str:
+    """What a delta has, in a line."""
+    name = printable(delta.file)
+    libraries = f" and {_libraries(delta.functions)}" if delta.functions else ""
+    what = f"{count(delta.written, 'key')}{libraries}"
+    if delta.format == "resp":
+        deleted = f", and for the deletion of {count(delta.deleted, 'key')}" if delta.deleted else ""
+        return f"{name}: commands for {what}{deleted}"
+    missing = sum(each.what == "missing" for each in found.functions)
+    absent = [count(delta.deleted, "key")] * (delta.deleted > 0) + [_libraries(missing)] * (missing > 0)
+    return f"{name}: {what}" + (f", but not the deletion of {' and '.join(absent)}, which a snapshot cannot say" if absent else "")
+
+
+def _libraries(n: int) -> str:
+    return f"{n} {'library' if n == 1 else 'libraries'} of functions"
+
+
+def _tell_losses(delta: Delta) -> None:
+    """On standard error."""
+    for loss in delta.losses[:_MOST_SHOWN]:
+        where = f" in db {loss.db}, key {printable(loss.key, 80)}" if loss.key is not None else ""
+        click.echo(f"rdbkit: lost: {loss.kind}{where}: {printable(loss.what, 200)}", err=True)
+    if delta.loss_counts:
+        counts = ", ".join(f"{kind} {n}" for kind, n in delta.loss_counts.items())
+        click.echo(f"rdbkit: lost in all: {counts}", err=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
@@ -14,6 +15,22 @@ from typing import Any, Final, Literal
 
 from rdbkit.errors import CorruptError, RdbError
 from rdbkit.format.scan import NO_EXPIRY
+from rdbkit.operations.delta import (
+    BY_ELEMENT,
+    ELEMENTS,
+    EXPIRY,
+    MOST_BYTES,
+    NEW,
+    REPLACE,
+    SOON_MS,
+    Change,
+    Changes,
+    Delta,
+    FunctionDifference,
+    delta_writer,
+    library_source,
+    records_at,
+)
 from rdbkit.operations.fingerprints import ENTRY, Fingerprints
 from rdbkit.operations.hashes import PILES
 from rdbkit.operations.text import json_bytes
@@ -28,6 +45,14 @@ _MASK: Final = (1 << 128) - 1
 _SHOWN: Final = 5  # elements of a key
 
 What = Literal["missing", "extra", "type", "value", "expire"]
+#: What may be left out of the comparison.
+Ignored = Literal["expire", "functions"]
+IGNORED: Final[tuple[Ignored, ...]] = ("expire", "functions")
+
+# What is known of a pair of keys besides their values.
+_EXPIRES_OTHERWISE: Final = 1
+_GONE: Final = 2  # both have expired
+_SOON: Final = 4  # the first file's will expire soon, or has
 
 
 @dataclass
@@ -60,8 +85,10 @@ class Diff:
         equal: keys that are the same in both.
         missing, extra: keys that only the first has, or only the second.
         changed: keys with another type or value; `expiry` counts those that differ in their expiry alone.
-        expired: keys that only one of the files has, and that have expired: no difference.
-        samples: the first differences.
+        expired: keys that have expired, and that the other file does not have in the same form: no difference.
+        functions: libraries of functions that differ.
+        samples: the first of the keys that differ.
+        delta: what was written of the differences, where that was asked for.
     """
 
     files: tuple[str, str]
@@ -72,21 +99,30 @@ class Diff:
     changed: int = 0
     expiry: int = 0
     expired: int = 0
+    functions: list[FunctionDifference] = field(default_factory=list)
     samples: list[Difference] = field(default_factory=list)
+    delta: Delta | None = None
 
     @property
     def same(self) -> bool:
         """Whether both have the same data."""
-        return not (self.missing or self.extra or self.changed or self.expiry)
+        return not (self.missing or self.extra or self.changed or self.expiry or self.functions)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types; keys that are not UTF-8 as `{"base64": ...}`."""
         result = asdict(self)
         for row in result["samples"]:
             row["key"] = json_bytes(row["key"])
-        result["files"] = [n.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for n in self.files]
+        for row in result["functions"]:
+            row["name"] = _clean(row["name"])
+        result["files"] = [_clean(name) for name in self.files]
+        result["delta"] = None if self.delta is None else self.delta.to_dict()
         result["same"] = self.same
         return result
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def diff(
@@ -94,41 +130,71 @@ def diff(
     second: str,
     *,
     only_keys: bool = False,
-    ignore_expiry: bool = False,
+    ignore: Collection[str] = (),
     ttl_tolerance_ms: int = 0,
     samples: int = 10,
+    delta: str | os.PathLike[str] | None = None,
+    target: str | None = None,
+    on_loss: str = "fail",
+    force: bool = False,
     now_ms: int | None = None,
     relaxed: bool = False,
     verify_checksum: bool = True,
     block_size: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Diff:
-    """Compare the keys of two snapshots: names, types, values and expiries.
+    """Compare two snapshots: names of keys, types, values and expiries, and libraries of functions.
 
     The order of keys, of members of sets and of fields does not matter, nor do versions and encodings. What a stream counts beside
     its entries, groups and pending entries, and when its consumers were last seen, older versions do not have: it is not compared.
-    Both files are read once; what is not stored in the same bytes is read a second time, and the keys that are named a third.
+    A key or field that has expired is as good as none, unless both have it.
+    Both files are read once; what is not stored in the same bytes is read a second time, and the keys that are named a third. What
+    goes into a delta is read once more.
 
     Args:
         first, second: paths.
         only_keys: compare names alone.
-        ignore_expiry: do not compare when keys and fields expire.
+        ignore: what not to compare: "expire", when keys and fields expire; "functions", libraries of functions.
         ttl_tolerance_ms: so much may the expiries of a key be apart.
         samples: how many of the keys that differ to name.
+        delta: a file to write the differences to, which appears when it is whole. Where its name ends in `.resp`, it gets the
+            commands that turn the data of the first into that of the second, for a server that has the first; where it ends in
+            `.rdb`, a snapshot of the keys that are new or changed. With `.gz` behind that it is compressed.
+        target, on_loss: of commands, as for `export_resp`.
+        force: replace a delta that exists.
         now_ms: what counts as expired, in Unix milliseconds; by default the clock.
         relaxed, verify_checksum: as for `rdbkit.open`.
         progress: called with the bytes of both files that have been read for the first time.
 
-    Raises: RdbError where a file is damaged; OSError.
+    Raises: ValueError for unknown names in `ignore`, for another ending of `delta`, an unknown target, and for what does not go
+        together; LossError where the target has no command for something; RdbError where a file is damaged; OSError.
 
     >>> found = diff("fixtures/rich/redis-7.0.15.rdb", "fixtures/rich/redis-6.0.16.rdb")
-    >>> found.same, found.equal, found.changed
-    (False, 26, 1)
+    >>> found.same, found.equal, found.changed, found.functions
+    (False, 26, 1, [FunctionDifference(what='missing', name='l')])
     """
-    return _Comparison(
-        (first, second), only_keys, ignore_expiry, ttl_tolerance_ms, samples,
+    for name in ignore:
+        if name not in IGNORED:
+            raise ValueError(f"what to ignore is {' or '.join(IGNORED)}, not {name!r}")
+    if delta is None and (target is not None or on_loss != "fail" or force):
+        raise ValueError("target, on_loss and force are for a delta")
+    if delta is not None and only_keys:
+        raise ValueError("names alone make no delta")
+    comparison = _Comparison(
+        (first, second), only_keys, frozenset(ignore), ttl_tolerance_ms, samples,
         time.time_ns() // 1_000_000 if now_ms is None else now_ms, relaxed, verify_checksum, block_size, progress,
-    ).run()  # fmt: skip
+    )  # fmt: skip
+    if delta is None:
+        return comparison.run()
+    with delta_writer(
+        os.fspath(delta), comparison.files, lambda name: comparison.open(name, again=True), target=target, on_loss=on_loss,
+        force=force, now_ms=comparison.now, compares_expiry=comparison.compares_expiry,
+    ) as writer:  # fmt: skip
+        comparison.changes = Changes()
+        result = comparison.run()
+        writer.write(comparison.changes, result.functions)
+        result.delta = writer.report
+    return result
 
 
 @dataclass
@@ -144,7 +210,7 @@ class _Comparison:
         self,
         files: tuple[str, str],
         only_keys: bool,
-        ignore_expiry: bool,
+        ignore: frozenset[str],
         tolerance: int,
         samples: int,
         now: int,
@@ -155,7 +221,8 @@ class _Comparison:
     ) -> None:
         self.files = files
         self.only_keys = only_keys
-        self.ignore_expiry = ignore_expiry
+        self.compares_expiry = not only_keys and "expire" not in ignore
+        self.compares_functions = not only_keys and "functions" not in ignore
         self.tolerance = tolerance
         self.samples = samples
         self.now = now
@@ -166,9 +233,10 @@ class _Comparison:
         self.read = 0
         self.result = Diff(files, (0, 0))
         self.found: list[_Found] = []
-        # keys whose stored form differs: offsets in both files, and whether their expiry does
+        self.changes: Changes | None = None  # all of them, where a delta is to be written
+        # keys whose stored form differs: offsets in both files, and what else is known
         self.suspects: tuple[array[int], array[int]] = (array("q"), array("q"))
-        self.expiries: list[bool] = []
+        self.flags = bytearray()
 
     def run(self) -> Diff:
         result = self.result
@@ -180,6 +248,9 @@ class _Comparison:
             result.keys = int(prints[0].count), int(prints[1].count)
             for number in range(PILES):
                 self.match(prints[0].piles.pile(number), prints[1].piles.pile(number))
+        if self.compares_functions:
+            first, second = ({f.name: library_source(f) for f in found.functions} for found in prints)
+            result.functions = _compare_libraries(first, second)
         self.look_inside()
         result.samples = self.explain()
         return result
@@ -218,33 +289,72 @@ class _Comparison:
                 self.alone("missing", expire, (offset, -1))
                 continue
             other_value, other_expire, other_offset = candidates.pop()
-            differs = not self.same_expiry(expire, other_expire)
-            if value == other_value or self.only_keys:
-                if differs:
-                    self.differ("expire", (offset, other_offset))
+            if expire == other_expire and (value == other_value or self.only_keys):
+                result.equal += 1
+                continue
+            flags = self.flags_of(expire, other_expire)
+            if flags & _EXPIRES_OTHERWISE and not flags & _GONE and (self.is_past(expire) or self.is_past(other_expire)):
+                # only one of the two is still there
+                self.alone("missing", expire, (offset, -1))
+                self.alone("extra", other_expire, (-1, other_offset), REPLACE)
+            elif value == other_value or self.only_keys:
+                if flags & _EXPIRES_OTHERWISE:
+                    self.differ("expire", (offset, other_offset), flags)
                 else:
                     result.equal += 1
             else:
                 self.suspects[0].append(offset)
                 self.suspects[1].append(other_offset)
-                self.expiries.append(differs)
+                self.flags.append(flags)
         for left in others.values():
             for _, expire, offset in left:
                 self.alone("extra", expire, (-1, offset))
 
-    def same_expiry(self, one: int, other: int) -> bool:
-        if self.ignore_expiry or self.only_keys or one == other:
-            return True
-        return NO_EXPIRY not in (one, other) and abs(one - other) <= self.tolerance
+    def is_past(self, expire: int) -> bool:
+        return expire != NO_EXPIRY and expire <= self.now
 
-    def alone(self, what: str, expire: int, offsets: tuple[int, int]) -> None:
-        """A key that one of the files does not have."""
-        if expire != NO_EXPIRY and expire <= self.now:
+    def flags_of(self, expire: int, other: int) -> int:
+        """What the expiries of a pair say."""
+        flags = 0
+        if self.compares_expiry and expire != other:
+            near = NO_EXPIRY not in (expire, other) and abs(expire - other) <= self.tolerance
+            flags = 0 if near else _EXPIRES_OTHERWISE
+        if self.compares_expiry and self.is_past(expire) and self.is_past(other):
+            flags |= _GONE
+        if expire != NO_EXPIRY and expire <= self.now + SOON_MS:
+            flags |= _SOON
+        return flags
+
+    def alone(self, what: What, expire: int, offsets: tuple[int, int], how: int = NEW) -> None:
+        """A key that one of the files does not have; `how` it is to be written."""
+        if self.is_past(expire):
             self.result.expired += 1
-        else:
-            self.differ(what, offsets)
+            return
+        self.count(what, offsets)
+        if self.changes is not None:
+            if what == "missing":
+                self.changes.deleted.append(offsets[0])
+            else:
+                self.changes.add(Change(how, offsets[1]))
 
-    def differ(self, what: str, offsets: tuple[int, int]) -> None:
+    def differ(self, what: What, offsets: tuple[int, int], flags: int, sizes: tuple[int, int] | None = None) -> None:
+        """A key that both files have.
+
+        `sizes`: of both records in bytes, where the value can be changed element by element.
+        """
+        if flags & _GONE:
+            self.result.expired += 1
+            return
+        self.count(what, offsets)
+        if self.changes is not None:
+            change = Change(EXPIRY if what == "expire" else REPLACE, offsets[1])
+            if flags & _SOON:
+                change = Change(REPLACE, offsets[1])
+            elif sizes is not None:
+                change = Change(ELEMENTS, offsets[1], sizes[1], offsets[0], sizes[0])
+            self.changes.add(change)
+
+    def count(self, what: What, offsets: tuple[int, int]) -> None:
         result = self.result
         if what == "missing":
             result.missing += 1
@@ -270,31 +380,34 @@ class _Comparison:
         if not self.suspects[0]:
             return
         digests = []
+        now = self.now if self.compares_expiry else None
         for name, offsets in zip(self.files, self.suspects, strict=True):
             order = array("q", sorted(offsets))
             found = [b""] * len(order)
+            sizes = array("q", bytes(8 * len(order)))
             for record in self.records(name, order):
-                found[bisect_left(order, record.offset)] = _digest(record, not self.ignore_expiry)
-            digests.append((order, found))
-        for one, other, differs in zip(*self.suspects, self.expiries, strict=True):
-            first, second = (found[bisect_left(order, at)] for (order, found), at in zip(digests, (one, other), strict=True))
-            if first != second:
-                self.differ("value" if first[:1] == second[:1] else "type", (one, other))
-            elif differs:
-                self.differ("expire", (one, other))
+                at = bisect_left(order, record.offset)
+                found[at] = _digest(record, now)
+                sizes[at] = record.size or 0
+            digests.append((order, found, sizes))
+        by_element = [_TYPES[name][0] for name in BY_ELEMENT]
+        for one, other, flags in zip(*self.suspects, self.flags, strict=True):
+            places = [bisect_left(digest[0], at) for digest, at in zip(digests, (one, other), strict=True)]
+            (first, size), (second, other_size) = ((d[1][at], d[2][at]) for d, at in zip(digests, places, strict=True))
+            if first[:1] != second[:1]:
+                self.differ("type", (one, other), flags)
+            elif first != second:
+                by_elements = first[0] in by_element and max(size, other_size) <= MOST_BYTES
+                self.differ("value", (one, other), flags, (size, other_size) if by_elements else None)
+            elif flags & _EXPIRES_OTHERWISE:
+                self.differ("expire", (one, other), flags)
             else:
                 self.result.equal += 1
 
     def records(self, name: str, offsets: array[int]) -> Iterator[Record]:
         """The records that stand at these offsets, which are sorted."""
         with self.open(name, again=True) as snapshot:
-            at = 0
-            for record in snapshot:
-                if at < len(offsets) and record.offset == offsets[at]:
-                    yield record
-                    at += 1
-                    if at == len(offsets):
-                        return
+            yield from records_at(snapshot, offsets)
 
     # -- third look: the keys that are named
 
@@ -304,7 +417,7 @@ class _Comparison:
         for side, name in enumerate(self.files):
             wanted = array("q", sorted(found.offsets[side] for found in self.found if found.offsets[side] >= 0))
             shown.append({})
-            for record in self.records(name, wanted) if wanted else ():
+            for record in self.records(name, wanted):
                 shown[-1][record.offset] = (record, _value(record))
         differences = []
         for found in self.found:
@@ -323,6 +436,15 @@ class _Comparison:
                 )
             )
         return differences
+
+
+def _compare_libraries(first: dict[str, bytes], second: dict[str, bytes]) -> list[FunctionDifference]:
+    """By name and source."""
+    found = []
+    for name in sorted(first.keys() | second.keys()):
+        if first.get(name) != second.get(name):
+            found.append(FunctionDifference("missing" if name not in second else "changed" if name in first else "extra", name))
+    return found
 
 
 def _type(record: Record | None) -> str | None:
@@ -355,8 +477,11 @@ _TYPES: Final = {
 _ORDERED: Final = ("string", "list", "stream", "module")
 
 
-def _digest(record: Record, expiries: bool) -> bytes:
-    """17 bytes of a value, the same for the same value however it is stored."""
+def _digest(record: Record, now: int | None) -> bytes:
+    """17 bytes of a value, the same for the same value however it is stored.
+
+    `now`: fields that have expired by then are as good as none; None where expiries are not compared.
+    """
     name = record.type
     count = 0
     total = 0
@@ -369,7 +494,9 @@ def _digest(record: Record, expiries: bool) -> bytes:
             for element in batch:
                 if isinstance(element, StreamDedup) and not any(ids for _, ids in element.producers):
                     continue  # it remembers nothing; older versions have no place for that
-                form = _form(name, element, expiries)
+                if name == "hash" and now is not None and element[2] is not None and element[2] <= now:
+                    continue
+                form = _form(name, element, now is not None)
                 count += 1
                 if name in _ORDERED:
                     whole.update(len(form).to_bytes(8, "little") + form)

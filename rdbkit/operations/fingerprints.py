@@ -14,6 +14,7 @@ from rdbkit.errors import CorruptError
 from rdbkit.format.constants import ValueType
 from rdbkit.format.primitives import read_length, read_string, skip_string
 from rdbkit.format.scan import KINDS, STRING_INT, Visitor
+from rdbkit.model import Event, FunctionLibrary
 from rdbkit.operations.hashes import PILES, Piles, name_hash
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class Fingerprints(Visitor):
     Attributes:
         count: keys so far.
         large_hash: to be set to the hash of the value that `large` will tell of next.
+        functions: libraries of functions, wherever they stand.
     """
 
     def __init__(self, types: dict[int, ValueType], limit: int) -> None:
@@ -104,6 +106,7 @@ class Fingerprints(Visitor):
         self.limit: i64 = limit
         self.count: i64 = 0
         self.large_hash: i64 = 0
+        self.functions: list[FunctionLibrary] = []
         self.elements: Elements = Elements()
         ways = bytearray(KINDS)
         kinds = [0] * KINDS  # what a type is called goes into the hash: numbers mean something with their version alone
@@ -137,6 +140,10 @@ class Fingerprints(Visitor):
 
     def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
         self.add(key, self.large_hash ^ self.kinds[kind], expire_ms, offset)
+
+    def event(self, event: Event) -> None:
+        if isinstance(event, FunctionLibrary):
+            self.functions.append(event)
 
     def add(self, name: bytes, value: i64, expire_ms: i64, offset: i64) -> None:
         number: i64 = name_hash(self.db, name)
