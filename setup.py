@@ -22,16 +22,16 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 # What runs once a record or once an element (docs/architecture.md). Data alone (constants.py) gains nothing from it.
+HOT_OPERATIONS = """
+    examine fingerprints footprint hashes jsonl packer patterns redactor resync rewrite rows scramble sieve splitter tallies text
+    verifier weights
+"""
 COMPILED = sorted(
     path.replace(os.sep, "/")
     for path in [
         *glob("rdbkit/format/*.py"),
         "rdbkit/record.py",
-        *(
-            f"rdbkit/operations/{name}.py"
-            for name in ("examine", "fingerprints", "footprint", "hashes", "jsonl", "patterns", "rewrite", "rows", "sieve")
-        ),
-        *(f"rdbkit/operations/{name}.py" for name in ("splitter", "tallies", "text", "weights")),
+        *(f"rdbkit/operations/{name}.py" for name in HOT_OPERATIONS.split()),
     ]
     if os.path.exists(path) and os.path.basename(path) not in {"__init__.py", "constants.py"}
 )

@@ -1,4 +1,4 @@
-"""What `rdbkit memory`, `split`, `merge` and `diff` take beside `redis-check-rdb`, and how fast the project wants them to be."""
+"""What the verbs of memory and of many files take beside `redis-check-rdb`, and how fast the project wants them to be."""
 
 from __future__ import annotations
 
@@ -40,6 +40,10 @@ def goal_table(forms: dict[str, Path], servers: Path, data: Path, work: Path, ru
         rows[Case(f"rdbkit merge of {PARTS} parts, {form}", merge)] = 3.0 if form == "compiled" else None
         diff = Case(f"rdbkit diff of two orders, {form}", (path, "diff", data, again))
         rows[diff] = 1 / 3 if form == "compiled" else None
+        rows[Case(f"rdbkit verify, {form}", (path, "verify", data))] = 4.0 if form == "compiled" else None
+        rows[Case(f"rdbkit verify --deep, {form}", (path, "verify", "--deep", data))] = 1.0 if form == "compiled" else None
+        rows[Case(f"rdbkit salvage of a sound file, {form}", (path, "salvage", data, out, "--force"))] = None
+        rows[Case(f"rdbkit redact, {form}", (path, "redact", data, out, "--force"))] = None
     for case in rows:  # parts by bytes, which the merge reads; those by slots have other names
         if " --parts" in case.label:
             shutil.rmtree(parts, ignore_errors=True)
@@ -47,7 +51,7 @@ def goal_table(forms: dict[str, Path], servers: Path, data: Path, work: Path, ru
             break
 
     def look(case: Case) -> None:
-        if " merge " in case.label:
+        if " merge " in case.label or " salvage " in case.label or " redact" in case.label:
             said = subprocess.run([check, out], capture_output=True, text=True, check=False)
             if "RDB looks OK" not in said.stdout:
                 raise BenchError(f"{case.label}: {said.stdout}")

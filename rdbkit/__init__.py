@@ -62,14 +62,18 @@ if TYPE_CHECKING:
     from rdbkit.operations.build import build
     from rdbkit.operations.check import Check, Finding, check
     from rdbkit.operations.convert import Conversion, convert
+    from rdbkit.operations.delta import Delta, FunctionDifference
     from rdbkit.operations.diff import Diff, Difference, diff
     from rdbkit.operations.ledger import Ledger, Loss
     from rdbkit.operations.memory import Memory, MemoryRow, memory, memory_rows
     from rdbkit.operations.merge import DuplicateError, Merge, merge
     from rdbkit.operations.plan import Plan, plan
+    from rdbkit.operations.redact import Redaction, redact
     from rdbkit.operations.rules import Edits, Policies
+    from rdbkit.operations.salvage import Salvage, salvage
     from rdbkit.operations.script import Draft
     from rdbkit.operations.split import Division, Split, split
+    from rdbkit.operations.verify import Verification, Violation, verify
 
 __all__ = [
     "Array",
@@ -80,6 +84,7 @@ __all__ = [
     "Conversion",
     "CorruptError",
     "CronJob",
+    "Delta",
     "Diff",
     "Difference",
     "Division",
@@ -88,6 +93,7 @@ __all__ = [
     "Edits",
     "Event",
     "Finding",
+    "FunctionDifference",
     "FunctionLibrary",
     "Hash",
     "HashTemplate",
@@ -108,7 +114,9 @@ __all__ = [
     "Policies",
     "RdbError",
     "Record",
+    "Redaction",
     "ResizeDb",
+    "Salvage",
     "SelectDb",
     "Selection",
     "Set",
@@ -128,6 +136,8 @@ __all__ = [
     "TruncatedError",
     "UnsupportedTypeError",
     "UnsupportedVersionError",
+    "Verification",
+    "Violation",
     "Writer",
     "build",
     "check",
@@ -140,28 +150,37 @@ __all__ = [
     "module_values",
     "open",
     "plan",
+    "redact",
+    "salvage",
     "split",
+    "verify",
 ]
 
 #: Where the names of operations are, which are imported when they are asked for: to read a snapshot takes none of them.
 _OPERATIONS = {
+    "Check": "check",
     "Conversion": "convert",
+    "Delta": "delta",
     "Diff": "diff",
     "Difference": "diff",
     "Division": "split",
     "Draft": "script",
     "DuplicateError": "merge",
     "Edits": "rules",
+    "Finding": "check",
+    "FunctionDifference": "delta",
     "Ledger": "ledger",
     "Loss": "ledger",
     "Memory": "memory",
     "MemoryRow": "memory",
     "Merge": "merge",
     "Plan": "plan",
-    "Split": "split",
     "Policies": "rules",
-    "Check": "check",
-    "Finding": "check",
+    "Redaction": "redact",
+    "Salvage": "salvage",
+    "Split": "split",
+    "Verification": "verify",
+    "Violation": "verify",
     "build": "build",
     "check": "check",
     "convert": "convert",
@@ -170,7 +189,10 @@ _OPERATIONS = {
     "memory_rows": "memory",
     "merge": "merge",
     "plan": "plan",
+    "redact": "redact",
+    "salvage": "salvage",
     "split": "split",
+    "verify": "verify",
 }
 
 

@@ -26,7 +26,11 @@ ON_FIXTURES = (
     "operations.keys",
     "operations.memory",
     "operations.plan",
+    "operations.redact",
+    "operations.salvage",
     "operations.text",
+    "operations.verify",
+    "snapshot.pieces",
 )
 INIT = {"__init__", "__main__"}
 
@@ -83,12 +87,14 @@ def test_examples_in_docstrings_hold(monkeypatch: pytest.MonkeyPatch) -> None:
         "values",
         "cli.render",
         "operations.footprint",
+        "operations.delta",
         "operations.diff",
         "operations.merge",
         "operations.split",
         "operations.splitter",
         "operations.page",
         "operations.patterns",
+        "operations.scramble",
         "targets.memory",
         *ON_FIXTURES,
     ):

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import gc
 import importlib
+import keyword
 import os
 import sys
 from typing import Final, NoReturn
 
 import click
 
-from rdbkit.errors import LossError, RdbError
+from rdbkit.errors import LossError, RdbError, TargetError
 
-# verb -> module of this package, imported when the verb is called or its help is asked for
+# verb -> module of this package, with _ for -, imported when the verb is called or its help is asked for
 _VERBS: Final = {
     "check": "Whether a target imports snapshots, and what would be lost.",
     "info": "What is in snapshots, and who loads them as they are.",
@@ -27,11 +28,19 @@ _VERBS: Final = {
     "split": "The keys of snapshots in several files, each of them whole.",
     "merge": "Several snapshots in one valid file.",
     "diff": "Whether two snapshots have the same keys, values and expiries.",
+    "verify": "Whether snapshots are sound, as far as the file can tell.",
+    "salvage": "What is sound of a damaged snapshot, as one that loads.",
+    "redact": "The same structure with names and values scrambled, to be shown to others.",
     "build": "A snapshot from JSON lines, as export writes them.",
     "export": "Every key and value as JSON lines or as commands.",
     "get": "The value of one key.",
     "keys": "One row for each key: type, bytes in the file, elements, expiry, slot.",
 }
+
+
+def _module(verb: str) -> str:
+    name = verb.replace("-", "_")
+    return f"{name}_" if keyword.iskeyword(name) else name
 
 
 class _Verbs(click.Group):
@@ -41,7 +50,8 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _VERBS:
             return None
-        command = getattr(importlib.import_module(f"rdbkit.cli.{cmd_name}"), cmd_name)
+        module = _module(cmd_name)
+        command = getattr(importlib.import_module(f"rdbkit.cli.{module}"), module)
         assert isinstance(command, click.Command)
         command.short_help = _VERBS[cmd_name]
         return command
@@ -91,7 +101,7 @@ def main(args: list[str] | None = None) -> NoReturn:
         from rdbkit.cli.render import complain
 
         complain(e)
-        sys.exit(1 if isinstance(e, LossError) else 3)
+        sys.exit(1 if isinstance(e, LossError) else 4 if isinstance(e, TargetError) else 3)
     except OSError as e:
         name = f"{click.format_filename(e.filename)}: " if e.filename else ""
         click.echo(f"rdbkit: {name}{e.strerror or e}", err=True)

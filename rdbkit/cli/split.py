@@ -9,6 +9,7 @@ from typing import Literal
 
 import click
 
+from rdbkit.cli.files import written
 from rdbkit.cli.render import Output, output, printable, progress, size
 from rdbkit.operations.info import count
 from rdbkit.operations.split import MANIFEST, By, Division, Split, parse_nodes, parse_slot_parts
@@ -79,7 +80,7 @@ def split(
         )
     except ValueError as e:
         raise click.BadParameter(str(e), param_hint=given[0]) from None
-    with progress("split", sum(map(os.path.getsize, files))) as update:
+    with written(into, "-"), progress("split", sum(map(os.path.getsize, files))) as update:
         try:
             done = split_files(
                 files,
@@ -92,8 +93,6 @@ def split(
                 verify_checksum=not no_checksum,
                 progress=update,
             )
-        except FileExistsError as e:
-            raise click.UsageError(f"{printable(os.fsdecode(e.filename))} exists; --force replaces it") from None
         except ValueError as e:
             raise click.UsageError(printable(str(e))) from None
     if as_json:

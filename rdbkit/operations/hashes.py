@@ -94,3 +94,16 @@ class NameHashes:
             if len(set(numbers)) < len(numbers):
                 return True
         return False
+
+    def twice(self) -> set[int]:
+        """The hashes that are there more than once."""
+        found: set[int] = set()
+        for number in range(PILES):
+            numbers = array("q", self.piles.pile(number))
+            seen: set[int] = set()
+            if len(set(numbers)) < len(numbers):
+                for hashed in numbers:
+                    if hashed in seen:
+                        found.add(hashed)
+                    seen.add(hashed)
+        return found

@@ -1,0 +1,124 @@
+"""`rdbkit redact`."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+import click
+
+from rdbkit.cli.files import written
+from rdbkit.cli.options import SelectionCommand, selection_options
+from rdbkit.cli.render import output, printable, progress, size
+from rdbkit.operations.info import count
+from rdbkit.operations.redact import Redaction
+from rdbkit.operations.redact import redact as redact_snapshot
+from rdbkit.selection import Selection
+
+_VARIABLE: Final = "RDBKIT_SECRET"
+_RANDOM_BYTES: Final = 32
+#: How what is left out is called, one of it and several.
+_WORDS: Final = {
+    "aux": ("AUX field", "AUX fields"),
+    "behind": ("another snapshot behind this one", ""),
+    "commands": ("the commands behind the snapshot", ""),
+    "cron": ("key of type cron", "keys of type cron"),
+    "function": ("function library", "function libraries"),
+    "hash-template": ("hash template", "hash templates"),
+    "json": ("JSON document of Dragonfly", "JSON documents of Dragonfly"),
+    "key-metadata": ("key's metadata of modules", "keys' metadata of modules"),
+    "member-expiry": ("expiry of a member", "expiries of members"),
+    "module": ("value of a module", "values of modules"),
+    "module-aux": ("piece of module data outside of keys", "pieces of module data outside of keys"),
+    "script": ("Lua script", "Lua scripts"),
+    "slot-import": ("slot import that was going on", "slot imports that were going on"),
+    "slot-info": ("note about a slot", "notes about slots"),
+    "template-hash": ("hash that uses a template", "hashes that use templates"),
+    "trailer": ("bytes behind the snapshot that are none of it", ""),
+}
+
+
+@click.command(cls=SelectionCommand)
+@click.argument("file", metavar="FILE", type=click.Path(allow_dash=True))
+@click.argument("out", metavar="OUT", type=click.Path(dir_okay=False, allow_dash=True))
+@click.option(
+    "--secret-file", type=click.Path(exists=True, dir_okay=False), metavar="PATH",
+    help=f"Where the secret is; otherwise it is the variable {_VARIABLE}, or random.",
+)  # fmt: skip
+@click.option("--random", "random_", is_flag=True, help=f"A random secret, which is forgotten, whatever {_VARIABLE} says.")
+@click.option("--keep-prefixes", is_flag=True, help="Keep names up to and with the last separator.")
+@click.option("--separator", default=":", show_default=True, metavar="TEXT", help="Of --keep-prefixes: what ends a prefix.")
+@click.option("--keep-modules", is_flag=True, help="Copy values of modules as they are; otherwise they are left out.")
+@click.option("--force", is_flag=True, help="Replace a file that exists.")
+@click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
+@click.option("--no-checksum", is_flag=True, help="Do not verify the CRC-64 of FILE.")
+@selection_options
+def redact(
+    file: str,
+    out: str,
+    secret_file: str | None,
+    random_: bool,
+    keep_prefixes: bool,
+    separator: str,
+    keep_modules: bool,
+    force: bool,
+    relaxed: bool,
+    no_checksum: bool,
+    selection: Selection,
+) -> int:
+    """The same structure with names and values scrambled, to be shown to others.
+
+    FILE is a path or - for standard input; gzip is recognised. OUT is a path, which appears when it is whole, or - for standard
+    output; .gz compresses. It has the types, encodings, lengths, counts and expiries of FILE.
+
+    Lengths, punctuation, scores and times can still be seen, and which strings are equal. Exit code 0 if all is there, 1 if
+    something is left out, such as values of modules, 3 if FILE cannot be read or is damaged.
+    """
+    secret = _secret(secret_file, random_)
+    begin = time.monotonic()
+    with written(out, file), progress(file, os.path.getsize(file) if os.path.isfile(file) else None) as update:
+        try:
+            report = redact_snapshot(
+                file, out, secret=secret or os.urandom(_RANDOM_BYTES), keep_prefixes=keep_prefixes,
+                separator=os.fsencode(separator), keep_modules=keep_modules, selection=selection, force=force, relaxed=relaxed,
+                verify_checksum=not no_checksum, progress=update,
+            )  # fmt: skip
+        except ValueError as e:
+            raise click.UsageError(printable(str(e))) from None
+    _show(report, out, time.monotonic() - begin)
+    if secret is None:
+        click.echo("rdbkit: the secret was random and is forgotten, so that no other run gives the same names", err=True)
+    for kind, n in report.dropped.items():
+        one, several = _WORDS[kind]
+        click.echo(f"rdbkit: left out: {f'{n:,} {one if n == 1 else several}' if several else one}", err=True)
+    return 0 if report.is_complete else 1
+
+
+def _secret(path: str | None, is_random: bool) -> bytes | None:
+    """The secret; None for a random one."""
+    if path is not None and is_random:
+        raise click.UsageError("--secret-file and --random exclude each other")
+    if path is not None:
+        secret = Path(path).read_bytes().removesuffix(b"\n").removesuffix(b"\r")
+        if not secret:
+            raise click.BadParameter(f"{printable(path)} is empty", param_hint="--secret-file")
+        return secret
+    return None if is_random else os.environb.get(_VARIABLE.encode()) or None
+
+
+def _show(report: Redaction, out: str, seconds: float) -> None:
+    """What was done, on standard output unless the file goes there."""
+    heading = f"{printable(out)}: {report.source} with names and values scrambled"
+    if out == "-":
+        click.echo(heading, err=True)
+        click.echo(f"{count(report.written, 'key')} written, {seconds:.1f} s", err=True)
+        return
+    rows = [("keys", f"{report.keys:,}"), ("written", f"{report.written:,}")]
+    if report.left_out:
+        rows.append(("not selected", f"{report.left_out:,}"))
+    rows += [("bytes", size(os.path.getsize(out))), ("time", f"{seconds:.1f} s")]
+    shown = output()
+    shown.heading(heading)
+    shown.facts(rows)

@@ -1,0 +1,90 @@
+"""`rdbkit salvage`."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack
+
+import click
+
+from rdbkit.cli.files import writing, written
+from rdbkit.cli.render import Output, output, printable, progress, size
+from rdbkit.operations.info import count
+from rdbkit.operations.salvage import Lost, Salvage
+from rdbkit.operations.salvage import salvage as save
+
+
+@click.command()
+@click.argument("file", metavar="FILE", type=click.Path(exists=True, dir_okay=False))
+@click.argument("out", metavar="OUT", type=click.Path(allow_dash=True))
+@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+@click.option("--losses", metavar="PATH", help="Write everything that was left out to PATH, as JSON lines.")
+@click.option("--samples", type=click.IntRange(0, 10_000), default=10, show_default=True, metavar="N", help="Name N losses.")
+@click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
+def salvage(file: str, out: str, force: bool, losses: str | None, samples: int, as_json: bool) -> int:
+    """What is sound of a damaged snapshot, as one that loads.
+
+    OUT has every key of FILE that breaks no rule of the format; what it does not have is listed. Exit code 0 if nothing seems to be
+    lost, 1 if something is, 3 if FILE cannot be opened or its first bytes are no snapshot's.
+    """
+    if losses is not None and os.path.abspath(losses) in (os.path.abspath(out), os.path.abspath(file)):
+        raise click.UsageError("--losses needs a file of its own")
+    with ExitStack() as stack:
+        list_ = stack.enter_context(writing(losses, file, force)) if losses is not None else None
+
+        def tell(lost: Lost) -> None:
+            if list_ is not None:
+                list_.write(json.dumps(lost.to_dict(), ensure_ascii=False).encode() + b"\n")
+
+        stack.enter_context(written(out, file))
+        update = stack.enter_context(progress(file, os.path.getsize(file)))
+        report = save(file, out, samples=samples, force=force, tell=tell, progress=update)
+    if as_json:
+        click.echo(json.dumps(report.to_dict(), ensure_ascii=False), err=out == "-")
+    elif out != "-":
+        _show(report, out, losses, output())
+    elif not report.whole:
+        click.echo(f"rdbkit: {_summary(report)}", err=True)
+    return 0 if report.whole else 1
+
+
+def _summary(report: Salvage) -> str:
+    """What is missing, in one line."""
+    words = {"key": "damaged key", "gap": "gap", "library": "function library"}
+    parts = [count(n, words[what]) for what, n in report.lost.items()]
+    if not parts and report.checksum == "mismatch":
+        return f"{count(report.kept, 'key')} kept; the checksum differs, so something is changed, but nothing shows what"
+    if not parts and not report.whole and not report.cut:
+        return f"{count(report.kept, 'key')} kept, and nothing shows where others are that the file announces"
+    lost = f"{' and '.join(parts)} left out" if parts else "nothing left out"
+    return f"{count(report.kept, 'key')} kept, {lost}"
+
+
+def _show(report: Salvage, out: str, losses: str | None, screen: Output) -> None:
+    screen.heading(f"{printable(report.file)}: {_summary(report)}")
+    rows = [("written to", printable(out)), ("format", report.header)]
+    if report.lost:
+        rows.append(("left out", f"{size(report.lost_bytes)} of the file"))
+    if report.cut:
+        rows.append(("end", "the file has no end mark; what it should have had behind is not known"))
+    if report.announced is not None and report.announced != report.kept:
+        rows.append(("announced", f"{count(report.announced, 'key')} by the file itself, as far as it can be read"))
+    if report.checksum == "mismatch":
+        rows.append(("checksum", "differs: bytes of a string may be changed as well, which leaves no other trace"))
+    if losses is not None:
+        rows.append(("all losses in", printable(losses)))
+    screen.facts(rows)
+    if report.samples:
+        table = [
+            (lost.what, "" if lost.key is None else printable(lost.key, 40), f"{lost.offset:,}", f"{lost.size:,}",
+             printable(f"{lost.rule}: {lost.message}", 120))
+            for lost in report.samples
+        ]  # fmt: skip
+        screen.table("Left out", ("what", "key", "at byte", "bytes", "why"), table)
+        more = sum(report.lost.values()) - len(report.samples)
+        if more > 0:
+            screen.line(f"... and {more:,} more{'' if losses else '; --losses PATH writes all'}")
+    if report.doubtful:
+        screen.line("\nKept, but beside a gap: its value, expiry or database may be wrong")
+        screen.facts([("key", f"{printable(key, 60)} (db {db}, at byte {at:,})") for db, key, at in report.doubtful])

@@ -1,0 +1,222 @@
+"""`rdbkit redact`: a snapshot with the same structure, in which names and values are scrambled."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import IO, Any, BinaryIO, Final
+
+from librt.strings import BytesWriter
+
+from rdbkit.errors import RdbError
+from rdbkit.format import constants as c
+from rdbkit.format.decode import MODULE
+from rdbkit.format.scan import NO_EXPIRY, STRING_INT
+from rdbkit.model import Header
+from rdbkit.operations.redactor import Redactor, Values
+from rdbkit.operations.scramble import PUNCTUATION, Scrambler
+from rdbkit.record import Record, feed_pieces
+from rdbkit.selection import Selection
+from rdbkit.snapshot.reader import Limits, Snapshot, open_snapshot
+from rdbkit.snapshot.source import Input
+from rdbkit.snapshot.writer import Writer, create
+
+__all__ = ["Redaction", "redact"]
+
+#: What of a large value is kept in memory before it goes to a temporary file.
+_SPOOL_BYTES: Final = 8 << 20
+_COPY_BYTES: Final = 1 << 20
+#: What follows the snapshot in the input and is no part of it, by the trailer's kind.
+_BEHIND: Final = {"aof": "commands", "snapshot": "behind", "unknown": "trailer"}
+#: Of no use to who reproduces something, so that they are no finding.
+_NO_DATA: Final = frozenset({"aux", "trailer"})
+
+
+@dataclass
+class Redaction:
+    """What `redact` did.
+
+    Attributes:
+        source: header of the source, which the file that was written has, too.
+        keys: read.
+        written: keys written.
+        left_out: keys that the selection left out.
+        dropped: what else is not in the file that was written: how many of each kind.
+    """
+
+    source: Header
+    keys: int = 0
+    written: int = 0
+    left_out: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that was wanted is there, but for AUX fields and bytes behind the snapshot that are none of it."""
+        return not self.dropped.keys() - _NO_DATA
+
+
+def redact(
+    src: Input,
+    dst: str | os.PathLike[str] | BinaryIO,
+    *,
+    secret: bytes,
+    keep_prefixes: bool = False,
+    separator: bytes = b":",
+    keep_modules: bool = False,
+    selection: Selection | None = None,
+    force: bool = False,
+    relaxed: bool = False,
+    verify_checksum: bool = True,
+    limits: Limits | None = None,
+    block_size: int | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> Redaction:
+    """Write a snapshot with the same structure, sizes, types and encodings, in which names and values are scrambled.
+
+    What can be seen all the same: lengths, punctuation, which strings are equal, scores, times, ids of stream entries.
+
+    Args:
+        src, relaxed, verify_checksum, limits: as for `rdbkit.open`.
+        dst, force: as for `rdbkit.create`. The file appears when it is whole.
+        secret: decides what everything becomes; the same one gives the same names and values in every file. Who has it can try
+            what a name was made of.
+        keep_prefixes: keep names up to and with the last separator.
+        separator: one or more characters of ASCII punctuation.
+        keep_modules: copy values of modules as they are, which are left out otherwise.
+        selection: which keys; None for all.
+        block_size: bytes to read at a time; memory is a few times this.
+        progress: called with bytes of the source read so far.
+
+    Raises: RdbError where the source is damaged; ValueError for no secret, another separator, or a destination that is the source;
+        OSError.
+
+    >>> import io, rdbkit
+    >>> out = io.BytesIO()
+    >>> report = redact("fixtures/rich/redis-7.0.15.rdb", out, secret=b"not to be told", keep_modules=True)
+    >>> print(report.source, report.written, report.dropped)
+    REDIS0010 27 {'function': 1}
+    >>> with rdbkit.open(io.BytesIO(out.getvalue())) as snapshot:
+    ...     print(sum(1 for record in snapshot if record.type == "stream"))
+    2
+    """
+    if not separator or separator.strip(PUNCTUATION):
+        raise ValueError(f"a separator is made of punctuation, not {separator!r}")
+    if _is_same_file(src, dst):
+        raise ValueError("the destination is the source")
+    scrambler = Scrambler(secret)
+    wanted = selection if selection else None
+    more: dict[str, Any] = {} if block_size is None else {"block_size": block_size}
+    with open_snapshot(src, relaxed=relaxed, verify_checksum=verify_checksum, limits=limits, **more) as snapshot:
+        header = snapshot.header
+        newest = c.NEWEST_REDIS if header.flavour == c.REDIS else c.VALKEY_VERSIONS[-1]
+        writer = create(dst, version=min(header.version, newest), flavour=header.flavour, force=force)
+        writer.header = header  # which may be newer than what can be created, where it is read all the same
+        writer.recounts = True
+        kept = separator if keep_prefixes else b""
+        version = header.version if header.flavour == c.REDIS else c.NEWEST_REDIS
+        redactor = Redactor(snapshot.coding, snapshot.limits.item_bytes, version, scrambler, kept, keep_modules, wanted)
+        job = _Job(snapshot, writer, redactor, Values(snapshot.coding, scrambler), wanted)
+        with writer:
+            job.run(progress)
+    return job.report
+
+
+def _is_same_file(src: object, dst: object) -> bool:
+    if not isinstance(src, str | os.PathLike) or not isinstance(dst, str | os.PathLike):
+        return False
+    return os.path.isfile(src) and os.path.isfile(dst) and os.path.samefile(src, dst)
+
+
+class _Job:
+    """One redaction: what the redactor makes of blocks goes to the writer, and records larger than a block are taken care of."""
+
+    def __init__(self, snapshot: Snapshot, writer: Writer, redactor: Redactor, values: Values, selection: Selection | None) -> None:
+        self.snapshot = snapshot
+        self.writer = writer
+        self.redactor = redactor
+        self.values = values
+        self.selection = selection
+        self.report = Redaction(snapshot.header)
+
+    def run(self, progress: Callable[[int], object] | None) -> None:
+        redactor, report, snapshot = self.redactor, self.report, self.snapshot
+        for item in snapshot.scan(redactor):
+            self.write()
+            if isinstance(item, Record):
+                self.large(item)
+            if progress is not None:
+                progress(snapshot.position)
+        redactor.end_segment()
+        self.write()
+        behind = _BEHIND.get(snapshot.trailer.kind) if snapshot.trailer is not None else None
+        if behind is not None:
+            redactor.drop(behind)
+        report.written = self.writer.written
+        report.left_out = int(redactor.left_out)
+        report.dropped = dict(sorted(redactor.dropped.items()))
+        report.keys = report.written + report.left_out + int(redactor.dropped_keys)
+
+    def write(self) -> None:
+        for segment in self.redactor.take():
+            if segment.keys:
+                self.writer.copy(segment.data, segment.db, segment.keys, segment.expires, segment.stated, segment.selected)
+            else:
+                self.writer.copy(segment.data, 0, 0, 0)
+
+    # -- records larger than a block
+
+    def large(self, record: Record) -> None:
+        """A record that is at hand in pieces."""
+        redactor, selection = self.redactor, self.selection
+        expire_ms = NO_EXPIRY if record.expire_ms is None else record.expire_ms
+        if selection is not None and not selection.wants(record.db, record.key, record.type, None, record.expire_ms):
+            redactor.leave_out()
+            return
+        if redactor.drops(record.rdb_type):
+            return
+        head = redactor.large_head(record.rdb_type, record.key, self.snapshot.large_head, expire_ms)
+        self.write()
+        pieces = self.pieces(record)
+        if selection is None or not selection.needs_size:
+            self.put(head, pieces, expire_ms)
+            return
+        with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
+            for piece in pieces:
+                spool.write(piece)
+            if not selection.wants_size(record.size or 0):  # which is known by now
+                redactor.leave_out()
+                return
+            spool.seek(0)
+            self.put(head, _read(spool), expire_ms)
+
+    def put(self, head: bytes, pieces: Iterator[bytes], expire_ms: int) -> None:
+        redactor = self.redactor
+        expires = 0 if expire_ms == NO_EXPIRY else 1
+        self.writer.copy(head, redactor.out_db, 1, expires, redactor.stated, redactor.selected)
+        for piece in pieces:
+            self.writer.append(piece)
+        redactor.end_record(True)
+
+    def pieces(self, record: Record) -> Iterator[bytes]:
+        """The value, scrambled."""
+        kind = record._kind
+        if self.snapshot.coding.ways[0 if kind >= STRING_INT else kind] == MODULE:
+            yield from record.chunks()
+            return
+        values, out = self.values, BytesWriter()
+        values.begin(kind)
+        try:
+            for _ in feed_pieces(values, out, record.chunks()):
+                yield out.getvalue()
+                out.truncate(0)
+            yield out.getvalue()
+        except RdbError as e:
+            raise self.redactor.explain(e, record.rdb_type, record.offset, record.key) from None
+
+
+def _read(file: IO[bytes]) -> Iterator[bytes]:
+    while data := file.read(_COPY_BYTES):
+        yield data

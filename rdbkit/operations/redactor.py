@@ -1,0 +1,668 @@
+"""Records with names and values scrambled; compiled, since it runs once an element.
+
+Every string becomes one of the same form, so that a value is rewritten part by part: counts, scores, expiries and all that is no
+content are copied.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from librt.strings import BytesWriter, write_i64_le
+
+from rdbkit.errors import CorruptError, RdbError
+from rdbkit.format import constants as c
+from rdbkit.format.decode import (
+    ARRAY,
+    CRON,
+    EXPIRY_FIRST,
+    EXPIRY_LAST,
+    EXPIRY_TEXT,
+    INTSET,
+    LISTPACK,
+    MODULE,
+    NAMED,
+    NAMED_LISTPACK,
+    NODES,
+    NUMBER,
+    SCORED,
+    STREAM,
+    STRING,
+    STRINGS,
+    TEMPLATE,
+    TEMPLATE_LISTPACK,
+    TEXT_SCORED,
+    TRIPLES,
+    ZIPLIST,
+    ZIPLIST_NODES,
+    ZIPMAP,
+    Coding,
+    Decoder,
+)
+from rdbkit.format.encode import integer_form, write_length
+from rdbkit.format.primitives import read_int64, read_length, read_string, skip_length, skip_string
+from rdbkit.format.scan import NO_EXPIRY, STRING_INT, Visitor
+from rdbkit.format.sink import Sink
+from rdbkit.format.streams import StreamDecoder
+from rdbkit.format.walk import skip_container
+from rdbkit.model import (
+    Aux,
+    Event,
+    FunctionLibrary,
+    HashTemplate,
+    KeyMetadata,
+    ModuleAux,
+    ResizeDb,
+    SelectDb,
+    SlotImport,
+    SlotInfo,
+)
+from rdbkit.operations.packer import Packer, write_number
+from rdbkit.operations.rewrite import Segment
+from rdbkit.operations.scramble import PIECE, Scrambler
+from rdbkit.operations.sieve import Sieve
+from rdbkit.selection import Selection
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+# Parts of an element, in the order in which they stand.
+_MEMBER: Final = 1  # a string that no other one of the value is the same as
+_TEXT: Final = 2
+_NUMBER: Final = 3  # a number stored as a length
+_BYTES: Final = 4  # eight bytes
+_SCORE: Final = 5  # a double as text
+_NODE: Final = 6  # of a quicklist: its container, and a listpack or a plain element
+_ZIPLIST: Final = 7
+_SECONDS: Final = 8  # an expiry as text
+_TAGGED: Final = 9  # an element of an array
+_PACKED: Final = 10  # all of a packed collection
+
+_PARTS: Final = {
+    STRING: bytes([_TEXT]),
+    SCORED: bytes([_MEMBER, _BYTES]),
+    TEXT_SCORED: bytes([_MEMBER, _SCORE]),
+    NODES: bytes([_NODE]),
+    ZIPLIST_NODES: bytes([_ZIPLIST]),
+    EXPIRY_FIRST: bytes([_NUMBER, _MEMBER, _TEXT]),
+    EXPIRY_LAST: bytes([_MEMBER, _TEXT, _BYTES]),
+    ARRAY: bytes([_TAGGED]),
+    NUMBER: bytes([_NUMBER]),
+    LISTPACK: bytes([_PACKED]),
+    ZIPLIST: bytes([_PACKED]),
+    INTSET: bytes([_PACKED]),
+    ZIPMAP: bytes([_PACKED]),
+    TRIPLES: bytes([_PACKED]),
+}
+#: Without a count in front.
+_SINGLE: Final = frozenset({STRING, NUMBER, LISTPACK, ZIPLIST, INTSET, ZIPMAP, TRIPLES})
+#: AUX fields that say nothing of keys and users.
+HARMLESS: Final = frozenset(
+    {b"redis-ver", b"valkey-ver", b"redis-bits", b"ctime", b"used-mem", b"aof-base", b"aof-preamble", b"slot-info"}
+)
+_MEMBER_EXPIRY: Final = b"keydb-subexpire"
+_SCRIPT: Final = b"lua"
+_MILLISECONDS_SINCE: Final = 3
+_HINTS_SINCE: Final = 9
+
+
+class _Streams(StreamDecoder):
+    """Checks a stream as it is decoded, and writes each of its parts with its strings scrambled."""
+
+    def __init__(self, level: int, limit: i64, packer: Packer) -> None:
+        super().__init__(level, limit)
+        self.packer: Packer = packer
+        self.out: BytesWriter = BytesWriter()
+        self.name_end: i64 = -1  # of the string with which the part at hand begins
+        self.is_node: bool = False
+
+    def step(self, buf: bytes, pos: i64, sink: Sink) -> i64:
+        self.name_end = -1
+        self.is_node = False
+        stop: i64 = super().step(buf, pos, sink)
+        if self.is_node:
+            self.packer.node(buf, pos, self.out)
+            return stop
+        if self.name_end >= 0:
+            self.packer.string(buf, pos, self.out, True)
+            pos = self.name_end
+        self.out.write(buf[pos:stop])
+        return stop
+
+    def node(self, buf: bytes, pos: i64, sink: Sink) -> i64:
+        self.is_node = True
+        return super().node(buf, pos, sink)
+
+    def text(self, buf: bytes, pos: i64) -> tuple[bytes, i64]:
+        found, stop = super().text(buf, pos)
+        self.name_end = stop
+        return found, stop
+
+
+class Values:
+    """Scrambles one value after the other, in pieces of any size; goes on where its input ends, as `Decoder` does.
+
+    Attributes:
+        done: the value is complete.
+        need: how many bytes from where `feed` ended are wanted before it can go on, 0 if that is not known.
+    """
+
+    def __init__(self, coding: Coding, scrambler: Scrambler) -> None:
+        self.coding: Coding = coding
+        self.packer: Packer = Packer(scrambler, coding.limit)
+        self.scrambler: Scrambler = scrambler
+        self.decoder: Decoder = Decoder(coding)  # says what is wrong
+        self.nothing: Sink = Sink()
+        self.stream: _Streams | None = None
+        self.done: bool = False
+        self.need: i64 = 0
+        self.kind: i64 = 0
+        self.way: i64 = 0
+        self.zset: bool = False
+        self.parts: bytes = b""
+        self.part: i64 = 0
+        self.left: i64 = -1  # elements; -1 before their count
+        self.inside: i64 = 0  # bytes left of a long string
+        self.before: i64 = 0  # the byte in front of them
+        # how far the two have come beyond what `feed` said
+        self.ahead: i64 = 0
+        self.checked: i64 = 0
+
+    def begin(self, kind: i64) -> None:
+        """Make ready for a value of this type."""
+        if kind >= STRING_INT:
+            kind = 0
+        self.kind = kind
+        self.way = self.coding.ways[kind]
+        self.zset = self.coding.types[kind].type == "zset"
+        self.done = False
+        self.need = 0
+        self.part = 0
+        self.left = 1 if self.way in _SINGLE else -1
+        self.inside = 0
+        self.ahead = 0
+        self.checked = 0
+        if self.way == STREAM:
+            self.stream = _Streams(self.coding.levels[kind], self.coding.limit, self.packer)
+            return
+        arity = self.coding.arities[kind]
+        if self.way == STRINGS:
+            self.parts = (
+                bytes([_MEMBER, _TEXT]) if arity == 2 else bytes([_MEMBER if self.coding.types[kind].type == "set" else _TEXT])
+            )
+        elif self.way == EXPIRY_TEXT:
+            self.parts = bytes([_MEMBER, _TEXT, _SECONDS]) if arity == 3 else bytes([_MEMBER, _SECONDS])
+        else:
+            self.parts = _PARTS[int(self.way)]
+        self.decoder.begin(kind)
+
+    def whole(self, kind: i64, buf: bytes, pos: i64, end: i64, out: BytesWriter) -> None:
+        """Write the value `buf[pos:end]`.
+
+        Raises: RdbError without a place where it is damaged, and maybe half of it is written.
+        """
+        self.begin(kind)
+        stop: i64 = self.feed(buf, pos, out)
+        if not self.done or stop != end:
+            raise CorruptError("its parts do not end where the value ends", rule="value-end")
+
+    def feed(self, buf: bytes, pos: i64, out: BytesWriter) -> i64:
+        """Write what is complete in `buf` from `pos` on; return where the first incomplete part begins.
+
+        Raises: RdbError without a place.
+        """
+        stream = self.stream
+        if self.way == STREAM:
+            assert stream is not None
+            stream.out = out
+            pos = stream.feed(buf, pos, self.nothing)
+            self.done = stream.done
+            self.need = stream.need
+            return pos
+        at: i64 = pos + self.ahead
+        seen: i64 = pos + self.checked
+        decoder = self.decoder
+        is_string = self.way == STRING  # nothing to be checked but its LZF, and too large to be kept whole
+        self.need = 0
+        if not is_string and not decoder.done:
+            seen = decoder.feed(buf, seen, self.nothing)
+        at = self.write(buf, at, out)
+        stop: i64 = at if is_string or at < seen else seen
+        self.ahead = at - stop
+        self.checked = 0 if is_string else seen - stop
+        if not is_string and decoder.need > 0:
+            self.need = decoder.need + self.checked
+        elif self.need > 0:
+            self.need += self.ahead
+        self.done = self.left == 0 and self.inside == 0 and (is_string or decoder.done)
+        return stop
+
+    def write(self, buf: bytes, pos: i64, out: BytesWriter) -> i64:
+        """`feed`, for what has been checked."""
+        try:
+            if self.left < 0:
+                pos = self.head(buf, pos, out)
+            count: i64 = len(self.parts)
+            while True:
+                if self.inside > 0:
+                    pos = self.piece(buf, pos, out)
+                    continue
+                if self.left == 0:
+                    return pos
+                pos = self.one(buf, pos, self.parts[self.part], out)
+                self.part += 1
+                if self.part == count:
+                    self.part = 0
+                    self.left -= 1
+        except IndexError:
+            return pos
+
+    def lack(self, need: i64) -> None:
+        """Leave off until `need` bytes from the part's begin on are there."""
+        self.need = need
+        raise IndexError
+
+    def head(self, buf: bytes, pos: i64, out: BytesWriter) -> i64:
+        """What stands in front of the elements."""
+        begin: i64 = pos
+        n: i64
+        if self.kind == 24:
+            buf[pos + 8]
+            pos += 8
+        n, pos = read_length(buf, pos)
+        if self.way == ARRAY:
+            has_index, pos = read_length(buf, pos)
+            if has_index:
+                pos = skip_length(buf, pos)
+                buf[pos - 1]
+        out.write(buf[begin:pos])
+        self.left = n
+        return pos
+
+    def piece(self, buf: bytes, pos: i64, out: BytesWriter) -> i64:
+        """The next piece of a long string."""
+        size: i64 = min(self.inside, PIECE)
+        if pos + size > len(buf):
+            self.lack(size)
+        data = buf[pos : pos + size]
+        out.write(self.scrambler.piece(data, self.before))
+        self.before = data[size - 1]
+        self.inside -= size
+        return pos + size
+
+    def ready(self, buf: bytes, pos: i64, begin: i64) -> i64:
+        """The end of the string at `pos`, of a part that begins at `begin`; of a long string, where its content begins."""
+        stop: i64
+        if buf[pos] < 0xC0:
+            n, stop = read_length(buf, pos)
+            if n > PIECE:
+                return stop
+            stop += n
+        else:
+            stop = skip_string(buf, pos)
+        if stop > len(buf):
+            self.lack(stop - begin)
+        return stop
+
+    def text(self, buf: bytes, pos: i64, out: BytesWriter, unique: bool) -> i64:
+        """The string at `pos`, or only the head of a long one."""
+        if buf[pos] < 0xC0:
+            n, start = read_length(buf, pos)
+            if n > PIECE:
+                out.write(buf[pos:start])
+                self.inside = n
+                self.before = 0
+                return start
+        return self.packer.string(buf, pos, out, unique)
+
+    def one(self, buf: bytes, pos: i64, part: i64, out: BytesWriter) -> i64:
+        """One part of an element; raises IndexError, with nothing written, where `buf` does not hold it."""
+        begin: i64 = pos
+        if part in (_MEMBER, _TEXT):
+            self.ready(buf, pos, begin)
+            return self.text(buf, pos, out, part == _MEMBER)
+        if part == _BYTES:
+            pos += 8
+        elif part == _NUMBER:
+            pos = skip_length(buf, pos)
+        elif part == _SCORE:
+            pos += 1 + (buf[pos] if buf[pos] < 253 else 0)
+        elif part == _SECONDS:
+            pos = skip_string(buf, pos)
+        else:
+            return self.rare(buf, pos, part, out)
+        if pos > len(buf):
+            self.lack(pos - begin)
+        out.write(buf[begin:pos])
+        return pos
+
+    def rare(self, buf: bytes, pos: i64, part: i64, out: BytesWriter) -> i64:
+        begin: i64 = pos
+        if part == _NODE:
+            pos = skip_container(buf, pos)
+            if buf[pos - 1] != 1:
+                return self.blob(buf, pos, begin, out)
+            self.ready(buf, pos, begin)
+            out.write(buf[begin:pos])
+            return self.text(buf, pos, out, False)
+        if part == _TAGGED:
+            pos = skip_length(buf, pos)
+            tag, pos = read_length(buf, pos)
+            if tag == 1 or tag == 2:
+                buf[pos + 7]
+                out.write(buf[begin:pos])
+                if tag == 1:
+                    write_number(out, self.scrambler.integer(read_int64(buf, pos)), 8)
+                else:
+                    out.write(buf[pos : pos + 8])
+                return pos + 8
+            self.ready(buf, pos, begin)
+            out.write(buf[begin:pos])
+            return self.text(buf, pos, out, False)
+        if self.kind == 25:
+            pos += 8  # the first expiry
+        return self.blob(buf, pos, begin, out)
+
+    def blob(self, buf: bytes, pos: i64, begin: i64, out: BytesWriter) -> i64:
+        stop: i64 = skip_string(buf, pos)
+        if stop > len(buf):
+            self.lack(stop - begin)
+        out.write(buf[begin:pos])
+        return self.packer.blob(self.way, self.zset, buf, pos, out)
+
+
+class Redactor(Visitor):
+    """Writes the blocks of a snapshot with names and values scrambled.
+
+    Args:
+        coding: of the snapshot.
+        limit: most bytes of a key's name.
+        version: of the file's header, or the newest for a flavour that has no older ones.
+        separator: names keep all up to the last one of these; b"" for nothing.
+        keep_modules: values of modules are copied.
+
+    Attributes:
+        left_out: records that the selection left out.
+        dropped: what is not written although it was wanted, by its kind; `dropped_keys` of it are keys.
+    """
+
+    def __init__(
+        self,
+        coding: Coding,
+        limit: int,
+        version: int,
+        scrambler: Scrambler,
+        separator: bytes,
+        keep_modules: bool,
+        selection: Selection | None,
+    ) -> None:
+        super().__init__()
+        self.coding: Coding = coding
+        self.limit: i64 = limit
+        self.version: i64 = version
+        self.scrambler: Scrambler = scrambler
+        self.separator: bytes = separator
+        self.values: Values = Values(coding, scrambler)
+        self.keep_modules: bool = keep_modules
+        self.selection: Any = selection
+        self.sieve: Sieve | None = None if selection is None else Sieve(selection, coding.types, limit)
+        self.out: BytesWriter = BytesWriter()
+        self.segments: list[Segment] = []
+        self.out_db: int = 0
+        self.keys: i64 = 0
+        self.expires: i64 = 0
+        self.stated: tuple[int, int] | None = None
+        self.selected: bool = False
+        self.left_out: i64 = 0
+        self.dropped: dict[str, int] = {}
+        self.dropped_keys: i64 = 0
+        self.odd: bool = False  # something stands among the attributes of the record to come
+        self.metadata: bool = False
+        self.last_written: bool = False
+        self.kinds: list[str] = [""] * 256  # what a type that is left out is called
+        for t in coding.types.values():
+            self.kinds[t.id] = self.called(t)
+        self.database()
+
+    def called(self, t: c.ValueType) -> str:
+        way = self.coding.ways[t.id]
+        if way == MODULE:
+            return "" if self.keep_modules else "module"
+        if way == CRON or t.type == "json":
+            return t.type
+        return "template-hash" if way in (NAMED, NAMED_LISTPACK, TEMPLATE, TEMPLATE_LISTPACK) else ""
+
+    def drop(self, kind: str) -> None:
+        """Count something that is left out."""
+        self.dropped[kind] = self.dropped.get(kind, 0) + 1
+
+    # -- the frame of blocks
+
+    def leave(self, pos: i64) -> None:
+        if self.keys > 0 or not self.selected:  # what stands in front of a database's first key waits for it
+            self.end_segment()
+
+    def end_segment(self) -> None:
+        if len(self.out) > 0:
+            self.segments.append(
+                Segment(self.out_db, self.out.getvalue(), int(self.keys), int(self.expires), self.stated, self.selected)
+            )
+            self.out.truncate(0)
+        self.keys = 0
+        self.expires = 0
+
+    def take(self) -> list[Segment]:
+        """What there is to be written since the last call."""
+        segments = self.segments
+        self.segments = []
+        return segments
+
+    # -- what stands around records
+
+    def database(self) -> None:
+        if self.sieve is not None:
+            self.sieve.database(int(self.db))
+
+    def event(self, event: Event) -> None:
+        among = self.event_at < 0
+        if among:
+            self.odd = True
+        if isinstance(event, KeyMetadata):
+            self.metadata = True
+        elif isinstance(event, SelectDb):
+            self.end_segment()
+            self.out_db = event.db
+            self.stated = None
+            self.selected = True
+        elif isinstance(event, ResizeDb):
+            self.end_segment()
+            self.stated = (event.keys, event.expires)
+        elif isinstance(event, Aux):
+            self.aux(event, among)
+        elif isinstance(event, SlotInfo) and not among:
+            self.out.write(self.buf[self.event_at : self.event_end])
+        else:
+            self.drop(_EVENTS[type(event)])
+
+    def aux(self, event: Aux, among: bool) -> None:
+        if event.key in HARMLESS and not among:
+            self.out.write(self.buf[self.event_at : self.event_end])
+        elif event.key.startswith(_MEMBER_EXPIRY):
+            if self.last_written and event.key.endswith(b"-when"):
+                self.drop("member-expiry")
+        else:
+            self.drop("script" if event.key == _SCRIPT else "aux")
+
+    # -- records
+
+    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+        buf = self.buf
+        if self.sieve is not None and not self.sieve.wants(buf, key_at, kind, end - start, expire_ms):
+            self.leave_out()
+            return
+        number: i64 = 0 if kind >= STRING_INT else kind
+        if self.drops(number):
+            return
+        if int(self.db) != self.out_db:
+            self.end_segment()
+            self.out_db = int(self.db)
+            self.stated = None
+        out = self.out
+        try:
+            self.attributes(buf, start, key_at - 1, expire_ms)
+            out.append(int(number))
+            self.name(buf, key_at, value_at)
+            if self.coding.ways[number] == MODULE:
+                out.write(buf[value_at:end])
+            else:
+                self.values.whole(kind, buf, value_at, end, out)
+        except RdbError as e:
+            raise self.explain(e, number, self.base + start, self.name_of(buf, key_at)) from None
+        except IndexError:  # which a scan would take for the block's end
+            early = CorruptError("its parts do not end where the value ends", rule="value-end")
+            raise self.explain(early, number, self.base + start, self.name_of(buf, key_at)) from None
+        self.keys += 1
+        if expire_ms != NO_EXPIRY:
+            self.expires += 1
+        self.end_record(True)
+
+    def leave_out(self) -> None:
+        """The selection does not want the record at hand."""
+        self.left_out += 1
+        self.end_record(False)
+
+    def drops(self, kind: i64) -> bool:
+        """Whether records of this type are left out; counts this one."""
+        name = self.kinds[kind]
+        if not name:
+            return False
+        self.drop(name)
+        self.dropped_keys += 1
+        self.end_record(False)
+        return True
+
+    def name_of(self, buf: bytes, key_at: i64) -> bytes:
+        key, _ = read_string(buf, key_at, self.limit)
+        return key
+
+    def end_record(self, written: bool) -> None:
+        """Nothing of what was special to the last record is so of the next."""
+        if self.metadata and written:
+            self.drop("key-metadata")
+        self.metadata = False
+        self.odd = False
+        self.last_written = written
+
+    def explain(self, e: RdbError, kind: i64, offset: i64, key: bytes) -> RdbError:
+        """Give an error its place."""
+        if e.source is None:
+            e.source = self.coding.source
+            e.offset, e.db, e.key = int(offset), int(self.db), key
+            e.reading = f"a {self.coding.types[kind].name}"
+        return e
+
+    def attributes(self, buf: bytes, start: i64, end: i64, expire_ms: i64) -> None:
+        """What stands in front of a record's type, in `buf[start:end]`."""
+        out = self.out
+        if not self.odd:
+            if end > start:
+                out.write(buf[start:end])
+            return
+        if expire_ms != NO_EXPIRY:
+            if self.version >= _MILLISECONDS_SINCE:
+                out.append(c.EXPIRETIME_MS)
+                write_i64_le(out, expire_ms)
+            else:
+                out.append(c.EXPIRETIME)
+                out.write(int(expire_ms // 1000).to_bytes(4, "little", signed=True))
+        if self.version < _HINTS_SINCE:
+            return
+        if self.idle_s >= 0:
+            out.append(c.IDLE)
+            write_length(out, self.idle_s)
+        if self.freq >= 0:
+            out.append(c.FREQ)
+            out.append(int(self.freq))
+
+    def name(self, buf: bytes, key_at: i64, value_at: i64) -> None:
+        """The key's name, in the form that it has."""
+        out = self.out
+        name, _ = read_string(buf, key_at, self.limit)
+        new = self.new_name(name)
+        first: i64 = buf[key_at]
+        if first < 0xC0:
+            _, start = read_length(buf, key_at)
+            out.write(buf[key_at:start])
+            out.write(new)
+        elif first == 0xC3:
+            self.values.packer.pack(new, out)
+        else:
+            form = integer_form(new)
+            if form is None:  # it keeps a sign as its prefix
+                write_length(out, len(new))
+                out.write(new)
+            elif len(form) > value_at - key_at:
+                out.write(form)
+            else:
+                out.append(buf[key_at])
+                write_number(out, int(new), value_at - key_at - 1)
+
+    def new_name(self, name: bytes) -> bytes:
+        """What a key is called now."""
+        kept = 0
+        if self.separator:
+            at = name.rfind(self.separator)
+            kept = 0 if at < 0 else at + len(self.separator)
+        return name[:kept] + self.scrambler.name(name[kept:])
+
+    # -- records larger than a block
+
+    def large_head(self, kind: i64, key: bytes, head: bytes, expire_ms: i64) -> bytes:
+        """What stands in front of a large value, and what waited for it; `head` is what stood there."""
+        out = self.out
+        if int(self.db) != self.out_db:
+            self.end_segment()
+            self.out_db = int(self.db)
+            self.stated = None
+        type_at: i64 = 0
+        if not self.odd:
+            type_at = attributes_end(head)
+        self.attributes(head, 0, type_at, expire_ms)
+        out.append(int(kind))
+        if self.odd:
+            new = self.new_name(key)
+            write_length(out, len(new))
+            out.write(new)
+        else:
+            self.name(head, type_at + 1, len(head))
+        found = out.getvalue()
+        out.truncate(0)
+        return found
+
+
+_EVENTS: Final[dict[type, str]] = {
+    FunctionLibrary: "function",
+    ModuleAux: "module-aux",
+    HashTemplate: "hash-template",
+    SlotImport: "slot-import",
+    SlotInfo: "slot-info",
+}
+
+
+def attributes_end(head: bytes) -> i64:
+    """Where the type stands behind expiry, idle time and the like."""
+    at: i64 = 0
+    while True:
+        opcode: i64 = head[at]
+        if opcode == c.EXPIRETIME_MS:
+            at += 9
+        elif opcode == c.EXPIRETIME:
+            at += 5
+        elif opcode == c.IDLE:
+            at = skip_length(head, at + 1)
+        elif opcode == c.FREQ:
+            at += 2
+        elif opcode == c.DRAGONFLY_MASK:
+            at += 9 if head[at + 1] & 2 else 5
+        else:
+            return at

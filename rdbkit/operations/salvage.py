@@ -1,0 +1,610 @@
+"""`rdbkit salvage`: what is sound of a damaged snapshot, as a snapshot that loads.
+
+A file is read as `verify` reads it. A record that breaks a rule is left out; where the framing breaks, what follows is searched for
+the next row of records that can be believed. What is left is then copied by `convert`, which sees a file without damage.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, BinaryIO, Final
+
+from librt.strings import BytesWriter
+
+from rdbkit.errors import ChecksumError, CorruptError, RdbError
+from rdbkit.format import constants as c
+from rdbkit.format.encode import write_length, write_string
+from rdbkit.format.primitives import read_length, skip_string
+from rdbkit.format.scan import Scanner
+from rdbkit.model import Header
+from rdbkit.operations.convert import convert
+from rdbkit.operations.hashes import NameHashes
+from rdbkit.operations.resync import ROW, Enough, Row, Surveyor, beginnings, next_beginning
+from rdbkit.operations.text import json_bytes
+from rdbkit.operations.verifier import Repeats
+from rdbkit.operations.verify import check_functions, rule_of
+from rdbkit.snapshot.pieces import Pieces
+from rdbkit.snapshot.reader import Limits, Snapshot, open_snapshot
+from rdbkit.snapshot.source import UNKNOWN, open_source
+from rdbkit.targets import find_target
+
+__all__ = ["Lost", "Salvage", "salvage"]
+
+#: The end of what is read in the second pass. The checksum is none; zero would say that the file is to have none.
+_END: Final = b"\xff" + b"none" * 2
+#: The end of the layout of hashes whose fields are an expiry, a name and a value each.
+_EXPIRY_FIRST: Final = "*(lss)"
+#: So many fields a hash has at most in the eyes of a search; and one of which nothing says how many.
+_FIELDS: Final = 1 << 16
+_SOME_FIELDS: Final = 1 << 12
+#: Records between two gaps that are not enough to tell keys from fields.
+_SHORT: Final = 64
+#: Bytes of what stands in front of a record's type.
+_ATTRIBUTES: Final = {c.EXPIRETIME_MS: 9, c.EXPIRETIME: 5, c.FREQ: 2, c.IDLE: 2}
+#: A database's number, and how many keys it has; not for numbers over 16383, or more than 32 bits of keys.
+_DATABASE: Final = re.compile(
+    rb"\xfe([\x00-\x3f]|[\x40-\x7f].)\xfb(?:[\x00-\x3f]|[\x40-\x7f].|\x80.{4}){2}(?=[\x00-\x20\xf3-\xfd])", re.DOTALL
+)
+#: The beginning of commands of an append-only file, or of another snapshot.
+_BEHIND: Final = re.compile(rb"\*[1-9][0-9]*\r\n|REDIS[0-9]{4}|VALKEY[0-9]{3}")
+_MARK: Final = 40  # bytes of the end mark of a diskless capture
+_PIECE: Final = 4 << 20
+#: A row of records is looked at in so many bytes, and in more where they do not hold it.
+_ROW_BYTES: Final = 1 << 12
+_MOST_ROW_BYTES: Final = 1 << 26
+_STEP: Final = 16
+#: How far back a length may have swallowed records that are looked for.
+_BACK: Final = 1 << 26
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Something of the file that is not in the new one.
+
+    Attributes:
+        what: "key" (a record that breaks a rule), "gap" (bytes that could not be told apart) or "library" (of functions).
+        rule: the name of the rule that is broken, as `rdbkit.operations.verify.rules` has it.
+        message: what is wrong.
+        db, key: where they are known.
+        offset, size: where it stands in the (decompressed) file, and how much of it, in bytes.
+    """
+
+    what: str
+    rule: str
+    message: str
+    db: int | None
+    key: bytes | None
+    offset: int
+    size: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {**asdict(self), "key": None if self.key is None else json_bytes(self.key)}
+
+
+@dataclass
+class Salvage:
+    """What `salvage` did.
+
+    Attributes:
+        file, header: name of the file, and flavour and version, which are those of the new one too.
+        kept: keys written.
+        announced: how many keys the file itself says that it has, as far as that could be read; None for nothing.
+        lost: counts of what was left out, by `Lost.what`.
+        lost_bytes: what all of it takes in the file.
+        samples: the first of what was left out.
+        doubtful: keys that are kept but stand beside a gap: the one before may have been cut short or run on by a damaged length,
+            the one behind may have lost its expiry, or its database. The first of them, as database, name and offset.
+        checksum: as of `Verification`.
+        cut: the file ends before its end mark.
+    """
+
+    file: str
+    header: str
+    kept: int = 0
+    announced: int | None = None
+    lost: dict[str, int] = field(default_factory=dict)
+    lost_bytes: int = 0
+    samples: list[Lost] = field(default_factory=list)
+    doubtful: list[tuple[int, bytes, int]] = field(default_factory=list)
+    checksum: str = "unknown"
+    cut: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether the new file has everything, as far as can be told."""
+        return not self.lost and not self.cut and self.checksum != "mismatch" and self.kept >= (self.announced or 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types; keys that are not UTF-8 as `{"base64": ...}`."""
+        result = asdict(self)
+        result["file"] = self.file.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        result["samples"] = [lost.to_dict() for lost in self.samples]
+        result["doubtful"] = [{"db": db, "key": json_bytes(key), "offset": offset} for db, key, offset in self.doubtful]
+        result["whole"] = self.whole
+        return result
+
+
+def salvage(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str] | BinaryIO,
+    *,
+    samples: int = 20,
+    force: bool = False,
+    limits: Limits | None = None,
+    block_size: int | None = None,
+    tell: Callable[[Lost], object] | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> Salvage:
+    """Write a snapshot of what is sound in a damaged one.
+
+    The new file has the version of the old one, and what `verify` finds nothing wrong with. A string that was changed without
+    changing its length looks as sound as any other: only a checksum tells that there is one, and not where.
+
+    Args:
+        src: a path; gzip is unpacked to a temporary file. The header must be whole.
+        dst, force: as for `rdbkit.create`.
+        samples: how much to keep of what was left out, and of what is doubtful.
+        limits, block_size: as for `rdbkit.open`.
+        tell: called with each `Lost`, in no certain order.
+        progress: called with bytes of the file read so far, in the first of two runs.
+
+    Raises: RdbError where the header is damaged or names a version that is not known; ValueError where `dst` is `src`; OSError.
+
+    >>> import io, tempfile
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     damaged = Path(folder, "damaged.rdb")
+    ...     _ = damaged.write_bytes(Path("fixtures/rich/redis-7.0.15.rdb").read_bytes().replace(b"hello", b"hel"))
+    ...     report = salvage(damaged, io.BytesIO())
+    >>> report.kept, report.lost
+    (26, {'gap': 1})
+    """
+    name = os.fspath(src)
+    if isinstance(dst, str | os.PathLike) and os.path.isfile(dst) and os.path.samefile(name, dst):
+        raise ValueError("the destination is the source")
+    with _plain(name) as (path, size):
+        job = _Job(name, path, size, samples, limits, block_size, tell, progress)
+        try:
+            job.survey()
+            job.drop_repeated()
+        finally:
+            job.names.piles.close()
+        with job.left() as pieces:
+            target = find_target(f"rdb-{job.header.version}")
+            if job.header.flavour == c.REDIS and job.header.version <= _FORKS:  # what only forks write stays
+                target = replace(target, extra_types=[t.id for t in c.FOREIGN])
+            done = convert(pieces, dst, target=target, force=force, verify_checksum=False, limits=limits, **job.sizes)
+        job.report.kept = done.written
+    return job.report
+
+
+#: KeyDB and Dragonfly write this version at most.
+_FORKS: Final = 9
+
+
+@contextmanager
+def _plain(name: str) -> Iterator[tuple[str, int]]:
+    """The path of a file that is not compressed, and its size; what could be unpacked of one that is."""
+    source = open_source(name)
+    try:
+        if source.compression is None:
+            if source.total == UNKNOWN:
+                raise OSError(22, "it is read several times, and has to be a file", name)
+            yield name, source.total
+            return
+        with tempfile.NamedTemporaryFile(prefix="rdbkit-") as file:
+            with suppress(RdbError):  # of an archive that is cut, what has come out is what there is
+                while piece := source.read(_PIECE):
+                    file.write(piece)
+            file.flush()
+            yield file.name, file.tell()
+    finally:
+        source.close()
+
+
+def select(db: int) -> bytes:
+    """What says that the keys of a database follow."""
+    out = BytesWriter()
+    out.append(c.SELECTDB)
+    write_length(out, db)
+    return out.getvalue()
+
+
+class _Job:
+    def __init__(
+        self,
+        name: str,
+        path: str,
+        size: int,
+        samples: int,
+        limits: Limits | None,
+        block_size: int | None,
+        tell: Callable[[Lost], object] | None,
+        progress: Callable[[int], object] | None,
+    ) -> None:
+        self.name = name
+        self.path = path
+        self.size = size
+        self.samples = samples
+        self.limits = limits
+        self.sizes: dict[str, Any] = {} if block_size is None else {"block_size": block_size}
+        self.teller = tell
+        self.progress = progress
+        self.begin = 0  # of the snapshot's header in the file
+        self.end = size  # of what may be snapshot
+        self.cuts: list[tuple[int, int]] = []
+        self.selects: list[tuple[int, int]] = []  # where reading goes on behind a gap, and the database there
+        self.fields = 0  # of hashes beside the last gap that can expire
+        self.names = NameHashes()
+        self.libraries: set[bytes] = set()
+        self.header = Header(c.REDIS, 1)
+        self.report = Salvage(name, "")
+
+    # -- first run: what is damaged
+
+    def survey(self) -> None:
+        """Find the stretches of the file that are to be left out."""
+        at, head = 0, b""
+        while at >= 0:
+            with Pieces(self.path, [(at, self.size)], head) as pieces:
+                at, head = self.survey_from(pieces, at, head)
+
+    def survey_from(self, pieces: Pieces, at: int, head: bytes) -> tuple[int, bytes]:
+        """Read on from `at`; returns where to go on behind damage, and what must stand in front of it, or -1."""
+        shift = at - len(head)
+        with open_snapshot(pieces, limits=self.limits, verify_checksum=at == 0, damaged=True, **self.sizes) as snapshot:
+            if at == 0:
+                self.look_at_head(snapshot)
+
+            def broken(e: RdbError | None, db: int | None, offset: int, size: int) -> None:
+                surveyor.bad = True
+                what = "library" if db is None else "key"
+                if e is None:
+                    self.cut(offset + shift, size)
+                else:
+                    self.lose(Lost(what, rule_of(e), e.message, db, e.key, offset + shift, size))
+
+            surveyor = Surveyor(snapshot.coding, snapshot.limits.item_bytes, broken)
+            surveyor.names = self.names
+            surveyor.libraries = self.libraries
+            surveyor.sound_to = len(head) if head else self.begin + 9 + sum(len(raw) for _, raw in snapshot.prelude())
+            try:
+                if at == 0:
+                    check_functions(snapshot, self.libraries, broken)
+                for large in snapshot.scan(surveyor):
+                    if large is not None:
+                        surveyor.judge_large(large)
+                    if self.progress is not None:
+                        self.progress(min(shift + snapshot.position, self.size))
+            except ChecksumError:
+                self.report.checksum = "mismatch"
+            except RdbError as e:
+                if not snapshot.checksum:
+                    return self.bridge(snapshot, surveyor, e, at, shift)
+            finally:
+                surveyor.probe.close()
+                if surveyor.announced >= 0:
+                    self.report.announced = (self.report.announced or 0) + int(surveyor.announced)
+            if snapshot.checksum is not None and at == 0:
+                self.report.checksum = snapshot.checksum.state
+            end = shift + self.end_of(snapshot)
+            if self.report.checksum != "ok" and not self.may_end(end):
+                early = CorruptError("an end mark, behind which the file goes on")
+                found, head = self.bridge(snapshot, surveyor, early, at, shift, certain=False)
+                if found >= 0:
+                    return found, head
+            self.end = min(self.end, end)
+        return -1, b""
+
+    def look_at_head(self, snapshot: Snapshot) -> None:
+        self.header = snapshot.header
+        self.report.header = str(snapshot.header)
+        if snapshot.framing is not None:
+            self.begin = 47
+
+    def end_of(self, snapshot: Snapshot) -> int:
+        """Where the snapshot's end mark stands, counted as `Pieces` does."""
+        return snapshot.rdb_size + (self.begin if snapshot.framing is not None else 0) - len(self.mark)
+
+    def bridge(
+        self, snapshot: Snapshot, surveyor: Surveyor, e: RdbError, segment: int, shift: int, certain: bool = True
+    ) -> tuple[int, bytes]:
+        """Go on behind a place where the framing breaks; `segment` is where it began to be read.
+
+        Args:
+            certain: it does break; otherwise that is so only where something is found to go on with.
+        """
+        broken_at = int(surveyor.sound_to) + shift
+        spans = [(begin + shift, end + shift) for begin, end in surveyor.last()]
+        # a length that is too large swallows records: they are looked for in the last ones as well
+        back = [begin for begin, end in spans if broken_at - begin <= _BACK]
+        heads = [(broken_at, self.kind_at(broken_at)), *zip(back, surveyor.kinds[-len(back) :] if back else [], strict=True)]
+        fields = [
+            self.fields_at(at, snapshot.types[kind].layout)
+            for at, kind in heads
+            if kind in snapshot.types and snapshot.types[kind].layout.endswith(_EXPIRY_FIRST)
+        ]
+        expiring = sum(fields) + ROW if fields else 0
+        may_expire = any(t.layout.endswith(_EXPIRY_FIRST) for t in snapshot.types.values())
+        misled = bool(shift) and may_expire and surveyor.records < _SHORT and surveyor.plain * 2 >= surveyor.records
+        if misled:  # what was believed to be strings are fields that do not expire, in front of one that does
+            expiring = self.fields or _SOME_FIELDS
+            spans = []
+        self.fields = expiring
+        found = self.find(min([begin + 1 for begin in back], default=broken_at + 1), snapshot, expiring, spans)
+        if found < 0 and not certain:
+            return found, b""
+        to = found if found >= 0 else self.end
+        swallowing = segment if misled else next((begin for begin, end in spans if found >= 0 and end > found), broken_at)
+        while self.cuts and self.cuts[-1][1] > to:  # of a damaged record that had swallowed the beginning of another
+            begin, _ = self.cuts.pop()
+            if begin < to:
+                self.cuts.append((begin, to))
+        self.lose(Lost("gap", rule_of(e), e.message, e.db, e.key, swallowing, to - swallowing))
+        before = [begin for begin, end in spans if end <= swallowing]
+        self.doubt(before[-1:], self.head(snapshot, int(surveyor.db)))
+        if found < 0:
+            self.report.cut = True
+            return found, b""
+        db = self.database(swallowing, to, int(surveyor.db))
+        self.selects.append((found, db))
+        head = self.head(snapshot, db)
+        self.doubt([found], head)
+        return found, head
+
+    def kind_at(self, at: int) -> int:
+        """The type of the record at `at`, or an opcode."""
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(at)
+            head = file.read(32)
+        pos = 0
+        while pos < len(head) and head[pos] in _ATTRIBUTES:
+            pos += _ATTRIBUTES[head[pos]]
+        return head[pos] if pos < len(head) else -1
+
+    def fields_at(self, at: int, layout: str) -> int:
+        """How many fields the hash at `at` says that it has."""
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(at)
+            head = file.read(_ROW_BYTES)
+        pos = 0
+        try:
+            while head[pos] in _ATTRIBUTES:
+                pos += _ATTRIBUTES[head[pos]]
+            pos = int(skip_string(head, pos + 1)) + (8 if layout.startswith("d") else 0)
+            return min(int(read_length(head, pos)[0]), _FIELDS)
+        except (IndexError, RdbError):
+            return _SOME_FIELDS
+
+    def database(self, begin: int, end: int, db: int) -> int:
+        """The database behind a gap: the last one that is announced in it, with how many keys it has, or the one before it."""
+        with open(self.path, "rb", buffering=0) as file:
+            at = max(begin, end - _BACK)
+            file.seek(at)
+            found = None
+            for found in _DATABASE.finditer(file.read(end - at)):  # noqa: B007 (the last one is wanted)
+                pass
+        if found is None:
+            return db
+        first = found[1]
+        return first[0] if len(first) == 1 else (first[0] & 0x3F) << 8 | first[1]
+
+    def head(self, snapshot: Snapshot, db: int) -> bytes:
+        """What has to stand in front of records of this database that are read alone."""
+        out = BytesWriter()
+        out.write(str(self.header).encode())
+        for number, names in snapshot.coding.templates.items():
+            out.append(c.HASH_TEMPLATE)
+            write_length(out, number)
+            write_length(out, len(names))
+            for name in names:
+                write_string(out, name)
+        out.write(select(db))
+        return out.getvalue()
+
+    def doubt(self, places: list[int], head: bytes) -> None:
+        """The records at these places are kept, but not certain."""
+        for at in places:
+            if len(self.report.doubtful) >= self.samples:
+                return
+            with Pieces(self.path, [(at, self.size)], head) as pieces:
+                try:
+                    with open_snapshot(pieces, limits=self.limits, verify_checksum=False, damaged=True) as snapshot:
+                        record = next(iter(snapshot), None)
+                except RdbError:
+                    continue
+            if record is not None:
+                self.report.doubtful.append((record.db, record.key, at))
+
+    # -- the search
+
+    def find(self, begin: int, snapshot: Snapshot, expiring: int, spans: list[tuple[int, int]]) -> int:
+        """Where records go on, at `begin` or behind it; where the end mark stands if none do, and -1 without one.
+
+        Args:
+            expiring: there may be so many fields of a hash, which look like strings where they do not expire: of what looks so,
+                as many are not believed.
+            spans: of the records in front of the damage.
+        """
+        table = beginnings(snapshot.coding)
+        row = Row(snapshot.coding, snapshot.limits.item_bytes)
+        scanner = Scanner(*snapshot.header, snapshot.limits.item_bytes)
+        scanner.templates = snapshot.coding.templates
+        scanner.walker.templates = {number: len(names) for number, names in scanner.templates.items()}
+        with open(self.path, "rb", buffering=0) as file:
+            at = begin
+            while at < self.size:
+                file.seek(at)
+                buf = file.read(_PIECE)
+                # of what is near the end of a piece, more is to be seen
+                limit = len(buf) if at + len(buf) >= self.size else max(len(buf) - _ROW_BYTES, 1)
+                pos = int(next_beginning(buf, 0, table))
+                while 0 <= pos < limit:
+                    if self.is_row(file, at + pos, buf[pos : pos + _ROW_BYTES], row, scanner):
+                        behind = [end for start, end in spans if start > at + pos]
+                        if behind and sum(at + pos + end <= behind[-1] for end in row.ends) < len(behind):
+                            pass  # the records that have been read are more, and speak against it
+                        elif expiring <= 0 or not row.plain:
+                            return self.deepest(file, at + pos, row, scanner, table, expiring > 0)
+                        else:
+                            size = row.ends[0]
+                            deepest = self.deepest(file, at + pos, row, scanner, table, False)
+                            if deepest > at + pos:
+                                pos = deepest - at
+                                continue
+                            expiring -= 1
+                            pos += size - 1
+                    pos = int(next_beginning(buf, pos + 1, table))
+                at += limit
+                if self.progress is not None:
+                    self.progress(min(at, self.size))
+            for end in self.ends(file):
+                if end >= (spans[-1][1] if spans else begin) and self.is_end(end, file):
+                    return end
+        return -1
+
+    def deepest(self, file: BinaryIO, at: int, row: Row, scanner: Scanner, table: bytes, expiring: bool) -> int:
+        """Where the row at `at` begins in truth: the first of its records may be none, but a length that swallows some of them.
+
+        That is so where a row begins inside of it that has more records in the same bytes.
+        """
+        ends = [at + end for end in row.ends]
+        begin = at + 1
+        while begin < ends[0]:
+            file.seek(begin)
+            buf = file.read(min(ends[0] - begin, _PIECE) + _ROW_BYTES)
+            limit = min(ends[0] - begin, _PIECE)
+            pos = int(next_beginning(buf, 0, table))
+            while 0 <= pos < limit:
+                here = begin + pos
+                if self.is_row(file, here, buf[pos : pos + _ROW_BYTES], row, scanner) and not (expiring and row.plain):
+                    inner = [here + end for end in row.ends]
+                    last = next((end for end in inner if end in ends), inner[-1])
+                    if sum(end <= last for end in inner) > sum(end <= last for end in ends):
+                        at, ends = here, inner
+                        break
+                pos = int(next_beginning(buf, pos + 1, table))
+            else:
+                begin += limit
+                continue
+            begin = at + 1
+        return at
+
+    def is_row(self, file: BinaryIO, at: int, buf: bytes, row: Row, scanner: Scanner) -> bool:
+        """Whether a row of records begins at `at`, of which `buf` is the beginning, or records that lead to the end of the file."""
+        while True:
+            row.begin()
+            scanner.restart()
+            try:
+                scanner.scan(buf, 0, self.size - at, row)
+            except Enough:
+                return True
+            except RdbError:
+                return False
+            if scanner.finished:
+                return row.count > 0 and self.is_end(at + int(scanner.start) - 1, file)
+            if at + len(buf) >= self.size or len(buf) >= _MOST_ROW_BYTES:
+                return False
+            file.seek(at)
+            buf = file.read(len(buf) * _STEP)
+
+    def ends(self, file: BinaryIO) -> list[int]:
+        """Where the end mark may stand if what follows it is as it should be."""
+        behind = self.size - (_MARK if self.begin else 0)
+        file.seek(max(behind - _PIECE, 0))
+        zeros = behind - max(behind - _PIECE, 0) - len(file.read(min(behind, _PIECE)).rstrip(b"\0"))
+        return [*range(max(behind - zeros - 9, 0), behind - zeros), behind - len(self.mark)]
+
+    def is_end(self, at: int, file: BinaryIO) -> bool:
+        """Whether `at` has the end mark, and nothing but a checksum, the mark of a capture, or zeros behind it."""
+        file.seek(at)
+        if file.read(1) != b"\xff" or at + len(self.mark) > self.size:
+            return False
+        at += len(self.mark)
+        if self.begin and self.size - at == _MARK:
+            return True
+        file.seek(at)
+        while piece := file.read(_PIECE):
+            if piece.strip(b"\0"):
+                return False
+        return True
+
+    def may_end(self, at: int) -> bool:
+        """Whether what stands behind the end mark at `at` is what may stand there."""
+        with open(self.path, "rb", buffering=0) as file:
+            if self.is_end(at, file):
+                return True
+            file.seek(at + len(self.mark))
+            return _BEHIND.match(file.read(16)) is not None
+
+    # -- what goes
+
+    def lose(self, lost: Lost) -> None:
+        report = self.report
+        self.cut(lost.offset, lost.size)
+        report.lost[lost.what] = report.lost.get(lost.what, 0) + 1
+        report.lost_bytes += lost.size
+        if len(report.samples) < self.samples:
+            report.samples.append(lost)
+        if self.teller is not None:
+            self.teller(lost)
+
+    def cut(self, offset: int, size: int) -> None:
+        """Leave a stretch out; those that touch or overlap become one."""
+        begin, end = offset, offset + size
+        while self.cuts and self.cuts[-1][1] >= begin:
+            last = self.cuts.pop()
+            begin, end = min(begin, last[0]), max(end, last[1])
+        self.cuts.append((begin, end))
+
+    def left(self) -> Pieces:
+        """What is left of the file, as a snapshot without damage."""
+        spans: list[tuple[int, int] | bytes] = []
+        at = self.begin
+        for begin, end in self.cuts:
+            spans.append((at, min(begin, self.end)))
+            at = max(at, end)
+            for found, db in self.selects:
+                if begin < found <= end:
+                    spans.append(select(db))
+        spans.append((at, self.end))
+        return Pieces(self.path, spans, tail=self.mark)
+
+    @property
+    def mark(self) -> bytes:
+        """The end of a file, with what stands in place of its checksum where its version has one."""
+        return _END if self.header.flavour == c.VALKEY or self.header.version >= 5 else _END[:1]
+
+    # -- names that are there twice
+
+    def drop_repeated(self) -> None:
+        """Leave out records whose name has come before, since no server loads a file that has one twice."""
+        hashes = self.names.twice()
+        if not hashes:
+            return
+        found: list[Lost] = []
+
+        def met(db: int, name: bytes, first: int, offset: int, size: int) -> None:
+            message = f"the key is there before, at byte {pieces.origin(first)}"
+            found.append(Lost("key", "key-twice", message, db, name, pieces.origin(offset), size))
+
+        with (
+            self.left() as pieces,
+            open_snapshot(pieces, verify_checksum=False, limits=self.limits, **self.sizes) as snapshot,
+        ):
+            for _ in snapshot.scan(Repeats(snapshot.limits.item_bytes, hashes, met)):
+                pass
+        before, self.cuts = self.cuts, []
+        for lost in found:
+            while before and before[0][0] < lost.offset:
+                self.cut(before[0][0], before[0][1] - before[0][0])
+                before.pop(0)
+            self.lose(lost)
+        for begin, end in before:
+            self.cut(begin, end - begin)

@@ -1,0 +1,262 @@
+"""`rdbkit verify`: everything about a snapshot that can be proven from the file alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from typing import Any, Final
+
+from rdbkit.errors import ChecksumError, CorruptError, LimitError, RdbError, TruncatedError, UnsupportedTypeError
+from rdbkit.operations.text import json_bytes
+from rdbkit.operations.verifier import Repeats, Verifier, judge_event
+from rdbkit.snapshot.reader import Limits, Snapshot, open_snapshot
+from rdbkit.snapshot.source import Input
+
+__all__ = ["Fault", "Rule", "Verification", "Violation", "rules", "verify"]
+
+_HEADER_BYTES: Final = 9
+_MARK_BYTES: Final = 47  # of a diskless capture, in front of the header
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule of the format.
+
+    Attributes:
+        name, code: such as "listpack-count" and "RDB526"; both are stable.
+        text: the rule, in words.
+        source: where a server keeps or checks it.
+    """
+
+    name: str
+    code: str
+    text: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A place where a rule is broken.
+
+    Attributes:
+        message: what is wrong there.
+        db, key: where it is a key that is damaged, and its name can be read.
+        offset: where the record or the damage begins in the (decompressed) file, in bytes.
+        size: bytes of the record, None where it is not a record, or its end is not known.
+    """
+
+    message: str
+    db: int | None
+    key: bytes | None
+    offset: int | None
+    size: int | None
+
+
+@dataclass
+class Violation:
+    """A rule that is broken: in how many places, and the first of them."""
+
+    rule: Rule
+    count: int = 0
+    samples: list[Fault] = field(default_factory=list)
+
+
+@dataclass
+class Verification:
+    """What `verify` says of a file.
+
+    Attributes:
+        file, header: its name, and flavour and version as in its first bytes.
+        deep: whether values were looked into.
+        keys: that were looked at.
+        size: bytes of the snapshot up to which it could be read.
+        whole: it could be read to its end.
+        checksum: "ok", "disabled" or "absent" (there is none to compare), "mismatch"; "unknown" where the end was not reached.
+        violations: in the order of their codes.
+    """
+
+    file: str
+    header: str
+    deep: bool
+    keys: int = 0
+    size: int = 0
+    whole: bool = False
+    checksum: str = "unknown"
+    violations: list[Violation] = field(default_factory=list)
+
+    @property
+    def sound(self) -> bool:
+        """Whether no rule is broken."""
+        return not self.violations
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types; keys that are not UTF-8 as `{"base64": ...}`."""
+        result = asdict(self)
+        result["file"] = self.file.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        result["sound"] = self.sound
+        findings = []
+        for violation in result.pop("violations"):
+            for sample in violation["samples"]:
+                sample["key"] = None if sample["key"] is None else json_bytes(sample["key"])
+            rule = violation["rule"]
+            findings.append(
+                {"code": rule["code"], "rule": rule["name"], "text": rule["text"], "source": rule["source"],
+                 "count": violation["count"], "samples": violation["samples"]}
+            )  # fmt: skip
+        result["findings"] = findings
+        return result
+
+
+@cache
+def rules() -> dict[str, Rule]:
+    """Every rule, by the name that an error of the library has as its `rule`.
+
+    >>> rules()["listpack-count"].code
+    'RDB526'
+    """
+    import tomllib
+
+    with open(os.path.join(os.path.dirname(__file__), "soundness.toml"), "rb") as file:
+        return {name: Rule(name, **rule) for name, rule in tomllib.load(file).items()}
+
+
+def rule_of(e: RdbError) -> str:
+    """The name of the rule that an error is about."""
+    if e.rule is not None:
+        return e.rule
+    if isinstance(e, ChecksumError):
+        return "checksum"
+    if isinstance(e, TruncatedError):
+        return "truncated"
+    if isinstance(e, UnsupportedTypeError):
+        return "unknown-type"
+    return "limit" if isinstance(e, LimitError) else "framing"
+
+
+def verify(
+    src: Input,
+    *,
+    deep: bool = False,
+    samples: int = 3,
+    relaxed: bool = False,
+    limits: Limits | None = None,
+    block_size: int | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> Verification:
+    """Prove what can be proven of a snapshot without a server.
+
+    That is that its framing leads from the first byte to the last, that its checksum fits and that nothing strange stands
+    behind it; and with `deep`, that every name, value and function library keeps the rules that the strictest servers check when
+    they load, and some that none checks although its answers depend on them. What modules keep in their values is their own.
+
+    Args:
+        src, relaxed, limits, block_size: as for `rdbkit.open`.
+        deep: look into values. Names that are there twice can be told for certain only where `src` is a path, since the file is
+            then read a second time.
+        samples: how many places to name for each rule.
+        progress: called with bytes of the file read so far.
+
+    Raises: RdbError where the file is no snapshot, or of a version that is not known; OSError.
+
+    >>> report = verify("fixtures/rich/redis-7.0.15.rdb", deep=True)
+    >>> report.sound, report.keys, report.checksum
+    (True, 27, 'ok')
+    """
+    return _Job(src, deep, samples, relaxed, limits, block_size, progress).run()
+
+
+class _Job:
+    def __init__(
+        self,
+        src: Input,
+        deep: bool,
+        samples: int,
+        relaxed: bool,
+        limits: Limits | None,
+        block_size: int | None,
+        progress: Callable[[int], object] | None,
+    ) -> None:
+        self.src = src
+        self.deep = deep
+        self.samples = samples
+        self.settings: dict[str, Any] = {"relaxed": relaxed, "limits": limits, "damaged": True}
+        if block_size is not None:
+            self.settings["block_size"] = block_size
+        self.progress = progress
+        self.found: dict[str, Violation] = {}
+
+    def run(self) -> Verification:
+        with open_snapshot(self.src, **self.settings) as snapshot:
+            report = Verification(snapshot.name, str(snapshot.header), self.deep)
+            verifier = Verifier(snapshot.coding, snapshot.limits.item_bytes, self.deep, self.tell)
+            try:
+                if self.deep:
+                    check_functions(snapshot, verifier.libraries, self.tell)
+                self.scan(snapshot, verifier, report)
+                if self.deep and report.whole:
+                    self.look_for_names(verifier)
+            finally:
+                verifier.close()
+            report.keys = int(verifier.records)
+            if report.whole or report.size == 0:
+                report.size = snapshot.rdb_size
+        report.violations = sorted(self.found.values(), key=lambda violation: violation.rule.code)
+        return report
+
+    def scan(self, snapshot: Snapshot, verifier: Verifier, report: Verification) -> None:
+        try:
+            for large in snapshot.scan(verifier):
+                if large is not None:
+                    verifier.judge_large(large)
+                if self.progress is not None:
+                    self.progress(snapshot.position)
+            report.whole = True
+        except RdbError as e:
+            self.tell(e, e.db, e.offset, None)
+            report.whole = isinstance(e, ChecksumError)
+            report.size = max((e.offset or 0) - (_MARK_BYTES if snapshot.framing is not None else 0), 0)
+        if snapshot.checksum is not None:
+            report.checksum = snapshot.checksum.state
+        trailer = snapshot.trailer
+        if trailer is not None and trailer.kind in ("unknown", "snapshot"):
+            what = "another snapshot" if trailer.kind == "snapshot" else "bytes that are none of it"
+            self.tell(CorruptError(f"{what} behind the end of the snapshot", rule="behind"), None, snapshot.rdb_size, None)
+
+    def look_for_names(self, verifier: Verifier) -> None:
+        """Whether two keys of a database have the same name."""
+        hashes = verifier.names.twice()
+        if not hashes:
+            return
+        if not isinstance(self.src, str | os.PathLike) or not os.path.isfile(self.src):
+            message = f"{len(hashes)} names, it seems, are there twice; a file, which can be read again, tells for certain"
+            self.tell(CorruptError(message, rule="key-twice"), None, None, None)
+            return
+
+        def met(db: int, name: bytes, first: int, offset: int, size: int) -> None:
+            self.tell(CorruptError(f"the key is there before, at byte {first}", rule="key-twice", key=name), db, offset, size)
+
+        with open_snapshot(self.src, **{**self.settings, "verify_checksum": False}) as snapshot:
+            for _ in snapshot.scan(Repeats(snapshot.limits.item_bytes, hashes, met)):
+                pass
+
+    def tell(self, e: RdbError, db: int | None, offset: int | None, size: int | None) -> None:
+        """Enter a place where a rule is broken."""
+        rule = rules()[rule_of(e)]
+        violation = self.found.setdefault(rule.name, Violation(rule))
+        violation.count += 1
+        if len(violation.samples) < self.samples:
+            violation.samples.append(Fault(e.message, db if e.key is not None else None, e.key, offset, size))
+
+
+def check_functions(snapshot: Snapshot, libraries: set[bytes], tell: Callable[[RdbError, None, int, int], object]) -> None:
+    """Tell of what is wrong with the libraries of functions that stand in front of the keys; `libraries` takes their names."""
+    offset = _HEADER_BYTES + (_MARK_BYTES if snapshot.framing is not None else 0)
+    for event, raw in snapshot.prelude():
+        try:
+            judge_event(event, libraries)
+        except CorruptError as e:
+            tell(e, None, offset, len(raw))
+        offset += len(raw)
+    snapshot.keep_prelude(lambda event, raw: False)  # it has been looked at

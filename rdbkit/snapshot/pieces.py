@@ -1,0 +1,78 @@
+"""Stretches of a file as one input."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+
+class Pieces:
+    """Reads stretches of a file one after the other, between bytes of one's own.
+
+    Args:
+        path: of the file.
+        spans: begin and end of each stretch, in bytes; or bytes of one's own.
+        head, tail: what stands before the first and behind the last.
+
+    Raises: OSError.
+
+    >>> with Pieces("fixtures/rich/redis-7.0.15.rdb", [(0, 5), (7, 9)], tail=b"!") as pieces:
+    ...     pieces.read(99)
+    b'REDIS10!'
+    """
+
+    def __init__(self, path: str, spans: Sequence[tuple[int, int] | bytes], head: bytes = b"", tail: bytes = b"") -> None:
+        self.name = path
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by close)
+        parts = [head, *spans, tail]
+        self._parts = [part for part in parts if (part if isinstance(part, bytes) else part[1] > part[0])]
+        self._begins: list[int] = []  # of each, in what is read
+        at = 0
+        for part in self._parts:
+            self._begins.append(at)
+            at += len(part) if isinstance(part, bytes) else part[1] - part[0]
+        self._at = 0
+        self._place = 0  # in the part at hand
+
+    def read(self, n: int) -> bytes:
+        """Up to `n` bytes, b"" at the end."""
+        out = []
+        while n > 0 and self._at < len(self._parts):
+            part = self._parts[self._at]
+            if isinstance(part, bytes):
+                piece = part[self._place : self._place + n]
+                size = len(part)
+            else:
+                begin, end = part
+                self._file.seek(begin + self._place)
+                piece = self._file.read(min(n, end - begin - self._place))
+                size = end - begin if piece else self._place  # a file that has become shorter
+            out.append(piece)
+            n -= len(piece)
+            self._place += len(piece)
+            if self._place >= size:
+                self._at += 1
+                self._place = 0
+        return b"".join(out)
+
+    def origin(self, offset: int) -> int:
+        """Where in the file the byte at `offset` of what is read stands; of one's own bytes, where the next stretch begins."""
+        at = bisect_right(self._begins, offset) - 1
+        for number in range(max(at, 0), len(self._parts)):
+            part = self._parts[number]
+            if not isinstance(part, bytes):
+                return part[0] + offset - self._begins[at] if number == at else part[0]
+        return os.fstat(self._file.fileno()).st_size
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
