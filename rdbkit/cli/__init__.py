@@ -30,6 +30,7 @@ _VERBS: Final = {
     "diff": "Whether two snapshots have the same keys, values and expiries.",
     "verify": "Whether snapshots are sound, as far as the file can tell.",
     "salvage": "What is sound of a damaged snapshot, as one that loads.",
+    "upload": "Bring files into a storage account, from where Azure imports them.",
     "redact": "The same structure with names and values scrambled, to be shown to others.",
     "build": "A snapshot from JSON lines, as export writes them.",
     "export": "Every key and value as JSON lines or as commands.",

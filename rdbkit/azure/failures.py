@@ -1,0 +1,140 @@
+"""What a service's refusals mean, and what to do about them; secrets are taken out of everything that is passed on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from rdbkit.errors import TargetError
+
+#: Signatures and keys, as they stand in URLs, connection strings and headers.
+_SECRET: Final = re.compile(
+    r"(?i)(sig=|AccountKey=|SharedAccessSignature=|Signature=|Authorization:?\s*(?:SharedKey|Bearer)\s+)([^&;\s'\"<>]+)"
+)
+_INSTALL: Final = "pip install 'rdbkit[azure]'"
+#: By the service's error code: what it means, and what helps.
+_MEANINGS: Final = {
+    "ContainerNotFound": "there is no such container; create it first (az storage container create)",
+    "BlobNotFound": "there is no such blob; compare the URL, or bring it there (rdbkit upload)",
+    "AuthenticationFailed": "the key or the signature is not accepted; a SAS may have expired, or the clock be wrong",
+    "AuthorizationFailure": "a wrong key or SAS, or the firewall of the account, or its ban on shared keys",
+    "AuthorizationPermissionMismatch": (
+        "the identity or the SAS may not do this; it takes the role Storage Blob Data Contributor, or a SAS with "
+        "create, write and read (and list for a container)"
+    ),
+    "AuthorizationProtocolMismatch": "the SAS is for https alone",
+    "AuthorizationResourceTypeMismatch": "the SAS is not for blobs, or not for this one",
+    "AuthorizationServiceMismatch": "the SAS is not for the blob service",
+    "AuthorizationSourceIPMismatch": "the SAS is for other addresses than this machine's",
+    "KeyBasedAuthenticationNotPermitted": "the account takes no keys; leave the key out, so that an Entra identity is used",
+    "InsufficientAccountPermissions": "the identity may not do this; it takes the role Storage Blob Data Contributor",
+    "BlobAlreadyExists": "the blob exists; --overwrite replaces it",
+    "ConditionNotMet": "the blob has been changed by somebody else meanwhile; look at it, then run this again",
+    "LeaseIdMissing": "somebody has a lease on the blob, and nobody else may change it",
+    "InvalidBlobType": "the blob exists and is of another type; delete it first, or choose another name",
+    "InvalidBlockList": "blocks that were sent are gone; run this again",
+    "Md5Mismatch": "bytes were changed on the way; run this again",
+    "AccountIsDisabled": "the storage account is disabled",
+    "PublicAccessNotPermitted": "the request has no credentials: give a SAS, a key or an identity",
+    "NoAuthenticationInformation": "the request has no credentials: give a SAS, a key or an identity",
+    "ServerBusy": "the service is busy; run this again later, with fewer --concurrency",
+}
+
+
+#: The same of the resource manager.
+_OF_ARM: Final = {
+    "ResourceNotFound": "there is no such cache; compare subscription, group, kind and name in the resource id (az resource list)",
+    "ResourceGroupNotFound": "there is no such resource group; compare the resource id",
+    "SubscriptionNotFound": "there is no such subscription, or the identity is of another tenant (az account show)",
+    "InvalidSubscriptionId": "the subscription in the resource id is none",
+    "InvalidAuthenticationToken": "the identity is not accepted; sign in again (az login), in the tenant of the subscription",
+    "InvalidAuthenticationTokenTenant": "the identity is of another tenant than the subscription (az login --tenant)",
+    "ExpiredAuthenticationToken": "the sign-in has expired (az login)",
+    "AuthorizationFailed": (
+        "the identity may not do this; it takes the role Contributor on the cache, or one with Microsoft.Cache/redis/read, "
+        "import/action and export/action (of redisEnterprise and its databases for Azure Managed Redis)"
+    ),
+    "TooManyRequests": "the service has had too many requests; run this again in some minutes",
+    "OperationFailed": (
+        "the service gives no reason; known ones: it cannot reach the storage account (a firewall, no public network access), a "
+        "file that it does not read (rdbkit check), a key beyond 2 GB, too little memory"
+    ),
+    "Conflict": (
+        "another operation or maintenance is going on, or the service cannot read a file; look at the cache, then run this again"
+    ),
+}
+#: By words of the message, where one code stands for several things. Sources: Azure docs, redis/how-to-import-export-data,
+#: 2026-04-24; Azure/azure-cli#30408; techcommunity.microsoft.com, azurepaasblog 3601792.
+_WORDS: Final = (
+    (
+        re.compile(r"SAS token end time|start time \(st\)"),
+        "the service does not accept the times of the SAS; give the URL without one, and it gets one that ends in 4 hours",
+    ),
+    (
+        re.compile(r"busy processing|undergoing system maintenance"),
+        "the cache is busy with another operation or with maintenance; run this again in some minutes",
+    ),
+    (re.compile(r"does not have authorization to perform action"), _OF_ARM["AuthorizationFailed"]),
+    (
+        re.compile(r"not authorized to perform this operation"),
+        "the storage account refuses the cache: let public networks reach it, or, of Premium, use --auth managed-identity",
+    ),
+    (re.compile(r"out ?of ?memory|OOM", re.IGNORECASE), "the data does not fit; take a larger size (rdbkit plan)"),
+    (re.compile(r"RDB format version"), "the engine does not read this version; rdbkit convert writes an older one"),
+)
+
+
+def meaning(code: str, message: str) -> str | None:
+    """What an error of the resource manager means and what helps; None for one that is not known."""
+    return next((text for words, text in _WORDS if words.search(message)), None) or _OF_ARM.get(code)
+
+
+def scrub(text: str) -> str:
+    """The text without signatures and keys.
+
+    >>> scrub("https://a.blob.core.windows.net/c/b?sv=1&sig=abc%3D&se=2")
+    'https://a.blob.core.windows.net/c/b?sv=1&sig=***&se=2'
+    """
+    return _SECRET.sub(r"\1***", text)
+
+
+def missing_package(e: ImportError) -> TargetError:
+    """The error for an installation without the extra."""
+    return TargetError(f"this needs the packages of Azure ({e.name} is missing): {_INSTALL}")
+
+
+@contextmanager
+def explained(where: str) -> Iterator[None]:
+    """Errors of the SDK, in words; `where` is what the request was about, without secrets.
+
+    Raises: TargetError.
+    """
+    from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError, ServiceRequestError
+
+    try:
+        yield
+    except HttpResponseError as e:
+        if isinstance(e, ClientAuthenticationError) and e.response is None:  # no credential could be had at all
+            raise TargetError(f"no credentials are found: {_first_line(e)}", source=where) from None
+        raise TargetError(_of_response(e), source=where) from None
+    except ServiceRequestError as e:
+        raise TargetError(f"the service cannot be reached: {_first_line(e)}; run this again to go on", source=where) from None
+    except AzureError as e:
+        raise TargetError(f"the connection broke: {_first_line(e)}; run this again to go on", source=where) from None
+
+
+def _of_response(e: Any) -> str:
+    found = getattr(e, "error_code", None) or getattr(getattr(e, "error", None), "code", None) or ""
+    code = str(getattr(found, "value", found))
+    status = f"{e.status_code} {code}".strip() if e.status_code else code
+    known = _MEANINGS.get(code) or meaning(code, str(e.message or ""))
+    if known is None and e.status_code == 403:
+        known = "the request is not allowed: a firewall, a missing role, or an expired SAS"
+    return f"{known} ({status})" if known else f"{_first_line(e)} ({status})"
+
+
+def _first_line(e: BaseException) -> str:
+    text = scrub(str(e)).strip()
+    return text.splitlines()[0][:300] if text else type(e).__name__

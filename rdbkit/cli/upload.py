@@ -1,0 +1,174 @@
+"""`rdbkit upload`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import click
+
+from rdbkit.azure.places import Credentials, Place, parse_place
+from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, Upload, upload_converted
+from rdbkit.azure.upload import upload as bring
+from rdbkit.cli.losses import policy_options, read_policies, tell_losses, write_libraries
+from rdbkit.cli.options import optional_target_option
+from rdbkit.cli.render import Output, output, printable, progress, size
+from rdbkit.errors import LossError
+from rdbkit.operations.info import count
+from rdbkit.selection import parse_bytes
+from rdbkit.snapshot.output import open_output
+from rdbkit.targets import Target
+
+
+def _block_bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int:
+    try:
+        return BLOCK_BYTES if value is None else parse_bytes(value)
+    except ValueError as e:
+        raise click.BadParameter(str(e), ctx=ctx, param=param) from None
+
+
+def secret_option(name: str, what: str) -> Callable[[Any], Any]:
+    """An option whose value is a secret, or @FILE that has it; never shown, not even as a default."""
+
+    def read(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+        if value is None or not value.startswith("@"):
+            return value
+        try:
+            with open(value[1:], encoding="utf-8") as file:
+                return file.read().strip()
+        except (OSError, UnicodeDecodeError) as e:
+            raise click.BadParameter(f"{value[1:]} cannot be read: {e}", ctx=ctx, param=param) from None
+
+    return click.option(name, callback=read, metavar="TEXT|@FILE", help=what)
+
+
+def quiet() -> None:
+    """Let the packages of Azure log nothing, unless somebody has asked for it: what goes wrong is said in one line."""
+    import logging
+
+    logging.getLogger("azure").addHandler(logging.NullHandler())
+    logging.getLogger("azure").propagate = False
+
+
+@click.command()
+@click.argument("files", metavar="FILE... URL", nargs=-1, required=True, type=click.Path(allow_dash=True))
+@click.option("--overwrite", is_flag=True, help="Replace a blob that exists.")
+@click.option("--page-blob", is_flag=True, help="Make a page blob, filled up with zeros; it is not resumed.")
+@click.option("--block-size", callback=_block_bytes, metavar="SIZE", help="Bytes of a block.  [default: 8MiB]")
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 256),
+    default=CONCURRENCY,
+    show_default=True,
+    metavar="N",
+    help="Send N blocks at a time.",
+)
+@click.option("--cap-mbps", type=click.FloatRange(0.01), metavar="N", help="Send at most N megabits a second.")
+@secret_option("--connection-string", "Of the account.  [default: AZURE_STORAGE_CONNECTION_STRING]")
+@secret_option("--sas", "Shared access signature.  [default: that of URL, or AZURE_STORAGE_SAS_TOKEN]")
+@optional_target_option
+@policy_options
+@click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
+def upload(
+    files: tuple[str, ...],
+    overwrite: bool,
+    page_blob: bool,
+    block_size: int,
+    concurrency: int,
+    cap_mbps: float | None,
+    connection_string: str | None,
+    sas: str | None,
+    target: Target | None,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Bring files into a storage account, from where Azure imports them.
+
+    FILE is a path or - for standard input. URL is that of a blob, https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB, or of a
+    container or folder, with a slash at its end; blobs then are called as the FILEs. A blob appears when all of it is there; an
+    upload that breaks goes on where it was when it is run again. With --target, FILE is converted on its way.
+
+    Besides the options, AZURE_STORAGE_KEY and what azure-identity finds (az login, a managed identity, ...) are credentials. Exit
+    code 0 if all is there, 1 if something was lost, as options allow, or if nothing was sent for that reason, 3 if FILE cannot be
+    read, 4 if the service refuses or fails.
+    """
+    if len(files) < 2:
+        raise click.UsageError("name at least one FILE, and the URL behind it")
+    *names, url = files
+    quiet()
+    try:
+        place = parse_place(url)
+        places = [_place(place, name, len(names)) for name in names]
+    except ValueError as e:
+        raise click.UsageError(str(e)) from None
+    if len({each.url for each in places}) < len(places):
+        raise click.UsageError("several FILEs would become one blob")
+    settings: dict[str, Any] = {
+        "credentials": Credentials(connection_string=connection_string, sas=sas),
+        "page_blob": page_blob, "block_bytes": block_size, "concurrency": concurrency, "overwrite": overwrite, "cap_mbps": cap_mbps,
+    }  # fmt: skip
+    if options["on_function"] and options["on_function"][1] and len(names) > 1:
+        raise click.UsageError("--on-function extract=FILE is for one FILE")
+    done: list[Upload] = []
+    code = 0
+    for name, blob in zip(names, places, strict=True):
+        with ExitStack() as stack:
+            is_file = name != "-" and os.path.isfile(name)
+            update = stack.enter_context(progress(name, os.path.getsize(name) if is_file else None))
+            try:
+                if target is None:
+                    src: Any = sys.stdin.buffer if name == "-" else name
+                    done.append(bring(src, blob, progress=update, **settings))
+                else:
+                    extract = options["on_function"][1] if options["on_function"] else ""
+                    libraries = stack.enter_context(open_output(extract)) if extract else None
+                    report, sent = upload_converted(
+                        name, blob, target=target, policies=read_policies(options), progress=update, **settings
+                    )
+                    if libraries is not None:
+                        write_libraries(report.functions, libraries)
+                    done.append(sent)
+                    tell_losses(report.ledger, None, False)
+                    code = max(code, 1 if report.ledger.counts else 0)
+            except LossError as e:
+                if e.report is None:
+                    raise
+                tell_losses(e.report.ledger, e, False)
+                return 1
+            except FileExistsError as e:
+                raise click.UsageError(f"{printable(os.fsdecode(e.filename))} exists") from None
+            except ValueError as e:
+                raise click.UsageError(printable(str(e))) from None
+    if as_json:
+        click.echo(json.dumps({"blobs": [each.to_dict() for each in done]}))
+    else:
+        _show(done, output())
+    return code
+
+
+def _place(place: Place, name: str, count: int) -> Place:
+    if not place.is_folder:
+        if count > 1:
+            raise ValueError("several FILEs need a container or a folder: end the URL with a slash")
+        return place
+    if name == "-":
+        raise ValueError("standard input has no name: the URL has to name the blob")
+    return place.file(os.path.basename(name))
+
+
+def _show(done: list[Upload], out: Output) -> None:
+    for each in done:
+        out.heading(printable(each.url))
+        rate = each.sent_bytes / each.seconds / 1e6 if each.seconds else 0.0
+        rows = [
+            ("size", f"{size(each.bytes)} in {count(each.blocks, 'block')}"),
+            ("MD5", f"{each.md5}, as the blob has it"),
+            ("sent", f"{size(each.sent_bytes)} in {each.seconds:.1f} s, {rate:.1f} MB/s"),
+        ]
+        if each.kept:
+            rows.append(("resumed", f"{count(each.kept, 'block')} had arrived before, by an upload that broke"))
+        out.facts(rows)

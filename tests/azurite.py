@@ -1,0 +1,121 @@
+"""Azurite, the emulator of the blob service, and a proxy in front of it that cuts connections."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+#: Of the emulator, and no secret: https://github.com/Azure/Azurite has it in its README.
+ACCOUNT = "devstoreaccount1"
+KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+PROGRAM = os.environ.get("RDBKIT_AZURITE") or shutil.which("azurite-blob")
+
+needs_azurite = pytest.mark.skipif(
+    PROGRAM is None and not os.environ.get("CI"),
+    reason="Azurite is not there: npm install azurite, and RDBKIT_AZURITE=PATH of its azurite-blob",
+)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(folder: Path, *options: str, scheme: str = "http") -> Iterator[str]:
+    """A blob service of its own; yields the URL of its account."""
+    assert PROGRAM is not None, "RDBKIT_AZURITE does not say where azurite-blob is"
+    port = free_port()
+    log = folder / "azurite.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [
+                PROGRAM, "--inMemoryPersistence", "--blobPort", str(port), "--skipApiVersionCheck", "--disableTelemetry",
+                "--silent", *options,
+            ],
+            stdout=out, stderr=out, cwd=folder,
+        )  # fmt: skip
+        try:
+            for _ in range(600):
+                with suppress(OSError), closing(socket.create_connection(("127.0.0.1", port), timeout=1)):
+                    break
+                if process.poll() is not None:
+                    break
+                time.sleep(0.05)
+            else:
+                raise AssertionError("Azurite does not answer")
+            assert process.poll() is None, log.read_text()
+            yield f"{scheme}://127.0.0.1:{port}/{ACCOUNT}"
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def service(url: str) -> Any:
+    """The SDK's client of an account."""
+    from azure.storage.blob import BlobServiceClient
+
+    return BlobServiceClient(url, credential=KEY)
+
+
+class Cutter:
+    """A proxy on the loopback interface.
+
+    Attributes:
+        port: where it listens.
+        limit: bytes from the client after which a connection is cut; None for never.
+        cuts: how often that has happened; after `most` of them it cuts no more.
+    """
+
+    def __init__(self, port: int, limit: int | None = None, most: int = 1 << 30) -> None:
+        self.to = port
+        self.limit = limit
+        self.most = most
+        self.cuts = 0
+        self.sent = 0
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self.server.getsockname()[1]
+        self.open = True
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self) -> None:
+        while self.open:
+            try:
+                client, _ = self.server.accept()
+            except OSError:
+                return
+            upstream = socket.create_connection(("127.0.0.1", self.to))
+            threading.Thread(target=self.forward, args=(client, upstream, True), daemon=True).start()
+            threading.Thread(target=self.forward, args=(upstream, client, False), daemon=True).start()
+
+    def forward(self, one: socket.socket, other: socket.socket, counts: bool) -> None:
+        passed = 0
+        with suppress(OSError):
+            while piece := one.recv(1 << 16):
+                passed += len(piece)
+                if counts:
+                    self.sent += len(piece)
+                    if self.limit is not None and passed > self.limit and self.cuts < self.most:
+                        self.cuts += 1
+                        break
+                other.sendall(piece)
+        for end in (one, other):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def close(self) -> None:
+        self.open = False
+        self.server.close()
