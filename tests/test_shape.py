@@ -13,7 +13,9 @@ import rdbkit
 
 from .rdb import FIXTURES
 
-ROOM_ORDER = ["errors", "model", "values", "format", "record", "snapshot", "targets", "selection", "operations", "azure", "cli"]
+ROOM_ORDER = [
+    "errors", "model", "values", "format", "record", "snapshot", "targets", "selection", "operations", "azure", "live", "cli",
+]  # fmt: skip
 PACKAGE = Path(rdbkit.__file__ or "").parent
 # format tells of events in the model's words; record's reader is the scanner below it
 ON_FIXTURES = (

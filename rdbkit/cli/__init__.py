@@ -32,6 +32,7 @@ _VERBS: Final = {
     "salvage": "What is sound of a damaged snapshot, as one that loads.",
     "upload": "Bring files into a storage account, from where Azure imports them.",
     "redact": "The same structure with names and values scrambled, to be shown to others.",
+    "verify-import": "Whether a server has what was in snapshots.",
     "build": "A snapshot from JSON lines, as export writes them.",
     "export": "Every key and value as JSON lines or as commands.",
     "get": "The value of one key.",

@@ -1,0 +1,234 @@
+"""`rdbkit verify-import`."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from rdbkit.cli.options import SelectionCommand, selection_options
+from rdbkit.cli.render import Output, output, printable, progress, when
+from rdbkit.operations.info import count
+from rdbkit.selection import Selection, parse_duration
+
+if TYPE_CHECKING:
+    from rdbkit.live.connection import Cluster, Credentials, Server
+    from rdbkit.live.verify_import import ImportDifference, ImportProof
+
+_WORDS: Final = {
+    "missing": "missing",
+    "type": "another type",
+    "value": "another value",
+    "expire": "another expiry",
+    "refused": "refused",
+    "extra": "in no file",
+}
+
+
+def _url(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    from rdbkit.live.connection import parse_url
+
+    try:
+        parse_url(value)
+    except ValueError as e:
+        raise click.BadParameter(printable(str(e)), ctx=ctx, param=param) from None
+    return value
+
+
+def _tolerance(ctx: click.Context, param: click.Parameter, value: str) -> int:
+    try:
+        return parse_duration(value)
+    except ValueError as e:
+        raise click.BadParameter(str(e), ctx=ctx, param=param) from None
+
+
+def _pick(ctx: click.Context, param: click.Parameter, value: str | None) -> float | int | None:
+    if value is None:
+        return None
+    text = value.strip()
+    try:
+        found: float | int = float(text[:-1]) / 100 if text.endswith("%") else int(text)
+    except ValueError:
+        found = 0
+    if found <= 0 or (text.endswith("%") and found >= 1):
+        raise click.BadParameter(f"{value!r} is neither a number of keys nor a share, as in 10000 or 5%", ctx=ctx, param=param)
+    return found
+
+
+def _databases(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for pair in ",".join(values).split(",") if values else ():
+        old, _, new = pair.partition("=")
+        if not (old.strip().isdecimal() and new.strip().isdecimal()):
+            raise click.BadParameter(f"{pair!r} is no pair of databases, as in 3=0", ctx=ctx, param=param)
+        if int(old) in found:
+            raise click.BadParameter(f"database {int(old)} is there twice", ctx=ctx, param=param)
+        found[int(old)] = int(new)
+    return found
+
+
+def _password(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """The first line of the file."""
+    if value is None:
+        return None
+    try:
+        with click.open_file(value, encoding="utf-8") as file:
+            found = str(file.readline()).rstrip("\r\n")
+    except UnicodeDecodeError:
+        found = ""
+    if not found:
+        raise click.BadParameter(f"{printable(value)}: there is no password in its first line", ctx=ctx, param=param)
+    return found
+
+
+@click.command("verify-import", cls=SelectionCommand)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.argument("url", metavar="URL", callback=_url)
+@click.option(
+    "--password-file", "password", type=click.Path(exists=True, dir_okay=False, allow_dash=True), callback=_password,
+    metavar="FILE",
+    help="The password is its first line. Without it, that of the URL or of the environment variable RDBKIT_REDIS_PASSWORD.",
+)  # fmt: skip
+@click.option("--entra", is_flag=True, help="Log in with the Entra ID identity that is at hand, as Azure Managed Redis wants it.")
+@click.option(
+    "--ca-cert", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
+    help="Certificate authorities to trust with rediss://, as PEM, instead of the system's.",
+)  # fmt: skip
+@click.option("--no-verify-tls", is_flag=True, help="Trust any certificate: whoever is in between can read the password.")
+@click.option(
+    "--cluster", type=click.Choice(["auto", "yes", "no"]), default="auto", show_default=True,
+    help="Whether the keys are spread over nodes; auto asks the server.",
+)  # fmt: skip
+@click.option("--map-db", multiple=True, callback=_databases, metavar="N=M,...", help="Keys of database N are in the server's M.")
+@click.option(
+    "--ttl-tolerance", default="1s", show_default=True, callback=_tolerance, metavar="TIME", help="Expiries may be so far apart."
+)
+@click.option(
+    "--pick", callback=_pick, metavar="N|N%",
+    help="Look for about N keys, or N percent, alone: chosen by hash of the name, the same in every run with one --seed.",
+)  # fmt: skip
+@click.option("--seed", type=click.IntRange(0, 1 << 62), default=0, metavar="N", help="Another number picks other keys.")
+@click.option("--find-extra", is_flag=True, help="List the server's keys, and name those that are in no FILE.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="N", help="Ask for at most N keys a second.")
+@click.option(
+    "--batch", type=click.IntRange(1, 10_000), default=256, show_default=True, metavar="N", help="Ask for N keys at a time."
+)
+@click.option(
+    "--state", type=click.Path(dir_okay=False), metavar="FILE",
+    help="Keep here how far the work is, and go on from there; removed at the end.",
+)  # fmt: skip
+@click.option("--samples", type=click.IntRange(0, 10_000), default=10, show_default=True, metavar="N", help="Name N differences.")
+@click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
+@click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
+@click.option("--no-checksum", is_flag=True, help="Do not verify the CRC-64 of FILEs.")
+@selection_options
+def verify_import(
+    files: tuple[str, ...],
+    url: str,
+    password: str | None,
+    entra: bool,
+    ca_cert: str | None,
+    no_verify_tls: bool,
+    cluster: Cluster,
+    map_db: dict[int, int],
+    ttl_tolerance: int,
+    pick: float | int | None,
+    seed: int,
+    find_extra: bool,
+    rate: float | None,
+    batch: int,
+    state: str | None,
+    samples: int,
+    as_json: bool,
+    relaxed: bool,
+    no_checksum: bool,
+    selection: Selection,
+) -> int:
+    """Whether a live server has what was in snapshots: every key with its type, value and expiry.
+
+    URL is redis://USER@HOST:PORT, or rediss:// for TLS; with /N all keys are looked for in database N. Several FILEs are the shards
+    of one cluster. Only commands that read are sent. Exit code 0 if the server has the same data, 1 if not, 3 if a FILE cannot be
+    read or is damaged, 4 if the server cannot be reached.
+    """
+    from rdbkit.live.verify_import import verify_import as compare
+
+    if no_verify_tls:
+        click.echo("rdbkit: certificates are not verified: whoever is in between can read and change everything", err=True)
+    with ExitStack() as stack:
+        server = stack.enter_context(_connected(url, password, entra, ca_cert, not no_verify_tls, cluster))
+        update = stack.enter_context(progress("verify-import", sum(map(os.path.getsize, files))))
+        try:
+            found = compare(
+                files, server, selection=selection, pick=pick, seed=seed, ttl_tolerance_ms=ttl_tolerance, db_map=map_db,
+                find_extra=find_extra, batch=batch, rate=rate, state=state, samples=samples, relaxed=relaxed,
+                verify_checksum=not no_checksum, progress=update,
+            )  # fmt: skip
+        except ValueError as e:
+            raise click.UsageError(printable(str(e))) from None
+    if as_json:
+        click.echo(json.dumps(found.to_dict()))
+    else:
+        _show(found, output(), find_extra)
+    return 0 if found.same else 1
+
+
+def _connected(url: str, password: str | None, entra: bool, ca_cert: str | None, verify_tls: bool, cluster: Cluster) -> Server:
+    from rdbkit.live.connection import connect, entra_credentials, parse_url
+
+    place = parse_url(url)
+    if not place.tls and (ca_cert or not verify_tls):
+        raise click.UsageError("--ca-cert and --no-verify-tls are for rediss://")
+    if entra and not place.tls:
+        raise click.UsageError("--entra sends a token, which needs TLS: write rediss://")
+    if entra and (password or place.password):
+        raise click.UsageError("--entra and a password exclude each other")
+    credentials: Credentials | None = entra_credentials() if entra else None
+    return connect(url, password=password, credentials=credentials, ca_cert=ca_cert, verify_tls=verify_tls, cluster=cluster)
+
+
+def _show(found: ImportProof, out: Output, extra_named: bool) -> None:
+    files = printable(found.files[0]) if len(found.files) == 1 else count(len(found.files), "file")
+    partly = "" if found.checked == found.keys else "what was looked for of "
+    out.heading(f"{printable(found.server)} {'has' if found.same else 'does not have'} {partly}{files}")
+    rows = [
+        ("server", f"{printable(found.version or 'unknown version')}, {found.kind}"),
+        ("keys", f"{found.keys:,}"),
+        *([("looked for", f"{found.checked:,}")] if partly else []),
+        ("equal", f"{found.equal:,}"),
+    ]
+    counts = (
+        ("expired since", found.expired), ("not compared", found.not_compared), ("missing", found.missing),
+        ("another type", found.type), ("another value", found.value), ("another expiry", found.expire), ("refused", found.refused),
+        ("in no file", found.extra),
+    )  # fmt: skip
+    out.facts([*rows, *((name, f"{n:,}") for name, n in counts if n)])
+    out.table(
+        "Databases",
+        ("db", "keys in files", "of them expired", "keys on server"),
+        [
+            (str(row.db), f"{row.keys:,}", f"{row.expired:,}", "not told" if row.server is None else f"{row.server:,}")
+            for row in found.databases
+        ],
+    )
+    for note in found.notes:
+        out.line(f"\nnote: {printable(note)}")
+    for each in found.samples:
+        out.line(f"\n{_WORDS[each.what]}: {printable(each.key, 60)} (db {each.db})")
+        out.facts(_facts(each, len(found.files) > 1))
+    more = found.different + found.extra * extra_named - len(found.samples)
+    if more > 0:
+        out.line(f"\n... and {more:,} more")
+
+
+def _facts(each: ImportDifference, several: bool) -> list[tuple[str, str]]:
+    rows = []
+    if each.offset is not None:
+        rows.append(("at byte", f"{each.offset:,}{f' of {printable(each.file or str())}' if several else ''}"))
+    if each.what == "type":
+        rows.append(("type", f"{each.types[0]} and {each.types[1]}"))
+    if each.what == "expire":
+        rows.append(("expires", " and ".join("never" if ms is None else when(ms) for ms in each.expire_ms)))
+    return [*rows, *(("server says" if each.what == "refused" else "differs", printable(line, 160)) for line in each.details)]
