@@ -97,6 +97,10 @@ def test_examples_in_docstrings_hold(monkeypatch: pytest.MonkeyPatch) -> None:
         "operations.page",
         "operations.patterns",
         "operations.scramble",
+        "azure.places",
+        "azure.failures",
+        "azure.resources",
+        "live.connection",
         "targets.memory",
         *ON_FIXTURES,
     ):

@@ -19,7 +19,10 @@ _MEANINGS: Final = {
     "ContainerNotFound": "there is no such container; create it first (az storage container create)",
     "BlobNotFound": "there is no such blob; compare the URL, or bring it there (rdbkit upload)",
     "AuthenticationFailed": "the key or the signature is not accepted; a SAS may have expired, or the clock be wrong",
-    "AuthorizationFailure": "a wrong key or SAS, or the firewall of the account, or its ban on shared keys",
+    "AuthorizationFailure": (
+        "a wrong key or SAS, or the firewall of the account, or its ban on shared keys: compare the SAS, let this machine's "
+        "address in, or use an identity"
+    ),
     "AuthorizationPermissionMismatch": (
         "the identity or the SAS may not do this; it takes the role Storage Blob Data Contributor, or a SAS with "
         "create, write and read (and list for a container)"
@@ -118,6 +121,8 @@ def explained(where: str) -> Iterator[None]:
     except HttpResponseError as e:
         if isinstance(e, ClientAuthenticationError) and e.response is None:  # no credential could be had at all
             raise TargetError(f"no credentials are found: {_first_line(e)}", source=where) from None
+        if e.response is None:  # it came in part
+            raise TargetError(f"the connection broke: {_first_line(e)}; run this again to go on", source=where) from None
         raise TargetError(_of_response(e), source=where) from None
     except ServiceRequestError as e:
         raise TargetError(f"the service cannot be reached: {_first_line(e)}; run this again to go on", source=where) from None

@@ -31,6 +31,9 @@ def _block_bytes(ctx: click.Context, param: click.Parameter, value: str | None) 
         raise click.BadParameter(str(e), ctx=ctx, param=param) from None
 
 
+block_size_option = click.option("--block-size", callback=_block_bytes, metavar="SIZE", help="Bytes of a block.  [default: 8MiB]")
+
+
 def secret_option(name: str, what: str) -> Callable[[Any], Any]:
     """An option whose value is a secret, or @FILE that has it; never shown, not even as a default."""
 
@@ -58,7 +61,7 @@ def quiet() -> None:
 @click.argument("files", metavar="FILE... URL", nargs=-1, required=True, type=click.Path(allow_dash=True))
 @click.option("--overwrite", is_flag=True, help="Replace a blob that exists.")
 @click.option("--page-blob", is_flag=True, help="Make a page blob, filled up with zeros; it is not resumed.")
-@click.option("--block-size", callback=_block_bytes, metavar="SIZE", help="Bytes of a block.  [default: 8MiB]")
+@block_size_option
 @click.option(
     "--concurrency",
     type=click.IntRange(1, 256),

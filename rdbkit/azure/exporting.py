@@ -1,0 +1,170 @@
+"""`rdbkit export-cache`: what a cache has, as blobs in a container, by the service's own export."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from rdbkit.azure.failures import explained
+from rdbkit.azure.importing import MANAGED_IDENTITY, SAS, Import, Waiting, begin, look_at_target, wait_for
+from rdbkit.azure.places import Credentials, Place
+from rdbkit.azure.resources import PREMIUM, Arm, CacheState, Call, Status
+from rdbkit.azure.sas import EXPORT_PERMISSIONS, LEAST_HOURS, Signed, Signer, patience
+from rdbkit.errors import TargetError
+from rdbkit.targets import Target
+
+__all__ = ["Export", "begin_export", "prepare_export", "wait_for_export"]
+
+
+@dataclass
+class Export:
+    """All that is known before an export, and the request that begins it.
+
+    Attributes:
+        container: its URL, without a signature.
+        before: the blobs that are there, with their etags; None where they cannot be listed.
+        prefix: what the names of the blobs are to begin with, of Premium alone.
+    """
+
+    cache: CacheState
+    container: str
+    prefix: str
+    warnings: list[str]
+    call: Call
+    before: dict[str, str] | None = field(repr=False, default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types, without secrets."""
+        return {
+            "cache": self.cache.to_dict(),
+            "container": self.container,
+            "prefix": self.prefix,
+            "warnings": self.warnings,
+            "calls": [self.call.to_dict()],
+        }
+
+
+def prepare_export(
+    arm: Arm,
+    target: Target,
+    place: Place,
+    *,
+    prefix: str = "",
+    credentials: Credentials | None = None,
+    auth: str = SAS,
+    storage_subscription: str = "",
+    hours: float = LEAST_HOURS,
+) -> Export:
+    """Ask everything that can be asked before an export; nothing is changed.
+
+    Args:
+        arm: the cache.
+        target: the service, of `rdbkit.targets.find_target`.
+        place: the container, of `rdbkit.azure.places.parse_place`.
+        prefix: of the blobs' names; by default the cache's name. Of Premium alone.
+        credentials, auth, storage_subscription, hours: as of `rdbkit.azure.importing.prepare_import`.
+
+    Raises: TargetError where something stands against the export, or a service cannot be asked; ValueError for options that do
+        not fit.
+    """
+    if place.blob:
+        raise ValueError("the URL names a blob, where a container is wanted; --prefix says what the blobs are called")
+    if not target.is_service:
+        raise ValueError(f"{target.name} is no service of Azure: azure-premium, azure-managed and azure-enterprise are")
+    if arm.cache.provider != PREMIUM and (auth == MANAGED_IDENTITY or prefix):
+        raise ValueError("only Premium has a choice of names and a managed identity for an export")
+    cache = arm.read()
+    target, warnings = look_at_target(target, cache)
+    if auth == MANAGED_IDENTITY and not cache.identities:
+        raise TargetError(
+            "the cache has no managed identity; give it one with the role Storage Blob Data Contributor, or leave out --auth",
+            source=cache.name,
+        )
+    prefix = prefix or (cache.name if cache.provider == PREMIUM else "")
+    signer = Signer(credentials or Credentials(), hours)
+    signed = None
+    if auth == SAS:
+        # of a SAS that is given, no more is asked than that it can write
+        given = signer.given(place)
+        signed = signer.sign(place, "w" if given else EXPORT_PERMISSIONS[cache.provider])
+    before = _listed(place, signed, signer)
+    if before is None:
+        warnings.append("the container cannot be listed with this SAS, so what the export leaves cannot be told")
+    call = arm.export_call(
+        signed.secret_url if signed is not None else place.url, prefix, auth=auth, storage_subscription=storage_subscription
+    )
+    return Export(cache, place.url, prefix, warnings, call, before)
+
+
+def begin_export(arm: Arm, prepared: Export, path: str) -> Waiting:
+    """Begin an export; the cache stays as it is, and can be used.
+
+    Args:
+        prepared: of `prepare_export`.
+        path: of the file that another process needs to go on.
+
+    Raises: TargetError; OSError.
+    """
+    noted = [{"url": name, "etag": etag, "bytes": 0} for name, etag in (prepared.before or {}).items()]
+    return begin(
+        arm, prepared.call, Waiting(path, "export", str(arm.cache), noted, begun=time.time(), place=prepared.container)
+    )  # fmt: skip
+
+
+def wait_for_export(
+    arm: Arm,
+    waiting: Waiting,
+    place: Place,
+    *,
+    credentials: Credentials | None = None,
+    resumed: bool = False,
+    progress: Callable[[Status, float], object] | None = None,
+) -> Import:
+    """Wait for an export, and tell what blobs are new then.
+
+    Args:
+        place: the container, with its SAS where there is one.
+        credentials, resumed, progress: as of `rdbkit.azure.importing.wait_for`.
+
+    Raises: TargetError.
+    """
+    before = {blob["url"]: blob["etag"] for blob in waiting.blobs}
+    report = wait_for(arm, waiting, resumed=resumed, progress=progress)
+    signer = Signer(credentials or Credentials())
+    given = signer.given(place)
+    found = _blobs(place, Signed(place, given) if given else None, signer) or []
+    report.blobs = [blob for blob in found if before.get(blob["url"]) != blob["etag"]]
+    report.bytes = sum(blob["bytes"] for blob in report.blobs)
+    return report
+
+
+def _listed(place: Place, signed: Signed | None, signer: Signer) -> dict[str, str] | None:
+    """The blobs of a container with their etags; None where they cannot be listed.
+
+    Raises: TargetError where there is no such container, or it cannot be reached.
+    """
+    found = _blobs(place, signed, signer)
+    return None if found is None else {blob["url"]: blob["etag"] for blob in found}
+
+
+def _blobs(place: Place, signed: Signed | None, signer: Signer) -> list[dict[str, Any]] | None:
+    settings = patience()
+    from azure.core.exceptions import HttpResponseError
+    from azure.storage.blob import ContainerClient
+
+    if signed is None:
+        client = signer.credentials.service(place, **settings).get_container_client(place.container)
+    else:
+        client = ContainerClient.from_container_url(signed.secret_url, **settings)
+    with client, explained(place.url):
+        try:
+            return [
+                {"url": place.file(blob.name).url, "etag": str(blob.etag), "bytes": int(blob.size)} for blob in client.list_blobs()
+            ]
+        except HttpResponseError as e:
+            code = getattr(getattr(e, "error_code", None), "value", getattr(e, "error_code", ""))
+            if signed is not None and code == "AuthorizationPermissionMismatch":
+                return None
+            raise

@@ -1,0 +1,535 @@
+"""`rdbkit import`: blobs into a cache, by the service's own import.
+
+Everything that can be asked is asked before: what the cache is, whether the blobs are there and can be read with the signatures
+that the service gets, and whether what is in them is something that this cache loads. The import is one request then. It is noted
+in a file before it is sent, and with the operation's URL behind it, so that a process that was ended anywhere is followed by one
+that knows what there is to wait for. No secret is in that file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final
+
+import rdbkit
+from rdbkit.azure.failures import explained, meaning
+from rdbkit.azure.places import Credentials, Place
+from rdbkit.azure.resources import PREMIUM, Arm, CacheState, Call, Status
+from rdbkit.azure.sas import LEAST_HOURS, Signed, Signer, patience
+from rdbkit.errors import TargetError
+from rdbkit.model import module_product
+from rdbkit.operations.check import AS_IT_IS, Check, check
+from rdbkit.operations.text import size
+from rdbkit.targets import Target
+
+__all__ = [
+    "MANAGED_IDENTITY", "SAS", "Blob", "Import", "Preparation", "Waiting", "begin", "begin_import", "look_at_target",
+    "prepare_import", "wait_for", "when",
+]  # fmt: skip
+
+#: How the service gets at the blobs, in the words of its interface.
+SAS: Final = "SAS"
+MANAGED_IDENTITY: Final = "ManagedIdentity"
+_GB: Final = 1 << 30
+#: What data takes in memory, where the file does not say it, for each byte of the file. Source: 1.8 was measured once
+#: (facts of Azure, a lab's report of 2026); `rdbkit memory` says it exactly.
+_IN_MEMORY: Final = 2
+_GZIP: Final = b"\x1f\x8b"
+_MAGIC: Final = (b"REDIS", b"VALKEY", _GZIP)
+_FORMAT: Final = 1
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A blob that is to be imported, as it was when it was looked at.
+
+    Attributes:
+        url: without a signature.
+        kind: "BlockBlob" or "PageBlob".
+        signed: with its signature; None where the cache reads it with its own identity.
+    """
+
+    url: str
+    bytes: int
+    etag: str
+    kind: str
+    modified: str
+    gzip: bool = False
+    signed: Signed | None = field(default=None, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types, without secrets."""
+        found = {name: getattr(self, name) for name in ("url", "bytes", "etag", "kind", "modified", "gzip")}
+        signed = self.signed
+        found["access"] = signed.kind if signed is not None else MANAGED_IDENTITY
+        found["expires"] = signed.expires.isoformat() if signed is not None and signed.expires is not None else None
+        return found
+
+
+@dataclass
+class Preparation:
+    """All that is known before an import, and the request that begins it.
+
+    Attributes:
+        target: as the cache proved to be.
+        checks: of `rdbkit.check`, one for each blob; none where that was not wanted.
+        warnings: what should be known, and stops nothing.
+        call: as it would be sent now; signatures are made anew when it is.
+    """
+
+    cache: CacheState
+    target: Target
+    blobs: list[Blob]
+    checks: list[Check]
+    warnings: list[str]
+    call: Call
+    places: list[Place] = field(repr=False)
+    signer: Signer = field(repr=False)
+    auth: str = SAS
+    storage_subscription: str = ""
+
+    @property
+    def importable(self) -> bool:
+        """Whether every blob that was checked is imported as it is."""
+        return all(report.verdict == AS_IT_IS for report in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types, without secrets."""
+        return {
+            "target": self.target.name,
+            "cache": self.cache.to_dict(),
+            "blobs": [blob.to_dict() for blob in self.blobs],
+            "checks": [report.to_dict() for report in self.checks],
+            "importable": self.importable,
+            "warnings": self.warnings,
+            "calls": [self.call.to_dict()],
+        }
+
+
+@dataclass
+class Import:
+    """What came of an import or an export.
+
+    Attributes:
+        seconds: from its begin, as far as it is known, to its end.
+        resumed: an earlier run had begun it.
+        blobs: what was imported, or what an export has left.
+    """
+
+    verb: str
+    cache: str
+    resource_id: str
+    blobs: list[dict[str, Any]]
+    bytes: int
+    seconds: float
+    resumed: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return asdict(self)
+
+
+# -- what a process leaves to the next
+
+
+@dataclass
+class Waiting:
+    """An operation that was begun, or was about to be; no secret is in it.
+
+    Attributes:
+        path: of the file.
+        verb: "import" or "export".
+        blobs: `url`, `etag` and `bytes` of each; of an export, the blobs that were there before.
+        operation: the URL of its status; empty as long as the service has not answered.
+        begun: when it was sent, in Unix seconds.
+        place: the container of an export, without its signature.
+    """
+
+    path: str
+    verb: str
+    resource_id: str
+    blobs: list[dict[str, Any]]
+    operation: str = ""
+    begun: float = 0.0
+    place: str = ""
+
+    @classmethod
+    def read(cls, path: str) -> Waiting | None:
+        """What the last run has left there; None for nothing.
+
+        Raises: ValueError where the file is something else; OSError.
+        """
+        try:
+            with open(path, encoding="utf-8") as file:
+                found = json.load(file)
+            if found.pop("format") != _FORMAT:
+                raise ValueError
+            return cls(path, **found)
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise ValueError(f"{path} is no state of rdbkit; name another file with --state, or delete it") from None
+
+    def save(self) -> None:
+        """Write it, so that it is there whole or not at all, and for its owner alone."""
+        values = {"format": _FORMAT} | {name: value for name, value in asdict(self).items() if name != "path"}
+        folder = os.path.dirname(os.path.abspath(self.path))
+        try:
+            number, temporary = tempfile.mkstemp(prefix=".rdbkit-", dir=folder)
+        except OSError as e:
+            e.filename = self.path  # not one that nobody has named
+            raise
+        try:
+            with open(number, "w", encoding="utf-8") as file:
+                json.dump(values, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+
+    def forget(self) -> None:
+        """Delete it."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+
+
+# -- before
+
+
+def look_at_target(target: Target, cache: CacheState) -> tuple[Target, list[str]]:
+    """The target as this cache is one, and warnings.
+
+    Raises: TargetError where the cache is none of that kind, has no import or cannot begin one now.
+    """
+    kind = _kind(cache)
+    if target.name.startswith("azure-") and target.name != kind:
+        raise TargetError(f"the cache is {cache.sku}, which is {kind}, not {target.name}: say --target {kind}", source=cache.name)
+    if cache.provider == PREMIUM and cache.tier != "Premium":
+        raise TargetError(
+            f"the cache is of the tier {cache.tier}, which neither imports nor exports; Premium and Azure Managed Redis do",
+            source=cache.name,
+        )
+    if not cache.is_ready:
+        raise TargetError(f"the cache is not running but {cache.state}; run this again when it is done", source=cache.name)
+    warnings = []
+    try:
+        target = target.with_engine(cache.redis_version)
+    except ValueError:
+        known = f"Redis {target.engine}" if target.engine else target.title
+        warnings.append(f"the cache says Redis {cache.redis_version or '(nothing)'}, which is not known here; {known} is assumed")
+    if target.optional_modules:
+        there = [name for name in target.optional_modules if module_product(name) in cache.modules]
+        target = replace(target, modules=[*target.modules, *there], optional_modules=[])
+    return target, warnings
+
+
+def _kind(cache: CacheState) -> str:
+    if cache.provider == PREMIUM:
+        return "azure-premium"
+    return "azure-enterprise" if cache.tier.startswith("Enterprise") else "azure-managed"
+
+
+def prepare_import(
+    arm: Arm,
+    target: Target,
+    places: Sequence[Place],
+    *,
+    credentials: Credentials | None = None,
+    auth: str = SAS,
+    storage_subscription: str = "",
+    hours: float = LEAST_HOURS,
+    etags: Sequence[str] = (),
+    examine: bool = True,
+    samples: int = 3,
+    progress: Callable[[str, int], object] | None = None,
+) -> Preparation:
+    """Ask everything that can be asked before an import; nothing is changed.
+
+    Args:
+        arm: the cache.
+        target: the service, of `rdbkit.targets.find_target`.
+        places: of the blobs, of `rdbkit.azure.places.parse_place`.
+        credentials: of the storage account; by default what the environment and the machine have.
+        auth: `SAS`, or `MANAGED_IDENTITY` for the cache's own identity, of Premium alone.
+        storage_subscription: where the blobs are, if not where the cache is; with an identity alone.
+        hours: that a signature lasts, at least 4.
+        etags: of the blobs as they were uploaded, in their order.
+        examine: read every blob and `rdbkit.check` it.
+        samples: keys to name for each finding.
+        progress: called with a blob's URL and the bytes of it read so far.
+
+    Raises: TargetError where something stands against the import, or a service cannot be asked; RdbError where a blob is no
+        snapshot; ValueError for options that do not fit.
+    """
+    if not places:
+        raise ValueError("there is no blob to import")
+    if etags and len(etags) != len(places):
+        raise ValueError("there are as many etags as blobs, or none")
+    if not target.is_service:
+        raise ValueError(f"{target.name} is no service of Azure: azure-premium, azure-managed and azure-enterprise are")
+    if len({place.url for place in places}) < len(places):
+        raise ValueError("a blob is named twice")
+    if any(place.is_folder for place in places):
+        raise ValueError("a URL names a container or folder, where a blob is wanted")
+    if auth == MANAGED_IDENTITY and arm.cache.provider != PREMIUM:
+        raise ValueError("only Premium reads blobs with a managed identity; the others take a SAS")
+    cache = arm.read()
+    target, warnings = look_at_target(target, cache)
+    _refuse(cache, auth)
+    signer = Signer(credentials or Credentials(), hours)
+    blobs = _look(places, signer, auth, [*etags] or [""] * len(places))
+    for blob in blobs:
+        if blob.gzip and not target.takes_gzip:
+            raise TargetError(
+                f"the blob is compressed with gzip, of which nobody says that {target.title} takes it; upload it uncompressed",
+                source=blob.url,
+            )
+    checks, used = [], []
+    for blob, place in zip(blobs, places, strict=True):
+        if examine:
+            report, memory = _examine(blob, place, signer, target, cache, samples, progress)
+            checks.append(report)
+            used.append(memory)
+        else:
+            used.append(blob.bytes * _IN_MEMORY)
+    warnings += _room(target, cache, sum(used))
+    call = _call(arm, blobs, auth, storage_subscription)
+    return Preparation(cache, target, blobs, checks, warnings, call, list(places), signer, auth, storage_subscription)
+
+
+def _refuse(cache: CacheState, auth: str) -> None:
+    """Raise for what the service itself may not refuse before it deletes."""
+    if cache.geo_replication:
+        raise TargetError(
+            f"the cache is geo-replicated with {', '.join(cache.geo_replication)}, and no source says what an import does then; "
+            "take it out of the group first",
+            source=cache.name,
+        )
+    if auth == MANAGED_IDENTITY and not cache.identities:
+        raise TargetError(
+            "the cache has no managed identity; give it one with the role Storage Blob Data Contributor, or leave out --auth",
+            source=cache.name,
+        )
+
+
+def _client(place: Place, signed: Signed | None, signer: Signer) -> Any:
+    """A client of one blob, which reads it as the service will; with our own credentials where that uses its identity."""
+    if signed is None:
+        return signer.credentials.service(place, **patience()).get_blob_client(place.container, place.blob)
+    settings = patience()
+    from azure.storage.blob import BlobClient
+
+    return BlobClient.from_blob_url(signed.secret_url, **settings)
+
+
+def _look(places: Sequence[Place], signer: Signer, auth: str, etags: Sequence[str]) -> list[Blob]:
+    """The blobs, each asked for with the signature that the service gets.
+
+    Args:
+        etags: that they are to have; empty for any.
+
+    Raises: TargetError.
+    """
+    found = []
+    for place, etag in zip(places, etags, strict=True):
+        signed = signer.sign(place) if auth == SAS else None
+        with _client(place, signed, signer) as client, explained(place.url):
+            seen = client.get_blob_properties()
+            now = str(seen.etag)
+            if etag and etag.strip('"') != now.strip('"'):
+                raise TargetError(
+                    "the blob is not the one that it was: somebody has written it since; check it again",
+                    source=place.url,
+                )
+            kind = str(getattr(seen.blob_type, "value", seen.blob_type))
+            if kind == "AppendBlob":
+                raise TargetError("it is an append blob, and block and page blobs are imported (rdbkit upload)", source=place.url)
+            if str(seen.blob_tier).lower() == "archive":
+                raise TargetError(
+                    "the blob is in the archive tier, where nobody can read it; set its tier to Hot first", source=place.url
+                )
+            head = bytes(client.download_blob(0, 9).readall()) if seen.size else b""
+        if not head.startswith(_MAGIC):
+            raise TargetError("the blob is no RDB file; give the URL of one that is", source=place.url)
+        modified = seen.last_modified.isoformat() if seen.last_modified is not None else ""
+        found.append(Blob(place.url, seen.size, now, kind, modified, head.startswith(_GZIP), signed))
+    return found
+
+
+class _Content:
+    """A blob's content as a stream, which does not change while it is read."""
+
+    def __init__(self, download: Any, name: str) -> None:
+        self.name = name
+        self._download = download
+
+    def read(self, n: int = -1) -> bytes:
+        with explained(self.name):
+            return bytes(self._download.read(n))
+
+
+def _examine(
+    blob: Blob,
+    place: Place,
+    signer: Signer,
+    target: Target,
+    cache: CacheState,
+    samples: int,
+    progress: Callable[[str, int], object] | None,
+) -> tuple[Check, int]:
+    """The check of one blob, and the bytes of memory that its data took."""
+    from azure.core import MatchConditions
+
+    def update(done: int) -> None:
+        if progress is not None:
+            progress(blob.url, done)
+
+    with _client(place, blob.signed, signer) as client:
+        with explained(blob.url):
+            download = client.download_blob(etag=blob.etag, match_condition=MatchConditions.IfNotModified)
+        with rdbkit.open(_Content(download, blob.url)) as snapshot:
+            report = check(
+                snapshot, target, clustered=cache.shards > 0, databases=cache.databases, samples=samples, progress=update
+            )
+            text = snapshot.aux.get("used-mem", "")
+    # the command to convert is for the file that somebody has uploaded
+    report.file = os.path.basename(place.blob)
+    known = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else blob.bytes * _IN_MEMORY
+    return report, known
+
+
+def _room(target: Target, cache: CacheState, used: int) -> list[str]:
+    """A warning where the data may be more than the size has room for."""
+    try:
+        sku = target.sku(cache.sku.rpartition("_")[2])
+    except ValueError:
+        return [f"how much memory {cache.sku} has is not known here"]
+    usable = int(sku.usable_gb * _GB) * max(1, cache.shards)
+    if used <= usable:
+        return []
+    return [
+        f"the data may take {size(used)}, and {size(usable)} are usable in {cache.sku}; what an import does then is documented "
+        "nowhere (rdbkit plan)"
+    ]
+
+
+def _call(arm: Arm, blobs: Sequence[Blob], auth: str, storage_subscription: str) -> Call:
+    urls = [blob.signed.secret_url if blob.signed is not None else blob.url for blob in blobs]
+    return arm.import_call(urls, auth=auth, storage_subscription=storage_subscription)
+
+
+# -- the import
+
+
+def begin_import(arm: Arm, prepared: Preparation, path: str) -> Waiting:
+    """Begin the import: from here on the cache loses what it has.
+
+    Cache and blobs are looked at once more, since a check and a question take their time, and signatures are made anew.
+
+    Args:
+        prepared: of `prepare_import`, which `importable` says that nothing stands against.
+        path: of the file that another process needs to go on.
+
+    Raises: TargetError; where the service has refused, nothing is deleted and no file is left. OSError.
+    """
+    cache = arm.read()
+    look_at_target(prepared.target, cache)
+    _refuse(cache, prepared.auth)
+    blobs = _look(prepared.places, prepared.signer, prepared.auth, [blob.etag for blob in prepared.blobs])
+    call = _call(arm, blobs, prepared.auth, prepared.storage_subscription)
+    noted = [{"url": blob.url, "etag": blob.etag, "bytes": blob.bytes} for blob in blobs]
+    waiting = Waiting(path, "import", str(arm.cache), noted, begun=time.time())
+    return begin(arm, call, waiting)
+
+
+def begin(arm: Arm, call: Call, waiting: Waiting) -> Waiting:
+    """Send a request that begins something, with `waiting` on disk before and after.
+
+    Raises: TargetError; OSError where it cannot be noted, and then nothing has been sent.
+    """
+    from azure.core.exceptions import HttpResponseError
+
+    waiting.save()
+    is_refusal = False
+    try:
+        with explained(arm.cache.name):
+            try:
+                waiting.operation = arm.begin(call)
+            except HttpResponseError as e:
+                is_refusal = e.status_code is not None and e.status_code < 500
+                raise
+    except TargetError as e:
+        if is_refusal:
+            waiting.forget()
+        e.message += "; nothing has begun" if is_refusal else f"; whether the {waiting.verb} has begun is not known"
+        raise
+    if waiting.operation:
+        waiting.save()
+    else:  # there is nothing to wait for
+        waiting.forget()
+    return waiting
+
+
+def wait_for(
+    arm: Arm, waiting: Waiting, *, resumed: bool = False, progress: Callable[[Status, float], object] | None = None
+) -> Import:
+    """Wait until an operation has ended.
+
+    Args:
+        resumed: it was begun by an earlier run.
+        progress: called with the status and the seconds since it was begun, each time that it was asked for.
+
+    Raises: TargetError where it failed, in words, and where it cannot be asked; then the next run goes on waiting.
+    """
+    for status in _statuses(arm, waiting):
+        if progress is not None:
+            progress(status, time.time() - waiting.begun)
+        if status.has_ended and not status.has_succeeded:
+            waiting.forget()
+            raise TargetError(_failed(waiting.verb, status), source=arm.cache.name)
+    waiting.forget()
+    return Import(
+        waiting.verb, arm.cache.name, waiting.resource_id, waiting.blobs, sum(blob["bytes"] for blob in waiting.blobs),
+        time.time() - waiting.begun, resumed,
+    )  # fmt: skip
+
+
+def _statuses(arm: Arm, waiting: Waiting) -> Iterator[Status]:
+    while waiting.operation:
+        status = arm.status(waiting.operation)
+        if status is None:
+            waiting.forget()
+            raise TargetError(
+                f"the service no longer knows the {waiting.verb} that was begun on {when(waiting.begun)}; look at the cache, and "
+                f"if it has not come to its end, {waiting.verb} again",
+                source=arm.cache.name,
+            )
+        yield status
+        if status.has_ended:
+            return
+        time.sleep(status.wait)
+
+
+def _failed(verb: str, status: Status) -> str:
+    known = meaning(status.code, status.message)
+    said = f"{status.code}: {status.message}".strip(": ") or status.word
+    said = " ".join(said.split())[:500]
+    text = f"the {verb} failed: {f'{known} ({said})' if known else said}"
+    if verb == "import":
+        text += "; what the cache has now is not known, for an import deletes first: look at it, and import again"
+    return text
+
+
+def when(seconds: float) -> str:
+    """A point in time, in UTC."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")

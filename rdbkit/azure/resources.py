@@ -1,0 +1,421 @@
+"""A cache in Azure: what its resource id names, what ARM says of it, and operations on it that take their time.
+
+ARM is the Azure Resource Manager, the interface through which services are looked at and changed. An operation that takes long is
+begun with one request, and its status is asked for at a URL that the answer has. That URL is all that another process needs to go
+on waiting. The continuation tokens of azure-core are not used for it: before Azure/azure-sdk-for-python#44574 (January 2026) they
+were the pickled first answer, and with it the request, which has the SAS in its body and the bearer token in its headers.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+from rdbkit.azure.failures import explained, missing_package, scrub
+from rdbkit.errors import TargetError
+
+__all__ = ["ENDPOINT", "PREMIUM", "REDIS_ENTERPRISE", "Arm", "CacheState", "Call", "ResourceId", "Status", "parse_resource_id"]
+
+#: Of the public cloud.
+ENDPOINT: Final = "https://management.azure.com"
+PREMIUM: Final = "Microsoft.Cache/redis"
+REDIS_ENTERPRISE: Final = "Microsoft.Cache/redisEnterprise"
+#: Source: the default versions of azure-mgmt-redis 14.5.0 and azure-mgmt-redisenterprise 3.1.0.
+_API: Final = {PREMIUM: "2024-11-01", REDIS_ENTERPRISE: "2025-07-01"}
+_ID: Final = re.compile(
+    r"/subscriptions/(?P<subscription>[^/]+)/resourceGroups/(?P<group>[^/]+)/providers/Microsoft\.Cache/"
+    r"(?:redis/(?P<premium>[^/]+)|redisEnterprise/(?P<cluster>[^/]+)(?:/databases/(?P<database>[^/]+))?)/?",
+    re.IGNORECASE,
+)
+#: A request to begin an operation is repeated for this answer alone: after any other, it may have begun.
+_TOO_MANY: Final = 429
+_TRIES: Final = 5
+_LONGEST_WAIT: Final = 60.0
+#: Seconds from one look at an operation to the next, where the service does not say.
+_POLL: Final = 15.0
+_ENDED: Final = ("succeeded", "failed", "canceled")
+
+
+@dataclass(frozen=True)
+class ResourceId:
+    """What names a cache in Azure.
+
+    Attributes:
+        provider: `PREMIUM`, which Basic and Standard have, too, or `REDIS_ENTERPRISE`, which Azure Managed Redis has, too.
+        database: of the latter, which has one.
+    """
+
+    subscription: str
+    resource_group: str
+    provider: str
+    name: str
+    database: str = "default"
+
+    def __str__(self) -> str:
+        return (
+            f"/subscriptions/{self.subscription}/resourceGroups/{self.resource_group}/providers/{self.provider}/{quote(self.name)}"
+        )
+
+
+def parse_resource_id(text: str) -> ResourceId:
+    """The cache that a resource id names; `az redis show` and `az redisenterprise show` print it as `id`.
+
+    Raises: ValueError.
+
+    >>> parse_resource_id("/subscriptions/s/resourceGroups/g/providers/Microsoft.Cache/Redis/c").provider
+    'Microsoft.Cache/redis'
+    """
+    match = _ID.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(
+            "a cache's resource id is /subscriptions/ID/resourceGroups/GROUP/providers/Microsoft.Cache/redis/NAME, "
+            "or with redisEnterprise/NAME at its end"
+        )
+    subscription, group = match["subscription"], match["group"]
+    if match["premium"]:
+        return ResourceId(subscription, group, PREMIUM, match["premium"])
+    return ResourceId(subscription, group, REDIS_ENTERPRISE, match["cluster"], match["database"] or "default")
+
+
+@dataclass(frozen=True)
+class CacheState:
+    """What ARM says of a cache.
+
+    Attributes:
+        id: its resource id.
+        provider: as of `ResourceId`.
+        state: "Running" where it can be used, otherwise the service's word for what it is doing.
+        redis_version: of its engine, such as "6.0" or "7.4.3".
+        sku: the size as the service calls it, such as "P1" or "Balanced_B10".
+        tier: "Premium", or what the size's name begins with, such as "Balanced".
+        clustering: "none", "N shards" or the policy of clustering.
+        shards: as chosen, of Premium; 0 where that has no clustering, and where nobody chooses them.
+        databases: how many it has.
+        modules: by name, such as "RediSearch".
+        geo_replication: the caches that it is linked with.
+        access: how clients reach it, in words.
+        endpoint: the address for clients.
+        identities: kinds of its managed identity, such as "SystemAssigned".
+    """
+
+    id: str
+    name: str
+    provider: str
+    location: str
+    state: str
+    redis_version: str
+    sku: str
+    tier: str
+    clustering: str
+    shards: int
+    databases: int
+    modules: list[str]
+    geo_replication: list[str]
+    access: str
+    endpoint: str
+    identities: list[str] = field(default_factory=list)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can begin something."""
+        return self.state == "Running"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request that changes something.
+
+    Attributes:
+        verb: "import" or "export".
+        url: to which it is sent with POST.
+        body: what is sent, with secrets.
+    """
+
+    verb: str
+    url: str
+    body: dict[str, Any] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types, without secrets."""
+        return {"method": "POST", "url": self.url, "body": json.loads(scrub(json.dumps(self.body)))}
+
+
+@dataclass(frozen=True)
+class Status:
+    """How an operation stands.
+
+    Attributes:
+        word: of the service: "InProgress", "Succeeded", "Failed", "Canceled" or another while it goes on.
+        percent: how much of it is done, None where the service does not say.
+        code, message: why it failed.
+        wait: seconds until the next look.
+    """
+
+    word: str
+    percent: float | None = None
+    code: str = ""
+    message: str = ""
+    wait: float = _POLL
+
+    @property
+    def has_ended(self) -> bool:
+        return self.word.lower() in _ENDED
+
+    @property
+    def has_succeeded(self) -> bool:
+        return self.word.lower() == "succeeded"
+
+
+class Arm:
+    """One cache, through ARM."""
+
+    def __init__(self, cache: ResourceId, *, endpoint: str = ENDPOINT, credential: Any = None) -> None:
+        """Connects with the first request.
+
+        Args:
+            cache: of `parse_resource_id`.
+            endpoint: of the cloud: `https://management.azure.com` and the like.
+            credential: of the class that azure-identity has; by default DefaultAzureCredential.
+
+        Raises: TargetError where the packages are missing; ValueError for an endpoint that is none.
+        """
+        parts = urlsplit(endpoint)
+        if parts.scheme != "https" or not parts.hostname:
+            raise ValueError("the endpoint of ARM begins with https://")
+        self.cache = cache
+        self.endpoint = f"https://{parts.netloc}"
+        # The packages warn of every credential that they tried; what matters of it is in the error.
+        for name in ("azure", "msal"):
+            logging.getLogger(name).addHandler(logging.NullHandler())
+        try:
+            if credential is None:
+                from azure.identity import DefaultAzureCredential
+
+                credential = DefaultAzureCredential()
+            settings: dict[str, Any] = {
+                "base_url": self.endpoint,
+                "credential_scopes": [f"{self.endpoint}/.default"],
+                "api_version": _API[cache.provider],
+            }
+            self._credential = credential
+            self._client: Any
+            if cache.provider == PREMIUM:
+                from azure.mgmt.redis import RedisManagementClient
+
+                self._client = RedisManagementClient(credential, cache.subscription, **settings)
+            else:
+                from azure.mgmt.redisenterprise import RedisEnterpriseManagementClient
+
+                self._client = RedisEnterpriseManagementClient(credential, cache.subscription, **settings)
+        except ImportError as e:
+            raise missing_package(e) from None
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._client.close()
+        if hasattr(self._credential, "close"):
+            self._credential.close()
+
+    def __enter__(self) -> Arm:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # -- what it is
+
+    def read(self) -> CacheState:
+        """Ask what the cache is.
+
+        Raises: TargetError.
+        """
+        with explained(self.cache.name):
+            return self._read_premium() if self.cache.provider == PREMIUM else self._read_enterprise()
+
+    def _read_premium(self) -> CacheState:
+        group, name = self.cache.resource_group, self.cache.name
+        found = self._client.redis.get(group, name)
+        linked = list(self._client.linked_server.list(group, name))
+        shards = found.shard_count or 0
+        settings = getattr(found.redis_configuration, "additional_properties", None) or {}
+        access = "public network" if found.public_network_access != "Disabled" else "private endpoints alone"
+        if found.subnet_id:
+            access = "a virtual network"
+        kind = found.identity.type if found.identity is not None else None
+        return CacheState(
+            id=str(self.cache),
+            name=found.name or name,
+            provider=PREMIUM,
+            location=found.location,
+            state=_state(found.provisioning_state),
+            redis_version=found.redis_version or "",
+            sku=f"{found.sku.family}{found.sku.capacity}",
+            tier=_word(found.sku.name),
+            clustering=f"{shards} shard{'s' * (shards != 1)}" if shards else "none",
+            shards=shards,
+            # Source of the default: the fact `default_databases` of azure-premium.
+            databases=1 if shards else int(settings.get("databases") or 16),
+            modules=[],
+            geo_replication=[_last(each.linked_redis_cache_id) for each in linked],
+            access=access,
+            endpoint=f"{found.host_name}:{found.ssl_port}",
+            identities=[each.strip() for each in _word(kind).split(",") if each.strip() not in ("", "None")],
+        )
+
+    def _read_enterprise(self) -> CacheState:
+        group, name = self.cache.resource_group, self.cache.name
+        cluster = self._client.redis_enterprise.get(group, name)
+        found = self._client.databases.get(group, name, self.cache.database)
+        states = [_state(each.resource_state or each.provisioning_state) for each in (cluster, found)]
+        linked = (found.geo_replication.linked_databases if found.geo_replication is not None else None) or []
+        others = [_last(str(each.id).partition("/databases/")[0]) for each in linked]
+        sku = _word(cluster.sku.name)
+        return CacheState(
+            id=str(self.cache),
+            name=cluster.name or name,
+            provider=REDIS_ENTERPRISE,
+            location=cluster.location,
+            state=next((state for state in states if state != "Running"), "Running"),
+            redis_version=found.redis_version or cluster.redis_version or "",
+            sku=sku,
+            tier=sku.partition("_")[0],
+            clustering=_word(found.clustering_policy) or "OSSCluster",
+            shards=0,
+            databases=1,
+            modules=[each.name for each in found.modules or ()],
+            geo_replication=[each for each in others if each.lower() != name.lower()] if len(others) > 1 else [],
+            access="public network" if cluster.public_network_access != "Disabled" else "private endpoints alone",
+            endpoint=f"{cluster.host_name}:{found.port}",
+        )
+
+    # -- what is done to it
+
+    def import_call(self, urls: list[str], *, auth: str = "SAS", storage_subscription: str = "") -> Call:
+        """The request that imports blobs.
+
+        Args:
+            urls: of the blobs, with their SAS.
+            auth, storage_subscription: "SAS" or "ManagedIdentity", and where the blobs are; both of Premium alone.
+        """
+        if self.cache.provider != PREMIUM:
+            return self._call("import", {"sasUris": urls})
+        return self._call("import", {"files": urls, "format": "RDB"} | _authentication(auth, storage_subscription))
+
+    def export_call(self, url: str, prefix: str, *, auth: str = "SAS", storage_subscription: str = "") -> Call:
+        """The request that exports into a container.
+
+        Args:
+            url: of the container, with its SAS.
+            prefix: what the names of the blobs begin with, of Premium alone.
+            auth, storage_subscription: as of `import_call`.
+        """
+        if self.cache.provider != PREMIUM:
+            return self._call("export", {"sasUri": url})
+        body = {"prefix": prefix, "container": url, "format": "RDB"}
+        return self._call("export", body | _authentication(auth, storage_subscription))
+
+    def _call(self, verb: str, body: dict[str, Any]) -> Call:
+        database = "" if self.cache.provider == PREMIUM else f"/databases/{self.cache.database}"
+        return Call(verb, f"{self.endpoint}{self.cache}{database}/{verb}?api-version={_API[self.cache.provider]}", body)
+
+    def begin(self, call: Call) -> str:
+        """Send `call`, and give the URL at which the operation's status is asked for; empty where it has ended already.
+
+        Raises: azure.core's exceptions, from which the caller sees whether it can have begun.
+        """
+        from azure.core.exceptions import HttpResponseError
+
+        group, name = self.cache.resource_group, self.cache.name
+        if self.cache.provider == PREMIUM:
+            send, where = {
+                "import": self._client.redis.begin_import_data,
+                "export": self._client.redis.begin_export_data,
+            }[call.verb], [group, name]  # fmt: skip
+        else:
+            send, where = {
+                "import": self._client.databases.begin_import_method,
+                "export": self._client.databases.begin_export,
+            }[call.verb], [group, name, self.cache.database]  # fmt: skip
+        for tries in range(_TRIES):
+            body = io.BytesIO(json.dumps(call.body).encode())
+            try:
+                poller = send(*where, body, polling=False, retry_total=0, cls=lambda response, *_: response.http_response.headers)
+                break
+            except HttpResponseError as e:
+                if e.status_code != _TOO_MANY or tries == _TRIES - 1:
+                    raise
+                time.sleep(_seconds(getattr(e.response, "headers", None) or {}, 5.0))
+        headers = poller.result()
+        return str(headers.get("Azure-AsyncOperation") or headers.get("Location") or "")
+
+    def status(self, url: str) -> Status | None:
+        """How an operation stands; None where the service does not know it any more.
+
+        Args:
+            url: as `begin` gave it.
+
+        Raises: TargetError where it cannot be asked.
+        """
+        from azure.core.rest import HttpRequest
+
+        ours, theirs = urlsplit(self.endpoint), urlsplit(url)
+        host = theirs.hostname or ""
+        if theirs.scheme != "https" or not (host == ours.hostname or host.endswith(f".{ours.hostname}")):
+            # the token must not go to whomever a state file names
+            raise TargetError(f"the operation is not one of {self.endpoint}", source=self.cache.name)
+        with explained(self.cache.name):
+            response: Any = self._client._send_request(HttpRequest("GET", url))
+            if response.status_code == 404:
+                return None
+            response.raise_for_status()
+        wait = _seconds(response.headers, _POLL)
+        try:
+            body = response.json() if response.content else {}
+        except ValueError:
+            body = {}
+        if not isinstance(body, dict):
+            body = {}
+        # the status resource says how it stands; where there is only a Location, the code of the answer does
+        word = str(body.get("status") or ("InProgress" if response.status_code == 202 else "Succeeded"))
+        error = body.get("error") or {}
+        error = error.get("error") or error if isinstance(error, dict) else {"message": str(error)}
+        percent = body.get("percentComplete")
+        return Status(
+            word, float(percent) if isinstance(percent, int | float) else None, str(error.get("code") or ""),
+            scrub(str(error.get("message") or "")), wait,
+        )  # fmt: skip
+
+
+def _authentication(auth: str, storage_subscription: str) -> dict[str, str]:
+    found = {"preferred-data-archive-auth-method": auth}
+    return found | {"storage-subscription-id": storage_subscription} if storage_subscription else found
+
+
+def _word(value: Any) -> str:
+    """An enumeration's value, or the text of one that this release of the SDK does not know."""
+    return str(getattr(value, "value", value) or "")
+
+
+def _state(value: Any) -> str:
+    word = _word(value)
+    return "Running" if word in ("Succeeded", "Running") else word or "unknown"
+
+
+def _last(resource: str | None) -> str:
+    return (resource or "").rstrip("/").rpartition("/")[2]
+
+
+def _seconds(headers: Any, default: float) -> float:
+    """How long to wait, by a header; not less than a second, lest a service is asked without pause."""
+    text = headers.get("Retry-After") or ""
+    return min(max(float(text), 1.0), _LONGEST_WAIT) if text.isascii() and text.isdigit() else default

@@ -1,0 +1,178 @@
+"""Shared access signatures that a service accepts, for one blob or one container each."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+from rdbkit.azure.failures import explained, missing_package
+from rdbkit.azure.places import Credentials, Place
+from rdbkit.errors import TargetError
+
+__all__ = ["EXPORT_PERMISSIONS", "LEAST_HOURS", "MOST_HOURS", "Signed", "Signer", "check_window", "patience"]
+
+#: What the services want: an end at least an hour ahead, and a start at least 15 minutes back. Source: the text of their error, in
+#: Azure docs, redis/how-to-import-export-data, 2026-04-24; the facts `sas_hours_ahead` and `sas_minutes_back`.
+_AHEAD: Final = datetime.timedelta(hours=1)
+_BACK: Final = datetime.timedelta(minutes=15)
+#: What ours have, so that a clock may be wrong and an import may take long.
+_OUR_BACK: Final = datetime.timedelta(minutes=20)
+LEAST_HOURS: Final = 4
+_TRIES: Final = 3
+#: A key of user delegation lives seven days. Source: REST reference, Get User Delegation Key.
+MOST_HOURS: Final = 167
+#: In the order that a SAS wants. Source: Azure docs, redis/how-to-import-export-data: read add create write delete tag move; list
+#: is ours, to see what has come.
+EXPORT_PERMISSIONS: Final = {"Microsoft.Cache/redis": "racwdl", "Microsoft.Cache/redisEnterprise": "racwdltm"}
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A place with its signature.
+
+    Attributes:
+        query: the SAS, never to be shown.
+        kind: "user delegation", "account key" or "given".
+        expires: when it ends, None where the SAS does not say (a stored access policy does).
+    """
+
+    place: Place
+    query: str = field(repr=False)
+    kind: str = ""
+    expires: datetime.datetime | None = None
+
+    @property
+    def secret_url(self) -> str:
+        """The address with the signature."""
+        return f"{self.place.url}?{self.query}"
+
+
+def patience() -> dict[str, Any]:
+    """How often a storage account is asked again, as settings of its clients: for seconds, where theirs are for more than a minute.
+
+    Raises: TargetError where the packages are missing.
+    """
+    try:
+        from azure.storage.blob import ExponentialRetry
+    except ImportError as e:
+        raise missing_package(e) from None
+    return {"retry_policy": ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=_TRIES)}
+
+
+@dataclass
+class Signer:
+    """Makes signatures with what there is, or takes the one that is given.
+
+    Attributes:
+        hours: from now until ours end, at least `LEAST_HOURS`.
+    """
+
+    credentials: Credentials = field(default_factory=Credentials)
+    hours: float = LEAST_HOURS
+    _services: dict[str, tuple[Any, Any]] = field(default_factory=dict, repr=False)
+
+    def given(self, place: Place) -> str:
+        """The SAS that comes with the place or the credentials, empty for none."""
+        has_key = self.credentials.key or self.credentials.connection_string or self.credentials.token
+        key = has_key or os.environ.get("AZURE_STORAGE_KEY") or os.environ.get("AZURE_STORAGE_CONNECTION_STRING")
+        sas = place.sas or self.credentials.sas or ("" if key else os.environ.get("AZURE_STORAGE_SAS_TOKEN")) or ""
+        return sas.lstrip("?")
+
+    def sign(self, place: Place, permissions: str = "r") -> Signed:
+        """A signature for `place`, a blob or a container.
+
+        Args:
+            permissions: letters of the service; of a given SAS, only that they are there is looked at.
+
+        Raises: TargetError for a given SAS that the service would not take, and where none can be made; ValueError as of
+            `Credentials.service`.
+        """
+        given = self.given(place)
+        if given:
+            return Signed(place, given, "given", check_window(given, place, permissions))
+        now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+        start, end = now - _OUR_BACK, now + datetime.timedelta(hours=max(self.hours, LEAST_HOURS))
+        service, key = self._service(place, start, end)
+        from azure.storage.blob import generate_blob_sas, generate_container_sas
+
+        options: dict[str, Any] = {"permission": permissions, "start": start, "expiry": end, **key}
+        if place.account.startswith("https:"):
+            options["protocol"] = "https"
+        make: Callable[..., str] = generate_blob_sas if place.blob else generate_container_sas
+        names = (place.container, place.blob) if place.blob else (place.container,)
+        kind = "account key" if "account_key" in key else "user delegation"
+        return Signed(place, make(service.account_name, *names, **options), kind, end)
+
+    def _service(self, place: Place, start: datetime.datetime, end: datetime.datetime) -> tuple[Any, dict[str, Any]]:
+        """A client of the account, and what signs."""
+        if place.account not in self._services:
+            self._services[place.account] = (self.credentials.service(place, **patience()), None)
+        service, known = self._services[place.account]
+        credential = service.credential
+        if not service.account_name:
+            raise TargetError("the account's name is not in the URL: give a URL with a SAS", source=place.url)
+        if getattr(credential, "account_key", None):
+            return service, {"account_key": credential.account_key}
+        if not hasattr(credential, "get_token"):
+            raise TargetError("these credentials cannot sign: give a URL with a SAS, a key or an identity", source=place.url)
+        if known is None or known[0] < end - datetime.timedelta(minutes=5):
+            with explained(place.account):
+                known = (end, service.get_user_delegation_key(start, end))
+            self._services[place.account] = (service, known)
+        return service, {"user_delegation_key": known[1]}
+
+
+def check_window(query: str, place: Place, permissions: str) -> datetime.datetime | None:
+    """Whether a service takes a SAS that was given; its end.
+
+    Args:
+        query: the SAS.
+        permissions: letters that have to be among its own.
+
+    Raises: TargetError.
+    """
+    values = {name: found[0] for name, found in parse_qs(query).items()}
+    if "sig" not in values:
+        raise TargetError("what stands behind the question mark is no SAS; leave it out, and one is made", source=place.url)
+    now = datetime.datetime.now(datetime.UTC)
+    start, end = (_time(values.get(name), place) for name in ("st", "se"))
+    if end is not None and end <= now:
+        raise TargetError(f"the SAS has expired on {_shown(end)}; make a new one, or leave it out", source=place.url)
+    if end is not None and end < now + _AHEAD:
+        left = int((end - now).total_seconds() // 60)
+        raise TargetError(
+            f"the SAS ends in {left} minutes, on {_shown(end)}: the service wants an hour at least; make a longer one, or leave it "
+            "out",
+            source=place.url,
+        )
+    if start is not None and start > now - _BACK:
+        raise TargetError(
+            f"the SAS begins on {_shown(start)}: the service wants 15 minutes ago at least; let it begin earlier, or leave it out",
+            source=place.url,
+        )
+    missing = [letter for letter in permissions if letter not in values["sp"]] if "sp" in values else []
+    if missing:
+        raise TargetError(
+            f"the SAS allows {values['sp']}, and {''.join(missing)} is missing; make one with it, or leave it out", source=place.url
+        )
+    if not place.blob and values.get("sr", "c") != "c":
+        raise TargetError("the SAS is not of a container; make one with sr=c, or leave it out", source=place.url)
+    return end
+
+
+def _time(text: str | None, place: Place) -> datetime.datetime | None:
+    if text is None:
+        return None
+    try:
+        found = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise TargetError("the times in the SAS cannot be read; make a new one, or leave it out", source=place.url) from None
+    return found if found.tzinfo is not None else found.replace(tzinfo=datetime.UTC)
+
+
+def _shown(when: datetime.datetime) -> str:
+    return when.astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,0 +1,246 @@
+"""Snapshots all the way into caches of the tests' own cloud: converted, uploaded, imported; ended and gone on with."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rdbkit
+
+from . import azurite
+from .arm import Cache, Cloud, cloud
+from .azurite import needs_azurite
+from .rdb import FIXTURES
+from .test_import import Shell, posts
+
+pytestmark = needs_azurite
+DUMP = FIXTURES / "rich/redis-7.2.6.rdb"
+OLD = FIXTURES / "rich/redis-6.0.16.rdb"
+
+
+@pytest.fixture(scope="module")
+def blobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with azurite.running(tmp_path_factory.mktemp("azurite")) as url:
+        yield url
+
+
+@pytest.fixture
+def azure(blobs: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    with cloud(tmp_path_factory.mktemp("cloud"), blobs) as found:
+        yield found
+
+
+@pytest.fixture
+def shell(azure: Cloud, tmp_path: Path) -> Shell:
+    return Shell(azure, tmp_path)
+
+
+@pytest.fixture
+def folder(azure: Cloud, request: pytest.FixtureRequest) -> str:
+    """A folder of its own in a container that is there."""
+    name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name)
+    return azure.blob(f"dumps/{name}/")
+
+
+def command(cache: Cache, folder: str, *args: str | Path) -> list[str]:
+    kind = "azure-premium" if "/redis/" in cache.path else "azure-managed"
+    return ["migrate", "--target", kind, "--resource-id", cache.path, "--container", folder, *map(str, args)]
+
+
+def migrate(shell: Shell, cache: Cache, folder: str, *args: str | Path) -> tuple[int, str, str]:
+    return shell.run(*command(cache, folder, *args), "--yes", cache.path.rpartition("/")[2])
+
+
+def a_dump(path: Path, keys: int = 3, version: int = 11, size: int = 10) -> Path:
+    """A snapshot that Premium takes after a conversion without loss."""
+    with rdbkit.create(path, version=version) as writer:
+        for number in range(keys):
+            writer.put(b"%b:%d" % (path.stem.encode(), number), b"%d" % number * size)
+    return path
+
+
+def keys_of(data: bytes) -> int:
+    with rdbkit.open(io.BytesIO(data)) as snapshot:
+        return sum(1 for _ in snapshot)
+
+
+def test_a_dump_of_a_newer_server_goes_to_premium(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "shop.rdb")
+    report = tmp_path / "report.json"
+    code, out, err = migrate(shell, cache, folder, path, "--report", report)
+    assert code == 0, err
+    (data,) = cache.data
+    assert data[:9] == b"REDIS0009"
+    assert keys_of(data) == 3
+    assert "REDIS0011 -> REDIS0009" in out
+    assert "shop-cache has imported" in out
+    made = json.loads(report.read_text())
+    assert (made["keys"], made["written"], made["lost"]) == (3, 3, {})
+    assert made["files"][0]["blob"]["bytes"] == len(data) == made["bytes"]
+    assert made["import"]["resumed"] is False
+    assert shell.states == [report], "nothing is left to go on with"
+
+
+def test_several_files_and_one_as_it_is(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.managed()
+    first, second = a_dump(tmp_path / "a.rdb"), a_dump(tmp_path / "b.rdb", version=12)
+    code, out, err = migrate(shell, cache, folder, first, second, "--json")
+    assert code == 0, err
+    assert cache.data[0] == first.read_bytes()
+    assert cache.data[1][:9] == b"REDIS0011"
+    files = json.loads(out)["files"]
+    assert [(file["verdict"], file["identical"]) for file in files] == [("as-it-is", True), ("lossless", False)]
+
+
+def test_nothing_is_sent_that_would_lose_data(azure: Cloud, shell: Shell, folder: str) -> None:
+    cache = azure.premium()
+    code, _, err = migrate(shell, cache, folder, DUMP)
+    assert (code, cache.data, posts(azure)) == (1, [b"what was there"], [])
+    assert "--on-function drop" in err
+    code, out, err = migrate(shell, cache, folder, DUMP, "--on-function", "drop")
+    assert code == 1, "something is lost, as was allowed"
+    assert keys_of(cache.data[0]) == 27
+    assert "function 1" in out
+
+
+def test_what_no_conversion_helps_is_refused(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    path = tmp_path / "cut.rdb"
+    path.write_bytes(OLD.read_bytes()[:-50])
+    cache = azure.premium()
+    code, _, err = migrate(shell, cache, folder, path)
+    assert (code, cache.data, posts(azure)) == (1, [b"what was there"], [])
+    assert "cannot import it" in err
+
+
+def test_a_dry_run_changes_nothing(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    code, out, err = shell.run(*command(cache, folder, a_dump(tmp_path / "d.rdb")), "--dry-run")
+    assert (code, err, cache.data, posts(azure)) == (0, "", [b"what was there"], [])
+    assert "delete everything in shop-cache" in out
+    assert not [path for method, path in azure.calls if method == "PUT"]
+
+
+def test_steps_can_be_left_out(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "steps.rdb")
+    code, _, err = shell.run(*command(cache, folder, path, "--skip", "import"))
+    assert (code, cache.data) == (0, [b"what was there"]), err
+    assert len(shell.states) == 1
+    # what has been sent is not sent again
+    code, out, err = migrate(shell, cache, folder, path)
+    assert code == 0, err
+    assert keys_of(cache.data[0]) == 3
+    assert "which is done" in out
+    cache = azure.premium("second")
+    code, _, err = migrate(shell, cache, folder, path, "--skip", "check", "--skip", "upload")
+    assert code == 0, err
+    assert keys_of(cache.data[0]) == 3
+    cache = azure.premium("third")
+    code, _, err = migrate(shell, cache, f"{folder}other/", path, "--skip", "check")
+    assert code == 0, err
+    assert cache.data[0][:9] == b"REDIS0009"
+
+
+def test_a_blob_that_is_there_is_not_replaced_without_a_word(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    path = a_dump(tmp_path / "there.rdb")
+    cache = azure.premium()
+    azure.blob(f"{folder.partition('/devstoreaccount1/')[2]}there.rdb", b"theirs")
+    code, _, err = migrate(shell, cache, folder, path)
+    assert (code, cache.data) == (4, [b"what was there"])
+    assert "--overwrite" in err
+    code, _, err = migrate(shell, cache, folder, path, "--overwrite")
+    assert code == 0, err
+    assert keys_of(cache.data[0]) == 3
+
+
+def test_a_file_that_changes_between_two_runs_goes_again(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "c.rdb")
+    assert shell.run(*command(cache, folder, path, "--skip", "import"))[0] == 0
+    path.unlink()
+    a_dump(path, keys=5)
+    code, _, err = migrate(shell, cache, folder, path)
+    assert code == 4
+    assert "--overwrite" in err
+    code, _, err = migrate(shell, cache, folder, path, "--overwrite")
+    assert code == 0, err
+    assert keys_of(cache.data[0]) == 5
+
+
+def test_a_blob_that_somebody_else_writes_is_not_imported(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "e.rdb")
+    assert shell.run(*command(cache, folder, path, "--skip", "import"))[0] == 0
+    azure.blob(f"{folder.partition('/devstoreaccount1/')[2]}e.rdb", OLD.read_bytes())
+    code, _, err = migrate(shell, cache, folder, path)
+    assert (code, cache.data) == (4, [b"what was there"])
+    assert "somebody has written it since" in err
+
+
+@pytest.mark.parametrize("name", ["upload", "import"])
+def test_a_run_that_is_killed_is_gone_on_with(azure: Cloud, shell: Shell, folder: str, tmp_path: Path, name: str) -> None:
+    cache = azure.premium()
+    cache.polls = 3
+    path = a_dump(tmp_path / "k.rdb", keys=4000, size=1000)
+    args = [*command(cache, folder, path, "--block-size", "64KiB", "--concurrency", "2"), "--yes", "shop-cache"]
+    slow = ["--cap-mbps", "20"] if name == "upload" else []
+    process = shell.start(*args, *slow)
+
+    def far_enough() -> bool:
+        if name == "upload":
+            return sum("comp=block&" in path or path.endswith("comp=block") for _, path in azure.calls) >= 8
+        return bool(posts(azure))
+
+    deadline = time.monotonic() + 60
+    while not far_enough() and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    shell.end(process)
+    assert (cache.data == [b"what was there"]) == (name == "upload")
+    code, out, err = shell.run(*args, "--json")
+    assert code == 0, err
+    assert len(posts(azure)) == 1
+    assert keys_of(cache.data[0]) == 4000
+    made: dict[str, Any] = json.loads(out)
+    assert made["import"]["resumed"] is (name == "import")
+    if name == "upload":
+        assert made["files"][0]["blob"]["kept"] >= 4
+
+
+def test_what_does_not_fit_is_said_beforehand(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "f.rdb")
+    other = tmp_path / "sub"
+    other.mkdir()
+    same = a_dump(other / "f.rdb")
+    state = tmp_path / "state.json"
+    state.write_text("{}")
+    for args, said in (
+        ([path, same], "one blob"),
+        ([path, path], "same file"),
+        ([path, "--state", state], "no state"),
+        ([path, "--on-function", "extract=x.lua"], "convert"),
+    ):
+        code, _, err = migrate(shell, cache, folder, *args)
+        assert code == 2, err
+        assert said in err
+    code, _, err = shell.run(*command(cache, folder, path))
+    assert code == 2
+    assert "--yes shop-cache" in err
+    code, _, err = shell.run(*command(cache, folder, path), "--yes", "other")
+    assert code == 2
+    assert (cache.data, posts(azure)) == ([b"what was there"], [])
+    assert shell.run(*command(cache, folder, path, "--skip", "import"))[0] == 0
+    code, _, err = migrate(shell, cache, f"{folder}elsewhere/", path)
+    assert code == 2
+    assert "another migration" in err
