@@ -84,7 +84,7 @@ def test_a_dump_of_a_newer_server_goes_to_premium(azure: Cloud, shell: Shell, fo
     assert "shop-cache has imported" in out
     made = json.loads(report.read_text())
     assert (made["keys"], made["written"], made["lost"]) == (3, 3, {})
-    assert made["files"][0]["blob"]["bytes"] == len(data) == made["bytes"]
+    assert made["files"][0]["blobs"][0]["bytes"] == len(data) == made["bytes"]
     assert made["import"]["resumed"] is False
     assert shell.states == [report], "nothing is left to go on with"
 
@@ -98,6 +98,29 @@ def test_several_files_and_one_as_it_is(azure: Cloud, shell: Shell, folder: str,
     assert cache.data[1][:9] == b"REDIS0011"
     files = json.loads(out)["files"]
     assert [(file["verdict"], file["identical"]) for file in files] == [("as-it-is", True), ("lossless", False)]
+
+
+@pytest.mark.parametrize("version", [9, 11])
+def test_a_file_in_parts(azure: Cloud, shell: Shell, folder: str, tmp_path: Path, version: int) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "p.rdb", keys=3000, version=version, size=100)
+    args: list[str | Path] = [path, "--split-size", "300KB"]
+    assert shell.run(*command(cache, folder, *args, "--skip", "import"))[0] == 0
+    (state,) = shell.states
+    parts = sorted((tmp_path / f"{state.name}.parts" / "p").glob("*.rdb"))
+    assert len(parts) > 2
+    parts[0].unlink()  # what has been sent is needed no more
+    code, out, err = migrate(shell, cache, folder, *args, "--json")
+    assert code == 0, err
+    assert len(cache.data) == len(parts)
+    assert sum(map(keys_of, cache.data)) == 3000
+    assert all(data[:9] == b"REDIS0009" for data in cache.data)
+    (file,) = json.loads(out)["files"]
+    assert [blob["name"] for blob in file["blobs"]] == [f"p/{part.name}" for part in parts]
+    assert list(tmp_path.glob("rdbkit-*")) == [], "parts and state are gone"
+    code, _, err = migrate(shell, azure.premium("other"), folder, *args, "--skip", "upload")
+    assert code == 2
+    assert "divided" in err
 
 
 def test_nothing_is_sent_that_would_lose_data(azure: Cloud, shell: Shell, folder: str) -> None:
@@ -214,7 +237,7 @@ def test_a_run_that_is_killed_is_gone_on_with(azure: Cloud, shell: Shell, folder
     made: dict[str, Any] = json.loads(out)
     assert made["import"]["resumed"] is (name == "import")
     if name == "upload":
-        assert made["files"][0]["blob"]["kept"] >= 4
+        assert made["files"][0]["blobs"][0]["kept"] >= 4
 
 
 def test_what_does_not_fit_is_said_beforehand(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -23,6 +24,7 @@ from rdbkit.errors import LossError, TargetError
 from rdbkit.operations.check import AS_IT_IS, CANNOT, Check, check
 from rdbkit.operations.convert import convert
 from rdbkit.operations.rules import Policies
+from rdbkit.operations.split import Division, split
 from rdbkit.snapshot.output import open_output
 from rdbkit.snapshot.reader import open_snapshot
 from rdbkit.snapshot.source import check_distinct
@@ -46,7 +48,8 @@ class Course:
         keys, written: that it has, and that are sent.
         losses: what is lost on the way, counted by kind, as policies allow.
         identical: what is sent is the file as it is.
-        blob: `url`, `etag`, `bytes`, `md5`, `sent_bytes` and `seconds` of the upload; empty before.
+        blobs: what it is sent as: `name` in the container and, of a part, the `part` on this disk; and behind its upload `url`,
+            `etag`, `bytes`, `md5`, `sent_bytes` and `seconds`.
     """
 
     file: str
@@ -59,7 +62,12 @@ class Course:
     written: int = 0
     losses: dict[str, int] = field(default_factory=dict)
     identical: bool = False
-    blob: dict[str, Any] = field(default_factory=dict)
+    blobs: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether all of it has been uploaded."""
+        return bool(self.blobs) and all("etag" in blob for blob in self.blobs)
 
 
 class _Nowhere(io.RawIOBase):
@@ -83,6 +91,7 @@ class Migration:
         container: a container, or a folder in one, where blobs are to be.
         path: of the file that another run goes on with.
         policies: what becomes of data that the target has no place for; by default, nothing is sent if there is any.
+        part_bytes: send each file in parts of so many bytes, which are written beside `path` first; None to send it as one.
         credentials: of the storage account; by default what the environment and the machine have.
         settings: of `prepare_import`, such as `auth`.
 
@@ -104,6 +113,7 @@ class Migration:
         path: str,
         *,
         policies: Policies | None = None,
+        part_bytes: int | None = None,
         credentials: Credentials | None = None,
         **settings: Any,
     ) -> None:
@@ -116,6 +126,7 @@ class Migration:
         self.container = container
         self.path = path
         self.policies = policies or Policies()
+        self.part_bytes = part_bytes
         self.credentials = credentials or Credentials()
         self.settings = settings
         self.begin = time.time()
@@ -137,7 +148,7 @@ class Migration:
         """What has to be the same for a run to go on with what another has left."""
         return {
             "format": _FORMAT, "cache": str(self.arm.cache).lower(), "target": self.service.name, "container": self.container.url,
-            "policies": repr(self.policies),
+            "policies": repr(self.policies), "part_bytes": self.part_bytes,
         }  # fmt: skip
 
     def _remember(self) -> None:
@@ -192,10 +203,44 @@ class Migration:
             course.verdict = report.verdict
             self._note()
 
-    def place(self, course: Course) -> Place:
-        """Where a file goes."""
-        stem = os.path.basename(course.file).removesuffix(".gz").removesuffix(".rdb")
-        return self.container.file(f"{stem}.rdb")
+    def _stem(self, course: Course) -> str:
+        return os.path.basename(course.file).removesuffix(".gz").removesuffix(".rdb")
+
+    def places(self, course: Course) -> list[Place]:
+        """Where a file goes.
+
+        Raises: ValueError where it has not been divided into the parts that it goes in.
+        """
+        if self.part_bytes is not None and not course.blobs:
+            raise ValueError(f"{course.file} has not been divided: the upload cannot be left out")
+        names = [blob["name"] for blob in course.blobs] or [f"{self._stem(course)}.rdb"]
+        return [self.container.file(name) for name in names]
+
+    @property
+    def _folder(self) -> str:
+        """Where parts are."""
+        return f"{self.path}.parts"
+
+    def divide(self, course: Course, progress: Callable[[int], object] | None = None) -> None:
+        """Write the parts of a file, converted, to the disk.
+
+        Raises: as `convert` and `split`; OSError.
+        """
+        stem = self._stem(course)
+        into = os.path.join(self._folder, stem)
+        shutil.rmtree(into, ignore_errors=True)
+        os.makedirs(into)
+        whole = course.file
+        if not course.identical:
+            whole = os.path.join(into, "whole.rdb")
+            done = convert(course.file, whole, target=self.target, policies=self.policies, progress=progress)
+            course.header, course.sent_header = str(done.source), str(done.header)
+            course.keys, course.written, course.losses = done.keys, done.written, dict(done.ledger.counts)
+        made = split([whole], into, Division(size=self.part_bytes), digests=False, verify_checksum=whole == course.file)
+        if whole != course.file:
+            os.unlink(whole)
+        course.blobs = [{"name": f"{stem}/{part.file}", "part": os.path.join(into, part.file)} for part in made.parts]
+        self._note()
 
     def send(
         self, *, overwrite: bool = False, block_bytes: int = BLOCK_BYTES, concurrency: int = CONCURRENCY,
@@ -210,14 +255,23 @@ class Migration:
         Raises: as `upload_converted`.
         """
         for course in self.courses:
-            if course.blob:
+            if course.is_sent:
                 continue
             self._look_at(course)
             settings: dict[str, Any] = {
                 "credentials": self.credentials, "overwrite": overwrite, "block_bytes": block_bytes, "concurrency": concurrency,
                 "cap_mbps": cap_mbps, "progress": _of(progress, course.file),
             }  # fmt: skip
-            place = self.place(course)
+            if self.part_bytes is not None:
+                if not course.blobs:
+                    self.divide(course, _of(progress, course.file))
+                self._look_at(course)
+                for blob, place in zip(course.blobs, self.places(course), strict=True):
+                    if "etag" not in blob:
+                        blob |= upload(blob["part"], place, **settings).to_dict()
+                        self._note()
+                continue
+            (place,) = self.places(course)
             if course.identical:
                 sent = upload(course.file, place, **settings)
             else:
@@ -225,7 +279,7 @@ class Migration:
                 course.header, course.sent_header = str(done.source), str(done.header)
                 course.keys, course.written, course.losses = done.keys, done.written, dict(done.ledger.counts)
             self._look_at(course)
-            course.blob = sent.to_dict()
+            course.blobs = [{"name": f"{self._stem(course)}.rdb"} | sent.to_dict()]
             self._note()
 
     def _look_at(self, course: Course) -> None:
@@ -239,10 +293,12 @@ class Migration:
 
         Raises: as `prepare_import`.
         """
-        etags = [str(course.blob.get("etag", "")) for course in self.courses]
+        places = [place for course in self.courses for place in self.places(course)]
+        etags = [str(blob["etag"]) for course in self.courses for blob in course.blobs if "etag" in blob]
+        known = len(etags) == len(places)
         return prepare_import(
-            self.arm, self.service, [self.place(course) for course in self.courses], credentials=self.credentials, etags=etags,
-            examine=not all(etags), **({"auth": SAS} | self.settings),
+            self.arm, self.service, places, credentials=self.credentials, etags=etags if known else (), examine=not known,
+            **({"auth": SAS} | self.settings),
         )  # fmt: skip
 
     def left_import(self) -> Waiting | None:
@@ -275,6 +331,7 @@ class Migration:
 
     def finish(self) -> None:
         """Forget what was noted: nothing is left to go on with."""
+        shutil.rmtree(self._folder, ignore_errors=True)
         if os.path.exists(self.path):
             os.unlink(self.path)
 
@@ -285,6 +342,7 @@ class Migration:
             row = asdict(course)
             row["file"] = course.file.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
             del row["mtime_ns"]
+            row["blobs"] = [{name: value for name, value in blob.items() if name != "part"} for blob in course.blobs]
             files.append(row)
         lost: dict[str, int] = {}
         for course in self.courses:
@@ -297,7 +355,7 @@ class Migration:
             "keys": sum(course.keys for course in self.courses),
             "written": sum(course.written for course in self.courses),
             "lost": lost,
-            "bytes": sum(course.blob.get("bytes", 0) for course in self.courses),
+            "bytes": sum(blob.get("bytes", 0) for course in self.courses for blob in course.blobs),
             "import": None if self.result is None else self.result.to_dict(),
             "seconds": time.time() - self.begin,
         }

@@ -31,6 +31,7 @@ from rdbkit.cli.losses import policy_options, read_policies, tell_losses
 from rdbkit.cli.render import Output, output, printable, progress, size
 from rdbkit.cli.upload import block_size_option
 from rdbkit.errors import LossError
+from rdbkit.selection import parse_bytes
 from rdbkit.targets import Target
 
 
@@ -41,12 +42,20 @@ def _container(ctx: click.Context, param: click.Parameter, value: str) -> Place:
         raise click.BadParameter(str(e), ctx=ctx, param=param) from None
 
 
+def _bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    try:
+        return None if value is None else parse_bytes(value)
+    except ValueError as e:
+        raise click.BadParameter(str(e), ctx=ctx, param=param) from None
+
+
 @click.command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
 @cache_options
 @click.option(
     "--container", required=True, callback=_container, metavar="URL", help="The container, or a folder in one, for the blobs."
 )
+@click.option("--split-size", callback=_bytes, metavar="SIZE", help="Send each FILE in parts of SIZE, as 2GiB.")
 @click.option("--skip", multiple=True, type=click.Choice(STEPS), help="Leave a step out; may be given several times.")
 @click.option("--overwrite", is_flag=True, help="Replace blobs that exist.")
 @block_size_option
@@ -76,6 +85,7 @@ def migrate(
     dry_run: bool,
     as_json: bool,
     container: Place,
+    split_size: int | None,
     skip: tuple[str, ...],
     overwrite: bool,
     block_size: int,
@@ -104,8 +114,8 @@ def migrate(
         try:
             job = Migration(
                 arm, target, files, container, state or f"rdbkit-migrate-{cache.name}.json", policies=read_policies(options),
-                credentials=Credentials(connection_string=connection_string, sas=sas), auth=AUTH[auth], hours=sas_hours,
-                storage_subscription=storage_subscription,
+                part_bytes=split_size, credentials=Credentials(connection_string=connection_string, sas=sas), auth=AUTH[auth],
+                hours=sas_hours, storage_subscription=storage_subscription,
             )  # fmt: skip
             left = None if "import" in skip else job.left_import()
             if left is not None and left.operation and not dry_run:
@@ -201,7 +211,7 @@ def _show(job: Migration, skip: tuple[str, ...], out: Output) -> None:
         ],
     )
     steps = [
-        f"upload to {printable(job.container.url)}" + (", which is done" if all(c.blob for c in job.courses) else ""),
+        f"upload to {printable(job.container.url)}" + (", which is done" if all(course.is_sent for course in job.courses) else ""),
         f"delete everything in {printable(job.cache.name)}, and import",
     ]
     out.line("")
