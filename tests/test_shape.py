@@ -68,7 +68,7 @@ def test_public_names_are_there_and_documented() -> None:
 def test_nothing_heavy_is_imported_at_start() -> None:
     code = "import sys; from rdbkit.cli import main\ntry: main(['--version'])\nexcept SystemExit: pass\nprint(sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    for name in ("rich", "azure", "plotly", "pyarrow", "asyncio", "tomllib"):
+    for name in ("rich", "azure", "plotly", "pyarrow", "redis", "asyncio", "tomllib"):
         assert f"'{name}'" not in loaded, name
 
 
