@@ -27,14 +27,14 @@ _VERBS: Final = {
     "convert": "Write a snapshot that an older or another server loads.",
     "split": "The keys of snapshots in several files, each of them whole.",
     "merge": "Several snapshots in one valid file.",
-    "diff": "Whether two snapshots have the same keys, values and expiries.",
+    "diff": "Whether two snapshots have the same data, and what turns one into the other.",
     "verify": "Whether snapshots are sound, as far as the file can tell.",
     "salvage": "What is sound of a damaged snapshot, as one that loads.",
+    "redact": "The same structure with names and values scrambled, to be shown to others.",
     "upload": "Bring files into a storage account, from where Azure imports them.",
     "import": "Import blobs into a cache in Azure, which empties it first.",
-    "migrate": "Check, convert, upload and import snapshots, one step after the other.",
     "export-cache": "Export what a cache in Azure has into a storage account.",
-    "redact": "The same structure with names and values scrambled, to be shown to others.",
+    "migrate": "Check, convert, upload and import snapshots, one step after the other.",
     "verify-import": "Whether a server has what was in snapshots.",
     "build": "A snapshot from JSON lines, as export writes them.",
     "export": "Every key and value as JSON lines or as commands.",
@@ -83,7 +83,7 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     help="Show the version, and whether it is compiled or pure.",
 )
 def cli() -> None:
-    """Look into Redis and Valkey snapshot files (RDB), take them apart, and see where they can go, above all into Azure."""
+    """Look into Redis and Valkey snapshot files (RDB), take them apart, and bring them where they can go, above all into Azure."""
 
 
 def main(args: list[str] | None = None) -> NoReturn:
