@@ -21,21 +21,12 @@ if __package__ in (None, ""):
 
 import rdbkit
 from bench.cases import BenchError, note
-from fixtures.server import Client, Refused, running
+from fixtures.server import RELEASES, Client, Refused, running
 from rdbkit.operations.memory import memory, memory_rows
 from rdbkit.targets import find_target
 from rdbkit.targets.memory import QUANTUM_OF_PACKAGES
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
-RELEASES = {
-    "redis-6.0": "redis-6.0.16",
-    "redis-7.0": "redis-7.0.15",
-    "redis-8.0": "redis-8.0.6",
-    "redict-7.3": "redict-7.3.6",
-    "valkey-8.1": "valkey-8.1.1",
-    "valkey-9.1": "valkey-9.1.2",
-}
-"""By line, the release whose fixtures have what a server with jemalloc answered. All of them are packages of a distribution."""
 
 
 def against_truth(line: str) -> dict[str, Any]:

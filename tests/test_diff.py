@@ -680,3 +680,25 @@ def test_arguments_that_do_not_go_together(options: dict[str, Any], tmp_path: Pa
     with pytest.raises(ValueError, match=r"\w"):
         diff(str(DUMP), str(DUMP), **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_waits_on_the_disk_is_counted() -> None:
+    from rdbkit.operations.duplicates import NameLog
+    from rdbkit.operations.hashes import Piles
+
+    piles, log = Piles(), NameLog()
+    try:
+        piles.outs[3].write(b"12345678")
+        assert piles.on_disk() == 0
+        piles.spill()
+        piles.outs[4].write(b"1234")
+        assert piles.on_disk() == 8
+        assert piles.pile(3) == b"12345678"
+        assert log.on_disk() == 0
+        log.add(0, b"name", bytes(1 << 20))
+        assert log.on_disk() == 16 + (1 << 20)
+        log.add(0, b"name", bytes(1 << 20))
+        assert len(list(log.repeated(1 << 20))) == 1
+    finally:
+        piles.close()
+        log.close()

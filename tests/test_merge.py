@@ -196,7 +196,7 @@ def test_several_of_one_name_are_refused(tmp_path: Path) -> None:
         merge(files, out)
     assert caught.value.key == b"k"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.rdb", "b.rdb", "c.rdb"]
-    report, out = merged(files, tmp_path, on_duplicate="keep-all")
+    report, out = merged(files, tmp_path, on_duplicate="keep-all-error-list")
     assert report.keys == 6
     assert report.duplicates == 1
 
@@ -309,3 +309,16 @@ def test_the_command(tmp_path: Path) -> None:
     piped = subprocess.run([sys.executable, "-m", "rdbkit", "merge", files[0], "-"], capture_output=True)
     assert piped.returncode == 0
     assert [row[1] for row in content(out)] == [r.key for r in rdbkit.open(io.BytesIO(piped.stdout))]
+
+
+def test_the_room_on_the_disk_is_told(tmp_path: Path) -> None:
+    """Keys of another database wait there."""
+    names = []
+    for number in range(2):
+        names.append(str(tmp_path / f"{number}.rdb"))
+        with rdbkit.create(names[-1], version=11) as writer:
+            for db in (0, 5):
+                writer.put(b"key:%d" % number, b"x" * 1000, db=db)
+    report = merge(names, tmp_path / "out.rdb")
+    assert 2000 < report.disk_bytes < 2100
+    assert merge(names[:1], tmp_path / "one.rdb").disk_bytes > 1000

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.server import running
+from fixtures.server import RELEASES, running
 from fixtures.server import truth as answers
 from rdbkit.operations.merge import merge
 from rdbkit.operations.split import Division, parse_slot_parts, split
@@ -19,14 +19,6 @@ from .rdb import FIXTURES, truth
 from .test_resp_servers import plain, same_expiry
 
 SERVERS = Path(os.environ["RDBKIT_SERVERS"])
-RELEASES = {
-    "redis-6.0": "redis-6.0.16",
-    "redis-7.0": "redis-7.0.15",
-    "redis-8.0": "redis-8.0.6",
-    "redict-7.3": "redict-7.3.6",
-    "valkey-8.1": "valkey-8.1.1",
-    "valkey-9.1": "valkey-9.1.2",
-}
 WAYS = {
     "parts": Division(parts=3),
     "slots": Division(slots=parse_slot_parts("0-5460,5461-10922,10923-16383")),

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.server import Client, running
+from fixtures.server import RELEASES, Client, running
 from rdbkit.errors import TargetError
 from rdbkit.live import connection
 from rdbkit.live.connection import connect
@@ -29,14 +29,6 @@ from rdbkit.selection import Selection
 from .rdb import FIXTURES, key, rdb, string
 
 SERVERS = Path(os.environ["RDBKIT_SERVERS"])
-RELEASES = {
-    "redis-6.0": "redis-6.0.16",
-    "redis-7.0": "redis-7.0.15",
-    "redis-8.0": "redis-8.0.6",
-    "redict-7.3": "redict-7.3.6",
-    "valkey-8.1": "valkey-8.1.1",
-    "valkey-9.1": "valkey-9.1.2",
-}
 FIELDS_EXPIRE = ("redis-8.0", "valkey-9.1")
 FAR = 4_102_444_800_000
 

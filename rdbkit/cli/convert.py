@@ -15,7 +15,7 @@ import click
 
 from rdbkit.cli.files import written
 from rdbkit.cli.losses import MOST_SHOWN, policy_options, read_policies, tell_losses, teller, with_argument, write_libraries
-from rdbkit.cli.options import SelectionCommand, selection_options, target_option
+from rdbkit.cli.options import SelectionCommand, database_pairs, selection_options, target_option
 from rdbkit.cli.render import complain, printable, progress, size
 from rdbkit.errors import LossError
 from rdbkit.operations.convert import Conversion
@@ -27,18 +27,6 @@ from rdbkit.selection import Selection, parse_duration
 from rdbkit.snapshot.output import open_output
 
 _NEVER: Final = "never"
-
-
-def _databases(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[int, int]:
-    found: dict[int, int] = {}
-    for pair in ",".join(values).split(",") if values else ():
-        old, _, new = pair.partition("=")
-        if not (old.strip().isdecimal() and new.strip().isdecimal()):
-            raise click.BadParameter(f"{pair!r} is no pair of databases, as in 3=0", ctx=ctx, param=param)
-        if int(old) in found:
-            raise click.BadParameter(f"database {int(old)} is there twice", ctx=ctx, param=param)
-        found[int(old)] = int(new)
-    return found
 
 
 def _prefixes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[bytes, bytes], ...]:
@@ -73,7 +61,7 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 @click.option("--ledger", type=click.Path(dir_okay=False), metavar="FILE", help="Write every loss and note to FILE, as JSON lines.")
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
 @policy_options
-@click.option("--map-db", multiple=True, callback=_databases, metavar="N=M,...", help="Move the keys of database N to M.")
+@click.option("--map-db", multiple=True, callback=database_pairs, metavar="N=M,...", help="Move the keys of database N to M.")
 @click.option("--collapse-dbs", is_flag=True, help="Move all keys to database 0.")
 @click.option(
     "--on-conflict", callback=with_argument("fail", "first", "last", takes="rename"), metavar="fail|first|last|rename=PATTERN",

@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from rdbkit.cli.files import written
-from rdbkit.cli.render import Output, output, printable, progress, when
+from rdbkit.cli.render import Output, output, printable, progress, size, when
 from rdbkit.operations.delta import Delta, delta_format
 from rdbkit.operations.diff import IGNORED, Diff, Difference
 from rdbkit.operations.diff import diff as compare
@@ -136,7 +136,10 @@ def _show(found: Diff, out: Output) -> None:
         ("only in the first", found.missing), ("only in the second", found.extra), ("another value", found.changed),
         ("another expiry", found.expiry), ("expired", found.expired), ("other functions", len(found.functions)),
     )  # fmt: skip
-    out.facts([*rows, *((name, f"{n:,}") for name, n in counts if n)])
+    rows += [(name, f"{n:,}") for name, n in counts if n]
+    if found.disk_bytes:
+        rows.append(("temporary files", f"{size(found.disk_bytes)}, gone"))
+    out.facts(rows)
     if found.functions:
         out.line("\nlibraries of functions")
         out.facts([(_WORDS[each.what], printable(each.name, 60)) for each in found.functions[:_MOST_SHOWN]])

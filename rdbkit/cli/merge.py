@@ -111,6 +111,8 @@ def _summarise(report: Merge, dst: str, seconds: float) -> None:
     left = f", {count(report.left_out, 'key')} left out" if report.left_out else ""
     total = "" if err else f", {size(os.path.getsize(dst))}"
     click.echo(f"{count(report.keys, 'key')} written{left}{total}, {seconds:.1f} s", err=err)
+    if report.disk_bytes:
+        click.echo(f"temporary files had {size(report.disk_bytes)}, and are gone", err=err)
     if report.duplicates:
         click.echo(f"{count(report.duplicates, 'name')} there more than once", err=err)
 
@@ -131,6 +133,7 @@ def _as_json(report: Merge, dst: str) -> dict[str, Any]:
         "databases": {str(db): keys for db, keys in sorted(report.written.items())},
         "left_out": report.left_out,
         "duplicates": report.duplicates,
+        "disk_bytes": report.disk_bytes,
         "samples": [
             {"db": d.db, "key": json_bytes(d.key), "places": [[_clean(name), offset] for name, offset in d.places]}
             for d in report.samples

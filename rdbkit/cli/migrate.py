@@ -14,7 +14,6 @@ import click
 from rdbkit.azure.migrating import STEPS, Course, Migration
 from rdbkit.azure.places import Credentials, Place, parse_place
 from rdbkit.azure.resources import ResourceId
-from rdbkit.azure.upload import CONCURRENCY
 from rdbkit.cli.import_ import (
     AUTH,
     cache_options,
@@ -29,7 +28,7 @@ from rdbkit.cli.import_ import (
 )
 from rdbkit.cli.losses import policy_options, read_policies, tell_losses
 from rdbkit.cli.render import Output, output, printable, progress, size
-from rdbkit.cli.upload import block_size_option
+from rdbkit.cli.upload import sending_options
 from rdbkit.errors import LossError
 from rdbkit.selection import parse_bytes
 from rdbkit.targets import Target
@@ -57,17 +56,7 @@ def _bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int
 )
 @click.option("--split-size", callback=_bytes, metavar="SIZE", help="Send each FILE in parts of SIZE, as 2GiB.")
 @click.option("--skip", multiple=True, type=click.Choice(STEPS), help="Leave a step out; may be given several times.")
-@click.option("--overwrite", is_flag=True, help="Replace blobs that exist.")
-@block_size_option
-@click.option(
-    "--concurrency",
-    type=click.IntRange(1, 256),
-    default=CONCURRENCY,
-    show_default=True,
-    metavar="N",
-    help="Send N blocks at a time.",
-)
-@click.option("--cap-mbps", type=click.FloatRange(0.01), metavar="N", help="Send at most N megabits a second.")
+@sending_options
 @policy_options
 @click.option("--yes", metavar="NAME", help="The cache's name, where nobody is there to type it.")
 @click.option("--report", type=click.Path(dir_okay=False), metavar="FILE", help="Write the report to FILE, as JSON.")

@@ -116,6 +116,19 @@ def selection_options(command: Callable[..., R]) -> Callable[..., R]:
     return result
 
 
+def database_pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[int, int]:
+    """The callback of `--map-db N=M,...`."""
+    found: dict[int, int] = {}
+    for pair in ",".join(values).split(",") if values else ():
+        old, _, new = pair.partition("=")
+        if not (old.strip().isdecimal() and new.strip().isdecimal()):
+            raise click.BadParameter(f"{pair!r} is no pair of databases, as in 3=0", ctx=ctx, param=param)
+        if int(old) in found:
+            raise click.BadParameter(f"database {int(old)} is there twice", ctx=ctx, param=param)
+        found[int(old)] = int(new)
+    return found
+
+
 def _option(name: str, argument: str, parse: Callable[[Any], Any], *, multiple: bool = True, **more: Any) -> Any:
     """An option whose text becomes the argument `argument` of Selection."""
 

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -23,6 +23,8 @@ from rdbkit.selection import parse_bytes
 from rdbkit.snapshot.output import open_output
 from rdbkit.targets import Target
 
+C = TypeVar("C", bound=Callable[..., Any])
+
 
 def _block_bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int:
     try:
@@ -31,7 +33,19 @@ def _block_bytes(ctx: click.Context, param: click.Parameter, value: str | None) 
         raise click.BadParameter(str(e), ctx=ctx, param=param) from None
 
 
-block_size_option = click.option("--block-size", callback=_block_bytes, metavar="SIZE", help="Bytes of a block.  [default: 8MiB]")
+def sending_options(command: C) -> C:
+    """Give a click command what says how blobs are sent; it takes `overwrite`, `block_size`, `concurrency` and `cap_mbps`."""
+    for decorate in (
+        click.option("--cap-mbps", type=click.FloatRange(0.01), metavar="N", help="Send at most N megabits a second."),
+        click.option(
+            "--concurrency", type=click.IntRange(1, 256), default=CONCURRENCY, show_default=True, metavar="N",
+            help="Send N blocks at a time.",
+        ),
+        click.option("--block-size", callback=_block_bytes, metavar="SIZE", help="Bytes of a block.  [default: 8MiB]"),
+        click.option("--overwrite", is_flag=True, help="Replace blobs that exist."),
+    ):  # fmt: skip
+        command = decorate(command)
+    return command
 
 
 def secret_option(name: str, what: str) -> Callable[[Any], Any]:
@@ -59,18 +73,8 @@ def quiet() -> None:
 
 @click.command()
 @click.argument("files", metavar="FILE... URL", nargs=-1, required=True, type=click.Path(allow_dash=True))
-@click.option("--overwrite", is_flag=True, help="Replace a blob that exists.")
+@sending_options
 @click.option("--page-blob", is_flag=True, help="Make a page blob, filled up with zeros; it is not resumed.")
-@block_size_option
-@click.option(
-    "--concurrency",
-    type=click.IntRange(1, 256),
-    default=CONCURRENCY,
-    show_default=True,
-    metavar="N",
-    help="Send N blocks at a time.",
-)
-@click.option("--cap-mbps", type=click.FloatRange(0.01), metavar="N", help="Send at most N megabits a second.")
 @secret_option("--connection-string", "Of the account.  [default: AZURE_STORAGE_CONNECTION_STRING]")
 @secret_option("--sas", "Shared access signature.  [default: that of URL, or AZURE_STORAGE_SAS_TOKEN]")
 @optional_target_option

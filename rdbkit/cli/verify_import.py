@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from rdbkit.cli.options import SelectionCommand, selection_options
+from rdbkit.cli.options import SelectionCommand, database_pairs, selection_options
 from rdbkit.cli.render import Output, output, printable, progress, when
 from rdbkit.operations.info import count
 from rdbkit.selection import Selection, parse_duration
@@ -58,18 +58,6 @@ def _pick(ctx: click.Context, param: click.Parameter, value: str | None) -> floa
     return found
 
 
-def _databases(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[int, int]:
-    found: dict[int, int] = {}
-    for pair in ",".join(values).split(",") if values else ():
-        old, _, new = pair.partition("=")
-        if not (old.strip().isdecimal() and new.strip().isdecimal()):
-            raise click.BadParameter(f"{pair!r} is no pair of databases, as in 3=0", ctx=ctx, param=param)
-        if int(old) in found:
-            raise click.BadParameter(f"database {int(old)} is there twice", ctx=ctx, param=param)
-        found[int(old)] = int(new)
-    return found
-
-
 def _password(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """The first line of the file."""
     if value is None:
@@ -102,7 +90,9 @@ def _password(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     "--cluster", type=click.Choice(["auto", "yes", "no"]), default="auto", show_default=True,
     help="Whether the keys are spread over nodes; auto asks the server.",
 )  # fmt: skip
-@click.option("--map-db", multiple=True, callback=_databases, metavar="N=M,...", help="Keys of database N are in the server's M.")
+@click.option(
+    "--map-db", multiple=True, callback=database_pairs, metavar="N=M,...", help="Keys of database N are in the server's M."
+)
 @click.option(
     "--ttl-tolerance", default="1s", show_default=True, callback=_tolerance, metavar="TIME", help="Expiries may be so far apart."
 )

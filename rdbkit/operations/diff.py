@@ -86,6 +86,7 @@ class Diff:
         missing, extra: keys that only the first has, or only the second.
         changed: keys with another type or value; `expiry` counts those that differ in their expiry alone.
         expired: keys that have expired, and that the other file does not have in the same form: no difference.
+        disk_bytes: of temporary files, which are gone.
         functions: libraries of functions that differ.
         samples: the first of the keys that differ.
         delta: what was written of the differences, where that was asked for.
@@ -100,6 +101,7 @@ class Diff:
     expiry: int = 0
     expired: int = 0
     functions: list[FunctionDifference] = field(default_factory=list)
+    disk_bytes: int = 0
     samples: list[Difference] = field(default_factory=list)
     delta: Delta | None = None
 
@@ -246,6 +248,7 @@ class _Comparison:
                 prints.append(self.fingerprints(name))
                 stack.callback(prints[-1].piles.close)
             result.keys = int(prints[0].count), int(prints[1].count)
+            result.disk_bytes = sum(found.piles.on_disk() for found in prints)
             for number in range(PILES):
                 self.match(prints[0].piles.pile(number), prints[1].piles.pile(number))
         if self.compares_functions:

@@ -49,6 +49,10 @@ class NameLog:
                     yield [entry[_DIGEST:] for entry in entries[at:end]]
                 at = end
 
+    def on_disk(self) -> int:
+        """Bytes of the files; asked while nothing is read."""
+        return sum(size for size in (part.tell() for part in self._parts) if size > _PART_IN_MEMORY)
+
     def close(self) -> None:
         for part in self._parts:
             part.close()

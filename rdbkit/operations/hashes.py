@@ -65,6 +65,10 @@ class Piles:
         parts.append(self.outs[number].getvalue())
         return b"".join(parts)
 
+    def on_disk(self) -> int:
+        """Bytes that the file has."""
+        return sum(size for _, _, size in self.spilled)
+
     def close(self) -> None:
         """Remove the file."""
         if self.file is not None:

@@ -26,8 +26,8 @@ from rdbkit.targets import Target, find_target
 
 __all__ = ["DuplicateError", "Merge", "OnDuplicate", "merge"]
 
-OnDuplicate = Literal["fail", "first", "last", "latest-expiry", "keep-all"]
-ON_DUPLICATE: Final[tuple[OnDuplicate, ...]] = ("fail", "first", "last", "latest-expiry", "keep-all")
+OnDuplicate = Literal["fail", "first", "last", "latest-expiry", "keep-all-error-list"]
+ON_DUPLICATE: Final[tuple[OnDuplicate, ...]] = ("fail", "first", "last", "latest-expiry", "keep-all-error-list")
 OnFunction = Literal["fail", "first", "last"]
 
 #: Numbers of hash templates (RDB 15) are of one file: they cannot stand beside those of another.
@@ -52,6 +52,7 @@ class Merge:
         duplicates: how many names were there more than once, and the first of them in `samples`.
         functions: sources of the libraries that were taken out, where the policy says so.
         ledger: what the target has no place for.
+        disk_bytes: of temporary files, which are gone.
     """
 
     sources: list[tuple[str, int]]
@@ -63,6 +64,7 @@ class Merge:
     duplicates: int = 0
     samples: list[Duplicate] = field(default_factory=list)
     functions: list[bytes] = field(default_factory=list)
+    disk_bytes: int = 0
 
     @property
     def keys(self) -> int:
@@ -120,7 +122,7 @@ def merge(
         dst, force: as for `rdbkit.create`.
         target: for whom the file is; by default it has the highest version of its sources, up to 14.
         on_duplicate: of keys with one name in one database: "fail", or keep the "first" or the "last" in the order of the files, or
-            the one that expires last ("latest-expiry"); "keep-all" writes all of them, which no server loads.
+            the one that expires last ("latest-expiry"); "keep-all-error-list" writes all of them, which no server loads.
         on_function: the same of libraries with one name and different code.
         policies: what becomes of data that the target has no place for; by default, nothing is written if there is any.
         relaxed, verify_checksum: as for `rdbkit.open`.
@@ -155,7 +157,7 @@ def merge(
         ledger = _Ledger(tell)
         report = Merge([], header, found.title, ledger)
         decisions = _decisions(files, on_duplicate, relaxed, samples, report)
-        hashes = NameHashes() if on_duplicate in ("fail", "keep-all") else None
+        hashes = NameHashes() if on_duplicate in ("fail", "keep-all-error-list") else None
         if hashes is not None:
             stack.callback(hashes.piles.close)
         writer = stack.enter_context(create(dst, version=header.version, flavour=header.flavour, force=force))
@@ -202,6 +204,7 @@ def merge(
                 raise _duplicate_error(report)
         grouped.finish()
         report.written = grouped.written
+        report.disk_bytes += grouped.on_disk() + (0 if hashes is None else hashes.piles.on_disk())
     return report
 
 
@@ -246,7 +249,7 @@ def _decisions(
     files: Sequence[str], on_duplicate: OnDuplicate, relaxed: bool, samples: int, report: Merge
 ) -> dict[int, dict[int, bytes | None]]:
     """By file, the offsets of the records that are left out."""
-    if on_duplicate in ("fail", "keep-all"):
+    if on_duplicate in ("fail", "keep-all-error-list"):
         return {}
     decisions: dict[int, dict[int, bytes | None]] = {}
     log = NameLog()
@@ -259,6 +262,7 @@ def _decisions(
                 log.add(db, key, place)
 
             scan_keys(name, relaxed, met)
+        report.disk_bytes += log.on_disk()
         for places in log.repeated(20):
             report.duplicates += 1
             kept = places[-1] if on_duplicate == "last" else places[0]
@@ -398,6 +402,10 @@ class _Grouped:
         assert self._file is not None
         self._waiting[self._db][-1].size += len(data)
         self._file.write(data)
+
+    def on_disk(self) -> int:
+        """Bytes of what waits."""
+        return sum(stretch.size for stretches in self._waiting.values() for stretch in stretches)
 
     def finish(self) -> None:
         """Write what waits."""
