@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from rdbkit.cli.files import written
-from rdbkit.cli.render import Output, output, printable, progress, size, when
+from rdbkit.cli.render import WORTH_TELLING, Output, output, printable, progress, size, when
 from rdbkit.operations.delta import Delta, delta_format
 from rdbkit.operations.diff import IGNORED, Diff, Difference
 from rdbkit.operations.diff import diff as compare
@@ -137,7 +137,7 @@ def _show(found: Diff, out: Output) -> None:
         ("another expiry", found.expiry), ("expired", found.expired), ("other functions", len(found.functions)),
     )  # fmt: skip
     rows += [(name, f"{n:,}") for name, n in counts if n]
-    if found.disk_bytes:
+    if found.disk_bytes >= WORTH_TELLING:
         rows.append(("temporary files", f"{size(found.disk_bytes)}, gone"))
     out.facts(rows)
     if found.functions:

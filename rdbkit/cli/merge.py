@@ -13,7 +13,7 @@ import click
 from rdbkit.cli.files import written
 from rdbkit.cli.losses import policy_options, read_policies, tell_losses, teller, write_libraries
 from rdbkit.cli.options import optional_target_option
-from rdbkit.cli.render import printable, progress, size
+from rdbkit.cli.render import WORTH_TELLING, printable, progress, size
 from rdbkit.errors import LossError
 from rdbkit.operations.duplicates import Duplicate
 from rdbkit.operations.info import count
@@ -111,7 +111,7 @@ def _summarise(report: Merge, dst: str, seconds: float) -> None:
     left = f", {count(report.left_out, 'key')} left out" if report.left_out else ""
     total = "" if err else f", {size(os.path.getsize(dst))}"
     click.echo(f"{count(report.keys, 'key')} written{left}{total}, {seconds:.1f} s", err=err)
-    if report.disk_bytes:
+    if report.disk_bytes >= WORTH_TELLING:
         click.echo(f"temporary files had {size(report.disk_bytes)}, and are gone", err=err)
     if report.duplicates:
         click.echo(f"{count(report.duplicates, 'name')} there more than once", err=err)

@@ -16,6 +16,8 @@ from rdbkit.operations.text import printable, size, when
 __all__ = ["Output", "complain", "output", "printable", "progress", "size", "when"]
 
 
+#: Bytes of temporary files from which on they are worth a word.
+WORTH_TELLING: Final = 1 << 20
 #: A number, and maybe its unit or noun.
 _NUMBER: Final = re.compile(r"-?[0-9][0-9,]*(\.[0-9]+)?( ?[A-Za-z%]+)?")
 
