@@ -292,7 +292,7 @@ def test_more_parts_than_files_may_be_open(tmp_path: Path) -> None:
     path = tmp_path / "dump.rdb"
     path.write_bytes(rdb(*(key(b"p%d:%d" % (i % 300, i), 0, string(b"v")) for i in range(3000)), magic=b"REDIS0010"))
     code = (
-        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (90, 90))\n"
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))\n"
         "from rdbkit.cli import main\n"
         f"main(['split', {str(path)!r}, '--into', {str(tmp_path / 'parts')!r}, '--by', 'prefix'])"
     )

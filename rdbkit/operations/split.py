@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -261,12 +262,22 @@ class _Files:
         if file is None:
             while len(self._open) >= _OPEN_FILES:
                 self._open.popitem(last=False)[1].close()
-            file = open(path, "r+b" if os.path.exists(path) else "xb", buffering=0)  # noqa: SIM115 (closed in turn)
+            file = self._opened(path)
             file.seek(position)
             self._open[path] = file
         else:
             self._open.move_to_end(path)
         return file
+
+    def _opened(self, path: str) -> BinaryIO:
+        """The file; where the system lets no more be open, one less is from here on."""
+        while True:
+            try:
+                return open(path, "r+b" if os.path.exists(path) else "xb", buffering=0)
+            except OSError as e:
+                if e.errno not in (errno.EMFILE, errno.ENFILE) or not self._open:
+                    raise
+                self._open.popitem(last=False)[1].close()
 
     def close(self) -> None:
         while self._open:
