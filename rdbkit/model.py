@@ -131,6 +131,13 @@ class FunctionLibrary(Event):
         self.source = source
         self.pre_release = pre_release
 
+    @property
+    def code(self) -> bytes:
+        """The source as FUNCTION LOAD takes it: release candidates of 7.0 kept name and engine beside it."""
+        if not self.pre_release:
+            return self.source
+        return f"#!{self.engine} name={self.name}\n".encode("utf-8", "surrogateescape") + self.source
+
     def __repr__(self) -> str:
         return f"FunctionLibrary({self.name!r}, {self.engine!r}, {len(self.source)} bytes)"
 

@@ -20,6 +20,7 @@ from librt.strings import write_i64_le
 
 from rdbkit.live.connection import Refusal, Server, info_number
 from rdbkit.operations.hashes import PILES, Piles, name_hash
+from rdbkit.operations.info import count
 from rdbkit.operations.resp import command
 from rdbkit.operations.text import json_bytes
 from rdbkit.record import Record
@@ -424,7 +425,9 @@ class _Check:
                 proof.notes.append(f"the server has evicted {evicted:,} keys since it started, for want of memory")
         for row in proof.databases if proof.counted else ():
             if row.fewer > row.missing:
-                proof.notes.append(f"database {row.db}: the server has {row.fewer:,} keys fewer than those of the files that live")
+                proof.notes.append(
+                    f"database {row.db}: the server has {count(row.fewer, 'key')} fewer than those of the files that live"
+                )
         if proof.counted and not self.find_extra:
             for row in proof.databases:
                 if row.unclear:

@@ -153,13 +153,6 @@ class Changes:
             yield Change(self._hows[i], self._offsets[i], self._sizes[i], self._befores[i], self._before_sizes[i])
 
 
-def library_source(library: FunctionLibrary) -> bytes:
-    """The code of a library as FUNCTION LOAD takes it: release candidates of 7.0 kept name and engine beside it."""
-    if not library.pre_release:
-        return library.source
-    return f"#!{library.engine} name={library.name}\n".encode("utf-8", "surrogateescape") + library.source
-
-
 def delta_format(name: str) -> Literal["resp", "rdb"]:
     """What a file of this name is to have.
 
@@ -322,7 +315,7 @@ class _Copies(DeltaWriter):
     def library(self, library: FunctionLibrary) -> None:
         raw = self.libraries.get(library.name)
         if raw is None:
-            self.writer.function(library_source(library))
+            self.writer.function(library.code)
         else:
             self.writer.copy(raw, 0, 0, 0)
         self.report.functions += 1

@@ -28,7 +28,6 @@ from rdbkit.operations.delta import (
     Delta,
     FunctionDifference,
     delta_writer,
-    library_source,
     records_at,
 )
 from rdbkit.operations.fingerprints import ENTRY, Fingerprints
@@ -252,7 +251,7 @@ class _Comparison:
             for number in range(PILES):
                 self.match(prints[0].piles.pile(number), prints[1].piles.pile(number))
         if self.compares_functions:
-            first, second = ({f.name: library_source(f) for f in found.functions} for found in prints)
+            first, second = ({f.name: f.code for f in found.functions} for found in prints)
             result.functions = _compare_libraries(first, second)
         self.look_inside()
         result.samples = self.explain()

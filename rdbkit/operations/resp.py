@@ -151,11 +151,7 @@ class RespWriter:
         if "functions" not in self._features:
             self._lose("function", f"function library {library.name!r}")
             return
-        source = library.source
-        if library.pre_release:
-            # the release candidates kept name and engine beside the source; 7.0 puts them in front when it loads one
-            source = f"#!{library.engine} name={library.name}\n".encode("utf-8", "surrogateescape") + source
-        yield from pieces([b"FUNCTION", b"LOAD", b"REPLACE", source])
+        yield from pieces([b"FUNCTION", b"LOAD", b"REPLACE", library.code])
 
     def _string(self, record: Record) -> Iterator[bytes]:
         key = record.key

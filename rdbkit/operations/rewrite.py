@@ -333,10 +333,7 @@ class Rewriter(Visitor):
         self.enter_loss(Loss(kind, what, int(count), int(self.db), self.key), self.on[policy] == FAIL)
 
     def function(self, library: FunctionLibrary, start: i64, end: i64) -> None:
-        source = library.source
-        if library.pre_release:
-            # the release candidates kept name and engine beside the source; 7.0 puts them in front when it loads one
-            source = f"#!{library.engine} name={library.name}\n".encode("utf-8", "surrogateescape") + source
+        source = library.code
         if self.has_functions:
             if library.pre_release and not self.keeps_pre_release:
                 self.cut(start, end)
