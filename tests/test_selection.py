@@ -164,7 +164,7 @@ def test_many_stars_take_no_more_time_than_few(pattern: bytes) -> None:
     selection = Selection(keys=[pattern, pattern])
     begin = time.monotonic()
     assert not wants(selection, b"a" * 10_000)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 60  # with time that doubles at each star it would take years
 
 
 # -- the conditions

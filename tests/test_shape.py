@@ -14,7 +14,8 @@ import rdbkit
 from .rdb import FIXTURES
 
 ROOM_ORDER = [
-    "errors", "model", "values", "format", "record", "snapshot", "targets", "selection", "operations", "azure", "live", "cli",
+    "errors", "model", "values", "format", "record", "snapshot", "targets", "selection", "pace", "operations", "azure", "live",
+    "cli",
 ]  # fmt: skip
 PACKAGE = Path(rdbkit.__file__ or "").parent
 # format tells of events in the model's words; record's reader is the scanner below it

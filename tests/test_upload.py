@@ -24,6 +24,7 @@ from rdbkit.azure.places import Credentials, Place, parse_place
 from rdbkit.azure.upload import Upload, upload, upload_converted
 
 from .azurite import ACCOUNT, KEY, Cutter, needs_azurite, running, service
+from .clock import Clock
 from .rdb import FIXTURES
 
 pytestmark = needs_azurite
@@ -338,10 +339,10 @@ def waiting(blob: Any) -> list[Any]:
     return found
 
 
-def test_the_rate_is_kept(place: Place, tmp_path: Path) -> None:
-    begin = time.monotonic()
+def test_the_rate_is_kept(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
     upload(a_file(tmp_path, 32 * BLOCK), place, block_bytes=BLOCK, cap_mbps=16)  # 2 MiB at 2 MB/s
-    assert time.monotonic() - begin > 0.9
+    assert clock.now == pytest.approx(31 * BLOCK / 2e6), "each block but the first has waited for those before it"
 
 
 # -- credentials

@@ -24,6 +24,7 @@ from rdbkit.azure.places import Credentials, Place
 from rdbkit.errors import TargetError
 from rdbkit.operations.convert import Conversion, convert
 from rdbkit.operations.rules import Policies
+from rdbkit.pace import Pace
 from rdbkit.snapshot.source import Input, Reader
 from rdbkit.targets import Target
 
@@ -271,7 +272,7 @@ class _Job:
         self.block_bytes = block_bytes
         self.concurrency = concurrency
         self.overwrite = overwrite
-        self.bytes_a_second = None if cap_mbps is None else cap_mbps * 1e6 / 8
+        self.pace = Pace(None if cap_mbps is None else cap_mbps * 1e6 / 8)
         self.progress = progress
         self.begin = time.monotonic()
         self.report = Upload(place.url)
@@ -401,7 +402,7 @@ class _Job:
             self.waiting: set[Future[None]] = set()
         while len(self.waiting) >= self.concurrency:
             self.reap()
-        self.pace(len(data))
+        self.pace.take(len(data))
         self.waiting.add(self._pool.submit(self.sent, how, key, data))
 
     def sent(self, how: Callable[..., None], key: Any, data: bytes) -> None:
@@ -429,13 +430,6 @@ class _Job:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
-
-    def pace(self, size: int) -> None:
-        """Wait until another `size` bytes may go."""
-        if self.bytes_a_second is None:
-            return
-        due = self.begin + (self.report.sent_bytes + size) / self.bytes_a_second
-        time.sleep(max(0.0, due - time.monotonic()))
 
     def tell(self, size: int) -> None:
         with self.lock:

@@ -23,6 +23,7 @@ from rdbkit.operations.hashes import PILES, Piles, name_hash
 from rdbkit.operations.info import count
 from rdbkit.operations.resp import command
 from rdbkit.operations.text import json_bytes
+from rdbkit.pace import Pace
 from rdbkit.record import Record
 from rdbkit.selection import Selection
 from rdbkit.snapshot.output import open_output
@@ -449,7 +450,7 @@ class _Check:
                         _pile(ours, name_hash(self.database(record.db), record.key))
             for db in self.rows:
                 for names in self.server.scan(db):
-                    self.asker.pace(len(names))
+                    self.asker.pace.take(len(names))
                     for name in names:
                         _pile(theirs, name_hash(db, name))
             unknown: set[int] = set()
@@ -565,20 +566,10 @@ class _Asker:
     def __init__(self, server: Server, tolerance: int, rate: float | None) -> None:
         self.server = server
         self.tolerance = tolerance
-        self.rate = rate
-        self.due = 0.0
+        self.pace = Pace(rate)
         self.absolute = "PEXPIRETIME" in server.features
         self.expire_command = b"PEXPIRETIME" if self.absolute else b"PTTL"
         self.before = self.after = 0  # the server's clock around the last replies
-
-    def pace(self, units: int) -> None:
-        """Wait until so many more keys may be asked for."""
-        if self.rate is None:
-            return
-        now = time.monotonic()
-        if self.due > now:
-            time.sleep(self.due - now)
-        self.due = max(now, self.due) + units / self.rate
 
     def ask(self, db: int, records: list[Record]) -> list[_Outcome]:
         outcomes: list[_Outcome | None] = [None] * len(records)
@@ -587,7 +578,7 @@ class _Asker:
             steps = self.examine(record)
             running.append((i, record.key, steps, next(steps)))
         while running:
-            self.pace(len(running))
+            self.pace.take(len(running))
             self.before = self.server.now_ms()
             replies = self.server.ask(db, [(key, commands) for _, key, _, commands in running])
             self.after = self.server.now_ms()

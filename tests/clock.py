@@ -1,0 +1,18 @@
+"""A clock that only waiting moves, for tests of what waits."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+
+class Clock:
+    """Stands in for `time` in rdbkit.pace; `now` is what has been waited for, in seconds."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr("rdbkit.pace.time", SimpleNamespace(monotonic=lambda: self.now, sleep=self.sleep))
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
