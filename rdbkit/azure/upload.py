@@ -312,22 +312,16 @@ class _Job:
         """Send the blocks that are not there, and make the blob of all."""
         from azure.storage.blob import BlobBlock, ContentSettings
 
-        there = self.uncommitted()
-        ids: list[str] = []
+        self.there = self.uncommitted()
+        self.ids: list[str] = []
         for data in self.cut(file, size):
-            digest = hashlib.md5(data, usedforsecurity=False)
-            name = f"{len(ids):05}{digest.hexdigest()}"
-            ids.append(name)
-            if there.get(name) == len(data):
-                self.report.kept += 1
-                self.tell(len(data))
-            else:
-                self.send(self.stage, (name, digest.digest()), data)
+            self.ids.append("")
+            self.send(self.stage, len(self.ids) - 1, data)
         self.wait()
         self.look_at_length(file, size)
-        self.report.blocks = len(ids)
+        self.report.blocks = len(self.ids)
         settings = ContentSettings(content_type="application/octet-stream", content_md5=bytearray(self.md5.digest()))
-        self.blob.commit_block_list([BlobBlock(name) for name in ids], content_settings=settings, **self.condition)
+        self.blob.commit_block_list([BlobBlock(name) for name in self.ids], content_settings=settings, **self.condition)
 
     def uncommitted(self) -> dict[str, int]:
         """Blocks that an upload has left, and their bytes."""
@@ -356,10 +350,17 @@ class _Job:
             if len(data) < step:
                 return
 
-    def stage(self, key: tuple[str, bytes], data: bytes) -> None:
-        """Send a block, which the service compares with its MD5; `validate_content` would compute that anew."""
-        name, digest = key
-        self.blob.stage_block(name, data, length=len(data), headers={"Content-MD5": b64encode(digest).decode()})
+    def stage(self, number: int, data: bytes) -> bool:
+        """Send a block that is not there, which the service compares with its MD5; `validate_content` would compute that anew."""
+        digest = hashlib.md5(data, usedforsecurity=False)
+        name = self.ids[number] = f"{number:05}{digest.hexdigest()}"
+        if self.there.get(name) == len(data):
+            with self.lock:
+                self.report.kept += 1
+            return False
+        self.pace.take(len(data))
+        self.blob.stage_block(name, data, length=len(data), headers={"Content-MD5": b64encode(digest.digest()).decode()})
+        return True
 
     # -- page blobs
 
@@ -375,10 +376,7 @@ class _Job:
         for data in self.cut(file, size):
             if len(data) % _PAGE:
                 data += padding
-            if data.strip(b"\0"):
-                self.send(self.page, at, data)
-            else:  # it is zeros from the beginning
-                self.tell(len(data))
+            self.send(self.page, at, data)
             at += len(data)
             self.report.blocks += 1
         self.wait()
@@ -388,27 +386,30 @@ class _Job:
         settings = ContentSettings(content_type="application/octet-stream", content_md5=bytearray(self.md5.digest()))
         self.blob.set_http_headers(settings)
 
-    def page(self, at: int, data: bytes) -> None:
+    def page(self, at: int, data: bytes) -> bool:
+        if not data.strip(b"\0"):  # it is zeros from the beginning
+            return False
+        self.pace.take(len(data))
         self.blob.upload_page(data, offset=at, length=len(data), validate_content=True)
+        return True
 
     # -- several at a time
 
     _pool: ThreadPoolExecutor | None = None
 
-    def send(self, how: Callable[..., None], key: Any, data: bytes) -> None:
+    def send(self, how: Callable[[int, bytes], bool], where: int, data: bytes) -> None:
         """Send a block by one of the threads; waits while as many as may be are on their way."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.concurrency)
             self.waiting: set[Future[None]] = set()
         while len(self.waiting) >= self.concurrency:
             self.reap()
-        self.pace.take(len(data))
-        self.waiting.add(self._pool.submit(self.sent, how, key, data))
+        self.waiting.add(self._pool.submit(self.sent, how, where, data))
 
-    def sent(self, how: Callable[..., None], key: Any, data: bytes) -> None:
-        how(key, data)
-        with self.lock:
-            self.report.sent_bytes += len(data)
+    def sent(self, how: Callable[[int, bytes], bool], where: int, data: bytes) -> None:
+        if how(where, data):
+            with self.lock:
+                self.report.sent_bytes += len(data)
         self.tell(len(data))
 
     def reap(self) -> None:
