@@ -735,6 +735,21 @@ def test_gzip(tmp_path: Path) -> None:
     assert run(path).returncode == 1
 
 
+def test_gzip_that_is_cut_or_damaged(tmp_path: Path) -> None:
+    packed = gzip.compress(RICH.read_bytes())
+    cut, damaged = tmp_path / "cut.rdb.gz", tmp_path / "damaged.rdb.gz"
+    cut.write_bytes(packed[: len(packed) // 2])
+    damaged.write_bytes(packed[:-6] + bytes([packed[-6] ^ 1]) + packed[-5:])
+    for path, rule, words in ((cut, "truncated", "the gzip data ends too early"), (damaged, "framing", "the gzip data is damaged")):
+        made = run(path, "--json")
+        assert made.returncode == 1, made.stderr
+        (report,) = json.loads(made.stdout)["files"]
+        (finding,) = report["findings"]
+        assert finding["rule"] == rule
+        assert words in finding["samples"][0]["message"]
+        assert report["keys"] > 0
+
+
 def test_inputs_that_are_no_snapshots(tmp_path: Path) -> None:
     empty, other, newer = tmp_path / "empty.rdb", tmp_path / "other.rdb", tmp_path / "newer.rdb"
     empty.write_bytes(b"")

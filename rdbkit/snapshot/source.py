@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Sequence
 from typing import BinaryIO, Protocol, cast
 
-from rdbkit.errors import CorruptError, TruncatedError
+from rdbkit.errors import CorruptError, RdbError, TruncatedError
 
 #: Where an input of unknown size ends.
 UNKNOWN = 1 << 62
@@ -57,10 +57,19 @@ class Source:
         return piece
 
     def refill(self, buf: bytes, pos: int, n: int) -> bytes:
-        """What is left of `buf` from `pos` on, and `n` bytes more; fewer only at the end."""
+        """What is left of `buf` from `pos` on, and `n` bytes more; fewer only at the end, or where what follows is damaged.
+
+        The error is then raised by the next call, when all that came before it has been looked at.
+        """
         pieces = [buf[pos:]] if pos < len(buf) else []
+        wanted = n
         while n > 0:
-            piece = self.read(n)
+            try:
+                piece = self.read(n)
+            except RdbError:
+                if n == wanted:
+                    raise
+                break
             if not piece:
                 break
             pieces.append(piece)
@@ -117,10 +126,16 @@ class GzipSource(Source):
                 self._input = self.inner.read(262144)
                 if not self._input:
                     raise TruncatedError("the gzip data ends too early")
+            before = self._unpacker.copy()
             try:
                 piece = self._unpacker.decompress(self._input, n)
             except zlib.error as e:
-                raise CorruptError(f"the gzip data is damaged: {str(e).split(': ')[-1]}") from None
+                # What was unpacked before the damage is lost with the error; less of it may end before the damage.
+                self._unpacker = before
+                n //= 2
+                if not n:
+                    raise CorruptError(f"the gzip data is damaged: {str(e).split(': ')[-1]}") from None
+                continue
             self._input = self._unpacker.unconsumed_tail
             self.consumed = self.inner.consumed
             if piece:
