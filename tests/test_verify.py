@@ -376,6 +376,21 @@ def test_functions_with_their_head(source: bytes) -> None:
     assert found(look(rdb(library(source), AFTER, library(b"#!lua name=other\n"), magic=b"REDIS0010"))) == []
 
 
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("block_size", [None, 64])
+def test_a_stretch_of_zeros_is_found_where_it_begins(deep: bool, block_size: int | None) -> None:
+    records = [key(b"k%d" % i, 0, string(b"v" * 100)) for i in range(100)]
+    data = bytearray(rdb(*records))
+    at = data.index(records[50])
+    data[at : at + 300] = bytes(300)  # a hundred keys with an empty name, which lead into a record
+    report = look(bytes(data), deep=deep, block_size=block_size)
+    (twice,) = [v for v in report.violations if v.rule.name == "key-twice"]
+    assert twice.samples[0].offset == at + 3
+    assert twice.samples[0].message.startswith("99 keys with an empty name")
+    assert len(report.violations) == 2
+    assert look(rdb(key(b"", 0, string(b"1")), b"\xfe\1", key(b"", 0, string(b"2"))), deep=deep).sound
+
+
 def test_functions_that_are_there_twice() -> None:
     one, same = library(b"#!lua name=lib\n1"), library(b"#!lua NAME=lib\n22")
     early = b"\xf6" + string(b"lib") + string(b"lua") + b"\0" + string(b"code")

@@ -176,6 +176,8 @@ class Verifier(Visitor):
         records: so far.
         names: hashes of the names of keys.
         libraries: names of the libraries of functions.
+        nameless: keys with an empty name behind another of their database, as a stretch of zeros has them by the thousand.
+        nameless_at: where the first of them begins, in bytes from the beginning.
     """
 
     def __init__(self, coding: Coding, limit: int, deep: bool, tell: Any) -> None:
@@ -190,6 +192,9 @@ class Verifier(Visitor):
         self.decoder: Decoder = Decoder(coding)
         self.lzf: LzfChecker = LzfChecker()
         self.probe: Probe = Probe()
+        self.nameless: i64 = 0
+        self.nameless_at: i64 = 0
+        self.nameless_db: i64 = -1  # the last that has a key with an empty name
         self.large_error: Any = None  # of the record larger than a block that is being passed
         traits = bytearray(KINDS)
         for t in coding.types.values():
@@ -198,6 +203,8 @@ class Verifier(Visitor):
 
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         self.records += 1
+        if self.buf[key_at] == 0:
+            self.met_nameless(start)
         if not self.deep:
             return
         key: bytes | None = None
@@ -213,6 +220,15 @@ class Verifier(Visitor):
         except RdbError as e:
             e.key = key
             self.tell(e, int(self.db), int(self.base + start), int(end - start))
+
+    def met_nameless(self, start: i64) -> None:
+        """A key with an empty name."""
+        if self.db != self.nameless_db:
+            self.nameless_db = self.db
+            return
+        if self.nameless == 0:
+            self.nameless_at = self.base + start
+        self.nameless += 1
 
     def value(self, kind: i64, pos: i64, end: i64) -> None:
         """Look at the value in `buf[pos:end]`.

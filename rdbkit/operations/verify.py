@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, Final
 
 from rdbkit.errors import ChecksumError, CorruptError, LimitError, RdbError, TruncatedError, UnsupportedTypeError
+from rdbkit.operations.info import count
 from rdbkit.operations.text import json_bytes
 from rdbkit.operations.verifier import Repeats, Verifier, judge_event
 from rdbkit.snapshot.reader import Limits, Snapshot, open_snapshot
@@ -197,6 +198,9 @@ class _Job:
                 self.scan(snapshot, verifier, report)
                 if self.deep and report.whole:
                     self.look_for_names(verifier)
+                elif verifier.nameless:
+                    message = f"{count(int(verifier.nameless), 'key')} with an empty name behind another; a stretch of zeros reads so"
+                    self.tell(CorruptError(message, rule="key-twice"), None, int(verifier.nameless_at), None)
             finally:
                 verifier.close()
             report.keys = int(verifier.records)
