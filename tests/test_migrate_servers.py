@@ -52,9 +52,13 @@ def test_from_a_dump_to_a_filled_cache(azure: Cloud, tmp_path: Path) -> None:
         )  # fmt: skip
         assert code == 1, err  # the functions are lost, as was allowed
         url = f"redis://127.0.0.1:{ports[0]}"
-        proof = subprocess.run(
-            [sys.executable, "-m", "rdbkit", "verify-import", str(DUMP), url, "--json"], capture_output=True, text=True, check=False
-        )
+        command = [sys.executable, "-m", "rdbkit", "verify-import", str(DUMP), url, "--json"]
+        proof = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert proof.returncode == 1, proof.stderr
+        report = json.loads(proof.stdout)
+        assert report["functions"] == [{"what": "missing", "name": "l"}], "it says what was lost"
+        assert report["equal"] == report["keys"]
+        proof = subprocess.run([*command, "--ignore", "functions"], capture_output=True, text=True, check=False)
         assert proof.returncode == 0, proof.stdout + proof.stderr
         assert json.loads(proof.stdout)["same"] is True
 

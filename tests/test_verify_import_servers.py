@@ -394,6 +394,33 @@ def test_a_database_is_looked_for_where_it_was_moved(tmp_path: Path) -> None:
         assert "out of range" in proof.samples[0].details[0]
 
 
+def test_functions_are_compared(tmp_path: Path) -> None:
+    def library(name: str, reply: int) -> tuple[str, ...]:
+        return "FUNCTION", "LOAD", "REPLACE", f"#!lua name={name}\nredis.register_function('{name}', function() return {reply} end)"
+
+    path = saved("redis-7.0", [("SET", "a", 1), library("one", 1), library("two", 2)], tmp_path / "a.rdb")
+    with served("redis-7.0", path) as (client, url):
+        proof = checked(path, url)
+        assert proof.same
+        assert (proof.libraries, proof.functions) == (2, [])
+        client.pipeline([library("one", 3), ("FUNCTION", "DELETE", "two"), library("three", 3)])
+        proof = checked(path, url)
+        assert not proof.same
+        assert [(each.what, each.name) for each in proof.functions] == [("changed", "one"), ("extra", "three"), ("missing", "two")]
+        assert proof.equal == proof.keys == 1
+        assert checked(path, url, ignore_functions=True).same
+        assert checked(path, url, selection=Selection(types=["string"])).same
+        told = subprocess.run([sys.executable, "-m", "rdbkit", "verify-import", path, url], capture_output=True, text=True)
+        assert told.returncode == 1
+        lines = ["another source  one", "in no file      three", "missing         two"]
+        assert [line.strip() for line in told.stdout.splitlines()[-3:]] == lines
+        quiet = subprocess.run([*told.args, "--ignore", "functions"], capture_output=True, text=True)
+        assert quiet.returncode == 0
+    with served("redis-6.0") as (client, url):
+        client.call("SET", "a", 1)
+        assert [each.what for each in checked(path, url).functions] == ["missing", "missing"]
+
+
 # -- who may ask, and how
 
 
@@ -405,6 +432,12 @@ def test_only_commands_that_read_are_sent(tmp_path: Path) -> None:
         client.call("CONFIG", "RESETSTAT")
         proof = checked(path, place, find_extra=True)
         assert proof.same, proof
+        (note,) = proof.notes
+        assert note.startswith("libraries of functions were not compared: NOPERM")
+        client.call("ACL", "SETUSER", "reader", "+function|list")
+        proof = checked(path, place)
+        assert proof.same, proof
+        assert (proof.libraries, proof.notes) == (1, [])
         stats = client.text("INFO", "commandstats")
         writes = {bytes(name).decode() for name in client.items("ACL", "CAT", "write")}  # type: ignore[arg-type]
         used = {line.split(":")[0].removeprefix("cmdstat_") for line in stats.splitlines() if ",failed_calls=0" in line}

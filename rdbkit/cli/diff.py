@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from rdbkit.cli.files import written
-from rdbkit.cli.render import WORTH_TELLING, Output, output, printable, progress, size, when
+from rdbkit.cli.render import WORTH_TELLING, Output, libraries, output, printable, progress, show_functions, size, when
 from rdbkit.operations.delta import Delta, delta_format
 from rdbkit.operations.diff import IGNORED, Diff, Difference
 from rdbkit.operations.diff import diff as compare
@@ -26,7 +26,7 @@ _WORDS: Final = {
     "expire": "another expiry",
     "changed": "another source",
 }
-_MOST_SHOWN: Final = 20
+_MOST_LOSSES: Final = 20
 
 
 def _tolerance(ctx: click.Context, param: click.Parameter, value: str) -> int:
@@ -140,11 +140,7 @@ def _show(found: Diff, out: Output) -> None:
     if found.disk_bytes >= WORTH_TELLING:
         rows.append(("temporary files", f"{size(found.disk_bytes)}, gone"))
     out.facts(rows)
-    if found.functions:
-        out.line("\nlibraries of functions")
-        out.facts([(_WORDS[each.what], printable(each.name, 60)) for each in found.functions[:_MOST_SHOWN]])
-        if len(found.functions) > _MOST_SHOWN:
-            out.line(f"  ... and {len(found.functions) - _MOST_SHOWN:,} more")
+    show_functions(out, found.functions, _WORDS)
     for each in found.samples:
         out.line(f"\n{_WORDS[each.what]}: {printable(each.key, 60)} (db {each.db})")
         out.facts([*_facts(each), *(("differs", printable(line, 120)) for line in each.details)])
@@ -167,23 +163,19 @@ def _facts(each: Difference) -> list[tuple[str, str]]:
 def _written(found: Diff, delta: Delta) -> str:
     """What a delta has, in a line."""
     name = printable(delta.file)
-    libraries = f" and {_libraries(delta.functions)}" if delta.functions else ""
-    what = f"{count(delta.written, 'key')}{libraries}"
+    functions = f" and {libraries(delta.functions)}" if delta.functions else ""
+    what = f"{count(delta.written, 'key')}{functions}"
     if delta.format == "resp":
         deleted = f", and for the deletion of {count(delta.deleted, 'key')}" if delta.deleted else ""
         return f"{name}: commands for {what}{deleted}"
     missing = sum(each.what == "missing" for each in found.functions)
-    absent = [count(delta.deleted, "key")] * (delta.deleted > 0) + [_libraries(missing)] * (missing > 0)
+    absent = [count(delta.deleted, "key")] * (delta.deleted > 0) + [libraries(missing)] * (missing > 0)
     return f"{name}: {what}" + (f", but not the deletion of {' and '.join(absent)}, which a snapshot cannot say" if absent else "")
-
-
-def _libraries(n: int) -> str:
-    return f"{n} {'library' if n == 1 else 'libraries'} of functions"
 
 
 def _tell_losses(delta: Delta) -> None:
     """On standard error."""
-    for loss in delta.losses[:_MOST_SHOWN]:
+    for loss in delta.losses[:_MOST_LOSSES]:
         where = f" in db {loss.db}, key {printable(loss.key, 80)}" if loss.key is not None else ""
         click.echo(f"rdbkit: lost: {loss.kind}{where}: {printable(loss.what, 200)}", err=True)
     if delta.loss_counts:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import click
 
 from rdbkit.errors import ChecksumError, LossError, RdbError, TruncatedError, UnsupportedTypeError
 from rdbkit.operations.text import printable, size, when
 
+if TYPE_CHECKING:
+    from rdbkit.operations.delta import FunctionDifference
+
 __all__ = ["Output", "complain", "output", "printable", "progress", "size", "when"]
 
 
 #: Bytes of temporary files from which on they are worth a word.
 WORTH_TELLING: Final = 1 << 20
+_MOST_FUNCTIONS: Final = 20
 #: A number, and maybe its unit or noun.
 _NUMBER: Final = re.compile(r"-?[0-9][0-9,]*(\.[0-9]+)?( ?[A-Za-z%]+)?")
 
@@ -101,6 +105,21 @@ class Rich:
 def output() -> Output:
     """Rich where standard output is a terminal."""
     return Rich() if sys.stdout.isatty() else Plain()
+
+
+def libraries(n: int) -> str:
+    """A number of libraries of functions."""
+    return f"{n:,} {'library' if n == 1 else 'libraries'} of functions"
+
+
+def show_functions(out: Output, differences: Sequence[FunctionDifference], words: Mapping[str, str]) -> None:
+    """Name the libraries of functions that differ; `words` says what each kind of difference is called."""
+    if not differences:
+        return
+    out.line("\nlibraries of functions")
+    out.facts([(words[each.what], printable(each.name, 60)) for each in differences[:_MOST_FUNCTIONS]])
+    if len(differences) > _MOST_FUNCTIONS:
+        out.line(f"  ... and {len(differences) - _MOST_FUNCTIONS:,} more")
 
 
 @contextmanager

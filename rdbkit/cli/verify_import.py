@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from rdbkit.cli.options import SelectionCommand, database_pairs, selection_options
-from rdbkit.cli.render import Output, output, printable, progress, when
+from rdbkit.cli.render import Output, libraries, output, printable, progress, show_functions, when
 from rdbkit.operations.info import count
 from rdbkit.selection import Selection, parse_duration
 
@@ -25,6 +25,7 @@ _WORDS: Final = {
     "expire": "another expiry",
     "refused": "refused",
     "extra": "in no file",
+    "changed": "another source",
 }
 
 
@@ -102,6 +103,10 @@ def _password(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 )  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 1 << 62), default=0, metavar="N", help="Another number picks other keys.")
 @click.option("--find-extra", is_flag=True, help="List the server's keys, and name those that are in no FILE.")
+@click.option(
+    "--ignore", type=click.Choice(["functions"]), multiple=True,
+    help="Do not compare libraries of functions, as where a conversion has dropped them.",
+)  # fmt: skip
 @click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="N", help="Ask for at most N keys a second.")
 @click.option(
     "--batch", type=click.IntRange(1, 10_000), default=256, show_default=True, metavar="N", help="Ask for N keys at a time."
@@ -128,6 +133,7 @@ def verify_import(
     pick: float | int | None,
     seed: int,
     find_extra: bool,
+    ignore: tuple[str, ...],
     rate: float | None,
     batch: int,
     state: str | None,
@@ -137,7 +143,7 @@ def verify_import(
     no_checksum: bool,
     selection: Selection,
 ) -> int:
-    """Whether a live server has what was in snapshots: every key with its type, value and expiry.
+    """Whether a live server has what was in snapshots: every key with its type, value and expiry, and functions.
 
     URL is redis://USER@HOST:PORT, or rediss:// for TLS; with /N all keys are looked for in database N. Several FILEs are the shards
     of one cluster. Only commands that read are sent. Exit code 0 if the server has the same data, 1 if not, 3 if a FILE cannot be
@@ -153,8 +159,8 @@ def verify_import(
         try:
             found = compare(
                 files, server, selection=selection, pick=pick, seed=seed, ttl_tolerance_ms=ttl_tolerance, db_map=map_db,
-                find_extra=find_extra, batch=batch, rate=rate, state=state, samples=samples, relaxed=relaxed,
-                verify_checksum=not no_checksum, progress=update,
+                find_extra=find_extra, ignore_functions="functions" in ignore, batch=batch, rate=rate, state=state,
+                samples=samples, relaxed=relaxed, verify_checksum=not no_checksum, progress=update,
             )  # fmt: skip
         except ValueError as e:
             raise click.UsageError(printable(str(e))) from None
@@ -192,8 +198,10 @@ def _show(found: ImportProof, out: Output, extra_named: bool) -> None:
     counts = (
         ("expired since", found.expired), ("not compared", found.not_compared), ("missing", found.missing),
         ("another type", found.type), ("another value", found.value), ("another expiry", found.expire), ("refused", found.refused),
-        ("in no file", found.extra),
+        ("in no file", found.extra), ("other functions", len(found.functions)),
     )  # fmt: skip
+    if found.libraries:
+        rows.append(("functions", libraries(found.libraries)))
     out.facts([*rows, *((name, f"{n:,}") for name, n in counts if n)])
     out.table(
         "Databases",
@@ -203,6 +211,7 @@ def _show(found: ImportProof, out: Output, extra_named: bool) -> None:
             for row in found.databases
         ],
     )
+    show_functions(out, found.functions, _WORDS)
     for note in found.notes:
         out.line(f"\nnote: {printable(note)}")
     for each in found.samples:

@@ -19,6 +19,8 @@ from typing import Any, Final, TypeAlias
 from librt.strings import write_i64_le
 
 from rdbkit.live.connection import Refusal, Server, info_number
+from rdbkit.model import FunctionLibrary
+from rdbkit.operations.delta import FunctionDifference
 from rdbkit.operations.hashes import PILES, Piles, name_hash
 from rdbkit.operations.info import count
 from rdbkit.operations.resp import command
@@ -121,6 +123,8 @@ class ImportProof:
         extra: keys of the server that are in no file: exact where they were looked for (`find_extra`), otherwise at least so many.
         databases: one row for each.
         counted: whether the numbers of keys of the databases tell something; not where keys were selected.
+        libraries: libraries of functions in the files, if they were compared.
+        functions: those that differ: "missing" on the server or on one of its nodes, "changed", or "extra" (in no file).
         samples: the first of the keys that differ.
         notes: what explains some of it.
     """
@@ -142,6 +146,8 @@ class ImportProof:
     extra: int = 0
     databases: list[ImportedDatabase] = field(default_factory=list)
     counted: bool = True
+    libraries: int = 0
+    functions: list[FunctionDifference] = field(default_factory=list)
     samples: list[ImportDifference] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -152,8 +158,8 @@ class ImportProof:
 
     @property
     def same(self) -> bool:
-        """Whether the server has what was in the files, and nothing else in these databases."""
-        return not (self.different or self.extra or (self.counted and any(row.fewer for row in self.databases)))
+        """Whether the server has what was in the files, and nothing else in these databases, and no other functions."""
+        return not (self.different or self.extra or self.functions or (self.counted and any(row.fewer for row in self.databases)))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types; keys that are not UTF-8 as `{"base64": ...}`."""
@@ -164,6 +170,8 @@ class ImportProof:
         for row, database in zip(result["databases"], self.databases, strict=True):
             del row["asked_ms"]
             row["fewer"], row["more"] = database.fewer, database.more
+        for each in result["functions"]:
+            each["name"] = _clean(each["name"])
         result["files"] = [_clean(name) for name in self.files]
         result["same"] = self.same
         return result
@@ -183,6 +191,7 @@ def verify_import(
     ttl_tolerance_ms: int = 1000,
     db_map: Mapping[int, int] | None = None,
     find_extra: bool = False,
+    ignore_functions: bool = False,
     batch: int = 256,
     rate: float | None = None,
     state: str | None = None,
@@ -192,7 +201,7 @@ def verify_import(
     block_size: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> ImportProof:
-    """Look for the keys of snapshots in a live server, and compare types, values and expiries.
+    """Look for the keys of snapshots in a live server, and compare types, values and expiries, and libraries of functions.
 
     Only commands that read are sent. Values are compared by their elements, whatever their encoding; of streams entries, last id,
     groups, consumers and pending entries. Values of modules, arrays and the like are compared where DUMP gives the same bytes.
@@ -208,6 +217,7 @@ def verify_import(
         db_map: the server's database for one of the files; a database that is not in it keeps its number. A server whose URL names
             a database has the keys of all in that one.
         find_extra: list the server's keys, and name those that are in no file.
+        ignore_functions: do not compare libraries of functions. They are not compared either where keys are selected.
         batch: keys to ask for at a time.
         rate: keys a second at most; of a large value, each thousand elements or megabyte counts as one.
         state: a file to keep, every two seconds, what was found so far. Where it is there, the work goes on from it; at the end it
@@ -229,8 +239,8 @@ def verify_import(
     if block_size is not None:
         options["block_size"] = block_size
     return _Check(
-        list(files), server, selection or Selection(), pick, seed, ttl_tolerance_ms, dict(db_map or {}), find_extra, batch, rate,
-        state, samples, options, progress,
+        list(files), server, selection or Selection(), pick, seed, ttl_tolerance_ms, dict(db_map or {}), find_extra,
+        ignore_functions, batch, rate, state, samples, options, progress,
     ).run()  # fmt: skip
 
 
@@ -255,6 +265,7 @@ class _Check:
         tolerance: int,
         db_map: dict[int, int],
         find_extra: bool,
+        ignore_functions: bool,
         batch: int,
         rate: float | None,
         state: str | None,
@@ -278,6 +289,7 @@ class _Check:
         self.asker = _Asker(server, tolerance, rate)
         self.proof = ImportProof(str(server.place), server.kind, server.version, files)
         self.proof.counted = selection.is_everything
+        self.compares_functions = selection.is_everything and not ignore_functions
         self.rows: dict[int, ImportedDatabase] = {}
         self.place = (0, 0)  # which file is at work, and how many of its records are done
         self.read = 0
@@ -304,6 +316,8 @@ class _Check:
             proof.extra = self.extra_keys()
         elif proof.counted:
             proof.extra = sum(row.more for row in proof.databases)
+        if self.compares_functions:
+            self.compare_functions()
         self.explain()
         if self.state is not None:
             self.state.remove()
@@ -436,6 +450,35 @@ class _Check:
                         f"database {row.db}: of the keys that the server counts, {row.unclear:,} may have expired, or be in no file"
                     )
 
+    # -- functions
+
+    def compare_functions(self) -> None:
+        """By name and source; each node of a cluster has all of them."""
+        ours: dict[str, set[bytes]] = {}
+        for number in range(len(self.files)):
+            with self.open(number, again=True) as snapshot:
+                for event, _ in snapshot.prelude():
+                    if isinstance(event, FunctionLibrary):
+                        ours.setdefault(event.name, set()).add(event.code)
+        replies = [found[0] for found in self.server.ask_each_node(0, [command(b"FUNCTION", b"LIST", b"WITHCODE")])]
+        refusal = next((reply for reply in replies if isinstance(reply, Refusal)), None)
+        if refusal is None:
+            nodes = [_libraries(reply) for reply in replies]
+        elif "unknown command" in refusal.text.lower():
+            nodes = [{}]  # before Redis 7.0 there are no functions
+        else:
+            if ours:
+                self.proof.notes.append(f"libraries of functions were not compared: {refusal}")
+            return
+        self.proof.libraries = len(ours)
+        for name in sorted(ours.keys() | {name for node in nodes for name in node}):
+            if name not in ours:
+                self.proof.functions.append(FunctionDifference("extra", name))
+            elif not all(name in node for node in nodes):
+                self.proof.functions.append(FunctionDifference("missing", name))
+            elif not all(node[name] in ours[name] for node in nodes):
+                self.proof.functions.append(FunctionDifference("changed", name))
+
     # -- keys that are in no file
 
     def extra_keys(self) -> int:
@@ -496,6 +539,15 @@ class _Check:
             each["file"] = None if each["file"] is None else self.files[each["file"]]
             each["types"], each["expire_ms"] = tuple(each["types"]), tuple(each["expire_ms"])
             self.proof.samples.append(ImportDifference(**each))
+
+
+def _libraries(reply: list[list[Any]]) -> dict[str, bytes]:
+    """Names and sources of what FUNCTION LIST WITHCODE tells."""
+    found = {}
+    for library in reply:
+        facts = dict(zip(library[::2], library[1::2], strict=True))
+        found[facts[b"library_name"].decode("utf-8", "surrogateescape")] = bytes(facts[b"library_code"])
+    return found
 
 
 def _pile(piles: Piles, number: int) -> None:

@@ -199,7 +199,7 @@ class _Job:
                 if self.deep and report.whole:
                     self.look_for_names(verifier)
                 elif verifier.nameless:
-                    message = f"{count(int(verifier.nameless), 'key')} with an empty name behind another; a stretch of zeros reads so"
+                    message = f"{count(int(verifier.nameless), 'key')} with an empty name behind another, as a stretch of zeros is"
                     self.tell(CorruptError(message, rule="key-twice"), None, int(verifier.nameless_at), None)
             finally:
                 verifier.close()
