@@ -313,7 +313,9 @@ def test_damaged_gzip_is_an_error() -> None:
     packed = gzip.compress(b"\n".join(line(key=str(n), value=os.urandom(50).hex()) for n in range(1000)))
     with pytest.raises(rdbkit.TruncatedError, match=r"line \d+: the gzip data ends too early"):
         built(packed[:-100])
-    with pytest.raises(rdbkit.CorruptError, match="damaged"):
+    with pytest.raises(rdbkit.CorruptError, match="the gzip data is damaged"):
+        built(packed[:-8] + bytes(4) + packed[-4:])
+    with pytest.raises(rdbkit.CorruptError, match=r"line \d+"):  # what it unpacks to is no line, or it does not unpack
         built(packed[:2000] + bytes(200) + packed[2200:])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 import re
 import subprocess
@@ -595,6 +596,21 @@ def test_the_command(tmp_path: Path) -> None:
     made = run("-", tmp_path / "c.rdb", "--keep-prefixes", "--separator", "_", input=path.read_bytes())
     assert made.returncode == 1
     assert {r.key.partition(b"_")[0] for r in records(tmp_path / "c.rdb")} >= {b"s", b"l", b"h"}
+
+
+def test_the_report_as_json(tmp_path: Path) -> None:
+    path, out = FIXTURES / "rich" / "redis-7.0.15.rdb", tmp_path / "a.rdb"
+    made = run(path, out, "--json", "--type", "hash", env={"RDBKIT_SECRET": SECRET.decode()})
+    assert made.returncode == 1
+    assert json.loads(made.stdout) == {
+        "destination": {"file": str(out), "header": "REDIS0010", "bytes": out.stat().st_size},
+        "keys": 27,
+        "written": 4,
+        "left_out": 23,
+        "dropped": {"function": 1},
+        "complete": False,
+    }
+    assert run(path, "-", "--json").returncode == 2
 
 
 def test_the_command_where_all_is_there(tmp_path: Path) -> None:

@@ -576,8 +576,7 @@ def test_standard_output(path: Path) -> None:
     assert made.stderr == b"rdbkit: 20 keys kept, 1 damaged key and 1 gap left out\n"
     assert verify(io.BytesIO(made.stdout), deep=True).sound
     made = run(path, "-", "--json")
-    assert json.loads(made.stderr)["kept"] == 20
-    assert verify(io.BytesIO(made.stdout), deep=True).sound
+    assert (made.returncode, made.stdout) == (2, b"")
     path.write_bytes(WHOLE)
     made = run(path, "-")
     assert (made.returncode, made.stderr) == (0, b"")

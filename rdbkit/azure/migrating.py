@@ -25,6 +25,7 @@ from rdbkit.operations.check import AS_IT_IS, CANNOT, Check, check
 from rdbkit.operations.convert import convert
 from rdbkit.operations.rules import Policies
 from rdbkit.operations.split import Division, split
+from rdbkit.operations.text import valid_text
 from rdbkit.snapshot.output import open_output
 from rdbkit.snapshot.reader import open_snapshot
 from rdbkit.snapshot.source import check_distinct
@@ -340,7 +341,7 @@ class Migration:
         files = []
         for course in self.courses:
             row = asdict(course)
-            row["file"] = course.file.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            row["file"] = valid_text(course.file)
             del row["mtime_ns"]
             row["blobs"] = [{name: value for name, value in blob.items() if name != "part"} for blob in course.blobs]
             files.append(row)

@@ -15,6 +15,7 @@ from rdbkit.operations.check import AS_IT_IS, CANNOT, Check, Finding
 from rdbkit.operations.check import check as check_snapshot
 from rdbkit.operations.duplicates import Duplicates, find_duplicates
 from rdbkit.operations.info import count
+from rdbkit.operations.text import valid_text
 from rdbkit.targets import Sku, Target
 
 #: GitHub's levels of annotations.
@@ -148,7 +149,7 @@ def _show_duplicates(twice: Duplicates, out: Output) -> None:
 
 def _as_json(report: Check) -> dict[str, Any]:
     found = report.to_dict()
-    found["file"] = report.file.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    found["file"] = valid_text(report.file)
     found["verdict_text"] = report.summary
     if report.verdict not in (AS_IT_IS, CANNOT):
         found["command"] = report.command

@@ -23,6 +23,7 @@ from rdbkit.operations.convert import convert as convert_snapshot
 from rdbkit.operations.info import count
 from rdbkit.operations.rules import Edits
 from rdbkit.operations.script import Draft
+from rdbkit.operations.text import valid_text
 from rdbkit.selection import Selection, parse_duration
 from rdbkit.snapshot.output import open_output
 
@@ -233,8 +234,8 @@ def _tell_damage(report: Conversion) -> None:
 def _as_json(report: Conversion, src: str, dst: str, failed: LossError | None) -> dict[str, Any]:
     ledger = report.ledger
     return {
-        "source": {"file": _clean(src), "header": str(report.source)},
-        "destination": None if failed else {"file": _clean(dst), "header": str(report.header), "bytes": os.path.getsize(dst)},
+        "source": {"file": valid_text(src), "header": str(report.source)},
+        "destination": None if failed else {"file": valid_text(dst), "header": str(report.header), "bytes": os.path.getsize(dst)},
         "target": report.target,
         "identical": report.identical,
         "keys": report.keys,
@@ -244,10 +245,6 @@ def _as_json(report: Conversion, src: str, dst: str, failed: LossError | None) -
         "notes": ledger.notes,
         "forbidden": ledger.forbidden,
         "losses": [loss.to_dict() for loss in ledger.losses],
-        "damaged": [_clean(str(error)) for error in report.skipped],
-        "checksum": None if report.checksum is None else _clean(str(report.checksum)),
+        "damaged": [valid_text(str(error)) for error in report.skipped],
+        "checksum": None if report.checksum is None else valid_text(str(report.checksum)),
     }
-
-
-def _clean(text: str) -> str:
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

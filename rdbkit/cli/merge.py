@@ -19,7 +19,7 @@ from rdbkit.operations.duplicates import Duplicate
 from rdbkit.operations.info import count
 from rdbkit.operations.merge import ON_DUPLICATE, DuplicateError, Merge, OnDuplicate, OnFunction
 from rdbkit.operations.merge import merge as merge_files
-from rdbkit.operations.text import json_bytes
+from rdbkit.operations.text import json_bytes, valid_text
 from rdbkit.snapshot.output import open_output
 from rdbkit.targets import Target
 
@@ -126,8 +126,8 @@ def _tell_duplicates(samples: list[Duplicate]) -> None:
 
 def _as_json(report: Merge, dst: str) -> dict[str, Any]:
     return {
-        "sources": [{"file": _clean(name), "keys": keys} for name, keys in report.sources],
-        "destination": {"file": _clean(dst), "header": str(report.header), "bytes": os.path.getsize(dst)},
+        "sources": [{"file": valid_text(name), "keys": keys} for name, keys in report.sources],
+        "destination": {"file": valid_text(dst), "header": str(report.header), "bytes": os.path.getsize(dst)},
         "target": report.target,
         "keys": report.keys,
         "databases": {str(db): keys for db, keys in sorted(report.written.items())},
@@ -135,14 +135,10 @@ def _as_json(report: Merge, dst: str) -> dict[str, Any]:
         "duplicates": report.duplicates,
         "disk_bytes": report.disk_bytes,
         "samples": [
-            {"db": d.db, "key": json_bytes(d.key), "places": [[_clean(name), offset] for name, offset in d.places]}
+            {"db": d.db, "key": json_bytes(d.key), "places": [[valid_text(name), offset] for name, offset in d.places]}
             for d in report.samples
         ],
         "lost": report.ledger.counts,
         "notes": report.ledger.notes,
         "losses": [loss.to_dict() for loss in report.ledger.losses],
     }
-
-
-def _clean(text: str) -> str:
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

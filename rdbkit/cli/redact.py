@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -15,6 +16,7 @@ from rdbkit.cli.render import output, printable, progress, size
 from rdbkit.operations.info import count
 from rdbkit.operations.redact import Redaction
 from rdbkit.operations.redact import redact as redact_snapshot
+from rdbkit.operations.text import valid_text
 from rdbkit.selection import Selection
 
 _VARIABLE: Final = "RDBKIT_SECRET"
@@ -52,6 +54,7 @@ _WORDS: Final = {
 @click.option("--separator", default=":", show_default=True, metavar="TEXT", help="Of --keep-prefixes: what ends a prefix.")
 @click.option("--keep-modules", is_flag=True, help="Copy values of modules as they are; otherwise they are left out.")
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
+@click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
 @click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
 @click.option("--no-checksum", is_flag=True, help="Do not verify the CRC-64 of FILE.")
 @selection_options
@@ -64,6 +67,7 @@ def redact(
     separator: str,
     keep_modules: bool,
     force: bool,
+    as_json: bool,
     relaxed: bool,
     no_checksum: bool,
     selection: Selection,
@@ -76,6 +80,8 @@ def redact(
     Lengths, punctuation, scores and times can still be seen, and which strings are equal. Exit code 0 if all is there, 1 if
     something is left out, such as values of modules, 3 if FILE cannot be read or is damaged.
     """
+    if out == "-" and as_json:
+        raise click.UsageError("--json needs standard output, which OUT is")
     secret = _secret(secret_file, random_)
     begin = time.monotonic()
     with written(out, file), progress(file, os.path.getsize(file) if os.path.isfile(file) else None) as update:
@@ -87,7 +93,10 @@ def redact(
             )  # fmt: skip
         except ValueError as e:
             raise click.UsageError(printable(str(e))) from None
-    _show(report, out, time.monotonic() - begin)
+    if as_json:
+        click.echo(json.dumps(_as_json(report, out), ensure_ascii=False))
+    else:
+        _show(report, out, time.monotonic() - begin)
     if secret is None:
         click.echo("rdbkit: the secret was random and is forgotten, so that no other run gives the same names", err=True)
     for kind, n in report.dropped.items():
@@ -106,6 +115,17 @@ def _secret(path: str | None, is_random: bool) -> bytes | None:
             raise click.BadParameter(f"{printable(path)} is empty", param_hint="--secret-file")
         return secret
     return None if is_random else os.environb.get(_VARIABLE.encode()) or None
+
+
+def _as_json(report: Redaction, out: str) -> dict[str, Any]:
+    return {
+        "destination": {"file": valid_text(out), "header": str(report.source), "bytes": os.path.getsize(out)},
+        "keys": report.keys,
+        "written": report.written,
+        "left_out": report.left_out,
+        "dropped": report.dropped,
+        "complete": report.is_complete,
+    }
 
 
 def _show(report: Redaction, out: str, seconds: float) -> None:

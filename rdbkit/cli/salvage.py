@@ -28,6 +28,8 @@ def salvage(file: str, out: str, force: bool, losses: str | None, samples: int, 
     OUT has every key of FILE that breaks no rule of the format; what it does not have is listed. Exit code 0 if nothing seems to be
     lost, 1 if something is, 3 if FILE cannot be opened or its first bytes are no snapshot's.
     """
+    if out == "-" and as_json:
+        raise click.UsageError("--json needs standard output, which OUT is")
     if losses is not None and os.path.abspath(losses) in (os.path.abspath(out), os.path.abspath(file)):
         raise click.UsageError("--losses needs a file of its own")
     with ExitStack() as stack:
@@ -41,7 +43,7 @@ def salvage(file: str, out: str, force: bool, losses: str | None, samples: int, 
         update = stack.enter_context(progress(file, os.path.getsize(file)))
         report = save(file, out, samples=samples, force=force, tell=tell, progress=update)
     if as_json:
-        click.echo(json.dumps(report.to_dict(), ensure_ascii=False), err=out == "-")
+        click.echo(json.dumps(report.to_dict(), ensure_ascii=False))
     elif out != "-":
         _show(report, out, losses, output())
     elif not report.whole:

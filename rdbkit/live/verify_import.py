@@ -24,7 +24,7 @@ from rdbkit.operations.delta import FunctionDifference
 from rdbkit.operations.hashes import PILES, Piles, name_hash
 from rdbkit.operations.info import count
 from rdbkit.operations.resp import command
-from rdbkit.operations.text import json_bytes
+from rdbkit.operations.text import json_bytes, valid_text
 from rdbkit.pace import Pace
 from rdbkit.record import Record
 from rdbkit.selection import Selection
@@ -166,19 +166,15 @@ class ImportProof:
         result = asdict(self)
         for row in result["samples"]:
             row["key"] = json_bytes(row["key"])
-            row["file"] = None if row["file"] is None else _clean(row["file"])
+            row["file"] = None if row["file"] is None else valid_text(row["file"])
         for row, database in zip(result["databases"], self.databases, strict=True):
             del row["asked_ms"]
             row["fewer"], row["more"] = database.fewer, database.more
         for each in result["functions"]:
-            each["name"] = _clean(each["name"])
-        result["files"] = [_clean(name) for name in self.files]
+            each["name"] = valid_text(each["name"])
+        result["files"] = [valid_text(name) for name in self.files]
         result["same"] = self.same
         return result
-
-
-def _clean(text: str) -> str:
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def verify_import(
@@ -564,7 +560,7 @@ def _identity(name: str) -> list[Any]:
     with open(name, "rb") as file:
         head = file.read(16)
         file.seek(max(0, found.st_size - 16))
-        return [_clean(os.path.basename(name)), found.st_size, found.st_mtime_ns, head.hex(), file.read(16).hex()]
+        return [valid_text(os.path.basename(name)), found.st_size, found.st_mtime_ns, head.hex(), file.read(16).hex()]
 
 
 class _State:

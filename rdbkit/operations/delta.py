@@ -21,6 +21,7 @@ from rdbkit.format.scan import Scanner
 from rdbkit.model import Aux, Event, FunctionLibrary, HashTemplate, Header, KeyMetadata
 from rdbkit.operations.ledger import Loss
 from rdbkit.operations.resp import COMMAND_BYTES, RespWriter, command, number, pieces
+from rdbkit.operations.text import valid_text
 from rdbkit.record import Collector, Record
 from rdbkit.snapshot.output import open_output
 from rdbkit.snapshot.reader import Snapshot
@@ -89,7 +90,7 @@ class Delta:
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types; keys that are not UTF-8 as `{"base64": ...}`."""
         return {
-            "file": self.file.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
+            "file": valid_text(self.file),
             "format": self.format,
             "written": self.written,
             "deleted": self.deleted,

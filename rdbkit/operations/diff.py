@@ -32,7 +32,7 @@ from rdbkit.operations.delta import (
 )
 from rdbkit.operations.fingerprints import ENTRY, Fingerprints
 from rdbkit.operations.hashes import PILES
-from rdbkit.operations.text import json_bytes
+from rdbkit.operations.text import json_bytes, valid_text
 from rdbkit.record import Record
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
 from rdbkit.values import Stream, StreamDedup, StreamEntry, StreamGroup, StreamTail
@@ -115,15 +115,11 @@ class Diff:
         for row in result["samples"]:
             row["key"] = json_bytes(row["key"])
         for row in result["functions"]:
-            row["name"] = _clean(row["name"])
-        result["files"] = [_clean(name) for name in self.files]
+            row["name"] = valid_text(row["name"])
+        result["files"] = [valid_text(name) for name in self.files]
         result["delta"] = None if self.delta is None else self.delta.to_dict()
         result["same"] = self.same
         return result
-
-
-def _clean(text: str) -> str:
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def diff(

@@ -11,7 +11,7 @@ from rdbkit.format import constants as c
 from rdbkit.format.scan import STRING_INT, STRING_LZF
 from rdbkit.model import module_product
 from rdbkit.operations.tallies import InfoTally
-from rdbkit.operations.text import json_bytes
+from rdbkit.operations.text import json_bytes, valid_text
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.targets import Target, load_targets
@@ -124,16 +124,11 @@ class Info:
         result = asdict(self)
         for row in result["biggest"]:
             row["key"] = json_bytes(row["key"])
-        result["aux"] = {_clean(k): _clean(v) for k, v in self.aux.items()}
+        result["aux"] = {valid_text(k): valid_text(v) for k, v in self.aux.items()}
         for library in result["functions"]:
-            library["name"], library["engine"] = _clean(library["name"]), _clean(library["engine"])
-        result["file"] = _clean(self.file)
+            library["name"], library["engine"] = valid_text(library["name"]), valid_text(library["engine"])
+        result["file"] = valid_text(self.file)
         return result
-
-
-def _clean(text: str) -> str:
-    """Text without surrogates, which JSON does not allow: bytes that are no UTF-8 as backslash escapes."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def count(n: int, noun: str) -> str:

@@ -14,7 +14,7 @@ from rdbkit.format.scan import STRING_INT, STRING_LZF, Visitor
 from rdbkit.operations.footprint import Heap
 from rdbkit.operations.patterns import Node, Patterns
 from rdbkit.operations.sieve import Sieve
-from rdbkit.operations.text import json_bytes
+from rdbkit.operations.text import json_bytes, valid_text
 from rdbkit.operations.weights import (
     CSV_HEAD_OF_MEMORY,
     DAY_MS,
@@ -155,7 +155,7 @@ class Memory:
             row["key"] = json_bytes(row["key"])
         for row in result["prefixes"]:
             row["prefix"] = json_bytes(row["prefix"])
-        result["file"] = self.file.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        result["file"] = valid_text(self.file)
         return result
 
 

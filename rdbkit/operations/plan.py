@@ -14,7 +14,7 @@ import rdbkit
 from rdbkit.model import module_product
 from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, Check, check
 from rdbkit.operations.memory import LEFT, Memory, Prefix, memory
-from rdbkit.operations.text import json_bytes, path_word, shell_word, size
+from rdbkit.operations.text import json_bytes, path_word, shell_word, size, valid_text
 from rdbkit.operations.weights import EDGES
 from rdbkit.snapshot.source import check_distinct
 from rdbkit.targets import Sku, Target
@@ -164,7 +164,7 @@ class Plan:
         for row in result["dual_writing"]["prefixes"]:
             row["prefix"] = json_bytes(row["prefix"])
         for row in result["files"]:
-            row["file"] = row["file"].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            row["file"] = valid_text(row["file"])
         result["feasible"] = self.feasible
         return result
 

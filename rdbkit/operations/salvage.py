@@ -25,7 +25,7 @@ from rdbkit.model import Header
 from rdbkit.operations.convert import convert
 from rdbkit.operations.hashes import NameHashes
 from rdbkit.operations.resync import ROW, Enough, Row, Surveyor, beginnings, next_beginning
-from rdbkit.operations.text import json_bytes
+from rdbkit.operations.text import json_bytes, valid_text
 from rdbkit.operations.verifier import Repeats
 from rdbkit.operations.verify import check_functions, rule_of
 from rdbkit.snapshot.pieces import Pieces
@@ -123,7 +123,7 @@ class Salvage:
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types; keys that are not UTF-8 as `{"base64": ...}`."""
         result = asdict(self)
-        result["file"] = self.file.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        result["file"] = valid_text(self.file)
         result["samples"] = [lost.to_dict() for lost in self.samples]
         result["doubtful"] = [{"db": db, "key": json_bytes(key), "offset": offset} for db, key, offset in self.doubtful]
         result["whole"] = self.whole

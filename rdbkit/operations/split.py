@@ -21,7 +21,7 @@ from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.format.slots import SLOTS
 from rdbkit.model import Aux, Header
 from rdbkit.operations.splitter import BYTES, DATABASE, KEY, PREFIX, SLOT, TAG, TYPE, Pile, Splitter, has_tag
-from rdbkit.operations.text import json_bytes
+from rdbkit.operations.text import json_bytes, valid_text
 from rdbkit.record import Record
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
 from rdbkit.snapshot.source import check_distinct
@@ -124,7 +124,7 @@ class Split:
         result = asdict(self)
         for row in result["parts"]:
             row["label"] = json_bytes(row["label"])
-        result["sources"] = [s.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for s in self.sources]
+        result["sources"] = [valid_text(source) for source in self.sources]
         return result
 
 

@@ -51,6 +51,15 @@ def json_text(data: bytes) -> bytes:
         return b'{"base64":"' + b2a_base64(data, newline=False) + b'"}'
 
 
+def valid_text(text: str) -> str:
+    """Text that can be UTF-8: a name of a file whose bytes are none, which Python has as surrogates, gets backslash escapes.
+
+    >>> valid_text("caf\\udce9.rdb")
+    'caf\\\\xe9.rdb'
+    """
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def json_bytes(value: bytes) -> str | dict[str, str]:
     """UTF-8 as text, anything else as `{"base64": "..."}`."""
     try:

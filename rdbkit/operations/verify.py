@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from rdbkit.errors import ChecksumError, CorruptError, LimitError, RdbError, TruncatedError, UnsupportedTypeError
 from rdbkit.operations.info import count
-from rdbkit.operations.text import json_bytes
+from rdbkit.operations.text import json_bytes, valid_text
 from rdbkit.operations.verifier import Repeats, Verifier, judge_event
 from rdbkit.snapshot.reader import Limits, Snapshot, open_snapshot
 from rdbkit.snapshot.source import Input
@@ -95,7 +95,7 @@ class Verification:
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types; keys that are not UTF-8 as `{"base64": ...}`."""
         result = asdict(self)
-        result["file"] = self.file.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        result["file"] = valid_text(self.file)
         result["sound"] = self.sound
         findings = []
         for violation in result.pop("violations"):
