@@ -905,6 +905,21 @@ def test_module_data_does_not_go_into_versions_without_it() -> None:
     assert "module-aux" in refused(path, "redis-4.0", policies=keep).ledger.forbidden
 
 
+def test_module_data_larger_than_a_block_is_dropped_whole() -> None:
+    """And nothing else with it: what the block has that came before is of other records."""
+    data = b"\xf7" + module_id("ReJSON-RL", 3) + b"\2\2" + b"\5" + string(b"x" * (3 << 20)) + b"\0"
+    keys = [key(b"k%d" % i, 0, string(b"v")) for i in range(8)]
+    for tail in (b"", key(b"after", 0, string(b"v"))):
+        file = rdb(b"\xfe\x00", b"\xfb\x08\x00", *keys, data, tail)
+        written, report = convert(file, policies=drop())
+        assert report.ledger.counts == {"module-aux": 1}
+        assert [r.key for r in records(written)] == [b"k%d" % i for i in range(8)] + [b"after"] * bool(tail)
+        assert len(written) < 200
+        out = io.BytesIO()
+        assert rdbkit.redact(io.BytesIO(file), out, secret=b"s").dropped == {"module-aux": 1}
+        assert len(records(out.getvalue())) == 8 + bool(tail)
+
+
 def test_functions_among_the_attributes_of_a_key_are_not_overlooked() -> None:
     library = b"\xf5" + string(b"#!lua name=l\nx")
     file = rdb(b"\xfc" + FAR.to_bytes(8, "little") + library + b"\0" + string(b"k") + string(b"v"), magic=b"REDIS0010")

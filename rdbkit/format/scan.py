@@ -55,7 +55,7 @@ class Visitor:
         db: database of the records that follow.
         idle_s, freq: of the record being told of; -1 for none.
         event_at, event_end: where the event being told of stands in `buf`; both -1 for one that stands among the attributes of
-            a record, and so inside of it.
+            a record, and so inside of it, and for module data larger than a block.
         wants_module_data: module data outside of keys that is larger than a block is to be read as a record is.
     """
 

@@ -449,6 +449,7 @@ class Snapshot:
         visitor.base = self._base
         size = record.size or 0
         if record._kind == c.MODULE_AUX:
+            visitor.event_at = visitor.event_end = -1  # nothing of it is in the buffer that the visitor has
             for event in self._scanner.held:
                 if isinstance(event, ModuleAux):
                     event.size = size
