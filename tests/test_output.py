@@ -11,12 +11,17 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rdbkit.cli import main
+from rdbkit.operations import hashes
 from rdbkit.snapshot.output import open_output
+
+from .rdb import key, rdb, string
 
 
 def names(folder: Path) -> list[str]:
@@ -170,6 +175,135 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         process.wait(10)
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_signal_leaves_nothing(tmp_path: Path, number: signal.Signals, ignored: bool) -> None:
+    """The command waits for more of standard input; nohup has it ignore SIGHUP."""
+
+    def nohup() -> None:
+        signal.signal(number, signal.SIG_IGN)
+
+    data = rdb(*(key(b"k%d" % i, 0, string(b"v" * 1000)) for i in range(3000)))
+    command = [sys.executable, "-m", "rdbkit", "convert", "-", str(tmp_path / "out.rdb"), "--target", "redis-7.2"]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, preexec_fn=nohup if ignored else None, **pipes) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(data[:-100])
+        process.stdin.flush()
+        deadline = time.monotonic() + 60
+        while not names(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert names(tmp_path)[0].startswith(".rdbkit-")
+        process.send_signal(number)
+        if ignored:
+            process.stdin.write(data[-100:])
+        else:
+            process.wait(60)
+        _, said = process.communicate(timeout=60)
+    assert b"Traceback" not in said
+    assert process.returncode == (0 if ignored else 128 + number)
+    assert names(tmp_path) == (["out.rdb"] if ignored else [])
+
+
+def test_signals_are_given_back(capfd: pytest.CaptureFixture[str]) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
+    codes = []
+
+    def call() -> None:
+        with pytest.raises(SystemExit) as caught:
+            main(["--version"])
+        codes.append(caught.value.code)
+
+    call()
+    thread = threading.Thread(target=call)  # where no handler can be set
+    thread.start()
+    thread.join(60)
+    assert codes == [0, 0]
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == before
+
+
+FULL = """
+import errno, io, sys, tempfile
+class Full(io.BytesIO):
+    def write(self, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+tempfile.TemporaryFile = tempfile.NamedTemporaryFile = lambda **_: Full()
+from rdbkit.operations import hashes
+hashes.TemporaryFile, hashes._HELD = Full, 1000
+from rdbkit.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    "command", ["diff a.rdb a.rdb", "salvage a.rdb.gz out.rdb", "merge a.rdb b.rdb out.rdb --on-duplicate first"]
+)
+def test_a_full_place_for_temporary_files_is_named(tmp_path: Path, command: str) -> None:
+    """In the plain form of rdbkit, where the numbers of a module can be changed."""
+    if hashes.__file__.endswith(".so"):
+        pytest.skip("compiled")
+    records = [key(b"k%d" % i, 0, string(b"v")) for i in range(3000)]
+    data = rdb(*records)
+    (tmp_path / "a.rdb").write_bytes(data)
+    (tmp_path / "a.rdb.gz").write_bytes(gzip.compress(data))
+    (tmp_path / "b.rdb").write_bytes(rdb(*records[:2]))
+    made = subprocess.run(
+        [sys.executable, "-c", FULL, *command.split()], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert made.returncode == 3, made.stderr
+    assert made.stderr == (
+        f"rdbkit: {tmp_path}: No space left on device; the variable TMPDIR names another place for temporary files\n"
+    )
+    assert names(tmp_path) == ["a.rdb", "a.rdb.gz", "b.rdb"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no /dev/full")
+@pytest.mark.parametrize("name", ["/dev/full", "-"])
+def test_a_full_disk_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = "standard output" if name == "-" else name
+
+    def write() -> None:
+        with open_output(name, force=True) as out:
+            out.write(b"x" * (1 << 20))
+            out.writelines([b"y"])
+
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(OSError, match="No space") as caught:
+            write()
+        assert caught.value.filename == shown
+        monkeypatch.undo()
+        with suppress(OSError):
+            full.close()
+
+
+UNREADABLE = """
+import builtins, os, sys
+bad, real = sys.argv[1], builtins.open
+os.access = lambda name, *_: name != bad
+def refuse(name, *rest, **more):
+    if name == bad:
+        raise PermissionError(13, "Permission denied", bad)
+    return real(name, *rest, **more)
+builtins.open = refuse
+from rdbkit.cli import main
+main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("command", ["verify b a", "verify b", "diff a b", "diff b a", "salvage b out", "redact b out --random"])
+def test_a_file_that_may_not_be_read(tmp_path: Path, command: str) -> None:
+    for name in "ab":
+        (tmp_path / name).write_bytes(rdb(key(b"k", 0, string(b"v"))))
+    made = subprocess.run([sys.executable, "-c", UNREADABLE, "b", *command.split()], cwd=tmp_path, capture_output=True, text=True)
+    assert made.returncode == 3
+    assert made.stderr == "rdbkit: b: Permission denied\n"
+    assert ("a is sound" in made.stdout) == (command == "verify b a")
+    assert names(tmp_path) == ["a", "b"]
 
 
 def test_standard_output_stays_open(capfdbinary: pytest.CaptureFixture[bytes]) -> None:

@@ -1,7 +1,7 @@
 """The command line: parses arguments, calls the library, renders what comes back.
 
 Exit codes: 0 done and clean; 1 done and there are findings; 2 wrong usage; 3 bad input file; 4 the remote side failed;
-130 interrupted.
+130 interrupted; 129 and 143 ended by SIGHUP and SIGTERM, which leave as little behind as an interrupt does.
 """
 
 from __future__ import annotations
@@ -10,7 +10,12 @@ import gc
 import importlib
 import keyword
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Final, NoReturn
 
 import click
@@ -86,8 +91,43 @@ def cli() -> None:
     """Look into Redis and Valkey snapshot files (RDB), take them apart, and bring them where they can go, above all into Azure."""
 
 
+class Ended(KeyboardInterrupt):
+    """A signal that ends the process: raised like an interrupt, so that all that is open is closed and taken away."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP are raised as `Ended`, unless whoever started this has said what becomes of them (nohup)."""
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]  # which Windows has not
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []  # no other may be told of signals
+    numbers = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for each in numbers:  # the next one shall not end what clears up
+            signal.signal(each, signal.SIG_IGN)
+        raise Ended(number)
+
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line; the one place where signals and broken pipes become exit codes."""
+    with _ended_by_signals():
+        _run(args)
+
+
+def _run(args: list[str] | None) -> NoReturn:
     # Decoding makes many short-lived objects and no cycles: looking for those at the usual rate costs some percent.
     gc.set_threshold(100_000, 50, 100)
     try:
@@ -96,8 +136,10 @@ def main(args: list[str] | None = None) -> NoReturn:
     except click.ClickException as e:
         e.show()
         sys.exit(e.exit_code)
-    except click.Abort:  # an interrupt, as click tells it
-        sys.exit(130)
+    except click.Abort as e:  # an interrupt, as click tells it
+        sys.exit(128 + e.__cause__.number if isinstance(e.__cause__, Ended) else 130)
+    except Ended as e:  # one that click does not see
+        sys.exit(128 + e.number)
     except BrokenPipeError:
         # whoever read our output has gone: leave without a word, and without one from the interpreter's own flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

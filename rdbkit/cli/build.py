@@ -6,7 +6,7 @@ import os
 
 import click
 
-from rdbkit.cli.files import written
+from rdbkit.cli.files import READ_ONCE, written
 from rdbkit.cli.options import target_option
 from rdbkit.cli.render import printable, progress
 from rdbkit.operations.build import Build
@@ -18,7 +18,7 @@ _MOST_SHOWN = 20
 
 
 @click.command()
-@click.argument("lines", metavar="IN", type=click.Path(allow_dash=True))
+@click.argument("lines", metavar="IN", type=READ_ONCE)
 @click.argument("output", metavar="OUT", type=click.Path(dir_okay=False, allow_dash=True))
 @target_option
 @click.option("--force", is_flag=True, help="Replace a file that exists.")

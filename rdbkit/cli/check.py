@@ -9,6 +9,7 @@ from typing import Any, Final
 import click
 
 import rdbkit
+from rdbkit.cli.files import READ_ONCE
 from rdbkit.cli.options import target_options
 from rdbkit.cli.render import Output, output, printable, progress, size
 from rdbkit.operations.check import AS_IT_IS, CANNOT, Check, Finding
@@ -23,7 +24,7 @@ _LEVELS: Final = {"blocker": "error", "loss": "error", "warning": "warning", "no
 
 
 @click.command()
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(allow_dash=True))
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=READ_ONCE)
 @target_options
 @click.option("--clustered", is_flag=True, help="The target is a cluster, which has database 0 alone.")
 @click.option("--databases", type=click.IntRange(1), metavar="N", help="The target is configured for N databases.")

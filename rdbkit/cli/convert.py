@@ -13,8 +13,17 @@ from typing import Any, Final
 
 import click
 
-from rdbkit.cli.files import written
-from rdbkit.cli.losses import MOST_SHOWN, policy_options, read_policies, tell_losses, teller, with_argument, write_libraries
+from rdbkit.cli.files import READ_ONCE, written
+from rdbkit.cli.losses import (
+    MOST_SHOWN,
+    check_distinct,
+    policy_options,
+    read_policies,
+    tell_losses,
+    teller,
+    with_argument,
+    write_libraries,
+)
 from rdbkit.cli.options import SelectionCommand, database_pairs, selection_options, target_option
 from rdbkit.cli.render import complain, printable, progress, size
 from rdbkit.errors import LossError
@@ -55,7 +64,7 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 
 
 @click.command(cls=SelectionCommand)
-@click.argument("src", metavar="SRC", type=click.Path(allow_dash=True))
+@click.argument("src", metavar="SRC", type=READ_ONCE)
 @click.argument("dst", metavar="DST", type=click.Path(dir_okay=False, allow_dash=True))
 @target_option
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
@@ -110,7 +119,7 @@ def convert(src: str, dst: str, selection: Selection, **options: Any) -> int:
     if edits.moves_keys and not is_file:
         raise click.UsageError("to find keys that would have one name SRC is read twice: it has to be a file")
     extract = options["on_function"][1] if options["on_function"] else ""
-    _check_distinct({"SRC": src, "DST": dst, "--ledger": options["ledger"] or "", "--on-function extract": extract})
+    check_distinct([("SRC", src), ("DST", dst), ("--ledger", options["ledger"] or ""), ("--on-function extract", extract)])
     failed: LossError | None = None
     with ExitStack() as stack:
         stack.enter_context(written(dst, src))
@@ -183,20 +192,6 @@ def _script(path: str) -> Callable[[Draft], Draft | None]:
         return result
 
     return record
-
-
-def _check_distinct(files: dict[str, str]) -> None:
-    """Raise UsageError where two of the files, by what they are for, are one."""
-    seen: dict[str, str] = {}
-    for name, file in files.items():
-        if not file or file == "-":
-            if file and name.startswith("--"):
-                raise click.UsageError(f"{name} takes a file")
-            continue
-        path = os.path.realpath(file)
-        if path in seen and {name, seen[path]} != {"SRC", "DST"}:  # which has words of its own
-            raise click.UsageError(f"{name} and {seen[path]} are the same file, {printable(file)}")
-        seen.setdefault(path, name)
 
 
 def _summarise(report: Conversion, src: str, dst: str, seconds: float) -> None:

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import click
 
 import rdbkit
-from rdbkit.cli.files import output_options, writing
+from rdbkit.cli.files import READ_ONCE, output_options, writing
 from rdbkit.cli.options import SelectionCommand, selection_options
 from rdbkit.cli.render import printable, progress
 from rdbkit.operations.export import Export, export_jsonl, export_resp
@@ -19,7 +19,7 @@ _MOST_SHOWN = 20
 
 
 @click.command(cls=SelectionCommand)
-@click.argument("file", metavar="FILE", type=click.Path(allow_dash=True))
+@click.argument("file", metavar="FILE", type=READ_ONCE)
 @click.option(
     "--format", "format_", type=click.Choice(["jsonl", "resp"]), default="jsonl", show_default=True, help="What to write."
 )

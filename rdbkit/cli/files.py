@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, Final, TypeVar
 
 import click
 
@@ -15,7 +17,26 @@ from rdbkit.snapshot.output import open_output
 
 C = TypeVar("C", bound=Callable[..., Any])
 
-_STDOUT = "-"
+_STDOUT = "-"  # and standard input
+#: What a disk says that has no room.
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class _ReadTwice(click.Path):
+    """A file that is read several times, so that a pipe will not do. What cannot be opened is told before any work."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        name = os.fsdecode(super().convert(value, param, ctx))
+        if name == _STDOUT or (os.path.exists(name) and not os.path.isfile(name) and not os.path.isdir(name)):
+            shown = "standard input" if name == _STDOUT else printable(name)
+            raise click.UsageError(f"{shown}: it is read several times, and has to be a file", ctx)
+        with open(name, "rb"):
+            return name
+
+
+#: A file, or "-" for standard input. What cannot be opened is told by who opens it, as other failures of files are.
+READ_ONCE: Final = click.Path(allow_dash=True, readable=False)
+READ_TWICE: Final = _ReadTwice(allow_dash=True, readable=False)
 
 
 def output_options(command: C) -> C:
@@ -60,9 +81,27 @@ def written(output: str, source: str) -> Iterator[None]:
         # Whoever read has had enough, which is no failure; to click, which would see it next, it is one.
         raise click.exceptions.Exit(0) from None
     except OSError as e:
-        if e.filename is None:  # a full disk names no file
+        if e.filename is None and os.path.isdir(output):  # what is written into a folder does not have names of its own
             e.filename = output
+        _name_temporaries(e)
         raise
+
+
+@contextmanager
+def temporaries() -> Iterator[None]:
+    """The errors of temporary files, where nothing else is written; `written` has them, too."""
+    try:
+        yield
+    except OSError as e:
+        _name_temporaries(e)
+        raise
+
+
+def _name_temporaries(e: OSError) -> None:
+    """Of a full disk: `open_output` names its file, so that an error without a name is of temporary ones."""
+    if e.filename is None and e.errno in _FULL:
+        e.filename = tempfile.gettempdir()
+        e.strerror = f"{e.strerror}; the variable TMPDIR names another place for temporary files"
 
 
 def format_for(output: str, default: str, formats: Sequence[str]) -> str:

@@ -7,13 +7,13 @@ import os
 import click
 
 import rdbkit
-from rdbkit.cli.files import output_options, writing
+from rdbkit.cli.files import READ_ONCE, output_options, writing
 from rdbkit.cli.render import printable
 from rdbkit.operations.export import value_json
 
 
 @click.command()
-@click.argument("file", metavar="FILE", type=click.Path(allow_dash=True))
+@click.argument("file", metavar="FILE", type=READ_ONCE)
 @click.argument("key", metavar="KEY")
 @click.option("--db", type=click.IntRange(0), metavar="N", help="The database to look in (default: the first that has the key).")
 @output_options

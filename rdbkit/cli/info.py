@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 import rdbkit
+from rdbkit.cli.files import READ_ONCE
 from rdbkit.cli.options import SelectionCommand, selection_options
 from rdbkit.cli.render import Output, complain, output, printable, progress, size, when
 from rdbkit.operations.info import EXPIRY_BUCKETS, Info, count
@@ -27,7 +28,7 @@ _LATER = {
 
 
 @click.command(cls=SelectionCommand)
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(allow_dash=True))
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=READ_ONCE)
 @click.option(
     "--json",
     "as_json",

@@ -11,7 +11,7 @@ from itertools import islice
 import click
 
 import rdbkit
-from rdbkit.cli.files import check_parquet, format_for, output_options, writing
+from rdbkit.cli.files import READ_ONCE, check_parquet, format_for, output_options, writing
 from rdbkit.cli.options import SelectionCommand, selection_options
 from rdbkit.cli.render import printable, progress, size, when
 from rdbkit.operations.keys import SORTS, KeyRow, Sort, write_parquet, write_text
@@ -26,7 +26,7 @@ _SHORTEST_KEY = 24
 
 
 @click.command(cls=SelectionCommand)
-@click.argument("file", metavar="FILE", type=click.Path(allow_dash=True))
+@click.argument("file", metavar="FILE", type=READ_ONCE)
 @click.option(
     "--format",
     "format_",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO, Final, TypeVar
 
 import click
@@ -34,6 +34,10 @@ _REMEDIES: Final = {
     "conflict": "--on-conflict first, last or rename=PATTERN",
 }
 _ANY_LOSS: Final = "--on-loss drop"
+#: Of verbs that have no ledger: where all losses are.
+LEDGER_ELSEWHERE: Final = "rdbkit convert has --ledger FILE for all"
+#: The same for verbs that convert on the way, and have less options than `convert`.
+ON_THE_WAY: Final = {"database": "rdbkit convert has --map-db, --collapse-dbs and --db; bring the file there that it writes"}
 
 
 def with_argument(*words: str, takes: str) -> Callable[[click.Context, click.Parameter, str | None], tuple[str, str] | None]:
@@ -118,6 +122,30 @@ def read_policies(options: dict[str, Any]) -> Policies:
     )
 
 
+def check_distinct(files: Sequence[tuple[str, str]]) -> None:
+    """Raise UsageError where the file of an option is that of another one, or one that is read or written.
+
+    Args:
+        files: what each is for, and its name, or an empty one; arguments first, which are not compared with each other.
+    """
+    seen: dict[object, str] = {}
+    for what, file in files:
+        is_option = what.startswith("--")
+        if not file or file == "-":
+            if file and is_option:
+                raise click.UsageError(f"{what} takes a file")
+            continue
+        if os.path.exists(file) and not os.path.isfile(file):
+            continue  # nothing is lost in /dev/null
+        identity: object = os.path.realpath(file)
+        if os.path.isfile(file):
+            found = os.stat(file)  # a hard link has another path
+            identity = found.st_dev, found.st_ino
+        if identity in seen and is_option:
+            raise click.UsageError(f"{what} and {seen[identity]} are the same file, {printable(file)}")
+        seen.setdefault(identity, what)
+
+
 def teller(ledger: BinaryIO | None) -> Callable[[Loss], object] | None:
     """Writes each loss to a file as a line of JSON, where there is one."""
     if ledger is None:
@@ -131,13 +159,23 @@ def write_libraries(sources: list[bytes], out: BinaryIO) -> None:
         out.write(source if source.endswith(b"\n") else source + b"\n")
 
 
-def tell_losses(ledger: Ledger, failed: LossError | None, to_stdout: bool, remedies: Mapping[str, str] | None = None) -> None:
+def tell_losses(
+    ledger: Ledger,
+    failed: LossError | None,
+    to_stdout: bool,
+    remedies: Mapping[str, str] | None = None,
+    *,
+    undone: str = "nothing was written",
+    has_all: str = "--ledger FILE has all",
+) -> None:
     """Losses and notes, on standard error.
 
     Args:
         remedies: by kind, what to say where other options help than those of `convert`.
         failed: raised since not all of the losses are allowed.
         to_stdout: the file went there, so that what was written of it before is not undone.
+        undone: what has not been done since not all losses are allowed.
+        has_all: where those are that are not told here.
     """
     lost = "would be lost" if failed else "lost"
     counts = ledger.forbidden if failed else ledger.counts
@@ -150,13 +188,13 @@ def tell_losses(ledger: Ledger, failed: LossError | None, to_stdout: bool, remed
         )
     more = sum(ledger.keys[kind] for kind in counts) - min(len(losses), MOST_SHOWN)
     if more > 0:
-        click.echo(f"rdbkit: and {more} more; --ledger FILE has all", err=True)
+        click.echo(f"rdbkit: and {more} more; {has_all}", err=True)
     if counts:
         click.echo(f"rdbkit: {lost} in all: {_counts(counts)}", err=True)
     if ledger.notes:
         click.echo(f"rdbkit: noted, no loss of data: {_counts(ledger.notes)}", err=True)
     if failed is not None:
-        written_so_far = "what was written has no end mark" if to_stdout else "nothing was written"
+        written_so_far = "what was written has no end mark" if to_stdout else undone
         click.echo(f"rdbkit: {written_so_far}. To write it all the same:", err=True)
         for kind in ledger.forbidden:
             click.echo(f"  {kind}: {(_REMEDIES | dict(remedies or {})).get(kind, _ANY_LOSS)}", err=True)

@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 import rdbkit
-from rdbkit.cli.files import check_parquet, format_for, output_options, writing
+from rdbkit.cli.files import READ_ONCE, check_parquet, format_for, output_options, writing
 from rdbkit.cli.options import SelectionCommand, selection_options, target_option
 from rdbkit.cli.render import output as report_output
 from rdbkit.cli.render import printable, progress, size
@@ -28,7 +28,7 @@ _SMALL: Final = 0.001  # share of memory below which a prefix is not shown
 
 
 @click.command(cls=SelectionCommand)
-@click.argument("file", metavar="FILE", type=click.Path(allow_dash=True))
+@click.argument("file", metavar="FILE", type=READ_ONCE)
 @target_option
 @click.option(
     "--format", "format_", type=click.Choice(_FORMATS), metavar="FORMAT",

@@ -134,10 +134,10 @@ class Info:
 def count(n: int, noun: str) -> str:
     """A number with its noun.
 
-    >>> count(1, "key"), count(2, "hash")
-    ('1 key', '2 hashes')
+    >>> count(1, "key"), count(2000, "hash")
+    ('1 key', '2,000 hashes')
     """
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}{'es' if noun.endswith('sh') else 's'}"
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}{'es' if noun.endswith('sh') else 's'}"
 
 
 def info(

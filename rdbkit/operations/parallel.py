@@ -7,10 +7,13 @@ out in the order of the pieces.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
@@ -32,7 +35,16 @@ class _Worker:
 
 
 def _start(make: Callable[..., Callable[[Block], Any]], settings: tuple[Any, ...]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _Worker.work = make(*settings)
+
+
+def _end_with_parent() -> None:
+    """A process whose parent was killed would wait for ever for the next piece."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work(block: Block) -> Any:
@@ -41,15 +53,15 @@ def _work(block: Block) -> Any:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Processes that are started inside never see an interrupt; this one sees it afterwards.
+    """Processes that are started inside never see an interrupt, SIGHUP or SIGTERM; this one sees them afterwards.
 
-    An interrupt goes to all processes of a terminal. The others end when this one no longer waits for them; interrupted in the
-    middle of an answer, or before they have begun, they would leave it waiting for ever.
+    These often go to all processes, as those of a terminal. The others end when this one no longer waits for them; interrupted in
+    the middle of an answer, or before they have begun, they would leave it waiting for ever.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP, signal.SIGTERM})
     try:
         yield
     finally:
@@ -70,7 +82,9 @@ def in_order(
     waiting: deque[Future[Result]] = deque()
     # not by fork, which a program with threads must not use
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, _start, (make, settings)) as pool:
+    with _interrupts_held():  # of what is told to the process that this starts to clear up behind the others
+        pool = ProcessPoolExecutor(jobs, context, _start, (make, settings))
+    with pool:
         try:
             for item in snapshot.blocks():
                 if isinstance(item, Block):
@@ -87,6 +101,10 @@ def in_order(
         except RdbError:
             while waiting:  # what is sound before the damage
                 yield waiting.popleft().result()
+            raise
+        except BrokenProcessPool:  # one was killed; the pool would end the others by a signal that they do not hear
+            for process in multiprocessing.active_children():
+                process.kill()
             raise
         finally:
             for future in waiting:

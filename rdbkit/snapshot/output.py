@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from gzip import GzipFile
-from typing import BinaryIO, cast
+from io import BufferedIOBase, BufferedWriter, FileIO
+from typing import Any, BinaryIO, cast
 
 _BUFFER = 1 << 18
 _GZIP_LEVEL = 6
+_STDOUT = "standard output"
 
 
 @contextmanager
@@ -26,7 +28,8 @@ def open_output(target: str | os.PathLike[str], force: bool = False) -> Iterator
         target: a path, or "-" for standard output, which stays open.
         force: replace a file that exists; the new one takes its permissions.
 
-    Raises: FileExistsError where the file exists and `force` is not given; other OSError of the system.
+    Raises: FileExistsError where the file exists and `force` is not given; other OSError of the system, of a full disk as well with
+        the name.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -40,8 +43,9 @@ def open_output(target: str | os.PathLike[str], force: bool = False) -> Iterator
     'whole'
     """
     if target == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        stream = _StandardOutput(sys.stdout.buffer)
+        yield cast(BinaryIO, stream)
+        stream.flush()
         return
     name = os.fspath(target)
     final = os.path.realpath(name)
@@ -49,7 +53,7 @@ def open_output(target: str | os.PathLike[str], force: bool = False) -> Iterator
     if mode is not None and stat.S_ISDIR(mode):
         raise IsADirectoryError(21, "Is a directory", name)
     if mode is not None and not stat.S_ISREG(mode):
-        with open(name, "wb", buffering=_BUFFER) as file, _packed(file, name) as out:
+        with _opened(os.open(name, os.O_WRONLY), name) as file, _packed(file, name) as out:
             yield out
         return
     if mode is not None and not force:
@@ -57,18 +61,16 @@ def open_output(target: str | os.PathLike[str], force: bool = False) -> Iterator
     temporary = os.path.join(os.path.dirname(final), f".rdbkit-{os.urandom(8).hex()}.tmp")
     try:
         # By os.open, so that the umask counts: what tempfile makes is for its owner alone.
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-    except OSError as e:
-        e.filename = name
-        raise
-    try:
-        with open(handle, "wb", buffering=_BUFFER) as file:
+        with _named(name):
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        with _opened(handle, name) as file:
             if mode is not None:
                 os.chmod(temporary, stat.S_IMODE(mode))
             with _packed(file, name) as out:
                 yield out
             file.flush()
-            os.fsync(handle)
+            with _named(name):
+                os.fsync(handle)
         if force:
             os.replace(temporary, final)
         else:
@@ -78,6 +80,54 @@ def open_output(target: str | os.PathLike[str], force: bool = False) -> Iterator
             os.unlink(temporary)
         raise
     _sync_folder(os.path.dirname(final))
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Give an error the name of the file: when it writes, the system gives none, and that of a temporary file when it opens one."""
+    try:
+        yield
+    except OSError as e:
+        e.filename = name
+        raise
+
+
+class _NamedFile(FileIO):
+    """A file whose errors say which one it is."""
+
+    def __init__(self, handle: int, shown: str) -> None:
+        super().__init__(handle, "wb")
+        self._shown = shown
+
+    def write(self, data: Any) -> int:
+        with _named(self._shown):
+            return super().write(data)
+
+
+def _opened(handle: int, name: str) -> BufferedWriter:
+    return BufferedWriter(_NamedFile(handle, name), _BUFFER)
+
+
+class _StandardOutput(BufferedIOBase):
+    """Standard output, whose errors say so. It stays open."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        with _named(_STDOUT):
+            return self._file.write(data)
+
+    def writelines(self, lines: Iterable[Any]) -> None:
+        with _named(_STDOUT):
+            self._file.writelines(lines)
+
+    def flush(self) -> None:
+        with _named(_STDOUT):
+            self._file.flush()
 
 
 def _mode(path: str) -> int | None:
