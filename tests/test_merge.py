@@ -97,6 +97,18 @@ def library(name: str, code: str) -> bytes:
     return b"\xf5" + string(f"#!lua name={name}\n{code}".encode())
 
 
+def test_scripts_are_merged(tmp_path: Path) -> None:
+    """Redis 4.0 to 6.2 has a field called lua for each."""
+    files = [
+        write(tmp_path / "a.rdb", aux(b"redis-ver", b"6.2"), aux(b"lua", b"return 1"), aux(b"lua", b"return 2")),
+        write(tmp_path / "b.rdb", aux(b"lua", b"return 3"), aux(b"lua", b"return 1"), key(b"k", 0, string(b"v"))),
+    ]
+    _, out = merged(files, tmp_path)
+    with rdbkit.open(out) as snapshot:
+        found = [event.value for event in snapshot.events() if isinstance(event, rdbkit.Aux) and event.key == b"lua"]
+    assert found == [b"return 1", b"return 2", b"return 3"]
+
+
 def test_functions_are_merged(tmp_path: Path) -> None:
     files = [
         write(tmp_path / "a.rdb", library("one", "x"), library("two", "x"), magic=b"REDIS0011"),
@@ -114,6 +126,44 @@ def test_functions_are_merged(tmp_path: Path) -> None:
         with rdbkit.open(out) as snapshot:
             assert sorted(f.name for f in snapshot.functions) == ["one", "three", "two"]
             assert next(f.source for f in snapshot.functions if f.name == "one").endswith(f"\n{code}".encode())
+
+
+def test_a_library_that_is_left_out_is_told(tmp_path: Path) -> None:
+    files = [
+        write(tmp_path / "a.rdb", library("one", "x"), library("two", "x"), magic=b"REDIS0011"),
+        write(tmp_path / "b.rdb", library("one", "x"), library("two", "x"), magic=b"REDIS0011"),
+        write(tmp_path / "c.rdb", library("one", "y"), magic=b"REDIS0011"),
+    ]
+    out = tmp_path / "out.rdb"
+    made = run(*files, out, "--on-function-conflict", "first", "--ledger", tmp_path / "ledger", "--json")
+    assert made.returncode == 1
+    line = f"different libraries of functions are called one: that of {files[0]} is kept, that of {files[2]} left out"
+    assert made.stderr == f"rdbkit: {line}\n"
+    assert json.loads(made.stdout)["function_conflicts"] == [{"name": "one", "kept": files[0], "left_out": [files[2]]}]
+    assert [json.loads(line)["kind"] for line in (tmp_path / "ledger").read_text().splitlines()] == ["duplicate"]
+    last = run(*files, out, "--on-function-conflict", "last", "--force")
+    assert last.returncode == 1
+    assert f"that of {files[2]} is kept, that of {files[0]}, {files[1]} left out" in last.stderr
+    same = run(*files[:2], out, "--on-function-conflict", "last", "--force")
+    assert (same.returncode, same.stderr) == (0, "")
+    refused = run(*files, out, "--force")
+    assert refused.returncode == 1
+    assert f"are called 'one', in {files[0]} and {files[2]}; nothing was written. --on-function-conflict" in refused.stderr
+
+
+def test_a_library_is_the_same_however_it_is_stored(tmp_path: Path) -> None:
+    """A server compresses its code or not; the file of a release candidate has it in another form."""
+    code = b"#!lua name=one\n" + b"a" * 60
+    packed = b"\xf5\xc3" + length(20) + length(len(code)) + b"\x0f" + code[:16] + b"\xe0\x32\x00"
+    assert rdbkit.open(io.BytesIO(rdb(packed, magic=b"REDIS0010"))).functions[0].code == code
+    files = [
+        write(tmp_path / "a.rdb", b"\xf5" + string(code), magic=b"REDIS0010"),
+        write(tmp_path / "b.rdb", packed, magic=b"REDIS0010"),
+    ]
+    report, out = merged(files, tmp_path)
+    assert report.function_conflicts == []
+    with rdbkit.open(out) as snapshot:
+        assert [f.code for f in snapshot.functions] == [code]
 
 
 def test_versions_and_flavours(tmp_path: Path) -> None:
@@ -216,6 +266,19 @@ def test_names_beyond_memory() -> None:
     names.piles.close()
 
 
+def test_names_on_the_disk_take_one_file() -> None:
+    """Where a process may have few files open, as on macOS."""
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))\n"
+        "from rdbkit.operations.duplicates import NameLog\n"
+        "log = NameLog()\n"
+        "for number in range(80_000): log.add(0, b'%d' % (number % 79_999), b'%d' % (number // 79_999) * 500)\n"
+        "print([[place[:2] for place in places] for places in log.repeated(500)], log.on_disk() > 1 << 20)"
+    )
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert made.stdout == "[[b'00', b'11']] True\n", made.stderr
+
+
 def test_the_same_file_twice(tmp_path: Path) -> None:
     file = write(tmp_path / "a.rdb", key(b"k", 0, string(b"v")))
     os.link(file, tmp_path / "link.rdb")
@@ -225,6 +288,58 @@ def test_the_same_file_twice(tmp_path: Path) -> None:
         merge([file], file, force=True)
     with pytest.raises(ValueError, match="nothing to merge"):
         merge([], tmp_path / "out.rdb")
+
+
+def test_a_file_of_an_option_is_its_own(tmp_path: Path) -> None:
+    """Nothing that is read or written is replaced by a list of losses."""
+    a = write(tmp_path / "a.rdb", key(b"a", 0, string(b"v")))
+    b = write(tmp_path / "b.rdb", key(b"b", 0, string(b"v")))
+    os.link(a, tmp_path / "hard")
+    os.symlink(b, tmp_path / "soft")
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    out, new = tmp_path / "out.rdb", tmp_path / "new"
+    wrong: list[tuple[list[str | Path], str]] = [
+        (["--ledger", a], "--ledger and FILE are the same file"),
+        (["--ledger", tmp_path / "hard"], "--ledger and FILE are the same file"),
+        (["--ledger", tmp_path / "soft"], "--ledger and FILE are the same file"),
+        (["--ledger", out], "--ledger and OUT are the same file"),
+        (["--ledger", tmp_path / "." / "x" / ".." / "out.rdb"], "--ledger and OUT are the same file"),
+        (["--ledger", "-"], "--ledger takes a file"),
+        (["--on-function", f"extract={b}"], "--on-function extract and FILE are the same file"),
+        (["--on-function", f"extract={out}"], "--on-function extract and OUT are the same file"),
+        (["--on-function", f"extract={new}", "--ledger", new], "--on-function extract and --ledger are the same file"),
+    ]
+    for options, words in wrong:
+        for force in ([], ["--force"]):
+            made = run(a, b, out, *options, *force)
+            assert made.returncode == 2
+            assert words in made.stderr
+            assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    convert = ["convert", a, str(out), "--target", "redis-7.0", "--ledger", str(tmp_path / "hard"), "--force"]
+    made = subprocess.run([sys.executable, "-m", "rdbkit", *convert], capture_output=True, text=True)
+    assert made.returncode == 2
+    assert "--ledger and SRC are the same file" in made.stderr
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_what_is_no_file_is_told_before_any_work(tmp_path: Path) -> None:
+    """A source is read more than once, which a pipe cannot be."""
+    a = write(tmp_path / "a.rdb", key(b"a", 0, string(b"v")))
+    os.mkfifo(tmp_path / "pipe")
+    for name, what in ((tmp_path / "pipe", str(tmp_path / "pipe")), ("-", "standard input")):
+        made = run(a, name, tmp_path / "out.rdb")
+        assert made.returncode == 2
+        assert f"{what}: it is read several times, and has to be a file" in made.stderr
+    made = run(a, tmp_path / "nothing.rdb", tmp_path / "out.rdb")
+    assert (made.returncode, made.stderr) == (3, f"rdbkit: {tmp_path / 'nothing.rdb'}: No such file or directory\n")
+
+
+def test_a_file_that_exists_is_told_before_keys_are_read(tmp_path: Path) -> None:
+    a = tmp_path / "a.rdb"
+    a.write_bytes(rdb(key(b"a", 0, string(b"v")))[:-10])  # damaged, which is not found out
+    (tmp_path / "out.rdb").write_text("mine")
+    with pytest.raises(FileExistsError):
+        merge([str(a)], tmp_path / "out.rdb", on_duplicate="first")
 
 
 def test_nothing_stays_of_a_merge_that_fails(tmp_path: Path) -> None:
@@ -295,6 +410,12 @@ def test_the_command(tmp_path: Path) -> None:
     assert made.returncode == 1
     assert "4 keys written, 2 keys left out" in made.stdout
     assert "1 name there more than once" in made.stdout
+    unnamed = run(*files, tmp_path / "other.rdb", "--samples", "0")
+    assert unnamed.returncode == 1
+    assert unnamed.stderr.startswith("rdbkit: a key is there more than once, in ")
+    assert len(unnamed.stderr.splitlines()) == 1
+    kept = run(*files, tmp_path / "other.rdb", "--samples", "0", "--on-duplicate", "first")
+    assert (kept.returncode, kept.stderr) == (1, "")
     fine = run(files[0], out, "--json", "--force")
     assert fine.returncode == 0
     said = json.loads(fine.stdout)
@@ -308,7 +429,16 @@ def test_the_command(tmp_path: Path) -> None:
     assert "would be lost: function" in older.stderr
     piped = subprocess.run([sys.executable, "-m", "rdbkit", "merge", files[0], "-"], capture_output=True)
     assert piped.returncode == 0
+    assert piped.stderr.startswith(b"standard output: REDIS0009 of 1 file\n")
     assert [row[1] for row in content(out)] == [r.key for r in rdbkit.open(io.BytesIO(piped.stdout))]
+
+
+def test_thousands_are_set_apart(tmp_path: Path) -> None:
+    files = [
+        write(tmp_path / f"{n}.rdb", *(key(b"%d:%d" % (n, i), 0, string(b"v")) for i in range(600)), key(b"k", 0, string(b"v")))
+        for n in range(2)
+    ]
+    assert "1,201 keys written, 1 key left out" in run(*files, tmp_path / "out.rdb", "--on-duplicate", "first").stdout
 
 
 def test_the_room_on_the_disk_is_told(tmp_path: Path) -> None:

@@ -152,9 +152,49 @@ def test_parts_are_no_larger_than_asked_for(tmp_path: Path) -> None:
     path.write_bytes(rdb(*(key(b"k:%d" % i, 0, string(bytes(1000))) for i in range(200)), key(b"giant", 0, string(bytes(300_000)))))
     made = run(path, "--into", tmp_path / "giant", "--size", "100000")
     assert made.returncode == 1
-    assert made.stderr.startswith("rdbkit: larger than 100000, for one key or one hash tag is: ")
+    assert made.stderr.startswith("rdbkit: larger than 100000, since keys and hash tags are not divided: 00")
     sizes = sorted(file.stat().st_size for file in (tmp_path / "giant").glob("*.rdb"))
     assert sizes[-2] <= 100_000 < sizes[-1] < 305_000
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_hash_tag_stays_together_when_parts_are_full(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    records = [key(b"{t}a", 0, string(b"x"))]
+    tags = [b"{t%d}" % number for number in range(rng.randrange(1, 30))]
+    for number in range(226 + seed // 2):
+        records.append(key(b"plain:%d" % number, 0, string(rng.randbytes(1000))))
+        if seed % 2:
+            name = b"%s:%d" % (rng.choice(tags), number)
+            records.append(key(name, 0, string(rng.randbytes(rng.choice((10, 500, 4000))))))
+    records.append(key(b"{t}b", 0, string(rng.randbytes(40_000))))  # its part may be the one that is being filled, and be full
+    path = tmp_path / "dump.rdb"
+    path.write_bytes(rdb(*records))
+    limit = rng.randrange(1 << 16, 1 << 18) if seed % 2 else 100 << 10
+    done = split([str(path)], str(tmp_path / "parts"), Division(size=limit))
+    homes: dict[bytes, set[int]] = {}
+    sizes: dict[int, int] = {}  # of what could go elsewhere
+    for number, part in enumerate(parts_of(done, tmp_path / "parts")):
+        for record in part:
+            if record[1].startswith(b"{"):
+                homes.setdefault(record[1][: record[1].index(b"}") + 1], set()).add(number)
+            else:
+                sizes[number] = sizes.get(number, 0) + len(record[1]) + len(record[6])
+    assert {b"{t}"} <= homes.keys()
+    assert all(len(numbers) == 1 for numbers in homes.values()), homes
+    assert max(sizes.values()) < limit
+    tagged = {number for numbers in homes.values() for number in numbers}
+    assert all(part.bytes <= limit for number, part in enumerate(done.parts) if number not in tagged)
+
+
+def test_databases_have_their_bytes_too(tmp_path: Path) -> None:
+    """What stands in front of the keys of a database is more than those where it has one."""
+    path = tmp_path / "dump.rdb"
+    path.write_bytes(rdb(*(b"\xfe" + length(db) + key(b"k", 0, string(b"%d" % db)) for db in range(20_000))))
+    made = run(path, "--into", tmp_path / "parts", "--size", "64KiB")
+    assert (made.returncode, made.stderr) == (0, "")
+    sizes = [part["bytes"] for part in json.loads((tmp_path / "parts" / "manifest.json").read_text())["parts"]]
+    assert max(sizes) <= 1 << 16
 
 
 def test_templates_of_hashes_are_in_every_part(tmp_path: Path) -> None:
@@ -279,13 +319,224 @@ def test_nothing_stays_of_a_split_that_fails(tmp_path: Path) -> None:
     path.write_bytes(whole)
     folder = tmp_path / "there"
     folder.mkdir()
-    (folder / "0002.rdb").write_text("mine")  # noticed when all is written; manifest.json would be before
+    (folder / "0002.rdb").write_text("mine")
     with pytest.raises(FileExistsError):
         split([str(path)], str(folder), Division(parts=3))
     assert [p.name for p in folder.iterdir()] == ["0002.rdb"]
     assert (folder / "0002.rdb").read_text() == "mine"
     split([str(path)], str(folder), Division(parts=3), force=True)
     assert len(list(folder.iterdir())) == 4
+
+
+class Reads:
+    """Counts bytes that were told of as read."""
+
+    bytes = 0
+
+    def __call__(self, done: int) -> None:
+        self.bytes = done
+
+
+@pytest.mark.parametrize("layout", [LAYOUTS[0], LAYOUTS[1], LAYOUTS[2]], ids=NAMES[:3])
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
+def test_names_that_are_taken_are_told_before_any_work(tmp_path: Path, layout: Division, number: int) -> None:
+    path = tmp_path / "dump.rdb"
+    path.write_bytes(rdb(*(key(b"k%d" % i, 0, string(b"v" * 1000)) for i in range(300))))
+    split([str(path)], str(tmp_path / "before"), layout)
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    name = sorted(p.name for p in (tmp_path / "before").iterdir())[number]
+    reads = Reads()
+    (folder / name).write_text("mine")
+    with pytest.raises(FileExistsError) as taken:
+        split([str(path)], str(folder), layout, progress=reads)
+    assert taken.value.filename == str(folder / name)
+    (folder / name).unlink()
+    (folder / name).mkdir()  # which nothing replaces, with force or without
+    for force in (False, True):
+        with pytest.raises(IsADirectoryError) as found:
+            split([str(path)], str(folder), layout, progress=reads, force=force)
+        assert found.value.filename == str(folder / name)
+    assert [p.name for p in folder.iterdir()] == [name]
+    assert reads.bytes == 0
+
+
+@pytest.mark.parametrize("name", ["0001.rdb", "0002.rdb", "manifest.json"])
+def test_a_source_is_never_replaced(tmp_path: Path, name: str) -> None:
+    data = rdb(*(key(b"k%d" % i, 0, string(b"v" * 100)) for i in range(100)))
+    (tmp_path / name).write_bytes(data)
+    made = run(tmp_path / name, "--into", tmp_path, "--parts", "2", "--force")
+    assert made.returncode == 2
+    assert f"{tmp_path / name} is one of the files to be read" in made.stderr
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == data
+
+
+def test_parts_go_again_where_one_cannot_appear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "dump.rdb"
+    path.write_bytes(rdb(*(key(b"k%d" % i, 0, string(b"v")) for i in range(100))))
+    real = os.replace
+
+    def replace(src: str, dst: str) -> None:
+        if dst.endswith("manifest.json"):
+            raise OSError(5, "Input/output error", src, None, dst)
+        real(src, dst)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(OSError, match="Input/output error") as failed:
+        split([str(path)], str(tmp_path / "parts"), Division(parts=2))
+    assert failed.value.filename == str(tmp_path / "parts" / "manifest.json")
+    assert [p.name for p in tmp_path.iterdir()] == ["dump.rdb"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rdbkit.operations import split as module
+
+    path = tmp_path / "dump.rdb"
+    path.write_bytes(rdb(*(key(b"k%d" % i, 0, string(b"v")) for i in range(100))))
+    (tmp_path / "parts").mkdir()
+
+    def refuse(path: str, *args: Any, **more: Any) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(module, "open", refuse, raising=False)
+    reads = Reads()
+    with pytest.raises(PermissionError) as failed:
+        split([str(path)], str(tmp_path / "parts"), Division(by="prefix"), progress=reads)
+    assert failed.value.filename == str(tmp_path / "parts")
+    assert reads.bytes == 0
+
+
+def test_a_full_disk_is_told_by_the_folder(tmp_path: Path) -> None:
+    path = tmp_path / "dump.rdb"
+    path.write_bytes(rdb(*(key(b"k%d" % i, 0, string(b"v" * 100)) for i in range(1000))))
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "from rdbkit.cli import main\n"
+        f"main(['split', {str(path)!r}, '--into', {str(tmp_path / 'parts')!r}, '--parts', '2'])"
+    )
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (made.returncode, made.stderr) == (3, f"rdbkit: {tmp_path / 'parts'}: File too large\n")
+    assert [p.name for p in tmp_path.iterdir()] == ["dump.rdb"]
+
+
+@pytest.mark.parametrize(
+    ("behind", "what", "code", "words"),
+    [
+        (b"*1\r\n$4\r\nPING\r\n", "commands", 1, "commands behind the snapshot, which change it, are in no part"),
+        (rdb(key(b"z", 0, string(b"v"))), "snapshot", 1, "another snapshot behind the first is in no part"),
+        (b"hello", "unknown", 0, "bytes behind the snapshot that are none of it are in no part"),
+    ],
+)
+def test_what_stands_behind_the_end_is_told(tmp_path: Path, behind: bytes, what: str, code: int, words: str) -> None:
+    (tmp_path / "a.rdb").write_bytes(rdb(key(b"a", 0, string(b"v"))) + behind)
+    (tmp_path / "b.rdb").write_bytes(rdb(key(b"b", 0, string(b"v"))))
+    made = run(tmp_path / "a.rdb", tmp_path / "b.rdb", "--into", tmp_path / "parts", "--parts", "2")
+    assert made.returncode == code
+    assert f"rdbkit: {tmp_path / 'a.rdb'}: {words}" in made.stderr
+    assert len(made.stderr.splitlines()) == 1
+    said = json.loads((tmp_path / "parts" / "manifest.json").read_text())
+    assert said["keys"] == 2
+    assert said["notes"] == {what: 1}
+    assert said["behind"] == [{"file": str(tmp_path / "a.rdb"), "what": what}]
+
+
+def fields(path: Path) -> list[tuple[bytes, bytes, bytes]]:
+    """Every AUX field between or behind the keys, and the name of the key that follows."""
+    found: list[tuple[bytes, bytes, bytes]] = []
+    waiting: list[rdbkit.Aux] = []
+    with rdbkit.open(path) as snapshot:
+        for event in snapshot.events():
+            if isinstance(event, rdbkit.Aux):
+                waiting.append(event)
+            elif isinstance(event, rdbkit.Record):
+                found += [(aux.key, aux.value, event.key) for aux in waiting]
+                waiting = []
+    return found + [(aux.key, aux.value, b"") for aux in waiting]
+
+
+@pytest.mark.parametrize("block_size", [64, 1 << 20])
+@pytest.mark.parametrize("layout", LAYOUTS, ids=NAMES)
+def test_fields_between_keys_go_with_them(
+    tmp_path: Path, layout: Division, block_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """KeyDB says in front of each key when it was written. What is of a slot is left out, and scripts are there once."""
+    from rdbkit.operations import split as module
+
+    parts = [aux(b"redis-ver", b"6.3.4"), b"\xfe\x00", aux(b"slot-info", b"1,2,3")]
+    for number in range(300):
+        if number == 150:
+            parts += [b"\xfe\x03", aux(b"slot-info", b"4,5,6")]
+        name = b"k%d:{%d}" % (number, number % 7)
+        parts += [aux(b"mvcc-tstamp", b"%d" % (number << 20)), key(name, 0, string(b"v" * (3000 if number % 50 == 7 else number)))]
+    path = tmp_path / "dump.rdb"
+    path.write_bytes(rdb(*parts, aux(b"lua", b"return 1"), aux(b"lua", b"return 2")))
+    real = rdbkit.open
+    monkeypatch.setattr(module, "open_snapshot", lambda *args, **more: real(*args, **more, block_size=block_size))
+    done = split([str(path)], str(tmp_path / "parts"), layout)
+    assert done.notes == {"slot-info": 2}
+    files = [tmp_path / "parts" / part.file for part in done.parts]
+    found = [fields(file)[1:] for file in files]  # of the prelude there is one
+    wanted = [row for row in fields(path) if row[0] == b"mvcc-tstamp"]
+    assert len(wanted) == 300
+    assert sorted(row for rows in found for row in rows if row[0] != b"lua") == sorted(wanted)
+    assert [row[1] for row in found[0] if row[0] == b"lua"] == [b"return 1", b"return 2"]
+    assert not any(row[0] == b"lua" for rows in found[1:] for row in rows)
+    from rdbkit.operations.merge import merge
+
+    merge([str(file) for file in files], tmp_path / "merged.rdb")
+    together = sorted(row for row in fields(tmp_path / "merged.rdb") if row[0] == b"mvcc-tstamp")
+    assert together == sorted(wanted)
+
+
+def test_scripts_and_libraries_of_several_files(tmp_path: Path) -> None:
+    def library(code: bytes) -> bytes:
+        return b"\xf5" + string(b"#!lua name=one\n" + code)
+
+    def write(name: str, *parts: bytes) -> str:
+        (tmp_path / name).write_bytes(rdb(*parts, magic=b"REDIS0010"))
+        return str(tmp_path / name)
+
+    script = aux(b"lua", b"return 1")
+    files = [
+        write("a.rdb", aux(b"who", b"a"), library(b"x"), key(b"a", 0, string(b"v")), aux(b"lua", b"return 3")),
+        write("b.rdb", aux(b"who", b"b"), script, library(b"x"), key(b"b", 0, string(b"v")), aux(b"lua", b"return 3")),
+    ]
+    policies: tuple[Any, ...] = ("first", "all")
+    for functions in policies:
+        done = split(files, str(tmp_path / functions), Division(parts=2), functions=functions)
+        for number, part in enumerate(done.parts):
+            with rdbkit.open(tmp_path / functions / part.file) as snapshot:
+                there = number == 0 or functions == "all"
+                assert len(snapshot.functions) == there
+                scripts = [e.value for e in snapshot.events() if isinstance(e, rdbkit.Aux) and e.key == b"lua"]
+            assert scripts == ([b"return 1", b"return 3"] if there else [])
+    with pytest.raises(ValueError, match=r"different libraries of functions that are called 'one'.*merge them first"):
+        split([files[0], write("c.rdb", library(b"y"))], str(tmp_path / "no"), Division(parts=2))
+    assert not (tmp_path / "no").exists()
+
+
+def module_data(payload: bytes) -> bytes:
+    """Of a module called test__rdb, behind the keys."""
+    number = 0
+    for letter in "test__rdb":
+        number = number << 6 | "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_".index(letter)
+    return b"\xf7" + length(number << 10 | 1) + b"\x02\x02" + b"\x05" + string(payload) + b"\x00"
+
+
+@pytest.mark.parametrize("functions", ["first", "all"])
+@pytest.mark.parametrize("size", [10, 3 << 20])
+def test_data_of_modules_behind_the_keys(tmp_path: Path, size: int, functions: Any) -> None:
+    data = module_data(b"m" * size)
+    path = tmp_path / "dump.rdb"
+    resize = b"\xfb\x08\x00"
+    path.write_bytes(rdb(b"\xfe\x00", resize, *(key(b"k%d" % i, 0, string(b"v")) for i in range(8)), data))
+    done = split([str(path)], str(tmp_path / "parts"), Division(parts=2), functions=functions)
+    assert len([record for records in parts_of(done, tmp_path / "parts") for record in records]) == 8
+    for number, part in enumerate(done.parts):
+        content = (tmp_path / "parts" / part.file).read_bytes()
+        assert content.count(data) == (functions == "all" or number == 0)
+        assert content[:-8].count(b"\xfb") == (part.keys > 0)  # its counts, and no others
 
 
 def test_more_parts_than_files_may_be_open(tmp_path: Path) -> None:
@@ -367,6 +618,7 @@ def test_the_command(tmp_path: Path) -> None:
         (["--size", "10"], "fewer than 64 KiB"),
         (["--size", "much"], "is no size"),
         (["--slots", "9-1"], "slots are 0 to 16383"),
+        (["--slots", "\u0661-\u0662"], "is no range of slots"),
         (["--parts", "20000"], "1 to 10000"),
     ],
 )
@@ -374,4 +626,16 @@ def test_wrong_usage(tmp_path: Path, args: list[str], words: str) -> None:
     made = run(FIXTURES / "rich" / "redis-7.4.1.rdb", "--into", tmp_path / "parts", *args)
     assert made.returncode == 2
     assert words in made.stderr
+    assert not (tmp_path / "parts").exists()
+
+
+def test_what_is_no_file_is_told_before_any_work(tmp_path: Path) -> None:
+    """A source is read more than once, which a pipe cannot be."""
+    os.mkfifo(tmp_path / "pipe")
+    for name, what in ((tmp_path / "pipe", str(tmp_path / "pipe")), ("-", "standard input")):
+        made = run(FIXTURES / "rich" / "redis-7.4.1.rdb", name, "--into", tmp_path / "parts", "--parts", "2")
+        assert made.returncode == 2
+        assert f"{what}: it is read several times, and has to be a file" in made.stderr
+    made = run(tmp_path / "nothing.rdb", "--into", tmp_path / "parts", "--parts", "2")
+    assert (made.returncode, made.stderr) == (3, f"rdbkit: {tmp_path / 'nothing.rdb'}: No such file or directory\n")
     assert not (tmp_path / "parts").exists()

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import click
 
-from rdbkit.cli.files import written
-from rdbkit.cli.losses import policy_options, read_policies, tell_losses, teller, write_libraries
+from rdbkit.cli.files import READ_TWICE, written
+from rdbkit.cli.losses import MOST_SHOWN, check_distinct, policy_options, read_policies, tell_losses, teller, write_libraries
 from rdbkit.cli.options import optional_target_option
 from rdbkit.cli.render import WORTH_TELLING, printable, progress, size
 from rdbkit.errors import LossError
@@ -28,7 +28,7 @@ _REMEDIES: Final = {"database": "convert the sources first, with --map-db or --c
 
 
 @click.command()
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=READ_TWICE)
 @click.argument("dst", metavar="OUT", type=click.Path(dir_okay=False, allow_dash=True))
 @optional_target_option
 @click.option(
@@ -59,8 +59,8 @@ def merge(
     """Several snapshots in one valid file.
 
     OUT gets the highest version of the FILEs, or what TARGET loads. Exit code 0 if it has all their data; 1 if keys are there more
-    than once, or something is lost, as options allow, or if nothing was written for that reason; 3 if a FILE cannot be read or is
-    damaged.
+    than once, or different libraries of one name, or something is lost, as options allow, or if nothing was written for that
+    reason; 3 if a FILE cannot be read or is damaged.
     """
     if dst == "-" and options["as_json"]:
         raise click.UsageError("--json needs standard output, which OUT is")
@@ -69,6 +69,8 @@ def merge(
     except ValueError as e:
         raise click.UsageError(str(e)) from None
     extract = options["on_function"][1] if options["on_function"] else ""
+    apart = [("FILE", file) for file in files] + [("OUT", dst)]
+    check_distinct([*apart, ("--ledger", options["ledger"] or ""), ("--on-function extract", extract)])
     begin = time.monotonic()
     with ExitStack() as stack:
         stack.enter_context(written(dst, "-"))
@@ -102,12 +104,14 @@ def merge(
         _summarise(report, dst, time.monotonic() - begin)
     tell_losses(report.ledger, None, dst == "-")
     _tell_duplicates(report.samples)
-    return 1 if report.ledger.counts or report.duplicates else 0
+    _tell_conflicts(report)
+    return 1 if report.ledger.counts or report.duplicates or report.function_conflicts else 0
 
 
 def _summarise(report: Merge, dst: str, seconds: float) -> None:
     err = dst == "-"
-    click.echo(f"{printable(dst)}: {report.header} of {count(len(report.sources), 'file')}", err=err)
+    name = "standard output" if err else printable(dst)
+    click.echo(f"{name}: {report.header} of {count(len(report.sources), 'file')}", err=err)
     left = f", {count(report.left_out, 'key')} left out" if report.left_out else ""
     total = "" if err else f", {size(os.path.getsize(dst))}"
     click.echo(f"{count(report.keys, 'key')} written{left}{total}, {seconds:.1f} s", err=err)
@@ -124,6 +128,16 @@ def _tell_duplicates(samples: list[Duplicate]) -> None:
         click.echo(f"rdbkit: more than once: db {each.db}, key {printable(each.key, 80)}: {places}", err=True)
 
 
+def _tell_conflicts(report: Merge) -> None:
+    """On standard error."""
+    for each in report.function_conflicts[:MOST_SHOWN]:
+        others = ", ".join(map(printable, each.left_out))
+        kept = f"that of {printable(each.kept)} is kept, that of {others} left out"
+        click.echo(f"rdbkit: different libraries of functions are called {printable(each.name, 80)}: {kept}", err=True)
+    if len(report.function_conflicts) > MOST_SHOWN:
+        click.echo(f"rdbkit: {count(len(report.function_conflicts), 'name')} of different libraries in all", err=True)
+
+
 def _as_json(report: Merge, dst: str) -> dict[str, Any]:
     return {
         "sources": [{"file": valid_text(name), "keys": keys} for name, keys in report.sources],
@@ -133,6 +147,10 @@ def _as_json(report: Merge, dst: str) -> dict[str, Any]:
         "databases": {str(db): keys for db, keys in sorted(report.written.items())},
         "left_out": report.left_out,
         "duplicates": report.duplicates,
+        "function_conflicts": [
+            {"name": valid_text(f.name), "kept": valid_text(f.kept), "left_out": [valid_text(name) for name in f.left_out]}
+            for f in report.function_conflicts
+        ],
         "disk_bytes": report.disk_bytes,
         "samples": [
             {"db": d.db, "key": json_bytes(d.key), "places": [[valid_text(name), offset] for name, offset in d.places]}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import click
 
-from rdbkit.cli.files import written
+from rdbkit.cli.files import READ_TWICE, written
 from rdbkit.cli.render import Output, output, printable, progress, size
 from rdbkit.operations.info import count
 from rdbkit.operations.split import MANIFEST, By, Division, Split, parse_nodes, parse_slot_parts
@@ -17,10 +17,16 @@ from rdbkit.operations.split import split as split_files
 from rdbkit.selection import parse_bytes
 
 _SHOWN = 30
+#: What stands behind the end mark of a file, by `Split.behind`, and what can be done about it.
+_BEHIND: Final = {
+    "commands": "commands behind the snapshot, which change it, are in no part: have a server load the file and save it anew",
+    "snapshot": "another snapshot behind the first is in no part: divide the file, and give both as FILE",
+    "unknown": "bytes behind the snapshot that are none of it are in no part",
+}
 
 
 @click.command()
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=READ_TWICE)
 @click.option("--into", required=True, type=click.Path(file_okay=False), metavar="DIR", help="The folder for the parts.")
 @click.option("--size", "size_", metavar="SIZE", help="Parts of at most SIZE, all of about the same: 2GiB, 500MB.")
 @click.option("--parts", type=click.IntRange(1), metavar="N", help="N parts of about the same bytes.")
@@ -60,8 +66,9 @@ def split(
     """The keys of snapshots in several files, each of them whole.
 
     Several FILEs are of one version. By size, slots and hash tag, keys with one hash tag stay together. The parts, and
-    manifest.json with their keys and checksums, appear when all is written. Exit code 1 if a part is larger than SIZE, for one key
-    or hash tag is; 3 if a FILE cannot be read or is damaged.
+    manifest.json with their keys and checksums, appear when all is written. Exit code 1 if a part is larger than SIZE, since keys
+    and hash tags are not divided, or if what stands behind the end of a FILE is in no part; 3 if a FILE cannot be read or is
+    damaged.
     """
     ways = {
         "--size": size_, "--parts": parts, "--slots": slots, "--nodes": nodes, "--by": by, "--one-key-per-file": one_key_per_file,
@@ -102,8 +109,11 @@ def split(
     large = [part for part in done.parts if layout.size is not None and part.bytes > layout.size]
     if large:
         names = ", ".join(part.file for part in large[:10])
-        click.echo(f"rdbkit: larger than {size_}, for one key or one hash tag is: {names}", err=True)
-    return 1 if large else 0
+        more = f" and {len(large) - 10:,} more" if len(large) > 10 else ""
+        click.echo(f"rdbkit: larger than {size_}, since keys and hash tags are not divided: {names}{more}", err=True)
+    for file, what in done.behind:
+        click.echo(f"rdbkit: {printable(file)}: {_BEHIND[what]}", err=True)
+    return 1 if large or not done.whole else 0
 
 
 def _show(done: Split, into: str, out: Output) -> None:

@@ -1,7 +1,7 @@
 """Keys that are there more than once, in one file or in several, and how keys spread over hash slots.
 
-Names go as hashes of 128 bits to 256 temporary files by their first byte, and each of these is sorted on its own: memory is bounded
-but for what is there twice, and the disk has 28 bytes for each key.
+Names go as hashes of 128 bits to 128 piles by their first byte, and each of these is sorted on its own: memory is bounded but for
+what is there twice. All piles are in one temporary file, since a process may not be let open many; it has 28 bytes for each key.
 """
 
 from __future__ import annotations
@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from tempfile import SpooledTemporaryFile
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from rdbkit.format.slots import SLOTS, key_slot
+from rdbkit.operations.hashes import PILES, Piles
 from rdbkit.operations.rewrite import Keys
 from rdbkit.operations.text import json_bytes
 from rdbkit.snapshot.reader import open_snapshot
 
-_PARTS: Final = 256
-_PART_IN_MEMORY: Final = 1 << 17
+_BYTES_A_PILE: Final = 256 // PILES  # values of a first byte
 _DIGEST: Final = 16
 
 
@@ -26,19 +25,19 @@ class NameLog:
     """Remembers names and where each was met, on disk; tells which were met more than once."""
 
     def __init__(self) -> None:
-        self._parts: list[IO[bytes]] = [SpooledTemporaryFile(_PART_IN_MEMORY) for _ in range(_PARTS)]  # noqa: SIM115 (see close)
+        self._piles = Piles()
 
     def add(self, db: int, name: bytes, place: bytes) -> None:
         """A name of a database; `place` has the same number of bytes each time, and sorts in the order of the places."""
         entry = digest(db, name)
-        self._parts[entry[0]].write(entry + place)
+        self._piles.outs[entry[0] // _BYTES_A_PILE].write(entry + place)
+        self._piles.grown(_DIGEST + len(place))
 
     def repeated(self, size: int) -> Iterator[list[bytes]]:
         """The places of each name that was met more than once, in their order; `size` is that of a place."""
         step = _DIGEST + size
-        for part in self._parts:
-            part.seek(0)
-            data = part.read()
+        for number in range(PILES):
+            data = self._piles.pile(number)
             entries = sorted(data[at : at + step] for at in range(0, len(data), step))
             at = 0
             while at < len(entries):
@@ -50,12 +49,11 @@ class NameLog:
                 at = end
 
     def on_disk(self) -> int:
-        """Bytes of the files; asked while nothing is read."""
-        return sum(size for size in (part.tell() for part in self._parts) if size > _PART_IN_MEMORY)
+        """Bytes of the file."""
+        return self._piles.on_disk()
 
     def close(self) -> None:
-        for part in self._parts:
-            part.close()
+        self._piles.close()
 
 
 def digest(db: int, name: bytes) -> bytes:

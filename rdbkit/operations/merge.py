@@ -34,10 +34,21 @@ OnFunction = Literal["fail", "first", "last"]
 _NEWEST: Final = 14
 #: KeyDB and Dragonfly write this version at most.
 _FORKS: Final = 9
+#: The field of a Lua script; each has one of its own.
+_SCRIPT: Final = b"lua"
 #: Of the fields of one source, which make no sense of several.
 _OF_ONE: Final = (b"repl-stream-db", b"repl-id", b"repl-offset")
 _PIECE: Final = 1 << 20
 _NEVER: Final = (1 << 63) - 1
+
+
+@dataclass(frozen=True)
+class FunctionConflict:
+    """Libraries of functions with one `name` and different code: of which file one is `kept`, and which others had one, too."""
+
+    name: str
+    kept: str
+    left_out: list[str]
 
 
 @dataclass
@@ -50,6 +61,7 @@ class Merge:
         written: its keys, by database.
         left_out: keys that were left out since another one has their name, or since the target has no place for them.
         duplicates: how many names were there more than once, and the first of them in `samples`.
+        function_conflicts: names of libraries of functions that were there with different code.
         functions: sources of the libraries that were taken out, where the policy says so.
         ledger: what the target has no place for.
         disk_bytes: of temporary files, which are gone.
@@ -63,6 +75,7 @@ class Merge:
     left_out: int = 0
     duplicates: int = 0
     samples: list[Duplicate] = field(default_factory=list)
+    function_conflicts: list[FunctionConflict] = field(default_factory=list)
     functions: list[bytes] = field(default_factory=list)
     disk_bytes: int = 0
 
@@ -115,10 +128,11 @@ def merge(
     """Write the keys of several snapshots to one.
 
     Databases stand one after the other. AUX fields are those of the first source, and what others have besides; `used-mem` is the
-    sum, `ctime` the latest. A library of functions that several have is taken once.
+    sum, `ctime` the latest. A Lua script, which is such a field too, or a library of functions that several have is taken once.
 
     Args:
-        files: paths of the sources, read once, and once more where keys are there twice.
+        files: paths of the sources, which are files: what stands before their keys is read first, and all once more where keys are
+            there twice.
         dst, force: as for `rdbkit.create`.
         target: for whom the file is; by default it has the highest version of its sources, up to 14.
         on_duplicate: of keys with one name in one database: "fail", or keep the "first" or the "last" in the order of the files, or
@@ -131,8 +145,8 @@ def merge(
         tell: called with each loss as it is found.
         progress: called with the bytes of the sources read so far.
 
-    Raises: ValueError for sources that are one file or of several flavours, and for no target of this name; DuplicateError;
-        LossError, where the target has no place for something; RdbError where a source is damaged; OSError.
+    Raises: ValueError for sources that are no files, one file or of several flavours, and for no target of this name;
+        DuplicateError; LossError, where the target has no place for something; RdbError where a source is damaged; OSError.
 
     >>> import io
     >>> report = merge(["fixtures/random/redis-6.0.16.rdb", "fixtures/rich/redis-5.0.14-lru.rdb"], io.BytesIO())
@@ -142,6 +156,10 @@ def merge(
     if not files:
         raise ValueError("there is nothing to merge")
     check_distinct(files)
+    for name in files:
+        if name == "-" or not os.path.isfile(name):
+            what = "standard input" if name == "-" else name
+            raise ValueError(f"{what}: it is read several times, and has to be a file")
     if isinstance(dst, str | os.PathLike) and os.path.exists(dst) and any(os.path.samefile(dst, name) for name in files):
         raise ValueError(f"{os.fspath(dst)} is one of the files to be read")
     with ExitStack() as stack:
@@ -151,18 +169,22 @@ def merge(
             with open_snapshot(name, relaxed=relaxed, verify_checksum=False) as snapshot:
                 headers.append(snapshot.header)
                 preludes.append(snapshot.prelude())
-        chosen = _Preludes(preludes, on_function)
+        chosen = _Preludes(files, preludes, on_function)
         found = _target(target, headers)
         header = found.header_for(max(headers, key=lambda h: h.version))
         ledger = _Ledger(tell)
-        report = Merge([], header, found.title, ledger)
+        report = Merge([], header, found.title, ledger, function_conflicts=chosen.conflicts)
+        if tell is not None:
+            for each in chosen.conflicts:
+                what = f"library of functions {each.name!r}: that of {each.kept} is kept"
+                tell(Loss("duplicate", what, len(each.left_out), None, None))
+        writer = stack.enter_context(create(dst, version=header.version, flavour=header.flavour, force=force))
+        for key, value in _fields(preludes):
+            writer.aux(key, value)
         decisions = _decisions(files, on_duplicate, relaxed, samples, report)
         hashes = NameHashes() if on_duplicate in ("fail", "keep-all-error-list") else None
         if hashes is not None:
             stack.callback(hashes.piles.close)
-        writer = stack.enter_context(create(dst, version=header.version, flavour=header.flavour, force=force))
-        for key, value in _fields(preludes).items():
-            writer.aux(key, value)
         grouped = stack.enter_context(_Grouped(writer))
         now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
         read = 0
@@ -201,8 +223,9 @@ def merge(
         if hashes is not None and hashes.any_twice():
             _look_closer(files, relaxed, samples, report)
             if report.duplicates and on_duplicate == "fail":
-                raise _duplicate_error(report)
+                raise _duplicate_error(report, samples)
         grouped.finish()
+        report.samples = report.samples[:samples]
         report.written = grouped.written
         report.disk_bytes += grouped.on_disk() + (0 if hashes is None else hashes.piles.on_disk())
     return report
@@ -225,11 +248,15 @@ def _target(target: str | Target | None, headers: Sequence[Header]) -> Target:
     return replace(found, extra_types=[t.id for t in c.FOREIGN]) if newest <= _FORKS else found
 
 
-def _fields(preludes: Sequence[Sequence[tuple[Event, bytes]]]) -> dict[bytes, bytes]:
+def _fields(preludes: Sequence[Sequence[tuple[Event, bytes]]]) -> list[tuple[bytes, bytes]]:
     """The AUX fields of all sources together."""
     fields: dict[bytes, bytes] = {}
+    scripts: dict[bytes, None] = {}  # in their order
     for event in (event for prelude in preludes for event, _ in prelude):
         if not isinstance(event, Aux) or event.key in _OF_ONE:
+            continue
+        if event.key == _SCRIPT:
+            scripts[event.value] = None
             continue
         before = fields.get(event.key)
         both = before is not None and before.isdigit() and event.value.isdigit() and len(before + event.value) < 37
@@ -239,7 +266,7 @@ def _fields(preludes: Sequence[Sequence[tuple[Event, bytes]]]) -> dict[bytes, by
             fields[event.key] = b"%d" % (int(before) + int(event.value))
         elif both and event.key == b"ctime":
             fields[event.key] = max(before, event.value, key=int)
-    return fields
+    return [*fields.items(), *((_SCRIPT, body) for body in scripts)]
 
 
 # -- keys that are there more than once
@@ -279,51 +306,58 @@ def _decisions(
 
 
 def _look_closer(files: Sequence[str], relaxed: bool, samples: int, report: Merge) -> None:
-    """Count the names that are there more than once, and find the first of them."""
-    found = find_duplicates(files, relaxed=relaxed, samples=samples)
+    """Count the names that are there more than once, and find the first of them: one at least, for an error to name."""
+    found = find_duplicates(files, relaxed=relaxed, samples=max(samples, 1))
     report.duplicates = found.keys
     report.samples = found.samples
 
 
-def _duplicate_error(report: Merge) -> DuplicateError:
+def _duplicate_error(report: Merge, samples: int) -> DuplicateError:
     first = report.samples[0]
     places = " and ".join(f"{name} at byte {offset}" for name, offset in first.places)
-    more = f", and {report.duplicates - 1} more" if report.duplicates > 1 else ""
+    more = f", and {report.duplicates - 1:,} more" if report.duplicates > 1 else ""
     error = DuplicateError(f"a key is there more than once, in {places}{more}", db=first.db, key=first.key)
-    error.samples = report.samples
+    error.samples = report.samples[:samples]
     return error
 
 
 class _Preludes:
     """Which of what stands before the keys of all sources is taken: module data once, and of libraries with one name one.
 
+    Attributes:
+        conflicts: libraries that differ.
+
     Raises: DuplicateError where libraries differ and no policy says which one counts.
     """
 
-    def __init__(self, preludes: Sequence[Sequence[tuple[Event, bytes]]], on_function: OnFunction) -> None:
-        self.chosen: dict[tuple[str, bytes], int] = {}
-        code: dict[str, bytes] = {}
+    def __init__(self, files: Sequence[str], preludes: Sequence[Sequence[tuple[Event, bytes]]], on_function: OnFunction) -> None:
+        self.conflicts: list[FunctionConflict] = []
+        self.data: dict[bytes, int] = {}
+        self.libraries: dict[str, tuple[int, bytes]] = {}  # the source that each is taken of, and its code
+        met: dict[str, list[tuple[int, bytes]]] = {}
         for number, prelude in enumerate(preludes):
             for event, raw in prelude:
                 if isinstance(event, ModuleAux):
-                    self.chosen.setdefault(("", raw), number)
+                    self.data.setdefault(raw, number)
                 elif isinstance(event, FunctionLibrary):
-                    before = code.get(event.name)
-                    if before is None or (before != raw and on_function == "last"):
-                        code[event.name] = raw
-                        self.chosen[event.name, b""] = number
-                    elif before != raw and on_function == "fail":
-                        error = DuplicateError(f"different libraries of functions are called {event.name!r}")
-                        error.samples = []
-                        raise error
+                    met.setdefault(event.name, []).append((number, event.code))
+        for name, found in met.items():
+            self.libraries[name] = kept = found[-1 if on_function == "last" else 0]
+            others = [files[number] for number, code in found if code != kept[1]]
+            if others and on_function == "fail":
+                error = DuplicateError(f"different libraries of functions are called {name!r}, in {files[kept[0]]} and {others[0]}")
+                error.samples = []
+                raise error
+            if others:
+                self.conflicts.append(FunctionConflict(name, files[kept[0]], others))
 
     def wants(self, number: int) -> Callable[[Event, bytes], bool]:
         """What is taken of the source of this number; AUX fields are written apart from it."""
 
         def wanted(event: Event, raw: bytes) -> bool:
             if isinstance(event, FunctionLibrary):
-                return self.chosen[event.name, b""] == number
-            return isinstance(event, ModuleAux) and self.chosen["", raw] == number
+                return self.libraries[event.name] == (number, event.code)
+            return isinstance(event, ModuleAux) and self.data[raw] == number
 
         return wanted
 

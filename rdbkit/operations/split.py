@@ -10,7 +10,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import md5, sha256
 from tempfile import SpooledTemporaryFile
@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, Final, Literal, cast
 from rdbkit.format import constants as c
 from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.format.slots import SLOTS
-from rdbkit.model import Aux, Header
-from rdbkit.operations.splitter import BYTES, DATABASE, KEY, PREFIX, SLOT, TAG, TYPE, Pile, Splitter, has_tag
+from rdbkit.model import Aux, FunctionLibrary, Header
+from rdbkit.operations.splitter import BYTES, DATABASE, KEY, PREFIX, SLOT, TAG, TYPE, Pile, Splitter
 from rdbkit.operations.text import json_bytes, valid_text
 from rdbkit.record import Record
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
@@ -40,8 +40,12 @@ _STRETCH: Final = 1 << 20
 _PIECE: Final = 1 << 20
 _SPOOLED: Final = 8 << 20  # bytes of a value, from which on it waits on the disk
 _ROOM: Final = 4096  # bytes of a part beside records and what stands before them
+_SLOTS: Final = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _LABEL: Final = 40
+_SCRIPT: Final = b"lua"
+#: What can stand behind the end mark of a snapshot, by what `Trailer.kind` calls it.
+_BEHIND: Final = {"aof": "commands", "snapshot": "snapshot", "unknown": "unknown"}
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,8 @@ class Split:
         sources: the files that were read.
         header: of all parts, such as "REDIS0011".
         notes: what was left out since it was of the whole: by its name, how often.
+        behind: files behind whose end mark something stands that is in no part: "commands" of an append-only file, which change
+            the snapshot; another "snapshot"; or "unknown" bytes.
     """
 
     sources: list[str]
@@ -118,6 +124,12 @@ class Split:
     keys: int
     parts: list[Part]
     notes: dict[str, int] = field(default_factory=dict)
+    behind: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all keys that the files have are in the parts."""
+        return all(what == "unknown" for _, what in self.behind)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types; bytes that are not UTF-8 as `{"base64": ...}`."""
@@ -125,6 +137,7 @@ class Split:
         for row in result["parts"]:
             row["label"] = json_bytes(row["label"])
         result["sources"] = [valid_text(source) for source in self.sources]
+        result["behind"] = [{"file": valid_text(file), "what": what} for file, what in self.behind]
         return result
 
 
@@ -138,10 +151,10 @@ def parse_slot_parts(text: str) -> tuple[tuple[str, tuple[range, ...]], ...]:
     """
     parts = []
     for word in text.split(","):
-        first, _, last = word.strip().partition("-")
-        if not first.isdecimal() or not (last or first).isdecimal():
+        found = _slot_range(word.strip())
+        if found is None:
             raise ValueError(f"{word.strip()!r} is no range of slots, as in 0-5460")
-        parts.append((word.strip(), (range(int(first), int(last or first) + 1),)))
+        parts.append((word.strip(), (found,)))
     _check_slots(parts)
     return tuple(parts)
 
@@ -163,16 +176,22 @@ def parse_nodes(text: str) -> tuple[tuple[str, tuple[range, ...]], ...]:
         for word in words[8:]:
             if word.startswith("["):  # a slot on its way from or to another node, which is listed besides where it is
                 continue
-            first, _, last = word.partition("-")
-            if not first.isdecimal() or not (last or first).isdecimal():
+            found = _slot_range(word)
+            if found is None:
                 raise ValueError(f"{word!r} is no range of slots")
-            ranges.append(range(int(first), int(last or first) + 1))
+            ranges.append(found)
         if ranges:
             parts.append((words[1].partition("@")[0], tuple(ranges)))
     if not parts:
         raise ValueError("no master with slots is in there")
     _check_slots(parts)
     return tuple(parts)
+
+
+def _slot_range(text: str) -> range | None:
+    """The slots of "5" or "0-5460"; None for anything else."""
+    match = _SLOTS.fullmatch(text)
+    return None if match is None else range(int(match[1]), int(match[2] or match[1]) + 1)
 
 
 def _check_slots(parts: Sequence[tuple[str, tuple[range, ...]]]) -> None:
@@ -206,17 +225,19 @@ def split(
     whole, and `manifest.json` after them.
 
     Args:
-        files: the snapshots, all of one version. Of the AUX fields those of the first count.
+        files: the snapshots, all of one version; files, since they are read several times. Of the AUX fields those of the first
+            count.
         into: the folder, made where there is none.
         layout: how to divide.
-        functions: libraries of functions and modules' own data go to the "first" part, or to "all".
+        functions: libraries of functions, Lua scripts and modules' own data go to the "first" part, or to "all".
         digests: have MD5 and SHA-256 of each part, which take longer than the split itself.
         force: replace files that exist.
         relaxed, verify_checksum: as for `rdbkit.open`.
         progress: called with the bytes read so far.
 
-    Raises: ValueError where the sources have several versions, where a size is asked for and their bytes are not known, and for
-        more than 10,000 parts; RdbError where a source is damaged; FileExistsError, and other OSError.
+    Raises: ValueError where a source is no file, where the sources have several versions or different libraries of one name,
+        where a size is asked for and their bytes are not known, and for more than 10,000 parts; RdbError where a source is damaged;
+        FileExistsError, and other OSError.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -227,17 +248,21 @@ def split(
     if not files:
         raise ValueError("there is nothing to split")
     check_distinct(files)
-    if not force and os.path.lexists(os.path.join(into, MANIFEST)):
-        raise FileExistsError(17, "File exists", os.path.join(into, MANIFEST))
-    made = _missing_folders(into)
-    os.makedirs(into, exist_ok=True)
+    for name in files:
+        if name == "-" or not os.path.isfile(name):
+            what = "standard input" if name == "-" else name
+            raise ValueError(f"{what}: it is read several times, and has to be a file")
     job = _Job(files, into, layout, functions, digests, force, relaxed, verify_checksum, progress)
+    job.check_name(MANIFEST)
+    made = _missing_folders(into)
     try:
+        os.makedirs(into, exist_ok=True)
         return job.run()
     except BaseException:
         job.undo()
         for folder in made:
-            os.rmdir(folder)
+            with suppress(OSError):
+                os.rmdir(folder)
         raise
 
 
@@ -276,6 +301,7 @@ class _Files:
                 return open(path, "r+b" if os.path.exists(path) else "xb", buffering=0)
             except OSError as e:
                 if e.errno not in (errno.EMFILE, errno.ENFILE) or not self._open:
+                    e.filename = os.path.dirname(path) or os.curdir
                     raise
                 self._open.popitem(last=False)[1].close()
 
@@ -292,12 +318,17 @@ class _File:
     def __init__(self, files: _Files, path: str) -> None:
         self._files = files
         self.path = path
+        self.folder = os.path.dirname(path) or os.curdir  # what users know; nobody has given the file its name
         self._position = 0
 
     def write(self, data: bytes) -> int:
         view = memoryview(data)
         while view:
-            written = self._files.get(self.path, self._position).write(view) or 0
+            try:
+                written = self._files.get(self.path, self._position).write(view) or 0
+            except OSError as e:
+                e.filename = e.filename or self.folder  # a full disk names no file
+                raise
             self._position += written
             view = view[written:]
         return len(data)
@@ -337,6 +368,7 @@ class _Job:
         progress: Callable[[int], object] | None,
     ) -> None:
         self.sources = files
+        self.real_sources = {os.path.realpath(name) for name in files}
         self.into = into
         self.layout = layout
         self.functions = functions
@@ -348,30 +380,49 @@ class _Job:
         self.read = 0
         self.open_files = _Files()
         self.parts: list[_Open] = []
+        self.manifest = self._new_file()
         self.header = Header(c.REDIS, 0)
         self.before_keys: list[tuple[bool, bytes]] = []  # whether it goes to all parts, and its bytes
         self.db = 0
         self.splitter: Splitter | None = None
+        self.behind: list[tuple[str, str]] = []
+
+    def _new_file(self) -> _File:
+        return _File(self.open_files, os.path.join(self.into, f".rdbkit-{os.urandom(8).hex()}.tmp"))
 
     def run(self) -> Split:
+        self.manifest.seek(0)  # makes it: where nothing can be written to the folder, that is to be known first
         with self._open_source(self.sources[0]) as first:
             self.header = first.header
         self._read_prelude()
         labels = self._labels()
         for name in self.sources:
+            self.open_files.close()  # the source needs one
             with self._open_source(name) as snapshot:
                 if self.splitter is None:
                     self._begin(snapshot, labels)
                 self._split(snapshot)
                 self.read += snapshot.position
+                if snapshot.trailer is not None and snapshot.trailer.kind in _BEHIND:
+                    self.behind.append((name, _BEHIND[snapshot.trailer.kind]))
         return self._finish()
 
     def undo(self) -> None:
         """Nothing half-written stays."""
         self.open_files.close()
-        for part in self.parts:
-            if os.path.lexists(part.file.path):
-                os.unlink(part.file.path)
+        for file in [*(part.file for part in self.parts), self.manifest]:
+            with suppress(OSError):
+                os.unlink(file.path)
+
+    def check_name(self, name: str) -> None:
+        """Raise where a file cannot be called so: now, rather than when all is written."""
+        path = os.path.join(self.into, name)
+        if os.path.isdir(path) and not os.path.islink(path):
+            raise IsADirectoryError(21, "Is a directory", path)
+        if os.path.realpath(path) in self.real_sources:
+            raise ValueError(f"{path} is one of the files to be read")
+        if not self.force and os.path.lexists(path):
+            raise FileExistsError(17, "File exists", path)
 
     def _open_source(self, name: str) -> Snapshot:
         return open_snapshot(name, relaxed=self.relaxed, verify_checksum=self.verify_checksum)
@@ -381,9 +432,8 @@ class _Job:
     def _read_prelude(self) -> None:
         """What stands before the keys of each source; versions are compared before anything is written."""
         seen: set[bytes] = set()
+        libraries: dict[str, tuple[bytes, str]] = {}  # the code of each, and the file that has it
         for number, name in enumerate(self.sources):
-            if name == "-":
-                raise ValueError("a split reads the beginning of its sources twice: they have to be files")
             with self._open_source(name) as snapshot:
                 if snapshot.header != self.header:
                     raise ValueError(
@@ -393,9 +443,19 @@ class _Job:
             if number and self.header == Header(c.REDIS, 15):
                 raise ValueError("hash templates of RDB 15 are of one file: merge the sources first")
             for event, raw in prelude:
-                everywhere = isinstance(event, Aux)
+                # Lua scripts are fields too, one each, but no more of the file as a whole than libraries are
+                everywhere = isinstance(event, Aux) and event.key != _SCRIPT
                 if everywhere and number:
                     continue
+                if isinstance(event, FunctionLibrary):
+                    code, where = libraries.setdefault(event.name, (event.code, name))
+                    if where != name and code != event.code:
+                        raise ValueError(
+                            f"{where} and {name} have different libraries of functions that are called {event.name!r}, and a "
+                            "server takes one: merge them first with --on-function-conflict"
+                        )
+                    if where != name:
+                        continue
                 if raw not in seen or everywhere:
                     seen.add(raw)
                     self.before_keys.append((everywhere or self.functions == "all", raw))
@@ -445,9 +505,11 @@ class _Job:
                     of_slot[slot] = number
         limit = snapshot.limits.item_bytes
         self.splitter = Splitter(
-            way, 0, snapshot.types, limit, of_slot, layout.separators, self._stretch(), self._capacity(), self._make,
-            self._leave_database,
+            way, 0, snapshot.types, limit, of_slot, layout.separators, self._stretch(), self._capacity(),
+            self.functions == "all", self._make, self._leave_database,
         )  # fmt: skip
+        for number, label in enumerate(labels or ()):
+            self.check_name(_file_name(number, label, len(labels or ())))
         for label in labels or ():
             self._make(label)
         self.splitter.first_parts = len(self.parts)
@@ -458,7 +520,8 @@ class _Job:
         number = len(self.parts)
         if number >= MOST_PARTS:
             raise ValueError(f"more than {MOST_PARTS} parts")
-        file = _File(self.open_files, os.path.join(self.into, f".rdbkit-{os.urandom(8).hex()}.tmp"))
+        self.check_name(_file_name(number, label, number + 1))
+        file = self._new_file()
         writer = Writer(nullcontext(cast(BinaryIO, file)), self.header, True, False)
         self.parts.append(_Open(label, file, writer))
         writer.__enter__()
@@ -484,6 +547,7 @@ class _Job:
             self._hand_over()
             if self.progress is not None:
                 self.progress(self.read + snapshot.position)
+        splitter.leave_front()
         self._leave_database()
 
     def _hand_over(self, everything: bool = False) -> None:
@@ -515,35 +579,42 @@ class _Job:
     def _large(self, snapshot: Snapshot, record: Record, splitter: Splitter) -> None:
         """A record larger than a block goes straight to its part."""
         if record._kind == c.MODULE_AUX:
-            numbers = range(len(self.parts)) if self.functions == "all" else range(min(1, len(self.parts)))
+            splitter.leave_front()
+            splitter.event_at = -1  # it will tell of this when it has passed it, and nothing of it is in its block
+            if not self.parts:
+                splitter.part_named(b"")
+            numbers = range(len(self.parts)) if self.functions == "all" else range(1)
             keys = 0
         else:
             splitter.begun = True
             keys = 1
         self._hand_over(everything=True)
+        head = splitter.take_front() + snapshot.large_head
         with ExitStack() as stack:
             chunks = record.chunks()
-            if keys and splitter.capacity and not has_tag(record.key):
-                # how much room it needs is known at its end
-                spool = stack.enter_context(SpooledTemporaryFile(_SPOOLED))
-                for chunk in chunks:
-                    spool.write(chunk)
-                splitter.fits(len(snapshot.large_head) + spool.tell())
-                spool.seek(0)
-                chunks = iter(lambda: spool.read(_PIECE), b"")
             if keys:
                 number = int(splitter.part_of(record._kind, record.key))
+                if number < 0 and splitter.capacity:
+                    # how much room it needs is known at its end
+                    spool = stack.enter_context(SpooledTemporaryFile(_SPOOLED))
+                    for chunk in chunks:
+                        spool.write(chunk)
+                    splitter.make_room(len(head) + spool.tell())
+                    spool.seek(0)
+                    chunks = iter(lambda: spool.read(_PIECE), b"")
+                if number < 0:
+                    number = int(splitter.filling)
                 numbers = range(number, number + 1)
                 splitter.current = number
             parts = [self.parts[number] for number in numbers]
             expires = keys if record.expire_ms not in (None, NO_EXPIRY) else 0
             for part in parts:
-                self._copy(part, snapshot.large_head, keys, expires)
+                self._copy(part, head, keys, expires)
             for chunk in chunks:
                 for part in parts:
                     part.writer.append(chunk)
         if keys:
-            splitter.grow(numbers[0], record.size or 0)
+            splitter.grow(numbers[0], (record.size or 0) + len(head) - len(snapshot.large_head))
 
     # -- the end
 
@@ -563,7 +634,7 @@ class _Job:
                 ranges = [(each.start, each.stop - 1) for each in slots[number][1]]
             found.append(
                 Part(
-                    self._name(number, part), part.label, part.writer.written, part.expires, part.databases,
+                    _file_name(number, part.label, len(self.parts)), part.label, part.writer.written, part.expires, part.databases,
                     os.path.getsize(part.file.path), ranges, part.writer.crc64,
                 )
             )  # fmt: skip
@@ -574,35 +645,43 @@ class _Job:
             with ThreadPoolExecutor(2) as pool:
                 for each, (one, other) in zip(found, pool.map(_digests, [p.file.path for p in self.parts]), strict=True):
                     each.md5, each.sha256 = one, other
-        result = Split(list(self.sources), str(self.header), sum(each.keys for each in found), found, dict(splitter.notes))
+        notes = dict(splitter.notes)
+        for _, what in self.behind:
+            notes[what] = notes.get(what, 0) + 1
+        result = Split(list(self.sources), str(self.header), sum(each.keys for each in found), found, notes, self.behind)
         self._appear(result)
         return result
 
-    def _name(self, number: int, part: _Open) -> str:
-        width = max(4, len(str(len(self.parts))))
-        label = _UNSAFE.sub("-", part.label.decode("utf-8", "replace").strip(":")).strip("-.")[:_LABEL]
-        return f"{number + 1:0{width}}" + (f"-{label}" if label else "") + ".rdb"
-
     def _appear(self, result: Split) -> None:
         """Give the files their names; the manifest comes last."""
-        names = [part.file for part in result.parts]
-        if not self.force:
-            for name in (*names, MANIFEST):
-                if os.path.lexists(os.path.join(self.into, name)):
-                    raise FileExistsError(17, "File exists", os.path.join(self.into, name))
-        sources = {os.path.realpath(name) for name in self.sources}
-        for name in names:
-            if os.path.realpath(os.path.join(self.into, name)) in sources:
-                raise ValueError(f"{os.path.join(self.into, name)} is one of the files to be read")
-        text = json.dumps(result.to_dict(), indent=2).encode() + b"\n"
-        manifest = _File(self.open_files, os.path.join(self.into, f".rdbkit-{os.urandom(8).hex()}.tmp"))
-        self.parts.append(_Open(b"", manifest, self.parts[0].writer))
-        manifest.write(text)
+        self.manifest.write(json.dumps(result.to_dict(), indent=2).encode() + b"\n")
         self.open_files.close()
-        for part, name in zip(self.parts, (*names, MANIFEST), strict=True):
-            with open(part.file.path, "r+b") as file:
-                os.fsync(file)
-            os.replace(part.file.path, os.path.join(self.into, name))
+        names = [*(part.file for part in result.parts), MANIFEST]
+        files = [*(part.file for part in self.parts), self.manifest]
+        for file in files:
+            try:
+                with open(file.path, "r+b") as opened:
+                    os.fsync(opened)
+            except OSError as e:
+                e.filename = file.folder
+                raise
+        for name in names:
+            self.check_name(name)
+        for file, name in zip(files, names, strict=True):
+            final = os.path.join(self.into, name)
+            try:
+                os.replace(file.path, final)
+            except OSError as e:
+                e.filename = final
+                raise
+            file.path = final  # to be undone, should one of the others fail
+
+
+def _file_name(number: int, label: bytes, of: int) -> str:
+    """What a part is called, of so many."""
+    width = max(4, len(str(of)))
+    text = _UNSAFE.sub("-", label.decode("utf-8", "replace").strip(":")).strip("-.")[:_LABEL]
+    return f"{number + 1:0{width}}" + (f"-{text}" if text else "") + ".rdb"
 
 
 def _digests(path: str) -> tuple[str, str]:

@@ -30,6 +30,11 @@ KEY: Final = 6
 
 _BRACE: Final = b"{"
 _MEMBER_EXPIRY: Final = b"keydb-subexpire"
+_SLOT_INFO: Final = b"slot-info"
+_SCRIPT: Final = b"lua"
+_SELECTION: Final = 17  # bytes in front of the keys of a database: its number, and room for its counts
+_MOST_IN_FRONT: Final = 1 << 20  # of fields in front of a key; more of them are none of its own
+_REMEMBERED: Final = 16 << 20
 
 
 class Pile:
@@ -37,7 +42,8 @@ class Pile:
 
     Attributes:
         keys, expires: records that have not been handed on, and how many of them expire.
-        bytes: of all records so far.
+        bytes: of all records so far, and what has to stand in front of those of each database.
+        db: of the last of them.
     """
 
     def __init__(self) -> None:
@@ -45,6 +51,7 @@ class Pile:
         self.keys: i64 = 0
         self.expires: i64 = 0
         self.bytes: i64 = 0
+        self.db: i64 = -1
 
 
 class Splitter(Visitor):
@@ -59,6 +66,7 @@ class Splitter(Visitor):
         separators: for PREFIX, each of which ends the first part of a key's name.
         stretch: for BYTES, how many bytes go to a part before another one may be the smallest.
         capacity: for BYTES, how many bytes of records a part has room for; 0 for any number.
+        everywhere: what stands between or behind the keys and belongs to none of them goes to all parts, not to the first alone.
         made: called with the label of a part that is met first; adds its pile, and returns its number.
         leave_database: called before `db` changes; what the piles have belongs to the database before.
 
@@ -77,6 +85,7 @@ class Splitter(Visitor):
         separators: bytes,
         stretch: int,
         capacity: int,
+        everywhere: bool,
         made: Any,
         leave_database: Any,
     ) -> None:
@@ -89,6 +98,7 @@ class Splitter(Visitor):
         self.separators: bytes = separators
         self.stretch: i64 = stretch
         self.capacity: i64 = capacity
+        self.everywhere: bool = everywhere
         self.made: Any = made
         self.templates: list[bytes] = []  # of hashes (RDB 15), as the file has them
         self.leave_database: Any = leave_database
@@ -109,6 +119,9 @@ class Splitter(Visitor):
         self.fill_until: i64 = stretch
         self.tags: bool = False  # the block may have names with tags
         self.notes: dict[str, int] = {}
+        self.front: bytes = b""  # fields that stand in front of the record to come, and go with it
+        self.seen: set[bytes] = set()  # what belongs to no key and has been handed on
+        self.seen_bytes: i64 = 0
 
     # -- the frame of blocks
 
@@ -136,8 +149,9 @@ class Splitter(Visitor):
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         part: i64
         self.begun = True
+        size: i64 = end - start + len(self.front)
         if self.way == BYTES and not self.tags:
-            part = self.filling
+            part = -1
         else:
             buf = self.buf
             if COMPILED and self.way == SLOT and buf[key_at] < 0x40:
@@ -148,8 +162,13 @@ class Splitter(Visitor):
             else:
                 key, _ = read_string(buf, key_at, self.limit)
                 part = self.part_of(kind, key)
-        if self.capacity > 0 and part == self.filling and not self.fits(end - start):
+        if part < 0:
+            if self.capacity > 0:
+                self.make_room(size)
             part = self.filling
+        if len(self.front) > 0:
+            self.end_run()
+            self.piles[part].out.write(self.take_front())
         if part != self.current or start != self.run_end:
             self.end_run()
             self.current = part
@@ -159,18 +178,21 @@ class Splitter(Visitor):
         if expire_ms != NO_EXPIRY:
             self.run_expires += 1
         pile = self.piles[part]
-        pile.bytes += end - start
+        pile.bytes += size
+        if pile.db != self.db:
+            pile.db = self.db
+            pile.bytes += _SELECTION
         if part == self.filling and pile.bytes >= self.fill_until and self.way == BYTES:
             self.fill_smallest()
 
     def part_of(self, kind: i64, key: bytes) -> i64:
-        """The part that a key belongs to."""
+        """The part that a key belongs to; -1 where any will do."""
         way: i64 = self.way
         if way == SLOT:
             return self.of_slot[key_slot(key)]
         if way == BYTES:
             if not has_tag(key):
-                return self.filling
+                return -1
             return key_slot(key) % self.first_parts
         if way == DATABASE:
             return self.part_of_database()
@@ -203,19 +225,25 @@ class Splitter(Visitor):
 
     def grow(self, part: int, size: int) -> None:
         """A record that did not fit into a block has gone to a part."""
-        self.piles[part].bytes += size
-        if self.way == BYTES and part == self.filling and self.piles[part].bytes >= self.fill_until:
+        pile = self.piles[part]
+        pile.bytes += size
+        if pile.db != self.db:
+            pile.db = self.db
+            pile.bytes += _SELECTION
+        if self.way == BYTES and part == self.filling and pile.bytes >= self.fill_until:
             self.fill_smallest()
 
-    def fits(self, size: i64) -> bool:
-        """Whether the part that is being filled has room; if not, another one is filled from now on, a new one if need be."""
-        if self.piles[self.filling].bytes + size <= self.capacity:
-            return True
+    def make_room(self, size: i64) -> None:
+        """Where the part that is being filled has no room, fill another one from now on, a new one if need be."""
+        if self.has_room(size):
+            return
         self.fill_smallest()
-        if self.piles[self.filling].bytes + size > self.capacity and self.piles[self.filling].bytes > 0:
+        if not self.has_room(size) and self.piles[self.filling].bytes > 0:
             self.filling = self.made(b"")
             self.fill_until = self.stretch
-        return False
+
+    def has_room(self, size: i64) -> bool:
+        return self.piles[self.filling].bytes + size + _SELECTION <= self.capacity
 
     def fill_smallest(self) -> None:
         """The part with the fewest bytes gets the next stretch."""
@@ -237,28 +265,68 @@ class Splitter(Visitor):
             return
         if isinstance(event, SelectDb):
             self.begun = True
+            self.leave_front()
             self.end_run()
             self.leave_database()
             return
         raw = self.buf[start:end]
         if isinstance(event, HashTemplate):
             self.templates.append(raw)
+            if self.capacity > 0:
+                self.capacity = max(self.capacity - len(raw), 1)
             self.end_run()
             for pile in self.piles:
                 pile.out.write(raw)
             return
-        if not self.begun or isinstance(event, ResizeDb | SlotInfo):
-            return  # hints are of the whole file
-        self.end_run()
-        if isinstance(event, Aux) and event.key.startswith(_MEMBER_EXPIRY):
-            self.piles[self.current].out.write(raw)  # KeyDB says behind a key what it has to say of its members
-        elif isinstance(event, Aux):
-            for pile in self.piles:
-                pile.out.write(raw)
+        if not self.begun or isinstance(event, ResizeDb):
+            return
+        if isinstance(event, SlotInfo):
+            self.note("slot-info")  # a hint, and of the whole file
         elif isinstance(event, SlotImport):
-            self.notes["slot-import"] = self.notes.get("slot-import", 0) + 1
-        elif self.piles:
-            self.piles[0].out.write(raw)
+            self.note("slot-import")
+        elif isinstance(event, Aux) and event.key == _SLOT_INFO:
+            self.note("slot-info")
+        elif isinstance(event, Aux) and event.key.startswith(_MEMBER_EXPIRY) and self.piles:
+            self.end_run()
+            pile = self.piles[self.current]  # KeyDB says behind a key what it has to say of its members
+            pile.out.write(raw)
+            pile.bytes += len(raw)
+        elif isinstance(event, Aux) and event.key != _SCRIPT:
+            self.front += raw  # as KeyDB says in front of a key when it was written
+            if len(self.front) > _MOST_IN_FRONT:
+                self.leave_front()
+        else:
+            self.pass_on(raw)
+
+    def note(self, kind: str) -> None:
+        self.notes[kind] = self.notes.get(kind, 0) + 1
+
+    def take_front(self) -> bytes:
+        """The fields in front of a record, which go with it."""
+        front = self.front
+        self.front = b""
+        return front
+
+    def leave_front(self) -> None:
+        """No record follows the fields that might have been one's own."""
+        if len(self.front) > 0:
+            self.pass_on(self.take_front())
+
+    def pass_on(self, raw: bytes) -> None:
+        """Something that belongs to no key: the same bytes once, as far as what there was can be remembered."""
+        if raw in self.seen:
+            return
+        if self.seen_bytes < _REMEMBERED:
+            self.seen.add(raw)
+            self.seen_bytes += len(raw) + 100
+        self.end_run()
+        if not self.piles:
+            self.part_named(b"")
+        for pile in self.piles:
+            pile.out.write(raw)
+            pile.bytes += len(raw)
+            if not self.everywhere:
+                break
 
 
 def has_tag(key: bytes) -> bool:
