@@ -28,6 +28,20 @@ NOW = 1_800_000_000_000
 DUMP = FIXTURES / "random" / "redis-7.2.6.rdb"
 
 
+Fields = dict[bytes, tuple[bytes, int | None]]
+FAR = NOW + 10 * 86_400_000
+
+
+def fields_of(path: Path, fields: Fields) -> str:
+    """A file with one hash, of which fields have a value and an expiry."""
+    value = rdbkit.Hash()
+    value.update({name: content for name, (content, _) in fields.items()})
+    value.field_expire_ms = {name: ms for name, (_, ms) in fields.items() if ms is not None}
+    with rdbkit.create(path, version=12, force=True) as writer:
+        writer.put(b"h", value)
+    return str(path)
+
+
 def write(path: Path, *parts: bytes, magic: bytes = b"REDIS0009") -> str:
     path.write_bytes(rdb(*parts, magic=magic))
     return str(path)
@@ -48,7 +62,8 @@ def test_a_conversion_without_loss_is_equal(path: Path, tmp_path: Path) -> None:
         found = compared(path, out, ignore=["functions"])
         assert bool(compared(path, out).functions) == ("function" in report.ledger.counts)
         if not kinds:
-            assert found.same, (target, found)
+            assert found.differences == 0, (target, found)
+            assert found.same == ("commands" not in report.ledger.counts)
             assert found.equal == found.keys[0] == found.keys[1]
         else:
             assert not found.same or kinds <= {"member-expiry"}, (target, kinds)
@@ -163,7 +178,33 @@ def test_fields_that_have_expired(tmp_path: Path) -> None:
             writer.put(b"hash", value)
     assert compared(tmp_path / "a.rdb", tmp_path / "b.rdb").same
     assert compared(tmp_path / "a.rdb", tmp_path / "b.rdb", now_ms=NOW - 10).changed == 1
-    assert compared(tmp_path / "a.rdb", tmp_path / "b.rdb", ignore=["expire"]).changed == 1
+    # where expiries do not count, a field is there if the other file has it, too
+    assert compared(tmp_path / "a.rdb", tmp_path / "b.rdb", ignore=["expire"]).same
+    assert compared(tmp_path / "a.rdb", tmp_path / "b.rdb", ignore=["expire"], now_ms=NOW - 10).changed == 1
+
+
+@pytest.mark.parametrize("block_size", [None, 40])
+@pytest.mark.parametrize(
+    ("one", "other", "different"),
+    [
+        ({b"a": (b"1", None), b"x": (b"1", NOW - 1)}, {b"a": (b"1", None)}, False),
+        ({b"a": (b"1", None), b"x": (b"1", NOW - 1)}, {b"a": (b"1", None), b"x": (b"1", None)}, False),
+        ({b"a": (b"1", None), b"x": (b"1", NOW - 1)}, {b"a": (b"1", None), b"x": (b"2", None)}, True),
+        ({b"a": (b"1", None), b"x": (b"1", NOW - 1), b"y": (b"1", NOW - 1)}, {b"a": (b"1", None), b"x": (b"1", FAR)}, False),
+        ({b"a": (b"1", None), b"x": (b"1", NOW - 1)}, {b"a": (b"1", None), b"y": (b"2", NOW - 1)}, False),
+        ({b"a": (b"1", None), b"x": (b"1", NOW - 1)}, {b"a": (b"2", None)}, True),
+        ({b"a": (b"1", None), b"x": (b"1", NOW - 1)}, {b"a": (b"1", None), b"y": (b"2", None)}, True),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_expired_fields_where_expiries_do_not_count(
+    one: Fields, other: Fields, different: bool, block_size: int | None, tmp_path: Path
+) -> None:
+    files = fields_of(tmp_path / "a.rdb", one), fields_of(tmp_path / "b.rdb", other)
+    for names in (files, files[::-1]):
+        found = compared(*names, ignore=["expire"], block_size=block_size)
+        assert (found.changed, found.equal, found.same) == (different, not different, not different)
+        assert bool(delta(tmp_path, *names, ignore=["expire"])) == different
 
 
 def library(name: bytes, code: bytes) -> bytes:
@@ -314,12 +355,192 @@ def test_the_command(tmp_path: Path) -> None:
     assert json.loads(keys.stdout)["changed"] == 0
     for wrong in ("--only-keys", "--ignore-expiry", "--only=values", "--ignore=order"):
         assert run(DUMP, other, wrong).returncode == 2
-    assert run(DUMP, tmp_path / "none.rdb").returncode == 2
+    assert run(DUMP, tmp_path / "none.rdb").returncode == 3
     cut = tmp_path / "cut.rdb"
     cut.write_bytes(DUMP.read_bytes()[:500])
     damaged = run(DUMP, cut)
     assert damaged.returncode == 3
     assert damaged.stderr.count("\n") == 1
+
+
+# -- what stands behind
+
+
+def test_what_stands_behind_a_snapshot_is_told(tmp_path: Path) -> None:
+    plain = write(tmp_path / "a.rdb", key(b"k", 0, string(b"v")))
+    whole = Path(plain).read_bytes()
+    for name, more in (("snapshot", whole), ("aof", b"*1\r\n$4\r\nPING\r\n"), ("unknown", b"\0\0oops")):
+        other = tmp_path / "b.rdb"
+        other.write_bytes(whole + more)
+        for packed in (False, True):
+            if packed:
+                other.write_bytes(gzip.compress(other.read_bytes()))
+            found = compared(plain, other)
+            assert (found.same, found.differences, found.behind) == (False, 0, (None, name))
+            found = compared(other, other, only_keys=True)
+            assert (found.same, found.behind) == (False, (name, name))
+    (tmp_path / "zeros.rdb").write_bytes(whole + bytes(600))
+    assert compared(plain, tmp_path / "zeros.rdb").same
+
+    other.write_bytes(whole * 2)
+    shown = run(plain, other)
+    assert shown.returncode == 1
+    assert shown.stdout.splitlines()[0].endswith("have the same data, as far as it was compared")
+    assert "  behind the second  another snapshot, which no server reads: not compared\n" in shown.stdout
+    shown = run(other, other)
+    assert shown.returncode == 1
+    assert shown.stdout.count("not compared") == 2
+    told = json.loads(run(other, plain, "--json").stdout)
+    assert (told["same"], told["behind"]) == (False, ["snapshot", None])
+
+
+# -- details
+
+
+def details(folder: Path, one: Any, other: Any, **options: Any) -> list[str]:
+    """What is said of a key's two values, with blocks of two sizes; elements are read again or not."""
+    files = pair(folder, one, other)
+    said = [compared(*files, block_size=size, **options).samples[0].details for size in (1 << 20, 64)]
+    assert said[0] == said[1]
+    return said[0]
+
+
+@pytest.fixture(params=[None, 0], ids=["kept", "read again"])
+def nothing_kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of no value elements are kept in memory, or of these small ones all are."""
+    if request.param is not None:
+        monkeypatch.setattr(rdbkit.operations.details, "_KEPT_IN_ALL", request.param)
+
+
+@pytest.mark.usefixtures("nothing_kept")
+def test_what_differs_inside_of_values(tmp_path: Path) -> None:
+    def said(one: Any, other: Any) -> list[str]:
+        return details(tmp_path, one, other)
+
+    assert said(b"abc", b"abd") == ["byte 2 of 3 and 3: b'c' and b'd'"]
+    assert said(b"a" * 5000, b"a" * 4000 + b"b" * 9) == [f"byte 4000 of 5000 and 4009: {b'a' * 20!r} and {b'b' * 9!r}"]
+    assert said(b"a" * 1024, b"a" * 1030) == ["byte 1024 of 1024 and 1030: b'' and b'aaaaaa'"]
+    assert said([b"a", b"b", b"c"], [b"a", b"c", b"c"]) == ["element 1: b'b' and b'c'"]
+    assert said([b"a", b"b"], [b"a", b"c", b"c"]) == ["2 and 3 elements", "element 1: b'b' and b'c'"]
+    assert said([b"%d" % i for i in range(99)], [b"x"] * 99) == [f"element {i}: {b'%d' % i!r} and b'x'" for i in range(5)]
+    assert said({b"a", b"b"}, {b"b", b"c"}) == ["only in the first: b'a'", "only in the second: b'c'"]
+    assert said({b"a": 1.0, b"b": 2.5}, {b"b": 2.0, b"c": 0.0}) == ["b'a': 1.0 and None", "b'b': 2.5 and 2.0", "b'c': None and 0.0"]
+    assert said({b"a": b"1", b"b": b"2"}, {b"b": b"3", b"c": b""}) == [
+        "b'a': b'1' and None",
+        "b'b': b'2' and b'3'",
+        "b'c': None and b''",
+    ]
+    one, other = dict.fromkeys((b"%d" % i for i in range(3000)), b"v"), dict.fromkeys((b"%d" % i for i in range(3000)), b"w")
+    assert said(one, other) == [f"{b'%d' % i!r}: b'v' and b'w'" for i in range(5)]
+
+
+@pytest.mark.usefixtures("nothing_kept")
+def test_what_differs_inside_of_streams(tmp_path: Path) -> None:
+    def stream(fields: list[tuple[bytes, bytes]], last: int, consumer: bytes) -> rdbkit.Stream:
+        entry = rdbkit.StreamId(5, 0)
+        pending = [rdbkit.PendingEntry(entry, consumer, 1000 + last, 1)]
+        group = rdbkit.StreamGroup(b"g", entry, 1, pending, [rdbkit.StreamConsumer(consumer, 7 + last, None)], [])
+        return rdbkit.Stream([rdbkit.StreamEntry(entry, fields)], 1, rdbkit.StreamId(last, 0), groups=[group])
+
+    first = stream([(b"f", b"v")], 5, b"c")
+    assert details(tmp_path, first, stream([(b"f", b"w")], 5, b"c")) == ["entry 5-0: [(b'f', b'v')] and [(b'f', b'w')]"]
+    # when a consumer was seen, and an entry delivered, is not compared
+    assert details(tmp_path, first, stream([(b"f", b"v")], 6, b"c")) == ["length and last id: (1, '5-0') and (1, '6-0')"]
+    (said,) = details(tmp_path, first, stream([(b"f", b"v")], 5, b"d"))
+    assert said.startswith("group b'g': ")
+    assert "b'c'" in said
+    assert "b'd'" in said
+
+
+@pytest.mark.usefixtures("nothing_kept")
+def test_expiries_of_fields_that_differ(tmp_path: Path) -> None:
+    until = 4_102_444_800_000
+    one = fields_of(tmp_path / "a.rdb", {b"a": (b"1", until), b"b": (b"2", None), b"c": (b"3", 1000), b"d": (b"4", until)})
+    other = fields_of(tmp_path / "b.rdb", {b"a": (b"1", until + 500), b"b": (b"2", until), b"d": (b"5", None), b"e": (b"6", until)})
+    assert compared(one, other).samples[0].details == [
+        "b'a': expires 2100-01-01 00:00:00 and 2100-01-01 00:00:00.500",
+        "b'b': expires never and 2100-01-01 00:00:00",
+        "b'd': b'4' and b'5', expires 2100-01-01 00:00:00 and never",
+        "b'e': None and b'6', expires 2100-01-01 00:00:00",
+    ]
+    ignoring = compared(one, other, ignore=["expire"])
+    assert ignoring.samples[0].details == ["b'd': b'4' and b'5'", "b'e': None and b'6'"]
+
+
+@pytest.mark.usefixtures("nothing_kept")
+def test_what_is_long_is_cut(tmp_path: Path) -> None:
+    name, long = b"f" * 1_000_000, b"x" * 1_000_000
+    shown = f"{b'f' * 80!r}... (1,000,000 bytes)"
+    tens = "byte 0 of 1000000 and 1000000: " + f"{b'x' * 20!r} and {b'y' * 20!r}"
+    assert details(tmp_path, {name: long}, {name: b"y" * 1_000_000}) == [f"{shown}: {tens}"]
+    assert details(tmp_path, [long, b"b"], [b"y" * 1_000_000, b"b"]) == [f"element 0: {tens}"]
+    assert details(tmp_path, {name: b"v"}, {b"g": b"v"}) == [f"{shown}: b'v' and None", "b'g': None and b'v'"]
+    assert details(tmp_path, {name, b"a"}, {b"a"}) == [f"only in the first: {shown}"]
+    assert details(tmp_path, [long], [long + b"y"]) == [
+        f"element 0: {b'x' * 80!r}... (1,000,000 bytes) and {b'x' * 80!r}... (1,000,001 bytes)"
+    ]
+    assert details(tmp_path, [long], [long[:-1] + b"y"]) == [
+        "element 0: 1,000,000 bytes each, of which the first 1,024 are the same"
+    ]
+    told = run(*pair(tmp_path, {name: long}, {name: b"y"}), "--json").stdout
+    assert len(told) < 1000
+
+
+def test_expiries_are_shown_to_the_millisecond(tmp_path: Path) -> None:
+    until = 4_102_444_800_000
+    one = write(tmp_path / "a.rdb", key(b"", 0, string(b"v"), until), key(b"k", 0, string(b"v"), until))
+    other = write(tmp_path / "b.rdb", key(b"", 0, string(b"v"), until + 1000), key(b"k", 0, string(b"v"), until + 1))
+    shown = run(one, other).stdout
+    assert "  expires  2100-01-01 00:00:00 and 2100-01-01 00:00:01\n" in shown
+    assert "  expires  2100-01-01 00:00:00 and 2100-01-01 00:00:00.001\n" in shown
+    assert "another expiry: '' (db 0)\n" in shown
+
+
+MEMORY = """
+import sys
+from rdbkit.operations.diff import diff
+found = diff(*sys.argv[1:])
+print(found.changed, len(found.samples[0].details))
+# VmHWM begins with this program; ru_maxrss would count the process that started it
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
+@pytest.mark.parametrize("what", ["hash", "string"])
+def test_memory_is_bounded(what: str, tmp_path: Path) -> None:
+    files = []
+    for name in (b"a", b"b"):
+        if what == "hash":
+            fields = [b"\x20%032d\x20%032d" % (i, i if i != 7 else len(name + b"x") * ord(name)) for i in range(400_000)]
+            record = key(b"k", 4, length(len(fields)) + b"".join(fields if name == b"a" else fields[::-1]))
+        else:
+            record = key(b"k", 0, string(bytes(100_000_000) + name))
+        files.append(write(tmp_path / f"{name.decode()}.rdb", record))
+    result = subprocess.run([sys.executable, "-c", MEMORY, *files], capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr
+    changed, shown, peak = map(int, result.stdout.split())
+    assert (changed, shown) == (1, 1)
+    assert peak < 130_000  # KiB
+
+
+def test_what_cannot_be_read_twice(tmp_path: Path) -> None:
+    for name, shown in (("/dev/stdin", "/dev/stdin"), ("-", "standard input")):
+        for files in ((DUMP, name), (name, DUMP)):
+            command = [sys.executable, "-m", "rdbkit", "diff", *map(str, files)]
+            made = subprocess.run(command, capture_output=True, text=True, input="REDIS")
+            assert made.returncode == 2
+            assert f"Error: {shown}: it is read several times, and has to be a file\n" in made.stderr
+    assert run(DUMP, tmp_path).returncode == 3
+
+
+def test_encodings_may_be_ignored(tmp_path: Path) -> None:
+    files = (
+        write(tmp_path / "a.rdb", key(b"k", 2, b"\2" + string(b"2") + string(b"1"))),
+        write(tmp_path / "b.rdb", key(b"k", 11, string(struct.pack("<IIhh", 2, 2, 1, 2)))),
+    )
+    assert compared(*files, ignore=["encoding"]).same
+    assert run(*files, "--ignore", "encoding", "--ignore", "expire").returncode == 0
 
 
 # -- deltas
@@ -399,9 +620,6 @@ def test_what_is_only_in_the_first_is_deleted(tmp_path: Path) -> None:
     assert (report.format, report.written, report.deleted) == ("rdb", 1, 1102)
     with rdbkit.open(tmp_path / "d.rdb") as snapshot:
         assert [(r.db, r.key) for r in snapshot] == [(3, b"new")]
-
-
-FAR = NOW + 10 * 86_400_000
 
 
 def test_expiries_in_a_delta(tmp_path: Path) -> None:
@@ -517,6 +735,9 @@ def test_expiries_of_fields(tmp_path: Path) -> None:
     ]  # fmt: skip
     one, other = hashes()
     other[b"9"] = b"w"
+    for value, name in ((one, b"gone"), (other, b"late")):  # only there, and expired
+        value[name] = b"v"
+        value.field_expire_ms[name] = NOW - 1
     assert changed(tmp_path, one, other, ignore=["expire"]) == [[b"HSET", b"k", b"9", b"w"]]
     with pytest.raises(rdbkit.LossError):
         changed(tmp_path, *hashes(), target="redis-7.2")
@@ -695,10 +916,11 @@ def test_what_waits_on_the_disk_is_counted() -> None:
         assert piles.on_disk() == 8
         assert piles.pile(3) == b"12345678"
         assert log.on_disk() == 0
-        log.add(0, b"name", bytes(1 << 20))
-        assert log.on_disk() == 16 + (1 << 20)
-        log.add(0, b"name", bytes(1 << 20))
-        assert len(list(log.repeated(1 << 20))) == 1
+        size = 33 << 20  # more than is held in memory
+        log.add(0, b"name", bytes(size))
+        assert log.on_disk() == 16 + size
+        log.add(0, b"name", bytes(size))
+        assert len(list(log.repeated(size))) == 1
     finally:
         piles.close()
         log.close()

@@ -636,6 +636,15 @@ def test_wrong_usage(tmp_path: Path) -> None:
         made = run(*args)
         assert made.returncode == 2, made
         assert words in made.stderr
+    made = run(path, out, env={"RDBKIT_SECRET": ""})
+    assert made.returncode == 2
+    assert b"RDBKIT_SECRET is empty" in made.stderr
+    assert not out.exists()
+    assert run(path, tmp_path / "other.rdb", "--random", env={"RDBKIT_SECRET": ""}).returncode == 0
+    made = run(tmp_path / "none.rdb", out)
+    assert (made.returncode, made.stderr) == (3, f"rdbkit: {tmp_path / 'none.rdb'}: No such file or directory\n".encode())
+    made = run(path, "-", "--random")
+    assert made.stderr.startswith(b"standard output: REDIS0009 with names and values scrambled\n")
     path.write_bytes(path.read_bytes()[:-3])
     made = run(path, out)
     assert made.returncode == 3

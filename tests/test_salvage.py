@@ -329,7 +329,37 @@ def test_an_end_mark_in_the_midst_is_none(path: Path) -> None:
     assert report.doubtful == [(0, b"good:09", 9 + sum(map(len, GOOD[:9]))), (0, b"good:10", lost[0].offset + lost[0].size)]
     # what stands behind the true end is not searched
     report, _, lost = saved(path, rdb(*GOOD[:10]) + b"".join(GOOD[10:]))
-    assert (report.kept, lost) == (10, [])
+    assert (report.kept, report.lost) == (10, {"behind": 1})
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("crc", [True, False])
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [(rdb(*GOOD), "another snapshot"), (b"*1\r\n$4\r\nPING\r\n", "commands"), (b"VALKEY080", "another snapshot")],
+    ids=["snapshot", "commands", "head"],
+)
+def test_what_stands_behind_the_end_is_left_out(more: bytes, words: str, crc: bool, packed: bool, path: Path) -> None:
+    whole = rdb(*GOOD, crc=crc)
+    for behind in (more, more + bytes(10)):
+        data = whole + behind
+        report, result, lost = saved(path, gzip.compress(data) if packed else data)
+        assert (report.kept, report.lost, report.whole) == (20, {"behind": 1}, False)
+        assert (lost[0].offset, lost[0].size, lost[0].rule, lost[0].key) == (len(whole), len(behind), "behind", None)
+        assert lost[0].message.startswith(words)
+        assert len(result) == len(whole)
+    # with damage in front of it
+    data = whole.replace(b"value 7", b"\xc8alue 7" if not crc else b"VALUE 7")
+    report, _, lost = saved(path, data + more)
+    assert report.lost["behind"] == 1
+    assert lost[-1].offset == len(whole)
+
+
+def test_what_stands_behind_a_capture_is_left_out(path: Path) -> None:
+    report, _, lost = saved(path, framed(WHOLE) + b"*1\r\n$4\r\nPING\r\n")
+    assert (report.kept, report.lost, lost[0].offset) == (4, {"behind": 1}, len(framed(WHOLE)))
+    report, _, _ = saved(path, framed(WHOLE) + bytes(100))
+    assert report.whole
 
 
 def test_a_key_without_a_name_stops_no_search(path: Path) -> None:
@@ -447,6 +477,23 @@ def test_gzip(path: Path) -> None:
     assert report.cut
     assert 30 < report.kept < 60
     assert report.file == str(path)
+
+
+def test_errors_name_the_compressed_file(path: Path, tmp_path: Path) -> None:
+    packed = gzip.compress(RICH.read_bytes())
+    damaged = packed[:15] + b"\xff" * 30 + packed[45:]
+    for data, words in (
+        (damaged, "the gzip data is damaged"), (packed[:12], "the gzip data ends too early"),
+        (gzip.compress(b"hello, world"), "no RDB file"), (gzip.compress(b""), "the file is empty"),
+    ):  # fmt: skip
+        path.write_bytes(data)
+        made = run(path, tmp_path / "out.rdb")
+        assert made.returncode == 3
+        assert made.stderr.decode().startswith(f"rdbkit: {path}: {words}")
+    # of a file without a checksum that of gzip tells that something is changed
+    packed = gzip.compress(rdb(*GOOD, crc=False) + bytes(10))
+    report, _, _ = saved(path, packed[:-8] + b"\1\2\3\4" + packed[-4:])
+    assert (report.kept, report.checksum, report.lost) == (20, "mismatch", {})
 
 
 def test_large_values(path: Path) -> None:
@@ -602,8 +649,10 @@ def test_nothing_stays_of_a_salvage_that_fails(path: Path, tmp_path: Path) -> No
     assert made.returncode == 3
     assert made.stderr.count(b"\n") == 1
     assert [p.name for p in tmp_path.iterdir()] == ["damaged.rdb"]
-    assert run(tmp_path, out).returncode == 2
-    assert run(tmp_path / "missing.rdb", out).returncode == 2
+    assert run(tmp_path, out).returncode == 3
+    made = run(tmp_path / "missing.rdb", out)
+    assert made.returncode == 3
+    assert made.stderr.decode() == f"rdbkit: {tmp_path / 'missing.rdb'}: No such file or directory\n"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no /dev/full")
@@ -615,10 +664,29 @@ def test_a_full_disk(path: Path, tmp_path: Path) -> None:
     made = run(path, tmp_path / "out.rdb", "--losses", "/dev/full", "--force")
     assert made.returncode == 3
     assert made.stderr == b"rdbkit: /dev/full: No space left on device\n"
+    with open("/dev/full", "wb") as full:
+        made = subprocess.run([sys.executable, "-m", "rdbkit", "salvage", path, "-"], stdout=full, stderr=subprocess.PIPE)
+    assert made.returncode == 3
+    assert made.stderr == b"rdbkit: standard output: No space left on device\n"
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="has no /dev/zero")
 def test_what_is_no_file_cannot_be_read_several_times(path: Path) -> None:
-    made = run("/dev/zero", path)
-    assert made.returncode == 3
-    assert made.stderr == b"rdbkit: /dev/zero: it is read several times, and has to be a file\n"
+    for name, shown in ((b"/dev/zero", b"/dev/zero"), (b"-", b"standard input")):
+        made = run(name.decode(), path)
+        assert made.returncode == 2
+        assert b"Error: " + shown + b": it is read several times, and has to be a file\n" in made.stderr
+
+
+def test_what_is_behind_is_shown(path: Path, tmp_path: Path) -> None:
+    path.write_bytes(rdb(*GOOD, key(b"", 0, string(b"v"))) + rdb(*GOOD))
+    made = run(path, tmp_path / "out.rdb")
+    assert made.returncode == 1
+    said = made.stdout.decode()
+    assert said.splitlines()[0] == f"{path}: 21 keys kept, what stands behind the end left out"
+    assert "another snapshot behind the end of the snapshot, not searched" in said
+    told = json.loads(run(path, tmp_path / "out.rdb", "--force", "--json").stdout)
+    assert (told["whole"], told["lost"], told["lost_bytes"]) == (False, {"behind": 1}, len(rdb(*GOOD)))
+    # a name without a letter is seen all the same
+    path.write_bytes(rdb(*GOOD, key(b"", 16, string(lp(b"f", b"v")[:-1] + b"\0")), *GOOD, magic=b"REDIS0010"))
+    assert "  key   ''  " in run(path, tmp_path / "out.rdb", "--force").stdout.decode()

@@ -779,3 +779,9 @@ def test_inputs_that_are_no_snapshots(tmp_path: Path) -> None:
         assert made.stderr.startswith("rdbkit: ")
     assert run(newer, "--relaxed").returncode == 0
     assert run().returncode == 2
+
+
+def test_a_name_without_a_letter_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.rdb"
+    path.write_bytes(rdb(key(b"", 16, string(lp(b"f", b"v")[:-1] + b"\0")), magic=b"REDIS0010"))
+    assert "  key     '' (db 0) at byte 9: " in run(path, "--deep").stdout

@@ -9,9 +9,10 @@ from typing import Final
 
 import click
 
-from rdbkit.cli.files import written
-from rdbkit.cli.render import WORTH_TELLING, Output, libraries, output, printable, progress, show_functions, size, when
+from rdbkit.cli.files import READ_TWICE, temporaries, written
+from rdbkit.cli.render import WORTH_TELLING, Output, key_name, libraries, output, printable, progress, show_functions, size
 from rdbkit.operations.delta import Delta, delta_format
+from rdbkit.operations.details import expiries
 from rdbkit.operations.diff import IGNORED, Diff, Difference
 from rdbkit.operations.diff import diff as compare
 from rdbkit.operations.info import count
@@ -26,7 +27,14 @@ _WORDS: Final = {
     "expire": "another expiry",
     "changed": "another source",
 }
+#: What stands behind the end of a snapshot, by `Diff.behind`.
+_BEHIND: Final = {
+    "aof": "commands of an append-only file, which change it",
+    "snapshot": "another snapshot, which no server reads",
+    "unknown": "bytes that are none of it",
+}
 _MOST_LOSSES: Final = 20
+_WIDTH: Final = 240  # of a line that says what differs
 
 
 def _tolerance(ctx: click.Context, param: click.Parameter, value: str) -> int:
@@ -37,12 +45,12 @@ def _tolerance(ctx: click.Context, param: click.Parameter, value: str) -> int:
 
 
 @click.command()
-@click.argument("first", metavar="A", type=click.Path(exists=True, dir_okay=False))
-@click.argument("second", metavar="B", type=click.Path(exists=True, dir_okay=False))
+@click.argument("first", metavar="A", type=READ_TWICE)
+@click.argument("second", metavar="B", type=READ_TWICE)
 @click.option("--only", type=click.Choice(["keys"]), help="Compare names of keys alone.")
 @click.option(
     "--ignore", type=click.Choice(IGNORED), multiple=True,
-    help="Do not compare when keys and fields expire, or libraries of functions; can be repeated.",
+    help="Do not compare when keys and fields expire, or libraries of functions; encodings never are. Can be repeated.",
 )  # fmt: skip
 @click.option(
     "--ttl-tolerance", default="0ms", callback=_tolerance, metavar="TIME", help="Expiries may be so far apart: 1s, 500ms."
@@ -83,13 +91,12 @@ def diff(
     """Whether two snapshots have the same keys, values, expiries and functions.
 
     The order of keys and of elements does not matter where they have none, nor do versions and encodings. Keys that have expired
-    and are in one of them alone are no difference. Exit code 0 if they have the same data, 1 if not, 3 if one cannot be read or is
-    damaged.
+    and are in one of them alone are no difference. Exit code 0 if they have the same data, 1 if not, or if something stands behind
+    the end of one, 3 if one cannot be read or is damaged.
     """
     _check(only, delta, target, on_loss, force)
     with ExitStack() as stack:
-        if delta is not None:
-            stack.enter_context(written(delta, "-"))
+        stack.enter_context(temporaries() if delta is None else written(delta, "-"))
         update = stack.enter_context(progress("diff", os.path.getsize(first) + os.path.getsize(second)))
         try:
             found = compare(
@@ -130,20 +137,25 @@ def _check(only: str | None, delta: str | None, target: str | None, on_loss: str
 
 def _show(found: Diff, out: Output) -> None:
     first, second = (printable(name) for name in found.files)
-    out.heading(f"{first} and {second} have {'the same data' if found.same else 'different data'}")
+    same = "the same data" if found.same else "the same data, as far as it was compared"
+    out.heading(f"{first} and {second} have {'different data' if found.differences else same}")
     rows = [("keys", f"{found.keys[0]:,} and {found.keys[1]:,}"), ("equal", f"{found.equal:,}")]
     counts = (
         ("only in the first", found.missing), ("only in the second", found.extra), ("another value", found.changed),
         ("another expiry", found.expiry), ("expired", found.expired), ("other functions", len(found.functions)),
     )  # fmt: skip
     rows += [(name, f"{n:,}") for name, n in counts if n]
+    for name, kind in zip(("first", "second"), found.behind, strict=True):
+        if kind is not None:
+            rows.append((f"behind the {name}", f"{_BEHIND[kind]}: not compared"))
     if found.disk_bytes >= WORTH_TELLING:
         rows.append(("temporary files", f"{size(found.disk_bytes)}, gone"))
     out.facts(rows)
     show_functions(out, found.functions, _WORDS)
     for each in found.samples:
-        out.line(f"\n{_WORDS[each.what]}: {printable(each.key, 60)} (db {each.db})")
-        out.facts([*_facts(each), *(("differs", printable(line, 120)) for line in each.details)])
+        # a name without a letter would not be seen
+        out.line(f"\n{_WORDS[each.what]}: {key_name(each.key)} (db {each.db})")
+        out.facts([*_facts(each), *(("differs", printable(line, _WIDTH)) for line in each.details)])
     more = found.missing + found.extra + found.changed + found.expiry - len(found.samples)
     if more > 0:
         out.line(f"\n... and {more:,} more")
@@ -156,7 +168,7 @@ def _facts(each: Difference) -> list[tuple[str, str]]:
     if each.what == "type":
         rows.append(("type", f"{each.types[0]} and {each.types[1]}"))
     if each.expire_ms[0] != each.expire_ms[1] and each.what in ("expire", "value"):
-        rows.append(("expires", " and ".join("never" if ms is None else when(ms) for ms in each.expire_ms)))
+        rows.append(("expires", expiries(each.expire_ms)))
     return rows
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from rdbkit.cli.files import written
+from rdbkit.cli.files import READ_ONCE, written
 from rdbkit.cli.options import SelectionCommand, selection_options
 from rdbkit.cli.render import output, printable, progress, size
 from rdbkit.operations.info import count
@@ -43,7 +43,7 @@ _WORDS: Final = {
 
 
 @click.command(cls=SelectionCommand)
-@click.argument("file", metavar="FILE", type=click.Path(allow_dash=True))
+@click.argument("file", metavar="FILE", type=READ_ONCE)
 @click.argument("out", metavar="OUT", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option(
     "--secret-file", type=click.Path(exists=True, dir_okay=False), metavar="PATH",
@@ -114,7 +114,12 @@ def _secret(path: str | None, is_random: bool) -> bytes | None:
         if not secret:
             raise click.BadParameter(f"{printable(path)} is empty", param_hint="--secret-file")
         return secret
-    return None if is_random else os.environb.get(_VARIABLE.encode()) or None
+    if is_random:
+        return None
+    told = os.environb.get(_VARIABLE.encode())
+    if told == b"":  # as of a variable in a script that is not set: nobody has asked for a random one
+        raise click.UsageError(f"{_VARIABLE} is empty: set it, unset it, or take --random")
+    return told
 
 
 def _as_json(report: Redaction, out: str) -> dict[str, Any]:
@@ -130,7 +135,8 @@ def _as_json(report: Redaction, out: str) -> dict[str, Any]:
 
 def _show(report: Redaction, out: str, seconds: float) -> None:
     """What was done, on standard output unless the file goes there."""
-    heading = f"{printable(out)}: {report.source} with names and values scrambled"
+    name = "standard output" if out == "-" else printable(out)
+    heading = f"{name}: {report.source} with names and values scrambled"
     if out == "-":
         click.echo(heading, err=True)
         click.echo(f"{count(report.written, 'key')} written, {seconds:.1f} s", err=True)

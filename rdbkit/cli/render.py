@@ -107,6 +107,15 @@ def output() -> Output:
     return Rich() if sys.stdout.isatty() else Plain()
 
 
+def key_name(key: bytes, most: int = 60) -> str:
+    """A key for a sentence: the empty one can be seen.
+
+    >>> key_name(b"user:1"), key_name(b"")
+    ('user:1', "''")
+    """
+    return printable(key, most) or "''"
+
+
 def libraries(n: int) -> str:
     """A number of libraries of functions."""
     return f"{n:,} {'library' if n == 1 else 'libraries'} of functions"

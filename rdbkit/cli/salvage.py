@@ -8,15 +8,15 @@ from contextlib import ExitStack
 
 import click
 
-from rdbkit.cli.files import writing, written
-from rdbkit.cli.render import Output, output, printable, progress, size
+from rdbkit.cli.files import READ_TWICE, writing, written
+from rdbkit.cli.render import Output, key_name, output, printable, progress, size
 from rdbkit.operations.info import count
 from rdbkit.operations.salvage import Lost, Salvage
 from rdbkit.operations.salvage import salvage as save
 
 
 @click.command()
-@click.argument("file", metavar="FILE", type=click.Path(exists=True, dir_okay=False))
+@click.argument("file", metavar="FILE", type=READ_TWICE)
 @click.argument("out", metavar="OUT", type=click.Path(allow_dash=True))
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--losses", metavar="PATH", help="Write everything that was left out to PATH, as JSON lines.")
@@ -54,7 +54,9 @@ def salvage(file: str, out: str, force: bool, losses: str | None, samples: int, 
 def _summary(report: Salvage) -> str:
     """What is missing, in one line."""
     words = {"key": "damaged key", "gap": "gap", "library": "function library"}
-    parts = [count(n, words[what]) for what, n in report.lost.items()]
+    parts = [count(n, words[what]) for what, n in report.lost.items() if what in words]
+    if "behind" in report.lost:
+        parts.append("what stands behind the end")
     if not parts and report.checksum == "mismatch":
         return f"{count(report.kept, 'key')} kept; the checksum differs, so something is changed, but nothing shows what"
     if not parts and not report.whole and not report.cut:
@@ -79,7 +81,7 @@ def _show(report: Salvage, out: str, losses: str | None, screen: Output) -> None
     screen.facts(rows)
     if report.samples:
         table = [
-            (lost.what, "" if lost.key is None else printable(lost.key, 40), f"{lost.offset:,}", f"{lost.size:,}",
+            (lost.what, "" if lost.key is None else key_name(lost.key, 40), f"{lost.offset:,}", f"{lost.size:,}",
              printable(f"{lost.rule}: {lost.message}", 120))
             for lost in report.samples
         ]  # fmt: skip
@@ -89,4 +91,4 @@ def _show(report: Salvage, out: str, losses: str | None, screen: Output) -> None
             screen.line(f"... and {more:,} more{'' if losses else '; --losses PATH writes all'}")
     if report.doubtful:
         screen.line("\nKept, but beside a gap: its value, expiry or database may be wrong")
-        screen.facts([("key", f"{printable(key, 60)} (db {db}, at byte {at:,})") for db, key, at in report.doubtful])
+        screen.facts([("key", f"{key_name(key)} (db {db}, at byte {at:,})") for db, key, at in report.doubtful])

@@ -8,7 +8,8 @@ from typing import Final
 
 import click
 
-from rdbkit.cli.render import Output, output, printable, progress, size
+from rdbkit.cli.files import READ_ONCE
+from rdbkit.cli.render import Output, key_name, output, printable, progress, size
 from rdbkit.errors import RdbError
 from rdbkit.operations.info import count
 from rdbkit.operations.verify import Fault, Verification
@@ -23,7 +24,7 @@ _CHECKSUMS: Final = {
 
 
 @click.command()
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(allow_dash=True))
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=READ_ONCE)
 @click.option("--deep", is_flag=True, help="Look into every value, as the strictest servers do, and further.")
 @click.option("--samples", type=click.IntRange(0, 10_000), default=3, show_default=True, metavar="N", help="Name N places a rule.")
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
@@ -83,7 +84,7 @@ def _show(report: Verification, out: Output) -> None:
 def _place(fault: Fault) -> tuple[str, str]:
     where = []
     if fault.key is not None:
-        where.append(printable(fault.key, 60))
+        where.append(key_name(fault.key))
     if fault.db is not None:
         where.append(f"(db {fault.db})")
     if fault.offset is not None:

@@ -217,7 +217,7 @@ def delta_writer(
         commands = RespWriter(target, on_loss, now_ms=now_ms)
         report.losses, report.loss_counts = commands.losses, commands.loss_counts
         with open_output(name, force) as out:
-            yield _Commands(report, files, reopen, out, commands, features(target), now_ms if compares_expiry else None)
+            yield _Commands(report, files, reopen, out, commands, features(target), now_ms, compares_expiry)
         return
     with reopen(files[1]) as snapshot:
         header = snapshot.header
@@ -375,7 +375,7 @@ class _Commands(DeltaWriter):
     """Commands for a server that has the first file.
 
     Args:
-        now_ms: what counts as expired; None where expiries are not compared.
+        now_ms, compares_expiry: as for `delta_writer`.
     """
 
     def __init__(
@@ -386,13 +386,15 @@ class _Commands(DeltaWriter):
         out: BinaryIO,
         commands: RespWriter,
         features: frozenset[str],
-        now_ms: int | None,
+        now_ms: int,
+        compares_expiry: bool,
     ) -> None:
         super().__init__(report, files, reopen)
         self.out = out
         self.commands = commands
         self.features = features
         self.now_ms = now_ms
+        self.compares_expiry = compares_expiry
         self.whole = False  # the last record was written so
         self.places: list[_Places | None] = [None, None]
 
@@ -489,9 +491,13 @@ class _Commands(DeltaWriter):
         changed: list[tuple[bytes, Any]] = []
         for name, state in self._members(whole):
             there += 1
-            if name not in left or not self._same(left.pop(name), state):
+            if name not in left:
+                if not self._has_expired(state):
+                    changed.append((name, state))
+            elif not self._same(left.pop(name), state):
                 changed.append((name, state))
-        if 2 * (len(changed) + len(left)) > max(most, there):
+        gone = [name for name, state in left.items() if not self._has_expired(state)]
+        if 2 * (len(changed) + len(gone)) > max(most, there):
             return None
         expires: dict[int, list[bytes]] = {}
         if record.type == "hash":
@@ -500,7 +506,7 @@ class _Commands(DeltaWriter):
                     expires.setdefault(expire_ms, []).append(name)
             if expires and "field-expiry" not in self.features:
                 return None  # a loss, which is told of where the value is written whole
-        return self._commands(record, before, changed, expires, list(left))
+        return self._commands(record, before, changed, expires, gone)
 
     def _members(self, record: Record) -> Iterator[tuple[bytes, Any]]:
         """Each element with what belongs to it: nothing, its score, or value and expiry of a field."""
@@ -509,11 +515,14 @@ class _Commands(DeltaWriter):
                 yield element, None
             elif len(element) == 2:
                 yield element
-            elif self.now_ms is None or element[2] is None or element[2] > self.now_ms:
+            elif not self.compares_expiry or not self._has_expired(element[1:]):
                 yield element[0], element[1:]
 
+    def _has_expired(self, state: Any) -> bool:
+        return isinstance(state, tuple) and state[1] is not None and bool(state[1] <= self.now_ms)
+
     def _same(self, one: Any, other: Any) -> bool:
-        if self.now_ms is None and isinstance(one, tuple):
+        if not self.compares_expiry and isinstance(one, tuple):
             return bool(one[0] == other[0])
         return bool(one == other)
 
@@ -538,7 +547,7 @@ class _Commands(DeltaWriter):
                 yield from pieces([b"HPEXPIREAT", key, b"%d" % expire_ms, b"FIELDS", b"%d" % len(part), *part])
         for part in _batches([[name] for name in gone]):
             yield from pieces([take, key, *part])
-        if self.now_ms is not None and (record.expire_ms is not None or before.expire_ms is not None):
+        if self.compares_expiry and (record.expire_ms is not None or before.expire_ms is not None):
             # Also where it is the same: a key that has gone by the time of loading is made anew above.
             yield _expiry(record)
 

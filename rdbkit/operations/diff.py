@@ -8,12 +8,12 @@ import time
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
-from rdbkit.errors import CorruptError, RdbError
+from rdbkit.errors import CorruptError
 from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.operations.delta import (
     BY_ELEMENT,
@@ -30,23 +30,24 @@ from rdbkit.operations.delta import (
     delta_writer,
     records_at,
 )
+from rdbkit.operations.details import Inside, elements, form, has_expired, has_pieces, pieces
 from rdbkit.operations.fingerprints import ENTRY, Fingerprints
 from rdbkit.operations.hashes import PILES
 from rdbkit.operations.text import json_bytes, valid_text
 from rdbkit.record import Record
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
-from rdbkit.values import Stream, StreamDedup, StreamEntry, StreamGroup, StreamTail
 
 __all__ = ["Diff", "Difference", "diff"]
 
 _UNPACK: Final = struct.Struct("<4q").iter_unpack
 _MASK: Final = (1 << 128) - 1
-_SHOWN: Final = 5  # elements of a key
+#: What can stand behind a snapshot's end and is more than padding, as `rdbkit.Trailer` has it.
+_BEHIND: Final = ("aof", "snapshot", "unknown")
 
 What = Literal["missing", "extra", "type", "value", "expire"]
-#: What may be left out of the comparison.
-Ignored = Literal["expire", "functions"]
-IGNORED: Final[tuple[Ignored, ...]] = ("expire", "functions")
+#: What may be left out of the comparison; encodings always are.
+Ignored = Literal["encoding", "expire", "functions"]
+IGNORED: Final[tuple[Ignored, ...]] = ("encoding", "expire", "functions")
 
 # What is known of a pair of keys besides their values.
 _EXPIRES_OTHERWISE: Final = 1
@@ -87,6 +88,8 @@ class Diff:
         expired: keys that have expired, and that the other file does not have in the same form: no difference.
         disk_bytes: of temporary files, which are gone.
         functions: libraries of functions that differ.
+        behind: what stands behind the end of each snapshot and was not compared: "aof" (commands of an append-only file),
+            "snapshot", "unknown", or None for nothing.
         samples: the first of the keys that differ.
         delta: what was written of the differences, where that was asked for.
     """
@@ -100,14 +103,20 @@ class Diff:
     expiry: int = 0
     expired: int = 0
     functions: list[FunctionDifference] = field(default_factory=list)
+    behind: tuple[str | None, str | None] = (None, None)
     disk_bytes: int = 0
     samples: list[Difference] = field(default_factory=list)
     delta: Delta | None = None
 
     @property
     def same(self) -> bool:
-        """Whether both have the same data."""
-        return not (self.missing or self.extra or self.changed or self.expiry or self.functions)
+        """Whether both have the same data, and nothing that was not compared."""
+        return self.differences == 0 and self.behind == (None, None)
+
+    @property
+    def differences(self) -> int:
+        """Keys and libraries that differ."""
+        return self.missing + self.extra + self.changed + self.expiry + len(self.functions)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types; keys that are not UTF-8 as `{"base64": ...}`."""
@@ -144,14 +153,16 @@ def diff(
 
     The order of keys, of members of sets and of fields does not matter, nor do versions and encodings. What a stream counts beside
     its entries, groups and pending entries, and when its consumers were last seen, older versions do not have: it is not compared.
-    A key or field that has expired is as good as none, unless both have it.
-    Both files are read once; what is not stored in the same bytes is read a second time, and the keys that are named a third. What
-    goes into a delta is read once more.
+    A key or field that has expired is as good as none, unless both have it. What stands behind the end of a snapshot is not
+    compared, but told.
+    Both files are read once; what is not stored in the same bytes is read a second time, and the keys that are named a third, large
+    ones a fourth. What goes into a delta is read once more.
 
     Args:
         first, second: paths.
         only_keys: compare names alone.
-        ignore: what not to compare: "expire", when keys and fields expire; "functions", libraries of functions.
+        ignore: what not to compare: "expire", when keys and fields expire; "functions", libraries of functions; "encoding", which
+            changes nothing, since encodings are never compared.
         ttl_tolerance_ms: so much may the expiries of a key be apart.
         samples: how many of the keys that differ to name.
         delta: a file to write the differences to, which appears when it is whole. Where its name ends in `.resp`, it gets the
@@ -202,6 +213,24 @@ class _Found:
     offsets: tuple[int, int]
 
 
+class _Unsure(NamedTuple):
+    """Two hashes that may be the same but for fields that have expired; arguments of `differ`."""
+
+    offsets: tuple[int, int]
+    flags: int
+    sizes: tuple[int, int] | None
+
+
+class _Known(NamedTuple):
+    """A record of a key that is named."""
+
+    db: int
+    key: bytes
+    type: str
+    expire_ms: int | None
+    offset: int
+
+
 class _Comparison:
     def __init__(
         self,
@@ -230,12 +259,27 @@ class _Comparison:
         self.read = 0
         self.result = Diff(files, (0, 0))
         self.found: list[_Found] = []
+        self.behind: list[str | None] = []
         self.changes: Changes | None = None  # all of them, where a delta is to be written
         # keys whose stored form differs: offsets in both files, and what else is known
         self.suspects: tuple[array[int], array[int]] = (array("q"), array("q"))
         self.flags = bytearray()
 
     def run(self) -> Diff:
+        self.first_look()
+        self.look_inside()
+        self.keep_first()
+        if self.found:
+            self.result.samples = self.explain()
+        return self.result
+
+    def open(self, name: str, again: bool = False) -> Snapshot:
+        more: dict[str, Any] = {} if self.block_size is None else {"block_size": self.block_size}
+        return open_snapshot(name, relaxed=self.relaxed, verify_checksum=self.verify_checksum and not again, **more)
+
+    # -- first look: the stored form
+
+    def first_look(self) -> None:
         result = self.result
         with ExitStack() as stack:
             prints = []
@@ -243,21 +287,13 @@ class _Comparison:
                 prints.append(self.fingerprints(name))
                 stack.callback(prints[-1].piles.close)
             result.keys = int(prints[0].count), int(prints[1].count)
+            result.behind = self.behind[0], self.behind[1]
             result.disk_bytes = sum(found.piles.on_disk() for found in prints)
             for number in range(PILES):
                 self.match(prints[0].piles.pile(number), prints[1].piles.pile(number))
         if self.compares_functions:
             first, second = ({f.name: f.code for f in found.functions} for found in prints)
             result.functions = _compare_libraries(first, second)
-        self.look_inside()
-        result.samples = self.explain()
-        return result
-
-    def open(self, name: str, again: bool = False) -> Snapshot:
-        more: dict[str, Any] = {} if self.block_size is None else {"block_size": self.block_size}
-        return open_snapshot(name, relaxed=self.relaxed, verify_checksum=self.verify_checksum and not again, **more)
-
-    # -- first look: the stored form
 
     def fingerprints(self, name: str) -> Fingerprints:
         with self.open(name) as snapshot:
@@ -272,6 +308,8 @@ class _Comparison:
                 prints.piles.close()
                 raise
             self.read += snapshot.position
+            kind = None if snapshot.trailer is None else snapshot.trailer.kind
+            self.behind.append(kind if kind in _BEHIND else None)
         return prints
 
     def match(self, first: bytes, second: bytes) -> None:
@@ -378,61 +416,95 @@ class _Comparison:
         if not self.suspects[0]:
             return
         digests = []
-        now = self.now if self.compares_expiry else None
         for name, offsets in zip(self.files, self.suspects, strict=True):
             order = array("q", sorted(offsets))
             found = [b""] * len(order)
             sizes = array("q", bytes(8 * len(order)))
+            expired = bytearray(len(order))
             for record in self.records(name, order):
                 at = bisect_left(order, record.offset)
-                found[at] = _digest(record, now)
+                found[at], expired[at] = _digest(record, self.now, self.compares_expiry)
                 sizes[at] = record.size or 0
-            digests.append((order, found, sizes))
+            digests.append((order, found, sizes, expired))
         by_element = [_TYPES[name][0] for name in BY_ELEMENT]
+        unsure: list[_Unsure] = []
         for one, other, flags in zip(*self.suspects, self.flags, strict=True):
             places = [bisect_left(digest[0], at) for digest, at in zip(digests, (one, other), strict=True)]
-            (first, size), (second, other_size) = ((d[1][at], d[2][at]) for d, at in zip(digests, places, strict=True))
+            (first, size, gone), (second, other_size, other_gone) = (
+                (d[1][at], d[2][at], d[3][at]) for d, at in zip(digests, places, strict=True)
+            )
             if first[:1] != second[:1]:
                 self.differ("type", (one, other), flags)
             elif first != second:
                 by_elements = first[0] in by_element and max(size, other_size) <= MOST_BYTES
-                self.differ("value", (one, other), flags, (size, other_size) if by_elements else None)
+                both_sizes = (size, other_size) if by_elements else None
+                if gone or other_gone:
+                    unsure.append(_Unsure((one, other), flags, both_sizes))
+                else:
+                    self.differ("value", (one, other), flags, both_sizes)
             elif flags & _EXPIRES_OTHERWISE:
                 self.differ("expire", (one, other), flags)
+            else:
+                self.result.equal += 1
+        if unsure:
+            self.look_at_expired(unsure)
+
+    def look_at_expired(self, unsure: list[_Unsure]) -> None:
+        """Compare hashes with fields that have expired, where expiries are not compared: such a field may be in one file alone."""
+        with closing(Inside(self.now, self.compares_expiry)) as inside:
+            for side, name in enumerate(self.files):
+                numbers = {each.offsets[side]: number for number, each in enumerate(unsure)}
+                for record in self.records(name, array("q", sorted(numbers))):
+                    inside.add(side, numbers[record.offset], record)
+            different = inside.places()
+            self.result.disk_bytes += inside.on_disk()
+        for number, each in enumerate(unsure):
+            if number in different:
+                self.differ("value", each.offsets, each.flags, each.sizes)
             else:
                 self.result.equal += 1
 
     def records(self, name: str, offsets: array[int]) -> Iterator[Record]:
         """The records that stand at these offsets, which are sorted."""
-        with self.open(name, again=True) as snapshot:
-            yield from records_at(snapshot, offsets)
+        if offsets:
+            with self.open(name, again=True) as snapshot:
+                yield from records_at(snapshot, offsets)
 
     # -- third look: the keys that are named
 
     def explain(self) -> list[Difference]:
-        self.keep_first()
-        shown: list[dict[int, tuple[Record, Any]]] = []
-        for side, name in enumerate(self.files):
-            wanted = array("q", sorted(found.offsets[side] for found in self.found if found.offsets[side] >= 0))
-            shown.append({})
-            for record in self.records(name, wanted):
-                shown[-1][record.offset] = (record, _value(record))
-        differences = []
-        for found in self.found:
-            pair = [shown[side].get(found.offsets[side]) for side in (0, 1)]
-            records = [None if one is None else one[0] for one in pair]
-            known = next(record for record in records if record is not None)
-            differences.append(
-                Difference(
-                    found.what,
-                    known.db,
-                    known.key,
-                    (_type(records[0]), _type(records[1])),
-                    (None if records[0] is None else records[0].expire_ms, None if records[1] is None else records[1].expire_ms),
-                    (None if records[0] is None else records[0].offset, None if records[1] is None else records[1].offset),
-                    _details(pair[0][1], pair[1][1]) if found.what == "value" and pair[0] and pair[1] else [],
-                )
-            )
+        """Look at the keys that are named again; of large values, also at the elements that are shown."""
+        with closing(Inside(self.now, self.compares_expiry)) as inside:
+            known: tuple[dict[int, _Known], dict[int, _Known]] = ({}, {})
+            for side, name in enumerate(self.files):
+                numbers = {found.offsets[side]: number for number, found in enumerate(self.found) if found.offsets[side] >= 0}
+                for record in self.records(name, array("q", sorted(numbers))):
+                    number = numbers[record.offset]
+                    known[side][number] = _Known(record.db, record.key, record.type, record.expire_ms, record.offset)
+                    if self.found[number].what == "value":
+                        inside.add(side, number, record)
+            places = inside.places()
+            for side, name in enumerate(self.files):
+                wanted = inside.wanted(side, places)
+                numbers = {self.found[number].offsets[side]: number for number in wanted}
+                for record in self.records(name, array("q", sorted(numbers))):
+                    number = numbers[record.offset]
+                    inside.show(side, number, record, wanted[number])
+            self.result.disk_bytes += inside.on_disk()
+            differences = []
+            for number, found in enumerate(self.found):
+                one, other = known[0].get(number), known[1].get(number)
+                either = one if one is not None else other
+                assert either is not None
+                differences.append(
+                    Difference(
+                        found.what, either.db, either.key,
+                        (None if one is None else one.type, None if other is None else other.type),
+                        (None if one is None else one.expire_ms, None if other is None else other.expire_ms),
+                        (None if one is None else one.offset, None if other is None else other.offset),
+                        inside.lines(number, places[number]) if number in places else [],
+                    )
+                )  # fmt: skip
         return differences
 
 
@@ -443,10 +515,6 @@ def _compare_libraries(first: dict[str, bytes], second: dict[str, bytes]) -> lis
         if first.get(name) != second.get(name):
             found.append(FunctionDifference("missing" if name not in second else "changed" if name in first else "extra", name))
     return found
-
-
-def _type(record: Record | None) -> str | None:
-    return None if record is None else record.type
 
 
 def _hash_large(record: Record, prints: Fingerprints) -> int:
@@ -472,88 +540,32 @@ def _hash_large(record: Record, prints: Fingerprints) -> int:
 _TYPES: Final = {
     name: bytes([n]) for n, name in enumerate(("string", "list", "set", "zset", "hash", "stream", "array", "module"), 1)
 }
-_ORDERED: Final = ("string", "list", "stream", "module")
+_ORDERED: Final = ("list", "stream")
 
 
-def _digest(record: Record, now: int | None) -> bytes:
+def _digest(record: Record, now: int, compares_expiry: bool) -> tuple[bytes, bool]:
     """17 bytes of a value, the same for the same value however it is stored.
 
-    `now`: fields that have expired by then are as good as none; None where expiries are not compared.
+    Fields that have expired by `now` are as good as none; where expiries are not compared, they count, and it is told that there
+    are some.
     """
     name = record.type
     count = 0
     total = 0
+    expired = False
     whole = blake2b(digest_size=16)
-    if name == "string":
-        for piece in record.content():
+    if has_pieces(record):
+        for piece in pieces(record):
             whole.update(piece)
     else:
-        for batch in record.elements():
-            for element in batch:
-                if isinstance(element, StreamDedup) and not any(ids for _, ids in element.producers):
-                    continue  # it remembers nothing; older versions have no place for that
-                if name == "hash" and now is not None and element[2] is not None and element[2] <= now:
-                    continue
-                form = _form(name, element, now is not None)
-                count += 1
-                if name in _ORDERED:
-                    whole.update(len(form).to_bytes(8, "little") + form)
-                else:
-                    total += int.from_bytes(blake2b(form, digest_size=16).digest(), "little")
+        for element in elements(record, now if compares_expiry else None):
+            data = form(name, element, compares_expiry)
+            count += 1
+            if name in _ORDERED:
+                whole.update(len(data).to_bytes(8, "little") + data)
+            else:
+                total += int.from_bytes(blake2b(data, digest_size=16).digest(), "little")
+            if name == "hash" and not compares_expiry and has_expired(element, now):
+                expired = True
     whole.update((total & _MASK).to_bytes(16, "little") + count.to_bytes(8, "little"))
-    return _TYPES.get(name, b"\0") + whole.digest()
-
-
-def _form(name: str, element: Any, expiries: bool) -> bytes:
-    """An element as bytes that no other one has."""
-    if isinstance(element, bytes):
-        return element
-    if name == "zset":
-        member, score = element
-        return b"%d:%b%b" % (len(member), member, repr(float(score) + 0.0).encode())
-    if name == "hash":
-        field_name, value, expire = element
-        until = b"" if expire is None or not expiries else b"%d" % expire
-        return b"%d:%b%d:%b%b" % (len(field_name), field_name, len(value), value, until)
-    if isinstance(element, StreamEntry):
-        return repr((element.id, element.fields)).encode()
-    if isinstance(element, StreamTail):
-        return repr((element.length, element.last_id)).encode()
-    if isinstance(element, StreamGroup):
-        pending = sorted((tuple(p.id), p.consumer, p.delivery_count) for p in element.pending)
-        return repr((element.name, element.last_id, pending, sorted(c.name for c in element.consumers))).encode()
-    if isinstance(element, StreamDedup):
-        return repr(sorted(element.producers)).encode()
-    return repr(element).encode()
-
-
-def _value(record: Record) -> Any:
-    """A value to be looked at; one that is damaged, or cannot be had whole, as None."""
-    try:
-        return record.value
-    except RdbError:
-        return None
-
-
-def _details(one: Any, other: Any) -> list[str]:
-    """The first elements that differ."""
-    if isinstance(one, bytes) and isinstance(other, bytes):
-        at = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-        return [f"byte {at} of {len(one)} and {len(other)}: {one[at : at + 20]!r} and {other[at : at + 20]!r}"]
-    if isinstance(one, list) and isinstance(other, list):
-        found = [f"element {i}: {a!r} and {b!r}" for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b][:_SHOWN]
-        return found if len(one) == len(other) else [f"{len(one)} and {len(other)} elements", *found]
-    if isinstance(one, dict) and isinstance(other, dict):
-        lines = [
-            f"{k!r}: {one.get(k)!r} and {other.get(k)!r}"
-            for k in [*one, *(k for k in other if k not in one)]
-            if one.get(k) != other.get(k)
-        ]
-        return lines[:_SHOWN]
-    if isinstance(one, set) and isinstance(other, set):
-        lines = [f"only in the first: {m!r}" for m in sorted(one - other)[:_SHOWN]]
-        return lines + [f"only in the second: {m!r}" for m in sorted(other - one)[:_SHOWN]]
-    if isinstance(one, Stream) and isinstance(other, Stream):
-        names = ("length", "last_id", "entries", "groups")
-        return [f"its {name} differ" for name in names if getattr(one, name) != getattr(other, name)]
-    return []
+    return _TYPES.get(name, b"\0") + whole.digest(), expired

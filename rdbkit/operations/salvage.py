@@ -10,13 +10,13 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from librt.strings import BytesWriter
 
-from rdbkit.errors import ChecksumError, CorruptError, RdbError
+from rdbkit.errors import ChecksumError, CorruptError, RdbError, TruncatedError
 from rdbkit.format import constants as c
 from rdbkit.format.encode import write_length, write_string
 from rdbkit.format.primitives import read_length, skip_string
@@ -51,7 +51,7 @@ _DATABASE: Final = re.compile(
     rb"\xfe([\x00-\x3f]|[\x40-\x7f].)\xfb(?:[\x00-\x3f]|[\x40-\x7f].|\x80.{4}){2}(?=[\x00-\x20\xf3-\xfd])", re.DOTALL
 )
 #: The beginning of commands of an append-only file, or of another snapshot.
-_BEHIND: Final = re.compile(rb"\*[1-9][0-9]*\r\n|REDIS[0-9]{4}|VALKEY[0-9]{3}")
+_BEHIND: Final = re.compile(rb"(\*[1-9][0-9]*\r\n)|(REDIS[0-9]{4}|VALKEY[0-9]{3})")
 _MARK: Final = 40  # bytes of the end mark of a diskless capture
 _PIECE: Final = 4 << 20
 #: A row of records is looked at in so many bytes, and in more where they do not hold it.
@@ -67,7 +67,8 @@ class Lost:
     """Something of the file that is not in the new one.
 
     Attributes:
-        what: "key" (a record that breaks a rule), "gap" (bytes that could not be told apart) or "library" (of functions).
+        what: "key" (a record that breaks a rule), "gap" (bytes that could not be told apart), "library" (of functions) or "behind"
+            (what stands behind the end mark, which was not searched).
         rule: the name of the rule that is broken, as `rdbkit.operations.verify.rules` has it.
         message: what is wrong.
         db, key: where they are known.
@@ -168,8 +169,8 @@ def salvage(
     name = os.fspath(src)
     if isinstance(dst, str | os.PathLike) and os.path.isfile(dst) and os.path.samefile(name, dst):
         raise ValueError("the destination is the source")
-    with _plain(name) as (path, size):
-        job = _Job(name, path, size, samples, limits, block_size, tell, progress)
+    with _plain(name) as plain, plain.explained():
+        job = _Job(name, plain.path, plain.size, samples, limits, block_size, tell, progress)
         try:
             job.survey()
             job.drop_repeated()
@@ -181,6 +182,8 @@ def salvage(
                 target = replace(target, extra_types=[t.id for t in c.FOREIGN])
             done = convert(pieces, dst, target=target, force=force, verify_checksum=False, limits=limits, **job.sizes)
         job.report.kept = done.written
+        if isinstance(plain.damage, CorruptError) and job.report.checksum in ("disabled", "absent"):
+            job.report.checksum = "mismatch"  # that of gzip
     return job.report
 
 
@@ -188,22 +191,51 @@ def salvage(
 _FORKS: Final = 9
 
 
+class _Plain(NamedTuple):
+    """A file that is not compressed.
+
+    Attributes:
+        name: of the file that was asked for.
+        path, size: of the file to be read.
+        damage: why nothing more could be unpacked, where that is so.
+    """
+
+    name: str
+    path: str
+    size: int
+    damage: RdbError | None
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Let errors name the file that was asked for; where its beginning cannot be unpacked, tell that."""
+        try:
+            yield
+        except RdbError as e:
+            if self.damage is not None and isinstance(e, TruncatedError):
+                e = self.damage
+            e.source = self.name
+            raise e from None
+
+
 @contextmanager
-def _plain(name: str) -> Iterator[tuple[str, int]]:
-    """The path of a file that is not compressed, and its size; what could be unpacked of one that is."""
+def _plain(name: str) -> Iterator[_Plain]:
+    """The file itself, or what could be unpacked of it."""
     source = open_source(name)
     try:
         if source.compression is None:
             if source.total == UNKNOWN:
                 raise OSError(22, "it is read several times, and has to be a file", name)
-            yield name, source.total
+            yield _Plain(name, name, source.total, None)
             return
+        damage = None
         with tempfile.NamedTemporaryFile(prefix="rdbkit-") as file:
-            with suppress(RdbError):  # of an archive that is cut, what has come out is what there is
+            try:
                 while piece := source.read(_PIECE):
                     file.write(piece)
+            except RdbError as e:  # what has come out is what there is
+                damage = e
             file.flush()
-            yield file.name, file.tell()
+            yield _Plain(name, file.name, file.tell(), damage)
     finally:
         source.close()
 
@@ -300,6 +332,7 @@ class _Job:
                 if found >= 0:
                     return found, head
             self.end = min(self.end, end)
+            self.look_behind(end)
         return -1, b""
 
     def look_at_head(self, snapshot: Snapshot) -> None:
@@ -542,6 +575,28 @@ class _Job:
                 return True
             file.seek(at + len(self.mark))
             return _BEHIND.match(file.read(16)) is not None
+
+    def look_behind(self, at: int) -> None:
+        """Tell what stands behind the end mark at `at`, and is more than what belongs there."""
+        begin = at + len(self.mark)
+        with open(self.path, "rb", buffering=0) as file:
+            if self.is_end(at, file):
+                return
+            if self.begin:
+                file.seek(self.begin - 2 - _MARK)
+                mark = file.read(_MARK)
+                file.seek(begin)
+                begin += _MARK * (file.read(_MARK) == mark)
+            file.seek(begin)
+            head = piece = file.read(16)
+            while piece and not piece.strip(b"\0"):
+                piece = file.read(_PIECE)
+        if not piece:
+            return
+        found = _BEHIND.match(head)
+        kind = "bytes that are none of it" if found is None else "commands" if found[1] else "another snapshot"
+        message = f"{kind} behind the end of the snapshot, not searched"
+        self.lose(Lost("behind", "behind", message, None, None, begin, self.size - begin))
 
     # -- what goes
 
