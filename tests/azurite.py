@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -70,19 +70,27 @@ def service(url: str) -> Any:
     return BlobServiceClient(url, credential=KEY)
 
 
+#: What becomes of a request: it is passed on; it never arrives; it arrives, and its answer is lost.
+PASS, CUT, MUTE = "pass", "cut", "mute"
+
+
 class Cutter:
     """A proxy on the loopback interface.
 
     Attributes:
         port: where it listens.
         limit: bytes from the client after which a connection is cut; None for never.
-        cuts: how often that has happened; after `most` of them it cuts no more.
+        cuts: how often a connection was cut; after `most` of them it cuts no more.
+        decide: asked with the first line of each request what becomes of it; by default it is passed on.
     """
 
-    def __init__(self, port: int, limit: int | None = None, most: int = 1 << 30) -> None:
+    def __init__(
+        self, port: int, limit: int | None = None, most: int = 1 << 30, decide: Callable[[bytes], str] | None = None
+    ) -> None:
         self.to = port
         self.limit = limit
         self.most = most
+        self.decide = decide or (lambda line: PASS)
         self.cuts = 0
         self.sent = 0
         self.server = socket.create_server(("127.0.0.1", 0))
@@ -97,10 +105,11 @@ class Cutter:
             except OSError:
                 return
             upstream = socket.create_connection(("127.0.0.1", self.to))
-            threading.Thread(target=self.forward, args=(client, upstream, True), daemon=True).start()
-            threading.Thread(target=self.forward, args=(upstream, client, False), daemon=True).start()
+            muted = threading.Event()
+            threading.Thread(target=self.forward, args=(client, upstream, True, muted), daemon=True).start()
+            threading.Thread(target=self.forward, args=(upstream, client, False, muted), daemon=True).start()
 
-    def forward(self, one: socket.socket, other: socket.socket, counts: bool) -> None:
+    def forward(self, one: socket.socket, other: socket.socket, counts: bool, muted: threading.Event) -> None:
         passed = 0
         with suppress(OSError):
             while piece := one.recv(1 << 16):
@@ -110,6 +119,17 @@ class Cutter:
                     if self.limit is not None and passed > self.limit and self.cuts < self.most:
                         self.cuts += 1
                         break
+                    # a client sends no request before the answer to the one before, so that each begins a piece
+                    line = piece.partition(b"\r\n")[0]
+                    fate = self.decide(line) if line.endswith(b" HTTP/1.1") and self.cuts < self.most else PASS
+                    if fate == CUT:
+                        self.cuts += 1
+                        break
+                    if fate == MUTE:
+                        muted.set()
+                elif muted.is_set():  # the request has arrived, and this is the answer
+                    self.cuts += 1
+                    break
                 other.sendall(piece)
         for end in (one, other):
             with suppress(OSError):

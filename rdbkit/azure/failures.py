@@ -6,8 +6,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from rdbkit.errors import TargetError
+
+#: What to do about uncommitted blocks whose ids have another length than ours: the service takes one length for a blob.
+FOREIGN_BLOCKS: Final = (
+    "another tool has left blocks there whose ids are of another length, and the service keeps them for a week: upload under "
+    "another name, or write an empty blob over them, which drops them, and delete it"
+)
 
 #: Signatures and keys, as they stand in URLs, connection strings and headers.
 _SECRET: Final = re.compile(
@@ -38,6 +45,7 @@ _MEANINGS: Final = {
     "LeaseIdMissing": "somebody has a lease on the blob, and nobody else may change it",
     "InvalidBlobType": "the blob exists and is of another type; delete it first, or choose another name",
     "InvalidBlockList": "blocks that were sent are gone; run this again",
+    "InvalidBlobOrBlock": FOREIGN_BLOCKS,
     "Md5Mismatch": "bytes were changed on the way; run this again",
     "AccountIsDisabled": "the storage account is disabled",
     "PublicAccessNotPermitted": "the request has no credentials: give a SAS, a key or an identity",
@@ -84,7 +92,7 @@ _WORDS: Final = (
         re.compile(r"not authorized to perform this operation"),
         "the storage account refuses the cache: let public networks reach it, or, of Premium, use --auth managed-identity",
     ),
-    (re.compile(r"out ?of ?memory|OOM", re.IGNORECASE), "the data does not fit; take a larger size (rdbkit plan)"),
+    (re.compile(r"(?i:\bout ?of ?memory)|\bOOM\b"), "the data does not fit; take a larger size (rdbkit plan)"),
     (re.compile(r"RDB format version"), "the engine does not read this version; rdbkit convert writes an older one"),
 )
 
@@ -120,24 +128,75 @@ def explained(where: str) -> Iterator[None]:
         yield
     except HttpResponseError as e:
         if isinstance(e, ClientAuthenticationError) and e.response is None:  # no credential could be had at all
-            raise TargetError(f"no credentials are found: {_first_line(e)}", source=where) from None
+            raise TargetError(_without_credential(e, where), source=where) from None
         if e.response is None:  # it came in part
-            raise TargetError(f"the connection broke: {_first_line(e)}; run this again to go on", source=where) from None
+            raise TargetError(f"the connection broke: {_reason(e)}; run this again to go on", source=where) from None
         raise TargetError(_of_response(e), source=where) from None
     except ServiceRequestError as e:
-        raise TargetError(f"the service cannot be reached: {_first_line(e)}; run this again to go on", source=where) from None
+        raise TargetError(_unreached(e, where), source=where) from None
     except AzureError as e:
-        raise TargetError(f"the connection broke: {_first_line(e)}; run this again to go on", source=where) from None
+        raise TargetError(f"the connection broke: {_reason(e)}; run this again to go on", source=where) from None
+
+
+def _without_credential(e: Any, where: str) -> str:
+    if type(e).__name__ == "AzureSigningError":  # the SDK does not tell it to others
+        return "the account key cannot sign: it is no base64"
+    # what the directory says of the credentials that are there is worth more than the list of those that are not
+    said = next((line.strip() for line in scrub(str(e)).splitlines() if "AADSTS" in line), "")
+    others = ", or give --sas or --connection-string" if where.startswith("http") else ""
+    return f"no identity is found{f' ({said[:300]})' if said else ''}: sign in (az login){others}"
+
+
+def _unreached(e: Any, where: str) -> str:
+    """Why there is no connection."""
+    import ssl
+
+    for each in _chain(e):
+        found = re.search(r"Failed to resolve '([^']+)'", str(each))
+        if found:
+            name = "the account's name" if found[1] == urlsplit(where).hostname else "its name"
+            return f"the host {found[1]} cannot be found; check {name}, and whether this machine finds others"
+        if isinstance(each, ssl.SSLCertVerificationError):
+            return (
+                f"the certificate of the service is not accepted: {each.verify_message}; REQUESTS_CA_BUNDLE names a file of "
+                "authorities that are"
+            )
+    return f"the service cannot be reached: {_reason(e)}; run this again to go on"
+
+
+def _chain(e: BaseException | None) -> Iterator[BaseException]:
+    """An error and what is behind it; each library packs that of another in its own way."""
+    seen: set[int] = set()
+    while e is not None and id(e) not in seen:
+        seen.add(id(e))
+        yield e
+        packed = [getattr(e, "inner_exception", None), getattr(e, "reason", None), *e.args, e.__cause__, e.__context__]
+        e = next((each for each in packed if isinstance(each, BaseException) and id(each) not in seen), None)
+
+
+def _reason(e: BaseException) -> str:
+    """What is at the bottom of an error of a connection."""
+    *_, last = _chain(e)
+    if isinstance(last, TimeoutError):
+        return "it took too long"
+    return _first_line(last)
 
 
 def _of_response(e: Any) -> str:
     found = getattr(e, "error_code", None) or getattr(getattr(e, "error", None), "code", None) or ""
     code = str(getattr(found, "value", found))
     status = f"{e.status_code} {code}".strip() if e.status_code else code
-    known = _MEANINGS.get(code) or meaning(code, str(e.message or ""))
+    known = _MEANINGS.get(code)
+    if known is None and not _is_of_storage(e):
+        known = meaning(code, str(e.message or ""))
     if known is None and e.status_code == 403:
         known = "the request is not allowed: a firewall, a missing role, or an expired SAS"
     return f"{known} ({status})" if known else f"{_first_line(e)} ({status})"
+
+
+def _is_of_storage(e: Any) -> bool:
+    """Whether it is the blob service that has answered, which means other things by the same words."""
+    return "x-ms-version" in e.response.headers
 
 
 def _first_line(e: BaseException) -> str:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
-from rdbkit.azure.failures import missing_package
+from rdbkit.azure.failures import explained, missing_package
+from rdbkit.operations.text import valid_text
 
 _SCOPE: Final = "https://storage.azure.com/.default"
 _NAMES: Final = ("localhost", "127.0.0.1", "host.docker.internal")
+_HOST: Final = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
+#: Of the service, and the containers that it makes itself.
+_CONTAINER: Final = re.compile(r"(?!.*--)[a-z0-9][a-z0-9-]{1,61}[a-z0-9]|\$root|\$web|\$logs")
+_KEY_IN_STRING: Final = re.compile(r"(?i)(?:^|;)\s*AccountKey=([^;]*)")
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,12 @@ class Place:
         return not self.blob or self.blob.endswith("/")
 
     def file(self, name: str) -> Place:
-        """The blob of this name in it."""
+        """The blob of this name in it.
+
+        Raises: ValueError for a name whose bytes are no UTF-8.
+        """
+        if valid_text(name) != name:
+            raise ValueError(f"{valid_text(name)}: a blob's name is UTF-8, and this file's is not; let the URL name the blob")
         return Place(self.account, self.container, self.blob + name, self.sas)
 
 
@@ -60,17 +72,33 @@ def parse_place(url: str) -> Place:
     >>> parse_place("http://127.0.0.1:10000/devstoreaccount1/dumps/").is_folder
     True
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # whose words can have what stands in front of the host
+        raise ValueError("the URL's host or port is not valid") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("a blob's URL begins with https:// and the account's name")
+    if port == 0 or not _HOST.fullmatch(parts.hostname):
+        raise ValueError("the URL's host or port is not valid")
     names = parts.path.lstrip("/").split("/")
     account = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     if parts.hostname in _NAMES or parts.hostname.replace(".", "").isdigit():
         account += f"/{names.pop(0)}"
-    container = names.pop(0) if names else ""
+    container = unquote(names.pop(0)) if names else ""
     if not container:
         raise ValueError("the URL names no container: https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB")
-    return Place(account, container, unquote("/".join(names)), parts.query)
+    if not _CONTAINER.fullmatch(container):
+        raise ValueError(
+            f"{valid_text(container)} is no container's name, which has 3 to 63 small letters, digits and single hyphens: "
+            "https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB"
+        )
+    try:
+        blob = unquote("/".join(names), errors="strict")
+        blob.encode()
+    except UnicodeError:
+        raise ValueError("the blob's name in the URL is not UTF-8") from None
+    return Place(account, container, blob, parts.query)
 
 
 @dataclass(frozen=True)
@@ -95,7 +123,8 @@ class Credentials:
     def service(self, place: Place, **settings: Any) -> Any:
         """A `BlobServiceClient` of the account of `place`.
 
-        Raises: TargetError where the packages are missing; ValueError for a connection string of another account.
+        Raises: TargetError where the packages are missing, or no identity is found; ValueError for a connection string of another
+            account, and for a key that is none.
         """
         try:
             from azure.storage.blob import BlobServiceClient
@@ -105,6 +134,9 @@ class Credentials:
         sas = self.sas or place.sas or os.environ.get("AZURE_STORAGE_SAS_TOKEN")
         key = self.key or os.environ.get("AZURE_STORAGE_KEY")
         if text and (self.connection_string or not (place.sas or self.sas or self.key or self.token)):
+            found = _KEY_IN_STRING.search(text)
+            if found is not None:
+                _check_key(found[1], "AccountKey in the connection string")
             try:
                 service = BlobServiceClient.from_connection_string(text, **settings)
             except ValueError as e:
@@ -117,7 +149,13 @@ class Credentials:
         if self.sas or place.sas:
             return BlobServiceClient(place.account, credential=sas.lstrip("?") if sas else None, **settings)
         if key:
-            return BlobServiceClient(place.account, credential=key, **settings)
+            _check_key(key, "the key" if self.key else "AZURE_STORAGE_KEY")
+            try:
+                return BlobServiceClient(place.account, credential=key, **settings)
+            except ValueError:
+                raise ValueError(
+                    "a key takes a URL that has the account's name: https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB"
+                ) from None
         if sas:
             return BlobServiceClient(place.account, credential=sas.lstrip("?"), **settings)
         try:
@@ -127,5 +165,14 @@ class Credentials:
         if place.account.startswith("http:"):
             raise ValueError("an identity works over https alone: give a connection string, a SAS or a key")
         token = DefaultAzureCredential()
-        token.get_token(_SCOPE)  # or there is nothing to try
+        with explained(place.url):
+            token.get_token(_SCOPE)  # or there is nothing to try
         return BlobServiceClient(place.account, credential=token, **settings)
+
+
+def _check_key(key: str, what: str) -> None:
+    """Raise ValueError for a text that cannot be an account's key."""
+    try:
+        base64.b64decode(key.strip(), validate=True)
+    except ValueError:
+        raise ValueError(f"{what} is no account key, which is base64") from None

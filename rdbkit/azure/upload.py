@@ -2,7 +2,7 @@
 
 A block's id is its number and the MD5 of its content. So what a broken upload has left at the service says by itself which blocks
 are there: the next run, on whichever machine, reads the file, and sends those that are not. A file that has changed meanwhile gives
-other ids.
+other ids. A blob that is whole says by its length and MD5 whether it is the file, so that one that is needs no sending.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import queue
+import stat
 import threading
 import time
 from base64 import b64encode
@@ -19,9 +20,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO, Final, cast
 
-from rdbkit.azure.failures import explained, missing_package
+from rdbkit.azure.failures import FOREIGN_BLOCKS, explained, missing_package
 from rdbkit.azure.places import Credentials, Place
-from rdbkit.errors import TargetError
+from rdbkit.errors import RdbError, TargetError
 from rdbkit.operations.convert import Conversion, convert
 from rdbkit.operations.rules import Policies
 from rdbkit.pace import Pace
@@ -39,7 +40,14 @@ _PAGE: Final = 512
 _GROWS_AFTER: Final = 10_000
 #: Pages are written in pieces of at most so many bytes.
 _MOST_PAGES: Final = 4 << 20
-_RETRIES: Final = 8
+#: Letters of a block's id: its number, and an MD5.
+_ID_LETTERS: Final = 5 + 32
+#: How often a request is tried again: with pauses of 3, 5, 9, 17 and 33 seconds, give or take 3, which is about a minute.
+_RETRIES: Final = 5
+#: The same where it has been tried for long already, and of the very first, where nobody answers: that is more often a wrong name
+#: than a bad line.
+_FIRST_RETRIES: Final = 2
+_HASHED_BYTES: Final = 1 << 20
 
 
 @dataclass
@@ -53,6 +61,7 @@ class Upload:
         blocks: of the file.
         kept: blocks that the service had from an upload that broke, and that were not sent again.
         sent_bytes: what was sent.
+        present: the blob was there before, and has just this content; nothing was sent.
         seconds: from begin to end.
         etag: by which a later step can tell that the blob is still this one.
     """
@@ -63,6 +72,7 @@ class Upload:
     blocks: int = 0
     kept: int = 0
     sent_bytes: int = 0
+    present: bool = False
     seconds: float = 0.0
     etag: str = ""
 
@@ -85,50 +95,35 @@ def upload(
 ) -> Upload:
     """Bring a file into a blob, which appears when all of it is there.
 
+    Where the blob is there, and by kind, length and MD5 is this file, nothing is sent.
+
     Args:
         src: a path, or an object with `read(n)`, whose end is the file's.
         place: of `rdbkit.azure.places.parse_place`, with the blob's name.
         credentials: by default what the environment and the machine have.
-        page_blob: make a page blob, filled up with zeros to a multiple of 512 bytes; for a path alone, and not resumed.
+        page_blob: make a page blob, filled up with zeros to a multiple of 512 bytes; for a file alone, and not resumed.
         block_bytes: bytes of a block; `concurrency` + 2 of them are in memory.
         concurrency: blocks that are sent at a time.
         overwrite: replace a blob that exists.
         cap_mbps: send at most so many megabits a second, on average.
-        progress: called with bytes that have arrived.
+        progress: called with bytes that have arrived, or have been compared with a blob that is there.
 
-    Raises: TargetError where the service refuses or fails, or `src` changes meanwhile; ValueError for options that do not fit;
-        what `src.read` raises; OSError. Blocks that have arrived stay there for a week, and the next upload goes on with them.
+    Raises: TargetError where the service refuses or fails, or `src` changes meanwhile; RdbError for a stream of no bytes;
+        ValueError for options that do not fit; what `src.read` raises; OSError. Blocks that have arrived stay there for a week, and
+        the next upload goes on with them.
     """
-    if place.is_folder:
-        raise ValueError(f"{place.url} names no blob")
-    if block_bytes < 1 << 16 or block_bytes > 1 << 30 or concurrency < 1:
-        raise ValueError("a block has 64 KiB to 1 GiB, and at least one is sent at a time")
+    settings = _Settings(place, credentials, page_blob, block_bytes, concurrency, overwrite, cap_mbps, progress)
     is_path = isinstance(src, (str, os.PathLike))
     if page_blob and not is_path:
-        raise ValueError("a page blob has to know its length beforehand: give it a file")
-    size: int | None = None
-    try:
-        from azure.storage.blob import ExponentialRetry
-    except ImportError as e:
-        raise missing_package(e) from None
-    retry = ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=_RETRIES)
-    with explained(place.url):
-        service = (credentials or Credentials()).service(place, retry_policy=retry, **_transport(concurrency))
-    with service, _opened(src) as file:
-        if is_path:
-            size = os.fstat(file.fileno()).st_size
-            while (size + block_bytes - 1) // block_bytes > _MOST_BLOCKS:
-                block_bytes *= 2
-        job = _Job(service, place, block_bytes, concurrency, overwrite, cap_mbps, progress)
-        try:
-            with explained(place.url):
-                if page_blob:
-                    job.pages(file, size or 0)
-                else:
-                    job.blocks(file, size)
-                job.finish()
-        finally:
-            job.close()
+        raise ValueError(_LENGTHLESS)
+    with _opened(src) as file, settings.job() as job, explained(place.url):
+        state = _State.of(file) if is_path else None
+        if page_blob and state is None:
+            raise ValueError(_LENGTHLESS)
+        found = job.look()
+        if found is None or state is None or not job.is_present(found, state.size, lambda: job.digest(file, state)):
+            job.take_place_of(found)
+            job.bring(file, state)
     return job.report
 
 
@@ -143,37 +138,156 @@ def upload_converted(
 ) -> tuple[Conversion, Upload]:
     """Convert a snapshot for a target while it is sent: there is no copy on this machine.
 
+    Where the blob is there, and is not to be replaced, a file is first converted without being sent: if that gives the blob, there
+    is nothing to do.
+
     Args:
         src: as for `rdbkit.open`.
         target, policies: as for `rdbkit.convert`.
         progress: called with bytes of the source read so far.
         settings: as for `upload`.
 
-    Raises: as `rdbkit.convert` and `upload`; there is a blob only if both end well.
+    Raises: as `rdbkit.convert` and `upload`; there is a blob only if both end well. Where the upload fails, `src` is not awaited.
     """
+    sending = _Settings(place, **settings)
+    if sending.page_blob:
+        raise ValueError("a page blob has to know its length beforehand, and a conversion does not: convert the file first")
+    is_file = isinstance(src, (str, os.PathLike)) and src != "-" and os.path.isfile(src)
+    state = _State.of(src) if is_file else None
     pipe = _Pipe()
     reports: list[Conversion] = []
 
+    def write(out: Any) -> None:
+        def tell(done: int) -> None:
+            if progress is not None and not pipe.broken:
+                progress(done)
+
+        reports.append(convert(src, cast(BinaryIO, out), target=target, policies=policies, progress=tell))
+
     def work() -> None:
         try:
-            reports.append(convert(src, cast(BinaryIO, pipe), target=target, policies=policies, progress=progress))
+            write(pipe)
+            with suppress(FileNotFoundError):  # as good as renamed
+                if state is not None and state.is_of_another(_State.of(src)):
+                    raise _changed(place)
         except BaseException as e:
             pipe.end(e)
         else:
             pipe.end(None)
 
-    converter = threading.Thread(target=work, daemon=True)
-    converter.start()
-    try:
-        done = upload(pipe, place, **settings)
-    finally:
-        pipe.break_off()
-        converter.join()
-    return reports[0], done
+    with sending.job() as job, explained(place.url):
+        found = job.look()
+        if found is not None and state is not None and not job.overwrite and job.may_be_present(found):
+            digest = _Digest(found.size)
+            with suppress(_Longer):
+                write(digest)
+                if job.is_present(found, digest.bytes, digest.md5.digest):
+                    return reports[0], job.report
+        job.take_place_of(found)
+        job.on_failure = pipe.break_off
+        # Not waited for where the upload fails: whoever writes to standard input may have nothing to write for hours.
+        threading.Thread(target=work, daemon=True).start()
+        try:
+            job.bring(pipe, None)
+        except _Broken:
+            job.wait()  # raises what the thread has met that could not send
+            raise
+        finally:
+            pipe.break_off()
+    return reports[0], job.report
+
+
+_LENGTHLESS: Final = "a page blob has to know its length beforehand: give it a file"
+
+
+@dataclass(frozen=True)
+class _State:
+    """By which it is known that a file has not changed."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+
+    @staticmethod
+    def of(file: Any) -> _State | None:
+        """That of a path or an open file; None for what is no file, such as a named pipe."""
+        found = os.stat(file if isinstance(file, (str, os.PathLike)) else file.fileno())
+        return _State(found.st_ino, found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+
+    def is_of_another(self, later: _State | None) -> bool:
+        """Whether the file has been changed in place. One that has another's name now is whole: the open file is read on."""
+        return later is not None and later.inode == self.inode and later != self
+
+
+def _changed(place: Place) -> TargetError:
+    return TargetError("the file has changed while it was sent; run this again", source=place.url)
+
+
+@dataclass
+class _Settings:
+    """The arguments of `upload`."""
+
+    place: Place
+    credentials: Credentials | None = None
+    page_blob: bool = False
+    block_bytes: int = BLOCK_BYTES
+    concurrency: int = CONCURRENCY
+    overwrite: bool = False
+    cap_mbps: float | None = None
+    progress: Callable[[int], object] | None = None
+
+    def __post_init__(self) -> None:
+        if self.place.is_folder:
+            raise ValueError(f"{self.place.url} names no blob")
+        if self.block_bytes < 1 << 16 or self.block_bytes > 1 << 30 or self.concurrency < 1:
+            raise ValueError("a block has 64 KiB to 1 GiB, and at least one is sent at a time")
+
+    @contextmanager
+    def job(self) -> Iterator[_Job]:
+        """A job with a service.
+
+        Raises: as `Credentials.service`.
+        """
+        try:
+            from azure.storage.blob import ExponentialRetry
+        except ImportError as e:
+            raise missing_package(e) from None
+        retry = ExponentialRetry(
+            initial_backoff=1, increment_base=2, retry_total=_RETRIES, retry_connect=_RETRIES, retry_read=_RETRIES,
+            retry_status=_RETRIES,
+        )  # fmt: skip
+        with explained(self.place.url):
+            service = (self.credentials or Credentials()).service(self.place, retry_policy=retry, **_transport(self.concurrency))
+        with service:
+            job = _Job(service, self)
+            try:
+                yield job
+            finally:
+                job.close()
+
+
+class _Longer(Exception):
+    """More bytes than were expected."""
+
+
+class _Digest:
+    """Takes bytes and keeps their MD5; ends what writes more than `most`."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.bytes = 0
+        self.md5 = hashlib.md5(usedforsecurity=False)
+
+    def write(self, data: bytes) -> int:
+        self.bytes += len(data)
+        if self.bytes > self.most:
+            raise _Longer
+        self.md5.update(data)
+        return len(data)
 
 
 class _Broken(Exception):
-    """The reader of a pipe has gone."""
+    """The other end of a pipe has gone."""
 
 
 class _Pipe:
@@ -208,6 +322,8 @@ class _Pipe:
         """Up to `n` bytes, b"" at the end; raises what the writer raised."""
         while not self.rest and not self.ended:
             piece = self.pieces.get()
+            if self.broken:
+                raise _Broken
             if isinstance(piece, BaseException):
                 raise piece
             if piece is None:
@@ -218,8 +334,10 @@ class _Pipe:
         return bytes(data)
 
     def break_off(self) -> None:
-        """Let the writer end."""
+        """Let both ends end."""
         self.broken = True
+        with suppress(queue.Full):  # then there is something to be read, and nobody waits for it
+            self.pieces.put_nowait(None)
 
 
 def _transport(concurrency: int) -> dict[str, Any]:
@@ -257,45 +375,84 @@ def _read(file: Any, n: int) -> bytes:
 
 
 class _Job:
-    def __init__(
-        self,
-        service: Any,
-        place: Place,
-        block_bytes: int,
-        concurrency: int,
-        overwrite: bool,
-        cap_mbps: float | None,
-        progress: Callable[[int], object] | None,
-    ) -> None:
+    """One upload, while it is done."""
+
+    def __init__(self, service: Any, settings: _Settings) -> None:
+        place = settings.place
         self.blob = service.get_blob_client(place.container, place.blob)
         self.place = place
-        self.block_bytes = block_bytes
-        self.concurrency = concurrency
-        self.overwrite = overwrite
-        self.pace = Pace(None if cap_mbps is None else cap_mbps * 1e6 / 8)
-        self.progress = progress
+        self.page_blob = settings.page_blob
+        self.block_bytes = settings.block_bytes
+        self.concurrency = settings.concurrency
+        self.overwrite = settings.overwrite
+        self.pace = Pace(None if settings.cap_mbps is None else settings.cap_mbps * 1e6 / 8)
+        self.progress = settings.progress
         self.begin = time.monotonic()
         self.report = Upload(place.url)
         self.md5 = hashlib.md5(usedforsecurity=False)
         self.arrived = 0
         self.lock = threading.Lock()
-        self.before = self.look()
+        self.before: str | None = None
+        #: called when a block could not be sent, by the thread that tried
+        self.on_failure: Callable[[], object] = lambda: None
 
-    def look(self) -> str | None:
-        """The etag of the blob that is there, None for none; raises TargetError where it must not be replaced."""
+    # -- what is there
+
+    def look(self) -> Any:
+        """The properties of the blob that is there, None for none."""
         from azure.core.exceptions import ResourceNotFoundError
 
-        with explained(self.place.url):
-            try:
-                found = self.blob.get_blob_properties()
-            except ResourceNotFoundError as e:
-                code = getattr(e, "error_code", None)
-                if getattr(code, "value", code) == "ContainerNotFound":
-                    raise
-                return None
-        if not self.overwrite:
+        try:
+            return self.blob.get_blob_properties(retry_connect=_FIRST_RETRIES)
+        except ResourceNotFoundError as e:
+            code = getattr(e, "error_code", None)
+            if getattr(code, "value", code) == "ContainerNotFound":
+                raise
+            return None
+
+    def may_be_present(self, found: Any) -> bool:
+        """Whether it can be told if the blob that was found is what would be sent."""
+        return bool(found.content_settings.content_md5) and found.blob_type == ("PageBlob" if self.page_blob else "BlockBlob")
+
+    def is_present(self, found: Any, size: int, digest: Callable[[], bytes]) -> bool:
+        """Whether the blob that was found is what would be sent; `digest`, which may take long, is asked only if it could be.
+
+        Args:
+            size: of the file.
+        """
+        whole = -(-size // _PAGE) * _PAGE if self.page_blob else size
+        if not self.may_be_present(found) or found.size != whole:
+            return False
+        stored = bytes(found.content_settings.content_md5)
+        if digest() != stored:
+            return False
+        report = self.report
+        report.present = True
+        report.bytes, report.md5, report.etag = whole, stored.hex(), str(found.etag)
+        report.seconds = time.monotonic() - self.begin
+        return True
+
+    def digest(self, file: BinaryIO, state: _State) -> bytes:
+        """The MD5 that the blob of a file would have; the file is at its beginning afterwards."""
+        md5 = hashlib.md5(usedforsecurity=False)
+        size = 0
+        while data := file.read(_HASHED_BYTES):
+            md5.update(data)
+            size += len(data)
+            if self.progress is not None:
+                self.progress(size)
+        if size != state.size or _State.of(file) != state:
+            raise _changed(self.place)
+        if self.page_blob:
+            md5.update(bytes(-size % _PAGE))
+        file.seek(0)
+        return md5.digest()
+
+    def take_place_of(self, found: Any) -> None:
+        """Note what is to be replaced; raises TargetError where it must not be."""
+        if found is not None and not self.overwrite:
             raise TargetError("the blob exists; --overwrite replaces it", source=self.place.url)
-        return str(found.etag)
+        self.before = None if found is None else str(found.etag)
 
     @property
     def condition(self) -> dict[str, Any]:
@@ -306,22 +463,51 @@ class _Job:
             return {"match_condition": MatchConditions.IfMissing}
         return {"etag": self.before, "match_condition": MatchConditions.IfNotModified}
 
+    def bring(self, file: BinaryIO | Reader, state: _State | None) -> None:
+        """Make the blob of a file, or of a stream, which has no state."""
+        if self.page_blob:
+            assert state is not None
+            self.pages(cast(BinaryIO, file), state)
+        else:
+            self.blocks(file, state)
+        self.finish()
+
     # -- block blobs
 
-    def blocks(self, file: BinaryIO | Reader, size: int | None) -> None:
+    def blocks(self, file: BinaryIO | Reader, state: _State | None) -> None:
         """Send the blocks that are not there, and make the blob of all."""
-        from azure.storage.blob import BlobBlock, ContentSettings
-
+        while state is not None and (state.size + self.block_bytes - 1) // self.block_bytes > _MOST_BLOCKS:
+            self.block_bytes *= 2
         self.there = self.uncommitted()
         self.ids: list[str] = []
-        for data in self.cut(file, size):
+        for data in self.cut(file, state is not None):
             self.ids.append("")
             self.send(self.stage, len(self.ids) - 1, data)
         self.wait()
-        self.look_at_length(file, size)
+        if state is not None:
+            self.compare(file, state)
+        elif not self.report.bytes:
+            name = str(getattr(file, "name", f"<{type(file).__name__}>"))
+            raise RdbError("nothing was read, and no blob is made of that; look at what should have written it", source=name)
         self.report.blocks = len(self.ids)
+        self.commit()
+
+    def commit(self) -> None:
+        """Make the blob of its blocks."""
+        from azure.core.exceptions import AzureError
+        from azure.storage.blob import BlobBlock, ContentSettings
+
         settings = ContentSettings(content_type="application/octet-stream", content_md5=bytearray(self.md5.digest()))
-        self.blob.commit_block_list([BlobBlock(name) for name in self.ids], content_settings=settings, **self.condition)
+        try:
+            self.blob.commit_block_list([BlobBlock(name) for name in self.ids], content_settings=settings, **self.condition)
+        except AzureError:
+            # The service may have done it, and its answer been lost: another try is then refused, since there is a blob.
+            try:
+                size, stored = self.stored(retry_total=_FIRST_RETRIES)
+            except AzureError:
+                size, stored = 0, b""
+            if (size, stored) != (self.report.bytes, self.md5.digest()):
+                raise
 
     def uncommitted(self) -> dict[str, int]:
         """Blocks that an upload has left, and their bytes."""
@@ -331,15 +517,17 @@ class _Job:
             _, waiting = self.blob.get_block_list("uncommitted")
         except ResourceNotFoundError:
             return {}
+        if any(len(block.id) != _ID_LETTERS for block in waiting):
+            raise TargetError(FOREIGN_BLOCKS, source=self.place.url)
         return {block.id: block.size for block in waiting}
 
-    def cut(self, file: Any, size: int | None) -> Iterator[bytes]:
+    def cut(self, file: Any, is_file: bool) -> Iterator[bytes]:
         """The blocks in their order; an empty file has none."""
         number = 0
         while True:
             if number >= _MOST_BLOCKS:
                 raise TargetError(f"more than {_MOST_BLOCKS} blocks; --block-size makes them larger", source=self.place.url)
-            step = self.block_bytes if size is not None else self.block_bytes << number // _GROWS_AFTER
+            step = self.block_bytes if is_file else self.block_bytes << number // _GROWS_AFTER
             data = _read(file, step)
             if not data:
                 return
@@ -364,23 +552,24 @@ class _Job:
 
     # -- page blobs
 
-    def pages(self, file: BinaryIO, size: int) -> None:
-        """Write a page blob of `size` bytes, filled up."""
+    def pages(self, file: BinaryIO, state: _State) -> None:
+        """Write a page blob of a file, filled up."""
         from azure.storage.blob import ContentSettings
 
+        size = state.size
         whole = -(-size // _PAGE) * _PAGE
         self.blob.create_page_blob(whole, content_settings=ContentSettings("application/octet-stream"), **self.condition)
         self.block_bytes = min(self.block_bytes // _PAGE * _PAGE, _MOST_PAGES)
         at = 0
         padding = bytes(whole - size)
-        for data in self.cut(file, size):
+        for data in self.cut(file, True):
             if len(data) % _PAGE:
                 data += padding
             self.send(self.page, at, data)
             at += len(data)
             self.report.blocks += 1
         self.wait()
-        self.look_at_length(file, size)
+        self.compare(file, state)
         self.md5.update(padding)
         self.report.bytes = whole
         settings = ContentSettings(content_type="application/octet-stream", content_md5=bytearray(self.md5.digest()))
@@ -407,7 +596,12 @@ class _Job:
         self.waiting.add(self._pool.submit(self.sent, how, where, data))
 
     def sent(self, how: Callable[[int, bytes], bool], where: int, data: bytes) -> None:
-        if how(where, data):
+        try:
+            is_new = how(where, data)
+        except BaseException:
+            self.on_failure()
+            raise
+        if is_new:
             with self.lock:
                 self.report.sent_bytes += len(data)
         self.tell(len(data))
@@ -440,21 +634,25 @@ class _Job:
 
     # -- the end
 
-    def look_at_length(self, file: Any, size: int | None) -> None:
-        """Whether a file has grown or shrunk while it was read."""
-        if size is not None and not self.report.bytes == size == os.fstat(file.fileno()).st_size:
-            raise TargetError("the file has changed while it was sent; run this again", source=self.place.url)
+    def compare(self, file: Any, state: _State) -> None:
+        """Raise TargetError where a file has been changed while it was read."""
+        if self.report.bytes != state.size or _State.of(file) != state:
+            raise _changed(self.place)
+
+    def stored(self, **patience: int) -> tuple[int, bytes]:
+        """Length and MD5 of the blob that is there; its etag goes to the report."""
+        found = self.blob.get_blob_properties(**patience)
+        self.report.etag = str(found.etag)
+        return int(found.size), bytes(found.content_settings.content_md5 or b"")
 
     def finish(self) -> None:
         """Compare what the service has with what was read."""
         report = self.report
         report.md5 = self.md5.hexdigest()
-        found = self.blob.get_blob_properties()
-        stored = bytes(found.content_settings.content_md5 or b"").hex()
-        if found.size != report.bytes or stored != report.md5:
+        size, stored = self.stored()
+        if size != report.bytes or stored.hex() != report.md5:
             raise TargetError(
-                f"the blob has {found.size} bytes and MD5 {stored or 'none'}, but {report.bytes} with {report.md5} were sent",
+                f"the blob has {size} bytes and MD5 {stored.hex() or 'none'}, but {report.bytes} with {report.md5} were sent",
                 source=self.place.url,
             )
-        report.etag = str(found.etag)
         report.seconds = time.monotonic() - self.begin

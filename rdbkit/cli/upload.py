@@ -10,13 +10,15 @@ from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from rdbkit.azure.places import Credentials, Place, parse_place
 from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, Upload, upload_converted
 from rdbkit.azure.upload import upload as bring
-from rdbkit.cli.losses import policy_options, read_policies, tell_losses, write_libraries
+from rdbkit.cli.losses import LEDGER_ELSEWHERE, ON_THE_WAY, policy_options, read_policies, tell_losses, write_libraries
 from rdbkit.cli.options import optional_target_option
 from rdbkit.cli.render import Output, output, printable, progress, size
+from rdbkit.cli.secrets import SecretsCommand, without_secrets
 from rdbkit.errors import LossError
 from rdbkit.operations.info import count
 from rdbkit.selection import parse_bytes
@@ -57,8 +59,9 @@ def secret_option(name: str, what: str) -> Callable[[Any], Any]:
         try:
             with open(value[1:], encoding="utf-8") as file:
                 return file.read().strip()
-        except (OSError, UnicodeDecodeError) as e:
-            raise click.BadParameter(f"{value[1:]} cannot be read: {e}", ctx=ctx, param=param) from None
+        except (OSError, ValueError) as e:
+            why = getattr(e, "strerror", None) or "it is no text"
+            raise click.BadParameter(f"{printable(value[1:])} cannot be read: {why}", ctx=ctx, param=param) from None
 
     return click.option(name, callback=read, metavar="TEXT|@FILE", help=what)
 
@@ -71,7 +74,7 @@ def quiet() -> None:
     logging.getLogger("azure").propagate = False
 
 
-@click.command()
+@click.command(cls=SecretsCommand)
 @click.argument("files", metavar="FILE... URL", nargs=-1, required=True, type=click.Path(allow_dash=True))
 @sending_options
 @click.option("--page-blob", is_flag=True, help="Make a page blob, filled up with zeros; it is not resumed.")
@@ -106,12 +109,17 @@ def upload(
     if len(files) < 2:
         raise click.UsageError("name at least one FILE, and the URL behind it")
     *names, url = files
+    for name in names:
+        if "://" in name and not os.path.exists(name):
+            raise click.UsageError(f"{printable(name)} is a URL, where a file is wanted: FILEs come first, and one URL behind them")
+    if target is None:
+        _refuse_policies([*options, "targets_file"])
     quiet()
     try:
         place = parse_place(url)
         places = [_place(place, name, len(names)) for name in names]
     except ValueError as e:
-        raise click.UsageError(str(e)) from None
+        raise click.UsageError(printable(str(e))) from None
     if len({each.url for each in places}) < len(places):
         raise click.UsageError("several FILEs would become one blob")
     settings: dict[str, Any] = {
@@ -122,39 +130,67 @@ def upload(
         raise click.UsageError("--on-function extract=FILE is for one FILE")
     done: list[Upload] = []
     code = 0
-    for name, blob in zip(names, places, strict=True):
-        with ExitStack() as stack:
-            is_file = name != "-" and os.path.isfile(name)
-            update = stack.enter_context(progress(name, os.path.getsize(name) if is_file else None))
+    try:
+        for name, blob in zip(names, places, strict=True):
             try:
-                if target is None:
-                    src: Any = sys.stdin.buffer if name == "-" else name
-                    done.append(bring(src, blob, progress=update, **settings))
-                else:
-                    extract = options["on_function"][1] if options["on_function"] else ""
-                    libraries = stack.enter_context(open_output(extract)) if extract else None
-                    report, sent = upload_converted(
-                        name, blob, target=target, policies=read_policies(options), progress=update, **settings
-                    )
-                    if libraries is not None:
-                        write_libraries(report.functions, libraries)
-                    done.append(sent)
-                    tell_losses(report.ledger, None, False)
-                    code = max(code, 1 if report.ledger.counts else 0)
+                code = max(code, _send(name, blob, target, options, settings, done))
             except LossError as e:
                 if e.report is None:
                     raise
-                tell_losses(e.report.ledger, e, False)
+                before = f"; of {count(len(done), 'FILE')} before it, all was" if done else ""
+                tell_losses(
+                    e.report.ledger,
+                    e,
+                    False,
+                    ON_THE_WAY,
+                    undone=f"nothing of {printable(name)} was sent{before}",
+                    has_all=LEDGER_ELSEWHERE,
+                )
                 return 1
             except FileExistsError as e:
                 raise click.UsageError(f"{printable(os.fsdecode(e.filename))} exists") from None
+            except OSError as e:
+                if e.filename is not None:
+                    e.filename = without_secrets(os.fsdecode(e.filename), names)
+                raise
             except ValueError as e:
                 raise click.UsageError(printable(str(e))) from None
-    if as_json:
-        click.echo(json.dumps({"blobs": [each.to_dict() for each in done]}))
-    else:
-        _show(done, output())
+    finally:
+        # what is there is told, whatever becomes of the FILEs behind it
+        if done and as_json:
+            click.echo(json.dumps({"blobs": [each.to_dict() for each in done]}))
+        elif done:
+            _show(done, output())
     return code
+
+
+def _send(
+    name: str, blob: Place, target: Target | None, options: dict[str, Any], settings: dict[str, Any], done: list[Upload]
+) -> int:
+    """Bring one FILE, and add it to those that are done; 1 if something was lost."""
+    with ExitStack() as stack:
+        is_file = name != "-" and os.path.isfile(name)
+        update = stack.enter_context(progress(name, os.path.getsize(name) if is_file else None))
+        if target is None:
+            src: Any = sys.stdin.buffer if name == "-" else name
+            done.append(bring(src, blob, progress=update, **settings))
+            return 0
+        extract = options["on_function"][1] if options["on_function"] else ""
+        libraries = stack.enter_context(open_output(extract)) if extract else None
+        report, sent = upload_converted(name, blob, target=target, policies=read_policies(options), progress=update, **settings)
+        done.append(sent)
+        if libraries is not None:
+            write_libraries(report.functions, libraries)
+        tell_losses(report.ledger, None, False, has_all=LEDGER_ELSEWHERE)
+        return 1 if report.ledger.counts else 0
+
+
+def _refuse_policies(names: list[str]) -> None:
+    """Raise click.UsageError where one of these options was given, which say how to convert."""
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name.replace('_', '-')} is for a conversion, which takes --target")
 
 
 def _place(place: Place, name: str, count: int) -> Place:
@@ -170,6 +206,13 @@ def _place(place: Place, name: str, count: int) -> Place:
 def _show(done: list[Upload], out: Output) -> None:
     for each in done:
         out.heading(printable(each.url))
+        if each.present:
+            out.facts([
+                ("size", size(each.bytes)),
+                ("MD5", f"{each.md5}, as the blob has it"),
+                ("sent", "nothing: the blob was there, and is this"),
+            ])  # fmt: skip
+            continue
         rate = each.sent_bytes / each.seconds / 1e6 if each.seconds else 0.0
         rows = [
             ("size", f"{size(each.bytes)} in {count(each.blocks, 'block')}"),
