@@ -18,12 +18,14 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from click.testing import CliRunner
 
 import rdbkit
 from rdbkit.azure.importing import Waiting, look_at_target
 from rdbkit.azure.places import Place
 from rdbkit.azure.resources import PREMIUM, REDIS_ENTERPRISE, Arm, parse_resource_id
-from rdbkit.azure.sas import check_window
+from rdbkit.azure.sas import Signer, check_window
+from rdbkit.cli import cli
 from rdbkit.errors import TargetError
 from rdbkit.operations.check import check
 from rdbkit.targets import find_target
@@ -258,8 +260,9 @@ def refusals() -> list[Any]:
         case("basic", "the tier Basic, which neither imports nor exports", lambda a: (a.premium(**basic), small(a))),
         case("no blob", "there is no such blob; compare the URL", lambda a: (a.premium(), [a.blob("dumps/none.rdb")])),
         case("no container", "there is no such container", lambda a: (a.premium(), [f"{a.account}/nowhere/x.rdb"])),
-        case("no rdb", "the blob is no RDB file", lambda a: (a.premium(), [a.blob("dumps/text", b"hello, world")])),
-        case("empty", "the blob is no RDB file", lambda a: (a.premium(), [a.blob("dumps/empty", b"")])),
+        case("no rdb", "the blob is no RDB file", lambda a: (a.premium(), [a.blob("dumps/text", b"hello, world")]), 3),
+        case("empty", "the blob is no RDB file", lambda a: (a.premium(), [a.blob("dumps/empty", b"")]), 3),
+        case("odd", "known: no service loads it", lambda a: (a.premium(), [a.blob("dumps/odd", rdb(magic=b"REDIS0099"))]), 3),
         case("gzip", "compressed with gzip", lambda a: (a.premium(), [a.blob("dumps/a.rdb.gz", gzip.compress(SMALL, mtime=0))])),
         case("append", "append blob", lambda a: (a.premium(), [a.blob("dumps/append", b"", kind="AppendBlob")])),
         case("etag", "somebody has written it since", lambda a: (a.premium(), [*small(a), "--etag", '"0x1"'])),
@@ -269,7 +272,8 @@ def refusals() -> list[Any]:
         case("url", "begins with https://", lambda a: (a.premium(), ["dump.rdb"]), 2),
         case("shards", "run first", lambda a: (a.premium(shardCount=2), several(a)), 1),
         case("one database", "run first", lambda a: (a.managed(), several(a)), 1),
-        case("damaged", "RDB40", lambda a: (a.premium(), [a.blob("dumps/cut.rdb", SMALL[:-12])]), 1),
+        case("damaged", "RDB401", lambda a: (a.premium(), [a.blob("dumps/cut.rdb", SMALL[:-12])]), 3),
+        case("changed", "RDB402", lambda a: (a.premium(), [a.blob("dumps/crc.rdb", SMALL[:-1] + b"x")]), 3),
         case("version", "RDB101", lambda a: (a.premium(), [a.blob("dumps/new.rdb", rdb(magic=b"REDIS0011"))]), 1),
     ]  # fmt: skip
 
@@ -279,8 +283,8 @@ def test_refusals(azure: Cloud, shell: Shell, make: Callable[[Cloud], tuple[Cach
     cache, args = make(azure)
     found, out, err = shell.imports(cache, *args)
     assert found == code, out + err
-    assert text in (out if code == 1 else err)
-    if code == 4:
+    assert text in (out if text.startswith("RDB4") or code == 1 else err)
+    if code in (3, 4) and not text.startswith("RDB4"):
         assert len(err.strip().splitlines()) == 1
     assert (posts(azure), cache.data, shell.states) == ([], [b"what was there"], [])
 
@@ -340,6 +344,27 @@ def test_a_sas_that_the_service_would_not_take(azure: Cloud, shell: Shell, sas: 
     assert (posts(azure), cache.data) == ([], [b"what was there"])
 
 
+def test_a_sas_in_a_connection_string_cannot_sign(azure: Cloud, shell: Shell) -> None:
+    cache = azure.premium()
+    url = azure.blob("dumps/small.rdb", SMALL)
+    sas = given_sas("dumps/small.rdb")
+    shell.environment["AZURE_STORAGE_CONNECTION_STRING"] = f"BlobEndpoint={azure.account};SharedAccessSignature={sas}"
+    code, _, err = shell.imports(cache, url)
+    assert (code, posts(azure)) == (4, [])
+    assert len(err.strip().splitlines()) == 1
+    assert "give a SAS with --sas or behind the URL, a connection string with the account's key, or none" in err
+    assert shell.imports(cache, url, "--sas", sas)[0] == 0
+
+
+def test_a_key_that_is_none_is_told_by_its_variable(azure: Cloud, shell: Shell) -> None:
+    cache = azure.premium()
+    shell.environment["AZURE_STORAGE_KEY"] = "not-base64!"
+    code, _, err = shell.imports(cache, azure.blob("dumps/small.rdb", SMALL))
+    assert (code, posts(azure)) == (2, [])
+    assert "AZURE_STORAGE_KEY is no account key, which is base64" in last_line(err)
+    assert "not-base64!" not in err
+
+
 def test_a_firewall(azure: Cloud, shell: Shell) -> None:
     cache = azure.premium()
     url = azure.blob("dumps/small.rdb", SMALL)
@@ -355,7 +380,47 @@ def test_no_identity(azure: Cloud, shell: Shell) -> None:
     code, _, err = shell.imports(azure.premium(), azure.blob("dumps/small.rdb", SMALL))
     assert code == 4
     assert len(err.strip().splitlines()) == 1
-    assert "no credentials are found" in err or "cannot be reached" in err
+    assert "no identity is found" in err or "cannot be reached" in err
+
+
+SECRET_URL = "https://a.blob.core.windows.net/dumps/b?sv=1&sig=s3cret&se=2"
+
+
+@pytest.mark.parametrize("option", ["--target", "--yes", "--auth", "--sas-hours", "--targets-file", "--resource-id", "--state"])
+@pytest.mark.parametrize("url", [SECRET_URL, SECRET_URL.removeprefix("https://"), SECRET_URL.replace("&se", " &'\"se")])
+def test_a_url_in_the_place_of_an_option_is_told_without_its_query(option: str, url: str, tmp_path: Path) -> None:
+    identity = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Cache/redis/c"
+    given = {"--target": "azure-premium", "--resource-id": identity, "--yes": "c", "--state": "s.json", option: url}
+    for verb in ("import", "export-cache"):
+        if verb == "export-cache" and given.pop("--yes", "c") == url:
+            continue
+        arguments = [verb, *(part for pair in given.items() for part in pair), "https://a.blob.core.windows.net/dumps/b"]
+        for args in (arguments, [*arguments[:-1], url.replace("https:", "https"), "--no-such", url], [verb, f"{option}={url}"]):
+            result = CliRunner(env={"AZURE_TOKEN_CREDENTIALS": "EnvironmentCredential"}).invoke(cli, args)
+            assert result.exit_code == 2 or (option == "--state" and isinstance(result.exception, TargetError))
+            said = result.output + str(result.exception)
+            assert not re.search("s3cret|se=2|sv=1", said), said
+
+
+def test_no_number_of_hours(azure: Cloud, shell: Shell) -> None:
+    cache = azure.premium()
+    for hours in ("nan", "inf", "1e400"):
+        code, _, err = shell.imports(cache, azure.blob("dumps/small.rdb", SMALL), "--sas-hours", hours)
+        assert (code, azure.calls) == (2, [])
+        assert "Invalid value for '--sas-hours'" in err
+    with pytest.raises(ValueError, match="lasts 4 to 167 hours"):
+        Signer(hours=float("nan"))
+
+
+def test_the_target_is_a_service(azure: Cloud, shell: Shell) -> None:
+    cache = azure.premium()
+    for target in ("redis-7.0", "rdb-9", "nonsense"):
+        code, _, err = shell.imports(cache, azure.blob("dumps/small.rdb", SMALL), target=target)
+        assert (code, azure.calls) == (2, [])
+        assert last_line(err).endswith("it is none of azure-premium, azure-enterprise, azure-managed")
+    code, out, _ = shell.run("import", "--help")
+    assert (code, "redis-6.2" in out) == (0, False)
+    assert "azure-premium,azure-managedorazure-enterprise" in "".join(out.split())
 
 
 # -- the question
@@ -501,11 +566,67 @@ def test_killed_while_it_waits(azure: Cloud, shell: Shell) -> None:
     code, _, err = shell.run(*shell.command(cache, azure.blob("dumps/other.rdb", SMALL)))
     assert code == 2
     assert "an import of other blobs was begun on" in err
+    code, out, _ = shell.run(*shell.command(cache, url), "--dry-run")
+    assert (code, len(shell.states)) == (0, 1)
+    assert "Warning: an import that was begun on " in out
     # nothing is asked again, and nothing begun again
     code, out, err = shell.run(*shell.command(cache, url), "--json")
     assert code == 0, err
-    assert json.loads(out)["import"]["resumed"] is True
+    assert "Warning" not in err
+    assert (json.loads(out)["import"]["resumed"], json.loads(out)["replaced"]) == (True, [])
     assert (len(posts(azure)), cache.data, shell.states) == (1, [SMALL], [])
+
+
+def killed_while_it_waits(azure: Cloud, shell: Shell, cache: Cache, url: str) -> str:
+    """The etag of the blob whose import was begun."""
+    process = shell.start(*shell.command(cache, url), "--yes", "shop-cache")
+    while not (shell.states and json.loads(shell.states[0].read_text())["operation"]):
+        time.sleep(0.02)
+    process.kill()
+    shell.end(process)
+    return str(json.loads(shell.states[0].read_text())["blobs"][0]["etag"])
+
+
+NEWER = rdb(b"\xfe\x00", key(b"greeting", 0, string(b"good morning")))
+
+
+@pytest.mark.parametrize("tells_etag", [True, False])
+def test_a_blob_that_is_replaced_while_its_import_is_waited_for(azure: Cloud, shell: Shell, tells_etag: bool) -> None:
+    cache = azure.premium()
+    cache.polls = 3
+    url = azure.blob("dumps/replaced.rdb", SMALL)
+    killed_while_it_waits(azure, shell, cache, url)
+    azure.blob("dumps/replaced.rdb", NEWER)
+    (row,) = json.loads(shell.run(*shell.command(cache, url), "--dry-run", "--json")[1])["blobs"]
+    options = ["--etag", row["etag"].strip('"')] if tells_etag else []
+    code, out, err = shell.run(*shell.command(cache, url), "--json", *options)
+    assert code == 4
+    assert f"Warning: {url}: that import is of the blob as it was then, not as it is asked for now" in err
+    assert last_line(err).startswith(f"rdbkit: {url}: the blob as it is asked for now was not imported: what was, is what it was")
+    assert json.loads(out)["replaced"] == [url]
+    assert (len(posts(azure)), shell.states) == (1, [])
+    code, _, err = shell.imports(cache, url, *options)
+    assert (code, len(posts(azure)), cache.data) == (0, 2, [NEWER]), err
+
+
+def test_a_blob_that_cannot_be_asked_for_is_waited_for_all_the_same(azure: Cloud, shell: Shell) -> None:
+    cache = azure.premium()
+    url = azure.blob("dumps/asked.rdb", SMALL)
+    etag = killed_while_it_waits(azure, shell, cache, url)
+    code, _, err = shell.run(*shell.command(cache, url), "--etag", "1", "--etag", "2")
+    assert (code, len(shell.states)) == (2, 1)
+    assert "as many etags as blobs" in err
+    azure.fault = lambda method, path: "AuthorizationFailure" if method == "HEAD" else ""
+    code, _, err = shell.run(*shell.command(cache, url))
+    assert code == 0, err
+    assert "Warning: whether the blobs are still those that it is of is not known" in err
+    azure.fault = lambda method, path: ""
+    cache = azure.premium()
+    killed_while_it_waits(azure, shell, cache, azure.blob("dumps/asked.rdb", SMALL))
+    azure.blob("dumps/asked.rdb", NEWER)
+    etag = json.loads(shell.states[0].read_text())["blobs"][0]["etag"]
+    code, _, err = shell.run(*shell.command(cache, url), "--etag", etag)  # what was asked for is what was imported
+    assert (code, "Warning" in err) == (0, False), err
 
 
 def test_interrupted_while_it_waits(azure: Cloud, shell: Shell) -> None:
@@ -603,12 +724,33 @@ def test_states_of_others(azure: Cloud, shell: Shell) -> None:
     code, _, err = shell.imports(cache, url, "--state", "mine.json")
     assert code == 2
     assert "mine.json is no state of rdbkit" in err
+    blob = {"url": url, "etag": "", "bytes": 1}
+    Waiting(str(state), "import", cache.path, [blob], f"{azure.endpoint}/subscriptions/x", 1.0).save()
+    whole = json.loads(state.read_text())
+    for changes in (
+        {"resource_id": 5}, {"begun": "x"}, {"begun": 1e300}, {"begun": float("nan")}, {"begun": 10**400}, {"verb": None},
+        {"operation": 5}, {"place": 5}, {"blobs": 5}, {"blobs": [5]}, {"blobs": [{"url": url}]},
+        {"blobs": [blob | {"bytes": "x"}]}, {"blobs": [blob | {"etag": 5}]}, {"path": "x"},
+    ):  # fmt: skip
+        state.write_text(json.dumps(whole | changes))
+        code, _, err = shell.imports(cache, url, "--state", "mine.json")
+        assert code == 2
+        assert "mine.json is no state of rdbkit; name another file with --state, or delete it" in last_line(err)
+    state.write_text("[" * 100_000)
+    assert shell.imports(cache, url, "--state", "mine.json")[0] == 2
+    calls = len(azure.calls)
+    for operation in ("https://[x", "https://localhost:1\ud800/", "https://localhost/ x"):
+        state.write_text(json.dumps(whole | {"operation": operation}))
+        code, _, err = shell.imports(cache, url, "--state", "mine.json")
+        assert code == 4
+        assert "is not one of https://localhost" in err
+    assert not any(method == "GET" for method, _ in azure.calls[calls:])
+    azure.calls.clear()
     Waiting(str(state), "export", cache.path, [], "https://x").save()
     code, _, err = shell.imports(cache, url, "--state", "mine.json")
     assert code == 2
     assert "of another cache or verb" in err
     # the bearer token goes to nobody but the resource manager
-    blob = {"url": url, "etag": "", "bytes": 1}
     Waiting(str(state), "import", cache.path, [blob], f"https://127.0.0.1:{azure.port}/subscriptions/x").save()
     code, _, err = shell.imports(cache, url, "--state", "mine.json")
     assert (code, azure.calls[1:]) == (4, [call for call in azure.calls[1:] if call[0] != "GET"])
@@ -710,8 +852,12 @@ def test_resource_ids() -> None:
     for wrong in ("", "c", "/subscriptions/S/resourceGroups/G/providers/Microsoft.Storage/storageAccounts/c"):
         with pytest.raises(ValueError, match="a cache's resource id is /subscriptions/"):
             parse_resource_id(wrong)
-    with pytest.raises(ValueError, match="begins with https"):
-        Arm(premium, endpoint="http://management.azure.com")
+    for endpoint in ("http://management.azure.com", "https://me:s3cret@management.azure.com", "https://"):
+        with pytest.raises(ValueError, match="begins with https"):
+            Arm(premium, endpoint=endpoint)
+    for endpoint in ("https://[x", "https://h:port"):
+        with pytest.raises(ValueError, match="cannot be read"):
+            Arm(premium, endpoint=endpoint)
 
 
 def test_the_modules_and_the_version_that_are_there(azure: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -49,21 +50,43 @@ def test_urls(url: str, host: str, port: int, tls: bool, user: str | None, passw
     [
         "http://u:s3cret@h", "h:6379", "redis://", "redis://u:s3cret@", "redis://u:s3cret@h:port", "redis://u:s3cret@h:99999",
         "redis://u:s3cret@h/db", "redis://u:s3cret@h?ssl=1", "redis://u:s3cret@[::1", "redis://u:s3cret@h/-1", "redis://h/²",
+        "u:s3cret@h:6379", "//u:s3cret@h", "redis:u:s3cret@h", "rdis://u:my s3cret@h", "redis://u:my /?s3cret@h:99999",
+        "redis://s3cret@h/x", "redis://:s3cret", "redis://u:s3cret@a..b", f"redis://u:s3cret@h/{'9' * 5000}",
     ],
 )  # fmt: skip
 def test_malformed_urls_are_told_without_their_password(url: str) -> None:
-    with pytest.raises(ValueError, match="'") as e:
+    with pytest.raises(ValueError, match=r"redis://|its port or database") as e:
         parse_url(url)
     assert "s3cret" not in str(e.value)
-    result = CliRunner().invoke(cli, ["verify-import", FILE, url])
+    for arguments in (
+        [FILE, url],
+        [url, FILE],
+        [FILE, "redis://h", "--state", url, "--cluster", url],
+        [FILE, "redis://h", f"--{url}"],
+    ):
+        result = CliRunner().invoke(cli, ["verify-import", *arguments])
+        assert result.exit_code in (2, 4)
+        assert "s3cret" not in result.output
+
+
+@pytest.mark.parametrize("url", ["redis://u:my s3cret@h:1", "redis://u:s3cret@h", "redis://s3cret@h", "u:s3cret@h"])
+def test_a_url_in_the_place_of_a_file_is_told_without_its_password(url: str, tmp_path: Path) -> None:
+    for option in ([url, "redis://h"], [FILE, "redis://h", "--ca-cert", url], [FILE, "redis://h", "--rate", url]):
+        result = CliRunner().invoke(cli, ["verify-import", *option])
+        assert result.exit_code == 2
+        assert "s3cret" not in result.output
+    result = CliRunner().invoke(cli, ["verify-import", FILE, "redis://h", "--password-file", "s3cret"])
     assert result.exit_code == 2
+    assert "the file cannot be read: No such file or directory" in result.output
     assert "s3cret" not in result.output
 
 
 def test_scrub_finds_every_password() -> None:
     assert scrub("redis://u:p@ss@h and more") == "redis://u:***@h and more"
     assert scrub("REDISS://:p/w@h:1") == "REDISS://:***@h:1"
-    assert scrub("redis://u@h") == "redis://u@h"
+    assert scrub("redis://u:my p@ss/w?@h") == "redis://u:***@h"
+    assert scrub("redis://u@h") == "redis://***@h"  # who knows what it is
+    assert scrub("redis://h:1 and redis://h/0") == "redis://h:1 and redis://h/0"
 
 
 def test_a_server_that_is_not_there_fails_at_once() -> None:
@@ -116,9 +139,31 @@ def test_an_identity_without_a_token_is_told(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(provider, "create_from_default_azure_credential", create)
     credentials = connection.entra_credentials()
-    with pytest.raises(TargetError, match=r"no Entra ID token can be had: DefaultAzureCredential failed to retrieve a token$"):
+    with pytest.raises(TargetError, match=r"DefaultAzureCredential failed to retrieve a token; sign in \(az login\), or leave"):
         credentials()
     assert scopes == [("https://redis.azure.com/.default",)]
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_packages_that_look_for_an_identity_say_nothing_themselves(is_known: bool, tmp_path: Path) -> None:
+    for name in ("redis_entraid", "azure.storage.blob", "cryptography"):
+        pytest.importorskip(name)
+    from .arm import cloud
+
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AZURE", "IDENTITY", "MSI"))}
+    with cloud(tmp_path, "") as found, socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        environment = found.environment
+        if not is_known:
+            del environment["AZURE_TOKEN_CREDENTIALS"]
+            environment["IDENTITY_HEADER"] = "another"
+        done = subprocess.run(
+            [sys.executable, "-m", "rdbkit", "verify-import", FILE, f"rediss://localhost:{probe.getsockname()[1]}", "--entra"],
+            env=kept | environment, capture_output=True, text=True,
+        )  # fmt: skip
+    assert done.returncode == 4
+    (line,) = done.stderr.splitlines()
+    assert ("the server cannot be reached" if is_known else "no Entra ID token can be had") in line
 
 
 @pytest.mark.parametrize(
@@ -134,6 +179,11 @@ def test_an_identity_without_a_token_is_told(monkeypatch: pytest.MonkeyPatch) ->
         (["--map-db", "1=0,1=2", "redis://h"], "there twice"),
         (["--ttl-tolerance", "soon", "redis://h"], "no duration"),
         (["--rate", "0", "redis://h"], "not in the range"),
+        (["--rate", "1e-300", "redis://h"], "not in the range"),
+        (["--rate", "inf", "redis://h"], "no number that can be worked with"),
+        (["--rate", "nan", "redis://h"], "no number that can be worked with"),
+        (["--pick", "nan%", "redis://h"], "neither a number of keys nor a share"),
+        (["--pick", "9" * 400, "redis://h"], "neither a number of keys nor a share"),
     ],
 )
 def test_wrong_usage(options: list[str], said: str) -> None:
@@ -192,7 +242,7 @@ def test_a_state_is_kept_whole_and_belongs_to_its_files(tmp_path: Path, monkeypa
         file.write(b"\0")
     with pytest.raises(ValueError, match="has changed"):
         state().load()
-    for text in ("nonsense", "[]", "{}"):
+    for text in ("nonsense", "[]", "{}", "[" * 100_000):
         Path(path).write_text(text)
         with pytest.raises(ValueError, match="no state of verify-import"):
             state().load()

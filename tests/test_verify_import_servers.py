@@ -12,13 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fixtures.server import RELEASES, Client, running
+from fixtures.server import HIGHEST_PORT, RELEASES, Client, running
 from rdbkit.errors import TargetError
 from rdbkit.live import connection
 from rdbkit.live.connection import connect
@@ -247,6 +248,38 @@ def test_fields_that_have_expired_are_no_difference(tmp_path: Path) -> None:
             assert found(checked(path, url, ttl_tolerance_ms=100)) == {b"one": "value"}
         soon += 3000
         commands[2:] = [("HPEXPIREAT", "one", soon, "FIELDS", 1, "f"), ("HPEXPIREAT", "all", soon, "FIELDS", 2, "f", "g")]
+
+
+@pytest.mark.parametrize("block_size", [None, 64])
+@pytest.mark.parametrize("removes", [True, False], ids=["removed", "kept"])
+@pytest.mark.parametrize("line", FIELDS_EXPIRE)
+def test_a_field_in_no_file_is_found_among_those_that_have_expired(
+    line: str, removes: bool, block_size: int | None, tmp_path: Path
+) -> None:
+    soon = time.time_ns() // 1_000_000 + 2500
+    many = [part for i in range(2500) for part in (f"f{i}", "v")]
+    commands: list[tuple[Any, ...]] = [("HSET", name, "a", 1, "b", 2) for name in ("one", "more", "back", "all")]
+    commands += [("HSET", name, *many) for name in ("large", "larger")]
+    commands += [("HPEXPIREAT", name, soon, "FIELDS", 1, "a") for name in ("one", "more", "back")]
+    commands.append(("HPEXPIREAT", "all", soon, "FIELDS", 2, "a", "b"))
+    commands += [("HPEXPIREAT", name, soon, "FIELDS", 3, "f1", "f2000", "f2499") for name in ("large", "larger")]
+    path = saved(line, commands, tmp_path / "a.rdb")
+    with served(line, path, ["enable-debug-command yes"]) as (client, url):
+        if not removes:
+            client.call("DEBUG", "SET-ACTIVE-EXPIRE", 0)
+        assert checked(path, url, block_size=block_size, ttl_tolerance_ms=100).same
+        while time.time_ns() // 1_000_000 < soon + 300:
+            time.sleep(0.05)
+        proof = checked(path, url, block_size=block_size, ttl_tolerance_ms=100)
+        assert proof.same, proof
+        client.pipeline([("HSET", "more", "c", "new"), ("HSET", "back", "a", 1), ("HSET", "larger", "new", 1)])
+        # also within the tolerance, where nobody can tell whether a field should be there
+        for tolerance in (100, 3_600_000):
+            proof = checked(path, url, block_size=block_size, ttl_tolerance_ms=tolerance)
+            assert found(proof) == dict.fromkeys((b"more", b"back", b"larger"), "value")
+            assert details(proof, b"more") == ["1 and 2 elements"]
+            assert details(proof, b"back") == [f"expiry of b'a': {soon} and never"]
+            assert details(proof, b"larger") == ["2,497 and 2,498 elements"]
 
 
 def test_vector_sets_are_compared_where_the_bytes_are_the_same(tmp_path: Path) -> None:
@@ -479,6 +512,33 @@ def test_passwords_come_by_every_way_and_are_never_told(tmp_path: Path) -> None:
             assert len(done.stderr.splitlines()) == (1 if code else 0)
 
 
+def test_without_a_password_the_ways_to_give_one_are_told(tmp_path: Path) -> None:
+    with served("redis-7.0") as (client, url):
+        client.call("CONFIG", "SET", "requirepass", "s3cret")
+        with pytest.raises(TargetError, match=r"wants a password: --password-file or RDBKIT_REDIS_PASSWORD, or --entra$"):
+            connect(url)
+        with pytest.raises(TargetError, match=r"\*\*\*@127.*this user in without a password: --password-file or RDBKIT_REDIS") as e:
+            connect(url.replace("//", "//maybe-a-password@"))
+        assert "maybe-a-password" not in str(e.value)
+        with pytest.raises(TargetError, match="invalid username-password pair or user is disabled; compare user and password"):
+            connect(url, password="wrong")
+
+
+def test_who_may_not_connect_is_told_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def answer() -> None:
+            with listener.accept()[0] as peer:
+                peer.sendall(b"-DENIED Redis is running in protected mode\r\n")
+                peer.recv(100)
+
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(answer)
+            with pytest.raises(TargetError, match="lets nobody in from here: Redis is running in protected mode"):
+                connect(f"redis://127.0.0.1:{port}")
+
+
 def test_a_token_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved("redis-7.0", [("SET", f"k{i}", i) for i in range(1000)], tmp_path / "a.rdb")
     with served("redis-7.0", path) as (client, url):
@@ -495,6 +555,16 @@ def test_a_token_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert len(given) > 10
 
 
+def free_port() -> int:
+    """One that a node of a cluster can have, too."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port <= HIGHEST_PORT:
+            return port
+
+
 def certificate(folder: Path, names: str) -> tuple[Path, Path]:
     cert, private = folder / "cert.pem", folder / "key.pem"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
@@ -506,9 +576,7 @@ def certificate(folder: Path, names: str) -> tuple[Path, Path]:
 def test_tls_is_verified_against_the_name_that_was_given(tmp_path: Path) -> None:
     path = saved("redis-7.0", [("SET", f"k{i}", i) for i in range(100)], tmp_path / "a.rdb")
     cert, private = certificate(tmp_path, "DNS:localhost")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     tls = [
         f"tls-port {port}",
         f"tls-cert-file {cert}",
@@ -541,8 +609,39 @@ def test_tls_is_verified_against_the_name_that_was_given(tmp_path: Path) -> None
             done = run(str(path), f"rediss://127.0.0.1:{port}", "--no-verify-tls")
             assert done.returncode == 0
             assert "not verified" in done.stderr
-            with pytest.raises(TargetError):
-                connect(f"redis://127.0.0.1:{port}")
+            for place in (f"redis://127.0.0.1:{port}", f"redis://me:s3cret@127.0.0.1:{port}"):
+                with pytest.raises(TargetError, match="the connection was closed at once; the port may want TLS: write rediss://"):
+                    connect(place)
+
+
+def test_tls_is_asked_for_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_HANDSHAKE_S", 0.5)
+    said = r"no TLS answer from 127\.0\.0\.1:\d+.*; if it is a plain port, write redis://"
+    # it waits for the rest of a command, or answers with an error
+    with served("redis-7.0") as (_, url), pytest.raises(TargetError, match=said):
+        connect(url.replace("redis://", "rediss://"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # nobody answers
+        port = listener.getsockname()[1]
+        with pytest.raises(TargetError, match=f"no TLS answer from 127.0.0.1:{port}; if it is a plain port, write redis://"):
+            connect(f"rediss://127.0.0.1:{port}")
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(lambda: listener.accept()[0].close())
+            with pytest.raises(TargetError, match=r"no TLS answer from .*; if it is a plain port"):
+                connect(f"rediss://127.0.0.1:{port}")
+
+
+def test_what_answers_is_no_server_of_redis() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            with listener.accept()[0] as peer:
+                peer.recv(100)
+                peer.sendall(b"\x15\x03\x01\0\x02\x02\x16\r\n")  # the alert of TLS
+
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(answer)
+            with pytest.raises(TargetError, match="what answers is no Redis server; the port may want TLS: write rediss://"):
+                connect(f"redis://127.0.0.1:{listener.getsockname()[1]}")
 
 
 # -- what breaks
@@ -602,6 +701,18 @@ def test_what_was_interrupted_goes_on_with_the_same_totals(tmp_path: Path, monke
             checked(files, url, state=str(state), ttl_tolerance_ms=5)
         with pytest.raises(ValueError, match="others are given"):
             checked(files[:1], url, state=str(state))
+        whole = json.loads(state.read_text())
+        changes: dict[str, Any]
+        for changes in (
+            {"saved": 5}, {"saved": {}}, {"saved": whole["saved"] | {"place": "x"}}, {"saved": whole["saved"] | {"place": [0, -1]}},
+            {"saved": whole["saved"] | {"place": [9, 0]}}, {"saved": whole["saved"] | {"counts": {"keys": "many"}}},
+            {"saved": whole["saved"] | {"databases": [{"db": "x"}]}}, {"saved": whole["saved"] | {"samples": [{"what": "odd"}]}},
+        ):  # fmt: skip
+            state.write_text(json.dumps(whole | changes))
+            result = run(*files, url, "--state", str(state), "--samples", "5")
+            assert result.returncode == 2
+            assert f"{state} is no state of verify-import; delete it, or name another" in result.stderr
+        state.write_text(json.dumps(whole))
         done = checked(files, url, state=str(state), samples=5)
         assert done.to_dict() == wanted
         assert not state.exists()
@@ -706,7 +817,7 @@ def test_the_command_line(tmp_path: Path) -> None:
         client.pipeline([("DEL", "a"), ("HSET", "h", "f", "w"), ("PERSIST", "b"), ("SET", "x", 1)])
         done = run(str(path), url, "--find-extra", "--samples", "3")
         assert done.returncode == 1
-        for text in (f"does not have {path}", "missing: a (db 0)", "differs  b'f': b'v' and b'w'", "2100-01-01 00:00 and never",
+        for text in (f"does not have {path}", "missing: a (db 0)", "differs  b'f': b'v' and b'w'", "2100-01-01 00:00:00 and never",
                      "in no file", "... and 1 more"):  # fmt: skip
             assert text in done.stdout, done.stdout
         done = run(str(path), url, "--type", "hash", "--json")

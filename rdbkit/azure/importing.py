@@ -23,7 +23,7 @@ from rdbkit.azure.failures import explained, meaning
 from rdbkit.azure.places import Credentials, Place
 from rdbkit.azure.resources import PREMIUM, Arm, CacheState, Call, Status
 from rdbkit.azure.sas import LEAST_HOURS, Signed, Signer, patience
-from rdbkit.errors import TargetError
+from rdbkit.errors import CorruptError, TargetError, UnsupportedVersionError
 from rdbkit.model import module_product
 from rdbkit.operations.check import AS_IT_IS, Check, check
 from rdbkit.operations.text import size
@@ -31,7 +31,7 @@ from rdbkit.targets import Target
 
 __all__ = [
     "MANAGED_IDENTITY", "SAS", "Blob", "Import", "Preparation", "Waiting", "begin", "begin_import", "look_at_target",
-    "prepare_import", "wait_for", "when",
+    "prepare_import", "replaced", "wait_for", "when",
 ]  # fmt: skip
 
 #: How the service gets at the blobs, in the words of its interface.
@@ -44,6 +44,9 @@ _IN_MEMORY: Final = 2
 _GZIP: Final = b"\x1f\x8b"
 _MAGIC: Final = (b"REDIS", b"VALKEY", _GZIP)
 _FORMAT: Final = 1
+_MOST_BYTES: Final = 1 << 63
+#: Unix seconds that have a date of four digits.
+_LAST_SECOND: Final = 250_000_000_000
 
 
 @dataclass(frozen=True)
@@ -171,11 +174,24 @@ class Waiting:
                 found = json.load(file)
             if found.pop("format") != _FORMAT:
                 raise ValueError
-            return cls(path, **found)
+            left = cls(path, **found)
+            left._look_at_types()
+            return left
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             raise ValueError(f"{path} is no state of rdbkit; name another file with --state, or delete it") from None
+
+    def _look_at_types(self) -> None:
+        """Raise ValueError, TypeError or LookupError where something else stands in the file than `save` writes."""
+        texts = [self.verb, self.resource_id, self.operation, self.place]
+        texts += [text for blob in self.blobs for text in (blob["url"], blob["etag"])]
+        sizes = [blob["bytes"] for blob in self.blobs]
+        is_right = all(isinstance(text, str) for text in texts)
+        is_right &= all(isinstance(number, int) and 0 <= number < _MOST_BYTES for number in sizes)
+        begun: Any = self.begun
+        if not is_right or not isinstance(begun, int | float) or not 0 <= begun < _LAST_SECOND:
+            raise ValueError
 
     def save(self) -> None:
         """Write it, so that it is there whole or not at all, and for its owner alone."""
@@ -269,7 +285,7 @@ def prepare_import(
         progress: called with a blob's URL and the bytes of it read so far.
 
     Raises: TargetError where something stands against the import, or a service cannot be asked; RdbError where a blob is no
-        snapshot; ValueError for options that do not fit.
+        snapshot, or of a version that nobody knows; ValueError for options that do not fit.
     """
     if not places:
         raise ValueError("there is no blob to import")
@@ -285,7 +301,7 @@ def prepare_import(
         raise ValueError("only Premium reads blobs with a managed identity; the others take a SAS")
     cache = arm.read()
     target, warnings = look_at_target(target, cache)
-    _refuse(cache, auth)
+    refuse(cache, auth)
     signer = Signer(credentials or Credentials(), hours)
     blobs = _look(places, signer, auth, [*etags] or [""] * len(places))
     for blob in blobs:
@@ -307,7 +323,7 @@ def prepare_import(
     return Preparation(cache, target, blobs, checks, warnings, call, list(places), signer, auth, storage_subscription)
 
 
-def _refuse(cache: CacheState, auth: str) -> None:
+def refuse(cache: CacheState, auth: str) -> None:
     """Raise for what the service itself may not refuse before it deletes."""
     if cache.geo_replication:
         raise TargetError(
@@ -338,7 +354,7 @@ def _look(places: Sequence[Place], signer: Signer, auth: str, etags: Sequence[st
     Args:
         etags: that they are to have; empty for any.
 
-    Raises: TargetError.
+    Raises: TargetError; CorruptError where one is no snapshot.
     """
     found = []
     for place, etag in zip(places, etags, strict=True):
@@ -346,7 +362,7 @@ def _look(places: Sequence[Place], signer: Signer, auth: str, etags: Sequence[st
         with _client(place, signed, signer) as client, explained(place.url):
             seen = client.get_blob_properties()
             now = str(seen.etag)
-            if etag and etag.strip('"') != now.strip('"'):
+            if etag and not _is_same(etag, now):
                 raise TargetError(
                     "the blob is not the one that it was: somebody has written it since; check it again",
                     source=place.url,
@@ -360,10 +376,14 @@ def _look(places: Sequence[Place], signer: Signer, auth: str, etags: Sequence[st
                 )
             head = bytes(client.download_blob(0, 9).readall()) if seen.size else b""
         if not head.startswith(_MAGIC):
-            raise TargetError("the blob is no RDB file; give the URL of one that is", source=place.url)
+            raise CorruptError("the blob is no RDB file; give the URL of one that is", source=place.url)
         modified = seen.last_modified.isoformat() if seen.last_modified is not None else ""
         found.append(Blob(place.url, seen.size, now, kind, modified, head.startswith(_GZIP), signed))
     return found
+
+
+def _is_same(etag: str, other: str) -> bool:
+    return etag.strip('"') == other.strip('"')
 
 
 class _Content:
@@ -397,7 +417,12 @@ def _examine(
     with _client(place, blob.signed, signer) as client:
         with explained(blob.url):
             download = client.download_blob(etag=blob.etag, match_condition=MatchConditions.IfNotModified)
-        with rdbkit.open(_Content(download, blob.url)) as snapshot:
+        try:
+            snapshot = rdbkit.open(_Content(download, blob.url))
+        except UnsupportedVersionError as e:
+            e.message = f"{e.message.partition(',')[0]}: no service loads it"  # whatever options of other verbs help
+            raise
+        with snapshot:
             report = check(
                 snapshot, target, clustered=cache.shards > 0, databases=cache.databases, samples=samples, progress=update
             )
@@ -444,7 +469,7 @@ def begin_import(arm: Arm, prepared: Preparation, path: str) -> Waiting:
     """
     cache = arm.read()
     look_at_target(prepared.target, cache)
-    _refuse(cache, prepared.auth)
+    refuse(cache, prepared.auth)
     blobs = _look(prepared.places, prepared.signer, prepared.auth, [blob.etag for blob in prepared.blobs])
     call = _call(arm, blobs, prepared.auth, prepared.storage_subscription)
     noted = [{"url": blob.url, "etag": blob.etag, "bytes": blob.bytes} for blob in blobs]
@@ -502,6 +527,34 @@ def wait_for(
         waiting.verb, arm.cache.name, waiting.resource_id, waiting.blobs, sum(blob["bytes"] for blob in waiting.blobs),
         time.time() - waiting.begun, resumed,
     )  # fmt: skip
+
+
+def replaced(
+    waiting: Waiting, places: Sequence[Place], *, etags: Sequence[str] = (), credentials: Credentials | None = None
+) -> list[str]:
+    """The URLs of blobs that are asked for, and are others than those of an import that was begun: they were written since.
+
+    Args:
+        waiting: of the import.
+        places: of the same blobs, in their order.
+        etags: as of `prepare_import`; without them, the blobs are asked for theirs.
+        credentials: of the storage account.
+
+    Raises: TargetError where they cannot be asked; ValueError for options that do not fit.
+    """
+    if etags and len(etags) != len(places):
+        raise ValueError("there are as many etags as blobs, or none")
+    found = []
+    for i, (place, blob) in enumerate(zip(places, waiting.blobs, strict=True)):
+        if etags:
+            now = etags[i]
+        else:
+            service = (credentials or Credentials()).service(place, **patience())
+            with service, explained(place.url):
+                now = str(service.get_blob_client(place.container, place.blob).get_blob_properties().etag)
+        if blob["etag"] and not _is_same(now, blob["etag"]):
+            found.append(place.url)
+    return found
 
 
 def _statuses(arm: Arm, waiting: Waiting) -> Iterator[Status]:

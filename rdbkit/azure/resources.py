@@ -189,11 +189,15 @@ class Arm:
 
         Raises: TargetError where the packages are missing; ValueError for an endpoint that is none.
         """
-        parts = urlsplit(endpoint)
-        if parts.scheme != "https" or not parts.hostname:
-            raise ValueError("the endpoint of ARM begins with https://")
+        try:
+            parts = urlsplit(endpoint)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            raise ValueError("the endpoint's host or port cannot be read") from None
+        if parts.scheme != "https" or not host or "@" in parts.netloc:
+            raise ValueError("the endpoint of ARM begins with https:// and its host")
         self.cache = cache
-        self.endpoint = f"https://{parts.netloc}"
+        self.endpoint = f"https://{f'[{host}]' if ':' in host else host}{'' if port is None else f':{port}'}"
         # The packages warn of every credential that they tried; what matters of it is in the error.
         for name in ("azure", "msal"):
             logging.getLogger(name).addHandler(logging.NullHandler())
@@ -368,9 +372,14 @@ class Arm:
         """
         from azure.core.rest import HttpRequest
 
-        ours, theirs = urlsplit(self.endpoint), urlsplit(url)
-        host = theirs.hostname or ""
-        if theirs.scheme != "https" or not (host == ours.hostname or host.endswith(f".{ours.hostname}")):
+        ours = urlsplit(self.endpoint)
+        try:
+            theirs = urlsplit(url)
+            host = theirs.hostname or ""
+        except ValueError:
+            theirs, host = ours, ""
+        is_text = url.isascii() and url.isprintable() and " " not in url
+        if theirs.scheme != "https" or not is_text or not (host == ours.hostname or host.endswith(f".{ours.hostname}")):
             # the token must not go to whomever a state file names
             raise TargetError(f"the operation is not one of {self.endpoint}", source=self.cache.name)
         with explained(self.cache.name):

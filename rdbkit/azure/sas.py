@@ -75,6 +75,10 @@ class Signer:
     hours: float = LEAST_HOURS
     _services: dict[str, tuple[Any, Any]] = field(default_factory=dict, repr=False)
 
+    def __post_init__(self) -> None:
+        if not self.hours <= MOST_HOURS:  # what is no number is not, either
+            raise ValueError(f"a SAS that is made lasts {LEAST_HOURS} to {MOST_HOURS} hours")
+
     def given(self, place: Place) -> str:
         """The SAS that comes with the place or the credentials, empty for none."""
         has_key = self.credentials.key or self.credentials.connection_string or self.credentials.token
@@ -118,7 +122,11 @@ class Signer:
         if getattr(credential, "account_key", None):
             return service, {"account_key": credential.account_key}
         if not hasattr(credential, "get_token"):
-            raise TargetError("these credentials cannot sign: give a URL with a SAS, a key or an identity", source=place.url)
+            raise TargetError(
+                "these credentials are a SAS of the account, which cannot sign another for the service: give a SAS with --sas or "
+                "behind the URL, a connection string with the account's key, or none, so that an identity signs (az login)",
+                source=place.url,
+            )
         if known is None or known[0] < end - datetime.timedelta(minutes=5):
             with explained(place.account):
                 known = (end, service.get_user_delegation_key(start, end))

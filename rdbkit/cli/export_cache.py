@@ -23,10 +23,11 @@ from rdbkit.cli.import_ import (
     watch,
 )
 from rdbkit.cli.render import output, printable
+from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.targets import Target
 
 
-@click.command("export-cache")
+@click.command("export-cache", cls=SecretsCommand)
 @click.argument("url", metavar="CONTAINER_URL")
 @cache_options
 @click.option(
@@ -58,7 +59,7 @@ def export_cache(
     try:
         place = parse_place(url)
     except ValueError as e:
-        raise click.UsageError(str(e)) from None
+        raise click.UsageError(printable(str(e))) from None
     path = state or f"rdbkit-export-{cache.name}.json"
     credentials = Credentials(connection_string=connection_string, sas=sas)
     with opened(cache, arm_endpoint) as arm:
@@ -68,8 +69,8 @@ def export_cache(
         if left is not None and resumed:
             if left.place != place.url:
                 raise click.UsageError(
-                    f"an export to {left.place} was begun on {when(left.begun)}: run that command again to wait for it, or "
-                    f"delete {path}"
+                    f"an export to {printable(left.place)} was begun on {when(left.begun)}: run that command again to wait for "
+                    f"it, or delete {printable(path)}"
                 )
             click.echo(f"going on to wait for the export that was begun on {when(left.begun)}", err=True)
             waiting = left

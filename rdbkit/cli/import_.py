@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import click
 
@@ -19,23 +21,28 @@ from rdbkit.azure.importing import (
     Waiting,
     begin_import,
     prepare_import,
+    replaced,
     wait_for,
     when,
 )
 from rdbkit.azure.places import Credentials, Place, parse_place
 from rdbkit.azure.resources import ENDPOINT, Arm, CacheState, Call, ResourceId, Status, parse_resource_id
 from rdbkit.azure.sas import LEAST_HOURS, MOST_HOURS
-from rdbkit.cli.options import target_option
 from rdbkit.cli.render import Output, output, printable, progress, size
+from rdbkit.cli.secrets import FiniteRange, SecretsCommand
 from rdbkit.cli.upload import secret_option
+from rdbkit.errors import TargetError
 from rdbkit.operations.check import AS_IT_IS, CANNOT, Check
-from rdbkit.targets import Target
+from rdbkit.targets import Target, find_target, load_targets
 
 C = TypeVar("C", bound=Callable[..., Any])
 
 AUTH: Final = {"sas": SAS, "managed-identity": MANAGED_IDENTITY}
 #: Seconds after which a wait that says nothing new says that it still waits, where no terminal shows it.
 _SAY_AGAIN: Final = 60.0
+#: Findings of a check that are about the file itself, whatever the target.
+_DAMAGE: Final = ("RDB401", "RDB402")
+_NAME: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
 def _resource(ctx: click.Context, param: click.Parameter, value: str) -> ResourceId:
@@ -45,8 +52,33 @@ def _resource(ctx: click.Context, param: click.Parameter, value: str) -> Resourc
         raise click.BadParameter(str(e), ctx=ctx, param=param) from None
 
 
+def _service_option(command: C) -> C:
+    """Give a click command `--target` of a service, and `--targets-file`; it takes them as `target: Target`."""
+
+    @functools.wraps(command)
+    def with_service(*args: Any, target: str, targets_file: str | None, **given: Any) -> Any:
+        try:
+            services = [each.name for each in load_targets(targets_file) if each.is_service]
+        except ValueError as e:
+            raise click.BadParameter(printable(str(e)), param_hint="--targets-file") from None
+        if target not in services:  # which is not shown: it may be a URL with a SAS
+            raise click.BadParameter(f"it is none of {', '.join(services)}", param_hint="--target")
+        return command(*args, **given, target=find_target(target, targets_file))
+
+    decorated = click.option(
+        "--targets-file", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
+        help="TOML with other facts of the services.",
+    )(with_service)  # fmt: skip
+    return cast(
+        C,
+        click.option(
+            "--target", required=True, metavar="TARGET", help="azure-premium, azure-managed or azure-enterprise: what the cache is."
+        )(decorated),
+    )
+
+
 _CACHE_OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
-    target_option,
+    _service_option,
     click.option(
         "--resource-id", "cache", required=True, callback=_resource, metavar="ID", help="The cache: /subscriptions/.../NAME."
     ),
@@ -55,7 +87,7 @@ _CACHE_OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         help="How the cache gets at the storage account; its managed identity is of Premium alone.",
     ),
     click.option(
-        "--sas-hours", type=click.FloatRange(LEAST_HOURS, MOST_HOURS), default=LEAST_HOURS, show_default=True, metavar="N",
+        "--sas-hours", type=FiniteRange(LEAST_HOURS, MOST_HOURS), default=LEAST_HOURS, show_default=True, metavar="N",
         help="How long a SAS lasts that is made.",
     ),
     click.option(
@@ -80,7 +112,7 @@ def cache_options(command: C) -> C:
     return command
 
 
-@click.command("import")
+@click.command("import", cls=SecretsCommand)
 @click.argument("urls", metavar="BLOB_URL...", nargs=-1, required=True)
 @cache_options
 @click.option("--etag", "etags", multiple=True, metavar="ETAG", help="Of the blob as it was uploaded, one for each BLOB_URL.")
@@ -109,33 +141,37 @@ def import_(
     import, the cache is asked what it is, each blob is read as the service will read it, and rdbkit check is run on it. The cache's
     name has to be typed then, or given with --yes. A run that was ended is gone on with by the same command.
 
-    Exit code 0 when the import has ended well, 1 if the check says that a blob does not go in as it is, 3 if one is no snapshot, 4
-    if a service refuses or fails.
+    Exit code 0 when the import has ended well, 1 if the check says that a blob does not go in as it is, 3 if one is damaged or no
+    snapshot, 4 if a service refuses or fails, or a blob was replaced after an earlier run had begun its import.
     """
     places = [_place(url) for url in urls]
     check_name(yes, cache)
     path = state or f"rdbkit-import-{cache.name}.json"
+    credentials = Credentials(connection_string=connection_string, sas=sas)
     with opened(cache, arm_endpoint) as arm:
         left = left_before(path, "import", cache)
         if left is not None and left.operation and not dry_run:
             if [blob["url"] for blob in left.blobs] != [place.url for place in places]:
                 raise click.UsageError(
                     f"an import of other blobs was begun on {when(left.begun)}: run that command again to wait for it, or "
-                    f"delete {path}"
+                    f"delete {printable(path)}"
                 )
             click.echo(f"going on to wait for the import that was begun on {when(left.begun)}", err=True)
-            return _finish(arm, left, None, True, as_json)
+            others = _others(left, places, etags, credentials)
+            return _finish(arm, left, None, True, as_json, others)
         if yes is None and not dry_run and not sys.stdin.isatty():
             raise click.UsageError(f"nobody can type the cache's name here: --yes {cache.name} says that it may be emptied")
         try:
             with _reading(places) as update:
                 prepared = prepare_import(
-                    arm, target, places, credentials=Credentials(connection_string=connection_string, sas=sas), auth=AUTH[auth],
-                    storage_subscription=storage_subscription, hours=sas_hours, etags=etags, examine=not no_check, progress=update,
+                    arm, target, places, credentials=credentials, auth=AUTH[auth], storage_subscription=storage_subscription,
+                    hours=sas_hours, etags=etags, examine=not no_check, progress=update,
                 )  # fmt: skip
         except ValueError as e:
             raise click.UsageError(printable(str(e))) from None
-        if left is not None:
+        if left is not None and left.operation:
+            prepared.warnings.append(f"an import that was begun on {when(left.begun)} is waited for first, without --dry-run")
+        elif left is not None:
             prepared.warnings.append(
                 f"a run of {when(left.begun)} was ended while it asked the service to begin; whether that has begun is not known"
             )
@@ -146,7 +182,7 @@ def import_(
                 click.echo(json.dumps(prepared.to_dict() | {"dry_run": dry_run, "import": None}))
             elif prepared.importable:
                 show_call(prepared.call)
-            return 0 if prepared.importable else 1
+            return 0 if prepared.importable else 3 if _is_damaged(prepared) else 1
         confirm(prepared.cache, cache, yes)
         waiting = begin_import(arm, prepared, path)
         return _finish(arm, waiting, prepared, False, as_json)
@@ -156,12 +192,32 @@ def _place(url: str) -> Place:
     try:
         return parse_place(url)
     except ValueError as e:
-        raise click.UsageError(str(e)) from None
+        raise click.UsageError(printable(str(e))) from None
+
+
+def _is_damaged(prepared: Preparation) -> bool:
+    return any(finding.code in _DAMAGE for report in prepared.checks for finding in report.findings)
+
+
+def _others(left: Waiting, places: list[Place], etags: tuple[str, ...], credentials: Credentials) -> list[str]:
+    """URLs of blobs that are others by now than those of the import that was begun; said at once, since the wait may be long."""
+    try:
+        found = replaced(left, places, etags=etags, credentials=credentials)
+    except ValueError as e:
+        raise click.UsageError(printable(str(e))) from None
+    except TargetError as e:  # the import is what matters
+        click.echo(f"Warning: whether the blobs are still those that it is of is not known: {printable(str(e))}", err=True)
+        return []
+    for url in found:
+        click.echo(f"Warning: {printable(url)}: that import is of the blob as it was then, not as it is asked for now", err=True)
+    return found
 
 
 def check_name(yes: str | None, cache: ResourceId) -> None:
+    """Raise click.UsageError for another name; it is shown where it can be one, and is no URL with a SAS."""
     if yes is not None and yes.lower() != cache.name.lower():
-        raise click.UsageError(f"{printable(yes)} is not the cache's name, which is {printable(cache.name)}: nothing was done")
+        shown = yes if _NAME.fullmatch(yes) else "what was given"
+        raise click.UsageError(f"{shown} is not the cache's name, which is {printable(cache.name)}: nothing was done")
 
 
 @contextmanager
@@ -304,14 +360,24 @@ def going_on(verb: str) -> Iterator[None]:
         raise
 
 
-def _finish(arm: Arm, waiting: Waiting, prepared: Preparation | None, resumed: bool, as_json: bool) -> int:
+def _finish(
+    arm: Arm, waiting: Waiting, prepared: Preparation | None, resumed: bool, as_json: bool, others: list[str] | None = None
+) -> int:
     with going_on("import"):
         report = wait_for(arm, waiting, resumed=resumed, progress=watch("import"))
     if as_json:
         before = prepared.to_dict() if prepared is not None else {}
-        click.echo(json.dumps(before | {"dry_run": False, "import": report.to_dict()}))
+        replacements = {"replaced": others} if others is not None else {}
+        click.echo(json.dumps(before | {"dry_run": False, "import": report.to_dict()} | replacements))
     else:
         show_report(report, output())
+    if others:
+        more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+        raise TargetError(
+            f"the blob as it is asked for now was not imported{more}: what was, is what it was when that import was begun; run "
+            "this again",
+            source=others[0],
+        )
     return 0
 
 

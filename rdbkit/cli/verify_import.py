@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from rdbkit.cli.options import SelectionCommand, database_pairs, selection_options
-from rdbkit.cli.render import Output, libraries, output, printable, progress, show_functions, when
+from rdbkit.cli.options import database_pairs, selection_options
+from rdbkit.cli.render import Output, key_name, libraries, output, printable, progress, show_functions
+from rdbkit.cli.secrets import FiniteRange, SecretsCommand
+from rdbkit.live.verify_import import LEAST_RATE
+from rdbkit.operations.details import expiries
 from rdbkit.operations.info import count
 from rdbkit.selection import Selection, parse_duration
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from rdbkit.live.connection import Cluster, Credentials, Server
     from rdbkit.live.verify_import import ImportDifference, ImportProof
 
+_MOST_KEYS: Final = 1 << 62
 _WORDS: Final = {
     "missing": "missing",
     "type": "another type",
@@ -35,7 +39,7 @@ def _url(ctx: click.Context, param: click.Parameter, value: str) -> str:
     try:
         parse_url(value)
     except ValueError as e:
-        raise click.BadParameter(printable(str(e)), ctx=ctx, param=param) from None
+        raise click.BadParameter(str(e), ctx=ctx, param=param) from None
     return value
 
 
@@ -54,13 +58,13 @@ def _pick(ctx: click.Context, param: click.Parameter, value: str | None) -> floa
         found: float | int = float(text[:-1]) / 100 if text.endswith("%") else int(text)
     except ValueError:
         found = 0
-    if found <= 0 or (text.endswith("%") and found >= 1):
+    if not 0 < found < (1 if text.endswith("%") else _MOST_KEYS):
         raise click.BadParameter(f"{value!r} is neither a number of keys nor a share, as in 10000 or 5%", ctx=ctx, param=param)
     return found
 
 
 def _password(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """The first line of the file."""
+    """The first line of the file, whose name is in no message: it may be the password."""
     if value is None:
         return None
     try:
@@ -68,17 +72,19 @@ def _password(ctx: click.Context, param: click.Parameter, value: str | None) -> 
             found = str(file.readline()).rstrip("\r\n")
     except UnicodeDecodeError:
         found = ""
+    except (OSError, ValueError) as e:
+        reason = getattr(e, "strerror", None) or "no name of a file"
+        raise click.BadParameter(f"the file cannot be read: {reason}", ctx=ctx, param=param) from None
     if not found:
-        raise click.BadParameter(f"{printable(value)}: there is no password in its first line", ctx=ctx, param=param)
+        raise click.BadParameter("there is no password in the first line of the file", ctx=ctx, param=param)
     return found
 
 
-@click.command("verify-import", cls=SelectionCommand)
+@click.command("verify-import", cls=SecretsCommand)
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
 @click.argument("url", metavar="URL", callback=_url)
 @click.option(
-    "--password-file", "password", type=click.Path(exists=True, dir_okay=False, allow_dash=True), callback=_password,
-    metavar="FILE",
+    "--password-file", "password", callback=_password, metavar="FILE",
     help="The password is its first line. Without it, that of the URL or of the environment variable RDBKIT_REDIS_PASSWORD.",
 )  # fmt: skip
 @click.option("--entra", is_flag=True, help="Log in with the Entra ID identity that is at hand, as Azure Managed Redis wants it.")
@@ -107,7 +113,7 @@ def _password(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     "--ignore", type=click.Choice(["functions"]), multiple=True,
     help="Do not compare libraries of functions, as where a conversion has dropped them.",
 )  # fmt: skip
-@click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="N", help="Ask for at most N keys a second.")
+@click.option("--rate", type=FiniteRange(LEAST_RATE), metavar="N", help="Ask for at most N keys a second.")
 @click.option(
     "--batch", type=click.IntRange(1, 10_000), default=256, show_default=True, metavar="N", help="Ask for N keys at a time."
 )
@@ -215,7 +221,7 @@ def _show(found: ImportProof, out: Output, extra_named: bool) -> None:
     for note in found.notes:
         out.line(f"\nnote: {printable(note)}")
     for each in found.samples:
-        out.line(f"\n{_WORDS[each.what]}: {printable(each.key, 60)} (db {each.db})")
+        out.line(f"\n{_WORDS[each.what]}: {key_name(each.key)} (db {each.db})")
         out.facts(_facts(each, len(found.files) > 1))
     more = found.different + found.extra * extra_named - len(found.samples)
     if more > 0:
@@ -229,5 +235,5 @@ def _facts(each: ImportDifference, several: bool) -> list[tuple[str, str]]:
     if each.what == "type":
         rows.append(("type", f"{each.types[0]} and {each.types[1]}"))
     if each.what == "expire":
-        rows.append(("expires", " and ".join("never" if ms is None else when(ms) for ms in each.expire_ms)))
+        rows.append(("expires", expiries(each.expire_ms)))
     return [*rows, *(("server says" if each.what == "refused" else "differs", printable(line, 160)) for line in each.details)]

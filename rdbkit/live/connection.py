@@ -6,6 +6,7 @@ its key. What the network breaks is tried again, since to ask twice does no harm
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
@@ -33,11 +34,17 @@ _DEFAULT_PORT: Final = 6379
 _INSTALL: Final = "pip install 'rdbkit[live]'"
 #: Entra ID's name for Azure Managed Redis, and for Azure Cache for Redis.
 _ENTRA_SCOPE: Final = "https://redis.azure.com/.default"
-_SECRET: Final = re.compile(r"(?i)([a-z][a-z0-9+.-]*://[^:@/\s]*):\S*@")
+#: A login in a URL, whatever signs its password has; of one without a colon, nobody knows whether it is a user or a password.
+_SECRET: Final = re.compile(r"(?i)([a-z][a-z0-9+.-]*://)(?:([^:@/\s]*:).*@|[^:@/\s]+@)")
 #: Seconds to wait before each further attempt.
 WAITS: Final = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
 _CONNECT_S: Final = 15.0
 _REPLY_S: Final = 60.0
+#: A server that does not speak TLS waits for the end of what it takes for a command, and says nothing.
+_HANDSHAKE_S: Final = 10.0
+_MOST_DATABASE_DIGITS: Final = 9
+#: Packages that log what is in the error as well, on many lines.
+_LOUD: Final = ("azure", "msal", "redis.auth")
 #: How often tokens and the server's clock are looked at.
 _LOOK_S: Final = 60.0
 _SCAN_COUNT: Final = b"1000"
@@ -75,7 +82,7 @@ Reply: TypeAlias = "bytes | int | Refusal | list[Reply] | None"
 
 @dataclass(frozen=True)
 class Place:
-    """What a URL says: where a server is, and who asks. Its text has no password."""
+    """What a URL says: where a server is, and who asks. Its text has no password, and no user without one, which may be one."""
 
     host: str
     port: int
@@ -85,7 +92,7 @@ class Place:
     db: int | None
 
     def __str__(self) -> str:
-        user = f"{self.user or ''}:***@" if self.password else f"{self.user}@" if self.user else ""
+        user = f"{self.user or ''}:***@" if self.password else "***@" if self.user else ""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'rediss' if self.tls else 'redis'}://{user}{host}:{self.port}{'' if self.db is None else f'/{self.db}'}"
 
@@ -95,31 +102,31 @@ class Place:
 def parse_url(url: str) -> Place:
     """Take a URL apart: `redis://` or, with TLS, `rediss://`, then `user:password@host:port/db`, of which the host alone must be.
 
-    Raises: ValueError, whose text has no password.
+    Raises: ValueError, whose text has nothing of the URL: where it is malformed, nobody knows which part is the password.
 
     >>> parse_url("rediss://app:s3cret@cache.example:10000")
     rediss://app:***@cache.example:10000
     >>> parse_url("redis://localhost/3").db
     3
     """
-    shown = scrub(url)
     if not url.startswith(("redis://", "rediss://")):
-        raise ValueError(f"{shown!r} is no server: write redis://host:port, or rediss://host:port for TLS")
+        raise ValueError("a server's URL begins with redis:// or, for TLS, with rediss://: write redis://host:port")
     try:
         # a password may have signs in it that mean something in a URL
         scheme, _, rest = url.partition("://")
         login, at, where = rest.rpartition("@")
         parts = urlsplit(f"{scheme}://{where}")
         host, port = parts.hostname, parts.port
+        (host or "").encode("idna")
     except ValueError:
-        raise ValueError(f"{shown!r} is no server: write redis://host:port") from None
+        raise ValueError("the URL's host or port cannot be read: write redis://host:port") from None
     if not host:
-        raise ValueError(f"{shown!r} names no host")
+        raise ValueError("the URL names no host: write redis://host:port")
     if parts.query or parts.fragment:
-        raise ValueError(f"{shown!r}: a server's URL ends with its port or database; the rest is said by options")
+        raise ValueError("a server's URL ends with its port or database; the rest is said by options")
     db = parts.path.strip("/")
-    if db and not (db.isascii() and db.isdecimal()):
-        raise ValueError(f"{shown!r}: {db!r} is no database")
+    if db and not (db.isascii() and db.isdecimal() and len(db) <= _MOST_DATABASE_DIGITS):
+        raise ValueError("what stands behind the URL's host and port is no database: write redis://host:port/0")
     user, colon, password = login.partition(":")
     return Place(
         host, port or _DEFAULT_PORT, scheme == "rediss", unquote(user) or None if at else None,
@@ -133,7 +140,7 @@ def scrub(text: str) -> str:
     >>> scrub("cannot reach redis://app:s3cret@host:6379")
     'cannot reach redis://app:***@host:6379'
     """
-    return _SECRET.sub(r"\1:***@", text)
+    return _SECRET.sub(r"\1\2***@", text)
 
 
 def entra_credentials() -> Credentials:
@@ -145,14 +152,18 @@ def entra_credentials() -> Credentials:
         from redis_entraid.cred_provider import create_from_default_azure_credential
     except ImportError as e:
         raise _missing(e) from None
+    for name in _LOUD:  # whoever has handlers of his own gets all of it
+        logging.getLogger(name).addHandler(logging.NullHandler())
     provider = create_from_default_azure_credential((_ENTRA_SCOPE,))
 
     def token() -> tuple[str | None, str]:
         try:
             user, password = provider.get_credentials()
         except Exception as e:  # the identity libraries have many; all say that there is no token
-            lines = str(e).strip().splitlines()
-            raise TargetError(f"no Entra ID token can be had: {lines[0][:300] if lines else type(e).__name__}") from None
+            raise TargetError(
+                f"no Entra ID token can be had: {_first_line(e).rstrip('.')}; sign in (az login), or leave out --entra and give a "
+                "password"
+            ) from None
         return user, password
 
     return token
@@ -221,8 +232,10 @@ class Server:
         self._offset_ms = 0
         self._offset_at: float | None = None
         self._home = (place.host, place.port)
-        with _explained(place):
+        with _explained(place, self._login):
             hello = self._node(self._home).exchange(0, [command(b"HELLO")])[0]
+            if isinstance(hello, Refusal) and hello.code == "DENIED":
+                raise TargetError(f"the server lets nobody in from here: {hello.text[:300]}", source=str(place))
             about = _pairs(hello) if isinstance(hello, list) else {}
             self.version = _version(about) or _version_of_info(self._node(self._home).exchange(0, [command(b"INFO", b"server")])[0])
             if cluster != "no":
@@ -352,7 +365,7 @@ class Server:
         sent = []
         for address, group in groups.items():
             try:
-                with _login_explained(self.place):
+                with _login_explained(self.place, self._login):
                     self._node(address).send(db, [text for i in group for text in requests[i][1]])
                 sent.append((address, group))
             except _broken() as e:
@@ -360,7 +373,7 @@ class Server:
                 trouble = _of_node(address, e)
         for address, group in sent:
             try:
-                with _login_explained(self.place):
+                with _login_explained(self.place, self._login):
                     found = iter(self._node(address).receive())
             except _broken() as e:
                 again += group
@@ -396,7 +409,7 @@ class Server:
         while True:
             self._renew_login()
             try:
-                with _login_explained(self.place):
+                with _login_explained(self.place, self._login):
                     return self._node(address).exchange(db, commands)
             except _broken() as e:
                 self._wait(waits, _of_node(address, e))
@@ -495,6 +508,9 @@ class _Node:
 def _link(address: Address, names: list[str], context: ssl.SSLContext | None) -> Any:
     """A connection of the package redis, with TLS of our own: what it asks of a certificate is not the same in all its versions."""
     from redis.connection import Connection
+    from redis.exceptions import ConnectionError as Lost
+
+    where = f"{address[0]}:{address[1]}"
 
     class Link(Connection):
         def _connect(self) -> socket.socket:
@@ -502,21 +518,35 @@ def _link(address: Address, names: list[str], context: ssl.SSLContext | None) ->
                 return self._plain()
             for name in names:
                 sock = self._plain()
+                patience = sock.gettimeout()
+                sock.settimeout(_HANDSHAKE_S)
                 try:
-                    return context.wrap_socket(sock, server_hostname=name)
+                    secure = context.wrap_socket(sock, server_hostname=name)
+                    secure.settimeout(patience)
+                    return secure
                 except ssl.SSLCertVerificationError as e:
                     sock.close()
                     trouble = e
                     if e.verify_code not in _OTHER_NAME:
                         break
-            raise TargetError(f"its certificate is not trusted: {trouble.verify_message}", source=f"{address[0]}:{address[1]}")
+                except OSError as e:
+                    sock.close()
+                    why = "" if isinstance(e, TimeoutError) else f" ({getattr(e, 'reason', None) or e.strerror or e})"
+                    raise Lost(f"no TLS answer from {where}{why}; if it is a plain port, write redis://") from None
+            raise TargetError(
+                f"its certificate is not trusted: {trouble.verify_message}; --ca-cert FILE trusts other authorities", source=where
+            )
 
         def _plain(self) -> socket.socket:
             found: socket.socket = super()._connect()  # type: ignore[no-untyped-call]
             return found
 
     make: Any = Link
-    return make(host=address[0], port=address[1], protocol=2, socket_connect_timeout=_CONNECT_S, socket_timeout=_REPLY_S)
+    link = make(host=address[0], port=address[1], protocol=2, socket_connect_timeout=_CONNECT_S, socket_timeout=_REPLY_S)
+    # what it tells of itself first, errors aside, would take the words of a server that lets nobody in
+    for name in ("driver_info", "lib_name", "lib_version"):
+        setattr(link, name, None)
+    return link
 
 
 # -- errors
@@ -532,28 +562,51 @@ def _broken() -> tuple[type[Exception], ...]:
 
 
 @contextmanager
-def _login_explained(place: Place) -> Iterator[None]:
+def _login_explained(place: Place, login: tuple[str | None, str] | None) -> Iterator[None]:
     """A login that is refused is not tried again. Raises: TargetError."""
     from redis.exceptions import AuthenticationError
 
     try:
         yield
     except AuthenticationError as e:
-        raise TargetError(f"the server does not let this user in: {_first_line(e)}", source=str(place)) from None
+        if login is None:
+            text = f"the server wants a password: --password-file or {PASSWORD_VARIABLE}, or --entra"
+        elif not login[1]:
+            text = f"the server does not let this user in without a password: --password-file or {PASSWORD_VARIABLE}"
+        else:
+            text = f"the server does not let this user in: {_first_line(e).rstrip('.')}; compare user and password"
+        raise TargetError(text, source=str(place)) from None
 
 
 @contextmanager
-def _explained(place: Place) -> Iterator[None]:
+def _explained(place: Place, login: tuple[str | None, str] | None) -> Iterator[None]:
     """The errors of a first connection, in words. Raises: TargetError."""
     try:
-        import redis.exceptions  # noqa: F401 (whether it is there)
+        from redis.exceptions import InvalidResponse
     except ImportError as e:
         raise _missing(e) from None
     try:
-        with _login_explained(place):
+        with _login_explained(place, login):
             yield
     except _broken() as e:
-        raise TargetError(f"the server cannot be reached: {_first_line(e)}", source=str(place)) from None
+        if isinstance(e, InvalidResponse):
+            text = "what answers is no Redis server"
+        elif _was_closed(e):
+            text = "the connection was closed at once"
+        else:
+            text = f"the server cannot be reached: {_first_line(e).rstrip('.')}; compare host and port"
+            raise TargetError(text, source=str(place)) from None
+        text += "; compare host and port" if place.tls else "; the port may want TLS: write rediss://"
+        raise TargetError(text, source=str(place)) from None
+
+
+def _was_closed(e: BaseException | None) -> bool:
+    """Whether a connection that was there was closed by the other side."""
+    while e is not None:
+        if isinstance(e, ConnectionResetError | BrokenPipeError) or "closed by server" in str(e):
+            return True
+        e = e.__cause__ or (None if e.__suppress_context__ else e.__context__)
+    return False
 
 
 def _missing(e: ImportError) -> TargetError:

@@ -7,6 +7,7 @@ size is compared in pieces, and what the server holds besides shows in its count
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from array import array
@@ -32,11 +33,13 @@ from rdbkit.snapshot.output import open_output
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
 from rdbkit.values import StreamEntry, StreamGroup, StreamId, StreamTail
 
-__all__ = ["ImportDifference", "ImportProof", "ImportedDatabase", "verify_import"]
+__all__ = ["LEAST_RATE", "ImportDifference", "ImportProof", "ImportedDatabase", "verify_import"]
 
 #: A comparison asks for replies to commands, several times where a value is large, and returns what differs, in words.
 Comparison: TypeAlias = "Generator[list[bytes], list[Any], list[str] | None]"
 
+#: Keys a second; with fewer, the pauses were longer than a machine can wait.
+LEAST_RATE: Final = 0.001
 _SHOWN: Final = 5  # elements of a key
 _SHOWN_BYTES: Final = 60
 _WINDOW: Final = 1000  # elements of a command
@@ -47,6 +50,8 @@ _ROUND: Final = 10_000  # keys of a file after which its place is kept, however 
 _SAVE_S: Final = 2.0
 _STATE: Final = 1  # version of its form
 _TYPES: Final = ("string", "list", "set", "zset", "hash", "stream")
+#: Types of the file in which fields of a hash have expiries of their own.
+_EXPIRING_HASHES: Final = (22, 23, 24, 25)
 #: What may become of a key; all but the first three are differences.
 _OUTCOMES: Final = ("equal", "expired", "not-compared", "missing", "type", "value", "expire", "refused")
 
@@ -225,10 +230,10 @@ def verify_import(
     Raises: ValueError for arguments that do not go together, and for a state of other files or options; TargetError where the
         server fails or the connection is lost for long; RdbError where a file is damaged; OSError.
     """
-    if pick is not None and pick <= 0:
+    if pick is not None and not 0 < pick < math.inf:
         raise ValueError("a share or number of keys is greater than 0")
-    if rate is not None and rate <= 0:
-        raise ValueError("a rate is greater than 0")
+    if rate is not None and not LEAST_RATE <= rate < math.inf:
+        raise ValueError(f"a rate is a number of keys a second, at least {LEAST_RATE}")
     if db_map and server.place.db is not None:
         raise ValueError("a database in the URL is for the keys of all databases; leave it out to map them")
     options: dict[str, Any] = {"relaxed": relaxed, "verify_checksum": verify_checksum}
@@ -299,7 +304,10 @@ class _Check:
 
     def run(self) -> ImportProof:
         if self.state is not None and (saved := self.state.load()) is not None:
-            self.restore(saved)
+            try:
+                self.restore(saved)
+            except (LookupError, TypeError, ValueError, AttributeError):
+                raise ValueError(self.state.no_state) from None
         if self.pick is not None:
             self.below = float(self.pick) if self.pick < 1 else min(1.0, self.pick / max(1, self.count()))
         first, done = self.place
@@ -492,10 +500,7 @@ class _Check:
                     self.asker.pace.take(len(names))
                     for name in names:
                         _pile(theirs, name_hash(db, name))
-            unknown: set[int] = set()
-            for number in range(PILES):
-                known = set(array("q", ours.pile(number)))
-                unknown.update(n for n in array("q", theirs.pile(number)) if n not in known)
+            unknown = set(_unknown(ours, theirs))
         shown: set[int] = set()
         for db in self.rows if unknown else ():
             for names in self.server.scan(db):
@@ -524,17 +529,24 @@ class _Check:
         ]
         return {"place": self.place, "counts": counts, "databases": [asdict(row) for row in self.rows.values()], "samples": shown}
 
-    def restore(self, saved: dict[str, Any]) -> None:
+    def restore(self, saved: Any) -> None:
+        """Take over what was saved. Raises: ValueError, TypeError and the like where it has another form than `saved` gives it."""
         number, done = saved["place"]
-        self.place = number, done
-        for name, n in saved["counts"].items():
-            setattr(self.proof, name, n)
-        self.rows = {row["db"]: ImportedDatabase(**row) for row in saved["databases"]}
+        self.place = _number(number, len(self.files)), _number(done)
+        for name in ("keys", "checked", *(n.replace("-", "_") for n in _OUTCOMES)):
+            setattr(self.proof, name, _number(saved["counts"][name]))
+        for row in saved["databases"]:
+            numbers: dict[str, Any] = {name: _number(n) for name, n in row.items() if name != "server" or n is not None}
+            self.rows[row["db"]] = ImportedDatabase(**numbers)
         for each in saved["samples"]:
-            each["key"] = bytes.fromhex(each["key"])
-            each["file"] = None if each["file"] is None else self.files[each["file"]]
-            each["types"], each["expire_ms"] = tuple(each["types"]), tuple(each["expire_ms"])
-            self.proof.samples.append(ImportDifference(**each))
+            self.proof.samples.append(
+                ImportDifference(
+                    _OUTCOMES[_OUTCOMES.index(each["what"])], _number(each["db"]), bytes.fromhex(each["key"]),
+                    (_text(each["types"][0]), None if each["types"][1] is None else _text(each["types"][1])),
+                    (_time(each["expire_ms"][0]), _time(each["expire_ms"][1])),
+                    self.files[_number(each["file"])], _number(each["offset"]), [_text(line) for line in each["details"]],
+                )
+            )  # fmt: skip
 
 
 def _libraries(reply: list[list[Any]]) -> dict[str, bytes]:
@@ -551,6 +563,12 @@ def _pile(piles: Piles, number: int) -> None:
     piles.grown(8)
 
 
+def _unknown(ours: Piles, theirs: Piles) -> Iterator[int]:
+    """The numbers of `theirs` that are not in `ours`, each once."""
+    for number in range(PILES):
+        yield from set(array("q", theirs.pile(number))) - set(array("q", ours.pile(number)))
+
+
 # -- state
 
 
@@ -563,6 +581,24 @@ def _identity(name: str) -> list[Any]:
         return [valid_text(os.path.basename(name)), found.st_size, found.st_mtime_ns, head.hex(), file.read(16).hex()]
 
 
+def _number(value: Any, most: int = 1 << 64) -> int:
+    """What a state has to have there. Raises: ValueError."""
+    if not isinstance(value, int) or not 0 <= value <= most:
+        raise ValueError
+    return value
+
+
+def _time(value: Any) -> int | None:
+    """An expiry, which is negative in some files."""
+    return value if isinstance(value, int) and value < 0 else None if value is None else _number(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    return value
+
+
 class _State:
     """A file that appears whole each time; it has no secrets."""
 
@@ -570,8 +606,9 @@ class _State:
         self.path = path
         self.identity = json.loads(json.dumps(identity))
         self.saved_at = time.monotonic()
+        self.no_state = f"{path} is no state of verify-import; delete it, or name another"
 
-    def load(self) -> dict[str, Any] | None:
+    def load(self) -> Any:
         """What was saved; None where nothing was. Raises: ValueError where it is of something else."""
         try:
             with open(self.path, "rb") as file:
@@ -580,15 +617,13 @@ class _State:
                 raise ValueError
         except FileNotFoundError:
             return None
-        except ValueError:
-            raise ValueError(f"{self.path} is no state of verify-import") from None
+        except (ValueError, RecursionError):
+            raise ValueError(self.no_state) from None
         for name, what in (("files", "a file has changed since, or others are given"), ("server", "it is of another server"),
                            ("options", "other options are given")):  # fmt: skip
             if found.get(name) != self.identity[name]:
                 raise ValueError(f"{self.path} cannot be gone on with: {what}; remove it to begin again")
-        saved = found["saved"]
-        assert isinstance(saved, dict)
-        return saved
+        return found.get("saved", {})
 
     def save(self, saved: Callable[[], dict[str, Any]]) -> None:
         """Keep this, if some time has passed since the last."""
@@ -697,7 +732,7 @@ class _Asker:
             case "zset":
                 return _collection(record, _ScoredSet(record.key, "ZMSCORE" in self.server.features))
             case "hash":
-                return _collection(record, _Hash(record.key, "HPEXPIRETIME" in self.server.features, self))
+                return _hash(record, "HPEXPIRETIME" in self.server.features, self)
             case "stream":
                 return _stream(record)
             case _:
@@ -773,6 +808,11 @@ class _Kind:
         """Add what differs to `lines`."""
         raise NotImplementedError
 
+    def recount(self, total: int) -> Generator[list[bytes], list[Any], int]:
+        """How many elements there are, of which the server counts `total`."""
+        yield from ()
+        return total
+
     def differ(self, name: str, one: str, other: str) -> None:
         if len(self.lines) < _SHOWN:
             self.lines.append(f"{name}: {one} and {other}")
@@ -847,12 +887,27 @@ class _ScoredSet(_Kind):
 
 
 class _Hash(_Kind):
+    """A hash, some of whose fields may have expired; a server counts those until it removes them, which it does in its own time.
+
+    Attributes:
+        gone: how many fields of the file are not there since their time has come.
+    """
+
     count_command = b"HLEN"
 
-    def __init__(self, key: bytes, expiring: bool, asker: _Asker) -> None:
-        super().__init__(key)
+    def __init__(self, record: Record, expiring: bool, asker: _Asker) -> None:
+        super().__init__(record.key)
         self.expiring = expiring
         self.asker = asker
+        self.gone = 0
+        self.names = Piles() if record.rdb_type in _EXPIRING_HASHES else None
+
+    def __enter__(self) -> _Hash:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.names is not None:
+            self.names.close()
 
     def ask(self, elements: list[Any]) -> list[bytes]:
         names = [name for name, _, _ in elements]
@@ -864,16 +919,43 @@ class _Hash(_Kind):
     def compare(self, elements: list[Any], replies: list[Any]) -> None:
         times = replies[1] if self.expiring else [-1] * len(elements)
         for (name, value, expire), other, at in zip(elements, replies[0], times, strict=True):
-            self.most += 1
-            if self.asker.is_past(expire) and (other is None or other == value):
-                continue  # it is gone, or going
+            if self.names is not None:
+                _pile(self.names, name_hash(0, name))
+            if other is None and self.asker.is_past(expire):
+                self.gone += 1
+                continue
             self.least += 1
+            self.most += 1
             if other != value:
                 self.differ(_shown(name), _shown(value), _shown(other))
+            elif at == -2 and self.asker.is_past(expire):
+                continue  # it has expired between the two answers
             elif self.expiring and not self.asker.is_near(expire, *((at, at) if at >= 0 else (None, None))):
                 self.differ(f"expiry of {_shown(name)}", str(expire or "never"), "never" if at < 0 else str(at))
             elif not self.expiring and expire is not None:
                 self.differ(f"expiry of {_shown(name)}", str(expire), "never")
+
+    def recount(self, total: int) -> Generator[list[bytes], list[Any], int]:
+        """Where fields that have expired can be among those that are counted, list the names: those are not in the list."""
+        if self.names is None or not self.expiring or not self.gone or total <= self.most:
+            return total
+        theirs = Piles()
+        try:
+            cursor = b"0"
+            while True:
+                ((cursor, names),) = yield [command(b"HSCAN", self.key, cursor, b"COUNT", b"%d" % _WINDOW, b"NOVALUES")]
+                for name in names:
+                    _pile(theirs, name_hash(0, name))
+                if cursor == b"0":
+                    break
+            return self.most + sum(1 for _ in _unknown(self.names, theirs))
+        finally:
+            theirs.close()
+
+
+def _hash(record: Record, expiring: bool, asker: _Asker) -> Comparison:
+    with _Hash(record, expiring, asker) as kind:
+        return (yield from _collection(record, kind))
 
 
 def _collection(record: Record, kind: _Kind) -> Comparison:
@@ -897,6 +979,7 @@ def _collection(record: Record, kind: _Kind) -> Comparison:
         if kind.lines and is_large:
             return kind.lines  # the rest would say the same
     assert total is not None
+    total = yield from kind.recount(total)
     if not kind.least <= total <= kind.most:
         return [f"{kind.most:,} and {total:,} elements", *kind.lines]
     return kind.lines
