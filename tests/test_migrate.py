@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -134,13 +136,15 @@ def test_nothing_is_sent_that_would_lose_data(azure: Cloud, shell: Shell, folder
     assert "function 1" in out
 
 
-def test_what_no_conversion_helps_is_refused(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_refused(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
     path = tmp_path / "cut.rdb"
     path.write_bytes(OLD.read_bytes()[:-50])
     cache = azure.premium()
     code, _, err = migrate(shell, cache, folder, path)
-    assert (code, cache.data, posts(azure)) == (1, [b"what was there"], [])
-    assert "cannot import it" in err
+    assert (code, cache.data, posts(azure)) == (3, [b"what was there"], [])
+    assert err.count("\n") == 1
+    assert "the file ends" in err
+    assert "--on-loss" not in err
 
 
 def test_a_dry_run_changes_nothing(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
@@ -190,10 +194,8 @@ def test_a_file_that_changes_between_two_runs_goes_again(azure: Cloud, shell: Sh
     assert shell.run(*command(cache, folder, path, "--skip", "import"))[0] == 0
     path.unlink()
     a_dump(path, keys=5)
+    # the blob is what an earlier run has made of this file, and nobody else has written it since
     code, _, err = migrate(shell, cache, folder, path)
-    assert code == 4
-    assert "--overwrite" in err
-    code, _, err = migrate(shell, cache, folder, path, "--overwrite")
     assert code == 0, err
     assert keys_of(cache.data[0]) == 5
 
@@ -205,7 +207,21 @@ def test_a_blob_that_somebody_else_writes_is_not_imported(azure: Cloud, shell: S
     azure.blob(f"{folder.partition('/devstoreaccount1/')[2]}e.rdb", OLD.read_bytes())
     code, _, err = migrate(shell, cache, folder, path)
     assert (code, cache.data) == (4, [b"what was there"])
-    assert "somebody has written it since" in err
+    assert "the blob exists; --overwrite replaces it" in err
+    code, _, err = migrate(shell, cache, folder, path, "--overwrite")
+    assert code == 0, err
+    assert keys_of(cache.data[0]) == 3
+
+
+def test_a_blob_that_is_gone_is_sent_again(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "g.rdb")
+    assert shell.run(*command(cache, folder, path, "--skip", "import"))[0] == 0
+    name = folder.partition("/devstoreaccount1")[2]
+    assert azure.back("DELETE", f"/devstoreaccount1{name}g.rdb", b"", {})[0] == 202
+    code, _, err = migrate(shell, cache, folder, path)
+    assert code == 0, err
+    assert keys_of(cache.data[0]) == 3
 
 
 @pytest.mark.parametrize("name", ["upload", "import"])
@@ -246,10 +262,13 @@ def test_what_does_not_fit_is_said_beforehand(azure: Cloud, shell: Shell, folder
     other = tmp_path / "sub"
     other.mkdir()
     same = a_dump(other / "f.rdb")
+    packed = tmp_path / "f.rdb.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
     state = tmp_path / "state.json"
     state.write_text("{}")
     for args, said in (
         ([path, same], "one blob"),
+        ([path, packed], "one blob"),
         ([path, path], "same file"),
         ([path, "--state", state], "no state"),
         ([path, "--on-function", "extract=x.lua"], "convert"),
@@ -264,6 +283,192 @@ def test_what_does_not_fit_is_said_beforehand(azure: Cloud, shell: Shell, folder
     assert code == 2
     assert (cache.data, posts(azure)) == ([b"what was there"], [])
     assert shell.run(*command(cache, folder, path, "--skip", "import"))[0] == 0
-    code, _, err = migrate(shell, cache, f"{folder}elsewhere/", path)
+    code, _, err = migrate(shell, azure.premium("other"), folder, path, "--state", tmp_path / "rdbkit-migrate-shop-cache.json")
     assert code == 2
-    assert "another migration" in err
+    assert "another cache" in err
+
+
+@pytest.mark.parametrize("version", [9, 11])
+def test_a_blob_that_was_sent_and_not_noted_is_known_again(
+    azure: Cloud, shell: Shell, folder: str, tmp_path: Path, version: int
+) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "n.rdb", version=version)
+    assert shell.run(*command(cache, folder, path, "--skip", "import"))[0] == 0
+    shell.states[0].unlink()
+    code, out, err = migrate(shell, cache, folder, path, "--json")
+    assert code == 0, err
+    (blob,) = json.loads(out)["files"][0]["blobs"]
+    assert (blob["present"], blob["sent_bytes"]) == (True, 0)
+    assert keys_of(cache.data[0]) == 3
+
+
+# -- what the cache has no place for
+
+
+def in_databases(path: Path, databases: int) -> Path:
+    with rdbkit.create(path, version=9) as writer:
+        for db in range(databases):
+            writer.put(b"k%d" % db, b"v", db=db)
+    return path
+
+
+@pytest.mark.parametrize("changes", [{"shardCount": 3}, {"redisConfiguration": {"databases": "4"}}])
+@pytest.mark.parametrize("parts", [[], ["--split-size", "1MB"]])
+def test_databases_that_the_cache_does_not_have(
+    azure: Cloud, shell: Shell, folder: str, tmp_path: Path, changes: dict[str, Any], parts: list[str]
+) -> None:
+    cache = azure.premium(**changes)
+    path = in_databases(tmp_path / "dbs.rdb", 16)
+    code, _, err = migrate(shell, cache, folder, path, *parts)
+    assert (code, cache.data, posts(azure)) == (1, [b"what was there"], [])
+    assert "would be lost: database" in err
+    assert "rdbkit convert has --map-db, --collapse-dbs" in err
+    assert not [path for method, path in azure.calls if method == "PUT" and "dbs" in path]
+    code, out, err = migrate(shell, cache, folder, path, *parts, "--on-loss", "drop", "--json")
+    assert code == 1, err
+    left = 1 if "shardCount" in changes else 4
+    assert sum(map(keys_of, cache.data)) == json.loads(out)["written"] == left
+    assert json.loads(out)["lost"] == {"database": 16 - left}
+
+
+def test_obstacles_are_found_before_anything_is_sent(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    path = a_dump(tmp_path / "o.rdb")
+    for cache, container, more, said in (
+        (azure.premium(linked=["north"]), folder, [], "geo-replicated"),
+        (azure.premium("second"), folder, ["--auth", "managed-identity"], "no managed identity"),
+        (azure.premium("third"), folder.replace("/dumps/", "/nowhere/"), [], "container"),
+    ):
+        for dry in ([], ["--dry-run"]):
+            code, _, err = migrate(shell, cache, container, path, *more, *dry)
+            assert (code, cache.data, posts(azure)) == (4, [b"what was there"], []), err
+            assert said in err
+    assert not [path for method, path in azure.calls if method == "PUT"]
+
+
+def test_a_dry_run_prints_the_request_and_leaves_nothing(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "d.rdb")
+    code, out, err = shell.run(*command(cache, folder, path), "--dry-run")
+    assert code == 0, err
+    assert "Not sent, for --dry-run:\nPOST " in out
+    assert "d.rdb?" in out
+    assert "sig=***" in out
+    code, out, err = shell.run(*command(cache, folder, path), "--dry-run", "--json")
+    assert json.loads(out)["calls"][0]["method"] == "POST"
+    assert shell.states == []
+
+
+# -- reports
+
+
+def test_a_report_replaces_nothing_but_a_report(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "r.rdb")
+    data = path.read_bytes()
+    other = tmp_path / "other.json"
+    other.write_text("{}")
+    for taken in (path, other):
+        for dry in ([], ["--dry-run"]):
+            code, _, err = migrate(shell, cache, folder, path, "--report", taken, *dry)
+            assert code == 2
+            assert "is no report" in err
+    code, _, err = migrate(shell, cache, folder, path, "--report", tmp_path / "nowhere" / "report.json")
+    assert code == 3
+    assert (path.read_bytes(), other.read_text(), cache.data, posts(azure)) == (data, "{}", [b"what was there"], [])
+    report = tmp_path / "report.json"
+    assert migrate(shell, cache, folder, path, "--report", report, "--dry-run")[0] == 0
+    assert json.loads(report.read_text())["dry_run"] is True
+    assert migrate(shell, cache, folder, path, "--report", report)[0] == 0
+    assert json.loads(report.read_text())["dry_run"] is False
+
+
+# -- other files, other options
+
+
+def killed_while_it_waits(azure: Cloud, shell: Shell, cache: Cache, folder: str, path: Path) -> None:
+    cache.polls = 3
+    process = shell.start(*command(cache, folder, path), "--yes", "shop-cache")
+    state = path.parent / "rdbkit-migrate-shop-cache.json.import"
+    while not (state.exists() and json.loads(state.read_text())["operation"]):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    shell.end(process)
+
+
+@pytest.mark.parametrize("what", ["other", "changed"])
+def test_an_import_of_other_files_is_not_taken_for_theirs(
+    azure: Cloud, shell: Shell, folder: str, tmp_path: Path, what: str
+) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "one.rdb")
+    killed_while_it_waits(azure, shell, cache, folder, path)
+    if what == "changed":
+        path.unlink()
+        other = a_dump(path, keys=5)
+    else:
+        other = a_dump(tmp_path / "two.rdb", keys=5)
+    code, out, err = migrate(shell, cache, folder, other, "--json")
+    assert code == 0, err
+    assert "an import of other files" in err
+    assert len(posts(azure)) == 2
+    assert keys_of(cache.data[0]) == 5
+    made = json.loads(out)
+    assert made["written"] == 5
+    assert made["import"]["resumed"] is False
+
+
+def test_what_may_have_begun_is_said(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "k.rdb")
+    process = shell.start(*command(cache, folder, path), "--yes", "shop-cache")
+    cache.on_begin = process.kill
+    shell.end(process)
+    cache.on_begin = None
+    code, out, err = migrate(shell, cache, folder, path)
+    assert code == 0, err
+    assert "whether that has begun is not known" in out
+
+
+def test_other_options_and_containers_go_on_with_what_holds(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    first = a_dump(tmp_path / "a.rdb")
+    assert migrate(shell, cache, folder, first, DUMP)[0] == 1
+    code, _, err = migrate(shell, cache, folder, first, DUMP, "--on-function", "drop", "--skip", "import")
+    assert code == 1, "something is lost, as was allowed"
+    assert "--on-function" not in err
+    code, _, err = migrate(shell, cache, f"{folder}elsewhere/", first, DUMP, "--on-function", "drop")
+    assert code == 1, err
+    assert [keys_of(data) for data in cache.data] == [3, 27]
+
+
+def test_parts_that_are_gone_are_made_again(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "p.rdb", keys=3000, version=11, size=100)
+    args = [*command(cache, folder, path, "--split-size", "300KB", "--concurrency", "1"), "--yes", "shop-cache"]
+    process = shell.start(*args, "--cap-mbps", "2", "--block-size", "64KiB")
+    while sum(method == "PUT" and "blocklist" in path for method, path in azure.calls) < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    shell.end(process)
+    shutil.rmtree(tmp_path / "rdbkit-migrate-shop-cache.json.parts")
+    code, _, err = shell.run(*args)
+    assert code == 0, err
+    assert sum(map(keys_of, cache.data)) == 3000
+    assert list(tmp_path.glob("rdbkit-*")) == []
+
+
+def test_a_blob_of_another_file_is_not_taken_for_this(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "q.rdb", version=9)
+    big = a_dump(tmp_path / "big.rdb", keys=50, version=9)
+    azure.blob(f"{folder.partition('/devstoreaccount1/')[2]}q.rdb", big.read_bytes())
+    code, _, err = migrate(shell, cache, folder, path, "--skip", "upload")
+    assert (code, cache.data, posts(azure)) == (4, [b"what was there"], [])
+    assert "the blob has 50 keys, and 3 are to come of" in err
+    other = azure.premium("other")
+    code, out, err = migrate(shell, other, folder, path, "--skip", "upload", "--skip", "check", "--json")
+    assert code == 0, err
+    assert json.loads(out)["written"] == 50, "what is said is what is in the blob"

@@ -89,6 +89,7 @@ def test_examples_in_docstrings_hold(monkeypatch: pytest.MonkeyPatch) -> None:
         "format.modules",
         "values",
         "cli.render",
+        "cli.secrets",
         "operations.footprint",
         "operations.delta",
         "operations.diff",

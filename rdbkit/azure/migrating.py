@@ -13,15 +13,28 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, BinaryIO, Final, cast
 
-from rdbkit.azure.importing import SAS, Import, Preparation, Waiting, begin_import, look_at_target, prepare_import, wait_for
+from rdbkit.azure.failures import explained
+from rdbkit.azure.importing import (
+    SAS,
+    Import,
+    Preparation,
+    Waiting,
+    begin_import,
+    look_at_target,
+    prepare_import,
+    refuse,
+    wait_for,
+)
 from rdbkit.azure.places import Credentials, Place
-from rdbkit.azure.resources import Arm, CacheState, Status
+from rdbkit.azure.resources import Arm, CacheState, Call, Status
+from rdbkit.azure.sas import LEAST_HOURS, Signer, patience
 from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, upload, upload_converted
-from rdbkit.errors import LossError, TargetError
-from rdbkit.operations.check import AS_IT_IS, CANNOT, Check, check
+from rdbkit.errors import TargetError
+from rdbkit.operations.check import AS_IT_IS, CANNOT, Check, check, configured
 from rdbkit.operations.convert import convert
 from rdbkit.operations.rules import Policies
 from rdbkit.operations.split import Division, split
@@ -35,7 +48,7 @@ __all__ = ["STEPS", "Course", "Migration"]
 
 #: What a migration does, in this order; each can be left out.
 STEPS: Final = ("check", "upload", "import")
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 
 @dataclass
@@ -51,6 +64,8 @@ class Course:
         identical: what is sent is the file as it is.
         blobs: what it is sent as: `name` in the container and, of a part, the `part` on this disk; and behind its upload `url`,
             `etag`, `bytes`, `md5`, `sent_bytes` and `seconds`.
+        terms: where it goes and what becomes of it; all else that is noted holds for these alone.
+        earlier: etags, by URL, of blobs that this file was sent as when it, or the terms, were others: they may be replaced.
     """
 
     file: str
@@ -64,6 +79,8 @@ class Course:
     losses: dict[str, int] = field(default_factory=dict)
     identical: bool = False
     blobs: list[dict[str, Any]] = field(default_factory=list)
+    terms: str = ""
+    earlier: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_sent(self) -> bool:
@@ -72,13 +89,9 @@ class Course:
 
 
 class _Nowhere(io.RawIOBase):
-    """Takes bytes, and counts them."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
+    """Takes bytes."""
 
     def write(self, data: Any) -> int:
-        self.bytes += len(data)
         return len(data)
 
 
@@ -94,10 +107,13 @@ class Migration:
         policies: what becomes of data that the target has no place for; by default, nothing is sent if there is any.
         part_bytes: send each file in parts of so many bytes, which are written beside `path` first; None to send it as one.
         credentials: of the storage account; by default what the environment and the machine have.
-        settings: of `prepare_import`, such as `auth`.
+        auth, hours, storage_subscription: as of `prepare_import`.
+        leaves_state: False for a run that only looks.
 
     Attributes:
         cache: as it was read.
+        target: the service as this cache is one: with its modules, and with as many databases as it has.
+        warnings: what should be known before the import.
         courses: of the files.
         checks: of the files that were looked at in this run.
         result: of the import, when it has ended.
@@ -116,26 +132,34 @@ class Migration:
         policies: Policies | None = None,
         part_bytes: int | None = None,
         credentials: Credentials | None = None,
-        **settings: Any,
+        auth: str = SAS,
+        hours: float = LEAST_HOURS,
+        storage_subscription: str = "",
+        leaves_state: bool = True,
     ) -> None:
         check_distinct(files)
         if not container.is_folder:
             container = replace(container, blob=f"{container.blob}/")
-        if len({os.path.basename(name) for name in files}) < len(files):
-            raise ValueError("several FILEs would become one blob: their names have to differ")
+        if len({_stem(name) for name in files}) < len(files):
+            raise ValueError("several FILEs would become one blob: their names, without .rdb and .gz, have to differ")
         self.arm = arm
         self.container = container
-        self.path = path
+        self.path = os.path.abspath(path)
         self.policies = policies or Policies()
         self.part_bytes = part_bytes
         self.credentials = credentials or Credentials()
-        self.settings = settings
+        self.auth = auth
+        self.hours = hours
+        self.storage_subscription = storage_subscription
+        self.leaves_state = leaves_state
         self.begin = time.time()
         self.result: Import | None = None
         self.checks: list[Check] = []
         self.service = target
         self.cache: CacheState = arm.read()
-        self.target, self.warnings = look_at_target(target, self.cache)
+        target, self.warnings = look_at_target(target, self.cache)
+        self.target = configured(target, None, self.cache.shards > 0, self.cache.databases)
+        self._client: Any = None
         self.courses = [self._course(name) for name in files]
         self._remember()
 
@@ -143,14 +167,12 @@ class Migration:
 
     def _course(self, name: str) -> Course:
         found = os.stat(name)
-        return Course(os.path.abspath(name), found.st_size, found.st_mtime_ns)
+        terms = f"{self.target.name} {self.target.databases} {self.container.url} {self.policies} {self.part_bytes}"
+        return Course(os.path.abspath(name), found.st_size, found.st_mtime_ns, terms=terms)
 
     def _mark(self) -> dict[str, Any]:
         """What has to be the same for a run to go on with what another has left."""
-        return {
-            "format": _FORMAT, "cache": str(self.arm.cache).lower(), "target": self.service.name, "container": self.container.url,
-            "policies": repr(self.policies), "part_bytes": self.part_bytes,
-        }  # fmt: skip
+        return {"format": _FORMAT, "cache": str(self.arm.cache).lower()}
 
     def _remember(self) -> None:
         """Take over what an earlier run has noted of files that have not changed."""
@@ -163,23 +185,74 @@ class Migration:
         except (ValueError, TypeError, KeyError, AttributeError):
             raise ValueError(f"{self.path} is no state of rdbkit migrate; name another file with --state, or delete it") from None
         if left != self._mark():
-            raise ValueError(f"{self.path} is of another migration; name another file with --state, or delete it")
+            raise ValueError(f"{self.path} is of another cache; name another file with --state, or delete it")
         for i, course in enumerate(self.courses):
             before = courses.get(course.file)
-            if before is not None and (before.size, before.mtime_ns) == (course.size, course.mtime_ns):
+            if before is None:
+                continue
+            if (before.size, before.mtime_ns, before.terms) == (course.size, course.mtime_ns, course.terms):
                 self.courses[i] = before
+            else:
+                sent = {blob["url"]: blob["etag"] for blob in before.blobs if "etag" in blob}
+                course.earlier = before.earlier | sent
 
     def _note(self) -> None:
+        if not self.leaves_state:
+            return
         with open_output(self.path, force=True) as out:
             state = self._mark() | {"files": [asdict(course) for course in self.courses]}
             out.write(json.dumps(state, indent=1).encode())
+
+    # -- what can be asked beforehand
+
+    def look(self, *, sends: bool = True, imports: bool = True) -> Call | None:
+        """Ask what can be asked before anything is read or sent: whether the container is there, and whether an import could begin.
+
+        Args:
+            sends, imports: whether these steps follow.
+
+        Returns: the request that would begin the import, with no blob where the parts are not known yet.
+        Raises: TargetError.
+        """
+        places = [place for course in self.courses for place in self._planned(course)]
+        if imports:
+            refuse(self.cache, self.auth)
+        if sends:
+            for place in places:
+                self._etag(place)
+        if not imports:
+            return None
+        signer = Signer(self.credentials, self.hours)
+        urls = [signer.sign(place).secret_url if self.auth == SAS else place.url for place in places]
+        return self.arm.import_call(urls, auth=self.auth, storage_subscription=self.storage_subscription)
+
+    def _planned(self, course: Course) -> list[Place]:
+        """Where a file will go; of one that is not divided yet, the first part."""
+        if self.part_bytes is not None and not course.blobs:
+            return [self.container.file(f"{_stem(course.file)}/0001.rdb")]
+        return self.places(course)
+
+    def _etag(self, place: Place) -> str | None:
+        """The etag of a blob, None where it is not there. Raises: TargetError, also where there is no container."""
+        from azure.core.exceptions import ResourceNotFoundError
+
+        with explained(place.url):
+            if self._client is None:
+                self._client = self.credentials.service(place, **patience())
+            try:
+                return str(self._client.get_blob_client(place.container, place.blob).get_blob_properties().etag)
+            except ResourceNotFoundError as e:
+                if getattr(e, "error_code", None) == "ContainerNotFound":
+                    raise
+                return None
 
     # -- the steps
 
     def rehearse(self, progress: Callable[[str, int], object] | None = None) -> None:
         """Check every file, and convert it without writing anything, so that all losses are known before anything is sent.
 
-        Raises: LossError where a policy does not allow one, or no conversion helps; RdbError where a file is damaged.
+        Raises: LossError where a policy does not allow one; RdbError where a file is damaged; TargetError where the cache cannot
+            import what it becomes.
         """
         for course in self.courses:
             if course.verdict:
@@ -189,23 +262,18 @@ class Migration:
                 course.header = str(snapshot.header)
                 plain = snapshot.compression is None and snapshot.framing is None and snapshot.trailer == ("none", 0)
             self.checks.append(report)
-            if report.verdict == CANNOT:
-                error = LossError(f"{self.target.title} cannot import it, however it is converted: {_why(report)}")
-                error.source = course.file
-                raise error
-            nowhere = _Nowhere()
+            # what is damaged is told by the conversion
             done = convert(
-                course.file, cast(BinaryIO, nowhere), target=self.target, policies=self.policies,
+                course.file, cast(BinaryIO, _Nowhere()), target=self.target, policies=self.policies,
                 progress=_of(progress, course.file),
             )  # fmt: skip
+            if report.verdict == CANNOT:
+                raise TargetError(f"{self.target.title} cannot import it: {_why(report)}", source=course.file)
             course.sent_header = str(done.header)
             course.keys, course.written, course.losses = done.keys, done.written, dict(done.ledger.counts)
             course.identical = report.verdict == AS_IT_IS and plain
             course.verdict = report.verdict
             self._note()
-
-    def _stem(self, course: Course) -> str:
-        return os.path.basename(course.file).removesuffix(".gz").removesuffix(".rdb")
 
     def places(self, course: Course) -> list[Place]:
         """Where a file goes.
@@ -214,7 +282,7 @@ class Migration:
         """
         if self.part_bytes is not None and not course.blobs:
             raise ValueError(f"{course.file} has not been divided: the upload cannot be left out")
-        names = [blob["name"] for blob in course.blobs] or [f"{self._stem(course)}.rdb"]
+        names = [blob["name"] for blob in course.blobs] or [f"{_stem(course.file)}.rdb"]
         return [self.container.file(name) for name in names]
 
     @property
@@ -227,10 +295,20 @@ class Migration:
 
         Raises: as `convert` and `split`; OSError.
         """
-        stem = self._stem(course)
+        stem = _stem(course.file)
         into = os.path.join(self._folder, stem)
         shutil.rmtree(into, ignore_errors=True)
         os.makedirs(into)
+        try:
+            self._divide(course, stem, into, progress)
+        except BaseException:
+            shutil.rmtree(into, ignore_errors=True)
+            with suppress(OSError):
+                os.rmdir(self._folder)  # if it has no parts of other files
+            raise
+        self._note()
+
+    def _divide(self, course: Course, stem: str, into: str, progress: Callable[[int], object] | None) -> None:
         whole = course.file
         if not course.identical:
             whole = os.path.join(into, "whole.rdb")
@@ -240,8 +318,8 @@ class Migration:
         made = split([whole], into, Division(size=self.part_bytes), digests=False, verify_checksum=whole == course.file)
         if whole != course.file:
             os.unlink(whole)
+        course.earlier |= {blob["url"]: blob["etag"] for blob in course.blobs if "etag" in blob}
         course.blobs = [{"name": f"{stem}/{part.file}", "part": os.path.join(into, part.file)} for part in made.parts]
-        self._note()
 
     def send(
         self, *, overwrite: bool = False, block_bytes: int = BLOCK_BYTES, concurrency: int = CONCURRENCY,
@@ -255,24 +333,26 @@ class Migration:
 
         Raises: as `upload_converted`.
         """
+        settings: dict[str, Any] = {
+            "credentials": self.credentials, "block_bytes": block_bytes, "concurrency": concurrency, "cap_mbps": cap_mbps,
+        }  # fmt: skip
         for course in self.courses:
-            if course.is_sent:
-                continue
             self._look_at(course)
-            settings: dict[str, Any] = {
-                "credentials": self.credentials, "overwrite": overwrite, "block_bytes": block_bytes, "concurrency": concurrency,
-                "cap_mbps": cap_mbps, "progress": _of(progress, course.file),
-            }  # fmt: skip
+            if self._is_there(course):
+                continue
+            settings["progress"] = _of(progress, course.file)
             if self.part_bytes is not None:
-                if not course.blobs:
+                if not all("etag" in blob or os.path.exists(blob["part"]) for blob in course.blobs or [{"part": ""}]):
                     self.divide(course, _of(progress, course.file))
                 self._look_at(course)
                 for blob, place in zip(course.blobs, self.places(course), strict=True):
                     if "etag" not in blob:
+                        settings["overwrite"] = overwrite or self._is_ours(course, place)
                         blob |= upload(blob["part"], place, **settings).to_dict()
                         self._note()
                 continue
             (place,) = self.places(course)
+            settings["overwrite"] = overwrite or self._is_ours(course, place)
             if course.identical:
                 sent = upload(course.file, place, **settings)
             else:
@@ -280,8 +360,21 @@ class Migration:
                 course.header, course.sent_header = str(done.source), str(done.header)
                 course.keys, course.written, course.losses = done.keys, done.written, dict(done.ledger.counts)
             self._look_at(course)
-            course.blobs = [{"name": f"{self._stem(course)}.rdb"} | sent.to_dict()]
+            course.blobs = [{"name": f"{_stem(course.file)}.rdb"} | sent.to_dict()]
             self._note()
+
+    def _is_there(self, course: Course) -> bool:
+        """Whether all that a file was sent as is still there; forgets what is not."""
+        for blob, place in zip(course.blobs, self.places(course) if course.blobs else (), strict=True):
+            if "etag" in blob and self._etag(place) != blob["etag"]:
+                for name in blob.keys() - {"name", "part"}:
+                    del blob[name]
+        return course.is_sent
+
+    def _is_ours(self, course: Course, place: Place) -> bool:
+        """Whether the blob that is there is what an earlier run has made of this file."""
+        earlier = course.earlier.get(place.url)
+        return earlier is not None and earlier == self._etag(place)
 
     def _look_at(self, course: Course) -> None:
         """Raise TargetError where a file is not the one that was rehearsed."""
@@ -290,24 +383,64 @@ class Migration:
             raise TargetError("the file has changed meanwhile; run this again", source=course.file)
 
     def prepare(self) -> Preparation:
-        """Ask all that can be asked before the import; the blobs have to be those that were sent.
+        """Ask all that can be asked before the import; the blobs have to be those that were sent, or, where the upload was left
+        out, have as many keys as the files become.
 
-        Raises: as `prepare_import`.
+        Raises: as `prepare_import`; TargetError for other blobs.
         """
         places = [place for course in self.courses for place in self.places(course)]
         etags = [str(blob["etag"]) for course in self.courses for blob in course.blobs if "etag" in blob]
         known = len(etags) == len(places)
-        return prepare_import(
+        prepared = prepare_import(
             self.arm, self.service, places, credentials=self.credentials, etags=etags if known else (), examine=not known,
-            **({"auth": SAS} | self.settings),
+            auth=self.auth, hours=self.hours, storage_subscription=self.storage_subscription,
         )  # fmt: skip
+        if not known and prepared.importable:
+            self._take_over(prepared)
+        return prepared
+
+    def _take_over(self, prepared: Preparation) -> None:
+        """Note what the blobs are that were there, of files that were not sent."""
+        found = zip(prepared.places, prepared.blobs, prepared.checks, strict=True)
+        for course in self.courses:
+            rows = [next(found) for _ in self.places(course)]
+            if course.blobs:
+                continue
+            ((place, blob, report),) = rows  # parts have to have been made
+            if course.verdict and course.written != report.keys:
+                raise TargetError(
+                    f"the blob has {report.keys:,} keys, and {course.written:,} are to come of {course.file}: it is another; leave "
+                    "out --skip upload",
+                    source=place.url,
+                )
+            if not course.verdict:
+                course.keys = report.keys
+            course.written = report.keys
+            course.blobs = [
+                {"name": f"{_stem(course.file)}.rdb", "url": blob.url, "bytes": blob.bytes, "etag": blob.etag, "sent_bytes": 0}
+            ]
 
     def left_import(self) -> Waiting | None:
-        """An import that an earlier run has begun, or was about to."""
+        """An import that an earlier run has begun, or was about to.
+
+        Raises: ValueError where it is of another cache.
+        """
         left = Waiting.read(self._import_path)
         if left is not None and left.resource_id.lower() != str(self.arm.cache).lower():
             raise ValueError(f"{self._import_path} is of another cache; delete it, or name another file with --state")
         return left
+
+    def is_of_these(self, left: Waiting, sends: bool) -> bool:
+        """Whether an import is of these files as they are; `sends`: they had to be sent first."""
+        if sends and not all(course.is_sent for course in self.courses):
+            return False
+        try:
+            places = [place.url for course in self.courses for place in self.places(course)]
+        except ValueError:
+            return False
+        etags = {blob["url"]: blob["etag"] for course in self.courses for blob in course.blobs if "etag" in blob}
+        begun = {blob["url"]: blob["etag"] for blob in left.blobs}
+        return begun.keys() == set(places) and all(etags.get(url, etag) == etag for url, etag in begun.items())
 
     @property
     def _import_path(self) -> str:
@@ -319,7 +452,7 @@ class Migration:
         waiting: Waiting | None = None,
         progress: Callable[[Status, float], object] | None = None,
     ) -> Import:
-        """Import what was sent, or wait for an import that has begun.
+        """Import what was sent, or wait for an import of it that has begun.
 
         Raises: as `begin_import` and `wait_for`.
         """
@@ -333,7 +466,7 @@ class Migration:
     def finish(self) -> None:
         """Forget what was noted: nothing is left to go on with."""
         shutil.rmtree(self._folder, ignore_errors=True)
-        if os.path.exists(self.path):
+        with suppress(FileNotFoundError):
             os.unlink(self.path)
 
     def to_dict(self) -> dict[str, Any]:
@@ -342,7 +475,8 @@ class Migration:
         for course in self.courses:
             row = asdict(course)
             row["file"] = valid_text(course.file)
-            del row["mtime_ns"]
+            for name in ("mtime_ns", "terms", "earlier"):
+                del row[name]
             row["blobs"] = [{name: value for name, value in blob.items() if name != "part"} for blob in course.blobs]
             files.append(row)
         lost: dict[str, int] = {}
@@ -360,6 +494,11 @@ class Migration:
             "import": None if self.result is None else self.result.to_dict(),
             "seconds": time.time() - self.begin,
         }
+
+
+def _stem(name: str) -> str:
+    """What the blobs of a file are called."""
+    return os.path.basename(name).removesuffix(".gz").removesuffix(".rdb")
 
 
 def _of(progress: Callable[[str, int], object] | None, name: str) -> Callable[[int], object] | None:

@@ -6,14 +6,15 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
 
 import click
 
+from rdbkit.azure.importing import wait_for, when
 from rdbkit.azure.migrating import STEPS, Course, Migration
 from rdbkit.azure.places import Credentials, Place, parse_place
-from rdbkit.azure.resources import ResourceId
+from rdbkit.azure.resources import Call, ResourceId
 from rdbkit.cli.import_ import (
     AUTH,
     cache_options,
@@ -22,16 +23,21 @@ from rdbkit.cli.import_ import (
     going_on,
     opened,
     show_cache,
+    show_call,
     show_report,
     show_warnings,
     watch,
 )
-from rdbkit.cli.losses import policy_options, read_policies, tell_losses
+from rdbkit.cli.losses import LEDGER_ELSEWHERE, ON_THE_WAY, policy_options, read_policies, tell_losses
 from rdbkit.cli.render import Output, output, printable, progress, size
+from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.upload import sending_options
-from rdbkit.errors import LossError
+from rdbkit.errors import LossError, TargetError
 from rdbkit.selection import parse_bytes
+from rdbkit.snapshot.output import open_output
 from rdbkit.targets import Target
+
+_REMEDIES: Final = {**ON_THE_WAY, "function": "--on-function drop; rdbkit convert can extract them to a file"}
 
 
 def _container(ctx: click.Context, param: click.Parameter, value: str) -> Place:
@@ -48,7 +54,7 @@ def _bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int
         raise click.BadParameter(str(e), ctx=ctx, param=param) from None
 
 
-@click.command()
+@click.command(cls=SecretsCommand)
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
 @cache_options
 @click.option(
@@ -98,67 +104,96 @@ def migrate(
         raise click.UsageError(f"nobody can type the cache's name here: --yes {cache.name} says that it may be emptied")
     if options["on_function"] and options["on_function"][0] == "extract":
         raise click.UsageError("to extract functions, convert with --on-function extract=FILE first; drop leaves them out")
-    out = output()
-    with opened(cache, arm_endpoint) as arm:
-        try:
+    if report is not None and not _is_report(report):
+        raise click.BadParameter(f"{printable(report)} exists and is no report: name another file", param_hint="--report")
+    try:
+        with ExitStack() as stack:
+            # opened before anything is done, so that it is not found out at the end that it cannot be written
+            written = None if report is None else stack.enter_context(open_output(report, force=True))
+            arm = stack.enter_context(opened(cache, arm_endpoint))
             job = Migration(
                 arm, target, files, container, state or f"rdbkit-migrate-{cache.name}.json", policies=read_policies(options),
                 part_bytes=split_size, credentials=Credentials(connection_string=connection_string, sas=sas), auth=AUTH[auth],
-                hours=sas_hours, storage_subscription=storage_subscription,
+                hours=sas_hours, storage_subscription=storage_subscription, leaves_state=not dry_run,
             )  # fmt: skip
-            left = None if "import" in skip else job.left_import()
-            if left is not None and left.operation and not dry_run:
-                click.echo("going on to wait for the import that was begun", err=True)
-                with going_on("import"):
-                    job.import_it(None, left, watch("import"))
-            else:
-                if "check" not in skip:
-                    with _telling("check", files) as update:
-                        job.rehearse(update)
-                if not as_json:
-                    _show(job, skip, out)
-                if not dry_run:
-                    _go(job, skip, yes, overwrite, block_size, concurrency, cap_mbps)
-        except LossError as e:
-            if e.report is None:
-                raise
-            tell_losses(e.report.ledger, e, False)
-            return 1
-        except ValueError as e:
-            raise click.UsageError(printable(str(e))) from None
-        made = job.to_dict() | {"dry_run": dry_run, "skipped": list(skip)}
-        if report is not None:
-            with open(report, "w", encoding="utf-8") as file:
-                json.dump(made, file, indent=1, ensure_ascii=False)
-        if as_json:
-            click.echo(json.dumps(made, ensure_ascii=False))
-        elif not dry_run:
-            _show_end(job, out)
-        if job.result is not None:
-            job.finish()
+            sending = {"overwrite": overwrite, "block_bytes": block_size, "concurrency": concurrency, "cap_mbps": cap_mbps}
+            call = _run(job, skip, yes, dry_run, as_json, sending)
+            if job.result is not None:
+                job.finish()
+            made = job.to_dict() | {"dry_run": dry_run, "skipped": list(skip), "calls": [] if call is None else [call.to_dict()]}
+            if written is not None:
+                written.write(json.dumps(made, indent=1, ensure_ascii=False).encode())
+    except LossError as e:
+        if e.report is None:
+            raise
+        tell_losses(e.report.ledger, e, False, _REMEDIES, undone="nothing was sent of it", has_all=LEDGER_ELSEWHERE)
+        return 1
+    except ValueError as e:
+        raise click.UsageError(printable(str(e))) from None
+    if as_json:
+        click.echo(json.dumps(made, ensure_ascii=False))
+    elif not dry_run:
+        _show_end(job, output())
+    elif call is not None:
+        show_call(call)
     return 1 if made["lost"] else 0
 
 
-def _go(
-    job: Migration,
-    skip: tuple[str, ...],
-    yes: str | None,
-    overwrite: bool,
-    block_bytes: int,
-    concurrency: int,
-    cap_mbps: float | None,
-) -> None:
-    """The steps that change something."""
-    if "upload" not in skip:
+def _is_report(path: str) -> bool:
+    """Whether a name is free for a report: there is no such file, or an earlier report."""
+    try:
+        with open(path, "rb") as file:
+            found = json.load(file)
+    except FileNotFoundError:
+        return True
+    except ValueError:
+        return False
+    return isinstance(found, dict) and {"cache", "files", "import"} <= found.keys()
+
+
+def _run(
+    job: Migration, skip: tuple[str, ...], yes: str | None, dry_run: bool, as_json: bool, sending: dict[str, Any]
+) -> Call | None:
+    """All steps; returns the request that would begin the import, where this is a dry run."""
+    sends, imports = "upload" not in skip, "import" not in skip
+    left = job.left_import() if imports and not dry_run else None
+    if left is not None and left.operation:
+        if job.is_of_these(left, sends):
+            click.echo("going on to wait for the import that was begun", err=True)
+            with going_on("import"):
+                job.import_it(None, left, watch("import"))
+            return None
+        click.echo(f"waiting for the end of an import of other files, or other states of these, of {when(left.begun)}", err=True)
+        with going_on("import"):
+            wait_for(job.arm, left, resumed=True, progress=watch("import"))
+    elif left is not None:
+        job.warnings.append(
+            f"a run of {when(left.begun)} was ended while it asked the service to import; whether that has begun is not known: "
+            "look at the cache first"
+        )
+    call = job.look(sends=sends, imports=imports)
+    if "check" not in skip:
+        with _telling("check", [course.file for course in job.courses]) as update:
+            job.rehearse(update)
+    if not as_json:
+        _show(job, skip, output())
+    if dry_run:
+        return call
+    if as_json:
+        for warning in job.warnings:
+            click.echo(f"Warning: {printable(warning)}", err=True)
+    if sends:
         with _telling("upload", [course.file for course in job.courses]) as update:
-            job.send(
-                overwrite=overwrite, block_bytes=block_bytes, concurrency=concurrency, cap_mbps=cap_mbps, progress=update
-            )  # fmt: skip
-    if "import" in skip:
-        return
+            job.send(progress=update, **sending)
+    if imports:
+        _import(job, yes)
+    return None
+
+
+def _import(job: Migration, yes: str | None) -> None:
     prepared = job.prepare()
     if not prepared.importable:
-        raise LossError("a blob does not go in as it is; run rdbkit import to see why, or leave out --skip")
+        raise TargetError("a blob does not go in as it is; rdbkit import says why", source=job.cache.name)
     for warning in prepared.warnings:
         if warning not in job.warnings:
             click.echo(f"Warning: {printable(warning)}", err=True)

@@ -213,7 +213,7 @@ def check(
     >>> report.verdict, [finding.code for finding in report.findings]
     ('lossy', ['RDB101', 'RDB104', 'RDB202', 'RDB901'])
     """
-    target = _configured(target, sku, clustered, databases)
+    target = configured(target, sku, clustered, databases)
     header = target.header_for(snapshot.header)
     rules = Rules(
         target=target,
@@ -253,7 +253,7 @@ def check(
     )  # fmt: skip
 
 
-def _configured(target: Target, sku: Sku | None, clustered: bool, databases: int | None) -> Target:
+def configured(target: Target, sku: Sku | None, clustered: bool, databases: int | None) -> Target:
     """The target as it stands there."""
     if sku is not None and sku.databases is not None:
         target = replace(target, databases=sku.databases)
