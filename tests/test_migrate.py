@@ -121,8 +121,11 @@ def test_a_file_in_parts(azure: Cloud, shell: Shell, folder: str, tmp_path: Path
     assert [blob["name"] for blob in file["blobs"]] == [f"p/{part.name}" for part in parts]
     assert list(tmp_path.glob("rdbkit-*")) == [], "parts and state are gone"
     code, _, err = migrate(shell, azure.premium("other"), folder, *args, "--skip", "upload")
-    assert code == 2
-    assert "divided" in err
+    assert code == 4
+    assert "not all parts of it have been sent" in err
+    code, out, _ = migrate(shell, azure.premium("third"), folder, *args, "--dry-run", "--json")
+    assert code == 0
+    assert json.loads(out)["calls"][0]["body"]["files"] == [], "which blobs there will be is not known"
 
 
 def test_nothing_is_sent_that_would_lose_data(azure: Cloud, shell: Shell, folder: str) -> None:
@@ -472,3 +475,129 @@ def test_a_blob_of_another_file_is_not_taken_for_this(azure: Cloud, shell: Shell
     code, out, err = migrate(shell, other, folder, path, "--skip", "upload", "--skip", "check", "--json")
     assert code == 0, err
     assert json.loads(out)["written"] == 50, "what is said is what is in the blob"
+
+
+def name_of(folder: str, name: str) -> str:
+    """Of a blob, as Cloud.blob takes it."""
+    return f"{folder.partition('/devstoreaccount1/')[2]}{name}"
+
+
+def test_one_file_that_was_sent_and_one_that_was_not(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    first, second = a_dump(tmp_path / "a.rdb", version=9), a_dump(tmp_path / "b.rdb", version=9, keys=4)
+    azure.blob(name_of(folder, "b.rdb"), b"theirs")
+    assert migrate(shell, cache, folder, first, second)[0] == 4
+    azure.blob(name_of(folder, "a.rdb"), a_dump(tmp_path / "x.rdb", version=9, keys=50).read_bytes())
+    azure.blob(name_of(folder, "b.rdb"), second.read_bytes())
+    code, _, err = migrate(shell, cache, folder, first, second, "--skip", "upload")
+    assert (code, cache.data, posts(azure)) == (4, [b"what was there"], [])
+    assert "somebody has written it since" in err
+
+
+def test_parts_that_were_not_sent_are_not_taken_from_elsewhere(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "p.rdb", keys=3000, version=9, size=100)
+    azure.blob(name_of(folder, "p/0002.rdb"), a_dump(tmp_path / "x.rdb", version=9).read_bytes())
+    args: list[str | Path] = [path, "--split-size", "300KB"]
+    assert migrate(shell, cache, folder, *args)[0] == 4, "the second part is there and another"
+    code, _, err = migrate(shell, cache, folder, *args, "--skip", "upload")
+    assert (code, cache.data, posts(azure)) == (4, [b"what was there"], [])
+    assert "not all parts of it have been sent" in err
+
+
+def test_an_import_of_a_blob_that_was_replaced_is_not_taken_for_the_new_ones(
+    azure: Cloud, shell: Shell, folder: str, tmp_path: Path
+) -> None:
+    cache = azure.premium()
+    cache.polls = 3
+    path = a_dump(tmp_path / "one.rdb", version=9)
+    azure.blob(name_of(folder, "one.rdb"), path.read_bytes())
+    args = [*command(cache, folder, path, "--skip", "upload"), "--yes", "shop-cache"]
+    process = shell.start(*args)
+    state = tmp_path / "rdbkit-migrate-shop-cache.json.import"
+    while not (state.exists() and json.loads(state.read_text())["operation"]):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    shell.end(process)
+    assert shell.run(*command(cache, folder, path, "--skip", "import"))[0] == 4, "the blobs may still be read"
+    path.unlink()
+    azure.blob(name_of(folder, "one.rdb"), a_dump(path, keys=7, version=9).read_bytes())
+    code, out, err = shell.run(*args, "--json")
+    assert code == 0, err
+    assert json.loads(out)["written"] == 7
+    assert keys_of(cache.data[0]) == 7
+
+
+def test_what_was_checked_for_another_cache_of_this_name_is_checked_anew(
+    azure: Cloud, shell: Shell, folder: str, tmp_path: Path
+) -> None:
+    path = in_databases(tmp_path / "m.rdb", 4)
+    assert shell.run(*command(azure.premium(), folder, path, "--skip", "import"))[0] == 0
+    cache = azure.premium(shardCount=2)
+    code, _, err = migrate(shell, cache, folder, path)
+    assert (code, cache.data) == (1, [b"what was there"])
+    assert "would be lost: database" in err
+
+
+@pytest.mark.parametrize("name", ["...rdb", "..rdb", ".rdb", ".rdb.gz"])
+def test_names_that_leave_nothing_for_a_blob(azure: Cloud, shell: Shell, folder: str, tmp_path: Path, name: str) -> None:
+    cache = azure.premium()
+    folder_ = tmp_path / "in"
+    folder_.mkdir()
+    path = a_dump(folder_ / name)
+    for _ in range(2):
+        code, _, err = migrate(shell, cache, folder, path, "--split-size", "1MB")
+        assert code == 2
+        assert "dots alone" in err
+    assert path.exists()
+
+
+def test_a_file_that_gets_a_successor_while_it_is_sent(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path, successor = a_dump(tmp_path / "dump.rdb"), a_dump(tmp_path / "next.rdb", keys=9)
+
+    def replace(method: str, where: str) -> str:
+        if method == "PUT" and "comp=blocklist" in where and successor.exists():
+            successor.rename(path)
+        return ""
+
+    azure.fault = replace
+    code, _, err = migrate(shell, cache, folder, path)
+    assert code == 4
+    assert "the file has changed" in err
+    code, _, err = migrate(shell, cache, folder, path)
+    assert code == 0, err
+    assert keys_of(cache.data[0]) == 9
+
+
+def test_states_of_another_shape(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "s.rdb")
+    assert shell.run(*command(cache, folder, path, "--skip", "import"))[0] == 0
+    (state,) = shell.states
+    good = json.loads(state.read_text())
+    texts = ["[" * 100_000]
+    for change in ({"blobs": 3}, {"blobs": [{"name": 1}]}, {"losses": {"a": "b"}}, {"earlier": [1]}, {"size": "x"}):
+        texts.append(json.dumps(good | {"files": [good["files"][0] | change]}))
+    texts.append(json.dumps(good | {"format": 1}))
+    for text in texts:
+        state.write_text(text)
+        code, _, err = migrate(shell, cache, folder, path)
+        assert code == 2, err
+        assert "is no state of rdbkit migrate" in err
+    assert posts(azure) == []
+
+
+def test_the_report_may_go_to_what_is_no_file(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    path = a_dump(tmp_path / "s.rdb")
+    code, out, err = shell.run(*command(azure.premium(), folder, path), "--dry-run", "--report", "/dev/stdout", "--json")
+    assert code == 0, err
+    assert out.count('"dry_run"') == 2
+    assert shell.run(*command(azure.premium(), folder, path), "--dry-run", "--report", "/dev/null")[0] == 0
+
+
+def test_only_premium_has_an_identity_to_read_with(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    code, _, err = migrate(shell, azure.managed(), folder, a_dump(tmp_path / "s.rdb"), "--auth", "managed-identity")
+    assert code == 2
+    assert "only Premium reads blobs with a managed identity" in err

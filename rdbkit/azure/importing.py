@@ -297,8 +297,6 @@ def prepare_import(
         raise ValueError("a blob is named twice")
     if any(place.is_folder for place in places):
         raise ValueError("a URL names a container or folder, where a blob is wanted")
-    if auth == MANAGED_IDENTITY and arm.cache.provider != PREMIUM:
-        raise ValueError("only Premium reads blobs with a managed identity; the others take a SAS")
     cache = arm.read()
     target, warnings = look_at_target(target, cache)
     refuse(cache, auth)
@@ -325,6 +323,8 @@ def prepare_import(
 
 def refuse(cache: CacheState, auth: str) -> None:
     """Raise for what the service itself may not refuse before it deletes."""
+    if auth == MANAGED_IDENTITY and cache.provider != PREMIUM:
+        raise ValueError("only Premium reads blobs with a managed identity; the others take a SAS")
     if cache.geo_replication:
         raise TargetError(
             f"the cache is geo-replicated with {', '.join(cache.geo_replication)}, and no source says what an import does then; "

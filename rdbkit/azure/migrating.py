@@ -82,6 +82,25 @@ class Course:
     terms: str = ""
     earlier: dict[str, str] = field(default_factory=dict)
 
+    def check_types(self) -> None:
+        """Raise ValueError where a file had something else than what is noted."""
+        numbers = [self.size, self.mtime_ns, self.keys, self.written, *self.losses.values()]
+        texts = [
+            self.file,
+            self.header,
+            self.sent_header,
+            self.verdict,
+            self.terms,
+            *self.losses,
+            *self.earlier,
+            *self.earlier.values(),
+        ]
+        for blob in self.blobs:
+            texts += [blob["name"], *(blob[name] for name in ("part", "url", "etag") if name in blob)]
+            numbers += [blob.get("bytes", 0)]
+        if not all(type(n) is int for n in numbers) or not all(isinstance(text, str) for text in texts):
+            raise ValueError
+
     @property
     def is_sent(self) -> bool:
         """Whether all of it has been uploaded."""
@@ -140,6 +159,8 @@ class Migration:
         check_distinct(files)
         if not container.is_folder:
             container = replace(container, blob=f"{container.blob}/")
+        if any(_stem(name) in ("", ".", "..") for name in files):
+            raise ValueError("a FILE's name, without .rdb and .gz, is what its blob is called, and must not be empty or dots alone")
         if len({_stem(name) for name in files}) < len(files):
             raise ValueError("several FILEs would become one blob: their names, without .rdb and .gz, have to differ")
         self.arm = arm
@@ -157,7 +178,8 @@ class Migration:
         self.checks: list[Check] = []
         self.service = target
         self.cache: CacheState = arm.read()
-        target, self.warnings = look_at_target(target, self.cache)
+        # whether it is running is asked in `look`: an import that has begun may be waited for first
+        target, self.warnings = look_at_target(target, replace(self.cache, state="Running"))
         self.target = configured(target, None, self.cache.shards > 0, self.cache.databases)
         self._client: Any = None
         self.courses = [self._course(name) for name in files]
@@ -167,7 +189,9 @@ class Migration:
 
     def _course(self, name: str) -> Course:
         found = os.stat(name)
-        terms = f"{self.target.name} {self.target.databases} {self.container.url} {self.policies} {self.part_bytes}"
+        target = self.target
+        cache = f"{target.name} {target.engine} {target.rdb} {sorted(target.modules)} {target.databases} {target.single_db}"
+        terms = f"{cache} {self.container.url} {self.policies} {self.part_bytes}"
         return Course(os.path.abspath(name), found.st_size, found.st_mtime_ns, terms=terms)
 
     def _mark(self) -> dict[str, Any]:
@@ -180,9 +204,13 @@ class Migration:
             with open(self.path, encoding="utf-8") as file:
                 left = json.load(file)
             courses = {course["file"]: Course(**course) for course in left.pop("files")}
+            for course in courses.values():
+                course.check_types()
+            if left["format"] != _FORMAT:
+                raise ValueError
         except FileNotFoundError:
             return
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise ValueError(f"{self.path} is no state of rdbkit migrate; name another file with --state, or delete it") from None
         if left != self._mark():
             raise ValueError(f"{self.path} is of another cache; name another file with --state, or delete it")
@@ -212,16 +240,26 @@ class Migration:
             sends, imports: whether these steps follow.
 
         Returns: the request that would begin the import, with no blob where the parts are not known yet.
-        Raises: TargetError.
+        Raises: TargetError; ValueError for a way in that this service does not have.
         """
-        places = [place for course in self.courses for place in self._planned(course)]
+        if not self.cache.is_ready:
+            self.cache = self.arm.read()  # an import that was waited for has ended
+            look_at_target(self.service, self.cache)
         if imports:
             refuse(self.cache, self.auth)
-        if sends:
-            for place in places:
-                self._etag(place)
+        for course in self.courses:
+            if not sends and self.part_bytes is not None and not course.is_sent:
+                raise TargetError("not all parts of it have been sent; leave out --skip upload", source=course.file)
+            for place in self._planned(course):
+                if self._etag(place) is None and not sends:
+                    raise TargetError("there is no such blob, and the upload is left out", source=place.url)
+            if sends:
+                self._is_there(course)  # forgets what is not
         if not imports:
             return None
+        if self.part_bytes is not None and not all(course.blobs for course in self.courses):
+            return self.arm.import_call([], auth=self.auth, storage_subscription=self.storage_subscription)
+        places = [place for course in self.courses for place in self.places(course)]
         signer = Signer(self.credentials, self.hours)
         urls = [signer.sign(place).secret_url if self.auth == SAS else place.url for place in places]
         return self.arm.import_call(urls, auth=self.auth, storage_subscription=self.storage_subscription)
@@ -281,7 +319,7 @@ class Migration:
         Raises: ValueError where it has not been divided into the parts that it goes in.
         """
         if self.part_bytes is not None and not course.blobs:
-            raise ValueError(f"{course.file} has not been divided: the upload cannot be left out")
+            raise ValueError(f"{course.file} has not been divided")
         names = [blob["name"] for blob in course.blobs] or [f"{_stem(course.file)}.rdb"]
         return [self.container.file(name) for name in names]
 
@@ -359,9 +397,9 @@ class Migration:
                 done, sent = upload_converted(course.file, place, target=self.target, policies=self.policies, **settings)
                 course.header, course.sent_header = str(done.source), str(done.header)
                 course.keys, course.written, course.losses = done.keys, done.written, dict(done.ledger.counts)
-            self._look_at(course)
             course.blobs = [{"name": f"{_stem(course.file)}.rdb"} | sent.to_dict()]
             self._note()
+            self._look_at(course)  # once it is noted, or the next run would not know the blob for its own
 
     def _is_there(self, course: Course) -> bool:
         """Whether all that a file was sent as is still there; forgets what is not."""
@@ -389,10 +427,10 @@ class Migration:
         Raises: as `prepare_import`; TargetError for other blobs.
         """
         places = [place for course in self.courses for place in self.places(course)]
-        etags = [str(blob["etag"]) for course in self.courses for blob in course.blobs if "etag" in blob]
-        known = len(etags) == len(places)
+        etags = [str(blob.get("etag", "")) for course in self.courses for blob in course.blobs or [{}]]
+        known = all(etags)
         prepared = prepare_import(
-            self.arm, self.service, places, credentials=self.credentials, etags=etags if known else (), examine=not known,
+            self.arm, self.service, places, credentials=self.credentials, etags=etags, examine=not known,
             auth=self.auth, hours=self.hours, storage_subscription=self.storage_subscription,
         )  # fmt: skip
         if not known and prepared.importable:
@@ -404,9 +442,9 @@ class Migration:
         found = zip(prepared.places, prepared.blobs, prepared.checks, strict=True)
         for course in self.courses:
             rows = [next(found) for _ in self.places(course)]
-            if course.blobs:
+            if course.is_sent:
                 continue
-            ((place, blob, report),) = rows  # parts have to have been made
+            ((place, blob, report),) = rows  # for parts have all to be sent
             if course.verdict and course.written != report.keys:
                 raise TargetError(
                     f"the blob has {report.keys:,} keys, and {course.written:,} are to come of {course.file}: it is another; leave "
@@ -430,36 +468,21 @@ class Migration:
             raise ValueError(f"{self._import_path} is of another cache; delete it, or name another file with --state")
         return left
 
-    def is_of_these(self, left: Waiting, sends: bool) -> bool:
-        """Whether an import is of these files as they are; `sends`: they had to be sent first."""
-        if sends and not all(course.is_sent for course in self.courses):
-            return False
-        try:
-            places = [place.url for course in self.courses for place in self.places(course)]
-        except ValueError:
-            return False
-        etags = {blob["url"]: blob["etag"] for course in self.courses for blob in course.blobs if "etag" in blob}
-        begun = {blob["url"]: blob["etag"] for blob in left.blobs}
-        return begun.keys() == set(places) and all(etags.get(url, etag) == etag for url, etag in begun.items())
+    def is_of_these(self, left: Waiting) -> bool:
+        """Whether an import is of these files as they are, on these terms."""
+        sent = {blob["url"]: blob["etag"] for course in self.courses for blob in course.blobs if "etag" in blob}
+        return sent == {blob["url"]: blob["etag"] for blob in left.blobs} and all(course.is_sent for course in self.courses)
 
     @property
     def _import_path(self) -> str:
         return f"{self.path}.import"
 
-    def import_it(
-        self,
-        prepared: Preparation | None,
-        waiting: Waiting | None = None,
-        progress: Callable[[Status, float], object] | None = None,
-    ) -> Import:
-        """Import what was sent, or wait for an import of it that has begun.
+    def begin_import(self, prepared: Preparation) -> Waiting:
+        """Begin the import of what was sent. Raises: as `rdbkit.azure.importing.begin_import`."""
+        return begin_import(self.arm, prepared, self._import_path)
 
-        Raises: as `begin_import` and `wait_for`.
-        """
-        resumed = waiting is not None
-        if waiting is None:
-            assert prepared is not None
-            waiting = begin_import(self.arm, prepared, self._import_path)
+    def wait(self, waiting: Waiting, resumed: bool, progress: Callable[[Status, float], object] | None = None) -> Import:
+        """Wait for the import of what was sent; `resumed`: an earlier run has begun it. Raises: as `wait_for`."""
         self.result = wait_for(self.arm, waiting, resumed=resumed, progress=progress)
         return self.result
 

@@ -140,13 +140,15 @@ def migrate(
 
 
 def _is_report(path: str) -> bool:
-    """Whether a name is free for a report: there is no such file, or an earlier report."""
+    """Whether a name is free for a report: there is no such file, or an earlier report, or what is no file."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        return True
     try:
         with open(path, "rb") as file:
             found = json.load(file)
     except FileNotFoundError:
         return True
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(found, dict) and {"cache", "files", "import"} <= found.keys()
 
@@ -156,12 +158,17 @@ def _run(
 ) -> Call | None:
     """All steps; returns the request that would begin the import, where this is a dry run."""
     sends, imports = "upload" not in skip, "import" not in skip
-    left = job.left_import() if imports and not dry_run else None
+    left = None if dry_run else job.left_import()
+    if left is not None and left.operation and not imports:
+        raise TargetError(
+            f"an import that was begun on {when(left.begun)} may still read the blobs; wait for it, by this without --skip import",
+            source=job.cache.name,
+        )
     if left is not None and left.operation:
-        if job.is_of_these(left, sends):
+        if job.is_of_these(left):
             click.echo("going on to wait for the import that was begun", err=True)
             with going_on("import"):
-                job.import_it(None, left, watch("import"))
+                job.wait(left, True, watch("import"))
             return None
         click.echo(f"waiting for the end of an import of other files, or other states of these, of {when(left.begun)}", err=True)
         with going_on("import"):
@@ -198,8 +205,9 @@ def _import(job: Migration, yes: str | None) -> None:
         if warning not in job.warnings:
             click.echo(f"Warning: {printable(warning)}", err=True)
     confirm(prepared.cache, job.arm.cache, yes)
+    waiting = job.begin_import(prepared)
     with going_on("import"):
-        job.import_it(prepared, None, watch("import"))
+        job.wait(waiting, False, watch("import"))
 
 
 @contextmanager

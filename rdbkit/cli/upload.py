@@ -18,7 +18,7 @@ from rdbkit.azure.upload import upload as bring
 from rdbkit.cli.losses import LEDGER_ELSEWHERE, ON_THE_WAY, policy_options, read_policies, tell_losses, write_libraries
 from rdbkit.cli.options import optional_target_option
 from rdbkit.cli.render import Output, output, printable, progress, size
-from rdbkit.cli.secrets import SecretsCommand, without_secrets
+from rdbkit.cli.secrets import FiniteRange, SecretsCommand, without_secrets
 from rdbkit.errors import LossError
 from rdbkit.operations.info import count
 from rdbkit.selection import parse_bytes
@@ -38,7 +38,7 @@ def _block_bytes(ctx: click.Context, param: click.Parameter, value: str | None) 
 def sending_options(command: C) -> C:
     """Give a click command what says how blobs are sent; it takes `overwrite`, `block_size`, `concurrency` and `cap_mbps`."""
     for decorate in (
-        click.option("--cap-mbps", type=click.FloatRange(0.01), metavar="N", help="Send at most N megabits a second."),
+        click.option("--cap-mbps", type=FiniteRange(0.01), metavar="N", help="Send at most N megabits a second."),
         click.option(
             "--concurrency", type=click.IntRange(1, 256), default=CONCURRENCY, show_default=True, metavar="N",
             help="Send N blocks at a time.",
