@@ -1014,6 +1014,50 @@ def test_processes_end_with_the_one_that_has_started_them(long_conversion: list[
     wait_for_the_end_of_all(process.pid)
 
 
+POOL = """
+import io, multiprocessing, os, signal, sys, time
+import rdbkit
+from rdbkit.operations.parallel import _json_lines, in_order
+
+def sleep():
+    time.sleep(600)
+
+if __name__ == "__main__":
+    with open(sys.argv[1], "rb") as file:
+        snapshot = rdbkit.open(io.BytesIO(file.read()), block_size=1 << 12)
+    own = multiprocessing.get_context("spawn").Process(target=sleep)
+    own.start()
+    found = in_order(snapshot, 2, _json_lines, (*snapshot.header, snapshot.limits, snapshot.name, None, False))
+    next(found)
+    for worker in multiprocessing.active_children():
+        if worker is not own:
+            os.kill(worker.pid, signal.SIGKILL)
+            worker.join()
+            break
+    try:
+        if sys.argv[2] == "close":
+            time.sleep(1)  # until the pool has seen it
+            found.close()
+        else:
+            list(found)
+    except rdbkit.RdbError as e:
+        print(type(e).__name__, e.message[:26])
+    print("own process lives:", own.is_alive())
+    own.kill()
+"""
+
+
+@pytest.mark.parametrize("how", ["close", "read"])
+def test_a_process_that_was_killed_ends_the_work(tmp_path: Path, how: str) -> None:
+    source = tmp_path / "source.rdb"
+    source.write_bytes(rdb(*(key(b"k%d" % i, 0, string(b"v" * 100)) for i in range(20_000))))
+    program = tmp_path / "program.py"
+    program.write_text(POOL)
+    done = subprocess.run([sys.executable, program, source, how], capture_output=True, text=True, timeout=120)
+    told = "RdbError one of the processes ended\n" if how == "read" else ""
+    assert (done.stdout, done.returncode) == (f"{told}own process lives: True\n", 0), done.stderr
+
+
 def wait_for_the_end_of_all(group: int) -> None:
     deadline = time.monotonic() + 60
     while any_lives(group):

@@ -610,7 +610,9 @@ def test_losses_and_json(path: Path, tmp_path: Path) -> None:
     assert said["doubtful"] == [{"db": 0, "key": "good:14", "offset": gap - len(GOOD[14])}]
     for wrong in (out, path):
         assert run(path, out, "--force", "--losses", wrong).returncode == 2
-    assert run(path, tmp_path / "other.rdb", "--losses", losses).returncode == 2
+    (tmp_path / "link").symlink_to(tmp_path / "other.rdb")
+    for wrong in (losses, tmp_path / "link"):
+        assert run(path, tmp_path / "other.rdb", "--losses", wrong).returncode == 2
     assert not (tmp_path / "other.rdb").exists()
     made = run(path, tmp_path / "other.rdb", "--losses", losses, "--force")
     assert f"all losses in  {losses}" in made.stdout.decode()
@@ -690,3 +692,16 @@ def test_what_is_behind_is_shown(path: Path, tmp_path: Path) -> None:
     # a name without a letter is seen all the same
     path.write_bytes(rdb(*GOOD, key(b"", 16, string(lp(b"f", b"v")[:-1] + b"\0")), *GOOD, magic=b"REDIS0010"))
     assert "  key   ''  " in run(path, tmp_path / "out.rdb", "--force").stdout.decode()
+
+
+def test_gzip_with_another_checksum_or_with_something_behind(path: Path, tmp_path: Path) -> None:
+    data = rdb(*GOOD, crc=False)
+    packed = gzip.compress(data)
+    path.write_bytes(packed[:-8] + bytes(4) + packed[-4:])
+    made = run(path, tmp_path / "a.rdb", "--json")
+    report = json.loads(made.stdout)
+    assert (made.returncode, report["kept"], report["lost"], report["cut"], report["checksum"]) == (1, 20, {}, False, "mismatch")
+    path.write_bytes(packed + b"garbage")
+    report = json.loads(run(path, tmp_path / "b.rdb", "--json").stdout)
+    assert report["kept"] == 20
+    assert report["checksum"] != "mismatch"

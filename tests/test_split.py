@@ -152,7 +152,7 @@ def test_parts_are_no_larger_than_asked_for(tmp_path: Path) -> None:
     path.write_bytes(rdb(*(key(b"k:%d" % i, 0, string(bytes(1000))) for i in range(200)), key(b"giant", 0, string(bytes(300_000)))))
     made = run(path, "--into", tmp_path / "giant", "--size", "100000")
     assert made.returncode == 1
-    assert made.stderr.startswith("rdbkit: larger than 100000, since keys and hash tags are not divided: 00")
+    assert made.stderr.startswith("rdbkit: larger than 100000, since keys, hash tags and scripts are not divided: 00")
     sizes = sorted(file.stat().st_size for file in (tmp_path / "giant").glob("*.rdb"))
     assert sizes[-2] <= 100_000 < sizes[-1] < 305_000
 
@@ -537,6 +537,24 @@ def test_data_of_modules_behind_the_keys(tmp_path: Path, size: int, functions: A
         content = (tmp_path / "parts" / part.file).read_bytes()
         assert content.count(data) == (functions == "all" or number == 0)
         assert content[:-8].count(b"\xfb") == (part.keys > 0)  # its counts, and no others
+
+
+def test_scripts_behind_the_keys_are_in_parts_that_are_made_later(tmp_path: Path) -> None:
+    script = b"\xfa" + string(b"lua") + string(b"return 1")
+    first, second = tmp_path / "1.rdb", tmp_path / "2.rdb"
+    first.write_bytes(rdb(key(b"a:1", 0, string(b"v")), key(b"b:1", 0, string(b"v")), script))
+    second.write_bytes(rdb(key(b"c:1", 0, string(b"v")), script))
+    done = split([str(first), str(second)], str(tmp_path / "parts"), Division(by="prefix"), functions="all")
+    assert [(tmp_path / "parts" / part.file).read_bytes().count(script) for part in done.parts] == [1, 1, 1]
+
+
+def test_a_link_to_nowhere_is_no_folder(tmp_path: Path) -> None:
+    path = tmp_path / "dump.rdb"
+    path.write_bytes(rdb(key(b"a", 0, string(b"v"))))
+    (tmp_path / "link").symlink_to("nowhere")
+    made = run(path, "--into", tmp_path / "link", "--parts", "1")
+    assert made.returncode == 3
+    assert "Not a directory" in made.stderr
 
 
 def test_more_parts_than_files_may_be_open(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import click
 
 from rdbkit.cli.files import READ_TWICE, writing, written
+from rdbkit.cli.losses import check_distinct
 from rdbkit.cli.render import Output, key_name, output, printable, progress, size
 from rdbkit.operations.info import count
 from rdbkit.operations.salvage import Lost, Salvage
@@ -30,8 +31,7 @@ def salvage(file: str, out: str, force: bool, losses: str | None, samples: int, 
     """
     if out == "-" and as_json:
         raise click.UsageError("--json needs standard output, which OUT is")
-    if losses is not None and os.path.abspath(losses) in (os.path.abspath(out), os.path.abspath(file)):
-        raise click.UsageError("--losses needs a file of its own")
+    check_distinct([("FILE", file), ("OUT", out), ("--losses", losses if losses is not None and losses != "-" else "")])
     with ExitStack() as stack:
         list_ = stack.enter_context(writing(losses, file, force)) if losses is not None else None
 

@@ -66,9 +66,9 @@ def split(
     """The keys of snapshots in several files, each of them whole.
 
     Several FILEs are of one version. By size, slots and hash tag, keys with one hash tag stay together. The parts, and
-    manifest.json with their keys and checksums, appear when all is written. Exit code 1 if a part is larger than SIZE, since keys
-    and hash tags are not divided, or if what stands behind the end of a FILE is in no part; 3 if a FILE cannot be read or is
-    damaged.
+    manifest.json with their keys and checksums, appear when all is written. Exit code 1 if a part is larger than SIZE, since keys,
+    hash tags and scripts are not divided, or if what stands behind the end of a FILE is in no part; 3 if a FILE cannot be read or
+    is damaged.
     """
     ways = {
         "--size": size_, "--parts": parts, "--slots": slots, "--nodes": nodes, "--by": by, "--one-key-per-file": one_key_per_file,
@@ -110,7 +110,10 @@ def split(
     if large:
         names = ", ".join(part.file for part in large[:10])
         more = f" and {len(large) - 10:,} more" if len(large) > 10 else ""
-        click.echo(f"rdbkit: larger than {size_}, since keys and hash tags are not divided: {names}{more}", err=True)
+        click.echo(
+            f"rdbkit: larger than {size_}, since keys, hash tags and scripts are not divided: {names}{more}",
+            err=True,
+        )
     for file, what in done.behind:
         click.echo(f"rdbkit: {printable(file)}: {_BEHIND[what]}", err=True)
     return 1 if large or not done.whole else 0

@@ -15,9 +15,8 @@ from rdbkit.operations.hashes import PILES, Piles
 from rdbkit.record import Record
 from rdbkit.values import StreamDedup, StreamEntry, StreamGroup, StreamTail
 
-_ENTRY: Final = struct.Struct(
-    "<4q"
-)  # hash of the name, hash of the element, number of the pair, position and whether it has expired
+#: Hash of the name, hash of the element, number of the pair, position and whether it has expired.
+_ENTRY: Final = struct.Struct("<4q")
 _SHOWN: Final = 5  # elements of a key
 _SHOWN_BYTES: Final = 80  # of a name or value
 _NEAR: Final = 20  # bytes shown of where two strings differ
@@ -27,7 +26,7 @@ _PIECE: Final = 1024
 _KEPT_BYTES: Final = 1 << 16
 _KEPT_IN_ALL: Final = 8 << 20
 _ELEMENT_BYTES: Final = 200  # of memory beside its content
-_MOST: Final = 1000  # places of a pair until all but the first are dropped
+_MOST: Final = 50  # places of a pair until all but the first are dropped
 
 Place = tuple[int, int]  #: Of an element: its position in both values, -1 where it is not.
 
@@ -168,15 +167,20 @@ class Inside:
     def places(self) -> dict[int, list[Place]]:
         """Of each pair that differs, the first elements that do, by the order of the first value; then the second's own."""
         found: dict[int, tuple[list[Place], list[Place]]] = {}
-
-        def differ(number: int, place: Place) -> None:
+        for number, place in self._differences():
             alone = place[0] < 0
             places = found.setdefault(number, ([], []))[alone]
             places.append(place)
             if len(places) > _MOST:
                 places.sort()
                 del places[_SHOWN:]
+        return {number: [*sorted(both)[:_SHOWN], *sorted(alone)[:_SHOWN]] for number, (both, alone) in found.items()}
 
+    def different(self) -> set[int]:
+        """The pairs that differ."""
+        return {number for number, _ in self._differences()}
+
+    def _differences(self) -> Iterator[tuple[int, Place]]:
         for pile in range(PILES):
             others = {}
             for called, hashed, number, at in _ENTRY.iter_unpack(self._piles[1].pile(pile)):
@@ -185,13 +189,12 @@ class Inside:
                 other = others.pop((number, called), None)
                 if other is not None:
                     if hashed != other[0]:
-                        differ(number, (at >> 1, other[1] >> 1))
+                        yield number, (at >> 1, other[1] >> 1)
                 elif not at & 1:
-                    differ(number, (at >> 1, -1))
+                    yield number, (at >> 1, -1)
             for (number, _), (_, at) in others.items():
                 if not at & 1:
-                    differ(number, (-1, at >> 1))
-        return {number: [*sorted(both)[:_SHOWN], *sorted(alone)[:_SHOWN]] for number, (both, alone) in found.items()}
+                    yield number, (-1, at >> 1)
 
     def wanted(self, side: int, places: dict[int, list[Place]]) -> dict[int, list[int]]:
         """Which elements of which pairs are to be read again, to be given to `show`."""

@@ -456,7 +456,7 @@ class _Comparison:
                 numbers = {each.offsets[side]: number for number, each in enumerate(unsure)}
                 for record in self.records(name, array("q", sorted(numbers))):
                     inside.add(side, numbers[record.offset], record)
-            different = inside.places()
+            different = inside.different()
             self.result.disk_bytes += inside.on_disk()
         for number, each in enumerate(unsure):
             if number in different:

@@ -84,12 +84,14 @@ def in_order(
     context = multiprocessing.get_context("spawn")
     with _interrupts_held():  # of what is told to the process that this starts to clear up behind the others
         pool = ProcessPoolExecutor(jobs, context, _start, (make, settings))
+    workers: list[Any] = []
     with pool:
         try:
             for item in snapshot.blocks():
                 if isinstance(item, Block):
                     with _interrupts_held():  # the first starts the processes
                         waiting.append(pool.submit(_work, item))
+                    workers = list(pool._processes.values()) or workers
                     if len(waiting) > 2 * jobs:
                         yield waiting.popleft().result()
                     continue
@@ -102,11 +104,14 @@ def in_order(
             while waiting:  # what is sound before the damage
                 yield waiting.popleft().result()
             raise
-        except BrokenProcessPool:  # one was killed; the pool would end the others by a signal that they do not hear
-            for process in multiprocessing.active_children():
-                process.kill()
-            raise
+        except BrokenProcessPool:
+            raise RdbError(
+                "one of the processes ended before its work was done, as where memory is short; ask for fewer", source=snapshot.name
+            ) from None
         finally:
+            if pool._broken:  # one was killed; the pool would end the others by a signal that they do not hear
+                for process in workers:
+                    process.kill()
             for future in waiting:
                 future.cancel()
 

@@ -254,6 +254,8 @@ def split(
             raise ValueError(f"{what}: it is read several times, and has to be a file")
     job = _Job(files, into, layout, functions, digests, force, relaxed, verify_checksum, progress)
     job.check_name(MANIFEST)
+    if os.path.lexists(into) and not os.path.isdir(into):
+        raise NotADirectoryError(20, "Not a directory", into)
     made = _missing_folders(into)
     try:
         os.makedirs(into, exist_ok=True)
@@ -530,7 +532,11 @@ class _Job:
                 writer.append(raw)
         for raw in self.splitter.templates:
             writer.append(raw)
-        self.splitter.piles.append(Pile())
+        pile = Pile()
+        for raw in self.splitter.passed:
+            writer.append(raw)
+            pile.bytes += len(raw)
+        self.splitter.piles.append(pile)
         return number
 
     # -- the keys
@@ -613,8 +619,8 @@ class _Job:
             for chunk in chunks:
                 for part in parts:
                     part.writer.append(chunk)
-        if keys:
-            splitter.grow(numbers[0], (record.size or 0) + len(head) - len(snapshot.large_head))
+        for number in numbers:
+            splitter.grow(number, (record.size or 0) + len(head) - len(snapshot.large_head))
 
     # -- the end
 

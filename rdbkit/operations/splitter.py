@@ -121,6 +121,7 @@ class Splitter(Visitor):
         self.notes: dict[str, int] = {}
         self.front: bytes = b""  # fields that stand in front of the record to come, and go with it
         self.seen: set[bytes] = set()  # what belongs to no key and has been handed on
+        self.passed: list[bytes] = []  # of what goes everywhere, for parts that are made later
         self.seen_bytes: i64 = 0
 
     # -- the frame of blocks
@@ -322,6 +323,8 @@ class Splitter(Visitor):
         self.end_run()
         if not self.piles:
             self.part_named(b"")
+        if self.everywhere:
+            self.passed.append(raw)
         for pile in self.piles:
             pile.out.write(raw)
             pile.bytes += len(raw)

@@ -114,7 +114,6 @@ class GzipSource(Source):
     def read(self, n: int) -> bytes:
         while True:
             if self._unpacker.eof:
-                self._input = self._unpacker.unused_data
                 while self._input[:1] == b"\0":  # zero padding after the last member
                     self._input = self._input.lstrip(b"\0") or self.inner.read(65536)
                 if not self._input:
@@ -126,20 +125,28 @@ class GzipSource(Source):
                 self._input = self.inner.read(262144)
                 if not self._input:
                     raise TruncatedError("the gzip data ends too early")
-            before = self._unpacker.copy()
-            try:
-                piece = self._unpacker.decompress(self._input, n)
-            except zlib.error as e:
-                # What was unpacked before the damage is lost with the error; less of it may end before the damage.
-                self._unpacker = before
-                n //= 2
-                if not n:
-                    raise CorruptError(f"the gzip data is damaged: {str(e).split(': ')[-1]}") from None
-                continue
-            self._input = self._unpacker.unconsumed_tail
+            piece = self._unpack(n)
             self.consumed = self.inner.consumed
             if piece:
                 return piece
+
+    def _unpack(self, n: int) -> bytes:
+        """What the input, or a part of it, unpacks to: `n` bytes at most, maybe none."""
+        size = len(self._input)
+        while True:
+            before = self._unpacker.copy()
+            try:
+                piece = self._unpacker.decompress(self._input[:size], n)
+            except zlib.error as e:
+                # What was unpacked before the damage is lost with the error; less of the input may end before the damage.
+                self._unpacker = before
+                size //= 2
+                if not size:
+                    raise CorruptError(f"the gzip data is damaged: {str(e).split(': ')[-1]}") from None
+                continue
+            left = self._unpacker.unused_data if self._unpacker.eof else self._unpacker.unconsumed_tail
+            self._input = left + self._input[size:]
+            return piece
 
     def close(self) -> None:
         self.inner.close()
