@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from fixtures.server import free_port
+
 #: Of the emulator, and no secret: https://github.com/Azure/Azurite has it in its README.
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -24,13 +26,6 @@ needs_azurite = pytest.mark.skipif(
     PROGRAM is None and not os.environ.get("CI"),
     reason="Azurite is not there: npm install azurite, and RDBKIT_AZURITE=PATH of its azurite-blob",
 )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -851,6 +851,16 @@ def test_files_that_are_written_are_all_different(tmp_path: Path) -> None:
         assert os.listdir(tmp_path) == ["s.rdb"]
 
 
+def test_no_file_of_libraries_is_left_where_nothing_is_written(tmp_path: Path) -> None:
+    source, code = tmp_path / "s.rdb", tmp_path / "code.lua"
+    source.write_bytes(rdb(EXPIRING, magic=REDIS12))
+    args = ["--target", "redis-6.0", "--on-function", f"extract={code}"]
+    assert run(source, tmp_path / "m.rdb", *args).returncode == 1
+    assert os.listdir(tmp_path) == ["s.rdb"]
+    assert run(source, tmp_path / "m.rdb", *args, "--on-loss", "drop").returncode == 1
+    assert sorted(os.listdir(tmp_path)) == ["code.lua", "m.rdb", "s.rdb"]
+
+
 @pytest.mark.parametrize("block_size", [None, 16])
 def test_field_expiries_that_redis_cannot_hold_are_losses(block_size: int | None) -> None:
     fields = string(b"a") + string(b"1") + (1 << 48).to_bytes(8, "little") + string(b"b") + string(b"2") + FAR.to_bytes(8, "little")

@@ -452,3 +452,13 @@ def test_the_room_on_the_disk_is_told(tmp_path: Path) -> None:
     report = merge(names, tmp_path / "out.rdb")
     assert 2000 < report.disk_bytes < 2100
     assert merge(names[:1], tmp_path / "one.rdb").disk_bytes > 1000
+
+
+def test_no_file_of_libraries_is_left_where_nothing_is_written(tmp_path: Path) -> None:
+    first, second, code = tmp_path / "a.rdb", tmp_path / "b.rdb", tmp_path / "code.lua"
+    for path in (first, second):
+        path.write_bytes(rdb(key(b"k", 0, string(b"v"))))
+    made = run(first, second, tmp_path / "out.rdb", "--on-function", f"extract={code}")
+    assert made.returncode == 1
+    assert "more than once" in made.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.rdb", "b.rdb"]

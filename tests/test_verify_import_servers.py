@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.server import HIGHEST_PORT, RELEASES, Client, running
+from fixtures.server import RELEASES, Client, free_port, running
 from rdbkit.errors import TargetError
 from rdbkit.live import connection
 from rdbkit.live.connection import connect
@@ -553,16 +553,6 @@ def test_a_token_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         with connect(url, credentials=credentials) as server:
             assert verify_import([str(path)], server, batch=100).equal == 1000
         assert len(given) > 10
-
-
-def free_port() -> int:
-    """One that a node of a cluster can have, too."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port <= HIGHEST_PORT:
-            return port
 
 
 def certificate(folder: Path, names: str) -> tuple[Path, Path]:

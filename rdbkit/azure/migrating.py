@@ -32,7 +32,7 @@ from rdbkit.azure.importing import (
 from rdbkit.azure.places import Credentials, Place
 from rdbkit.azure.resources import Arm, CacheState, Call, Status
 from rdbkit.azure.sas import LEAST_HOURS, Signer, patience
-from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, upload, upload_converted
+from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, properties_of, upload, upload_converted
 from rdbkit.errors import TargetError
 from rdbkit.operations.check import AS_IT_IS, CANNOT, Check, check, configured
 from rdbkit.operations.convert import convert
@@ -272,17 +272,11 @@ class Migration:
 
     def _etag(self, place: Place) -> str | None:
         """The etag of a blob, None where it is not there. Raises: TargetError, also where there is no container."""
-        from azure.core.exceptions import ResourceNotFoundError
-
         with explained(place.url):
             if self._client is None:
                 self._client = self.credentials.service(place, **patience())
-            try:
-                return str(self._client.get_blob_client(place.container, place.blob).get_blob_properties().etag)
-            except ResourceNotFoundError as e:
-                if getattr(e, "error_code", None) == "ContainerNotFound":
-                    raise
-                return None
+            found = properties_of(self._client.get_blob_client(place.container, place.blob))
+            return None if found is None else str(found.etag)
 
     # -- the steps
 

@@ -197,6 +197,22 @@ def upload_converted(
     return reports[0], job.report
 
 
+def properties_of(blob: Any, **patience: int) -> Any:
+    """What there is to be known of a blob, by its client; None where it is not there.
+
+    Raises: errors of the SDK, also where there is no container.
+    """
+    from azure.core.exceptions import ResourceNotFoundError
+
+    try:
+        return blob.get_blob_properties(**patience)
+    except ResourceNotFoundError as e:
+        code = getattr(e, "error_code", None)
+        if getattr(code, "value", code) == "ContainerNotFound":
+            raise
+        return None
+
+
 _LENGTHLESS: Final = "a page blob has to know its length beforehand: give it a file"
 
 
@@ -400,15 +416,7 @@ class _Job:
 
     def look(self) -> Any:
         """The properties of the blob that is there, None for none."""
-        from azure.core.exceptions import ResourceNotFoundError
-
-        try:
-            return self.blob.get_blob_properties(retry_connect=_FIRST_RETRIES)
-        except ResourceNotFoundError as e:
-            code = getattr(e, "error_code", None)
-            if getattr(code, "value", code) == "ContainerNotFound":
-                raise
-            return None
+        return properties_of(self.blob, retry_connect=_FIRST_RETRIES)
 
     def may_be_present(self, found: Any) -> bool:
         """Whether it can be told if the blob that was found is what would be sent."""

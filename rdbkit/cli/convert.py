@@ -17,12 +17,12 @@ from rdbkit.cli.files import READ_ONCE, written
 from rdbkit.cli.losses import (
     MOST_SHOWN,
     check_distinct,
+    libraries_file,
     policy_options,
     read_policies,
     tell_losses,
     teller,
     with_argument,
-    write_libraries,
 )
 from rdbkit.cli.options import SelectionCommand, database_pairs, selection_options, target_option
 from rdbkit.cli.render import complain, printable, progress, size
@@ -124,7 +124,7 @@ def convert(src: str, dst: str, selection: Selection, **options: Any) -> int:
     with ExitStack() as stack:
         stack.enter_context(written(dst, src))
         ledger = stack.enter_context(open_output(options["ledger"], options["force"])) if options["ledger"] else None
-        functions = stack.enter_context(open_output(extract, options["force"])) if extract else None
+        write_libraries = stack.enter_context(libraries_file(extract, options["force"]))
         update = stack.enter_context(progress(src, os.path.getsize(src) if is_file else None))
         try:
             report = convert_snapshot(
@@ -140,8 +140,7 @@ def convert(src: str, dst: str, selection: Selection, **options: Any) -> int:
         except ValueError as e:  # what a script made of a key
             raise click.ClickException(printable(str(e))) from None
         else:
-            if functions is not None:
-                write_libraries(report.functions, functions)
+            write_libraries(report.functions)
     if options["as_json"]:
         click.echo(json.dumps(_as_json(report, src, dst, failed), ensure_ascii=False))
     elif failed is None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, Final, TypeVar
 
 import click
@@ -13,6 +14,7 @@ from rdbkit.cli.render import printable
 from rdbkit.errors import LossError
 from rdbkit.operations.ledger import Ledger, Loss
 from rdbkit.operations.rules import Policies
+from rdbkit.snapshot.output import open_output
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -153,10 +155,33 @@ def teller(ledger: BinaryIO | None) -> Callable[[Loss], object] | None:
     return lambda loss: ledger.write(json.dumps(loss.to_dict(), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
 
 
-def write_libraries(sources: list[bytes], out: BinaryIO) -> None:
-    """Sources of libraries, one behind the other; each begins with its #! line."""
-    for source in sources:
-        out.write(source if source.endswith(b"\n") else source + b"\n")
+class _Unwritten(Exception):
+    """Nothing was written, so that there is to be no file."""
+
+
+@contextmanager
+def libraries_file(path: str, force: bool = False) -> Iterator[Callable[[list[bytes]], None]]:
+    """What writes sources of libraries to a file, one behind the other; it appears only if this was called.
+
+    Args:
+        path: of the file, which is opened now, so that what stands against it is told before any work; empty for none.
+        force: replace a file that exists.
+    """
+    if not path:
+        yield lambda sources: None
+        return
+    with suppress(_Unwritten), open_output(path, force) as out:
+        was_called = False
+
+        def write(sources: list[bytes]) -> None:
+            nonlocal was_called
+            was_called = True
+            for source in sources:  # each begins with its #! line
+                out.write(source if source.endswith(b"\n") else source + b"\n")
+
+        yield write
+        if not was_called:
+            raise _Unwritten
 
 
 def tell_losses(

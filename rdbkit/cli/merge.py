@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from rdbkit.cli.files import READ_TWICE, written
-from rdbkit.cli.losses import MOST_SHOWN, check_distinct, policy_options, read_policies, tell_losses, teller, write_libraries
+from rdbkit.cli.losses import MOST_SHOWN, check_distinct, libraries_file, policy_options, read_policies, tell_losses, teller
 from rdbkit.cli.options import optional_target_option
 from rdbkit.cli.render import WORTH_TELLING, printable, progress, size
 from rdbkit.errors import LossError
@@ -75,7 +75,7 @@ def merge(
     with ExitStack() as stack:
         stack.enter_context(written(dst, "-"))
         ledger = stack.enter_context(open_output(options["ledger"], options["force"])) if options["ledger"] else None
-        functions = stack.enter_context(open_output(extract, options["force"])) if extract else None
+        write_libraries = stack.enter_context(libraries_file(extract, options["force"]))
         update = stack.enter_context(progress("merge", sum(map(os.path.getsize, files))))
         try:
             report = merge_files(
@@ -96,8 +96,7 @@ def merge(
             return 1
         except ValueError as e:
             raise click.UsageError(printable(str(e))) from None
-        if functions is not None:
-            write_libraries(report.functions, functions)
+        write_libraries(report.functions)
     if options["as_json"]:
         click.echo(json.dumps(_as_json(report, dst), ensure_ascii=False))
     else:

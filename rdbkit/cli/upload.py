@@ -15,14 +15,13 @@ from click.core import ParameterSource
 from rdbkit.azure.places import Credentials, Place, parse_place
 from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, Upload, upload_converted
 from rdbkit.azure.upload import upload as bring
-from rdbkit.cli.losses import LEDGER_ELSEWHERE, ON_THE_WAY, policy_options, read_policies, tell_losses, write_libraries
+from rdbkit.cli.losses import LEDGER_ELSEWHERE, ON_THE_WAY, libraries_file, policy_options, read_policies, tell_losses
 from rdbkit.cli.options import optional_target_option
 from rdbkit.cli.render import Output, output, printable, progress, size
 from rdbkit.cli.secrets import FiniteRange, SecretsCommand, without_secrets
 from rdbkit.errors import LossError
 from rdbkit.operations.info import count
 from rdbkit.selection import parse_bytes
-from rdbkit.snapshot.output import open_output
 from rdbkit.targets import Target
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -176,11 +175,10 @@ def _send(
             done.append(bring(src, blob, progress=update, **settings))
             return 0
         extract = options["on_function"][1] if options["on_function"] else ""
-        libraries = stack.enter_context(open_output(extract)) if extract else None
+        write_libraries = stack.enter_context(libraries_file(extract))
         report, sent = upload_converted(name, blob, target=target, policies=read_policies(options), progress=update, **settings)
         done.append(sent)
-        if libraries is not None:
-            write_libraries(report.functions, libraries)
+        write_libraries(report.functions)
         tell_losses(report.ledger, None, False, has_all=LEDGER_ELSEWHERE)
         return 1 if report.ledger.counts else 0
 
