@@ -102,6 +102,21 @@ def test_several_files_and_one_as_it_is(azure: Cloud, shell: Shell, folder: str,
     assert [(file["verdict"], file["identical"]) for file in files] == [("as-it-is", True), ("lossless", False)]
 
 
+def test_a_key_that_several_files_have_is_told(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    first = a_dump(tmp_path / "a.rdb")
+    second = tmp_path / "b.rdb"
+    with rdbkit.create(second, version=9) as writer:
+        for name in (b"a:1", b"a:2", b"b:1"):
+            writer.put(name, b"other")
+    code, _, err = migrate(shell, cache, folder, first, second)
+    assert (code, cache.data, posts(azure)) == (1, [b"what was there"], [])
+    assert "a key is there more than once" in err
+    assert "and 1 more; nothing was sent. rdbkit merge" in err
+    assert not [path for method, path in azure.calls if method == "PUT" and "comp=block" in path]
+    assert migrate(shell, cache, folder, first, second, "--skip", "check")[0] == 0
+
+
 @pytest.mark.parametrize("version", [9, 11])
 def test_a_file_in_parts(azure: Cloud, shell: Shell, folder: str, tmp_path: Path, version: int) -> None:
     cache = azure.premium()

@@ -36,6 +36,8 @@ from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, properties_of, upload,
 from rdbkit.errors import TargetError
 from rdbkit.operations.check import AS_IT_IS, CANNOT, Check, check, configured
 from rdbkit.operations.convert import convert
+from rdbkit.operations.duplicates import find_duplicates
+from rdbkit.operations.merge import DuplicateError
 from rdbkit.operations.rules import Policies
 from rdbkit.operations.split import Division, split
 from rdbkit.operations.text import valid_text
@@ -283,8 +285,8 @@ class Migration:
     def rehearse(self, progress: Callable[[str, int], object] | None = None) -> None:
         """Check every file, and convert it without writing anything, so that all losses are known before anything is sent.
 
-        Raises: LossError where a policy does not allow one; RdbError where a file is damaged; TargetError where the cache cannot
-            import what it becomes.
+        Raises: LossError where a policy does not allow one; DuplicateError where files have the same key; RdbError where a file is
+            damaged; TargetError where the cache cannot import what it becomes.
         """
         for course in self.courses:
             if course.verdict:
@@ -306,6 +308,17 @@ class Migration:
             course.identical = report.verdict == AS_IT_IS and plain
             course.verdict = report.verdict
             self._note()
+        if len(self.courses) > 1:
+            self._look_for_duplicates()
+
+    def _look_for_duplicates(self) -> None:
+        """Raise DuplicateError where several files have a key: which one the cache would keep is documented nowhere."""
+        found = find_duplicates([course.file for course in self.courses], samples=1)
+        if found.keys:
+            first = found.samples[0]
+            places = " and ".join(f"{name} at byte {offset:,}" for name, offset in first.places)
+            more = f", and {found.keys - 1:,} more" if found.keys > 1 else ""
+            raise DuplicateError(f"a key is there more than once, in {places}{more}", db=first.db, key=first.key)
 
     def places(self, course: Course) -> list[Place]:
         """Where a file goes.

@@ -33,6 +33,7 @@ from rdbkit.cli.render import Output, output, printable, progress, size
 from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.upload import sending_options
 from rdbkit.errors import LossError, TargetError
+from rdbkit.operations.merge import DuplicateError
 from rdbkit.selection import parse_bytes
 from rdbkit.snapshot.output import open_output
 from rdbkit.targets import Target
@@ -123,6 +124,13 @@ def migrate(
             made = job.to_dict() | {"dry_run": dry_run, "skipped": list(skip), "calls": [] if call is None else [call.to_dict()]}
             if written is not None:
                 written.write(json.dumps(made, indent=1, ensure_ascii=False).encode())
+    except DuplicateError as e:
+        click.echo(
+            f"rdbkit: {printable(e.message)}; nothing was sent. rdbkit merge makes one file of them and says which one to "
+            "keep; --skip check leaves this to the cache",
+            err=True,
+        )
+        return 1
     except LossError as e:
         if e.report is None:
             raise
