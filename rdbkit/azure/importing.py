@@ -428,7 +428,7 @@ def _examine(
             )
             text = snapshot.aux.get("used-mem", "")
     # the command to convert is for the file that somebody has uploaded
-    report.file = os.path.basename(place.blob)
+    report.file = report.path = os.path.basename(place.blob)
     known = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else blob.bytes * _IN_MEMORY
     return report, known
 

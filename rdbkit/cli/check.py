@@ -11,7 +11,7 @@ import click
 import rdbkit
 from rdbkit.cli.files import READ_ONCE
 from rdbkit.cli.options import target_options
-from rdbkit.cli.render import Output, output, printable, progress, size
+from rdbkit.cli.render import RUN_FIRST, Output, output, printable, progress, size
 from rdbkit.operations.check import AS_IT_IS, CANNOT, Check, Finding
 from rdbkit.operations.check import check as check_snapshot
 from rdbkit.operations.duplicates import Duplicates, find_duplicates
@@ -87,7 +87,7 @@ def _show(report: Check, target: Target, out: Output) -> None:
     out.heading(f"{printable(report.file)}: {report.summary}")
     facts = [("format", report.header), ("keys", f"{report.keys:,}, {size(report.bytes)} in the file")]
     if report.verdict not in (AS_IT_IS, CANNOT):
-        facts.append(("run first", printable(report.command)))
+        facts.append((RUN_FIRST, report.command))
     out.facts(facts)
     if not report.findings:
         return

@@ -28,7 +28,7 @@ from rdbkit.azure.importing import (
 from rdbkit.azure.places import Credentials, Place, parse_place
 from rdbkit.azure.resources import ENDPOINT, Arm, CacheState, Call, ResourceId, Status, parse_resource_id
 from rdbkit.azure.sas import LEAST_HOURS, MOST_HOURS
-from rdbkit.cli.render import Output, output, printable, progress, size
+from rdbkit.cli.render import RUN_FIRST, Output, output, printable, progress, size
 from rdbkit.cli.secrets import FiniteRange, SecretsCommand
 from rdbkit.cli.upload import secret_option
 from rdbkit.errors import TargetError
@@ -298,7 +298,7 @@ def _show(prepared: Preparation, out: Output) -> None:
 def _findings(report: Check) -> list[tuple[str, str]]:
     rows = [(f.severity, f"{f.code} {printable(f.title)}") for f in report.findings if f.severity != "note"]
     if report.verdict not in (AS_IT_IS, CANNOT):
-        rows.append(("run first", printable(report.command)))
+        rows.append((RUN_FIRST, report.command))
         rows.append(("", "then rdbkit upload the file that it writes, and import that"))
     return rows
 

@@ -17,7 +17,8 @@ from rdbkit.operations.plan import plan as make_plan
 from rdbkit.targets import Sku, Target
 
 _PERCENT: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*%?")
-_OPTION: Final = re.compile(r" (?=--[a-z])")
+#: What a command's line may end behind: all up to the next option that is not inside of quotes.
+_UNTIL_OPTION: Final = re.compile(r"""(?:[^'"]|'[^']*'|"[^"]*")+?(?= --[a-z]|\Z)""")
 _WIDTH: Final = 72
 _FAR: Final = 100 * 366  # days, from where on their number says nothing
 _MOST_GROWTH: Final = 10_000.0
@@ -124,21 +125,20 @@ def _show(found: Plan, out: Output) -> None:
         if step.note:
             out.line(f"   {step.note[0].upper()}{step.note[1:]}.")
         for command in step.commands:
-            for line in _folded(printable(command)):
+            for line in _folded(command):  # whose words have nothing in them that is not printable
                 click.echo(f"   {line}")  # never cut, so that it can be copied whatever the terminal's width
     _show_dual_writing(found, out)
 
 
 def _folded(command: str) -> list[str]:
-    """A command of the shell in lines of about 72 columns, each but the last ending in a backslash."""
+    """A command of the shell in lines of about 72 columns, each but the last ending in a backslash; words are left whole."""
     lines = [""]
-    for part in _OPTION.split(command):
-        quoted = lines[-1].count("'") % 2 == 1
-        if lines[-1] and not quoted and len(lines[-1]) + len(part) > _WIDTH:
+    for part in _UNTIL_OPTION.findall(command):
+        if lines[-1] and len(lines[-1]) + len(part) > _WIDTH:
             lines[-1] += " \\"
-            lines.append(f"  {part}")
+            lines.append(f"  {part.lstrip(' ')}")
         else:
-            lines[-1] += f" {part}" if lines[-1] else part
+            lines[-1] += part
     return lines
 
 

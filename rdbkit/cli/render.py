@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import click
@@ -22,6 +23,8 @@ __all__ = ["Output", "complain", "output", "printable", "progress", "size", "whe
 #: Bytes of temporary files from which on they are worth a word.
 WORTH_TELLING: Final = 1 << 20
 _MOST_FUNCTIONS: Final = 20
+#: The name of a row of facts with a command of the shell, made by `shell_word`; it is not cut at the width of a terminal.
+RUN_FIRST: Final = "run first"
 #: A number, and maybe its unit or noun.
 _NUMBER: Final = re.compile(r"-?[0-9][0-9,]*(\.[0-9]+)?( ?[A-Za-z%]+)?")
 
@@ -81,12 +84,18 @@ class Rich:
         from rich.table import Table
         from rich.text import Text
 
-        grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_column(style="dim", no_wrap=True)
-        grid.add_column(overflow="fold")
-        for name, value in rows:
-            grid.add_row("  " + name, Text(value))
-        self.console.print(grid)
+        width = max((len(name) for name, _ in rows), default=0)
+        for is_command, group in groupby(rows, lambda row: row[0] == RUN_FIRST):
+            grid = Table.grid(padding=(0, 2, 0, 0))
+            grid.add_column(style="dim", no_wrap=True)
+            grid.add_column(overflow="fold")
+            for name, value in group:
+                name = f"  {name:<{width}}"
+                if is_command:
+                    self.console.print(Text.assemble((name, "dim"), "  ", value), soft_wrap=True)
+                else:
+                    grid.add_row(name, Text(value))
+            self.console.print(grid)
 
     def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         from rich.box import SIMPLE_HEAD

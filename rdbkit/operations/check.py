@@ -20,7 +20,7 @@ from rdbkit.operations.examine import Examiner, Tally
 from rdbkit.operations.info import count
 from rdbkit.operations.ledger import Ledger
 from rdbkit.operations.rules import Edits, Policies, Rules
-from rdbkit.operations.text import json_bytes, path_word
+from rdbkit.operations.text import json_bytes, path_word, shell_word
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.snapshot.writer import Writer, create
 from rdbkit.targets import Fact, Sku, Target
@@ -39,6 +39,8 @@ CANNOT: Final = "cannot"
 #: Of used memory that fits, the share from which on it is tight.
 _TIGHT: Final = 0.9
 _GB: Final = 1 << 30
+#: Bytes of a file's name that leave room for the target's name beside it: most file systems end at 255.
+_LONGEST_STEM: Final = 160
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Check:
         verdict: "as-it-is" (imports as it is), "lossless" (after `rdbkit convert`, with all its data), "lossy" (after it, with the
             losses among the findings) or "cannot".
         options: for `rdbkit convert`, besides the target; those that allow losses come last.
+        path: of the file, for `command`; None for standard input and what else has none.
     """
 
     file: str
@@ -96,6 +99,7 @@ class Check:
     verdict: str
     options: list[str]
     findings: list[Finding]
+    path: str | None = None
 
     @property
     def summary(self) -> str:
@@ -111,8 +115,12 @@ class Check:
     @property
     def converted(self) -> str:
         """A name for the file that `command` writes."""
-        stem = os.path.basename(self.file).removesuffix(".gz").removesuffix(".rdb")
-        return f"{stem}-{self.target}.rdb" if not self.file.startswith("<") else "out.rdb"
+        if self.path is None:
+            return "out.rdb"
+        stem = os.path.basename(self.path).removesuffix(".gz").removesuffix(".rdb")
+        while len(os.fsencode(stem)) > _LONGEST_STEM:
+            stem = stem[:-1]
+        return f"{stem}-{os.path.basename(self.target)}.rdb"
 
     @property
     def command(self) -> str:
@@ -121,12 +129,14 @@ class Check:
 
     def command_to(self, made: str) -> str:
         """`command` for a file of another name than `converted`."""
-        source = "-" if self.file.startswith("<") else path_word(self.file)
-        return " ".join(["rdbkit", "convert", source, path_word(made), "--target", self.target, *self.options])
+        source = "-" if self.path is None else path_word(self.path)
+        words = ["rdbkit", "convert", source, path_word(made), "--target", shell_word(self.target), *self.options]
+        return " ".join(words)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types; keys that are not UTF-8 as `{"base64": ...}`."""
         result = asdict(self)
+        del result["path"]
         for found in result["findings"]:
             for sample in found["samples"]:
                 sample["key"] = json_bytes(sample["key"])
@@ -249,7 +259,7 @@ def check(
     verdict, options = _verdict(found, job)
     return Check(
         snapshot.name, target.name, target.title, str(snapshot.header), int(examiner.records), int(examiner.bytes), verdict,
-        options, found,
+        options, found, snapshot.path,
     )  # fmt: skip
 
 

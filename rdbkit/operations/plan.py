@@ -268,7 +268,8 @@ def _data(weighed: Memory) -> int:
 def _file(report: Check, weighed: Memory, taken: set[str]) -> PlannedFile:
     as_it_is = report.verdict == AS_IT_IS
     usable = as_it_is or report.verdict == CANNOT
-    name = wanted = os.path.basename(report.file) if usable else report.converted
+    # Azure CLI takes what begins with an @ for the name of a file that has the argument
+    name = wanted = (os.path.basename(report.file) if usable else report.converted).lstrip("@") or "dump.rdb"
     number = 1
     while name in taken:  # shards often have one name, in folders of their own
         number += 1
@@ -536,10 +537,12 @@ def _upload(found: Plan, target: Target) -> Step:
     where = f"--account-name {account} --container-name {container} --auth-mode login"
     commands = [f"az storage container create --account-name {account} --name {container} --auth-mode login"]
     for number, file in enumerate(found.files, 1):
-        name = path_word(file.blob).removeprefix("./")
-        commands.append(f"az storage blob upload {where} --name {name} --file {path_word(file.upload)}")
+        # an equals sign, so that no name is taken for an option
+        name = f"--name{'=' if file.blob.startswith('-') else ' '}{shell_word(file.blob)}"
+        upload = f"./{file.upload}" if file.upload.startswith("@") else file.upload
+        commands.append(f"az storage blob upload {where} {name} --file {path_word(upload)}")
         commands.append(
-            f"URL{number}=$(az storage blob generate-sas {where} --as-user --name {name} --permissions r"
+            f"URL{number}=$(az storage blob generate-sas {where} --as-user {name} --permissions r"
             " --expiry $(date -u -d '+1 day' +%Y-%m-%dT%H:%MZ) --full-uri --output tsv)"
         )
     total = sum(file.upload_bytes for file in found.files)

@@ -20,22 +20,28 @@ DIGITS: Final = b"0123456789"
 
 
 def shell_word(text: str) -> str:
-    """A word of a command of bash, whatever is in it; what cannot be printed as escapes.
+    """A word of a command of any POSIX shell, whatever is in it; what cannot be printed as escapes.
 
-    >>> shell_word("a b"), shell_word("a\\nb")
-    ("'a b'", "$'a\\\\x0ab'")
+    >>> print(shell_word("a b"), shell_word("a\\nb"))
+    'a b' "$(printf 'a\\012b')"
     """
     if text.isprintable():
         return shlex.quote(text)
+    # $'...' would be shorter, but older shells (dash 0.5.12, which is sh in Debian) do not know it
+    body = text.rstrip("\n")
     plain = b"".join(
-        b"%c" % byte if 0x20 <= byte < 0x7F and byte not in b"\\'" else b"\\x%02x" % byte
-        for byte in text.encode("utf-8", "surrogateescape")
+        b"%c" % byte if 0x20 <= byte < 0x7F and byte not in b"\\'\"%$`!" else b"\\%03o" % byte
+        for byte in body.encode("utf-8", "surrogateescape")
     )
-    return f"$'{plain.decode()}'"
+    if plain.startswith(b"-"):
+        plain = b"\\055" + plain[1:]
+    word = f"\"$(printf '{plain.decode()}')\"" if body else ""
+    # a substitution drops line ends at its end
+    return word if body == text else f"{word}'{text[len(body) :]}'"
 
 
 def path_word(path: str) -> str:
-    """A path as a word of a command, which no program takes for an option."""
+    """A path as a word of a command, which no program takes for an option, nor for standard input or output."""
     return shell_word(f"./{path}" if path.startswith("-") else path)
 
 

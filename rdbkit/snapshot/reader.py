@@ -73,6 +73,7 @@ class Snapshot:
         checksum: state of the CRC-64; None until the end has been read.
         trailer: what follows the RDB in the input; None until the end has been read.
         framing: "eof-mark" for a diskless capture, otherwise None.
+        relaxed: as it was opened.
     """
 
     def __init__(
@@ -86,6 +87,9 @@ class Snapshot:
         damaged: bool = False,
     ) -> None:
         self._source = source
+        self._open_again: Callable[[], Snapshot] | None = None  # by `open_snapshot`
+        self._path: str | None = None
+        self.relaxed = relaxed
         self.limits = limits
         self._block_size = max(block_size, 16)
         self._verify = verify_checksum
@@ -127,6 +131,18 @@ class Snapshot:
     def name(self) -> str:
         """The input's name, for messages."""
         return self._source.name
+
+    @property
+    def path(self) -> str | None:
+        """Where the input is on this disk, for commands; None for standard input and what else has no path."""
+        return self._path
+
+    def reopen(self) -> Snapshot | None:
+        """The same file from its beginning, as it was opened; None for what cannot be read twice, such as a pipe.
+
+        Raises: as `open_snapshot`.
+        """
+        return None if self._open_again is None else self._open_again()
 
     @property
     def size(self) -> int | None:
@@ -582,10 +598,18 @@ def open_snapshot(
         raise IsADirectoryError(21, "Is a directory", os.fspath(src))
     source = open_source(src)
     try:
-        return Snapshot(
+        snapshot = Snapshot(
             source, relaxed=relaxed, verify_checksum=verify_checksum, limits=limits or Limits(), block_size=block_size,
             damaged=damaged,
         )  # fmt: skip
     except BaseException:
         source.close()
         raise
+    is_path = isinstance(src, str | os.PathLike)
+    if src != "-" and (is_path or os.path.isfile(snapshot.name)):  # open files have the names of their paths
+        snapshot._path = snapshot.name
+    if snapshot._path is not None and is_path and os.path.isfile(snapshot.name):
+        snapshot._open_again = lambda: open_snapshot(
+            src, relaxed=relaxed, verify_checksum=verify_checksum, limits=limits, block_size=block_size, damaged=damaged
+        )
+    return snapshot
