@@ -91,7 +91,8 @@ class LossError(RdbError):
     """Data would be lost, and the policy in force forbids it.
 
     Attributes:
-        report: of `rdbkit.convert`, the `Conversion` with all that would be lost; otherwise None.
+        report: of `rdbkit.convert`, the `Conversion` with all that would be lost; of `rdbkit.split`, what is behind which files, as
+            `Split.behind`; otherwise None.
     """
 
     report: Any = None

@@ -65,7 +65,7 @@ def test_what_the_options_allow_is_all_that_is_lost(path: Path) -> None:
             continue
         args = [sys.executable, "-m", "rdbkit", "convert", str(path), "-", "--target", name, *" ".join(found.options).split()]
         made = subprocess.run(args, capture_output=True)
-        assert made.returncode == 1, made.stderr  # something is lost
+        assert made.returncode == 0, made.stderr  # what is lost is allowed
         with rdbkit.open(io.BytesIO(made.stdout)) as snapshot:
             assert sum(1 for _ in snapshot) > 0
 

@@ -647,7 +647,7 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
 def test_the_command_writes_a_file_and_says_what_it_did(tmp_path: Path) -> None:
     made = tmp_path / "made.rdb"
     result = run(RICH / "redis-7.2.6.rdb", made, "--target", "azure-premium", "--on-function", "drop")
-    assert result.returncode == 1, result.stderr  # something is lost
+    assert result.returncode == 0, result.stderr  # what is lost is allowed
     assert "REDIS0011 -> REDIS0009 for Azure Cache for Redis Premium" in result.stdout
     assert "27 keys written" in result.stdout
     assert "lost: function" in result.stderr
@@ -683,7 +683,7 @@ def test_a_pipe_takes_and_gives(tmp_path: Path) -> None:
     source = (RICH / "redis-7.0.15.rdb").read_bytes()
     args = [sys.executable, "-m", "rdbkit", "convert", "-", "-", "--target", "redis-6.0", "--on-function", "drop"]
     result = subprocess.run(args, input=source, capture_output=True)
-    assert result.returncode == 1, result.stderr
+    assert result.returncode == 0, result.stderr
     assert values(result.stdout) == values(convert(source, policies=rdbkit.Policies(function="drop"))[0])
     assert b"27 keys written" in result.stderr
 
@@ -857,7 +857,7 @@ def test_no_file_of_libraries_is_left_where_nothing_is_written(tmp_path: Path) -
     args = ["--target", "redis-6.0", "--on-function", f"extract={code}"]
     assert run(source, tmp_path / "m.rdb", *args).returncode == 1
     assert os.listdir(tmp_path) == ["s.rdb"]
-    assert run(source, tmp_path / "m.rdb", *args, "--on-loss", "drop").returncode == 1
+    assert run(source, tmp_path / "m.rdb", *args, "--on-loss", "drop").returncode == 0
     assert sorted(os.listdir(tmp_path)) == ["code.lua", "m.rdb", "s.rdb"]
 
 

@@ -826,7 +826,7 @@ def test_what_the_target_lacks_ends_the_export_or_is_told(tmp_path: Path) -> Non
     assert (result.returncode, names(tmp_path)) == (1, [])
     assert result.stderr.count(b"\n") == 1
     result = run(DUMP, "--format", "resp", "--target", "redis-6.0", "--on-loss", "drop", "-o", tmp_path / "out.resp")
-    assert (result.returncode, names(tmp_path)) == (1, ["out.resp"])
+    assert (result.returncode, names(tmp_path)) == (0, ["out.resp"])
     assert b"lost in all: " in result.stderr
 
 
@@ -851,7 +851,7 @@ def test_the_command_leaves_out_damage_and_says_so(tmp_path: Path, form: str) ->
     source = tmp_path / "bad.rdb"
     source.write_bytes(damaged())
     result = run(source, "--format", form, "--on-error", "skip", "-o", tmp_path / "out")
-    assert result.returncode == 1
+    assert result.returncode == 0
     first, second, summary = result.stderr.decode().splitlines()
     assert "left out: " in first
     assert "key 'bad'" in first
@@ -864,7 +864,7 @@ def test_many_damaged_keys_are_not_all_listed(tmp_path: Path) -> None:
     source = tmp_path / "bad.rdb"
     source.write_bytes(rdb(b"\xfe\0", *(key(b"bad%d" % n, 16, BROKEN) for n in range(50)), magic=b"REDIS0011"))
     result = run(source, "--on-error", "skip")
-    assert (result.returncode, result.stdout) == (1, b"")
+    assert (result.returncode, result.stdout) == (0, b"")
     assert result.stderr.count(b"\n") == 21
     assert b"50 keys left out (30 more than shown), 0 keys written" in result.stderr
 

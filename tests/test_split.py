@@ -421,18 +421,27 @@ def test_a_full_disk_is_told_by_the_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("behind", "what", "code", "words"),
+    ("behind", "what", "is_lost", "words"),
     [
-        (b"*1\r\n$4\r\nPING\r\n", "commands", 1, "commands behind the snapshot, which change it, are in no part"),
-        (rdb(key(b"z", 0, string(b"v"))), "snapshot", 1, "another snapshot behind the first is in no part"),
-        (b"hello", "unknown", 0, "bytes behind the snapshot that are none of it are in no part"),
+        (b"*1\r\n$4\r\nPING\r\n", "commands", True, "commands behind the snapshot, which change it, are in no part"),
+        (rdb(key(b"z", 0, string(b"v"))), "snapshot", True, "another snapshot behind the first is in no part"),
+        (b"hello", "unknown", False, "bytes behind the snapshot that are none of it are in no part"),
     ],
 )
-def test_what_stands_behind_the_end_is_told(tmp_path: Path, behind: bytes, what: str, code: int, words: str) -> None:
+def test_what_stands_behind_the_end_is_told(tmp_path: Path, behind: bytes, what: str, is_lost: bool, words: str) -> None:
     (tmp_path / "a.rdb").write_bytes(rdb(key(b"a", 0, string(b"v"))) + behind)
     (tmp_path / "b.rdb").write_bytes(rdb(key(b"b", 0, string(b"v"))))
-    made = run(tmp_path / "a.rdb", tmp_path / "b.rdb", "--into", tmp_path / "parts", "--parts", "2")
-    assert made.returncode == code
+    args: list[str | Path] = [tmp_path / "a.rdb", tmp_path / "b.rdb", "--into", tmp_path / "parts", "--parts", "2"]
+    if is_lost:
+        refused = run(*args)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert f"rdbkit: {tmp_path / 'a.rdb'}: {words}" in refused.stderr
+        assert "nothing was written. To write the parts all the same: --on-loss drop" in refused.stderr
+        assert sorted(each.name for each in tmp_path.iterdir()) == ["a.rdb", "b.rdb"]
+        assert run(*args, "--on-loss", "drop", "--strict").returncode == 1
+        args.append("--force")
+    made = run(*args, "--on-loss", "drop")
+    assert made.returncode == 0
     assert f"rdbkit: {tmp_path / 'a.rdb'}: {words}" in made.stderr
     assert len(made.stderr.splitlines()) == 1
     said = json.loads((tmp_path / "parts" / "manifest.json").read_text())

@@ -775,8 +775,11 @@ def test_standard_input_and_conversion(place: Place, account: str) -> None:
     assert b"--on-function" in lost.stderr
     assert content(place) == DUMP.read_bytes()
     dropped = run(DUMP, place.url, "--overwrite", "--target", "azure-premium", "--on-function", "drop")
-    assert dropped.returncode == 1
+    assert dropped.returncode == 0
     assert content(place)[:9] == b"REDIS0009"
+    assert run(DUMP, place.url, "--overwrite", "--target", "azure-premium", "--on-function", "drop", "--strict").returncode == 1
+    alone = run(DUMP, place.url, "--overwrite", "--strict")
+    assert (alone.returncode, b"--strict is for a conversion, which takes --target" in alone.stderr) == (2, True)
 
 
 def test_functions_are_extracted_where_they_are_not_sent(place: Place, tmp_path: Path) -> None:

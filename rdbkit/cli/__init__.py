@@ -1,7 +1,8 @@
 """The command line: parses arguments, calls the library, renders what comes back.
 
-Exit codes: 0 done and clean; 1 done and there are findings; 2 wrong usage; 3 bad input file; 4 the remote side failed;
-130 interrupted; 129 and 143 ended by SIGHUP and SIGTERM, which leave as little behind as an interrupt does.
+Exit codes: 0 done, without what options allow to be lost (see `status`); 1 findings that nobody has allowed, with --strict any
+loss; 2 wrong usage; 3 bad input file; 4 the remote side failed; 130 interrupted; 129 and 143 ended by SIGHUP and SIGTERM, which
+leave as little behind as an interrupt does.
 """
 
 from __future__ import annotations

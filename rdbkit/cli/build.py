@@ -9,6 +9,7 @@ import click
 from rdbkit.cli.files import READ_ONCE, written
 from rdbkit.cli.options import target_option
 from rdbkit.cli.render import printable, progress
+from rdbkit.cli.status import status, strict_option
 from rdbkit.operations.build import Build
 from rdbkit.operations.build import build as build_snapshot
 from rdbkit.operations.info import count
@@ -27,21 +28,24 @@ _MOST_SHOWN = 20
     type=click.Choice(["fail", "drop"]),
     default="fail",
     show_default=True,
-    help="At what TARGET has no place for, fail or leave it out and exit with 1.",
+    help="At what TARGET has no place for, fail or leave it out and list it.",
 )
-def build(lines: str, output: str, target: Target, force: bool, on_loss: str) -> int:
+@strict_option
+def build(lines: str, output: str, target: Target, force: bool, on_loss: str, strict: bool) -> int:
     """A snapshot from JSON lines, as export writes them.
 
     IN is a path or - for standard input; gzip is recognised. OUT is a path, which appears when it is whole, or - for standard
-    output; .gz compresses. Exit code 1 if something was left out, 3 if a line cannot be read.
+    output; .gz compresses. Exit code 0 if OUT was written, without what --on-loss drop allows to be lost, 1 if nothing was written
+    since something would be lost, 3 if a line cannot be read. With --strict, 1 also if something is lost.
     """
     total = os.path.getsize(lines) if lines != "-" and os.path.isfile(lines) else None
     with written(output, lines), progress(lines, total) as update:
         report = build_snapshot(lines, output, target=target, force=force, on_loss=on_loss, progress=update)
-    return _tell(report, output)
+    _tell(report, output)
+    return status(lost=report.ledger.counts, strict=strict)
 
 
-def _tell(report: Build, output: str) -> int:
+def _tell(report: Build, output: str) -> None:
     """Say what was done, and on standard error what was left out."""
     ledger = report.ledger
     click.echo(f"{printable(output)}: {report.header} for {report.target}, {count(report.written, 'key')}", err=output == "-")
@@ -52,4 +56,3 @@ def _tell(report: Build, output: str) -> int:
     if ledger.counts:
         counts = ", ".join(f"{kind} {n}" for kind, n in ledger.counts.items())
         click.echo(f"rdbkit: lost in all: {counts}", err=True)
-    return 1 if ledger.counts else 0

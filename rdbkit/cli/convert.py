@@ -26,6 +26,7 @@ from rdbkit.cli.losses import (
 )
 from rdbkit.cli.options import SelectionCommand, database_pairs, selection_options, target_option
 from rdbkit.cli.render import complain, printable, progress, size
+from rdbkit.cli.status import status
 from rdbkit.errors import LossError
 from rdbkit.operations.convert import Conversion
 from rdbkit.operations.convert import convert as convert_snapshot
@@ -90,7 +91,7 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 @click.option("--compress", is_flag=True, help="Compress strings that are written anew (LZF): a smaller file, but slower.")
 @click.option(
     "--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True,
-    help="At a damaged value: stop, or leave it out, say so and exit with 1.",
+    help="At a damaged value: stop, or leave it out and list it.",
 )  # fmt: skip
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Write values anew in N processes.")
 @click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
@@ -102,9 +103,9 @@ def convert(src: str, dst: str, selection: Selection, **options: Any) -> int:
     SRC is a path or - for standard input; gzip is recognised. DST is a path, which appears when it is whole, or - for standard
     output; .gz compresses. What TARGET knows is copied as it stands.
 
-    What TARGET has no place for is listed, and nothing is written, unless options say what becomes of it. Exit code 0 if DST has
-    all the data, 1 if something is lost, as options allow, or if nothing was written for that reason, 3 if SRC cannot be read or
-    is damaged.
+    What TARGET has no place for is listed, and nothing is written, unless options say what becomes of it. Exit code 0 if DST was
+    written, without what options allow to be lost, 1 if nothing was written since something would be lost, 3 if SRC cannot be read
+    or is damaged. With --strict, 1 also if something is lost.
     """
     if dst == "-" and options["as_json"]:
         raise click.UsageError("--json needs standard output, which DST is")
@@ -147,7 +148,8 @@ def convert(src: str, dst: str, selection: Selection, **options: Any) -> int:
         _summarise(report, src, dst, time.monotonic() - begin)
     _tell_damage(report)
     tell_losses(report.ledger, failed, dst == "-")
-    return 1 if report.ledger.counts or report.skipped or report.checksum else 0
+    lost = report.ledger.counts or report.skipped or report.checksum
+    return status(lost=lost, strict=options["strict"], found=failed)
 
 
 def _edits(options: dict[str, Any]) -> Edits:

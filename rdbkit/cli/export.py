@@ -10,6 +10,7 @@ import rdbkit
 from rdbkit.cli.files import READ_ONCE, output_options, writing
 from rdbkit.cli.options import SelectionCommand, selection_options
 from rdbkit.cli.render import printable, progress
+from rdbkit.cli.status import status, strict_option
 from rdbkit.operations.export import Export, export_jsonl, export_resp
 from rdbkit.operations.info import count
 from rdbkit.selection import Selection
@@ -34,14 +35,14 @@ _MOST_SHOWN = 20
     type=click.Choice(["fail", "drop"]),
     default="fail",
     show_default=True,
-    help="Of resp: at what the target has no place for, fail or leave it out and exit with 1.",
+    help="Of resp: at what the target has no place for, fail or leave it out and list it.",
 )
 @click.option(
     "--on-error",
     type=click.Choice(["stop", "skip"]),
     default="stop",
     show_default=True,
-    help="At a damaged value: stop, or leave it out, say so and exit with 1.",
+    help="At a damaged value: stop, or leave it out and list it.",
 )
 @click.option(
     "--jobs",
@@ -53,6 +54,7 @@ _MOST_SHOWN = 20
 )
 @click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
 @click.option("--no-checksum", is_flag=True, help="Do not verify the CRC-64 at the end.")
+@strict_option
 @selection_options
 def export(
     file: str,
@@ -65,12 +67,14 @@ def export(
     jobs: int,
     relaxed: bool,
     no_checksum: bool,
+    strict: bool,
     selection: Selection,
 ) -> int:
     """Every key and value as JSON lines, or as commands for redis-cli --pipe.
 
-    FILE is a path or - for standard input; gzip is recognised. Exit code 1 if something was left out, 3 if the file cannot be
-    read or is damaged.
+    FILE is a path or - for standard input; gzip is recognised. Exit code 0 if all was written, without what options allow
+    to be left out, 1 if something would be lost that no option allows, 3 if the file cannot be read or is damaged. With --strict, 1
+    also if something was left out.
     """
     if format_ != "resp" and (target or on_loss != "fail"):
         raise click.UsageError("--target and --on-loss are for --format resp")
@@ -91,10 +95,11 @@ def export(
             )
         else:
             report = export_jsonl(snapshot, out, selection=selection, on_error=on_error, jobs=jobs, progress=update)
-    return _tell(report)
+    _tell(report)
+    return status(lost=report.skipped or report.checksum or report.loss_counts, strict=strict)
 
 
-def _tell(report: Export) -> int:
+def _tell(report: Export) -> None:
     """Say on standard error what was left out."""
     for error in report.skipped[:_MOST_SHOWN]:
         click.echo(f"rdbkit: left out: {printable(str(error))}", err=True)
@@ -113,4 +118,3 @@ def _tell(report: Export) -> int:
     if report.loss_counts:
         counts = ", ".join(f"{kind} {n}" for kind, n in report.loss_counts.items())
         click.echo(f"rdbkit: lost in all: {counts}", err=True)
-    return 1 if report.skipped or report.checksum or report.loss_counts else 0

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 import click
 
 from rdbkit.cli.render import printable
+from rdbkit.cli.status import strict_option
 from rdbkit.errors import LossError
 from rdbkit.operations.ledger import Ledger, Loss
 from rdbkit.operations.rules import Policies
@@ -97,11 +98,12 @@ _OPTIONS: Final = (
     click.option("--on-array", type=click.Choice(["fail", "hash", "drop"]), help="Arrays: hash makes hashes of index and value."),
     click.option("--on-key-metadata", type=click.Choice(["fail", "drop"]), help="What modules attached to keys."),
     click.option("--on-oversize", type=click.Choice(["fail", "drop"]), help="Keys larger than the target takes."),
+    strict_option,
 )
 
 
 def policy_options(command: C) -> C:
-    """Give a click command the options of policies; `read_policies` makes `Policies` of what it takes."""
+    """Give a click command the options of policies, of which `read_policies` makes `Policies`, and `--strict`."""
     for decorate in reversed(_OPTIONS):
         command = decorate(command)
     return command

@@ -14,6 +14,7 @@ from rdbkit.cli.files import READ_TWICE, written
 from rdbkit.cli.losses import MOST_SHOWN, check_distinct, libraries_file, policy_options, read_policies, tell_losses, teller
 from rdbkit.cli.options import optional_target_option
 from rdbkit.cli.render import WORTH_TELLING, printable, progress, size
+from rdbkit.cli.status import status
 from rdbkit.errors import LossError
 from rdbkit.operations.duplicates import Duplicate
 from rdbkit.operations.info import count
@@ -58,9 +59,10 @@ def merge(
 ) -> int:
     """Several snapshots in one valid file.
 
-    OUT gets the highest version of the FILEs, or what TARGET loads. Exit code 0 if it has all their data; 1 if keys are there more
-    than once, or different libraries of one name, or something is lost, as options allow, or if nothing was written for that
-    reason; 3 if a FILE cannot be read or is damaged.
+    OUT gets the highest version of the FILEs, or what TARGET loads. Exit code 0 if it was written, without what options allow to be
+    lost; 1 if nothing was written since keys are there more than once, or different libraries of one name, or something would be
+    lost, and if OUT has all of several keys with one name; 3 if a FILE cannot be read or is damaged. With --strict, 1 also if
+    something is left out or lost.
     """
     if dst == "-" and options["as_json"]:
         raise click.UsageError("--json needs standard output, which OUT is")
@@ -104,7 +106,9 @@ def merge(
     tell_losses(report.ledger, None, dst == "-")
     _tell_duplicates(report.samples)
     _tell_conflicts(report)
-    return 1 if report.ledger.counts or report.duplicates or report.function_conflicts else 0
+    lost = report.ledger.counts or report.duplicates or report.function_conflicts
+    loads_nowhere = report.duplicates and on_duplicate == "keep-all-error-list"
+    return status(lost=lost, strict=options["strict"], found=loads_nowhere)
 
 
 def _summarise(report: Merge, dst: str, seconds: float) -> None:

@@ -31,6 +31,7 @@ from rdbkit.cli.import_ import (
 from rdbkit.cli.losses import LEDGER_ELSEWHERE, ON_THE_WAY, policy_options, read_policies, tell_losses
 from rdbkit.cli.render import Output, output, printable, progress, size
 from rdbkit.cli.secrets import SecretsCommand
+from rdbkit.cli.status import status
 from rdbkit.cli.upload import sending_options
 from rdbkit.errors import LossError, TargetError
 from rdbkit.operations.merge import DuplicateError
@@ -97,8 +98,8 @@ def migrate(
     said by the options, as for rdbkit convert. Then it is sent to the container, converted on its way, and imported. The cache's
     name has to be typed before that, or given with --yes. A run that was ended is gone on with by the same command.
 
-    Exit code 0 when all data is in the cache, 1 if something was lost, as options allow, or if nothing was sent for that reason, 3
-    if FILE is damaged, 4 if a service refuses or fails.
+    Exit code 0 when the data is in the cache, without what options allow to be lost, 1 if nothing was sent since something would be
+    lost, 3 if FILE is damaged, 4 if a service refuses or fails. With --strict, 1 also if something was lost.
     """
     check_name(yes, cache)
     if yes is None and not dry_run and "import" not in skip and not sys.stdin.isatty():
@@ -144,7 +145,7 @@ def migrate(
         _show_end(job, output())
     elif call is not None:
         show_call(call)
-    return 1 if made["lost"] else 0
+    return status(lost=made["lost"], strict=options["strict"])
 
 
 def _is_report(path: str) -> bool:

@@ -13,6 +13,7 @@ import click
 from rdbkit.cli.files import READ_ONCE, written
 from rdbkit.cli.options import SelectionCommand, selection_options
 from rdbkit.cli.render import output, printable, progress, size
+from rdbkit.cli.status import status, strict_option
 from rdbkit.operations.info import count
 from rdbkit.operations.redact import Redaction
 from rdbkit.operations.redact import redact as redact_snapshot
@@ -57,6 +58,7 @@ _WORDS: Final = {
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
 @click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
 @click.option("--no-checksum", is_flag=True, help="Do not verify the CRC-64 of FILE.")
+@strict_option
 @selection_options
 def redact(
     file: str,
@@ -70,6 +72,7 @@ def redact(
     as_json: bool,
     relaxed: bool,
     no_checksum: bool,
+    strict: bool,
     selection: Selection,
 ) -> int:
     """The same structure with names and values scrambled, to be shown to others.
@@ -77,8 +80,9 @@ def redact(
     FILE is a path or - for standard input; gzip is recognised. OUT is a path, which appears when it is whole, or - for standard
     output; .gz compresses. It has the types, encodings, lengths, counts and expiries of FILE.
 
-    Lengths, punctuation, scores and times can still be seen, and which strings are equal. Exit code 0 if all is there, 1 if
-    something is left out, such as values of modules, 3 if FILE cannot be read or is damaged.
+    Lengths, punctuation, scores and times can still be seen, and which strings are equal. What cannot be scrambled, such as
+    values of modules, is left out and listed. Exit code 0 if OUT was written, 3 if FILE cannot be read or is damaged. With
+    --strict, 1 if something is left out.
     """
     if out == "-" and as_json:
         raise click.UsageError("--json needs standard output, which OUT is")
@@ -102,7 +106,7 @@ def redact(
     for kind, n in report.dropped.items():
         one, several = _WORDS[kind]
         click.echo(f"rdbkit: left out: {f'{n:,} {one if n == 1 else several}' if several else one}", err=True)
-    return 0 if report.is_complete else 1
+    return status(lost=not report.is_complete, strict=strict)
 
 
 def _secret(path: str | None, is_random: bool) -> bytes | None:

@@ -11,6 +11,7 @@ import click
 from rdbkit.cli.files import READ_TWICE, writing, written
 from rdbkit.cli.losses import check_distinct
 from rdbkit.cli.render import Output, key_name, output, printable, progress, size
+from rdbkit.cli.status import status, strict_option
 from rdbkit.operations.info import count
 from rdbkit.operations.salvage import Lost, Salvage
 from rdbkit.operations.salvage import salvage as save
@@ -23,11 +24,12 @@ from rdbkit.operations.salvage import salvage as save
 @click.option("--losses", metavar="PATH", help="Write everything that was left out to PATH, as JSON lines.")
 @click.option("--samples", type=click.IntRange(0, 10_000), default=10, show_default=True, metavar="N", help="Name N losses.")
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
-def salvage(file: str, out: str, force: bool, losses: str | None, samples: int, as_json: bool) -> int:
+@strict_option
+def salvage(file: str, out: str, force: bool, losses: str | None, samples: int, as_json: bool, strict: bool) -> int:
     """What is sound of a damaged snapshot, as one that loads.
 
-    OUT has every key of FILE that breaks no rule of the format; what it does not have is listed. Exit code 0 if nothing seems to be
-    lost, 1 if something is, 3 if FILE cannot be opened or its first bytes are no snapshot's.
+    OUT has every key of FILE that breaks no rule of the format; what it does not have is listed. Exit code 0 if OUT was
+    written, 3 if FILE cannot be opened or its first bytes are no snapshot's. With --strict, 1 if something seems to be lost.
     """
     if out == "-" and as_json:
         raise click.UsageError("--json needs standard output, which OUT is")
@@ -48,7 +50,7 @@ def salvage(file: str, out: str, force: bool, losses: str | None, samples: int, 
         _show(report, out, losses, output())
     elif not report.whole:
         click.echo(f"rdbkit: {_summary(report)}", err=True)
-    return 0 if report.whole else 1
+    return status(lost=not report.whole, strict=strict)
 
 
 def _summary(report: Salvage) -> str:

@@ -11,6 +11,8 @@ import click
 
 from rdbkit.cli.files import READ_TWICE, written
 from rdbkit.cli.render import Output, output, printable, progress, size
+from rdbkit.cli.status import status, strict_option
+from rdbkit.errors import LossError
 from rdbkit.operations.info import count
 from rdbkit.operations.split import MANIFEST, By, Division, Split, parse_nodes, parse_slot_parts
 from rdbkit.operations.split import split as split_files
@@ -42,6 +44,11 @@ _BEHIND: Final = {
     help="Which parts get the libraries of functions, and modules' data outside of keys.",
 )  # fmt: skip
 @click.option("--no-digests", is_flag=True, help="No MD5 and SHA-256 of the parts, which take longer than the split itself.")
+@click.option(
+    "--on-loss", type=click.Choice(["fail", "drop"]), default="fail", show_default=True,
+    help="Commands or a snapshot behind the end of a FILE: list them and write nothing, or leave them out.",
+)  # fmt: skip
+@strict_option
 @click.option("--force", is_flag=True, help="Replace files that exist.")
 @click.option("--json", "as_json", is_flag=True, help="What manifest.json says, on standard output.")
 @click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
@@ -58,6 +65,8 @@ def split(
     one_key_per_file: bool,
     functions: Literal["first", "all"],
     no_digests: bool,
+    on_loss: Literal["fail", "drop"],
+    strict: bool,
     force: bool,
     as_json: bool,
     relaxed: bool,
@@ -67,8 +76,8 @@ def split(
 
     Several FILEs are of one version. By size, slots and hash tag, keys with one hash tag stay together. The parts, and
     manifest.json with their keys and checksums, appear when all is written. Exit code 1 if a part is larger than SIZE, since keys,
-    hash tags and scripts are not divided, or if what stands behind the end of a FILE is in no part; 3 if a FILE cannot be read or
-    is damaged.
+    hash tags and scripts are not divided, or if nothing was written since what stands behind the end of a FILE would be lost; 3 if
+    a FILE cannot be read or is damaged. With --strict, 1 also if that is left out.
     """
     ways = {
         "--size": size_, "--parts": parts, "--slots": slots, "--nodes": nodes, "--by": by, "--one-key-per-file": one_key_per_file,
@@ -95,11 +104,16 @@ def split(
                 layout,
                 functions=functions,
                 digests=not no_digests,
+                on_loss=on_loss,
                 force=force,
                 relaxed=relaxed,
                 verify_checksum=not no_checksum,
                 progress=update,
             )
+        except LossError as e:
+            _tell_behind(e.report)
+            click.echo("rdbkit: nothing was written. To write the parts all the same: --on-loss drop", err=True)
+            return status(lost=True, strict=strict, found=True)
         except ValueError as e:
             raise click.UsageError(printable(str(e))) from None
     if as_json:
@@ -114,9 +128,14 @@ def split(
             f"rdbkit: larger than {size_}, since keys, hash tags and scripts are not divided: {names}{more}",
             err=True,
         )
-    for file, what in done.behind:
+    _tell_behind(done.behind)
+    return status(lost=not done.whole, strict=strict, found=large)
+
+
+def _tell_behind(found: list[tuple[str, str]]) -> None:
+    """What is in no part, on standard error."""
+    for file, what in found:
         click.echo(f"rdbkit: {printable(file)}: {_BEHIND[what]}", err=True)
-    return 1 if large or not done.whole else 0
 
 
 def _show(done: Split, into: str, out: Output) -> None:

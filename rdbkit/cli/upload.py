@@ -19,6 +19,7 @@ from rdbkit.cli.losses import LEDGER_ELSEWHERE, ON_THE_WAY, libraries_file, poli
 from rdbkit.cli.options import optional_target_option
 from rdbkit.cli.render import Output, output, printable, progress, size
 from rdbkit.cli.secrets import FiniteRange, SecretsCommand, without_secrets
+from rdbkit.cli.status import status
 from rdbkit.errors import LossError
 from rdbkit.operations.info import count
 from rdbkit.selection import parse_bytes
@@ -102,8 +103,8 @@ def upload(
     upload that breaks goes on where it was when it is run again. With --target, FILE is converted on its way.
 
     Besides the options, AZURE_STORAGE_KEY and what azure-identity finds (az login, a managed identity, ...) are credentials. Exit
-    code 0 if all is there, 1 if something was lost, as options allow, or if nothing was sent for that reason, 3 if FILE cannot be
-    read, 4 if the service refuses or fails.
+    code 0 if all is there, without what options allow to be lost, 1 if a FILE was not sent since something of it would be lost, 3
+    if FILE cannot be read, 4 if the service refuses or fails. With --strict, 1 also if something was lost.
     """
     if len(files) < 2:
         raise click.UsageError("name at least one FILE, and the URL behind it")
@@ -128,11 +129,11 @@ def upload(
     if options["on_function"] and options["on_function"][1] and len(names) > 1:
         raise click.UsageError("--on-function extract=FILE is for one FILE")
     done: list[Upload] = []
-    code = 0
+    lost = False
     try:
         for name, blob in zip(names, places, strict=True):
             try:
-                code = max(code, _send(name, blob, target, options, settings, done))
+                lost |= _send(name, blob, target, options, settings, done)
             except LossError as e:
                 if e.report is None:
                     raise
@@ -160,27 +161,27 @@ def upload(
             click.echo(json.dumps({"blobs": [each.to_dict() for each in done]}))
         elif done:
             _show(done, output())
-    return code
+    return status(lost=lost, strict=options["strict"])
 
 
 def _send(
     name: str, blob: Place, target: Target | None, options: dict[str, Any], settings: dict[str, Any], done: list[Upload]
-) -> int:
-    """Bring one FILE, and add it to those that are done; 1 if something was lost."""
+) -> bool:
+    """Bring one FILE, and add it to those that are done; whether something was lost."""
     with ExitStack() as stack:
         is_file = name != "-" and os.path.isfile(name)
         update = stack.enter_context(progress(name, os.path.getsize(name) if is_file else None))
         if target is None:
             src: Any = sys.stdin.buffer if name == "-" else name
             done.append(bring(src, blob, progress=update, **settings))
-            return 0
+            return False
         extract = options["on_function"][1] if options["on_function"] else ""
         write_libraries = stack.enter_context(libraries_file(extract))
         report, sent = upload_converted(name, blob, target=target, policies=read_policies(options), progress=update, **settings)
         done.append(sent)
         write_libraries(report.functions)
         tell_losses(report.ledger, None, False, has_all=LEDGER_ELSEWHERE)
-        return 1 if report.ledger.counts else 0
+        return bool(report.ledger.counts)
 
 
 def _refuse_policies(names: list[str]) -> None:

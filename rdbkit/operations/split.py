@@ -16,6 +16,7 @@ from hashlib import md5, sha256
 from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO, Final, Literal, cast
 
+from rdbkit.errors import LossError
 from rdbkit.format import constants as c
 from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.format.slots import SLOTS
@@ -213,6 +214,7 @@ def split(
     *,
     functions: Literal["first", "all"] = "first",
     digests: bool = True,
+    on_loss: Literal["fail", "drop"] = "fail",
     force: bool = False,
     relaxed: bool = False,
     verify_checksum: bool = True,
@@ -231,13 +233,14 @@ def split(
         layout: how to divide.
         functions: libraries of functions, Lua scripts and modules' own data go to the "first" part, or to "all".
         digests: have MD5 and SHA-256 of each part, which take longer than the split itself.
+        on_loss: at commands or another snapshot behind the end of a source, "fail", or "drop" them, which are in no part.
         force: replace files that exist.
         relaxed, verify_checksum: as for `rdbkit.open`.
         progress: called with the bytes read so far.
 
     Raises: ValueError where a source is no file, where the sources have several versions or different libraries of one name,
-        where a size is asked for and their bytes are not known, and for more than 10,000 parts; RdbError where a source is damaged;
-        FileExistsError, and other OSError.
+        where a size is asked for and their bytes are not known, and for more than 10,000 parts; LossError, with `Split.behind` as
+        its `report`; RdbError where a source is damaged; FileExistsError, and other OSError.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -252,7 +255,7 @@ def split(
         if name == "-" or not os.path.isfile(name):
             what = "standard input" if name == "-" else name
             raise ValueError(f"{what}: it is read several times, and has to be a file")
-    job = _Job(files, into, layout, functions, digests, force, relaxed, verify_checksum, progress)
+    job = _Job(files, into, layout, functions, digests, on_loss, force, relaxed, verify_checksum, progress)
     job.check_name(MANIFEST)
     if os.path.lexists(into) and not os.path.isdir(into):
         raise NotADirectoryError(20, "Not a directory", into)
@@ -364,6 +367,7 @@ class _Job:
         layout: Division,
         functions: str,
         digests: bool,
+        on_loss: str,
         force: bool,
         relaxed: bool,
         verify_checksum: bool,
@@ -375,6 +379,7 @@ class _Job:
         self.layout = layout
         self.functions = functions
         self.digests = digests
+        self.on_loss = on_loss
         self.force = force
         self.relaxed = relaxed
         self.verify_checksum = verify_checksum
@@ -407,6 +412,12 @@ class _Job:
                 self.read += snapshot.position
                 if snapshot.trailer is not None and snapshot.trailer.kind in _BEHIND:
                     self.behind.append((name, _BEHIND[snapshot.trailer.kind]))
+        lost = [each for each in self.behind if each[1] != "unknown"]
+        if lost and self.on_loss == "fail":
+            what = {"commands": "commands", "snapshot": "another snapshot"}[lost[0][1]]
+            error = LossError(f"{what} behind the snapshot would be in no part, and nothing was written", source=lost[0][0])
+            error.report = lost
+            raise error
         return self._finish()
 
     def undo(self) -> None:
