@@ -447,8 +447,23 @@ def test_a_target_with_one_database_refuses_others_unless_told(two: Path) -> Non
 
 
 def test_what_is_read_twice_has_to_be_a_file() -> None:
+    for edits in (
+        rdbkit.Edits(rename_prefix=((b"a", b"b"),)),
+        rdbkit.Edits(collapse_dbs=True, on_conflict="first"),
+        rdbkit.Edits(collapse_dbs=True, drop_expired=True),
+    ):
+        with pytest.raises(ValueError, match="read twice"):
+            convert(TWO, edits=edits)
     with pytest.raises(ValueError, match="read twice"):
-        convert(TWO, edits=rdbkit.Edits(collapse_dbs=True))
+        convert(TWO, edits=rdbkit.Edits(collapse_dbs=True), selection=rdbkit.Selection(prefixes=[b"a"]))
+
+
+@pytest.mark.parametrize("block_size", [None, 16])
+def test_of_a_pipe_it_is_found_whether_names_meet(two: Path, block_size: int | None) -> None:
+    refused_report = refused(TWO, edits=rdbkit.Edits(collapse_dbs=True), block_size=block_size)
+    assert refused_report.ledger.forbidden == {"conflict": 1}
+    edits = rdbkit.Edits(map_db={3: 7, 5: 8})
+    assert convert(TWO, edits=edits, block_size=block_size)[0] == convert(two, edits=edits, block_size=block_size)[0]
 
 
 @given(

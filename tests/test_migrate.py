@@ -343,7 +343,8 @@ def test_databases_that_the_cache_does_not_have(
     code, _, err = migrate(shell, cache, folder, path, *parts)
     assert (code, cache.data, posts(azure)) == (1, [b"what was there"], [])
     assert "would be lost: database" in err
-    assert "rdbkit convert has --map-db, --collapse-dbs" in err
+    command = f"rdbkit convert {path} dbs-azure-premium.rdb --target azure-premium --collapse-dbs"
+    assert f"  database: {command}; then migrate the file that it writes" in err
     assert not [path for method, path in azure.calls if method == "PUT" and "dbs" in path]
     code, out, err = migrate(shell, cache, folder, path, *parts, "--on-loss", "drop", "--json")
     assert code == 0, err

@@ -15,7 +15,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import rdbkit
@@ -24,7 +24,6 @@ from rdbkit.azure.places import Credentials, Place
 from rdbkit.azure.resources import PREMIUM, Arm, CacheState, Call, Status
 from rdbkit.azure.sas import LEAST_HOURS, Signed, Signer, patience
 from rdbkit.errors import CorruptError, TargetError, UnsupportedVersionError
-from rdbkit.model import module_product
 from rdbkit.operations.check import AS_IT_IS, Check, check
 from rdbkit.operations.text import size
 from rdbkit.targets import Target
@@ -244,8 +243,7 @@ def look_at_target(target: Target, cache: CacheState) -> tuple[Target, list[str]
         known = f"Redis {target.engine}" if target.engine else target.title
         warnings.append(f"the cache says Redis {cache.redis_version or '(nothing)'}, which is not known here; {known} is assumed")
     if target.optional_modules:
-        there = [name for name in target.optional_modules if module_product(name) in cache.modules]
-        target = replace(target, modules=[*target.modules, *there], optional_modules=[])
+        target = target.with_modules(cache.modules)
     return target, warnings
 
 

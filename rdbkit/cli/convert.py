@@ -24,11 +24,11 @@ from rdbkit.cli.losses import (
     teller,
     with_argument,
 )
-from rdbkit.cli.options import SelectionCommand, database_pairs, selection_options, target_option
+from rdbkit.cli.options import SelectionCommand, database_pairs, selection_options, service_options
 from rdbkit.cli.render import complain, printable, progress, size
 from rdbkit.cli.status import status
 from rdbkit.errors import LossError
-from rdbkit.operations.convert import Conversion
+from rdbkit.operations.convert import Conversion, is_read_twice
 from rdbkit.operations.convert import convert as convert_snapshot
 from rdbkit.operations.info import count
 from rdbkit.operations.rules import Edits
@@ -67,7 +67,7 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 @click.command(cls=SelectionCommand)
 @click.argument("src", metavar="SRC", type=READ_ONCE)
 @click.argument("dst", metavar="DST", type=click.Path(dir_okay=False, allow_dash=True))
-@target_option
+@service_options
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
 @click.option("--ledger", type=click.Path(dir_okay=False), metavar="FILE", help="Write every loss and note to FILE, as JSON lines.")
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
@@ -117,7 +117,7 @@ def convert(src: str, dst: str, selection: Selection, **options: Any) -> int:
         raise click.UsageError(str(e)) from None
     begin = time.monotonic()
     is_file = src != "-" and os.path.isfile(src)
-    if edits.moves_keys and not is_file:
+    if is_read_twice(edits, selection) and not is_file:
         raise click.UsageError("to find keys that would have one name SRC is read twice: it has to be a file")
     extract = options["on_function"][1] if options["on_function"] else ""
     check_distinct([("SRC", src), ("DST", dst), ("--ledger", options["ledger"] or ""), ("--on-function extract", extract)])

@@ -135,7 +135,7 @@ def migrate(
     except LossError as e:
         if e.report is None:
             raise
-        tell_losses(e.report.ledger, e, False, _REMEDIES, undone="nothing was sent of it", has_all=LEDGER_ELSEWHERE)
+        tell_losses(e.report.ledger, e, False, _remedies(job), undone="nothing was sent of it", has_all=LEDGER_ELSEWHERE)
         return 1
     except ValueError as e:
         raise click.UsageError(printable(str(e))) from None
@@ -146,6 +146,12 @@ def migrate(
     elif call is not None:
         show_call(call)
     return status(lost=made["lost"], strict=options["strict"])
+
+
+def _remedies(job: Migration) -> dict[str, str]:
+    """What to say of losses; of keys in other databases, the command that moves those of the last file that was looked at."""
+    command = job.checks[-1].command if job.checks else ""
+    return {**_REMEDIES, "database": f"{command}; then migrate the file that it writes"} if command else dict(_REMEDIES)
 
 
 def _is_report(path: str) -> bool:

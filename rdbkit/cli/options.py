@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar, cast
 
 import click
 
+from rdbkit.model import module_product
 from rdbkit.selection import (
     Expiry,
     Selection,
@@ -20,7 +21,7 @@ from rdbkit.selection import (
     parse_slots,
     parse_ttl,
 )
-from rdbkit.targets import Target, find_target
+from rdbkit.targets import NO_MODULES, Target, find_target
 
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -71,19 +72,45 @@ def _with_target(command: F, required: bool) -> F:
     return cast(F, click.option("--target", required=required, metavar="TARGET", help=_TARGET_HELP)(decorated))
 
 
-def target_options(command: F) -> F:
-    """As `target_option`, with `--redis-version` and `--sku` of a service, which it takes as `sku: Sku | None`."""
+def service_options(command: F) -> F:
+    """As `target_option`, with `--redis-version` and `--modules` of a service."""
 
     @functools.wraps(command)
-    def with_service(*args: Any, target: Target, redis_version: str | None, sku: str | None, **given: Any) -> Any:
+    def with_service(*args: Any, target: Target, redis_version: str | None, modules: list[str] | None, **given: Any) -> Any:
         if redis_version is not None:
             target = _found("--redis-version", target.with_engine, redis_version)
+        if modules is not None:
+            offered = sorted({module_product(name) or name for name in target.optional_modules})
+            for product in modules:
+                if product not in offered:
+                    why = f"which can be chosen: {', '.join(offered)}" if offered else f"and {target.name} has none to choose"
+                    raise click.BadParameter(f"{product!r} is no module of {target.name}, {why}", param_hint="--modules")
+            target = target.with_modules(modules)
+        return command(*args, **given, target=target)
+
+    decorated = click.option(
+        "--modules", callback=_products, metavar=f"NAME,...|{NO_MODULES}",
+        help="The modules that the service was created with: RedisJSON, ...  [default: all that it needs]",
+    )(with_service)  # fmt: skip
+    decorated = click.option("--redis-version", metavar="X.Y", help="The version that runs there, where you know it.")(decorated)
+    return cast(F, target_option(decorated))
+
+
+def _products(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:
+    if value is None or value == NO_MODULES:
+        return None if value is None else []
+    return _words([value])
+
+
+def target_options(command: F) -> F:
+    """As `service_options`, with `--sku` of a service, which it takes as `sku: Sku | None`."""
+
+    @functools.wraps(command)
+    def with_sku(*args: Any, target: Target, sku: str | None, **given: Any) -> Any:
         size = None if sku is None else _found("--sku", target.sku, sku)
         return command(*args, **given, target=target, sku=size)
 
-    decorated = click.option("--sku", metavar="SIZE", help="The size of the service: P2, B10, ...")(with_service)
-    decorated = click.option("--redis-version", metavar="X.Y", help="The version that runs there, where you know it.")(decorated)
-    return cast(F, target_option(decorated))
+    return service_options(cast(F, click.option("--sku", metavar="SIZE", help="The size of the service: P2, B10, ...")(with_sku)))
 
 
 def _found(option: str, find: Callable[..., R], *args: Any) -> R:

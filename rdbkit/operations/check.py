@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
+from itertools import islice
 from typing import IO, Any, Final
 
 from rdbkit.errors import ChecksumError, LossError, RdbError
 from rdbkit.format.scan import STRING_INT
+from rdbkit.model import Header
 from rdbkit.operations.convert import Job
-from rdbkit.operations.examine import Examiner, Tally
+from rdbkit.operations.examine import MOST_DATABASES, Examiner, Tally
 from rdbkit.operations.info import count
 from rdbkit.operations.ledger import Ledger
 from rdbkit.operations.rules import Edits, Policies, Rules
@@ -24,6 +27,7 @@ from rdbkit.operations.text import json_bytes, path_word, shell_word
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.snapshot.writer import Writer, create
 from rdbkit.targets import Fact, Sku, Target
+from rdbkit.targets.facts import release_line
 
 BLOCKER: Final = "blocker"
 LOSS: Final = "loss"
@@ -39,6 +43,15 @@ CANNOT: Final = "cannot"
 #: Of used memory that fits, the share from which on it is tight.
 _TIGHT: Final = 0.9
 _GB: Final = 1 << 30
+#: Options stand one behind the other in what helps.
+_OPTION: Final = re.compile(" (?=--)")
+#: The type of values of modules, which servers have since RDB 8.
+_MODULE: Final = 7
+_AS_STRINGS: Final = "--on-module json-as-string"
+#: Databases that are moved one by one.
+_MOST_PAIRS: Final = 16
+#: New names for keys whose name another key has.
+_PATTERNS: Final = ("{key}:db{db}", "db{db}:{key}", "{key}:from-db{db}", "from-db{db}:{key}")
 #: Bytes of a file's name that leave room for the target's name beside it: most file systems end at 255.
 _LONGEST_STEM: Final = 160
 
@@ -88,6 +101,7 @@ class Check:
             losses among the findings) or "cannot".
         options: for `rdbkit convert`, besides the target; those that allow losses come last.
         path: of the file, for `command`; None for standard input and what else has none.
+        not_looked_at: what could make the verdict another one and was not looked at, in words.
     """
 
     file: str
@@ -100,10 +114,16 @@ class Check:
     options: list[str]
     findings: list[Finding]
     path: str | None = None
+    not_looked_at: list[str] = field(default_factory=list)
 
     @property
     def summary(self) -> str:
         """The answer in one line."""
+        open_questions = "".join(f"; not looked at: {what}" for what in self.not_looked_at)
+        return self._answer + open_questions
+
+    @property
+    def _answer(self) -> str:
         if self.verdict == AS_IT_IS:
             return f"{self.title} imports it as it is"
         if self.verdict == CANNOT:
@@ -225,12 +245,14 @@ def check(
     """
     target = configured(target, sku, clustered, databases)
     header = target.header_for(snapshot.header)
+    known = target.types_in(header)
     rules = Rules(
         target=target,
         source=snapshot.header,
         header=header,
-        known=target.types_in(header),
-        policies=Policies(),
+        known=known,
+        # of what can be kept in another form, that form is looked at, since the command that is printed keeps it
+        policies=Policies(array="hash", module=None if target.exact and _MODULE in known else "json-as-string"),
         edits=Edits(),
         selection=None,
         now_ms=time.time_ns() // 1_000_000 if now_ms is None else now_ms,
@@ -252,14 +274,24 @@ def check(
         except RdbError as e:
             damage = e
     found += _of_format(snapshot, target, examiner)
-    found += _of_content(examiner, target)
+    found += _of_content(snapshot, target, examiner)
+    moves, edits = _moves(examiner, target)
+    not_looked_at: list[str] = []
+    if moves:
+        found.append(_of_databases(examiner, target, moves))
+    if edits is not None and edits.collapse_dbs and damage is None:
+        clashes = _of_names(snapshot, replace(rules, edits=edits), samples)
+        if clashes is None:
+            not_looked_at.append("whether keys of several databases have the same name, since the input cannot be read twice")
+        else:
+            found += clashes
     found += _of_file(snapshot, target, damage)
     found += _of_room(snapshot, target, sku)
     found.sort(key=lambda f: (SEVERITIES.index(f.severity), f.code))
-    verdict, options = _verdict(found, job)
+    verdict = _verdict(found, job)
     return Check(
         snapshot.name, target.name, target.title, str(snapshot.header), int(examiner.records), int(examiner.bytes), verdict,
-        options, found, snapshot.path,
+        [] if verdict in (AS_IT_IS, CANNOT) else _options(snapshot, target, examiner, found), found, snapshot.path, not_looked_at,
     )  # fmt: skip
 
 
@@ -289,6 +321,8 @@ def _of_format(snapshot: Snapshot, target: Target, examiner: Examiner) -> list[F
             title = f"{header} is {header.flavour.capitalize()}'s own version"
             code, severity, why = "RDB102", BLOCKER, f"{target.title} refuses the file at its first bytes"
         elif header.version in target.undocumented:
+            if "field-expiry" in examiner.tallies:
+                return _of_encodings(examiner, True, target)  # the loss says what to do, and which other choice there is
             title = f"RDB {header.version}, where the documents promise RDB {target.rdb} and below"
             code, severity = "RDB103", WARNING
             why = f"the engine is known to load RDB {header.version}; what the documents do not promise can be refused any day"
@@ -303,27 +337,32 @@ def _of_format(snapshot: Snapshot, target: Target, examiner: Examiner) -> list[F
             title = f"RDB {header.version} is newer than RDB {target.rdb}, the newest that it loads"
             code, severity, why = "RDB101", BLOCKER, f"{target.title} refuses the file at its first bytes"
         found.append(Finding(code, severity, title, why=why, source=source, fix="rdbkit convert"))
-    encodings = _of_encodings(
-        examiner, header.version in target.undocumented and header.flavour == target.header_for(header).flavour
-    )
-    return [*found, *encodings]
+    return [*found, *_of_encodings(examiner, _is_undocumented(header, target), target)]
 
 
-def _of_encodings(examiner: Examiner, undocumented: bool) -> list[Finding]:
+def _is_undocumented(header: Header, target: Target) -> bool:
+    """Whether a service does not promise a version that its engine knows."""
+    return header.version in target.undocumented and header.flavour == target.header_for(header).flavour
+
+
+def _of_encodings(examiner: Examiner, undocumented: bool, target: Target) -> list[Finding]:
     """One finding for all encodings that the target does not know; what cannot be written anew is told as a loss."""
     known = ("list", "set", "zset", "hash", "stream")
     tallies = {kind: tally for kind, tally in enumerate(examiner.encodings) if tally is not None}
     types = {kind: examiner.coding.types[0 if kind >= STRING_INT else kind] for kind in tallies}
     tallies = {kind: tally for kind, tally in tallies.items() if types[kind].type in known}
+    if undocumented and "field-expiry" in examiner.tallies:  # the loss speaks of those
+        tallies = {kind: tally for kind, tally in tallies.items() if examiner.coding.arities[kind] != 3}
     if not tallies:
         return []
     names = ", ".join(f"{types[kind].name} {int(tally.keys):,}" for kind, tally in tallies.items())
     keys = sum(int(tally.keys) for tally in tallies.values())
     # the engine of an undocumented version knows what belongs to that
     severity = WARNING if undocumented else BLOCKER
+    unknown = f"beyond RDB {target.rdb}" if undocumented else "that it does not know"
     return [
         Finding(
-            "RDB104", severity, f"{count(keys, 'key')} in encodings that it does not know: {names}", keys, keys,
+            "RDB104", severity, f"{count(keys, 'key')} in encodings {unknown}: {names}", keys, keys,
             sum(int(tally.bytes) for tally in tallies.values()),
             [sample for tally in tallies.values() for sample in _samples(tally)][: int(examiner.most)],
             "one unknown type makes a server refuse the whole file; the same data in another encoding loses nothing", _FORMAT,
@@ -332,19 +371,26 @@ def _of_encodings(examiner: Examiner, undocumented: bool) -> list[Finding]:
     ]  # fmt: skip
 
 
-def _of_content(examiner: Examiner, target: Target) -> list[Finding]:
+def _of_content(snapshot: Snapshot, target: Target, examiner: Examiner) -> list[Finding]:
     """Losses and notes of the conversion, and keys that have expired."""
     found = []
     for kind, tally in examiner.tallies.items():
         rule = _rules()[kind]
         n = int(tally.count)
         title = f"{n:,} {rule.one if n == 1 else rule.many}"
+        why = rule.why
         if kind == "module":
             title += f": {_modules(examiner, False)}"
+        if kind == "field-expiry" and _is_undocumented(snapshot.header, target):
+            why = (
+                f"the documents promise RDB {target.rdb}, which has no expiry of fields; the engine is known to load RDB "
+                f"{snapshot.header.version}, which has, and where you rely on that, convert for the engine itself: "
+                f"--target {release_line(target.engine or '')} keeps them"
+            )
         found.append(
             Finding(
                 rule.code, rule.severity, title, n, int(tally.keys), int(tally.bytes),
-                _samples(tally), rule.why, _source(target, kind), rule.fix,
+                _samples(tally), why, _source(target, kind), _fix(kind, rule, examiner),
             )
         )  # fmt: skip
     names = _modules(examiner, True)
@@ -369,6 +415,18 @@ def _of_content(examiner: Examiner, target: Target) -> list[Finding]:
     return found
 
 
+def _fix(kind: str, rule: _Rule, examiner: Examiner) -> str:
+    """The options that allow a loss, in words that do not exclude those of other losses."""
+    keeps_documents = examiner.documents > 0 or "json" in examiner.tallies
+    if not keeps_documents or kind not in ("module", "module-aux"):
+        return rule.fix
+    # documents become strings, and other data of modules is a matter of --on-loss then
+    others = int(examiner.tallies["module"].count - examiner.documents) if kind == "module" else 0
+    if kind == "module-aux" or others == int(examiner.tallies[kind].count):
+        return "--on-loss drop"
+    return _AS_STRINGS if others == 0 else f"{_AS_STRINGS} --on-loss drop"
+
+
 def _modules(examiner: Examiner, there: bool) -> str:
     """The module types that the target has, or those that it has not, with the versions of their encodings."""
     met = {(name, version): n for (name, version, found), n in examiner.module_keys.items() if found is there}
@@ -386,6 +444,52 @@ def _said(fact: Fact) -> str:
     inferred = "; inferred" if fact.inferred else ""
     note = f" ({fact.note})" if fact.note else ""
     return f"{fact.source}, {fact.date}{inferred}{note}" if fact.date else f"{fact.source}{inferred}{note}"
+
+
+# -- databases
+
+
+def _moves(examiner: Examiner, target: Target) -> tuple[str, Edits | None]:
+    """The option that moves all keys to databases that the target has, and what it means; nothing where they are in such."""
+    if not examiner.moving.keys:
+        return "", None
+    met = examiner.databases_met
+    if not target.single_db and target.databases is not None and len(met) < MOST_DATABASES:
+        away = sorted(db for db in met if db >= target.databases)
+        free = list(islice((db for db in range(target.databases) if db not in met), len(away)))
+        if len(free) == len(away) <= _MOST_PAIRS:
+            return f"--map-db {','.join(map('{}={}'.format, away, free))}", Edits(map_db=dict(zip(away, free, strict=True)))
+    return "--collapse-dbs", Edits(collapse_dbs=True, on_conflict="rename")
+
+
+def _of_databases(examiner: Examiner, target: Target, fix: str) -> Finding:
+    moving, rule = examiner.moving, _rules()["database"]
+    n = int(moving.keys)
+    return Finding(
+        rule.code, rule.severity, f"{n:,} {rule.one if n == 1 else rule.many}", n, n, int(moving.bytes), _samples(moving), rule.why,
+        _source(target, "database"), fix,
+    )  # fmt: skip
+
+
+def _of_names(snapshot: Snapshot, rules: Rules, samples: int) -> list[Finding] | None:
+    """Keys that would have one name in database 0; None where that cannot be found out."""
+    if not snapshot.can_reopen:
+        return None
+    from rdbkit.operations.conflicts import find_clashes  # few files need it
+
+    found = find_clashes(snapshot.reopen, rules, _PATTERNS, samples)
+    if not found.keys:
+        return []
+    rule = _rules()["conflict"]
+    fix = rule.fix if found.pattern is None else f"--on-conflict {shell_word(f'rename={found.pattern}')}"
+    title = f"{found.keys:,} {rule.one if found.keys == 1 else rule.many}"
+    first = [Sample(*sample) for sample in found.samples]
+    return [
+        Finding(
+            rule.code, rule.severity, title, found.keys, found.keys, samples=first, why=rule.why,
+            source="each database has names of its own", fix=fix,
+        )
+    ]  # fmt: skip
 
 
 def _of_file(snapshot: Snapshot, target: Target, damage: RdbError | None) -> list[Finding]:
@@ -451,16 +555,22 @@ def _of_room(snapshot: Snapshot, target: Target, sku: Sku | None) -> list[Findin
 _HOPELESS: Final = ("RDB401", "RDB402", "RDB501")
 
 
-def _verdict(found: list[Finding], job: Job) -> tuple[str, list[str]]:
-    """The verdict, and the options of `rdbkit convert`."""
+def _verdict(found: list[Finding], job: Job) -> str:
     if any(f.code in _HOPELESS for f in found):
-        return CANNOT, []
-    losses = [f for f in found if f.severity == LOSS]
-    if losses:
-        options = []
-        for finding in losses:
-            if finding.fix.startswith("--") and finding.fix not in options:
-                options.append(finding.fix)
-        return LOSSY, options
+        return CANNOT
+    if any(f.severity == LOSS for f in found):
+        return LOSSY
     blocked = any(f.severity == BLOCKER for f in found) or job.rewriter.changed or job.rules.header != job.rules.source
-    return (LOSSLESS, []) if blocked else (AS_IT_IS, [])
+    return LOSSLESS if blocked else AS_IT_IS
+
+
+def _options(snapshot: Snapshot, target: Target, examiner: Examiner, found: list[Finding]) -> list[str]:
+    """Those of `rdbkit convert`: what the target is, how the file is read, and what helps against each finding."""
+    has_modules = bool(examiner.module_keys) or "module-aux" in examiner.tallies
+    options = [f"{name} {shell_word(value)}" for name, value in target.options if name != "--modules" or has_modules]
+    if snapshot.needs_relaxed:
+        options.append("--relaxed")
+    for finding in found:
+        if finding.severity in (BLOCKER, LOSS) and finding.fix.startswith("--"):
+            options += [option for option in _OPTION.split(finding.fix) if option not in options]
+    return options

@@ -1,52 +1,119 @@
 """Keys that would come to have the same name, found before anything is written.
 
-The source is read for that, and the names that its keys will have go to a `NameLog`: memory is bounded but for the conflicts
-themselves, and the disk has 24 bytes for each key.
+The source is read for that, and the names that its keys will have go to a `NameLog`: memory is bounded but for what becomes of the
+conflicts, where that is asked for, and the disk has 24 bytes for each key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from array import array
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 from rdbkit.errors import ChecksumError
-from rdbkit.operations.duplicates import NameLog, digest
+from rdbkit.operations.duplicates import NameLog
+from rdbkit.operations.hashes import PILES, Piles
 from rdbkit.operations.rewrite import Names
 from rdbkit.operations.rules import Rules
 from rdbkit.snapshot.reader import Snapshot
+
+#: In front of the places of keys in a `NameLog`: those that keep their names come first.
+_KEPT: Final = b"\0"
+_RENAMED: Final = b"\1"
+
+
+@dataclass
+class Clashes:
+    """Keys whose name another key in front of them has, too, when all have moved.
+
+    Attributes:
+        keys: how many.
+        samples: database, name and offset of the first of them.
+        pattern: of those that were tried, the first by which each of them gets a name that no other key has; None for none.
+    """
+
+    keys: int = 0
+    samples: list[tuple[int, bytes, int]] = field(default_factory=list)
+    pattern: str | None = None
+
+
+def find_clashes(reopen: Callable[[], Snapshot], rules: Rules, patterns: Sequence[str], samples: int) -> Clashes:
+    """Count the keys that `find_decisions` would rename, in bounded memory.
+
+    Args:
+        reopen: opens the source anew; it is read once, and where names clash once more for each pattern that is tried.
+        rules: with the edits that move keys.
+        patterns: for new names, the best first.
+        samples: how many keys to name.
+
+    Raises: RdbError where the source is damaged; OSError.
+    """
+    found = Clashes()
+    with closing(_losers(reopen, rules)) as losers:
+        found.keys = losers.count
+        for pattern in patterns if losers.count else ():
+            met: list[tuple[int, bytes, int]] = []
+
+            def keep(db: int, key: bytes, offset: int, new: bytes, met: list[tuple[int, bytes, int]] = met) -> None:
+                if len(met) < samples:
+                    met.append((db, key, offset))
+
+            edits = replace(rules.edits, on_conflict="rename", rename_pattern=pattern)
+            with closing(_unnamed(reopen, replace(rules, edits=edits), losers, keep)) as unnamed:
+                is_enough = next(unnamed, None) is None
+            found.samples = met
+            if is_enough:
+                found.pattern = pattern
+                break
+    return found
 
 
 def find_decisions(reopen: Callable[[], Snapshot], rules: Rules) -> dict[int, bytes | None]:
     """What becomes of keys whose name another one has, too, by the offset of their records: None leaves one out.
 
     Args:
-        reopen: opens the source anew; it is read once, and twice more where keys are to be renamed.
+        reopen: opens the source anew; it is read once, and once more where keys are to be renamed.
 
     Raises: RdbError where the source is damaged; OSError.
     """
-    on_conflict = rules.edits.on_conflict
-    losers: set[int] = set()
-    for offsets in _same_names(reopen, rules):
-        losers.update(offsets[:-1] if on_conflict == "last" else offsets[1:])
-    if on_conflict != "rename" or not losers:
-        return dict.fromkeys(losers)
-    decisions: dict[int, bytes | None] = {}
-    wanted: dict[bytes, int] = {}  # new names, as hashes
-    pattern = rules.edits.rename_pattern.encode("utf-8", "surrogateescape")
+    with closing(_losers(reopen, rules)) as losers:
+        if rules.edits.on_conflict != "rename" or not losers.count:
+            return dict.fromkeys(losers)
+        decisions: dict[int, bytes | None] = {}
 
-    def rename(db: int, name: bytes, offset: int, source_db: int, key: bytes) -> None:
-        if offset in losers:
-            new = pattern.replace(b"{db}", b"%d" % source_db).replace(b"{key}", name)
-            first = wanted.setdefault(digest(db, new), offset)
-            decisions[offset] = new if first == offset else None
+        def keep(db: int, key: bytes, offset: int, new: bytes) -> None:
+            decisions[offset] = new
 
-    def check(db: int, name: bytes, offset: int, source_db: int, key: bytes) -> None:
-        taken = wanted.get(digest(db, name))
-        if taken is not None and offset not in losers:
-            decisions[taken] = None
+        decisions |= dict.fromkeys(_unnamed(reopen, rules, losers, keep))
+        return decisions
 
-    for visit in (rename, check):
-        _scan(reopen, rules, visit)
-    return decisions
+
+class _Places:
+    """Offsets of records, given back in their order; on disk where they are many.
+
+    Args:
+        end: no offset is larger.
+    """
+
+    def __init__(self, end: int) -> None:
+        self.count = 0
+        self._piles = Piles()
+        self._width = end // PILES + 1
+
+    def add(self, offset: int) -> None:
+        self._piles.outs[offset // self._width].write(offset.to_bytes(8, sys.byteorder))
+        self._piles.grown(8)
+        self.count += 1
+
+    def __iter__(self) -> Iterator[int]:
+        for number in range(PILES):
+            yield from sorted(array("q", self._piles.pile(number)))
+
+    def close(self) -> None:
+        self._piles.close()
 
 
 def _scan(reopen: Callable[[], Snapshot], rules: Rules, found: Callable[[int, bytes, int, int, bytes], None]) -> None:
@@ -59,16 +126,45 @@ def _scan(reopen: Callable[[], Snapshot], rules: Rules, found: Callable[[int, by
                 raise
 
 
-def _same_names(reopen: Callable[[], Snapshot], rules: Rules) -> Iterator[list[int]]:
-    """Offsets of records that would have one name, in file order."""
-    log = NameLog()
+def _losers(reopen: Callable[[], Snapshot], rules: Rules) -> _Places:
+    """The records that do not get the name that another one has, too."""
+    end = 0
+    with closing(NameLog()) as log:
 
-    def keep(db: int, name: bytes, offset: int, source_db: int, key: bytes) -> None:
-        log.add(db, name, offset.to_bytes(8, "big"))
+        def keep(db: int, name: bytes, offset: int, source_db: int, key: bytes) -> None:
+            nonlocal end
+            end = offset
+            log.add(db, name, offset.to_bytes(8, "big"))
 
-    try:
         _scan(reopen, rules, keep)
+        losers = _Places(end)
         for places in log.repeated(8):
-            yield [int.from_bytes(place, "big") for place in places]
-    finally:
-        log.close()
+            for place in places[:-1] if rules.edits.on_conflict == "last" else places[1:]:
+                losers.add(int.from_bytes(place, "big"))
+    return losers
+
+
+def _unnamed(
+    reopen: Callable[[], Snapshot], rules: Rules, losers: _Places, renamed: Callable[[int, bytes, int, bytes], None]
+) -> Generator[int, None, None]:
+    """Tell `renamed` of each loser: its database, name, offset and new name; yield those whose new name another key has, too."""
+    pattern = rules.edits.rename_pattern.encode("utf-8", "surrogateescape")
+    waiting = iter(losers)
+    loser = next(waiting, -1)
+    with closing(NameLog()) as log:
+
+        def rename(db: int, name: bytes, offset: int, source_db: int, key: bytes) -> None:
+            nonlocal loser
+            if offset != loser:
+                log.add(db, name, _KEPT + offset.to_bytes(8, "big"))
+                return
+            loser = next(waiting, -1)
+            new = pattern.replace(b"{db}", b"%d" % source_db).replace(b"{key}", name)
+            log.add(db, new, _RENAMED + offset.to_bytes(8, "big"))
+            renamed(source_db, key, offset, new)
+
+        _scan(reopen, rules, rename)
+        for places in log.repeated(9):
+            for place in places[1:]:
+                if place[:1] == _RENAMED:
+                    yield int.from_bytes(place[1:], "big")

@@ -24,6 +24,7 @@ from rdbkit.format.sink import Items
 from rdbkit.format.streams import level_of
 from rdbkit.model import Header, module_name
 from rdbkit.operations.duplicates import NameLog
+from rdbkit.operations.hashes import NameHashes
 from rdbkit.operations.ledger import Ledger, Loss
 from rdbkit.operations.rewrite import (
     ARRAY,
@@ -117,7 +118,7 @@ def convert(
         target: a release line ("redis-6.2"), a service ("azure-premium") or a version of the format ("rdb-9").
         policies: what becomes of data that the target has no place for; by default, nothing is written if there is any.
         edits: databases, names and expiries to be changed. Where keys could come to have the same name, the source is read twice,
-            and has to be a path.
+            and has to be a path; where `is_read_twice` says no, it is read once, and names that meet are not told one by one.
         selection: which keys; None for all. Function libraries are no keys, and taken along.
         compress: try LZF on strings that are written anew.
         jobs: processes that write values anew; the file does not depend on it. They are spawned, so that a script that asks for
@@ -165,17 +166,31 @@ def convert(
             compress=compress,
             skip=on_error == "skip",
         )
+        hashes: NameHashes | None = None
         if edits.moves_keys:
-            if not isinstance(src, str | os.PathLike) or not os.path.isfile(src):
-                raise ValueError("to find keys that would have the same name, the source is read twice: it has to be a file")
-            from rdbkit.operations.conflicts import find_decisions  # few conversions need it
+            if snapshot.can_reopen:
+                from rdbkit.operations.conflicts import find_decisions  # few conversions need it
 
-            rules = replace(rules, decisions=find_decisions(reopen, rules))
+                rules = replace(rules, decisions=find_decisions(reopen, rules))
+            elif is_read_twice(edits, wanted):
+                raise ValueError("to find keys that would have the same name, the source is read twice: it has to be a file")
+            else:
+                hashes = NameHashes()
         writer = create(dst, version=header.version, flavour=header.flavour, force=force)
         job = Job(snapshot, writer, rules, Ledger(tell), progress)
+        if hashes is not None:
+            job.moved = job.rewriter.hashes = hashes
         with closing(job), writer:
-            job.run(jobs)
+            job.run(1 if hashes is not None else jobs)
     return job.report
+
+
+def is_read_twice(edits: Edits, selection: Selection | None) -> bool:
+    """Whether keys can only be moved so in a source that can be read twice.
+
+    Of one that cannot, it can be told whether any names meet in a database, if all keys go there: not which they are.
+    """
+    return edits.moves_keys and bool(edits.rename_prefix or edits.on_conflict != FAIL or edits.drop_expired or selection)
 
 
 def _is_same_file(src: object, dst: object) -> bool:
@@ -212,6 +227,7 @@ class Job:
         self.ledger = ledger
         self.progress = progress
         self.rewriter = self.make_rewriter()
+        self.moved: NameHashes | None = None  # of names in the databases where they go, where the source is read once
         self.report = Conversion(snapshot.header, rules.header, rules.target.title, ledger)
         self.changed = rules.header != snapshot.header
         self.written = 0
@@ -233,6 +249,8 @@ class Job:
 
     def close(self) -> None:
         """Drop the temporary files."""
+        if self.moved is not None:
+            self.moved.piles.close()
         if self.rewriter.names is not None:
             self.rewriter.names.close()
 
@@ -292,7 +310,10 @@ class Job:
             self.rewriter.note("trailer", "bytes behind the snapshot that are none of it")
 
     def _look_for_one_name(self) -> None:
-        """Keys to which a script gave the name of another."""
+        """Keys to which a script gave the name of another, or that met in a database."""
+        if self.moved is not None and self.moved.any_twice():
+            what = "keys would have the same name; which, is told of a file, which can be read twice"
+            self.rewriter.enter_loss(Loss("conflict", what, 1, None, None), True)
         log = self.rewriter.names
         if log is None:
             return

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mypy_extensions import i64
 
 EXPIRED: Final = "expired"
+MOST_DATABASES: Final = 1000
 
 
 class Tally:
@@ -46,6 +47,10 @@ class Examiner(Rewriter):
         encodings: of values whose encoding the target does not know, by type byte.
         expired: of keys that have expired.
         module_keys: keys of each module type, by its name, the version of its encoding, and whether the target has it.
+        documents: JSON documents in values of modules that the target does not have.
+        moving: of keys in databases that the target does not have. They are looked at as if they were in one that it has, since
+            they can be moved there.
+        databases_met: those that have keys, up to `MOST_DATABASES` of them.
         records, bytes: all keys, and what they take in the file.
     """
 
@@ -55,6 +60,11 @@ class Examiner(Rewriter):
         self.encodings: list[Tally | None] = [None] * KINDS
         self.expired: Tally = Tally()
         self.module_keys: dict[tuple[str, int, bool], int] = {}
+        self.documents: i64 = 0
+        self.moving: Tally = Tally()
+        self.databases_met: set[int] = set()
+        self.is_away: bool = False  # the keys at hand are in such a database
+        self.tells_database: bool = True  # the next key is the first of its database, or is away
         self.records: i64 = 0
         self.bytes: i64 = 0
         super().__init__(coding, limit, rules, ledger)
@@ -75,9 +85,29 @@ class Examiner(Rewriter):
 
     # -- everything is counted
 
+    def database(self) -> None:
+        super().database()
+        self.is_away = self.outside
+        self.outside = False
+        self.odd = False
+        self.tells_database = True
+
+    def tell_database(self, buf: bytes, key_at: i64, key: bytes, offset: i64, size: i64) -> None:
+        """Where a key is: in `buf` from `key_at` on, or `key` itself where that is -1."""
+        if len(self.databases_met) < MOST_DATABASES:
+            self.databases_met.add(int(self.db))
+        if not self.is_away:
+            self.tells_database = False
+        elif key_at < 0:
+            self.add(self.moving, 1, key, offset, size)
+        else:
+            self.met(self.moving, 1, buf, key_at, offset, size)
+
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         self.records += 1
         self.bytes += end - start
+        if self.tells_database:
+            self.tell_database(self.buf, key_at, b"", self.base + start, end - start)
         if expire_ms != NO_EXPIRY and expire_ms <= self.now_ms:
             self.met(self.expired, 1, self.buf, key_at, self.base + start, end - start)
         way = self.ways[kind]
@@ -92,6 +122,8 @@ class Examiner(Rewriter):
     def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
         self.records += 1
         self.bytes += size
+        if self.tells_database:
+            self.tell_database(b"", -1, key, offset, size)
         if expire_ms != NO_EXPIRY and expire_ms <= self.now_ms:
             self.add(self.expired, 1, key, offset, size)
         way = self.ways[kind]
@@ -106,6 +138,11 @@ class Examiner(Rewriter):
         met = (module_name(number), number & 1023, found)
         self.module_keys[met] = self.module_keys.get(met, 0) + 1
         return found
+
+    def keeps_document(self, kind: str) -> bool:
+        if kind == "module":
+            self.documents += 1
+        return super().keeps_document(kind)
 
     def encoding(self, kind: i64) -> Tally:
         tally = self.encodings[kind]

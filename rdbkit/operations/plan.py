@@ -200,7 +200,7 @@ def plan(
     >>> from rdbkit.targets import find_target
     >>> found = plan(["fixtures/random/redis-6.2.16.rdb"], find_target("azure-managed"))
     >>> found.chosen.name, found.files[0].verdict
-    ('Balanced_B0', 'lossy')
+    ('Balanced_B0', 'lossless')
     """
     if not target.skus:
         raise ValueError(f"{target.name} is no service that is sold in sizes")
@@ -218,17 +218,23 @@ def plan(
         with rdbkit.open(file, relaxed=relaxed) as snapshot:
             memories.append(memory(snapshot, target, top=1, now_ms=now, progress=update))
         read += os.path.getsize(file)
-        with rdbkit.open(file, relaxed=relaxed) as snapshot:
-            checks.append(check(snapshot, target, now_ms=now, progress=update))
-        read += os.path.getsize(file)
-    taken: set[str] = set()
-    planned = [_file(report, weighed, taken) for report, weighed in zip(checks, memories, strict=True)]
     data = sum(_data(weighed) for weighed in memories)
     needed = math.ceil(data * (1 + growth))
     sizes = _sizes(target, needed, sku)
     chosen = _chosen(sizes)
     used = [weighed.used_memory for weighed in memories]
     modules = _modules(memories, target)
+    clustering = _clustering(target, chosen, modules, any(w.cluster for w in memories))
+    # how many databases there will be is known now
+    of_size = next((s.databases for s in target.skus if chosen is not None and s.name == chosen.sku), None)
+    for file in files:
+        with rdbkit.open(file, relaxed=relaxed) as snapshot:
+            checks.append(
+                check(snapshot, target, clustered=clustering == "cluster", databases=of_size, now_ms=now, progress=update)
+            )
+        read += os.path.getsize(file)
+    taken: set[str] = set()
+    planned = [_file(report, weighed, taken) for report, weighed in zip(checks, memories, strict=True)]
     databases = sorted({d.db for weighed in memories for d in weighed.databases})
     found = Plan(
         target=target.name,
@@ -245,7 +251,7 @@ def plan(
         notes=[],
         sizes=sizes,
         chosen=chosen,
-        clustering=_clustering(target, chosen, modules, any(w.cluster for w in memories)),
+        clustering=clustering,
         modules=modules,
         steps=[],
         dual_writing=_dual_writing(memories, now),
@@ -374,11 +380,11 @@ def _notes(found: Plan, target: Target, sku: Sku | None, memories: list[Memory])
     beyond = [db for db in found.databases if db > 0]
     if beyond and (target.single_db or found.clustering == "cluster"):
         numbers = ", ".join(map(str, beyond[:5])) + (", ..." if len(beyond) > 5 else "")
-        notes.append(f"keys in databases beyond 0 ({numbers}), where the target has 0 alone: --collapse-dbs of convert moves them")
+        notes.append(f"keys in databases beyond 0 ({numbers}), where the target has 0 alone: the conversion moves them")
     elif beyond and target.databases is not None and found.chosen is not None:
         most = next((s.databases for s in target.skus if s.name == found.chosen.sku), None) or target.databases
         if beyond[-1] >= most:
-            notes.append(f"database {beyond[-1]} is beyond the {most} of {found.chosen.sku}: its keys would not be imported")
+            notes.append(f"database {beyond[-1]} is beyond the {most} of {found.chosen.sku}: the conversion moves its keys")
         elif beyond[-1] >= 16:
             notes.append(f"database {beyond[-1]}: more than 16 databases have to be asked for when the cache is created")
     heaviest = max((key.bytes for weighed in memories for key in weighed.biggest), default=0)

@@ -597,7 +597,8 @@ class Rewriter(Visitor):
                 self.edits.on_conflict in (FAIL, "rename"),
             )
             return False
-        self.note("conflict", f"called {new!r} in database {to}, since another key has its name", 1, self.key)
+        what = f"its name: it is called {new!r} in database {to}, where another key has that"
+        self.enter_loss(Loss("conflict", what, 1, int(self.db), self.key), False)
         self.new_key = new
         return True
 

@@ -73,7 +73,7 @@ class Snapshot:
         checksum: state of the CRC-64; None until the end has been read.
         trailer: what follows the RDB in the input; None until the end has been read.
         framing: "eof-mark" for a diskless capture, otherwise None.
-        relaxed: as it was opened.
+        needs_relaxed: its version is newer than this release knows, so that it was opened with `relaxed`.
     """
 
     def __init__(
@@ -89,7 +89,6 @@ class Snapshot:
         self._source = source
         self._open_again: Callable[[], Snapshot] | None = None  # by `open_snapshot`
         self._path: str | None = None
-        self.relaxed = relaxed
         self.limits = limits
         self._block_size = max(block_size, 16)
         self._verify = verify_checksum
@@ -137,12 +136,16 @@ class Snapshot:
         """Where the input is on this disk, for commands; None for standard input and what else has no path."""
         return self._path
 
-    def reopen(self) -> Snapshot | None:
-        """The same file from its beginning, as it was opened; None for what cannot be read twice, such as a pipe.
+    @property
+    def can_reopen(self) -> bool:
+        """Whether it can be read once more: it is a file, opened by its path."""
+        return self._open_again is not None
 
-        Raises: as `open_snapshot`.
-        """
-        return None if self._open_again is None else self._open_again()
+    def reopen(self) -> Snapshot:
+        """The same file from its beginning, as it was opened, where `can_reopen`. Raises: as `open_snapshot`."""
+        if self._open_again is None:
+            raise ValueError(f"{self.name} cannot be read twice")
+        return self._open_again()
 
     @property
     def size(self) -> int | None:
@@ -352,6 +355,7 @@ class Snapshot:
             raise CorruptError(f"no RDB file: {digits!r} is no version number", offset=self._crc_at + len(magic))
         header = Header(magic.decode().lower(), int(digits))
         known = header.version <= c.NEWEST_REDIS if header.flavour == c.REDIS else header.version in c.VALKEY_VERSIONS
+        self.needs_relaxed = not known
         if not known and not relaxed:
             newest = f"REDIS0001 to REDIS{c.NEWEST_REDIS:04d} and VALKEY{c.VALKEY_VERSIONS[-1]:03d}"
             raise UnsupportedVersionError(

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from rdbkit.format import constants as c
-from rdbkit.model import Header
+from rdbkit.model import Header, module_product
 from rdbkit.targets.facts import Fact, Facts, iter_rows, read, release_line
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ _ATTRIBUTES: Final = (
     "rdb", "lines", "valkey", "types", "extra_types", "modules", "optional_modules", "databases", "single_db",
     "clustered_databases", "pre_release_functions", "undocumented", "max_key_bytes", "takes_gzip", "engine", "closed", "retires",
 )  # fmt: skip
+#: What `--modules` says for none.
+NO_MODULES: Final = "none"
 #: What another engine is another reason for, and what is taken from the engine where the documents say nothing.
 _VERSIONS: Final = ("rdb", "undocumented")
 _OF_ENGINE: Final = (*_VERSIONS, "valkey", "types", "extra_types", "modules", "pre_release_functions")
@@ -92,6 +94,8 @@ class Target:
         retires: when it ends.
         facts: everything that is said of it, by the names above and those of `rdbkit.targets.facts.KEYS`, with source and date.
         source, date: where `rdb` is from.
+        options: of the command line, and their values, that make this of the target with this name: "--targets-file",
+            "--redis-version", "--modules".
     """
 
     name: str
@@ -119,6 +123,7 @@ class Target:
     facts: dict[str, Fact] = field(default_factory=dict)
     source: str = ""
     date: str = ""
+    options: tuple[tuple[str, str], ...] = ()
 
     @property
     def is_service(self) -> bool:
@@ -170,7 +175,26 @@ class Target:
         engine = line.removeprefix("redis-")
         facts = {key: fact for key, fact in self.facts.items() if key not in _OF_ENGINE or not (fact.inferred or key in _VERSIONS)}
         facts["engine"] = Fact(engine, "what was said to run there", "")
-        return _made(self.name, facts)
+        made = replace(_made(self.name, facts), options=self.options)
+        # what is known beyond the documents changes nothing of what is written
+        same = all(getattr(made, name) == getattr(self, name) for name in _OF_ENGINE if name != "undocumented")
+        return made if same else replace(made, options=(*made.options, ("--redis-version", version)))
+
+    def with_modules(self, products: Sequence[str]) -> Target:
+        """The same service, which was created with these of its `optional_modules`, and no others.
+
+        Args:
+            products: such as "RedisJSON"; what the service does not offer is passed over.
+
+        >>> managed = find_target("azure-managed").with_modules(["RedisJSON"])
+        >>> managed.modules, managed.optional_modules
+        (['ReJSON-RL'], [])
+        """
+        there = [name for name in self.optional_modules if module_product(name) in products]
+        if there == self.optional_modules:
+            return replace(self, modules=[*self.modules, *there], optional_modules=[])
+        said = ",".join(sorted({module_product(name) or name for name in there})) or NO_MODULES
+        return replace(self, modules=[*self.modules, *there], optional_modules=[], options=(*self.options, ("--modules", said)))
 
     def sku(self, name: str) -> Sku:
         """The size of this name, in capitals or not.
@@ -215,7 +239,8 @@ def load_targets(extra: str | os.PathLike[str] | None = None) -> tuple[Target, .
     if extra is None:
         return _load_ours()
     known = {name: facts for name, facts in _facts().items() if "lines" not in facts} | _lines()
-    theirs = {name: _made(name, facts) for name, facts in read(extra, known, _lines()).items()}
+    option = ("--targets-file", os.fsdecode(extra))
+    theirs = {name: replace(_made(name, facts), options=(option,)) for name, facts in read(extra, known, _lines()).items()}
     found = []
     for target in _load_ours():
         names = [target.name, *target.lines]
