@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rdbkit.errors import (
+    ChangedError,
     ChecksumError,
     CorruptError,
     LimitError,
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Array",
     "Aux",
+    "ChangedError",
     "Check",
     "Checksum",
     "ChecksumError",

@@ -4,6 +4,7 @@
     ├── TruncatedError           the file ends too early: fetch it again
     ├── CorruptError             the bytes are no valid RDB (or no RDB at all)
     ├── ChecksumError            read to the end, but the CRC-64 differs
+    ├── ChangedError             the file is another than when it was first read: run this again
     ├── UnsupportedVersionError  an RDB version that this release does not know
     ├── UnsupportedTypeError     a value type or opcode that this release does not know
     ├── LimitError               larger than `rdbkit.Limits` allows
@@ -73,6 +74,10 @@ class CorruptError(RdbError):
 
 class ChecksumError(RdbError):
     """The CRC-64 at the end of the file is not that of its content."""
+
+
+class ChangedError(RdbError):
+    """A file that is read more than once was changed or replaced meanwhile."""
 
 
 class UnsupportedVersionError(RdbError):

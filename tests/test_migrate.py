@@ -582,8 +582,8 @@ def test_a_file_that_gets_a_successor_while_it_is_sent(azure: Cloud, shell: Shel
 
     azure.fault = replace
     code, _, err = migrate(shell, cache, folder, path)
-    assert code == 4
-    assert "the file has changed" in err
+    assert code == 3
+    assert "the file was changed or replaced" in err
     code, _, err = migrate(shell, cache, folder, path)
     assert code == 0, err
     assert keys_of(cache.data[0]) == 9

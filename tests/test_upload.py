@@ -229,7 +229,7 @@ def test_a_file_that_grows_is_no_blob(place: Place, tmp_path: Path) -> None:
         with path.open("ab") as file:
             file.write(b"more")
 
-    with pytest.raises(rdbkit.TargetError, match="changed"):
+    with pytest.raises(rdbkit.ChangedError, match="changed"):
         upload(path, place, block_bytes=BLOCK, concurrency=1, progress=grow)
     assert not blob_of(place).exists()
 
@@ -243,7 +243,7 @@ def test_a_file_that_is_changed_in_place_is_no_blob(place: Place, tmp_path: Path
         with path.open("r+b") as file:
             file.write(b"changed")
 
-    with pytest.raises(rdbkit.TargetError, match="changed while it was sent; run this again"):
+    with pytest.raises(rdbkit.ChangedError, match="changed or replaced while it was read; run this again"):
         upload(path, place, block_bytes=BLOCK, concurrency=1, progress=change, page_blob=page_blob)
     assert page_blob or not blob_of(place).exists()
 

@@ -43,7 +43,7 @@ from rdbkit.operations.split import Division, split
 from rdbkit.operations.text import valid_text
 from rdbkit.snapshot.output import open_output
 from rdbkit.snapshot.reader import open_snapshot
-from rdbkit.snapshot.source import check_distinct
+from rdbkit.snapshot.source import Rereading, changed, check_distinct
 from rdbkit.targets import Target
 
 __all__ = ["STEPS", "Course", "Migration"]
@@ -184,6 +184,7 @@ class Migration:
         target, self.warnings = look_at_target(target, replace(self.cache, state="Running"))
         self.target = configured(target, None, self.cache.shards > 0, self.cache.databases)
         self._client: Any = None
+        self.rereading = Rereading()
         self.courses = [self._course(name) for name in files]
         self._remember()
 
@@ -291,7 +292,7 @@ class Migration:
         for course in self.courses:
             if course.verdict:
                 continue
-            with open_snapshot(course.file) as snapshot:
+            with open_snapshot(course.file, rereading=self.rereading) as snapshot:
                 report = check(snapshot, self.target)
                 course.header = str(snapshot.header)
                 plain = snapshot.compression is None and snapshot.framing is None and snapshot.trailer == ("none", 0)
@@ -301,6 +302,7 @@ class Migration:
                 course.file, cast(BinaryIO, _Nowhere()), target=self.target, policies=self.policies,
                 progress=_of(progress, course.file),
             )  # fmt: skip
+            self._look_at(course)
             if report.verdict == CANNOT:
                 raise TargetError(f"{self.target.title} cannot import it: {_why(report)}", source=course.file)
             course.sent_header = str(done.header)
@@ -313,7 +315,7 @@ class Migration:
 
     def _look_for_duplicates(self) -> None:
         """Raise DuplicateError where several files have a key: which one the cache would keep is documented nowhere."""
-        found = find_duplicates([course.file for course in self.courses], samples=1)
+        found = find_duplicates([course.file for course in self.courses], samples=1, rereading=self.rereading)
         if found.keys:
             first = found.samples[0]
             places = " and ".join(f"{name} at byte {offset:,}" for name, offset in first.places)
@@ -422,10 +424,11 @@ class Migration:
         return earlier is not None and earlier == self._etag(place)
 
     def _look_at(self, course: Course) -> None:
-        """Raise TargetError where a file is not the one that was rehearsed."""
+        """Raise ChangedError where a file is not the one that was rehearsed, in this run or an earlier one."""
+        self.rereading.check(course.file)
         found = os.stat(course.file)
         if (found.st_size, found.st_mtime_ns) != (course.size, course.mtime_ns):
-            raise TargetError("the file has changed meanwhile; run this again", source=course.file)
+            raise changed(course.file)
 
     def prepare(self) -> Preparation:
         """Ask all that can be asked before the import; the blobs have to be those that were sent, or, where the upload was left

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import queue
-import stat
 import threading
 import time
 from base64 import b64encode
@@ -26,7 +25,7 @@ from rdbkit.errors import RdbError, TargetError
 from rdbkit.operations.convert import Conversion, convert
 from rdbkit.operations.rules import Policies
 from rdbkit.pace import Pace
-from rdbkit.snapshot.source import Input, Reader
+from rdbkit.snapshot.source import Identity, Input, Reader, changed
 from rdbkit.targets import Target
 
 __all__ = ["BLOCK_BYTES", "CONCURRENCY", "Upload", "upload", "upload_converted"]
@@ -108,22 +107,22 @@ def upload(
         cap_mbps: send at most so many megabits a second, on average.
         progress: called with bytes that have arrived, or have been compared with a blob that is there.
 
-    Raises: TargetError where the service refuses or fails, or `src` changes meanwhile; RdbError for a stream of no bytes;
-        ValueError for options that do not fit; what `src.read` raises; OSError. Blocks that have arrived stay there for a week, and
-        the next upload goes on with them.
+    Raises: TargetError where the service refuses or fails; ChangedError where `src` changes meanwhile; RdbError for a stream of no
+        bytes; ValueError for options that do not fit; what `src.read` raises; OSError. Blocks that have arrived stay there for a
+        week, and the next upload goes on with them.
     """
     settings = _Settings(place, credentials, page_blob, block_bytes, concurrency, overwrite, cap_mbps, progress)
     is_path = isinstance(src, (str, os.PathLike))
     if page_blob and not is_path:
         raise ValueError(_LENGTHLESS)
     with _opened(src) as file, settings.job() as job, explained(place.url):
-        state = _State.of(file) if is_path else None
-        if page_blob and state is None:
+        identity = Identity.of(file) if is_path else None
+        if page_blob and identity is None:
             raise ValueError(_LENGTHLESS)
         found = job.look()
-        if found is None or state is None or not job.is_present(found, state.size, lambda: job.digest(file, state)):
+        if found is None or identity is None or not job.is_present(found, identity.size, lambda: job.digest(file, identity)):
             job.take_place_of(found)
-            job.bring(file, state)
+            job.bring(file, identity)
     return job.report
 
 
@@ -153,7 +152,7 @@ def upload_converted(
     if sending.page_blob:
         raise ValueError("a page blob has to know its length beforehand, and a conversion does not: convert the file first")
     is_file = isinstance(src, (str, os.PathLike)) and src != "-" and os.path.isfile(src)
-    state = _State.of(src) if is_file else None
+    identity = Identity.of(src) if is_file else None
     pipe = _Pipe()
     reports: list[Conversion] = []
 
@@ -168,8 +167,8 @@ def upload_converted(
         try:
             write(pipe)
             with suppress(FileNotFoundError):  # as good as renamed
-                if state is not None and state.is_of_another(_State.of(src)):
-                    raise _changed(place)
+                if identity is not None and identity.is_changed_in(Identity.of(src)):
+                    raise changed(os.fspath(cast(str, src)))
         except BaseException as e:
             pipe.end(e)
         else:
@@ -177,7 +176,7 @@ def upload_converted(
 
     with sending.job() as job, explained(place.url):
         found = job.look()
-        if found is not None and state is not None and not job.overwrite and job.may_be_present(found):
+        if found is not None and identity is not None and not job.overwrite and job.may_be_present(found):
             digest = _Digest(found.size)
             with suppress(_Longer):
                 write(digest)
@@ -214,29 +213,6 @@ def properties_of(blob: Any, **patience: int) -> Any:
 
 
 _LENGTHLESS: Final = "a page blob has to know its length beforehand: give it a file"
-
-
-@dataclass(frozen=True)
-class _State:
-    """By which it is known that a file has not changed."""
-
-    inode: int
-    size: int
-    mtime_ns: int
-
-    @staticmethod
-    def of(file: Any) -> _State | None:
-        """That of a path or an open file; None for what is no file, such as a named pipe."""
-        found = os.stat(file if isinstance(file, (str, os.PathLike)) else file.fileno())
-        return _State(found.st_ino, found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
-
-    def is_of_another(self, later: _State | None) -> bool:
-        """Whether the file has been changed in place. One that has another's name now is whole: the open file is read on."""
-        return later is not None and later.inode == self.inode and later != self
-
-
-def _changed(place: Place) -> TargetError:
-    return TargetError("the file has changed while it was sent; run this again", source=place.url)
 
 
 @dataclass
@@ -440,7 +416,7 @@ class _Job:
         report.seconds = time.monotonic() - self.begin
         return True
 
-    def digest(self, file: BinaryIO, state: _State) -> bytes:
+    def digest(self, file: BinaryIO, identity: Identity) -> bytes:
         """The MD5 that the blob of a file would have; the file is at its beginning afterwards."""
         md5 = hashlib.md5(usedforsecurity=False)
         size = 0
@@ -449,8 +425,8 @@ class _Job:
             size += len(data)
             if self.progress is not None:
                 self.progress(size)
-        if size != state.size or _State.of(file) != state:
-            raise _changed(self.place)
+        if size != identity.size or Identity.of(file) != identity:
+            raise changed(file.name)
         if self.page_blob:
             md5.update(bytes(-size % _PAGE))
         file.seek(0)
@@ -471,29 +447,29 @@ class _Job:
             return {"match_condition": MatchConditions.IfMissing}
         return {"etag": self.before, "match_condition": MatchConditions.IfNotModified}
 
-    def bring(self, file: BinaryIO | Reader, state: _State | None) -> None:
+    def bring(self, file: BinaryIO | Reader, identity: Identity | None) -> None:
         """Make the blob of a file, or of a stream, which has no state."""
         if self.page_blob:
-            assert state is not None
-            self.pages(cast(BinaryIO, file), state)
+            assert identity is not None
+            self.pages(cast(BinaryIO, file), identity)
         else:
-            self.blocks(file, state)
+            self.blocks(file, identity)
         self.finish()
 
     # -- block blobs
 
-    def blocks(self, file: BinaryIO | Reader, state: _State | None) -> None:
+    def blocks(self, file: BinaryIO | Reader, identity: Identity | None) -> None:
         """Send the blocks that are not there, and make the blob of all."""
-        while state is not None and (state.size + self.block_bytes - 1) // self.block_bytes > _MOST_BLOCKS:
+        while identity is not None and (identity.size + self.block_bytes - 1) // self.block_bytes > _MOST_BLOCKS:
             self.block_bytes *= 2
         self.there = self.uncommitted()
         self.ids: list[str] = []
-        for data in self.cut(file, state is not None):
+        for data in self.cut(file, identity is not None):
             self.ids.append("")
             self.send(self.stage, len(self.ids) - 1, data)
         self.wait()
-        if state is not None:
-            self.compare(file, state)
+        if identity is not None:
+            self.compare(file, identity)
         elif not self.report.bytes:
             name = str(getattr(file, "name", f"<{type(file).__name__}>"))
             raise RdbError("nothing was read, and no blob is made of that; look at what should have written it", source=name)
@@ -560,11 +536,11 @@ class _Job:
 
     # -- page blobs
 
-    def pages(self, file: BinaryIO, state: _State) -> None:
+    def pages(self, file: BinaryIO, identity: Identity) -> None:
         """Write a page blob of a file, filled up."""
         from azure.storage.blob import ContentSettings
 
-        size = state.size
+        size = identity.size
         whole = -(-size // _PAGE) * _PAGE
         self.blob.create_page_blob(whole, content_settings=ContentSettings("application/octet-stream"), **self.condition)
         self.block_bytes = min(self.block_bytes // _PAGE * _PAGE, _MOST_PAGES)
@@ -577,7 +553,7 @@ class _Job:
             at += len(data)
             self.report.blocks += 1
         self.wait()
-        self.compare(file, state)
+        self.compare(file, identity)
         self.md5.update(padding)
         self.report.bytes = whole
         settings = ContentSettings(content_type="application/octet-stream", content_md5=bytearray(self.md5.digest()))
@@ -642,10 +618,10 @@ class _Job:
 
     # -- the end
 
-    def compare(self, file: Any, state: _State) -> None:
-        """Raise TargetError where a file has been changed while it was read."""
-        if self.report.bytes != state.size or _State.of(file) != state:
-            raise _changed(self.place)
+    def compare(self, file: Any, identity: Identity) -> None:
+        """Raise ChangedError where a file has been changed while it was read."""
+        if self.report.bytes != identity.size or Identity.of(file) != identity:
+            raise changed(file.name)
 
     def stored(self, **patience: int) -> tuple[int, bytes]:
         """Length and MD5 of the blob that is there; its etag goes to the report."""

@@ -17,6 +17,7 @@ from rdbkit.operations.check import check as check_snapshot
 from rdbkit.operations.duplicates import Duplicates, find_duplicates
 from rdbkit.operations.info import count
 from rdbkit.operations.text import valid_text
+from rdbkit.snapshot.source import Rereading
 from rdbkit.targets import Sku, Target
 
 #: GitHub's levels of annotations.
@@ -56,15 +57,16 @@ def check(
     if duplicates and not all(name != "-" and os.path.isfile(name) for name in files):
         raise click.UsageError("--duplicates reads each FILE twice: they have to be files")
     reports: list[Check] = []
+    rereading = Rereading() if duplicates else None
     for name in files:
         total = None if name == "-" or not os.path.isfile(name) else os.path.getsize(name)
-        with rdbkit.open(name, relaxed=relaxed) as snapshot, progress(name, total) as update:
+        with rdbkit.open(name, relaxed=relaxed, rereading=rereading) as snapshot, progress(name, total) as update:
             reports.append(
                 check_snapshot(
                     snapshot, target, sku=sku, clustered=clustered, databases=databases, samples=samples, progress=update
                 )
             )
-    twice = find_duplicates(files, relaxed=relaxed, samples=samples) if duplicates else None
+    twice = find_duplicates(files, relaxed=relaxed, samples=samples, rereading=rereading) if duplicates else None
     if as_json:
         everything: dict[str, Any] = {"files": [_as_json(report) for report in reports]}
         if twice is not None:

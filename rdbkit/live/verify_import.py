@@ -31,6 +31,7 @@ from rdbkit.record import Record
 from rdbkit.selection import Selection
 from rdbkit.snapshot.output import open_output
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
+from rdbkit.snapshot.source import Rereading
 from rdbkit.values import StreamEntry, StreamGroup, StreamId, StreamTail
 
 __all__ = ["LEAST_RATE", "ImportDifference", "ImportProof", "ImportedDatabase", "verify_import"]
@@ -286,6 +287,7 @@ class _Check:
         self.state = None if state is None else _State(state, self.identity(tolerance))
         self.samples = samples
         self.options = options
+        self.rereading = Rereading()
         self.progress = progress
         self.asker = _Asker(server, tolerance, rate)
         self.proof = ImportProof(str(server.place), server.kind, server.version, files)
@@ -331,7 +333,7 @@ class _Check:
 
     def open(self, number: int, again: bool = False) -> Snapshot:
         options = self.options | ({"verify_checksum": False} if again else {})
-        return open_snapshot(self.files[number], **options)
+        return open_snapshot(self.files[number], rereading=self.rereading, **options)
 
     def database(self, db: int) -> int:
         """The server's database for one of the files."""

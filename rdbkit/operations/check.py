@@ -15,7 +15,7 @@ from functools import cache
 from itertools import islice
 from typing import IO, Any, Final
 
-from rdbkit.errors import ChecksumError, LossError, RdbError
+from rdbkit.errors import ChangedError, ChecksumError, LossError, RdbError
 from rdbkit.format.scan import STRING_INT
 from rdbkit.model import Header
 from rdbkit.operations.convert import Job
@@ -271,6 +271,8 @@ def check(
         except LossError as e:
             if e.report is None:
                 raise
+        except ChangedError:
+            raise
         except RdbError as e:
             damage = e
     found += _of_format(snapshot, target, examiner)

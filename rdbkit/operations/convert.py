@@ -43,7 +43,7 @@ from rdbkit.operations.rules import DROP, FAIL, Edits, Policies, Rules
 from rdbkit.record import Record, feed_pieces
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Block, Limits, Snapshot, open_snapshot
-from rdbkit.snapshot.source import Input
+from rdbkit.snapshot.source import Input, Rereading
 from rdbkit.snapshot.writer import UNKNOWN, create
 from rdbkit.targets import Target, find_target
 
@@ -128,8 +128,9 @@ def convert(
         tell: called with each loss as it is found.
         progress: called with bytes of the source read so far.
 
-    Raises: LossError, with the conversion as its `report`, after all losses have been found; RdbError where the source is
-        damaged; ValueError for a target that there is not, or options that exclude each other; OSError.
+    Raises: LossError, with the conversion as its `report`, after all losses have been found; ChangedError where the source is read
+        twice, and is another the second time; RdbError where it is damaged; ValueError for a target that there is not, or options
+        that exclude each other; OSError.
 
     >>> import io, rdbkit
     >>> out = io.BytesIO()
@@ -148,9 +149,11 @@ def convert(
         raise ValueError("a script is asked in one process: jobs must be 1")
     wanted = selection if selection else None
 
+    rereading = Rereading() if edits.moves_keys else None
+
     def reopen() -> Snapshot:
         more: dict[str, Any] = {} if block_size is None else {"block_size": block_size}
-        return open_snapshot(src, relaxed=relaxed, verify_checksum=verify_checksum, limits=limits, **more)
+        return open_snapshot(src, relaxed=relaxed, verify_checksum=verify_checksum, limits=limits, rereading=rereading, **more)
 
     with reopen() as snapshot:
         header = found.header_for(snapshot.header)

@@ -25,7 +25,7 @@ from rdbkit.operations.text import valid_text
 from rdbkit.record import Collector, Record
 from rdbkit.snapshot.output import open_output
 from rdbkit.snapshot.reader import Snapshot
-from rdbkit.snapshot.source import UNKNOWN
+from rdbkit.snapshot.source import UNKNOWN, Identity, changed
 from rdbkit.snapshot.writer import UNKNOWN as UNKNOWN_COUNTS
 from rdbkit.snapshot.writer import Writer, create
 from rdbkit.targets.commands import features
@@ -351,7 +351,14 @@ class _Places:
     """Records of a plain file, each read at its place."""
 
     def __init__(self, snapshot: Snapshot) -> None:
+        self._name = snapshot.name
+        self._identity = snapshot.identity
         self._file = open(snapshot.name, "rb", buffering=0)  # noqa: SIM115 (closed by close)
+        try:
+            self.check()
+        except BaseException:
+            self.close()
+            raise
         self._coding = snapshot.coding
         self._scanner = Scanner(*snapshot.header, snapshot.limits.item_bytes)
 
@@ -366,6 +373,11 @@ class _Places:
         (record,) = collector.take()
         assert isinstance(record, Record)
         return record
+
+    def check(self) -> None:
+        """Raise ChangedError where the file is not the one that was compared."""
+        if Identity.of(self._file) != self._identity:
+            raise changed(self._name)
 
     def close(self) -> None:
         self._file.close()
@@ -401,8 +413,12 @@ class _Commands(DeltaWriter):
     def write(self, changes: Changes, functions: Sequence[FunctionDifference]) -> None:
         try:
             if changes.by_element():
-                self.places = [self._open_places(number) for number in (0, 1)]
+                for number in (0, 1):
+                    self.places[number] = self._open_places(number)
             super().write(changes, functions)
+            for places in self.places:
+                if places is not None:
+                    places.check()
         finally:
             for places in self.places:
                 if places is not None:

@@ -36,6 +36,7 @@ from rdbkit.operations.hashes import PILES
 from rdbkit.operations.text import json_bytes, valid_text
 from rdbkit.record import Record
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
+from rdbkit.snapshot.source import Rereading
 
 __all__ = ["Diff", "Difference", "diff"]
 
@@ -175,7 +176,8 @@ def diff(
         progress: called with the bytes of both files that have been read for the first time.
 
     Raises: ValueError for unknown names in `ignore`, for another ending of `delta`, an unknown target, and for what does not go
-        together; LossError where the target has no command for something; RdbError where a file is damaged; OSError.
+        together; LossError where the target has no command for something; ChangedError where a file is another at a later reading;
+        RdbError where one is damaged; OSError.
 
     >>> found = diff("fixtures/rich/redis-7.0.15.rdb", "fixtures/rich/redis-6.0.16.rdb")
     >>> found.same, found.equal, found.changed, found.functions
@@ -257,6 +259,7 @@ class _Comparison:
         self.block_size = block_size
         self.progress = progress
         self.read = 0
+        self.rereading = Rereading()
         self.result = Diff(files, (0, 0))
         self.found: list[_Found] = []
         self.behind: list[str | None] = []
@@ -275,7 +278,9 @@ class _Comparison:
 
     def open(self, name: str, again: bool = False) -> Snapshot:
         more: dict[str, Any] = {} if self.block_size is None else {"block_size": self.block_size}
-        return open_snapshot(name, relaxed=self.relaxed, verify_checksum=self.verify_checksum and not again, **more)
+        return open_snapshot(
+            name, relaxed=self.relaxed, verify_checksum=self.verify_checksum and not again, rereading=self.rereading, **more
+        )
 
     # -- first look: the stored form
 

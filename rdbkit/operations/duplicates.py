@@ -16,6 +16,7 @@ from rdbkit.operations.hashes import PILES, Piles
 from rdbkit.operations.rewrite import Keys
 from rdbkit.operations.text import json_bytes
 from rdbkit.snapshot.reader import open_snapshot
+from rdbkit.snapshot.source import Rereading
 
 _BYTES_A_PILE: Final = 256 // PILES  # values of a first byte
 _DIGEST: Final = 16
@@ -97,19 +98,23 @@ class Duplicates:
         }
 
 
-def find_duplicates(files: Sequence[str], *, relaxed: bool = False, samples: int = 3) -> Duplicates:
+def find_duplicates(
+    files: Sequence[str], *, relaxed: bool = False, samples: int = 3, rereading: Rereading | None = None
+) -> Duplicates:
     """Keys that are there more than once in these files, and how many keys each hash slot has.
 
     Args:
         files: paths, each of which is read twice.
         samples: how many keys to name.
+        rereading: of files that have been read before; what was in them is asked for once more.
 
-    Raises: RdbError where a file is damaged; OSError.
+    Raises: ChangedError where a file is another at a later reading; RdbError where one is damaged; OSError.
 
     >>> find_duplicates(["fixtures/rich/redis-7.0.15.rdb"] * 2).keys
     27
     """
     found = Duplicates()
+    rereading = rereading or Rereading()
     slots = [0] * SLOTS
     log = NameLog()
 
@@ -122,7 +127,7 @@ def find_duplicates(files: Sequence[str], *, relaxed: bool = False, samples: int
 
     try:
         for number, name in enumerate(files):
-            scan_keys(name, relaxed, enter(number))
+            scan_keys(name, relaxed, enter(number), rereading)
         wanted: list[list[tuple[int, int]]] = []
         for places in log.repeated(12):
             found.keys += 1
@@ -141,13 +146,13 @@ def find_duplicates(files: Sequence[str], *, relaxed: bool = False, samples: int
             if offset in firsts:
                 names[number, offset] = (db, key)
 
-        scan_keys(files[number], relaxed, name_it)
+        scan_keys(files[number], relaxed, name_it, rereading)
     found.samples = [Duplicate(*names[places[0]], [(files[n], offset) for n, offset in places]) for places in wanted]
     return found
 
 
-def scan_keys(name: str, relaxed: bool, met: Callable[[int, bytes, int, int], None]) -> None:
+def scan_keys(name: str, relaxed: bool, met: Callable[[int, bytes, int, int], None], rereading: Rereading) -> None:
     """Call `met` with database, name, offset and expiry (-1 for none) of every key of a file."""
-    with open_snapshot(name, relaxed=relaxed) as snapshot:
+    with open_snapshot(name, relaxed=relaxed, rereading=rereading) as snapshot:
         for _ in snapshot.scan(Keys(snapshot.limits.item_bytes, met)):
             pass

@@ -20,7 +20,7 @@ from rdbkit.operations.hashes import NameHashes
 from rdbkit.operations.ledger import Ledger, Loss
 from rdbkit.operations.rules import Edits, Policies, Rules
 from rdbkit.snapshot.reader import open_snapshot
-from rdbkit.snapshot.source import check_distinct
+from rdbkit.snapshot.source import Rereading, check_distinct
 from rdbkit.snapshot.writer import UNKNOWN, Writer, create
 from rdbkit.targets import Target, find_target
 
@@ -146,7 +146,8 @@ def merge(
         progress: called with the bytes of the sources read so far.
 
     Raises: ValueError for sources that are no files, one file or of several flavours, and for no target of this name;
-        DuplicateError; LossError, where the target has no place for something; RdbError where a source is damaged; OSError.
+        DuplicateError; LossError, where the target has no place for something; ChangedError where a source is another at a later
+        reading; RdbError where a source is damaged; OSError.
 
     >>> import io
     >>> report = merge(["fixtures/random/redis-6.0.16.rdb", "fixtures/rich/redis-5.0.14-lru.rdb"], io.BytesIO())
@@ -165,8 +166,9 @@ def merge(
     with ExitStack() as stack:
         headers = []
         preludes = []
+        rereading = Rereading()
         for name in files:
-            with open_snapshot(name, relaxed=relaxed, verify_checksum=False) as snapshot:
+            with open_snapshot(name, relaxed=relaxed, verify_checksum=False, rereading=rereading) as snapshot:
                 headers.append(snapshot.header)
                 preludes.append(snapshot.prelude())
         chosen = _Preludes(files, preludes, on_function)
@@ -181,7 +183,7 @@ def merge(
         writer = stack.enter_context(create(dst, version=header.version, flavour=header.flavour, force=force))
         for key, value in _fields(preludes):
             writer.aux(key, value)
-        decisions = _decisions(files, on_duplicate, relaxed, samples, report)
+        decisions = _decisions(files, on_duplicate, relaxed, samples, report, rereading)
         hashes = NameHashes() if on_duplicate in ("fail", "keep-all-error-list") else None
         if hashes is not None:
             stack.callback(hashes.piles.close)
@@ -190,7 +192,7 @@ def merge(
         read = 0
         failed: LossError | None = None
         for number, name in enumerate(files):
-            with open_snapshot(name, relaxed=relaxed, verify_checksum=verify_checksum) as snapshot:
+            with open_snapshot(name, relaxed=relaxed, verify_checksum=verify_checksum, rereading=rereading) as snapshot:
                 snapshot.keep_prelude(chosen.wants(number))
                 rules = Rules(
                     target=found,
@@ -221,7 +223,7 @@ def merge(
         if failed is not None:
             raise failed
         if hashes is not None and hashes.any_twice():
-            _look_closer(files, relaxed, samples, report)
+            _look_closer(files, relaxed, samples, report, rereading)
             if report.duplicates and on_duplicate == "fail":
                 raise _duplicate_error(report, samples)
         grouped.finish()
@@ -273,7 +275,7 @@ def _fields(preludes: Sequence[Sequence[tuple[Event, bytes]]]) -> list[tuple[byt
 
 
 def _decisions(
-    files: Sequence[str], on_duplicate: OnDuplicate, relaxed: bool, samples: int, report: Merge
+    files: Sequence[str], on_duplicate: OnDuplicate, relaxed: bool, samples: int, report: Merge, rereading: Rereading
 ) -> dict[int, dict[int, bytes | None]]:
     """By file, the offsets of the records that are left out."""
     if on_duplicate in ("fail", "keep-all-error-list"):
@@ -288,7 +290,7 @@ def _decisions(
                 place = number.to_bytes(4, "big") + offset.to_bytes(8, "big") + until.to_bytes(8, "big")
                 log.add(db, key, place)
 
-            scan_keys(name, relaxed, met)
+            scan_keys(name, relaxed, met, rereading)
         report.disk_bytes += log.on_disk()
         for places in log.repeated(20):
             report.duplicates += 1
@@ -301,13 +303,13 @@ def _decisions(
     finally:
         log.close()
     if report.duplicates:
-        _look_closer(files, relaxed, samples, report)
+        _look_closer(files, relaxed, samples, report, rereading)
     return decisions
 
 
-def _look_closer(files: Sequence[str], relaxed: bool, samples: int, report: Merge) -> None:
+def _look_closer(files: Sequence[str], relaxed: bool, samples: int, report: Merge, rereading: Rereading) -> None:
     """Count the names that are there more than once, and find the first of them: one at least, for an error to name."""
-    found = find_duplicates(files, relaxed=relaxed, samples=max(samples, 1))
+    found = find_duplicates(files, relaxed=relaxed, samples=max(samples, 1), rereading=rereading)
     report.duplicates = found.keys
     report.samples = found.samples
 

@@ -16,7 +16,7 @@ from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, Check, check
 from rdbkit.operations.memory import LEFT, Memory, Prefix, memory
 from rdbkit.operations.text import json_bytes, path_word, shell_word, size, valid_text
 from rdbkit.operations.weights import EDGES
-from rdbkit.snapshot.source import check_distinct
+from rdbkit.snapshot.source import Rereading, check_distinct
 from rdbkit.targets import Sku, Target
 
 __all__ = ["Names", "Plan", "PlannedFile", "Size", "Step", "bicep", "plan"]
@@ -194,8 +194,8 @@ def plan(
         relaxed: try RDB versions that are newer than this release knows.
         progress: called with the bytes read so far, of all files together.
 
-    Raises: ValueError for a target that is no service, and for a file that is given twice; RdbError where a file is damaged;
-        OSError where one cannot be opened.
+    Raises: ValueError for a target that is no service, and for a file that is given twice; ChangedError where a file is another at
+        its second reading; RdbError where one is damaged; OSError where one cannot be opened.
 
     >>> from rdbkit.targets import find_target
     >>> found = plan(["fixtures/random/redis-6.2.16.rdb"], find_target("azure-managed"))
@@ -206,6 +206,7 @@ def plan(
         raise ValueError(f"{target.name} is no service that is sold in sizes")
     check_distinct(files)
     now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    rereading = Rereading()
     checks: list[Check] = []
     memories: list[Memory] = []
     read = 0
@@ -215,7 +216,7 @@ def plan(
             progress(read + done)
 
     for file in files:
-        with rdbkit.open(file, relaxed=relaxed) as snapshot:
+        with rdbkit.open(file, relaxed=relaxed, rereading=rereading) as snapshot:
             memories.append(memory(snapshot, target, top=1, now_ms=now, progress=update))
         read += os.path.getsize(file)
     data = sum(_data(weighed) for weighed in memories)
@@ -228,7 +229,7 @@ def plan(
     # how many databases there will be is known now
     of_size = next((s.databases for s in target.skus if chosen is not None and s.name == chosen.sku), None)
     for file in files:
-        with rdbkit.open(file, relaxed=relaxed) as snapshot:
+        with rdbkit.open(file, relaxed=relaxed, rereading=rereading) as snapshot:
             checks.append(
                 check(snapshot, target, clustered=clustering == "cluster", databases=of_size, now_ms=now, progress=update)
             )

@@ -30,7 +30,7 @@ from rdbkit.operations.verifier import Repeats
 from rdbkit.operations.verify import check_functions, rule_of
 from rdbkit.snapshot.pieces import Pieces
 from rdbkit.snapshot.reader import Limits, Snapshot, open_snapshot
-from rdbkit.snapshot.source import UNKNOWN, open_source
+from rdbkit.snapshot.source import UNKNOWN, Identity, open_source
 from rdbkit.targets import find_target
 
 __all__ = ["Lost", "Salvage", "salvage"]
@@ -157,7 +157,8 @@ def salvage(
         tell: called with each `Lost`, in no certain order.
         progress: called with bytes of the file read so far, in the first of two runs.
 
-    Raises: RdbError where the header is damaged or names a version that is not known; ValueError where `dst` is `src`; OSError.
+    Raises: RdbError where the header is damaged or names a version that is not known; ValueError where `dst` is `src`;
+        ChangedError where `src` is another file in the second run; OSError.
 
     >>> import io, tempfile
     >>> from pathlib import Path
@@ -172,7 +173,7 @@ def salvage(
     if isinstance(dst, str | os.PathLike) and os.path.isfile(dst) and os.path.samefile(name, dst):
         raise ValueError("the destination is the source")
     with _plain(name) as plain, plain.explained():
-        job = _Job(name, plain.path, plain.size, samples, limits, block_size, tell, progress)
+        job = _Job(name, plain, samples, limits, block_size, tell, progress)
         try:
             job.survey()
             job.drop_repeated()
@@ -199,13 +200,14 @@ class _Plain(NamedTuple):
 
     Attributes:
         name: of the file that was asked for.
-        path, size: of the file to be read.
+        path, size, identity: of the file to be read, which must not change meanwhile.
         damage: why nothing more could be unpacked, where that is so.
     """
 
     name: str
     path: str
     size: int
+    identity: Identity | None
     damage: RdbError | None
 
     @contextmanager
@@ -228,7 +230,7 @@ def _plain(name: str) -> Iterator[_Plain]:
         if source.compression is None:
             if source.total == UNKNOWN:
                 raise OSError(22, "it is read several times, and has to be a file", name)
-            yield _Plain(name, name, source.total, None)
+            yield _Plain(name, name, source.total, source.identity(), None)
             return
         damage = None
         with tempfile.NamedTemporaryFile(prefix="rdbkit-") as file:
@@ -238,7 +240,7 @@ def _plain(name: str) -> Iterator[_Plain]:
             except RdbError as e:  # what has come out is what there is
                 damage = e
             file.flush()
-            yield _Plain(name, file.name, file.tell(), damage)
+            yield _Plain(name, file.name, file.tell(), None, damage)
     finally:
         source.close()
 
@@ -255,8 +257,7 @@ class _Job:
     def __init__(
         self,
         name: str,
-        path: str,
-        size: int,
+        plain: _Plain,
         samples: int,
         limits: Limits | None,
         block_size: int | None,
@@ -264,15 +265,16 @@ class _Job:
         progress: Callable[[int], object] | None,
     ) -> None:
         self.name = name
-        self.path = path
-        self.size = size
+        self.path = plain.path
+        self.size = plain.size
+        self.identity = plain.identity
         self.samples = samples
         self.limits = limits
         self.sizes: dict[str, Any] = {} if block_size is None else {"block_size": block_size}
         self.teller = tell
         self.progress = progress
         self.begin = 0  # of the snapshot's header in the file
-        self.end = size  # of what may be snapshot
+        self.end = plain.size  # of what may be snapshot
         self.cuts: list[tuple[int, int]] = []
         self.selects: list[tuple[int, int]] = []  # where reading goes on behind a gap, and the database there
         self.fields = 0  # of hashes beside the last gap that can expire
@@ -632,7 +634,7 @@ class _Job:
                 if begin < found <= end:
                     spans.append(select(db))
         spans.append((at, self.end))
-        return Pieces(self.path, spans, tail=self.mark)
+        return Pieces(self.path, spans, tail=self.mark, identity=self.identity)
 
     @property
     def mark(self) -> bytes:

@@ -25,7 +25,7 @@ from rdbkit.operations.splitter import BYTES, DATABASE, KEY, PREFIX, SLOT, TAG, 
 from rdbkit.operations.text import json_bytes, valid_text
 from rdbkit.record import Record
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
-from rdbkit.snapshot.source import check_distinct
+from rdbkit.snapshot.source import Rereading, check_distinct
 from rdbkit.snapshot.writer import UNKNOWN, Writer
 
 __all__ = ["Division", "Part", "Split", "parse_nodes", "parse_slot_parts", "split"]
@@ -240,7 +240,8 @@ def split(
 
     Raises: ValueError where a source is no file, where the sources have several versions or different libraries of one name,
         where a size is asked for and their bytes are not known, and for more than 10,000 parts; LossError, with `Split.behind` as
-        its `report`; RdbError where a source is damaged; FileExistsError, and other OSError.
+        its `report`; ChangedError where a source is another at a later reading; RdbError where one is damaged; FileExistsError, and
+        other OSError.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -385,6 +386,7 @@ class _Job:
         self.verify_checksum = verify_checksum
         self.progress = progress
         self.read = 0
+        self.rereading = Rereading()
         self.open_files = _Files()
         self.parts: list[_Open] = []
         self.manifest = self._new_file()
@@ -438,7 +440,7 @@ class _Job:
             raise FileExistsError(17, "File exists", path)
 
     def _open_source(self, name: str) -> Snapshot:
-        return open_snapshot(name, relaxed=self.relaxed, verify_checksum=self.verify_checksum)
+        return open_snapshot(name, relaxed=self.relaxed, verify_checksum=self.verify_checksum, rereading=self.rereading)
 
     # -- before the keys
 

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any, Final
 
-from rdbkit.errors import ChecksumError, CorruptError, LimitError, RdbError, TruncatedError, UnsupportedTypeError
+from rdbkit.errors import ChangedError, ChecksumError, CorruptError, LimitError, RdbError, TruncatedError, UnsupportedTypeError
 from rdbkit.operations.info import count
 from rdbkit.operations.text import json_bytes, valid_text
 from rdbkit.operations.verifier import Repeats, Verifier, judge_event
 from rdbkit.snapshot.reader import Limits, Snapshot, open_snapshot
-from rdbkit.snapshot.source import Input
+from rdbkit.snapshot.source import Input, Rereading
 
 __all__ = ["Fault", "Rule", "Verification", "Violation", "rules", "verify"]
 
@@ -159,7 +159,8 @@ def verify(
         samples: how many places to name for each rule.
         progress: called with bytes of the file read so far.
 
-    Raises: RdbError where the file is no snapshot, or of a version that is not known; OSError.
+    Raises: RdbError where the file is no snapshot, or of a version that is not known; ChangedError where it is read twice, and is
+        another the second time; OSError.
 
     >>> report = verify("fixtures/rich/redis-7.0.15.rdb", deep=True)
     >>> report.sound, report.keys, report.checksum
@@ -183,6 +184,8 @@ class _Job:
         self.deep = deep
         self.samples = samples
         self.settings: dict[str, Any] = {"relaxed": relaxed, "limits": limits, "damaged": True}
+        if deep:
+            self.settings["rereading"] = Rereading()
         if block_size is not None:
             self.settings["block_size"] = block_size
         self.progress = progress
@@ -217,6 +220,8 @@ class _Job:
                 if self.progress is not None:
                     self.progress(snapshot.position)
             report.whole = True
+        except ChangedError:
+            raise
         except RdbError as e:
             self.tell(e, e.db, e.offset, None)
             report.whole = isinstance(e, ChecksumError)

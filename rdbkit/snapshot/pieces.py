@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from rdbkit.snapshot.source import Identity, changed
+
 
 class Pieces:
     """Reads stretches of a file one after the other, between bytes of one's own.
@@ -16,16 +18,25 @@ class Pieces:
         path: of the file.
         spans: begin and end of each stretch, in bytes; or bytes of one's own.
         head, tail: what stands before the first and behind the last.
+        identity: of the file when it was first read.
 
-    Raises: OSError.
+    Raises: OSError; ChangedError, now or at the end, where the file is not what it was.
 
     >>> with Pieces("fixtures/rich/redis-7.0.15.rdb", [(0, 5), (7, 9)], tail=b"!") as pieces:
     ...     pieces.read(99)
     b'REDIS10!'
     """
 
-    def __init__(self, path: str, spans: Sequence[tuple[int, int] | bytes], head: bytes = b"", tail: bytes = b"") -> None:
+    def __init__(
+        self,
+        path: str,
+        spans: Sequence[tuple[int, int] | bytes],
+        head: bytes = b"",
+        tail: bytes = b"",
+        identity: Identity | None = None,
+    ) -> None:
         self.name = path
+        self._identity = identity
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by close)
         parts = [head, *spans, tail]
         self._parts = [part for part in parts if (part if isinstance(part, bytes) else part[1] > part[0])]
@@ -36,6 +47,15 @@ class Pieces:
             at += len(part) if isinstance(part, bytes) else part[1] - part[0]
         self._at = 0
         self._place = 0  # in the part at hand
+        try:
+            self._check()
+        except BaseException:
+            self.close()
+            raise
+
+    def _check(self) -> None:
+        if self._identity is not None and Identity.of(self._file) != self._identity:
+            raise changed(self.name)
 
     def read(self, n: int) -> bytes:
         """Up to `n` bytes, b"" at the end."""
@@ -56,6 +76,8 @@ class Pieces:
             if self._place >= size:
                 self._at += 1
                 self._place = 0
+        if self._at == len(self._parts):
+            self._check()
         return b"".join(out)
 
     def origin(self, offset: int) -> int:

@@ -18,7 +18,7 @@ from rdbkit.format.decode import Coding
 from rdbkit.format.scan import NO_EXPIRY, LastRecord, Prelude, Scanner, Visitor
 from rdbkit.model import Aux, Checksum, Event, FunctionLibrary, Header, KeyMetadata, ModuleAux, Trailer
 from rdbkit.record import Collector, Record
-from rdbkit.snapshot.source import UNKNOWN, Input, Source, open_source
+from rdbkit.snapshot.source import UNKNOWN, Identity, Input, Rereading, Source, open_source
 
 BLOCK_SIZE = 1 << 20
 _HEAD = 16  # bytes of a large value that a visitor is shown: a module's id, or the first field expiry
@@ -102,7 +102,10 @@ class Snapshot:
         self._large: Record | None = None
         self._handed_out = False
         self._started = False
+        self._ended = False  # and the file was then what is expected
         self._span = (0, 0)  # where in _buf the last scan began, and in which database
+        #: What told the file from any other when it was opened; None for what is not a regular file.
+        self.identity: Identity | None = source.expected or source.identity()
         self.framing: str | None = None
         self.checksum: Checksum | None = None
         self.trailer: Trailer | None = None
@@ -239,7 +242,11 @@ class Snapshot:
                 if not more:
                     raise TruncatedError("the file ends too early", offset=len(self._buf))
             self._read_end()
+            self._source.check()
+            self._ended = True
         except RdbError as e:
+            self._ended = True
+            self._source.check()  # damage in what is now another file is not the file's
             raise self._explain(e) from None
 
     def prelude(self) -> list[tuple[Event, bytes]]:
@@ -294,7 +301,11 @@ class Snapshot:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
+        try:
+            if not self._ended and (kind is None or issubclass(kind, RdbError)):
+                self._source.check()
+        finally:
+            self.close()
 
     # -- blocks
 
@@ -579,6 +590,7 @@ def open_snapshot(
     limits: Limits | None = None,
     block_size: int = BLOCK_SIZE,
     damaged: bool = False,
+    rereading: Rereading | None = None,
 ) -> Snapshot:
     """Open a snapshot for reading.
 
@@ -590,6 +602,7 @@ def open_snapshot(
         limits: how large keys and the like may be.
         block_size: bytes to read at a time; memory is a few times this.
         damaged: raise nothing for damage in front of the keys; reading the keys will.
+        rereading: raise ChangedError where the file is not what it was when it was first opened with this one.
 
     Raises: RdbError where the beginning is no RDB; OSError where the path cannot be opened.
 
@@ -602,6 +615,8 @@ def open_snapshot(
         raise IsADirectoryError(21, "Is a directory", os.fspath(src))
     source = open_source(src)
     try:
+        if rereading is not None:
+            rereading.watch(source)
         snapshot = Snapshot(
             source, relaxed=relaxed, verify_checksum=verify_checksum, limits=limits or Limits(), block_size=block_size,
             damaged=damaged,

@@ -6,12 +6,14 @@ A source hands out a buffer that begins with what is still needed of the last on
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import zlib
 from collections.abc import Sequence
-from typing import BinaryIO, Protocol, cast
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol, Self, cast
 
-from rdbkit.errors import CorruptError, RdbError, TruncatedError
+from rdbkit.errors import ChangedError, CorruptError, RdbError, TruncatedError
 
 #: Where an input of unknown size ends.
 UNKNOWN = 1 << 62
@@ -26,6 +28,65 @@ class Reader(Protocol):
 Input = str | os.PathLike[str] | Reader
 
 
+@dataclass(frozen=True)
+class Identity:
+    """What tells a regular file from any other, and from itself after a change."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, file: object) -> Self | None:
+        """That of a path, or of an object whose `fileno()` says which file it is; None for what is not a regular file.
+
+        Raises: OSError where a path cannot be asked.
+        """
+        if isinstance(file, str | os.PathLike):
+            found = os.stat(file)
+        else:
+            try:
+                found = os.fstat(file.fileno())  # type: ignore[attr-defined]
+            except (AttributeError, OSError, ValueError):  # without one, closed, or never a file
+                return None
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+    def is_changed_in(self, later: Identity | None) -> bool:
+        """Whether this file was written to, rather than another given its name."""
+        return later is not None and (later.device, later.inode) == (self.device, self.inode) and later != self
+
+
+class Rereading:
+    """Files that one operation reads more than once: each time it must be the same file, and unchanged.
+
+    A result made of two files under one name would be wrong, and nothing would tell. So each reading is compared with the first
+    when it begins and when it ends.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, Identity | None] = {}
+
+    def watch(self, source: Source) -> None:
+        """Hold a source to what its file was when it was first read. Raises: ChangedError."""
+        source.expected = self._known.setdefault(source.name, source.identity())
+        source.check()
+
+    def check(self, path: str | os.PathLike[str]) -> None:
+        """Compare what has this path now with what it was, or note it. Raises: ChangedError; OSError."""
+        name = os.fspath(path)
+        now = Identity.of(name)
+        if self._known.setdefault(name, now) != now:
+            raise changed(name)
+
+
+def changed(name: str) -> ChangedError:
+    """The error for a file that was changed or replaced while it was read."""
+    return ChangedError("the file was changed or replaced while it was read; run this again", source=name)
+
+
 class Source:
     """Bytes of a `read(n)`.
 
@@ -34,6 +95,7 @@ class Source:
         size: bytes of the underlying file, None where unknown; for progress.
         total: bytes that it will hand out, `UNKNOWN` where unknown.
         compression: "gzip" or None.
+        expected: what the file has to be, where it is read more than once.
     """
 
     compression: str | None = None
@@ -45,6 +107,7 @@ class Source:
         self.size = size
         self.total = UNKNOWN
         self.consumed = 0
+        self.expected: Identity | None = None
         self._head = head
 
     def read(self, n: int) -> bytes:
@@ -75,6 +138,15 @@ class Source:
             pieces.append(piece)
             n -= len(piece)
         return b"".join(pieces)
+
+    def identity(self) -> Identity | None:
+        """Of the file that is read, None where it is not a regular file."""
+        return Identity.of(self.reader)
+
+    def check(self) -> None:
+        """Raise ChangedError where the file is not what is expected, if something is."""
+        if self.expected is not None and self.identity() != self.expected:
+            raise changed(self.name)
 
     def close(self) -> None:
         """Close what `open_source` opened; what a caller handed in stays open."""
@@ -147,6 +219,9 @@ class GzipSource(Source):
             left = self._unpacker.unused_data if self._unpacker.eof else self._unpacker.unconsumed_tail
             self._input = left + self._input[size:]
             return piece
+
+    def identity(self) -> Identity | None:
+        return self.inner.identity()
 
     def close(self) -> None:
         self.inner.close()
