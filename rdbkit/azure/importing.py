@@ -12,7 +12,6 @@ import contextlib
 import datetime
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -26,6 +25,7 @@ from rdbkit.azure.sas import LEAST_HOURS, Signed, Signer, patience
 from rdbkit.errors import CorruptError, TargetError, UnsupportedVersionError
 from rdbkit.operations.check import AS_IT_IS, Check, check
 from rdbkit.operations.text import size
+from rdbkit.snapshot.temporary import PRIVATE, Permissions, Temporary
 from rdbkit.targets import Target
 
 __all__ = [
@@ -197,20 +197,22 @@ class Waiting:
         values = {"format": _FORMAT} | {name: value for name, value in asdict(self).items() if name != "path"}
         folder = os.path.dirname(os.path.abspath(self.path))
         try:
-            number, temporary = tempfile.mkstemp(prefix=".rdbkit-", dir=folder)
+            temporary = Temporary(folder, Permissions([PRIVATE]))
         except OSError as e:
             e.filename = self.path  # not one that nobody has named
             raise
         try:
-            with open(number, "w", encoding="utf-8") as file:
+            with open(os.dup(temporary.handle), "w", encoding="utf-8") as file:
                 json.dump(values, file, indent=1)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, self.path)
+            os.replace(temporary.path, self.path)
         except BaseException:
             with contextlib.suppress(OSError):
-                os.unlink(temporary)
+                os.unlink(temporary.path)
             raise
+        finally:
+            temporary.close()
 
     def forget(self) -> None:
         """Delete it."""

@@ -44,6 +44,7 @@ from rdbkit.operations.text import valid_text
 from rdbkit.snapshot.output import open_output
 from rdbkit.snapshot.reader import open_snapshot
 from rdbkit.snapshot.source import Rereading, changed, check_distinct
+from rdbkit.snapshot.temporary import Permissions, make_folders
 from rdbkit.targets import Target
 
 __all__ = ["STEPS", "Course", "Migration"]
@@ -230,7 +231,7 @@ class Migration:
     def _note(self) -> None:
         if not self.leaves_state:
             return
-        with open_output(self.path, force=True) as out:
+        with open_output(self.path, True, [course.file for course in self.courses]) as out:
             state = self._mark() | {"files": [asdict(course) for course in self.courses]}
             out.write(json.dumps(state, indent=1).encode())
 
@@ -345,7 +346,7 @@ class Migration:
         stem = _stem(course.file)
         into = os.path.join(self._folder, stem)
         shutil.rmtree(into, ignore_errors=True)
-        os.makedirs(into)
+        make_folders(into, Permissions([course.file]))
         try:
             self._divide(course, stem, into, progress)
         except BaseException:

@@ -124,8 +124,8 @@ def convert(src: str, dst: str, selection: Selection, **options: Any) -> int:
     failed: LossError | None = None
     with ExitStack() as stack:
         stack.enter_context(written(dst, src))
-        ledger = stack.enter_context(open_output(options["ledger"], options["force"])) if options["ledger"] else None
-        write_libraries = stack.enter_context(libraries_file(extract, options["force"]))
+        ledger = stack.enter_context(open_output(options["ledger"], options["force"], [src])) if options["ledger"] else None
+        write_libraries = stack.enter_context(libraries_file(extract, [src], options["force"]))
         update = stack.enter_context(progress(src, os.path.getsize(src) if is_file else None))
         try:
             report = convert_snapshot(

@@ -52,16 +52,17 @@ def output_options(command: C) -> C:
 
 
 @contextmanager
-def writing(output: str, source: str, force: bool) -> Iterator[BinaryIO]:
+def writing(output: str, source: str, force: bool, sources: Sequence[str] | None = None) -> Iterator[BinaryIO]:
     """`open_output` for a command.
 
     Args:
         output: of `output_options`.
         source: the file that is read, which must not be written to.
+        sources: all that are read, where they are several.
 
     Raises: click.UsageError where the file exists, or is the one being read.
     """
-    with written(output, source), open_output(output, force) as out:
+    with written(output, source), open_output(output, force, sources or [source]) as out:
         yield out
 
 

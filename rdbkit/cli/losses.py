@@ -162,17 +162,18 @@ class _Unwritten(Exception):
 
 
 @contextmanager
-def libraries_file(path: str, force: bool = False) -> Iterator[Callable[[list[bytes]], None]]:
+def libraries_file(path: str, sources: Sequence[str], force: bool = False) -> Iterator[Callable[[list[bytes]], None]]:
     """What writes sources of libraries to a file, one behind the other; it appears only if this was called.
 
     Args:
         path: of the file, which is opened now, so that what stands against it is told before any work; empty for none.
+        sources: the files that the libraries come from.
         force: replace a file that exists.
     """
     if not path:
         yield lambda sources: None
         return
-    with suppress(_Unwritten), open_output(path, force) as out:
+    with suppress(_Unwritten), open_output(path, force, sources) as out:
         was_called = False
 
         def write(sources: list[bytes]) -> None:

@@ -76,8 +76,8 @@ def merge(
     begin = time.monotonic()
     with ExitStack() as stack:
         stack.enter_context(written(dst, "-"))
-        ledger = stack.enter_context(open_output(options["ledger"], options["force"])) if options["ledger"] else None
-        write_libraries = stack.enter_context(libraries_file(extract, options["force"]))
+        ledger = stack.enter_context(open_output(options["ledger"], options["force"], files)) if options["ledger"] else None
+        write_libraries = stack.enter_context(libraries_file(extract, files, options["force"]))
         update = stack.enter_context(progress("merge", sum(map(os.path.getsize, files))))
         try:
             report = merge_files(

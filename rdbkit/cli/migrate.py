@@ -111,7 +111,7 @@ def migrate(
     try:
         with ExitStack() as stack:
             # opened before anything is done, so that it is not found out at the end that it cannot be written
-            written = None if report is None else stack.enter_context(open_output(report, force=True))
+            written = None if report is None else stack.enter_context(open_output(report, force=True, sources=files))
             arm = stack.enter_context(opened(cache, arm_endpoint))
             job = Migration(
                 arm, target, files, container, state or f"rdbkit-migrate-{cache.name}.json", policies=read_policies(options),

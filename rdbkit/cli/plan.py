@@ -86,7 +86,7 @@ def plan(
             text = bicep(found)
         except ValueError as e:
             raise click.UsageError(f"--bicep: {e}") from None
-        with writing(bicep_file, files[0], force) as out:
+        with writing(bicep_file, files[0], force, files) as out:
             out.write(text.encode("utf-8", "backslashreplace"))
     if as_json:
         click.echo(json.dumps(found.to_dict()))

@@ -176,7 +176,7 @@ def _send(
             done.append(bring(src, blob, progress=update, **settings))
             return False
         extract = options["on_function"][1] if options["on_function"] else ""
-        write_libraries = stack.enter_context(libraries_file(extract))
+        write_libraries = stack.enter_context(libraries_file(extract, [name]))
         report, sent = upload_converted(name, blob, target=target, policies=read_policies(options), progress=update, **settings)
         done.append(sent)
         write_libraries(report.functions)

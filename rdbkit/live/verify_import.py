@@ -284,7 +284,7 @@ class _Check:
         self.db_map = db_map
         self.find_extra = find_extra
         self.batch = batch if rate is None else max(1, min(batch, int(rate / 4)))
-        self.state = None if state is None else _State(state, self.identity(tolerance))
+        self.state = None if state is None else _State(state, self.identity(tolerance), files)
         self.samples = samples
         self.options = options
         self.rereading = Rereading()
@@ -604,8 +604,9 @@ def _text(value: Any) -> str:
 class _State:
     """A file that appears whole each time; it has no secrets."""
 
-    def __init__(self, path: str, identity: dict[str, Any]) -> None:
+    def __init__(self, path: str, identity: dict[str, Any], sources: list[str]) -> None:
         self.path = path
+        self.sources = sources
         self.identity = json.loads(json.dumps(identity))
         self.saved_at = time.monotonic()
         self.no_state = f"{path} is no state of verify-import; delete it, or name another"
@@ -632,7 +633,7 @@ class _State:
         if time.monotonic() - self.saved_at < _SAVE_S:
             return
         text = json.dumps({"rdbkit-verify-import": _STATE, **self.identity, "saved": saved()})
-        with open_output(self.path, force=True) as out:
+        with open_output(self.path, True, self.sources) as out:
             out.write(text.encode())
         self.saved_at = time.monotonic()
 

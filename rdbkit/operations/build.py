@@ -137,7 +137,7 @@ def build(
     # what Valkey has of its own, it writes under its own name only
     header = Header(c.VALKEY, found.valkey[-1]) if found.valkey else Header(c.REDIS, found.rdb)
     report = Build(header, found.title)
-    writer = create(dst, version=header.version, flavour=header.flavour, force=force)
+    writer = create(dst, version=header.version, flavour=header.flavour, force=force, sources=[src])
     builder = _Builder(writer, found, target if isinstance(target, str) else target.name, on_loss == "fail", report)
     if isinstance(src, str | os.PathLike) or hasattr(src, "read"):
         source = open_source(cast(Input, src))

@@ -179,7 +179,7 @@ def convert(
                 raise ValueError("to find keys that would have the same name, the source is read twice: it has to be a file")
             else:
                 hashes = NameHashes()
-        writer = create(dst, version=header.version, flavour=header.flavour, force=force)
+        writer = create(dst, version=header.version, flavour=header.flavour, force=force, sources=[src])
         job = Job(snapshot, writer, rules, Ledger(tell), progress)
         if hashes is not None:
             job.moved = job.rewriter.hashes = hashes

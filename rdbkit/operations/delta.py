@@ -216,12 +216,12 @@ def delta_writer(
     if form == "resp":
         commands = RespWriter(target, on_loss, now_ms=now_ms)
         report.losses, report.loss_counts = commands.losses, commands.loss_counts
-        with open_output(name, force) as out:
+        with open_output(name, force, files) as out:
             yield _Commands(report, files, reopen, out, commands, features(target), now_ms, compares_expiry)
         return
     with reopen(files[1]) as snapshot:
         header = snapshot.header
-    with create(name, version=header.version, flavour=header.flavour, force=force) as writer:
+    with create(name, version=header.version, flavour=header.flavour, force=force, sources=files) as writer:
         yield _Copies(report, files, reopen, writer)
 
 

@@ -180,7 +180,7 @@ def merge(
             for each in chosen.conflicts:
                 what = f"library of functions {each.name!r}: that of {each.kept} is kept"
                 tell(Loss("duplicate", what, len(each.left_out), None, None))
-        writer = stack.enter_context(create(dst, version=header.version, flavour=header.flavour, force=force))
+        writer = stack.enter_context(create(dst, version=header.version, flavour=header.flavour, force=force, sources=files))
         for key, value in _fields(preludes):
             writer.aux(key, value)
         decisions = _decisions(files, on_duplicate, relaxed, samples, report, rereading)

@@ -112,7 +112,7 @@ def redact(
     with open_snapshot(src, relaxed=relaxed, verify_checksum=verify_checksum, limits=limits, **more) as snapshot:
         header = snapshot.header
         newest = c.NEWEST_REDIS if header.flavour == c.REDIS else c.VALKEY_VERSIONS[-1]
-        writer = create(dst, version=min(header.version, newest), flavour=header.flavour, force=force)
+        writer = create(dst, version=min(header.version, newest), flavour=header.flavour, force=force, sources=[src])
         writer.header = header  # which may be newer than what can be created, where it is read all the same
         writer.recounts = True
         kept = separator if keep_prefixes else b""

@@ -31,6 +31,7 @@ from rdbkit.operations.verify import check_functions, rule_of
 from rdbkit.snapshot.pieces import Pieces
 from rdbkit.snapshot.reader import Limits, Snapshot, open_snapshot
 from rdbkit.snapshot.source import UNKNOWN, Identity, open_source
+from rdbkit.snapshot.temporary import Permissions, temporary_file
 from rdbkit.targets import find_target
 
 __all__ = ["Lost", "Salvage", "salvage"]
@@ -233,14 +234,14 @@ def _plain(name: str) -> Iterator[_Plain]:
             yield _Plain(name, name, source.total, source.identity(), None)
             return
         damage = None
-        with tempfile.NamedTemporaryFile(prefix="rdbkit-") as file:
+        with temporary_file(tempfile.gettempdir(), Permissions([name])) as (path, file):
             try:
                 while piece := source.read(_PIECE):
                     file.write(piece)
             except RdbError as e:  # what has come out is what there is
                 damage = e
             file.flush()
-            yield _Plain(name, file.name, file.tell(), None, damage)
+            yield _Plain(name, path, file.tell(), None, damage)
     finally:
         source.close()
 

@@ -26,6 +26,7 @@ from rdbkit.operations.text import json_bytes, valid_text
 from rdbkit.record import Record
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
 from rdbkit.snapshot.source import Rereading, check_distinct
+from rdbkit.snapshot.temporary import Permissions, Temporary, group_of_new, make_folders
 from rdbkit.snapshot.writer import UNKNOWN, Writer
 
 __all__ = ["Division", "Part", "Split", "parse_nodes", "parse_slot_parts", "split"]
@@ -260,9 +261,8 @@ def split(
     job.check_name(MANIFEST)
     if os.path.lexists(into) and not os.path.isdir(into):
         raise NotADirectoryError(20, "Not a directory", into)
-    made = _missing_folders(into)
+    made = make_folders(into, job.permissions)
     try:
-        os.makedirs(into, exist_ok=True)
         return job.run()
     except BaseException:
         job.undo()
@@ -270,22 +270,19 @@ def split(
             with suppress(OSError):
                 os.rmdir(folder)
         raise
-
-
-def _missing_folders(path: str) -> list[str]:
-    """The folders on the way to `path` that there are not, the innermost first."""
-    missing = []
-    path = os.path.abspath(path)
-    while not os.path.isdir(path):
-        missing.append(path)
-        path = os.path.dirname(path)
-    return missing
+    finally:
+        job.close()
 
 
 class _Files:
-    """Temporary files of which so many are open at a time."""
+    """Temporary files of which so many are open at a time.
 
-    def __init__(self) -> None:
+    Args:
+        mode: of new ones, which is asked for when the first is made.
+    """
+
+    def __init__(self, mode: Callable[[], int]) -> None:
+        self._mode = mode
         self._open: OrderedDict[str, BinaryIO] = OrderedDict()
 
     def get(self, path: str, position: int) -> BinaryIO:
@@ -304,7 +301,9 @@ class _Files:
         """The file; where the system lets no more be open, one less is from here on."""
         while True:
             try:
-                return open(path, "r+b" if os.path.exists(path) else "xb", buffering=0)
+                if os.path.exists(path):
+                    return open(path, "r+b", buffering=0)
+                return open(path, "xb", buffering=0, opener=lambda name, flags: os.open(name, flags, self._mode()))
             except OSError as e:
                 if e.errno not in (errno.EMFILE, errno.ENFILE) or not self._open:
                     e.filename = os.path.dirname(path) or os.curdir
@@ -387,20 +386,24 @@ class _Job:
         self.progress = progress
         self.read = 0
         self.rereading = Rereading()
-        self.open_files = _Files()
+        self.permissions = Permissions(files)
+        self.open_files = _Files(lambda: self.permissions.mode(group_of_new(into)))
+        self.temporary: Temporary | None = None
         self.parts: list[_Open] = []
-        self.manifest = self._new_file()
+        self.manifest = _File(self.open_files, "")
         self.header = Header(c.REDIS, 0)
         self.before_keys: list[tuple[bool, bytes]] = []  # whether it goes to all parts, and its bytes
         self.db = 0
         self.splitter: Splitter | None = None
         self.behind: list[tuple[str, str]] = []
 
-    def _new_file(self) -> _File:
-        return _File(self.open_files, os.path.join(self.into, f".rdbkit-{os.urandom(8).hex()}.tmp"))
-
     def run(self) -> Split:
-        self.manifest.seek(0)  # makes it: where nothing can be written to the folder, that is to be known first
+        try:  # where nothing can be written to the folder, that is to be known first
+            self.temporary = Temporary(self.into, self.permissions)
+        except OSError as e:
+            e.filename = self.into
+            raise
+        self.manifest.path = self.temporary.path
         with self._open_source(self.sources[0]) as first:
             self.header = first.header
         self._read_prelude()
@@ -428,6 +431,11 @@ class _Job:
         for file in [*(part.file for part in self.parts), self.manifest]:
             with suppress(OSError):
                 os.unlink(file.path)
+
+    def close(self) -> None:
+        """Give up the lock of the temporary files, which have their names now, or are gone."""
+        if self.temporary is not None:
+            self.temporary.close()
 
     def check_name(self, name: str) -> None:
         """Raise where a file cannot be called so: now, rather than when all is written."""
@@ -536,7 +544,8 @@ class _Job:
         if number >= MOST_PARTS:
             raise ValueError(f"more than {MOST_PARTS} parts")
         self.check_name(_file_name(number, label, number + 1))
-        file = self._new_file()
+        assert self.temporary is not None
+        file = _File(self.open_files, self.temporary.beside(number))
         writer = Writer(nullcontext(cast(BinaryIO, file)), self.header, True, False)
         self.parts.append(_Open(label, file, writer))
         writer.__enter__()
@@ -689,6 +698,9 @@ class _Job:
         for file, name in zip(files, names, strict=True):
             final = os.path.join(self.into, name)
             try:
+                if os.path.exists(final):
+                    found = os.stat(file.path)
+                    os.chmod(file.path, found.st_mode & self.permissions.also(final).mode(found.st_gid))
                 os.replace(file.path, final)
             except OSError as e:
                 e.filename = final

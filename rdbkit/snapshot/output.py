@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from gzip import GzipFile
 from io import BufferedIOBase, BufferedWriter, FileIO
 from typing import Any, BinaryIO, cast
+
+from rdbkit.snapshot.temporary import Permissions, Temporary
 
 _BUFFER = 1 << 18
 _GZIP_LEVEL = 6
@@ -17,7 +19,7 @@ _STDOUT = "standard output"
 
 
 @contextmanager
-def open_output(target: str | os.PathLike[str], force: bool = False) -> Iterator[BinaryIO]:
+def open_output(target: str | os.PathLike[str], force: bool = False, sources: Sequence[object] | None = None) -> Iterator[BinaryIO]:
     """Something to write bytes to, which becomes the file `target` when the `with` block ends well.
 
     Until then the bytes are in a hidden temporary file beside it; where the block, or the disk, fails, nothing stays. A name
@@ -26,7 +28,9 @@ def open_output(target: str | os.PathLike[str], force: bool = False) -> Iterator
 
     Args:
         target: a path, or "-" for standard output, which stays open.
-        force: replace a file that exists; the new one takes its permissions.
+        force: replace a file that exists.
+        sources: what the content comes from: paths, "-", or what was read. From the first byte on, the file is readable for nobody
+            who may not read all of them, nor the file that it replaces; for its owner alone where one is not a file.
 
     Raises: FileExistsError where the file exists and `force` is not given; other OSError of the system, of a full disk as well with
         the name.
@@ -58,27 +62,31 @@ def open_output(target: str | os.PathLike[str], force: bool = False) -> Iterator
         return
     if mode is not None and not force:
         raise _exists(name)
-    temporary = os.path.join(os.path.dirname(final), f".rdbkit-{os.urandom(8).hex()}.tmp")
+    permissions = Permissions(sources)
+    if mode is not None:
+        permissions = permissions.also(final)
+    with _named(name):
+        temporary = Temporary(os.path.dirname(final), permissions)
     try:
-        # By os.open, so that the umask counts: what tempfile makes is for its owner alone.
-        with _named(name):
-            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-        with _opened(handle, name) as file:
-            if mode is not None:
-                os.chmod(temporary, stat.S_IMODE(mode))
+        with _opened(os.dup(temporary.handle), name) as file:
+            if mode is not None:  # whatever the umask is
+                group = os.fstat(temporary.handle).st_gid
+                os.chmod(temporary.path, mode & 0o700 | permissions.mode(group) & 0o077)
             with _packed(file, name) as out:
                 yield out
             file.flush()
             with _named(name):
-                os.fsync(handle)
+                os.fsync(temporary.handle)
         if force:
-            os.replace(temporary, final)
+            os.replace(temporary.path, final)
         else:
-            _rename_to_new(temporary, final, name)
+            _rename_to_new(temporary.path, final, name)
     except BaseException:
-        if os.path.lexists(temporary):
-            os.unlink(temporary)
+        if os.path.lexists(temporary.path):
+            os.unlink(temporary.path)
         raise
+    finally:
+        temporary.close()
     _sync_folder(os.path.dirname(final))
 
 

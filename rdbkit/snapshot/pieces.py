@@ -89,6 +89,10 @@ class Pieces:
                 return part[0] + offset - self._begins[at] if number == at else part[0]
         return os.fstat(self._file.fileno()).st_size
 
+    def fileno(self) -> int:
+        """Of the open file."""
+        return self._file.fileno()
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()

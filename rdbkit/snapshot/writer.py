@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from io import BufferedWriter, BytesIO
 from types import TracebackType
@@ -366,6 +367,7 @@ def create(
     flavour: str = c.REDIS,
     force: bool = False,
     compress: bool = False,
+    sources: Sequence[object] | None = None,
 ) -> Writer:
     """Write a snapshot.
 
@@ -375,6 +377,8 @@ def create(
         version: RDB version of the file, 1 to 15 for "redis" and 80 for "valkey".
         flavour: "redis" or "valkey".
         force: replace a file that exists.
+        sources: what the keys come from: paths, "-", or what was read. The file is then readable for nobody who may not read all of
+            them.
         compress: try LZF on strings of more than 20 bytes, as servers do; it takes time.
 
     Raises: ValueError for a version that there is not; FileExistsError and other OSError when the block is entered.
@@ -390,5 +394,7 @@ def create(
     if version not in known:
         raise ValueError(f"there is no {flavour} RDB version {version}")
     is_path = isinstance(dst, (str, os.PathLike))
-    opened: AbstractContextManager[BinaryIO] = open_output(dst, force) if isinstance(dst, (str, os.PathLike)) else nullcontext(dst)
+    opened: AbstractContextManager[BinaryIO] = (
+        open_output(dst, force, sources) if isinstance(dst, (str, os.PathLike)) else nullcontext(dst)
+    )
     return Writer(opened, Header(flavour, version), is_path and dst != "-", compress)
