@@ -21,6 +21,7 @@ from typing import Final, NoReturn
 
 import click
 
+from rdbkit.cli.streams import standard_streams
 from rdbkit.errors import LossError, RdbError, TargetError
 
 # verb -> module of this package, with _ for -, imported when the verb is called or its help is asked for
@@ -124,7 +125,7 @@ def _ended_by_signals() -> Iterator[None]:
 
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line; the one place where signals and broken pipes become exit codes."""
-    with _ended_by_signals():
+    with standard_streams(), _ended_by_signals():
         _run(args)
 
 

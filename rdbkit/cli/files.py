@@ -6,13 +6,14 @@ import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from typing import Any, BinaryIO, Final, TypeVar
 
 import click
 
 from rdbkit.cli.render import printable
+from rdbkit.cli.streams import sending_data
 from rdbkit.snapshot.output import open_output
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -75,7 +76,8 @@ def written(output: str, source: str) -> Iterator[None]:
     try:
         if output != _STDOUT and source != _STDOUT and os.path.exists(output) and os.path.samefile(output, source):
             raise click.UsageError(f"{printable(output)} is the file to be read")
-        yield
+        with sending_data() if output == _STDOUT else nullcontext():
+            yield
     except FileExistsError as e:
         raise click.UsageError(f"{printable(os.fsdecode(e.filename))} exists; --force replaces it") from None
     except BrokenPipeError:

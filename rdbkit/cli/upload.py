@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, TypeVar
@@ -23,6 +22,7 @@ from rdbkit.cli.status import status
 from rdbkit.errors import LossError
 from rdbkit.operations.info import count
 from rdbkit.selection import parse_bytes
+from rdbkit.snapshot.source import standard_input
 from rdbkit.targets import Target
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -172,7 +172,7 @@ def _send(
         is_file = name != "-" and os.path.isfile(name)
         update = stack.enter_context(progress(name, os.path.getsize(name) if is_file else None))
         if target is None:
-            src: Any = sys.stdin.buffer if name == "-" else name
+            src: Any = standard_input() if name == "-" else name
             done.append(bring(src, blob, progress=update, **settings))
             return False
         extract = options["on_function"][1] if options["on_function"] else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -47,6 +48,8 @@ def open_output(target: str | os.PathLike[str], force: bool = False, sources: Se
     'whole'
     """
     if target == "-":
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, "standard output is closed")
         stream = _StandardOutput(sys.stdout.buffer)
         yield cast(BinaryIO, stream)
         stream.flush()

@@ -5,6 +5,7 @@ A source hands out a buffer that begins with what is still needed of the last on
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -236,7 +237,8 @@ def open_source(src: Input) -> Source:
     if isinstance(src, str | os.PathLike):
         if src == "-":
             # Unbuffered: a buffer that waits to be full does not hear an interrupt that came a moment before.
-            source = Source(cast(Reader, getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)), "<stdin>")
+            stdin = standard_input()
+            source = Source(cast(Reader, getattr(stdin, "raw", stdin)), "<stdin>")
         else:
             path = os.fspath(src)
             file = cast(BinaryIO, open(path, "rb", buffering=0))  # noqa: SIM115 (the source closes it)
@@ -255,6 +257,14 @@ def open_source(src: Input) -> Source:
     else:
         source._head = head
     return GzipSource(source) if head == b"\x1f\x8b" else source
+
+
+def standard_input() -> BinaryIO:
+    """The bytes of standard input. Raises: OSError where it is closed."""
+    found = getattr(sys.stdin, "buffer", None)
+    if found is None:
+        raise OSError(errno.EBADF, "standard input is closed")
+    return cast(BinaryIO, found)
 
 
 def _of_file(file: BinaryIO, path: str) -> Source:
