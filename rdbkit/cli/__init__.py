@@ -129,6 +129,10 @@ def main(args: list[str] | None = None) -> NoReturn:
         _run(args)
 
 
+def _bytes_of(filename: object) -> bytes:
+    return os.fsencode(filename if isinstance(filename, (str, bytes, os.PathLike)) else str(filename))
+
+
 def _run(args: list[str] | None) -> NoReturn:
     # Decoding makes many short-lived objects and no cycles: looking for those at the usual rate costs some percent.
     gc.set_threshold(100_000, 50, 100)
@@ -152,8 +156,10 @@ def _run(args: list[str] | None) -> NoReturn:
         complain(e)
         sys.exit(1 if isinstance(e, LossError) else 4 if isinstance(e, TargetError) else 3)
     except OSError as e:
-        name = f"{click.format_filename(e.filename)}: " if e.filename else ""
-        click.echo(f"rdbkit: {name}{e.strerror or e}", err=True)
+        from rdbkit.cli.render import printable
+
+        name = f"{printable(_bytes_of(e.filename))}: " if e.filename else ""
+        click.echo(f"rdbkit: {name}{printable(str(e.strerror or e))}", err=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(3)
     sys.exit(code if isinstance(code, int) else 0)

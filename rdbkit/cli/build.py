@@ -6,7 +6,7 @@ import os
 
 import click
 
-from rdbkit.cli.files import READ_ONCE, written
+from rdbkit.cli.files import READ_ONCE, refuse_terminal, written
 from rdbkit.cli.options import target_option
 from rdbkit.cli.render import printable, progress
 from rdbkit.cli.status import status, strict_option
@@ -39,6 +39,7 @@ def build(lines: str, output: str, target: Target, force: bool, on_loss: str, st
     since something would be lost, 3 if a line cannot be read. With --strict, 1 also if something is lost.
     """
     total = os.path.getsize(lines) if lines != "-" and os.path.isfile(lines) else None
+    refuse_terminal(output)
     with written(output, lines), progress(lines, total) as update:
         report = build_snapshot(lines, output, target=target, force=force, on_loss=on_loss, progress=update)
     _tell(report, output)

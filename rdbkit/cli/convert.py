@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import click
 
-from rdbkit.cli.files import READ_ONCE, written
+from rdbkit.cli.files import READ_ONCE, refuse_terminal, written
 from rdbkit.cli.losses import (
     MOST_SHOWN,
     check_distinct,
@@ -122,6 +122,7 @@ def convert(src: str, dst: str, selection: Selection, **options: Any) -> int:
     extract = options["on_function"][1] if options["on_function"] else ""
     check_distinct([("SRC", src), ("DST", dst), ("--ledger", options["ledger"] or ""), ("--on-function extract", extract)])
     failed: LossError | None = None
+    refuse_terminal(dst)
     with ExitStack() as stack:
         stack.enter_context(written(dst, src))
         ledger = stack.enter_context(open_output(options["ledger"], options["force"], [src])) if options["ledger"] else None

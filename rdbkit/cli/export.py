@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import click
 
 import rdbkit
-from rdbkit.cli.files import READ_ONCE, output_options, writing
+from rdbkit.cli.files import READ_ONCE, output_options, refuse_terminal, writing
 from rdbkit.cli.options import SelectionCommand, selection_options
 from rdbkit.cli.render import printable, progress
 from rdbkit.cli.status import status, strict_option
@@ -84,6 +84,8 @@ def export(
         features(target)
     except ValueError as e:
         raise click.BadParameter(str(e), param_hint="--target") from None
+    if format_ == "resp":
+        refuse_terminal(output)
     with (
         rdbkit.open(file, relaxed=relaxed, verify_checksum=not no_checksum) as snapshot,
         writing(output, file, force) as out,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -53,22 +54,25 @@ def output_options(command: C) -> C:
 
 
 @contextmanager
-def writing(output: str, source: str, force: bool, sources: Sequence[str] | None = None) -> Iterator[BinaryIO]:
+def writing(
+    output: str, source: str, force: bool, sources: Sequence[str] | None = None, styled: bool = False
+) -> Iterator[BinaryIO]:
     """`open_output` for a command.
 
     Args:
         output: of `output_options`.
         source: the file that is read, which must not be written to.
         sources: all that are read, where they are several.
+        styled: what is written to a terminal has escape sequences of our own.
 
     Raises: click.UsageError where the file exists, or is the one being read.
     """
-    with written(output, source), open_output(output, force, sources or [source]) as out:
+    with written(output, source, styled), open_output(output, force, sources or [source]) as out:
         yield out
 
 
 @contextmanager
-def written(output: str, source: str) -> Iterator[None]:
+def written(output: str, source: str, styled: bool = False) -> Iterator[None]:
     """The errors of writing a file, in the words of the command line.
 
     Args, raises: as `writing`.
@@ -76,7 +80,7 @@ def written(output: str, source: str) -> Iterator[None]:
     try:
         if output != _STDOUT and source != _STDOUT and os.path.exists(output) and os.path.samefile(output, source):
             raise click.UsageError(f"{printable(output)} is the file to be read")
-        with sending_data() if output == _STDOUT else nullcontext():
+        with sending_data(styled) if output == _STDOUT else nullcontext():
             yield
     except FileExistsError as e:
         raise click.UsageError(f"{printable(os.fsdecode(e.filename))} exists; --force replaces it") from None
@@ -117,6 +121,12 @@ def format_for(output: str, default: str, formats: Sequence[str]) -> str:
         return default
     ending = output.removesuffix(".gz").rpartition(".")[2]
     return ending if ending in formats[1:] else "csv"
+
+
+def refuse_terminal(output: str) -> None:
+    """Raise click.UsageError where a snapshot or commands, which are binary, would go to a terminal."""
+    if output == _STDOUT and sys.stdout.isatty():
+        raise click.UsageError("it is binary, and standard output is a terminal: name a file, or send it through a pipe")
 
 
 def check_parquet(output: str) -> None:

@@ -65,7 +65,7 @@ def keys(
     on_terminal = output == "-" and sys.stdout.isatty()
     with (
         rdbkit.open(file, relaxed=relaxed, verify_checksum=not no_checksum) as snapshot,
-        writing(output, file, force) as out,
+        writing(output, file, force, styled=chosen == "table") as out,
         nullcontext() if on_terminal else progress(file, snapshot.size) as update,
     ):
         if chosen in ("csv", "jsonl"):

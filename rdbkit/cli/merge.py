@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from rdbkit.cli.files import READ_TWICE, written
+from rdbkit.cli.files import READ_TWICE, refuse_terminal, written
 from rdbkit.cli.losses import MOST_SHOWN, check_distinct, libraries_file, policy_options, read_policies, tell_losses, teller
 from rdbkit.cli.options import optional_target_option
 from rdbkit.cli.render import WORTH_TELLING, printable, progress, size
@@ -74,6 +74,7 @@ def merge(
     apart = [("FILE", file) for file in files] + [("OUT", dst)]
     check_distinct([*apart, ("--ledger", options["ledger"] or ""), ("--on-function extract", extract)])
     begin = time.monotonic()
+    refuse_terminal(dst)
     with ExitStack() as stack:
         stack.enter_context(written(dst, "-"))
         ledger = stack.enter_context(open_output(options["ledger"], options["force"], files)) if options["ledger"] else None

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from rdbkit.cli.files import READ_ONCE, written
+from rdbkit.cli.files import READ_ONCE, refuse_terminal, written
 from rdbkit.cli.options import SelectionCommand, selection_options
 from rdbkit.cli.render import output, printable, progress, size
 from rdbkit.cli.status import status, strict_option
@@ -88,6 +88,7 @@ def redact(
         raise click.UsageError("--json needs standard output, which OUT is")
     secret = _secret(secret_file, random_)
     begin = time.monotonic()
+    refuse_terminal(out)
     with written(out, file), progress(file, os.path.getsize(file) if os.path.isfile(file) else None) as update:
         try:
             report = redact_snapshot(

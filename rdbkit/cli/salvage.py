@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import click
 
-from rdbkit.cli.files import READ_TWICE, writing, written
+from rdbkit.cli.files import READ_TWICE, refuse_terminal, writing, written
 from rdbkit.cli.losses import check_distinct
 from rdbkit.cli.render import Output, key_name, output, printable, progress, size
 from rdbkit.cli.status import status, strict_option
@@ -34,6 +34,7 @@ def salvage(file: str, out: str, force: bool, losses: str | None, samples: int, 
     if out == "-" and as_json:
         raise click.UsageError("--json needs standard output, which OUT is")
     check_distinct([("FILE", file), ("OUT", out), ("--losses", losses if losses is not None and losses != "-" else "")])
+    refuse_terminal(out)
     with ExitStack() as stack:
         list_ = stack.enter_context(writing(losses, file, force)) if losses is not None else None
 
