@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 import os
 import re
 from dataclasses import dataclass
@@ -58,12 +59,14 @@ class Place:
         return Place(self.account, self.container, self.blob + name, self.sas)
 
 
-def parse_place(url: str) -> Place:
+def parse_place(url: str, allow_http: bool = False) -> Place:
     """The place that a URL names.
 
     Args:
         url: `https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB`, with a SAS behind a question mark or without; the account's
             name stands in the path for an emulator.
+        allow_http: take http:// for any host. Without, only for this machine: signatures and the snapshot itself are readable on
+            their way.
 
     Raises: ValueError.
 
@@ -81,6 +84,11 @@ def parse_place(url: str) -> Place:
         raise ValueError("a blob's URL begins with https:// and the account's name")
     if port == 0 or not _HOST.fullmatch(parts.hostname):
         raise ValueError("the URL's host or port is not valid")
+    if parts.scheme == "http" and not allow_http and not _is_loopback(parts.hostname):
+        raise ValueError(
+            "http:// shows everybody on the way the snapshot and what opens the account: use https://, or --allow-http where the "
+            "network is trusted"
+        )
     names = parts.path.lstrip("/").split("/")
     account = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     if parts.hostname in _NAMES or parts.hostname.replace(".", "").isdigit():
@@ -99,6 +107,14 @@ def parse_place(url: str) -> Place:
     except UnicodeError:
         raise ValueError("the blob's name in the URL is not UTF-8") from None
     return Place(account, container, blob, parts.query)
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a host is this machine, by its name."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import click
 
 from rdbkit.azure.exporting import begin_export, prepare_export, wait_for_export
 from rdbkit.azure.importing import when
-from rdbkit.azure.places import Credentials, parse_place
+from rdbkit.azure.places import Credentials
 from rdbkit.azure.resources import ResourceId
 from rdbkit.cli.import_ import (
     AUTH,
@@ -24,6 +24,7 @@ from rdbkit.cli.import_ import (
 )
 from rdbkit.cli.render import output, printable
 from rdbkit.cli.secrets import SecretsCommand
+from rdbkit.cli.upload import read_place
 from rdbkit.targets import Target
 
 
@@ -57,7 +58,7 @@ def export_cache(
     Exit code 0 when the export has ended well, 4 if a service refuses or fails.
     """
     try:
-        place = parse_place(url)
+        place = read_place(url)
     except ValueError as e:
         raise click.UsageError(printable(str(e))) from None
     path = state or f"rdbkit-export-{cache.name}.json"

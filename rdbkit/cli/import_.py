@@ -25,12 +25,12 @@ from rdbkit.azure.importing import (
     wait_for,
     when,
 )
-from rdbkit.azure.places import Credentials, Place, parse_place
+from rdbkit.azure.places import Credentials, Place
 from rdbkit.azure.resources import ENDPOINT, Arm, CacheState, Call, ResourceId, Status, parse_resource_id
 from rdbkit.azure.sas import LEAST_HOURS, MOST_HOURS
 from rdbkit.cli.render import RUN_FIRST, Output, output, printable, progress, size
 from rdbkit.cli.secrets import FiniteRange, SecretsCommand
-from rdbkit.cli.upload import secret_option
+from rdbkit.cli.upload import place_options, read_place, secret_option
 from rdbkit.errors import TargetError
 from rdbkit.operations.check import AS_IT_IS, CANNOT, Check
 from rdbkit.targets import Target, find_target, load_targets
@@ -95,6 +95,7 @@ _CACHE_OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     ),
     secret_option("--connection-string", "Of the storage account.  [default: AZURE_STORAGE_CONNECTION_STRING]"),
     secret_option("--sas", "Shared access signature.  [default: that of the URL, or AZURE_STORAGE_SAS_TOKEN]"),
+    place_options,
     click.option("--arm-endpoint", default=ENDPOINT, show_default=True, metavar="URL", help="Of another cloud."),
     click.option(
         "--state", type=click.Path(dir_okay=False), metavar="FILE",
@@ -190,7 +191,7 @@ def import_(
 
 def _place(url: str) -> Place:
     try:
-        return parse_place(url)
+        return read_place(url)
     except ValueError as e:
         raise click.UsageError(printable(str(e))) from None
 

@@ -13,7 +13,7 @@ import click
 
 from rdbkit.azure.importing import wait_for, when
 from rdbkit.azure.migrating import STEPS, Course, Migration
-from rdbkit.azure.places import Credentials, Place, parse_place
+from rdbkit.azure.places import Credentials, Place
 from rdbkit.azure.resources import Call, ResourceId
 from rdbkit.cli.import_ import (
     AUTH,
@@ -32,7 +32,7 @@ from rdbkit.cli.losses import LEDGER_ELSEWHERE, ON_THE_WAY, policy_options, read
 from rdbkit.cli.render import Output, output, printable, progress, size
 from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.status import status
-from rdbkit.cli.upload import sending_options
+from rdbkit.cli.upload import read_place, sending_options
 from rdbkit.errors import LossError, TargetError
 from rdbkit.operations.merge import DuplicateError
 from rdbkit.selection import parse_bytes
@@ -44,7 +44,7 @@ _REMEDIES: Final = {**ON_THE_WAY, "function": "--on-function drop; rdbkit conver
 
 def _container(ctx: click.Context, param: click.Parameter, value: str) -> Place:
     try:
-        return parse_place(value)
+        return read_place(value)
     except ValueError as e:
         raise click.BadParameter(str(e), ctx=ctx, param=param) from None
 

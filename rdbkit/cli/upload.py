@@ -27,6 +27,8 @@ from rdbkit.targets import Target
 
 C = TypeVar("C", bound=Callable[..., Any])
 
+_ALLOW_HTTP = "rdbkit.allow-http"
+
 
 def _block_bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int:
     try:
@@ -48,6 +50,23 @@ def sending_options(command: C) -> C:
     ):  # fmt: skip
         command = decorate(command)
     return command
+
+
+def place_options(command: C) -> C:
+    """Give a click command `--allow-http`, which `read_place` looks at."""
+
+    def keep(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        ctx.meta[_ALLOW_HTTP] = value
+
+    return click.option(
+        "--allow-http", is_flag=True, is_eager=True, expose_value=False, callback=keep,
+        help="Take http:// for a host that is not this machine.",
+    )(command)  # fmt: skip
+
+
+def read_place(url: str) -> Place:
+    """The place that a URL names. Raises: ValueError."""
+    return parse_place(url, bool(click.get_current_context().meta.get(_ALLOW_HTTP)))
 
 
 def secret_option(name: str, what: str) -> Callable[[Any], Any]:
@@ -77,6 +96,7 @@ def quiet() -> None:
 @click.command(cls=SecretsCommand)
 @click.argument("files", metavar="FILE... URL", nargs=-1, required=True, type=click.Path(allow_dash=True))
 @sending_options
+@place_options
 @click.option("--page-blob", is_flag=True, help="Make a page blob, filled up with zeros; it is not resumed.")
 @secret_option("--connection-string", "Of the account.  [default: AZURE_STORAGE_CONNECTION_STRING]")
 @secret_option("--sas", "Shared access signature.  [default: that of URL, or AZURE_STORAGE_SAS_TOKEN]")
@@ -116,7 +136,7 @@ def upload(
         _refuse_policies([*options, "targets_file"])
     quiet()
     try:
-        place = parse_place(url)
+        place = read_place(url)
         places = [_place(place, name, len(names)) for name in names]
     except ValueError as e:
         raise click.UsageError(printable(str(e))) from None
