@@ -10,6 +10,7 @@ with rdbkit.open("dump.rdb") as snapshot:
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from rdbkit import loading  # noqa: F401 (it chooses the form of what follows, and so comes first)
 from rdbkit.errors import (
     ChangedError,
     ChecksumError,
