@@ -263,7 +263,7 @@ def test_a_file_that_gives_its_name_to_another_is_sent_as_it_was(place: Place, t
 def test_a_source_that_is_changed_while_it_is_converted_gives_no_blob(place: Place, tmp_path: Path) -> None:
     path = tmp_path / "dump.rdb"
     path.write_bytes(DUMP.read_bytes())
-    with pytest.raises(rdbkit.TargetError, match="changed"):
+    with pytest.raises(rdbkit.ChangedError, match="changed"):
         upload_converted(str(path), place, target="redis-7.0", progress=lambda done: os.utime(path, ns=(0, 0)))
     assert not blob_of(place).exists()
 
