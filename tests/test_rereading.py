@@ -75,6 +75,17 @@ def _verify(folder: Path) -> None:
     rdbkit.verify(folder / "b.rdb", deep=True)
 
 
+def _check_clashes(folder: Path) -> None:
+    # one name in two databases, of which the target has one
+    if not (folder / "clash.rdb").exists():
+        with rdbkit.create(folder / "clash.rdb", version=11) as writer:
+            for db in (0, 1):
+                writer.put(b"k", b"v", db=db)
+        shutil.copy(folder / "clash.rdb", folder / "b.rdb")
+    with rdbkit.open(folder / "b.rdb") as snapshot:
+        rdbkit.check(snapshot, TARGET)
+
+
 def _migrate(folder: Path) -> None:
     migration = object.__new__(Migration)
     migration.rereading = Rereading()
@@ -114,6 +125,7 @@ VERBS: dict[str, Callable[[Path], object]] = {
     ),
     "verify --deep": _verify,
     "check --duplicates": _check_duplicates,
+    "check": _check_clashes,
     "migrate": _migrate,
 }  # fmt: skip
 

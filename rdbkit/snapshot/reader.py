@@ -145,7 +145,10 @@ class Snapshot:
         return self._open_again is not None
 
     def reopen(self) -> Snapshot:
-        """The same file from its beginning, as it was opened, where `can_reopen`. Raises: as `open_snapshot`."""
+        """The same file from its beginning, as it was opened, where `can_reopen`.
+
+        Raises: as `open_snapshot`; ChangedError where the file is another now, or is changed while it is read.
+        """
         if self._open_again is None:
             raise ValueError(f"{self.name} cannot be read twice")
         return self._open_again()
@@ -628,7 +631,10 @@ def open_snapshot(
     if src != "-" and (is_path or os.path.isfile(snapshot.name)):  # open files have the names of their paths
         snapshot._path = snapshot.name
     if snapshot._path is not None and is_path and os.path.isfile(snapshot.name):
+        again = rereading or Rereading()
+        again.remember(snapshot.name, snapshot.identity)
         snapshot._open_again = lambda: open_snapshot(
-            src, relaxed=relaxed, verify_checksum=verify_checksum, limits=limits, block_size=block_size, damaged=damaged
-        )
+            src, relaxed=relaxed, verify_checksum=verify_checksum, limits=limits, block_size=block_size, damaged=damaged,
+            rereading=again,
+        )  # fmt: skip
     return snapshot

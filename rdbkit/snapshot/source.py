@@ -72,8 +72,12 @@ class Rereading:
 
     def watch(self, source: Source) -> None:
         """Hold a source to what its file was when it was first read. Raises: ChangedError."""
-        source.expected = self._known.setdefault(source.name, source.identity())
+        source.expected = self.remember(source.name, source.identity())
         source.check()
+
+    def remember(self, name: str, identity: Identity | None) -> Identity | None:
+        """Note what a file was when it was first read, where that is not known; returns what is known."""
+        return self._known.setdefault(name, identity)
 
     def check(self, path: str | os.PathLike[str]) -> None:
         """Compare what has this path now with what it was, or note it. Raises: ChangedError; OSError."""
