@@ -434,7 +434,8 @@ def test_of_keys_with_one_name_one_is_kept_or_the_later_ones_get_another(two: Pa
 
 def test_a_new_name_that_another_key_has_is_a_conflict_again(two: Path) -> None:
     report = refused(two, edits=rdbkit.Edits(collapse_dbs=True, on_conflict="rename", rename_pattern="{key}x"))
-    assert [(loss.db, loss.key) for loss in report.ledger.losses] == [(5, b"b")]
+    assert report.ledger.forbidden == {"conflict": 1}
+    assert [(loss.db, loss.key, "is called" in loss.what) for loss in report.ledger.losses] == [(3, b"b", True), (5, b"b", False)]
 
 
 def test_a_target_with_one_database_refuses_others_unless_told(two: Path) -> None:

@@ -339,8 +339,9 @@ def test_the_command(tmp_path: Path) -> None:
     assert told["feasible"] is True
     assert told["chosen"]["sku"] == "B0"
     assert told["growth"] == 0.2
-    lossy = run(small(tmp_path / "b.rdb", b"\xfe\x05" + key(b"other", 0, string(b"v"))), "--target", "azure-managed")
-    assert lossy.returncode == 1
+    for name, code in ((b"other", 0), (b"k:1", 1)):  # moves, or meets another
+        file = small(tmp_path / f"{code}.rdb", b"\xfe\x05" + key(name, 0, string(b"v")))
+        assert run(file, "--target", "azure-managed").returncode == code
 
 
 @pytest.mark.parametrize(
