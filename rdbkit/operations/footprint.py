@@ -39,8 +39,16 @@ _OBJECT: Final = 16
 _BUCKET: Final = 64
 _SHORT: Final = 512  # lengths up to this have their sizes in tables
 _LEVELS: Final = 24  # of a skip list that count
+_SAMPLE: Final = 512  # bytes of a ziplist that are looked at
 _LISTPACK: Final = 7  # bytes of a listpack beside its entries
-_HEAD: Final = 80  # bytes of a packed value that its length and count are read from
+_ZIPLIST: Final = 11  # and of a ziplist
+_PAGE: Final = 4096
+_LARGE: Final = 8 * _PAGE  # from here on sizes are whole pages, where there are no large size classes
+_ID: Final = 16  # bytes of a stream's id
+_VECTOR: Final = 127  # most fields that a piece of an expiry set lists
+_WINDOW: Final = 13  # bits of the milliseconds that such a piece stands for
+_WINDOWS: Final = 1 << 15  # that are told apart
+_HEAD: Final = _SAMPLE + 80  # bytes of a packed value that its length and count are read from
 
 # How the value of a kind is measured.
 _OTHER: Final = 0
@@ -67,8 +75,12 @@ _NODE_COUNT: Final = 8
 _GROUPS: Final = 9
 _CONSUMERS: Final = 10
 _PENDING: Final = 11
+_NODE_ID: Final = 12
+_CONSUMER: Final = 13
+_PENDING_ID: Final = 14
 
 _DOUBLE: Final = struct.Struct("<d").unpack_from
+_INT64: Final = struct.Struct("<q").unpack_from
 
 
 def size_class(n: i64, quantum: i64) -> i64:
@@ -87,6 +99,17 @@ def size_class(n: i64, quantum: i64) -> i64:
         top += top
         step += step
     return (n + step - 1) // step * step
+
+
+def page_class(n: i64, quantum: i64) -> i64:
+    """The same where the allocator gives whole pages instead of large size classes.
+
+    Source: sz_s2u_compute in include/jemalloc/internal/sz.h of jemalloc 5.3.1.
+
+    >>> [page_class(n, 16) for n in (1000, 33_000)]
+    [1024, 36864]
+    """
+    return size_class(n, quantum) if n <= _LARGE else (n + _PAGE - 1) // _PAGE * _PAGE
 
 
 def string_header(n: i64) -> i64:
@@ -112,12 +135,14 @@ class Heap:
     Args:
         sizes: of a `rdbkit.targets.memory.Layout`.
         quantum: of the allocator, 8 or 16 bytes.
+        pages: it gives large pieces in whole pages.
 
     Sizes are what MEMORY USAGE counts; `hidden` sums what is allocated beyond that.
     """
 
-    def __init__(self, sizes: dict[str, int], quantum: int) -> None:
+    def __init__(self, sizes: dict[str, int], quantum: int, pages: bool = False) -> None:
         self.quantum: i64 = quantum
+        self.pages: bool = pages
         self.hidden: i64 = 0
         self.hash_entries: i64 = sizes["hash_entries"]
         self.hash_value: i64 = sizes["hash_value"]
@@ -128,10 +153,14 @@ class Heap:
         self.set_value: i64 = sizes["set_value"]
         self.list_node: i64 = sizes["list_node"]
         self.list_packed: bool = sizes["list_packed"] != 0
+        self.list_plain: bool = sizes["list_plain"] != 0
+        self.ziplists: bool = sizes["ziplists"] != 0
+        self.ends: i64 = _ZIPLIST if self.ziplists else _LISTPACK
         self.buckets: bool = sizes["buckets"] != 0
         self.embedded: bool = sizes["embedded"] != 0
         self.embed_string: i64 = sizes["embed_string"]
         self.embedding: i64 = sizes["embedding"]
+        self.embed_rough: bool = sizes["embed_rough"] != 0
         self.embed_pair: i64 = sizes["embed_pair"]
         self.counts_key: bool = sizes["counts_key"] != 0
         self.counts_used: bool = sizes["counts_used"] != 0
@@ -139,7 +168,8 @@ class Heap:
         self.entry_without_value: i64 = sizes["entry_without_value"]
         self.table: i64 = sizes["table"]
         self.table_of_fields: i64 = sizes["table_of_fields"]
-        self.table_of_fields_expiring: i64 = sizes["table_of_fields_expiring"]
+        self.table_grows: bool = sizes["table_grows"] != 0
+        self.expiry_set: bool = sizes["expiry_set"] != 0
         self.field_expiring: i64 = sizes["field_expiring"]
         self.packed_expiring: i64 = sizes["packed_expiring"]
         self.zset: i64 = sizes["zset"]
@@ -159,6 +189,7 @@ class Heap:
         self.entry_beyond: i64 = self.allocated(self.entry) - self.entry if self.entry > 0 else 0
         self.table_beyond: i64 = self.allocated(self.table) - self.table
         self.children: dict[int, float] = {}
+        self.turned_slots: dict[int, int] = {}
         # by length: a string, a member of a set, a field, a member of a sorted set (in 1/16)
         self.strings: list[int] = [int(self.allocated(n + string_header(n))) for n in range(_SHORT)]
         self.members: list[int] = [int(self.entry) + size for size in self.strings]
@@ -168,7 +199,7 @@ class Heap:
         self.pairs: list[int] = [int(self.allocated(n)) for n in range(_SHORT)]
 
     def allocated(self, n: i64) -> i64:
-        return size_class(n, self.quantum)
+        return page_class(n, self.quantum) if self.pages else size_class(n, self.quantum)
 
     def string(self, n: i64) -> i64:
         """A string of its own."""
@@ -186,6 +217,17 @@ class Heap:
         if whole <= self.embed_pair:
             return self.pairs[whole]
         return self.allocated(8 + field + (4 if field < 256 else string_header(field))) + self.string(value)
+
+    def expiring_pair(self, field: i64, value: i64) -> i64:
+        """The same of a field that expires."""
+        # Source: hfieldNew and mstrNewWithMeta in Redis's src/t_hash.c and src/mstr.c, entryReqSize in Valkey's src/entry.c
+        if self.embed_pair == 0:
+            return self.entry + self.allocated(field + string_header(field) + self.field_expiring) + self.string(value)
+        own: i64 = field + (4 if field < 256 else string_header(field)) + self.field_expiring
+        whole: i64 = own + value + (4 if value < 256 else string_header(value))
+        if whole <= self.embed_pair:
+            return self.pairs[whole]
+        return self.allocated(8 + own) + self.string(value)
 
     def scored_member(self, n: i64) -> i64:
         """A member of a sorted set with its entry and its node, whose height is the mean; in 1/16 byte."""
@@ -210,6 +252,36 @@ class Heap:
         while count * 32 < n * 5:
             count += count
         return (count + int(self.more_buckets(n, count) + 0.5)) * _BUCKET
+
+    def grown(self, n: i64) -> i64:
+        """The slots of a table that grew as its `n` entries came."""
+        # Source: dictRehash in src/dict.c: an entry that is added empties a slot of the table before, of which 1 - 1/e are in use
+        # when it is full; until then both are there
+        size: i64 = power_of_two(n)
+        before: i64 = size // 2
+        if before >= 4 and n < before + int(int(before) * (1.0 - math.exp(-1.0))):
+            size += before
+        return size * 8
+
+    def turned(self, before: i64, n: i64, expires: bool) -> i64:
+        """The slots of a hash of `n` fields that was packed until a long one came, behind the first `before`."""
+        # Source: RDB_TYPE_HASH in src/rdb.c, which makes room for the fields that are left, not for all
+        if self.buckets:
+            return self.slots(n)
+        key = int(before) << 11 | int(n) << 1 | expires
+        slots = self.turned_slots.get(key)
+        if slots is None:
+            table = Slots()
+            if not self.ziplists:
+                table.expand(before)
+            table.add(before if expires else before + 1)
+            left: i64 = n - before - 1
+            if left > 4:
+                table.expand(left)
+            table.add(n - table.used)
+            slots = int(table.size + table.old) * 8
+            self.turned_slots[key] = slots
+        return slots
 
     def more_buckets(self, n: i64, count: i64) -> float:
         """How many further buckets `n` entries need on average that chance spreads over `count`: the eighth needs one."""
@@ -274,8 +346,12 @@ class Heap:
             if self.counts_used and value <= self.embed_string:
                 self.hidden += self.allocated(_OBJECT + value + 4) - _OBJECT - value - 2
             return self.key(key, expires) + (self.values[value] if value < _SHORT else self.string(value))
-        size: i64 = self.embedding + 1 + key + string_header(key) + value + 4 + (8 if expires else 0)
-        if size <= self.embed_string:
+        # Source: createStringObjectWithKeyAndExpire in Valkey's src/object.c
+        if value < 4 and self.embedding < _OBJECT:
+            value = 4  # there is room for a pointer, which it may become
+        rest: i64 = self.embedding + 1 + key + value + 4 + (8 if expires else 0)
+        size: i64 = rest + string_header(key)
+        if (rest + 2 if self.embed_rough else size) <= self.embed_string:
             return self.allocated(size)
         return self.key(key, expires) + self.string(value)
 
@@ -308,16 +384,195 @@ class Heap:
         self.hidden += self.allocated(self.quicklist) - self.quicklist
         return self.quicklist + nodes * self.quicklist_node
 
-    def radix_tree(self, n: i64) -> i64:
-        """A radix tree of `n` ids."""
-        # Ids share their first bytes: one node for these, then a node that branches, and for each id the rest and an end.
-        # Older servers count 240 bytes a node that nobody allocates.
-        if self.radix_node > 0:
-            nodes: i64 = 1 if n == 0 else 2 if n == 1 else 2 * n + 2 + n // 22
-            counted: i64 = nodes * self.radix_node + n * 16
-            self.hidden += 24 + 52 * n - counted
-            return counted
-        return self.radix + 16 + (40 if n == 1 else 56 * n)
+    def radix_tree(self, keys: i64, nodes: i64, taken: i64) -> i64:
+        """A radix tree of so many keys and nodes, which take so many bytes."""
+        taken += self.allocated(self.radix)
+        if self.radix_node == 0:
+            return taken
+        # Source: streamRadixTreeMemoryUsage in src/object.c, which counts 240 bytes a node that nobody allocates
+        counted: i64 = nodes * self.radix_node + keys * _ID
+        self.hidden += taken - counted
+        return counted
+
+    def pieces(self, n: i64) -> i64:
+        """What of an expiry set lists `n` fields that expire close to each other."""
+        # Source: insertToBucket_VECTOR and splitBucketIfPossible in Valkey's src/vset.c
+        if n <= 1:
+            return 0
+        if n <= _VECTOR:
+            return 24 if n == 2 else self.allocated(8 + 8 * n)
+        return n * (self.allocated(8 + 8 * 96) + 16) // 96  # pieces are split when they are full, and are half full then
+
+
+class Slots:
+    """Follows a table of slots, which is moved to a larger one slot by slot as entries come. Source: src/dict.c."""
+
+    def __init__(self) -> None:
+        self.used: i64 = 0
+        self.size: i64 = 4
+        self.old: i64 = 0  # of the table that is being left
+        self.full: i64 = 0  # its slots that are still in use
+
+    def expand(self, n: i64) -> None:
+        """Make room for `n`, where the table is not being moved."""
+        size: i64 = power_of_two(n)
+        if self.old > 0 or self.used > n or size == self.size:
+            return
+        if self.used > 0:
+            self.old = self.size
+            share: float = 1.0 - math.exp(-int(self.used) / int(self.size))
+            self.full = int(int(self.size) * share + 0.5)
+        self.size = size
+
+    def add(self, n: i64) -> None:
+        """`n` entries come."""
+        while n > 0:
+            if self.old > 0:
+                self.full -= 1
+                if self.full <= 0:
+                    self.old = 0
+            if self.old == 0 and self.used >= self.size:
+                self.expand(self.used + 1)
+            self.used += 1
+            n -= 1
+
+
+class RadixTree:
+    """Counts the nodes of a radix tree, whose keys are of one length and come in their order.
+
+    Keys share nodes as far as they are alike. Where they part there is a node that branches; what only one branch has is a node;
+    and a key ends in one of its own. Source: src/rax.c.
+
+    Args:
+        heap: of the server.
+        length: of a key, in bytes.
+
+    Attributes:
+        keys: so far.
+    """
+
+    def __init__(self, heap: Heap, length: i64) -> None:
+        self.heap: Heap = heap
+        self.length: i64 = length
+        self.leaf: i64 = heap.allocated(16)
+        self.chains: list[int] = [int(heap.allocated(self.node(n, 1))) for n in range(length + 1)]
+        self.begin()
+
+    def begin(self) -> None:
+        """Make ready for a tree."""
+        self.keys: i64 = 0
+        self.nodes: i64 = 0
+        self.taken: i64 = 0
+        self.last: bytes = b""
+        self.alike: i64 = -1  # bytes that the last key shares with the one before it
+        self.points: list[int] = []  # at how many bytes the last key's path branches
+        self.branches: list[int] = []  # into how many
+
+    def node(self, letters: i64, pointers: i64) -> i64:
+        """Bytes of a node."""
+        return (4 + letters + 7) // 8 * 8 + 8 * pointers
+
+    def add(self, buf: bytes, pos: i64) -> None:
+        """The key that is next. Raises: IndexError where `buf` does not have all of it."""
+        length: i64 = self.length
+        buf[pos + length - 1]
+        key = buf[pos : pos + length]
+        if self.keys > 0:
+            last = self.last
+            n: i64 = 0
+            while n < length and key[n] == last[n]:
+                n += 1
+            if n == length:
+                return
+            self.end(n)
+            if self.points and self.points[-1] == n:
+                self.branches[-1] += 1
+            else:
+                self.points.append(int(n))
+                self.branches.append(2)
+            self.alike = n
+        self.last = key
+        self.keys += 1
+
+    def end(self, n: i64) -> None:
+        """The last key's path is known, but for the first `n` bytes."""
+        self.nodes += 1
+        self.taken += self.leaf
+        self.chain((n if n > self.alike else self.alike), self.length)
+        while self.points and self.points[-1] > n:
+            at: i64 = self.points.pop()
+            branches: i64 = self.branches.pop()
+            self.nodes += 1
+            self.taken += self.heap.allocated(self.node(branches, branches))
+            above: i64 = self.points[-1] if self.points else -1
+            self.chain((n if n > above else above), at)
+
+    def chain(self, above: i64, below: i64) -> None:
+        """What is between two places where the path branches."""
+        letters: i64 = below - above - 1
+        if letters > 0:
+            self.nodes += 1
+            self.taken += self.chains[letters]
+
+    def finish(self) -> i64:
+        """What the tree takes."""
+        if self.keys > 0:
+            self.end(-1)
+        else:
+            self.nodes = 1
+            self.taken = self.heap.allocated(8)
+        return self.heap.radix_tree(self.keys, self.nodes, self.taken)
+
+
+class ExpirySet:
+    """The set in which a hash of Valkey 9 has the fields that expire, by time.
+
+    Source: src/vset.c. Up to 127 fields are one list. More are a radix tree of lists, each for 8,192 ms or less; a field alone in
+    its time has no list.
+    """
+
+    def __init__(self, heap: Heap) -> None:
+        self.heap: Heap = heap
+        self.tree: RadixTree = RadixTree(heap, 8)
+        self.begin()
+
+    def begin(self) -> None:
+        self.windows: dict[int, int] = {}
+        self.told: i64 = 0  # fields in them
+        self.fields: i64 = 0
+
+    def add(self, ms: i64) -> None:
+        """A field that expires then."""
+        self.fields += 1
+        window = int(ms >> _WINDOW)
+        known = self.windows.get(window)
+        if known is not None:
+            self.windows[window] = known + 1
+            self.told += 1
+        elif len(self.windows) < _WINDOWS:
+            self.windows[window] = 1
+            self.told += 1
+
+    def finish(self) -> i64:
+        """What the set takes."""
+        heap = self.heap
+        if self.fields <= _VECTOR:
+            return heap.pieces(self.fields)
+        lists: i64 = 0
+        tree = self.tree
+        tree.begin()
+        for window in sorted(self.windows):
+            n: i64 = self.windows[window]
+            lists += heap.pieces(n)
+            end = (window + 1) << int(_WINDOW)
+            while True:  # as many keys as there are lists
+                tree.add((end & (1 << 64) - 1).to_bytes(8, "big"), 0)
+                n -= 96
+                if n <= 32:
+                    break
+                end -= 16
+        # of more windows than are told apart, those that are stand for all
+        return (lists + tree.finish()) * self.fields // self.told
 
 
 def _way_of(value_type: ValueType) -> int:
@@ -341,9 +596,11 @@ def _places(way: int, program: bytes) -> bytes:
     places = bytearray(len(program))
     texts = {_LIST: [_MEMBER], _SET: [_MEMBER], _HASH: [_FIELD, _VALUE], _ZSET: [_MEMBER], _NODES: [_NODE]}
     counts = [_COUNT]
-    if way == _STREAM:  # of nodes: id, listpack; of groups and consumers the names
-        texts[way] = [_PASSED, _NODE]
+    ids: list[int] = []
+    if way == _STREAM:  # of nodes id and listpack; names of a group and of a consumer; ids of what is pending in them
+        texts[way] = [_NODE_ID, _NODE, _PASSED, _CONSUMER]
         counts = [_NODE_COUNT, _GROUPS, _PENDING, _CONSUMERS, _PENDING]
+        ids = [_PENDING_ID, _PENDING_ID]
     of_texts = list(texts[way])
     inside = False
     for at in range(0, len(program), 2):
@@ -354,6 +611,8 @@ def _places(way: int, program: bytes) -> bytes:
             places[at] = of_texts.pop(0)
         elif operation == OP_COUNT and counts:
             places[at] = counts.pop(0)
+        elif operation == OP_BYTES and program[at + 1] == _ID and ids:
+            places[at] = ids.pop(0)
         elif inside and way in (_HASH, _ZSET) and operation in (OP_LENGTH, OP_BYTES, OP_TEXT_DOUBLE):
             places[at] = _EXPIRY if way == _HASH else _SCORE
     return bytes(places)
@@ -375,21 +634,81 @@ def text_length(buf: bytes, pos: i64) -> i64:
     return len(str(read_integer(buf, pos)))
 
 
-def _entry_of(n: i64) -> i64:
-    """Bytes of a text of `n` bytes as an entry of a listpack. Source: lpEncodeString, lpEncodeBacklen in src/listpack.c."""
+def entry_of(n: i64, ziplist: bool) -> i64:
+    """Bytes of a text of `n` bytes as an entry of a listpack, or of a ziplist behind a short entry.
+
+    Source: lpEncodeString and lpEncodeBacklen in src/listpack.c, zipStoreEntryEncoding in src/ziplist.c.
+    """
     if n < 64:
         return n + 2
-    return n + 4 if n < 4096 else n + 8
+    if ziplist:
+        return n + 3 if n < 16384 else n + 6
+    if n < 4096:
+        return n + 3 if n < 126 else n + 4
+    return n + 7 if n < 16378 else n + 8 if n < (1 << 21) - 6 else n + 9
 
 
-def _entry_of_number(value: i64) -> i64:
-    """The same of a number. Source: lpEncodeIntegerGetType in src/listpack.c."""
+def entry_of_number(value: i64, ziplist: bool) -> i64:
+    """The same of a number. Source: lpEncodeIntegerGetType in src/listpack.c, zipTryEncoding in src/ziplist.c."""
+    if ziplist:
+        if 0 <= value <= 12:
+            return 2
+        for bits, size in ((7, 3), (15, 4), (23, 5), (31, 6)):
+            if -(1 << bits) <= value < 1 << bits:
+                return size
+        return 10
     if 0 <= value < 128:
         return 2
     for bits, size in ((12, 3), (15, 4), (23, 5), (31, 6)):
         if -(1 << bits) <= value < 1 << bits:
             return size
     return 10
+
+
+def as_listpack(buf: bytes, pos: i64, n: i64) -> i64:
+    """Bytes of the listpack that a ziplist of `n` bytes at `pos` becomes: of its first 512 bytes, and as much for the others.
+
+    Source: the head of src/ziplist.c. Raises: IndexError where `buf` does not have that much of it.
+    """
+    known: i64 = min(n, _SAMPLE)
+    buf[pos + known - 1]
+    sample = buf[pos : pos + known]
+    taken: i64 = 0
+    at: i64 = 10
+    to: i64 = at
+    size: i64
+    try:
+        while sample[at] != 0xFF or at != n - 1:
+            at += 1 if sample[at] < 254 else 5
+            first: i64 = sample[at]
+            if first < 0xC0:
+                if first < 0x40:
+                    size = first
+                    at += 1 + size
+                elif first < 0x80:
+                    size = (first & 0x3F) << 8 | sample[at + 1]
+                    at += 2 + size
+                else:
+                    size = sample[at + 1] << 24 | sample[at + 2] << 16 | sample[at + 3] << 8 | sample[at + 4]
+                    at += 5 + size
+                if at > n:
+                    break
+                size = entry_of(size, False)
+            elif 0xF0 < first < 0xFE:
+                size = 2
+                at += 1
+            else:
+                size = 2 if first == 0xC0 else 3 if first == 0xF0 else 4 if first == 0xD0 else 1 if first == 0xFE else 8
+                sample[at + size]
+                number = int.from_bytes(sample[at + 1 : at + 1 + size], "little", signed=True)
+                at += 1 + size
+                size = entry_of_number(number, False)
+            taken += size
+            to = at
+    except IndexError:
+        pass
+    n = max(0, n - _ZIPLIST)
+    return _LISTPACK + (n * taken // (to - 10) if to > 10 else n)
 
 
 class Gauge:
@@ -408,6 +727,8 @@ class Gauge:
         self.names: list[str] = [""] * KINDS
         self.ahead: list[int] = [0] * KINDS  # bytes before a packed value
         self.fields_expire: list[bool] = [False] * KINDS
+        self.of_ziplists: list[bool] = [False] * KINDS
+        self.last_expiries: list[bool] = [False] * KINDS
         self.are_ints: list[bool] = [False] * KINDS
         self.are_zipmaps: list[bool] = [False] * KINDS
         self.are_ziplists: list[bool] = [False] * KINDS
@@ -417,6 +738,8 @@ class Gauge:
             self.rules[kind] = count_rule(value_type)
             self.names[kind] = value_type.type
             self.ahead[kind] = 8 if value_type.layout == "ds" else 0
+            self.of_ziplists[kind] = value_type.layout == "*(s)" and value_type.encoding == "quicklist"
+            self.last_expiries[kind] = value_type.layout == "*(ssd)"
             self.fields_expire[kind] = value_type.encoding == "listpackex"
             self.are_ints[kind] = value_type.encoding == "intset"
             self.are_zipmaps[kind] = value_type.encoding == "zipmap"
@@ -427,6 +750,9 @@ class Gauge:
         ways[STRING_INT] = _STRING
         ways[STRING_LZF] = _STRING
         self.ways: bytes = bytes(ways)
+        self.tree: RadixTree = RadixTree(heap, _ID)
+        self.expiries: ExpirySet = ExpirySet(heap)
+        self.entries: list[int] = [int(entry_of(n, heap.ziplists)) for n in range(0x40)]
         self.kind: i64 = 0
         self.way: i64 = 0
         self.program: bytes = b""
@@ -463,29 +789,35 @@ class Gauge:
         heap = self.heap
         self.elements = -1
         n: i64 = text_length(buf, pos + self.ahead[kind])
-        if self.are_ziplists[kind] and not heap.counts_used:
-            n -= 4  # what a ziplist's header has more than that of the listpack it becomes
+        if self.are_ziplists[kind] and not heap.ziplists:
+            n = self.repacked(buf, pos, n)
         name = self.names[kind]
         ints: bool = self.are_ints[kind]
         texts: i64 = 2 if name == "hash" or name == "zset" else 1
         limit: i64 = heap.hash_entries
+        count: i64
         if name == "list":
-            return self.nodes_of(n)
+            return self.nodes_of(n, element_count(self.rules[kind], buf, pos, end, False) if n > heap.list_node else -1)
         if name == "zset":
             limit = heap.zset_entries
         elif name == "set":
             limit = heap.set_ints if ints else heap.set_entries
         expires: bool = self.fields_expire[kind]
         beyond: i64 = heap.packed_expiring if expires else 0
+        if self.are_zipmaps[kind]:  # has no lengths of what is before, and lengths alone of what comes
+            count = element_count(self.rules[kind], buf, pos, end, False)
+            if count < 0:  # more than its header can say, and 512 at most
+                count = min(n // 16, limit)
+            n += count + heap.ends - 2
         if n <= limit * texts * 2 and not (expires and heap.embed_pair > 0):
             return heap.packed(n) + beyond
-        count: i64 = element_count(self.rules[kind], buf, pos, end, whole)
+        count = element_count(self.rules[kind], buf, pos, end, whole)
         if count < 0:  # more than the header holds, and not all of the value is here; a zipmap had at most 512 pairs
             count = limit if self.are_zipmaps[kind] else n // (16 * texts)
         self.elements = count
         if count <= limit and not (expires and heap.embed_pair > 0):
             return heap.packed(n) + beyond
-        mean: i64 = max(0, (n - _LISTPACK) // max(1, count * texts) - 2)
+        mean: i64 = max(0, (n - heap.ends) // max(1, count * texts) - 2)
         if ints:
             mean = 4 if n <= 8 + 2 * count else 8 if n <= 8 + 4 * count else 14
         if name == "hash":
@@ -495,13 +827,33 @@ class Gauge:
             return heap.member(mean) * count + heap.tabled(count, heap.table)
         return self.sorted_set(count, heap.scored_member(mean) * count)
 
-    def nodes_of(self, n: i64) -> i64:
-        """A list of `n` bytes of entries."""
+    def repacked(self, buf: bytes, pos: i64, n: i64) -> i64:
+        """Bytes of the listpack that the ziplist at `pos` becomes, which has `n` bytes."""
+        first: i64 = buf[pos]
+        if first >= 0xC0:  # compressed: it is not looked into
+            return max(0, n - _ZIPLIST) + _LISTPACK
+        return as_listpack(buf, pos + (1 if first < 0x40 else 2 if first < 0x80 else 5 if first == 0x80 else 9), n)
+
+    def nodes_of(self, n: i64, count: i64) -> i64:
+        """A list that was one ziplist of `n` bytes and is taken apart into nodes.
+
+        Args:
+            count: of its elements, -1 where that is not known.
+        """
+        # Source: RDB_TYPE_LIST_ZIPLIST in src/rdb.c: however short it is, it is no listpack afterwards
         heap = self.heap
-        nodes: i64 = max(1, (n + heap.list_node - 1) // heap.list_node)
-        if nodes == 1 and heap.list_packed:
-            return heap.packed(n)
-        return heap.quick(nodes) + nodes * heap.packed((n + nodes - 1) // nodes)
+        size: i64 = heap.list_node
+        if n <= size:
+            return heap.quick(1) + heap.packed(n)
+        n -= heap.ends
+        size -= heap.ends + (n // (2 * count) if count > 0 else 0)  # what is left free at the end of a node
+        full: i64 = n // size
+        rest: i64 = n % size
+        cost: i64 = full * heap.packed(size + heap.ends)
+        if rest > 0:
+            cost += heap.packed(rest + heap.ends)
+            full += 1
+        return heap.quick(full) + cost
 
     def sorted_set(self, n: i64, members: i64) -> i64:
         """A sorted set with a skip list, whose members take so many 1/16 bytes."""
@@ -517,6 +869,9 @@ class Gauge:
         self.way = self.ways[kind]
         self.program = self.programs[kind]
         self.places = self.places_of[kind]
+        self.repacks: bool = self.of_ziplists[kind] and not self.heap.ziplists
+        self.expiry_last: bool = self.last_expiries[kind]
+        self.of_group: i64 = self.places.find(_PENDING)
         self.elements = -1
         self.done: bool = False
         self.rest: bytes = b""
@@ -534,6 +889,14 @@ class Gauge:
         self.expiring: i64 = 0
         self.nodes: i64 = 0
         self.plain: bool = False
+        self.filled: i64 = 0  # bytes of a list's last node
+        self.previous: i64 = 0  # and of the element that was the last in it
+        self.before: i64 = -1  # fields of a hash before the first that is too long to be packed
+        self.expires: bool = False  # the field that is next, or in a layout of Valkey the one before
+        self.value: i64 = 0
+        self.grows: bool = False  # a tree of ids is being read
+        if self.expiries.fields > 0:
+            self.expiries.begin()
 
     def piece(self, data: bytes) -> None:
         """Go on with the next piece. Raises: CorruptError without a place."""
@@ -581,6 +944,7 @@ class Gauge:
 
     def feed(self, buf: bytes, pos: i64) -> i64:
         """Go on at `pos`; returns where what is needed next begins, which may be beyond `buf`."""
+        heap = self.heap
         program = self.program
         places = self.places
         place: i64
@@ -629,8 +993,10 @@ class Gauge:
                     self.at += 2
                 elif operation == OP_LENGTH:
                     end = skip_length(buf, pos)
-                    if place == _EXPIRY and buf[pos] != 0:
-                        self.expiring += 1
+                    if place == _EXPIRY:
+                        self.expires = buf[pos] != 0
+                        if self.expires:
+                            self.expiring += 1
                     pos = end
                     self.at += 2
                 elif operation == OP_NODES:
@@ -640,7 +1006,7 @@ class Gauge:
                     self.at += 2
                 else:  # a score as text
                     n = buf[pos]
-                    self.packed += n + 2 if n < 253 else 5
+                    self.packed += entry_of(n, heap.ziplists) if n < 253 else 5
                     pos += n + 1 if n < 253 else 1
                     self.at += 2
         except IndexError:
@@ -662,44 +1028,110 @@ class Gauge:
             if self.way == _NODES:
                 self.nodes = n
                 self.elements = -1
+            if self.way == _LIST:
+                self.cost = 0
         elif place == _NODE_COUNT:
-            self.cost += heap.stream + heap.radix_tree(n)
+            self.cost += heap.stream
+            self.tree.begin()
+            self.grows = True
         elif place == _GROUPS:
-            self.cost += (heap.group + 16) * n
+            self.trees()
+            self.cost += heap.group * n
             heap.hidden += 85 * n  # names, and what a tree has of them; so measured
         elif place == _CONSUMERS:
+            self.trees()
             self.cost += heap.consumer * n
             heap.hidden += 50 * n
-        elif place == _PENDING:
-            # of a group and of its consumers: both have a tree of their entries, which they share; in ids that lie so close to each
-            # other the trees branch more often
-            heap.hidden += 11 * n
-            self.cost += heap.radix_tree(n) + heap.allocated(heap.pending) * n // 2
+        elif place == _PENDING:  # of a group, and then of each consumer, who share the entries
+            self.trees()
+            if self.at == self.of_group:
+                self.cost += heap.pending * n
+                heap.hidden += (heap.allocated(heap.pending) - heap.pending) * n
+            self.tree.begin()
+            self.grows = True
+
+    def trees(self) -> None:
+        """The tree of ids that was read is at its end."""
+        if self.grows:
+            self.cost += self.tree.finish()
+            self.grows = False
 
     def text(self, place: i64, buf: bytes, pos: i64, end: i64) -> None:
         """A string of which `buf[pos:]` has the beginning."""
         heap = self.heap
         n: i64 = text_length(buf, pos)
-        if place == _NODE:
-            self.node(n)
+        if place >= _NODE:
+            if place == _NODE:
+                self.node(self.repacked(buf, pos, n) if self.repacks else n)
+            elif place == _CONSUMER:
+                self.cost += n
+            elif n == _ID and buf[pos] == _ID:
+                self.tree.add(buf, pos + 1)
             return
         first: i64 = buf[pos]
+        size: i64
         if first >= 0xC0 and first != 0xC3:
-            self.packed += _entry_of_number(read_integer(buf, pos))
+            size = entry_of_number(read_integer(buf, pos), heap.ziplists)
         else:
-            self.packed += _entry_of(n)
-            if self.ints and self.careful and (n > 20 or first >= 0xC0 or not is_long(buf[end - n : end])):
-                self.ints = False
+            size = entry_of(n, heap.ziplists)
+            if self.careful:
+                if 0 < n <= 20 and first < 0xC0 and buf[end - 1] < 0x3A and is_long(buf[end - n : end]):
+                    size = entry_of_number(int(buf[end - n : end]), heap.ziplists)
+                else:
+                    self.ints = False
+        if self.way == _LIST:
+            self.push(n, size)
+            return
+        self.packed += size
         if n > self.most:
             self.most = n
+            if self.before < 0 and n > heap.hash_value and self.way == _HASH:
+                self.before = self.elements - self.rounds[-1]
         if place == _FIELD:
             self.field = n
         elif place == _VALUE:
-            self.cost += heap.pair(self.field, n)
+            if self.expiry_last:
+                self.value = n
+            else:
+                self.pair(n)
         elif self.way == _ZSET:
             self.cost += heap.scored[n] if n < _SHORT else heap.scored_member(n)
         elif self.way == _SET:
             self.cost += heap.member(n)
+
+    def pair(self, value: i64) -> None:
+        """A field and its value."""
+        heap = self.heap
+        self.cost += heap.expiring_pair(self.field, value) if self.expires else heap.pair(self.field, value)
+
+    def push(self, n: i64, size: i64) -> None:
+        """An element of `n` bytes at the end of a list, which takes `size` bytes as an entry."""
+        # Source: quicklistPushTail and _quicklistNodeAllowInsert in src/quicklist.c
+        heap = self.heap
+        if heap.list_plain and n > heap.list_node:
+            self.close()
+            self.cost += heap.packed(n)
+            self.nodes += 1
+            self.plain = True
+            return
+        more: i64 = 8
+        if heap.ziplists:
+            more = (1 if n < 254 else 5) + (1 if n < 64 else 2 if n < 16384 else 5)
+            if self.filled > 0 and self.previous >= 254:
+                size += 4  # it says how long the one before it is
+            self.previous = size
+        if self.filled > 0 and self.filled + n + more <= heap.list_node:
+            self.filled += size
+        else:
+            self.close()
+            self.filled = heap.ends + size
+
+    def close(self) -> None:
+        """A list's node gets no more elements."""
+        if self.filled > 0:
+            self.cost += self.heap.packed(self.filled)
+            self.nodes += 1
+            self.filled = 0
 
     def node(self, n: i64) -> None:
         """A node of a list or stream."""
@@ -707,14 +1139,21 @@ class Gauge:
         self.cost += self.heap.allocated(n) if self.plain else self.heap.packed(n)
 
     def number(self, place: i64, buf: bytes, pos: i64) -> None:
-        """8 bytes: a score, or a field's expiry."""
+        """A score, a field's expiry, or an id."""
+        if place == _PENDING_ID:
+            self.tree.add(buf, pos)
+            return
         buf[pos + 7]
         value: float = _DOUBLE(buf, pos)[0]
         if place == _EXPIRY:
-            if buf[pos + 7] != 0xFF:  # else -1: none
+            self.expires = buf[pos + 7] != 0xFF  # else -1: none
+            if self.expires:
                 self.expiring += 1
+                if self.heap.expiry_set:
+                    self.expiries.add(_INT64(buf, pos)[0])
+            self.pair(self.value)
         elif value == value and abs(value) < 1e15 and value == int(value):
-            self.packed += _entry_of_number(int(value))
+            self.packed += entry_of_number(int(value), self.heap.ziplists)
         else:
             self.packed += len(repr(value)) + 2
 
@@ -783,17 +1222,19 @@ class Gauge:
         return pos
 
     def run_careful(self, buf: bytes, pos: i64) -> i64:
-        """`run` for the few elements of a set, list or hash that may become a packed value."""
+        """`run` for the few elements of a set or hash that may become a packed value."""
         heap = self.heap
         left: i64 = self.rounds[-1] - 1
         if self.way == _ZSET or self.program[self.at] != OP_STRING:
             return pos
+        if self.way == _LIST:
+            return self.run_list(buf, pos)
         pairs: bool = self.way == _HASH
         if pairs and self.program[self.at + 4] != OP_NEXT:
             return pos
-        sets: bool = self.way == _SET
         members = heap.members
         strings = heap.strings
+        entries = self.entries
         apart: bool = heap.embed_pair == 0
         most: i64 = self.most
         packed: i64 = 0
@@ -807,6 +1248,10 @@ class Gauge:
                 if a >= 0x40:
                     break
                 at = pos + 1 + a
+                if 0 < a <= 20 and buf[pos + 1] < 0x3A:
+                    buf[at]  # all of it is there
+                    if is_long(buf[pos + 1 : at]):
+                        break
                 if pairs:
                     b = buf[at]
                     at += 1
@@ -815,20 +1260,23 @@ class Gauge:
                             break
                         b = (b & 0x3F) << 8 | buf[at]
                         at += 1
-                        if b >= _SHORT:
+                        if b >= _SHORT or (b > heap.hash_value and self.before < 0):
                             break
-                        packed += 2
+                        packed += entry_of(b, heap.ziplists)
+                    else:
+                        if 0 < b <= 20 and buf[at] < 0x3A:
+                            buf[at + b - 1]
+                            if is_long(buf[at : at + b]):
+                                break
+                        packed += entries[b]
                     at += b
                     cost += members[a] + strings[b] if apart else heap.pair(a, b)
-                    packed += a + b + 4
                     if b > most:
                         most = b
                 else:
-                    if sets:
-                        if self.ints and (a > 20 or not is_long(buf[pos + 1 : at])):
-                            self.ints = False
-                        cost += members[a]
-                    packed += a + 2
+                    self.ints = False
+                    cost += members[a]
+                packed += entries[a]
                 if a > most:
                     most = a
                 pos = at
@@ -838,6 +1286,28 @@ class Gauge:
         self.most = most
         self.packed += packed
         self.cost += cost
+        self.rounds[-1] = left + 1
+        return pos
+
+    def run_list(self, buf: bytes, pos: i64) -> i64:
+        """`run` for a list."""
+        left: i64 = self.rounds[-1] - 1
+        entries = self.entries
+        a: i64
+        try:
+            while left > 0:
+                a = buf[pos]
+                if a >= 0x40:
+                    break
+                if 0 < a <= 20 and buf[pos + 1] < 0x3A:
+                    buf[pos + a]
+                    if is_long(buf[pos + 1 : pos + 1 + a]):
+                        break
+                self.push(a, entries[a])
+                pos += 1 + a
+                left -= 1
+        except IndexError:
+            pass
         self.rounds[-1] = left + 1
         return pos
 
@@ -863,32 +1333,45 @@ class Gauge:
         way: i64 = self.way
         n: i64 = self.elements
         if way == _STREAM:
+            self.trees()
             return self.cost
         if way == _NODES:
             if self.nodes == 1 and heap.list_packed and not self.plain and self.most <= heap.list_node:
                 return self.cost
             return heap.quick(self.nodes) + self.cost
         if way == _LIST:
-            return self.nodes_of(_LISTPACK + self.packed)
+            self.close()
+            if self.nodes == 1 and heap.list_packed and not self.plain:
+                return self.cost
+            return heap.quick(self.nodes) + self.cost
         if way == _SET:
             if n <= heap.set_ints and self.ints and self.careful:
                 return heap.packed(8 + n * (2 if self.most < 5 else 4 if self.most < 10 else 8))
             if n <= heap.set_entries and self.most <= heap.set_value:
-                return heap.packed(_LISTPACK + self.packed)
+                return heap.packed(heap.ends + self.packed)
             heap.without_values(n)
             return self.cost + heap.tabled(n, heap.table)
         if way == _HASH:
             small: bool = n <= heap.hash_entries and self.most <= heap.hash_value
             if self.expiring == 0:
                 if small:
-                    return heap.packed(_LISTPACK + self.packed)
-                return self.cost + heap.tabled(n, heap.table_of_fields)
+                    return heap.packed(heap.ends + self.packed)
+                table: i64 = heap.tabled(n, heap.table_of_fields)
+                if self.careful:
+                    table += heap.turned(self.before, n, False) - heap.slots(n)
+                return self.cost + table
             if small and heap.embed_pair == 0:
                 return heap.packed(_LISTPACK + self.packed + 10 * self.expiring + 2 * (n - self.expiring)) + heap.packed_expiring
-            beyond: i64 = heap.table_of_fields_expiring + self.expiring * heap.field_expiring
-            return self.cost + heap.tabled(n, heap.table_of_fields) + beyond
+            table = heap.tabled(n, heap.table_of_fields)
+            if heap.table_grows:
+                table += (heap.turned(self.before, n, True) if self.careful else heap.grown(n)) - heap.slots(n)
+            if heap.expiry_set:
+                table += self.expiries.finish()
+            else:
+                heap.hidden += 130 + 6 * self.expiring  # how they are found by time; so measured
+            return self.cost + table
         if n <= heap.zset_entries and self.most <= heap.zset_value:
-            return heap.packed(_LISTPACK + self.packed)
+            return heap.packed(heap.ends + self.packed)
         return self.sorted_set(n, self.cost)
 
 

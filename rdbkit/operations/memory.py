@@ -31,7 +31,7 @@ from rdbkit.record import Record
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.targets import Target
-from rdbkit.targets.memory import QUANTUM, Layout, layout_of
+from rdbkit.targets.memory import QUANTUM_OF_PACKAGES, Layout, layout_of
 
 __all__ = ["Memory", "MemoryRow", "memory", "memory_rows", "telling", "write_memory_text"]
 
@@ -127,6 +127,7 @@ class Memory:
     layout_measured: str
     layout_note: str
     quantum: int
+    pages: bool
     keys: int
     expiring: int
     keys_bytes: int
@@ -173,7 +174,8 @@ def memory(
     snapshot: Snapshot,
     target: Target,
     *,
-    quantum: int = QUANTUM,
+    quantum: int = QUANTUM_OF_PACKAGES,
+    pages: bool = False,
     separators: bytes = b":",
     depth: int = 3,
     top: int = 20,
@@ -190,8 +192,10 @@ def memory(
     Args:
         snapshot: just opened.
         target: of `rdbkit.targets.find_target`.
-        quantum: of the allocator, in bytes: 8 in servers as their projects build them, 16 in packages of distributions that link
-            their own jemalloc.
+        quantum: of the allocator, in bytes: 16 in packages of distributions that link their own jemalloc, 8 in servers as their
+            projects build them.
+        pages: the allocator gives pieces of more than 32 KB in whole pages, as jemalloc 5.3.1 does; else in size classes, which are
+            up to a quarter larger.
         separators: bytes each of which ends a part of a key's name.
         depth: parts of a name that the table of prefixes tells apart.
         top: how many of the biggest keys to report.
@@ -210,7 +214,7 @@ def memory(
     """
     now = int(time.time() * 1000) if now_ms is None else now_ms
     layout = layout_of(target)
-    heap = Heap(layout.sizes, quantum)
+    heap = Heap(layout.sizes, quantum, pages)
     scale = Scale(snapshot.types, heap)
     patterns = Patterns(separators, depth)
     limit = snapshot.limits.item_bytes
@@ -231,7 +235,8 @@ def memory_rows(
     snapshot: Snapshot,
     target: Target,
     *,
-    quantum: int = QUANTUM,
+    quantum: int = QUANTUM_OF_PACKAGES,
+    pages: bool = False,
     selection: Selection | None = None,
     progress: Progress | None = None,
 ) -> Iterator[MemoryRow]:
@@ -246,7 +251,7 @@ def memory_rows(
     >>> row.key, row.memory, row.size
     (b'h_lp', 72, 25)
     """
-    scale = Scale(snapshot.types, Heap(layout_of(target).sizes, quantum))
+    scale = Scale(snapshot.types, Heap(layout_of(target).sizes, quantum, pages))
     visitor = MemoryRows(snapshot.types, scale, snapshot.limits.item_bytes, selection)
     try:
         for _ in _scan_rows(snapshot, visitor, scale, progress):
@@ -263,7 +268,8 @@ def write_memory_text(
     out: BinaryIO,
     *,
     as_json: bool = False,
-    quantum: int = QUANTUM,
+    quantum: int = QUANTUM_OF_PACKAGES,
+    pages: bool = False,
     selection: Selection | None = None,
     progress: Progress | None = None,
 ) -> None:
@@ -275,7 +281,7 @@ def write_memory_text(
 
     The others, and what is raised, are those of `memory`.
     """
-    scale = Scale(snapshot.types, Heap(layout_of(target).sizes, quantum))
+    scale = Scale(snapshot.types, Heap(layout_of(target).sizes, quantum, pages))
     visitor = MemoryText(snapshot.types, scale, snapshot.limits.item_bytes, selection, as_json)
     if not as_json:
         out.write(CSV_HEAD_OF_MEMORY)
@@ -359,6 +365,7 @@ def _report(snapshot: Snapshot, target: Target, layout: Layout, heap: Heap, tall
         layout_measured=layout.measured,
         layout_note=layout.note,
         quantum=int(heap.quantum),
+        pages=bool(heap.pages),
         keys=keys,
         expiring=expiring,
         keys_bytes=total,

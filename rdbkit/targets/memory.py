@@ -10,7 +10,8 @@ from typing import Any, Final
 from rdbkit.targets import Target
 from rdbkit.targets.facts import release_line
 
-#: Bytes between jemalloc's smallest size classes: as servers build it for themselves, and as distributions package it.
+#: Bytes between jemalloc's smallest size classes: as servers build it for themselves, and as distributions package it. Of a server
+#: that one does not know the larger counts: a figure for sizing must not be too low.
 QUANTUM: Final = 8
 QUANTUM_OF_PACKAGES: Final = 16
 
