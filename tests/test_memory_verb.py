@@ -164,9 +164,11 @@ def test_the_command_says_what_the_library_says() -> None:
     report = report_of(DUMP, "azure-premium")
     for name in ("keys", "keys_bytes", "dataset_bytes", "overhead_bytes", "total_bytes", "quantum"):
         assert said[name] == getattr(report, name)
-    packaged = json.loads(run(DUMP, "--target", "azure-premium", "--json", "--allocator", "packaged").stdout)
-    assert packaged["quantum"] == 16
-    assert packaged["keys_bytes"] > said["keys_bytes"]
+    assert (said["quantum"], said["pages"]) == (16, False)
+    own = json.loads(run(DUMP, "--target", "azure-premium", "--json", "--allocator", "own").stdout)
+    assert (own["quantum"], own["pages"]) == (8, False)
+    assert own["keys_bytes"] < said["keys_bytes"]
+    assert json.loads(run(DUMP, "--target", "azure-premium", "--json", "--allocator", "pages").stdout)["pages"] is True
 
 
 def test_the_report_for_people() -> None:

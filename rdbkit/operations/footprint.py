@@ -10,12 +10,15 @@ import math
 import struct
 from typing import TYPE_CHECKING, Final
 
-from rdbkit.errors import CorruptError
+from rdbkit.errors import CorruptError, LimitError
 from rdbkit.format.constants import ValueType
 from rdbkit.format.counts import count_rule, element_count
 from rdbkit.format.form import COMPILED
-from rdbkit.format.primitives import read_integer, read_length, skip_length, skip_string
+from rdbkit.format.intset import walk_intset
+from rdbkit.format.listpack import walk_listpack
+from rdbkit.format.primitives import read_integer, read_length, read_string, skip_length, skip_string
 from rdbkit.format.scan import KINDS, STRING_INT, STRING_LZF
+from rdbkit.format.sink import Sink
 from rdbkit.format.walk import (
     BATCH,
     OP_BYTES,
@@ -31,6 +34,8 @@ from rdbkit.format.walk import (
     compile_layout,
     skip_container,
 )
+from rdbkit.format.ziplist import walk_ziplist
+from rdbkit.format.zipmap import walk_zipmap
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -45,10 +50,13 @@ _ZIPLIST: Final = 11  # and of a ziplist
 _PAGE: Final = 4096
 _LARGE: Final = 8 * _PAGE  # from here on sizes are whole pages, where there are no large size classes
 _ID: Final = 16  # bytes of a stream's id
+_BY_TIME: Final = 130  # of a hash of which fields expire: how they are found by time; so measured
+_IN_TIME: Final = 6  # and of such a field
 _VECTOR: Final = 127  # most fields that a piece of an expiry set lists
 _WINDOW: Final = 13  # bits of the milliseconds that such a piece stands for
 _WINDOWS: Final = 1 << 15  # that are told apart
-_HEAD: Final = _SAMPLE + 80  # bytes of a packed value that its length and count are read from
+_WHOLE: Final = 16 << 20  # bytes in the file of a packed value whose entries are looked at
+_UNPACKED: Final = 64 << 20  # and in memory
 
 # How the value of a kind is measured.
 _OTHER: Final = 0
@@ -169,6 +177,8 @@ class Heap:
         self.table: i64 = sizes["table"]
         self.table_of_fields: i64 = sizes["table_of_fields"]
         self.table_grows: bool = sizes["table_grows"] != 0
+        self.hash_grows: bool = sizes["hash_grows"] != 0
+        self.zset_grows: bool = sizes["zset_grows"] != 0
         self.expiry_set: bool = sizes["expiry_set"] != 0
         self.field_expiring: i64 = sizes["field_expiring"]
         self.packed_expiring: i64 = sizes["packed_expiring"]
@@ -711,6 +721,71 @@ def as_listpack(buf: bytes, pos: i64, n: i64) -> i64:
     return _LISTPACK + (n * taken // (to - 10) if to > 10 else n)
 
 
+class Loose(Sink):
+    """Weighs the entries of a packed value that becomes a table, or another packed form.
+
+    Attributes:
+        cost: of the elements with their entries; those of sorted sets in 1/16.
+        packed: bytes of the entries where they are packed anew.
+        most: bytes of the longest.
+    """
+
+    def __init__(self, heap: Heap) -> None:
+        self.heap: Heap = heap
+        self.begin(0, 1)
+
+    def begin(self, way: i64, texts: i64) -> None:
+        """Make ready for a value whose elements have so many entries."""
+        self.way: i64 = way
+        self.texts: i64 = texts
+        self.nth: i64 = 0
+        self.field: i64 = 0
+        self.value: i64 = 0
+        self.cost: i64 = 0
+        self.packed: i64 = 0
+        self.most: i64 = 0
+        self.before: i64 = 0
+        self.expiring: i64 = 0
+
+    def string(self, buf: bytes, start: i64, end: i64) -> None:
+        n: i64 = end - start
+        if 0 < n <= 20 and buf[end - 1] < 0x3A and is_long(buf[start:end]):
+            self.entry(n, entry_of_number(int(buf[start:end]), self.heap.ziplists), True)
+        else:
+            self.entry(n, entry_of(n, self.heap.ziplists), True)
+
+    def integer(self, n: i64) -> None:
+        self.entry(len(str(n)), entry_of_number(n, self.heap.ziplists), n != 0)
+
+    def entry(self, n: i64, size: i64, expires: bool) -> None:
+        """An entry of `n` bytes, which takes `size` bytes when it is packed."""
+        heap = self.heap
+        if heap.ziplists and self.before >= 254:
+            size += 4
+        self.before = size
+        self.packed += size
+        nth: i64 = self.nth
+        self.nth = nth + 1 if nth + 1 < self.texts else 0
+        if n > self.most:
+            self.most = n
+        if self.way == _SET:
+            self.cost += heap.member(n)
+        elif self.way == _ZSET:
+            if nth == 0:
+                self.cost += heap.scored[n] if n < _SHORT else heap.scored_member(n)
+        elif nth == 0:
+            self.field = n
+        elif nth == 1:
+            self.value = n
+            if self.texts == 2:
+                self.cost += heap.pair(self.field, n)
+        elif expires:
+            self.expiring += 1
+            self.cost += heap.expiring_pair(self.field, self.value)
+        else:
+            self.cost += heap.pair(self.field, self.value)
+
+
 class Gauge:
     """Measures values, without key and object: `whole` one that lies in a block; `begin`, `piece` and `finish` a larger one.
 
@@ -724,7 +799,7 @@ class Gauge:
         self.rules: list[int] = [0] * KINDS
         self.programs: list[bytes] = [b""] * KINDS
         self.places_of: list[bytes] = [b""] * KINDS
-        self.names: list[str] = [""] * KINDS
+        self.turns: list[int] = [0] * KINDS  # what a packed value is otherwise
         self.ahead: list[int] = [0] * KINDS  # bytes before a packed value
         self.fields_expire: list[bool] = [False] * KINDS
         self.of_ziplists: list[bool] = [False] * KINDS
@@ -732,11 +807,12 @@ class Gauge:
         self.are_ints: list[bool] = [False] * KINDS
         self.are_zipmaps: list[bool] = [False] * KINDS
         self.are_ziplists: list[bool] = [False] * KINDS
+        self.are_listpacks: list[bool] = [False] * KINDS
         for kind, value_type in types.items():
             way = _way_of(value_type)
             ways[kind] = way
             self.rules[kind] = count_rule(value_type)
-            self.names[kind] = value_type.type
+            self.turns[kind] = {"list": _LIST, "set": _SET, "hash": _HASH, "zset": _ZSET}.get(value_type.type, 0)
             self.ahead[kind] = 8 if value_type.layout == "ds" else 0
             self.of_ziplists[kind] = value_type.layout == "*(s)" and value_type.encoding == "quicklist"
             self.last_expiries[kind] = value_type.layout == "*(ssd)"
@@ -744,12 +820,14 @@ class Gauge:
             self.are_ints[kind] = value_type.encoding == "intset"
             self.are_zipmaps[kind] = value_type.encoding == "zipmap"
             self.are_ziplists[kind] = value_type.encoding == "ziplist"
+            self.are_listpacks[kind] = value_type.encoding in ("listpack", "listpackex")
             if way >= _WALKED:
                 self.programs[kind] = compile_layout(value_type.layout, runs=False)
                 self.places_of[kind] = _places(way, self.programs[kind])
         ways[STRING_INT] = _STRING
         ways[STRING_LZF] = _STRING
         self.ways: bytes = bytes(ways)
+        self.loose: Loose = Loose(heap)
         self.tree: RadixTree = RadixTree(heap, _ID)
         self.expiries: ExpirySet = ExpirySet(heap)
         self.entries: list[int] = [int(entry_of(n, heap.ziplists)) for n in range(0x40)]
@@ -791,41 +869,81 @@ class Gauge:
         n: i64 = text_length(buf, pos + self.ahead[kind])
         if self.are_ziplists[kind] and not heap.ziplists:
             n = self.repacked(buf, pos, n)
-        name = self.names[kind]
-        ints: bool = self.are_ints[kind]
-        texts: i64 = 2 if name == "hash" or name == "zset" else 1
-        limit: i64 = heap.hash_entries
-        count: i64
-        if name == "list":
+        elif self.are_listpacks[kind] and heap.ziplists:
+            n += _ZIPLIST - _LISTPACK
+        way: i64 = self.turns[kind]
+        if way == _LIST:
             return self.nodes_of(n, element_count(self.rules[kind], buf, pos, end, False) if n > heap.list_node else -1)
-        if name == "zset":
+        ints: bool = self.are_ints[kind]
+        texts: i64 = 1 if way == _SET else 2
+        limit: i64 = heap.hash_entries
+        if way == _ZSET:
             limit = heap.zset_entries
-        elif name == "set":
+        elif way == _SET:
             limit = heap.set_ints if ints else heap.set_entries
         expires: bool = self.fields_expire[kind]
+        tabled: bool = expires and heap.embed_pair > 0
+        zipmap: bool = self.are_zipmaps[kind]
         beyond: i64 = heap.packed_expiring if expires else 0
-        if self.are_zipmaps[kind]:  # has no lengths of what is before, and lengths alone of what comes
-            count = element_count(self.rules[kind], buf, pos, end, False)
-            if count < 0:  # more than its header can say, and 512 at most
-                count = min(n // 16, limit)
-            n += count + heap.ends - 2
-        if n <= limit * texts * 2 and not (expires and heap.embed_pair > 0):
+        if n <= limit * texts * 2 and not tabled and not zipmap:
             return heap.packed(n) + beyond
-        count = element_count(self.rules[kind], buf, pos, end, whole)
+        count: i64 = element_count(self.rules[kind], buf, pos, end, whole)
         if count < 0:  # more than the header holds, and not all of the value is here; a zipmap had at most 512 pairs
-            count = limit if self.are_zipmaps[kind] else n // (16 * texts)
+            count = limit if zipmap else n // (16 * texts)
         self.elements = count
-        if count <= limit and not (expires and heap.embed_pair > 0):
+        if count <= limit and not tabled and not zipmap:
             return heap.packed(n) + beyond
+        if whole and self.unpacked(kind, buf, pos, 3 if expires else texts):
+            loose = self.loose
+            if zipmap and count <= limit and loose.most <= heap.hash_value:
+                return heap.packed(heap.ends + loose.packed)
+            return self.table_of(way, count, loose.cost, loose.expiring)
+        if zipmap and count <= limit:
+            return heap.packed(n + heap.ends - 2 + count)
         mean: i64 = max(0, (n - heap.ends) // max(1, count * texts) - 2)
         if ints:
             mean = 4 if n <= 8 + 2 * count else 8 if n <= 8 + 4 * count else 14
-        if name == "hash":
-            return heap.pair(mean, mean) * count + heap.tabled(count, heap.table_of_fields) + beyond
-        if name == "set":
-            heap.without_values(count)
-            return heap.member(mean) * count + heap.tabled(count, heap.table)
-        return self.sorted_set(count, heap.scored_member(mean) * count)
+        cost: i64 = heap.member(mean)
+        if way == _HASH:
+            cost = heap.pair(mean, mean)
+        elif way == _ZSET:
+            cost = heap.scored_member(mean)
+        return self.table_of(way, count, cost * count, 0)
+
+    def unpacked(self, kind: i64, buf: bytes, pos: i64, texts: i64) -> bool:
+        """Weighs the entries of a packed value; False where it is damaged, or unpacked too large."""
+        loose = self.loose
+        loose.begin(self.turns[kind], texts)
+        try:
+            data, _ = read_string(buf, pos + self.ahead[kind], _UNPACKED)
+            if self.are_ints[kind]:
+                walk_intset(data, 0, len(data), loose)
+            elif self.are_zipmaps[kind]:
+                walk_zipmap(data, 0, len(data), loose)
+            elif self.are_ziplists[kind]:
+                walk_ziplist(data, 0, len(data), loose)
+            else:
+                walk_listpack(data, 0, len(data), loose)
+        except (CorruptError, LimitError, IndexError):
+            return False
+        return True
+
+    def table_of(self, way: i64, n: i64, cost: i64, expiring: i64) -> i64:
+        """What was packed and is too large for that: `n` elements that take `cost` bytes with their entries."""
+        heap = self.heap
+        more: i64 = 0
+        if way == _ZSET:
+            if heap.zset_grows:
+                more = heap.grown(n) - heap.slots(n)
+            return self.sorted_set(n, cost) + more
+        if way == _SET:
+            heap.without_values(n)
+            return cost + heap.tabled(n, heap.table)
+        if heap.hash_grows:
+            more = heap.grown(n) - heap.slots(n)
+        if expiring > 0:
+            heap.hidden += _BY_TIME + _IN_TIME * expiring
+        return cost + heap.tabled(n, heap.table_of_fields) + more
 
     def repacked(self, buf: bytes, pos: i64, n: i64) -> i64:
         """Bytes of the listpack that the ziplist at `pos` becomes, which has `n` bytes."""
@@ -875,6 +993,7 @@ class Gauge:
         self.elements = -1
         self.done: bool = False
         self.rest: bytes = b""
+        self.pieces: list[bytes] = []
         self.skip: i64 = 0
         self.at: i64 = 0
         self.count: i64 = 0
@@ -903,6 +1022,12 @@ class Gauge:
         self.bytes += len(data)
         if self.done:
             return
+        if self.way < _WALKED:
+            if self.way == _PACKED and self.bytes <= _WHOLE:
+                self.pieces.append(data)
+            else:
+                self.done = True
+            return
         if self.skip >= len(data):
             self.skip -= len(data)
             return
@@ -910,10 +1035,6 @@ class Gauge:
             data = data[self.skip :]
             self.skip = 0
         buf = self.rest + data if self.rest else data
-        if self.way < _WALKED:
-            self.rest = buf[:_HEAD]
-            self.done = len(self.rest) == _HEAD
-            return
         pos: i64
         try:
             pos = self.feed(buf, 0)
@@ -930,7 +1051,9 @@ class Gauge:
         """What the value takes whose last piece has come. Raises: CorruptError without a place."""
         if self.way == _PACKED:
             try:
-                return self.blob(self.kind, self.rest, 0, len(self.rest), False)
+                buf = b"".join(self.pieces)
+                self.pieces = []
+                return self.blob(self.kind, buf, 0, len(buf), not self.done)
             except CorruptError as e:
                 e.offset = None
                 raise
@@ -1320,6 +1443,8 @@ class Gauge:
                 end = skip_string(buf, at)
                 n: i64 = text_length(buf, at)
                 self.plain = buf[pos] == 1
+                if self.heap.ziplists and not self.plain:
+                    n += _ZIPLIST - _LISTPACK
                 self.node(n)
                 self.count -= 1
                 pos = end
@@ -1368,7 +1493,7 @@ class Gauge:
             if heap.expiry_set:
                 table += self.expiries.finish()
             else:
-                heap.hidden += 130 + 6 * self.expiring  # how they are found by time; so measured
+                heap.hidden += _BY_TIME + _IN_TIME * self.expiring
             return self.cost + table
         if n <= heap.zset_entries and self.most <= heap.zset_value:
             return heap.packed(heap.ends + self.packed)
