@@ -210,7 +210,7 @@ def memory(
     >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
     ...     report = memory(snapshot, find_target("redis-7.0"))
     >>> report.keys, report.keys_bytes, report.biggest[0].key, report.biggest[0].bytes
-    (27, 98524, b'l_big', 29912)
+    (27, 98634, b'l_big', 29944)
     """
     now = int(time.time() * 1000) if now_ms is None else now_ms
     layout = layout_of(target)
@@ -249,7 +249,7 @@ def memory_rows(
     >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
     ...     row = next(memory_rows(snapshot, find_target("redis-7.0")))
     >>> row.key, row.memory, row.size
-    (b'h_lp', 72, 25)
+    (b'h_lp', 80, 25)
     """
     scale = Scale(snapshot.types, Heap(layout_of(target).sizes, quantum, pages))
     visitor = MemoryRows(snapshot.types, scale, snapshot.limits.item_bytes, selection)
