@@ -52,9 +52,9 @@ _LARGE: Final = 8 * _PAGE  # from here on sizes are whole pages, where there are
 _ID: Final = 16  # bytes of a stream's id
 _BY_TIME: Final = 130  # of a hash of which fields expire: how they are found by time; so measured
 _IN_TIME: Final = 6  # and of such a field
-_VECTOR: Final = 127  # most fields that a piece of an expiry set lists
-_WINDOW: Final = 13  # bits of the milliseconds that such a piece stands for
-_WINDOWS: Final = 1 << 15  # that are told apart
+_VECTOR: Final = 127  # most fields in a list of an expiry set
+_DIVIDED: Final = 96  # and on average, since a full one is divided
+_MOMENTS: Final = 1 << 15  # of 16 ms, that are told apart
 _WHOLE: Final = 16 << 20  # bytes in the file of a packed value whose entries are looked at
 _UNPACKED: Final = 64 << 20  # and in memory
 
@@ -404,14 +404,10 @@ class Heap:
         self.hidden += taken - counted
         return counted
 
-    def pieces(self, n: i64) -> i64:
-        """What of an expiry set lists `n` fields that expire close to each other."""
-        # Source: insertToBucket_VECTOR and splitBucketIfPossible in Valkey's src/vset.c
-        if n <= 1:
-            return 0
-        if n <= _VECTOR:
-            return 24 if n == 2 else self.allocated(8 + 8 * n)
-        return n * (self.allocated(8 + 8 * 96) + 16) // 96  # pieces are split when they are full, and are half full then
+    def times(self, n: i64) -> i64:
+        """A list of `n` fields that expire close to each other, in an expiry set."""
+        # Source: insertToBucket_SINGLE, pvMakeRoomFor in Valkey's src/vset.c
+        return 0 if n <= 1 else 24 if n == 2 else self.allocated(8 + 8 * n)
 
 
 class Slots:
@@ -537,8 +533,8 @@ class RadixTree:
 class ExpirySet:
     """The set in which a hash of Valkey 9 has the fields that expire, by time.
 
-    Source: src/vset.c. Up to 127 fields are one list. More are a radix tree of lists, each for 8,192 ms or less; a field alone in
-    its time has no list.
+    Source: src/vset.c. Up to 127 fields are one list. More are a radix tree of lists, each for 8,192 ms or less: a full list is
+    divided, and what expires within 16 ms and does not fit into one is a table. A field alone in its time has no list.
     """
 
     def __init__(self, heap: Heap) -> None:
@@ -547,42 +543,55 @@ class ExpirySet:
         self.begin()
 
     def begin(self) -> None:
-        self.windows: dict[int, int] = {}
+        self.moments: dict[int, int] = {}  # fields by 16 ms
         self.told: i64 = 0  # fields in them
         self.fields: i64 = 0
 
     def add(self, ms: i64) -> None:
         """A field that expires then."""
         self.fields += 1
-        window = int(ms >> _WINDOW)
-        known = self.windows.get(window)
+        moment = int(ms >> 4)
+        known = self.moments.get(moment)
         if known is not None:
-            self.windows[window] = known + 1
+            self.moments[moment] = known + 1
             self.told += 1
-        elif len(self.windows) < _WINDOWS:
-            self.windows[window] = 1
+        elif len(self.moments) < _MOMENTS:
+            self.moments[moment] = 1
             self.told += 1
 
     def finish(self) -> i64:
         """What the set takes."""
         heap = self.heap
         if self.fields <= _VECTOR:
-            return heap.pieces(self.fields)
-        lists: i64 = 0
+            return heap.times(self.fields)
         tree = self.tree
         tree.begin()
-        for window in sorted(self.windows):
-            n: i64 = self.windows[window]
-            lists += heap.pieces(n)
-            end = (window + 1) << int(_WINDOW)
-            while True:  # as many keys as there are lists
-                tree.add((end & (1 << 64) - 1).to_bytes(8, "big"), 0)
-                n -= 96
-                if n <= 32:
-                    break
-                end -= 16
-        # of more windows than are told apart, those that are stand for all
-        return (lists + tree.finish()) * self.fields // self.told
+        taken: i64 = 0
+        window: i64 = -1
+        listed: i64 = 0  # fields in the last list
+        last = 0
+        for moment in sorted(self.moments):
+            n: i64 = self.moments[moment]
+            if listed > 0 and (moment >> 9 != window or listed + n > _DIVIDED):
+                taken += heap.times(listed)
+                self.key(last if moment >> 9 == window else last | 511)
+                listed = 0
+            window = moment >> 9
+            if n > _VECTOR:
+                taken += heap.table + heap.slots(n) * 4 // 3  # it grows, and has both tables half of the time; so measured
+                self.key(moment)
+            else:
+                listed += n
+            last = moment
+        if listed > 0:
+            taken += heap.times(listed)
+            self.key(last | 511)
+        # of more moments than are told apart, those that are stand for all
+        return (taken + tree.finish()) * self.fields // self.told
+
+    def key(self, moment: int) -> None:
+        """A key of the tree: the end of a list's time."""
+        self.tree.add(((moment + 1) << 4 & (1 << 64) - 1).to_bytes(8, "big"), 0)
 
 
 def _way_of(value_type: ValueType) -> int:
