@@ -315,6 +315,19 @@ def test_lists_are_filled_as_servers_fill_them() -> None:
     assert weight(1, large, "redis-7.0") == KEY + 40 + 2 * 40 + 10_240 + 16
 
 
+@pytest.mark.parametrize(("count", "length_of_each"), [(1, 40_000), (2, 10_000), (3, 5_000), (40, 600)])
+def test_a_ziplist_of_long_elements_is_taken_apart(count: int, length_of_each: int) -> None:
+    entries = b"".join(
+        (b"\x00" if i == 0 else b"\xfe" + struct.pack("<I", length_of_each + 10)) + b"\x80" + struct.pack(">I", length_of_each)
+        + bytes(length_of_each)
+        for i in range(count)
+    )  # fmt: skip
+    value = struct.pack("<IIH", 11 + len(entries), 10, count) + entries + b"\xff"
+    nodes = -(-count // max(1, 8_192 // (length_of_each + 8)))
+    taken = weight(10, string(value), "redis-7.2") - KEY - 40 - 40 * nodes
+    assert count * length_of_each < taken < count * length_of_each * 1.3
+
+
 def test_a_ziplist_is_weighed_as_the_listpack_that_it_becomes() -> None:
     numbers = string(ziplist([b"\xfe\x32"] * 100))  # a byte each: in a listpack they share it with the entry's head
     assert weight(13, numbers, "redis-7.0") == KEY + int(size_class(7 + 200, 16))

@@ -969,11 +969,14 @@ class Gauge:
         """
         # Source: RDB_TYPE_LIST_ZIPLIST in src/rdb.c: however short it is, it is no listpack afterwards
         heap = self.heap
-        size: i64 = heap.list_node
-        if n <= size:
+        if n <= heap.list_node:
             return heap.quick(1) + heap.packed(n)
         n -= heap.ends
-        size -= heap.ends + (n // (2 * count) if count > 0 else 0)  # what is left free at the end of a node
+        room: i64 = heap.list_node - heap.ends
+        size: i64 = room
+        if count > 0:
+            mean: i64 = max(1, n // count)
+            size = mean * max(1, room // mean)  # whole elements
         full: i64 = n // size
         rest: i64 = n % size
         cost: i64 = full * heap.packed(size + heap.ends)
