@@ -298,6 +298,11 @@ class Collector(Visitor):
             )
         )
 
+    def strayed(self) -> None:
+        last = self.found[-1]
+        if isinstance(last, Record) and last.size is not None:
+            last.size += self.stray_bytes()
+
     def event(self, event: Event) -> None:
         if isinstance(event, Aux) and event.key.startswith(_MEMBER_EXPIRY):
             self.member_expiry(event)

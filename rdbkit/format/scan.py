@@ -46,6 +46,8 @@ _NOT_COMPLETE: Final = -1
 _FINISHED: Final = -2
 _OPCODES: Final = 65  # type bytes from here on are opcodes
 _EXPIRETIME_MS: Final = 252
+#: What KeyDB writes between the expiry and the type of each key; it stays there.
+_OF_RECORD: Final = b"mvcc-tstamp"
 
 
 class Visitor:
@@ -54,8 +56,10 @@ class Visitor:
     Attributes:
         db: database of the records that follow.
         idle_s, freq: of the record being told of; -1 for none.
-        event_at, event_end: where the event being told of stands in `buf`; both -1 for one that stands among the attributes of
-            a record, and so inside of it, and for module data larger than a block.
+        event_at, event_end: where the event being told of stands in `buf`; both -1 for what belongs to a record and stands among
+            its attributes, and for module data larger than a block.
+        strays: of the record being told of, what stood among its attributes without being one, and is told of before it: offsets
+            in the input of the begin and end of each.
         wants_module_data: module data outside of keys that is larger than a block is to be read as a record is.
     """
 
@@ -67,10 +71,18 @@ class Visitor:
         self.freq: i64 = -1
         self.event_at: i64 = -1
         self.event_end: i64 = -1
+        self.strays: list[tuple[int, int]] = []
         self.wants_module_data: bool = False
 
+    def stray_bytes(self) -> int:
+        """What of the record being told of is none of it: so much further it reaches in the input."""
+        size = 0
+        for begin, end in self.strays:
+            size += end - begin
+        return size
+
     def enter(self, pos: i64) -> None:
-        """A scan of `buf` begins at `pos`."""
+        """A scan of `buf` begins at `pos`, or goes on there."""
 
     def leave(self, pos: i64) -> None:
         """The scan has told of all before `pos`; the end mark of the RDB does not count as told of."""
@@ -81,6 +93,9 @@ class Visitor:
     def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
         """A record larger than a block has been walked over: `size` bytes from `offset` on; `head` begins its value."""
 
+    def strayed(self) -> None:
+        """The last record, which `record` told of, had `strays`."""
+
     def event(self, event: Event) -> None:
         """Anything that is not a record."""
 
@@ -89,7 +104,7 @@ class Visitor:
 
 
 class LastRecord(Visitor):
-    """Keeps where in a block its last record begins (-1: has not met one), and the database there."""
+    """Keeps where a block's last record begins, as an offset in the input (-1: has not met one), and the database there."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,7 +112,7 @@ class LastRecord(Visitor):
         self.db_there: i64 = 0
 
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
-        self.start = start
+        self.start = self.base + start
         self.db_there = self.db
 
 
@@ -115,9 +130,17 @@ class Prelude(Visitor):
 class Scanner:
     """Scans the blocks of one file one after the other.
 
+    A server takes an opcode between the attributes of a key (expiry, idle time and the like) and its type, a new database among
+    them, as if it stood in front of the attributes. So that is how visitors are told of it: first of each such event, as of a block
+    of its own, then of the record, in a block that has nothing else.
+
     Args:
         flavour, version: from the file's header; they decide what numbers mean.
-        limit: most bytes that a key, an AUX field or a function may have.
+        limit: most bytes that a key, an AUX field or a function may have, or what stands among the attributes of a key.
+
+    Attributes:
+        head: of the record that `open_large` found, the bytes in front of its value.
+        reordered: whether anything stood among attributes, or attributes in front of no record.
     """
 
     def __init__(self, flavour: str, version: int, limit: int) -> None:
@@ -139,6 +162,10 @@ class Scanner:
         self.pending: bool = False
         self.expire_ms: i64 = NO_EXPIRY
         self.held: list[Event] = []
+        self.strays: list[tuple[Event, int, int]] = []  # and where they begin and end
+        self.stray_size: i64 = 0
+        self.reordered: bool = False
+        self.head: bytes = b""
         self.kind: i64 = 0
         self.key: bytes = b""
         self.db: int = 0
@@ -150,6 +177,7 @@ class Scanner:
         self.finished = False
         self.pending = False
         self.held = []
+        self.strays = []
 
     def scan(self, buf: bytes, pos: i64, room: i64, visitor: Visitor) -> i64:
         """Tell `visitor` of all that lies complete in `buf` from `pos` on; return where the first incomplete item begins.
@@ -238,8 +266,11 @@ class Scanner:
                                 )
                             return start
                 if self.pending:
-                    self.release(visitor)
-                    visitor.record(kind, start, key_at, value_at, pos, expire_ms)
+                    if self.strays:
+                        self.apart(buf, kind, start, key_at, value_at, pos, expire_ms, visitor)
+                    else:
+                        self.release(visitor)
+                        visitor.record(kind, start, key_at, value_at, pos, expire_ms)
                     visitor.idle_s = -1
                     visitor.freq = -1
                 else:
@@ -260,8 +291,62 @@ class Scanner:
         what = "opcode" if kind >= 128 else "value type"
         return UnsupportedTypeError(f"{what} {kind} is unknown in {self.flavour} RDB {self.version}", offset=pos)
 
+    def apart(
+        self, buf: bytes, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64, visitor: Visitor
+    ) -> None:
+        """Tell of a record, and before of what stands among its attributes without being one."""
+        base: i64 = visitor.base
+        visitor.leave(start)
+        head = self.attributes(buf, start, key_at - 1)
+        self.tell_strays(buf, visitor)
+        by: i64 = len(head) - (key_at - 1)
+        visitor.buf = head + buf[key_at - 1 : end]
+        visitor.base = base + start
+        visitor.enter(0)
+        try:
+            self.release(visitor)
+            visitor.record(kind, 0, key_at + by, value_at + by, end + by, expire_ms)
+            visitor.strayed()
+            visitor.leave(end + by)
+        except RdbError as e:
+            if e.source is None and e.offset is not None:
+                e.offset += int(start)
+            raise
+        finally:
+            visitor.strays = []
+            visitor.buf = buf
+            visitor.base = base
+        visitor.enter(end)
+
+    def attributes(self, buf: bytes, start: i64, end: i64) -> bytes:
+        """What `buf[start:end]` has besides `strays`."""
+        parts = []
+        for _, begin, stop in self.strays:
+            parts.append(buf[start:begin])
+            start = stop
+        parts.append(buf[start:end])
+        return b"".join(parts)
+
+    def tell_strays(self, buf: bytes, visitor: Visitor) -> None:
+        """Tell of what stands among attributes without being one, each as a block of its own; `buf` and `base` change."""
+        base: i64 = visitor.base
+        visitor.strays = [(int(base + begin), int(base + end)) for _, begin, end in self.strays]
+        for event, begin, end in self.strays:
+            visitor.buf = buf[begin:end]
+            visitor.base = base + begin
+            visitor.event_at = 0
+            visitor.event_end = end - begin
+            if isinstance(event, SelectDb):
+                visitor.db = event.db
+                visitor.database()
+            visitor.enter(0)
+            visitor.event(event)
+            visitor.leave(end - begin)
+        self.strays = []
+        self.reordered = True
+
     def release(self, visitor: Visitor) -> None:
-        """Tell of the events that stood among the attributes of the record that now is complete."""
+        """Tell of what belongs to the record that now is complete, and stands among its attributes."""
         self.pending = False
         visitor.event_at = -1
         visitor.event_end = -1
@@ -278,6 +363,7 @@ class Scanner:
             if pos >= len(buf) or buf[pos] not in (c.AUX, c.FUNCTION2, c.FUNCTION_PRE_GA, c.MODULE_AUX):
                 return pos
             self.held = []
+            self.strays = []
             self.pending = False
             try:
                 end = self.opcode(buf, pos, room, visitor)
@@ -293,6 +379,8 @@ class Scanner:
         self.start = pos
         self.pending = False
         self.held = []
+        self.strays = []
+        self.stray_size = 0
         self.expire_ms = NO_EXPIRY
         visitor.idle_s = -1
         visitor.freq = -1
@@ -308,12 +396,17 @@ class Scanner:
         return pos
 
     def tell(self, visitor: Visitor, event: Event, begin: i64, end: i64) -> None:
-        if self.pending:
-            self.held.append(event)
-        else:
+        if not self.pending:
             visitor.event_at = begin
             visitor.event_end = end
             visitor.event(event)
+        elif isinstance(event, Aux) and event.key == _OF_RECORD:
+            self.held.append(event)
+        else:
+            self.stray_size += end - begin + _OVERHEAD
+            if self.stray_size > self.limit:
+                raise LimitError(f"what stands among the attributes of a key takes more than {self.limit} bytes", offset=begin)
+            self.strays.append((event, int(begin), int(end)))
 
     def opcode(self, buf: bytes, pos: i64, room: i64, visitor: Visitor) -> i64:
         """Read one opcode; return its end, or a negative number as `opcodes` does."""
@@ -343,9 +436,10 @@ class Scanner:
             n, pos = read_length(buf, pos)
             if n > 0x7FFFFFFF:
                 raise CorruptError(f"database {n} cannot be", offset=begin)
-            visitor.db = n
             self.db = n
-            visitor.database()
+            if not self.pending:
+                visitor.db = n
+                visitor.database()
             self.tell(visitor, SelectDb(n), begin, pos)
             return pos
         if op == c.RESIZEDB:
@@ -361,7 +455,15 @@ class Scanner:
             return pos
         if op == c.EOF:
             self.finished = True
-            self.release(visitor)
+            if self.pending:  # of no record
+                base: i64 = visitor.base
+                visitor.leave(self.start)
+                self.release(visitor)
+                self.tell_strays(buf, visitor)
+                visitor.strays = []
+                visitor.buf = buf
+                visitor.base = base
+                visitor.enter(begin)
             self.start = pos
             return _FINISHED
         if op == c.SLOT_INFO:
@@ -471,8 +573,8 @@ class Scanner:
     def open_large(self, buf: bytes, pos: i64, room: i64, visitor: Visitor) -> i64:
         """Read the head of an item that does not fit into a block, and make the walker ready for the rest.
 
-        Returns where the rest begins; -1 where `buf` does not hold the head. Sets `kind` (MODULE_AUX for module data), `key`,
-        `expire_ms` and, by `release`, tells of events among the record's attributes.
+        Returns where the rest begins; -1 where `buf` does not hold the head. Sets `kind` (MODULE_AUX for module data), `head`,
+        `key` and `expire_ms`; of what stands among the record's attributes, `tell_strays` and `release` are to tell.
         """
         begin: i64 = pos
         try:
@@ -481,6 +583,7 @@ class Scanner:
                 self.kind = c.MODULE_AUX
                 self.held = [ModuleAux(module_name(module), module & 1023, when, 0)]
                 self.walker.begin(self.module_layout)
+                self.head = buf[begin:pos]
                 return pos
             pos = self.opcodes(buf, pos, room, visitor)
             if pos < 0 or self.start != begin:
@@ -488,8 +591,10 @@ class Scanner:
             kind: i64 = buf[pos]
             if not self.programs[kind]:
                 raise self.unknown(kind, pos)
+            type_at: i64 = pos
             self.key, pos = read_string(buf, pos + 1, self.limit)
             first: i64 = buf[pos]
+            self.head = self.attributes(buf, begin, type_at) + buf[type_at:pos]
         except IndexError:
             return _NOT_COMPLETE
         if kind == 0 and first >= 0xC0:

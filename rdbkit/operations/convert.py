@@ -289,7 +289,8 @@ class Job:
             error.source, error.report = snapshot.name, report
             raise error
         self._write_waiting(None)
-        as_it_was = not (self.changed or rewriter.changed or report.skipped) and self.writer.size == snapshot.rdb_size
+        changed = self.changed or rewriter.changed or snapshot.reordered or report.skipped
+        as_it_was = not changed and self.writer.size == snapshot.rdb_size
         if as_it_was and self.writer.can_correct:
             self.writer.recounts = False
         is_plain = snapshot.compression is None and snapshot.framing is None and snapshot.trailer == ("none", 0)

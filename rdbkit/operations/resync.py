@@ -147,7 +147,7 @@ class Row(Visitor):
             verifier.value(kind, value_at, end)
         if self.count == 0:
             self.plain = self.buf[start] == 0
-        self.ends.append(int(end))
+        self.ends.append(int(self.base + end + self.stray_bytes()))
         self.count += 1
         if self.count >= ROW:
             raise Enough
@@ -194,7 +194,7 @@ class Surveyor(Verifier):
         if self.buf[start] == 0:
             self.plain += 1
         super().record(kind, start, key_at, value_at, end, expire_ms)
-        self.passed(kind, self.base + start, self.base + end)
+        self.passed(kind, self.base + start, self.base + end + self.stray_bytes())
 
     def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
         self.bad = False
@@ -211,9 +211,10 @@ class Surveyor(Verifier):
 
     def event(self, event: Event) -> None:
         super().event(event)
-        if self.event_at < 0:
+        if self.event_at < 0:  # of a record
             return
-        self.sound_to = self.base + self.event_end
+        if not self.strays:  # else it stands inside of one
+            self.sound_to = self.base + self.event_end
         if isinstance(event, ResizeDb):
             self.announced = max(self.announced, 0) + event.keys
         if self.bad and isinstance(event, Aux) and event.key.startswith(_MEMBER_EXPIRY):

@@ -172,7 +172,7 @@ class Rewriter(Visitor):
         self.ways[257] = COPY
         self.hashes: NameHashes | None = None  # of names, to find those that come twice
         # of the record at hand
-        self.metadata: KeyMetadata | None = None
+        self.metadata: list[KeyMetadata] = []
         self.drops_attributes: bool = False
         self.outside: bool = False  # it is in a database that the target does not have
         self.odd: bool = False  # it is outside, or has attributes that the target may not know
@@ -267,14 +267,16 @@ class Rewriter(Visitor):
         start: i64 = self.event_at
         end: i64 = self.event_end
         if isinstance(event, KeyMetadata):
-            self.metadata = event
+            self.metadata.append(event)
             self.odd = True
             return
         if isinstance(event, Aux) and event.key.startswith(_MEMBER_EXPIRY):
             self.member_expiry(event, start, end)
             return
         if start < 0:
-            self.among_attributes(event)
+            if isinstance(event, Aux) and self.version < 7:  # of the record, and copied with it by others
+                self.odd = True
+                self.drops_attributes = True
             return
         if isinstance(event, SelectDb):
             # the writer does this where the database has keys
@@ -309,15 +311,6 @@ class Rewriter(Visitor):
         elif isinstance(event, HashTemplate) and (self.flavour != c.REDIS or self.version < 15):
             self.cut(start, end)
 
-    def among_attributes(self, event: Event) -> None:
-        """Something between a record's expiry and its type: copied with it, or dropped when its attributes are written anew."""
-        if isinstance(event, FunctionLibrary) and not self.has_functions:
-            self.function(event, -1, -1)
-        elif not (isinstance(event, Aux) and self.version < 7):
-            return
-        self.odd = True
-        self.drops_attributes = True
-
     def note(self, kind: str, what: str, count: i64 = 1, key: bytes | None = None) -> None:
         """Enter what is no loss of data, at the record at hand where `key` is given."""
         if key is None:
@@ -340,8 +333,7 @@ class Rewriter(Visitor):
                 self.out.append(c.FUNCTION2)
                 write_string(self.out, source)
             return
-        if start >= 0:
-            self.cut(start, end)
+        self.cut(start, end)
         chosen = self.on["function"]
         loss = Loss("function", f"function library {library.name!r}", 1, None, None, chosen == "extract")
         self.enter_loss(loss, chosen == FAIL)
@@ -361,10 +353,9 @@ class Rewriter(Visitor):
 
     def member_expiry(self, event: Aux, start: i64, end: i64) -> None:
         """KeyDB says behind a key when its members expire, in pairs of AUX fields."""
-        if self.is_keydb and (self.last_kept or start < 0):
+        if self.is_keydb and self.last_kept:
             return
-        if start >= 0:
-            self.cut(start, end)
+        self.cut(start, end)
         if self.last_kept and event.key.endswith(b"-when"):
             if self.last_at >= 0:
                 self.last_key, _ = read_string(self.buf, self.last_at, self.limit)
@@ -413,7 +404,7 @@ class Rewriter(Visitor):
 
     def end_record(self) -> None:
         """Nothing of what was special to the last record is so of the next."""
-        self.metadata = None
+        self.metadata = []
         self.drops_attributes = False
         self.odd = self.outside
 
@@ -559,7 +550,7 @@ class Rewriter(Visitor):
             has = "database 0 alone" if self.single_db else f"databases 0 to {self.databases - 1}"
             self.lose("database", f"a key in database {to}, where the target has {has}", 1, "loss")
             return False
-        if self.metadata is not None and not self.has_metadata:
+        if self.metadata and not self.has_metadata:
             self.lose("key-metadata", "metadata that modules attached to it", 1, "key_metadata")
             self.rebuilt = True
         if self.no_hints and (self.idle_s >= 0 or self.freq >= 0):
@@ -717,9 +708,10 @@ class Rewriter(Visitor):
             if self.freq >= 0:
                 out.append(c.FREQ)
                 out.append(int(self.freq))
-        if self.metadata is not None and self.has_metadata:
-            out.append(c.KEY_META)
-            out.write(self.metadata.raw)
+        if self.has_metadata:
+            for metadata in self.metadata:
+                out.append(c.KEY_META)
+                out.write(metadata.raw)
         out.append(int(kind))
         out.write(key)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, BinaryIO, Final, NamedTuple
@@ -306,7 +306,8 @@ class _Job:
                 if e is None:
                     self.cut(offset + shift, size)
                 else:
-                    self.lose(Lost(what, rule_of(e), e.message, db, e.key, offset + shift, size))
+                    strays = [] if db is None else [(begin + shift, end + shift) for begin, end in surveyor.strays]
+                    self.lose(Lost(what, rule_of(e), e.message, db, e.key, offset + shift, size), strays)
 
             surveyor = Surveyor(snapshot.coding, snapshot.limits.item_bytes, broken)
             surveyor.names = self.names
@@ -606,9 +607,14 @@ class _Job:
 
     # -- what goes
 
-    def lose(self, lost: Lost) -> None:
+    def lose(self, lost: Lost, strays: Sequence[tuple[int, int]] = ()) -> None:
+        """Leave something out, but not the stretches `strays` of it: what stands among attributes, and is not of that record."""
         report = self.report
-        self.cut(lost.offset, lost.size)
+        at = lost.offset
+        for begin, end in [*strays, (lost.offset + lost.size, 0)]:
+            if begin > at:
+                self.cut(at, begin - at)
+            at = end
         report.lost[lost.what] = report.lost.get(lost.what, 0) + 1
         report.lost_bytes += lost.size
         if len(report.samples) < self.samples:
@@ -649,23 +655,27 @@ class _Job:
         hashes = self.names.twice()
         if not hashes:
             return
-        found: list[Lost] = []
+        found: list[tuple[Lost, list[tuple[int, int]]]] = []
 
         def met(db: int, name: bytes, first: int, offset: int, size: int) -> None:
             message = f"the key is there before, at byte {pieces.origin(first)}"
-            found.append(Lost("key", "key-twice", message, db, name, pieces.origin(offset), size))
+            strays = [(pieces.origin(begin), pieces.origin(begin) + end - begin) for begin, end in repeats.strays]
+            begin = pieces.origin(offset)
+            size = pieces.origin(offset + size - 1) + 1 - begin
+            found.append((Lost("key", "key-twice", message, db, name, begin, size), strays))
+
+        repeats = Repeats((self.limits or Limits()).item_bytes, hashes, met)
 
         with (
             self.left() as pieces,
             open_snapshot(pieces, verify_checksum=False, limits=self.limits, **self.sizes) as snapshot,
         ):
-            for _ in snapshot.scan(Repeats(snapshot.limits.item_bytes, hashes, met)):
+            for _ in snapshot.scan(repeats):
                 pass
-        before, self.cuts = self.cuts, []
-        for lost in found:
-            while before and before[0][0] < lost.offset:
-                self.cut(before[0][0], before[0][1] - before[0][0])
-                before.pop(0)
-            self.lose(lost)
-        for begin, end in before:
+        cuts, self.cuts = self.cuts, []
+        for lost, strays in found:
+            self.lose(lost, strays)
+        cuts += self.cuts
+        self.cuts = []
+        for begin, end in sorted(cuts):
             self.cut(begin, end - begin)

@@ -567,8 +567,8 @@ class _Job:
         splitter = self.splitter
         assert splitter is not None
         splitter.db = 0
-        splitter.begun = False
         self.db = 0
+        snapshot.keep_prelude(lambda event, raw: False)  # it stands in the parts already
         for large in snapshot.scan(splitter):
             if large is not None:
                 self._large(snapshot, large, splitter)
@@ -614,7 +614,6 @@ class _Job:
             numbers = range(len(self.parts)) if self.functions == "all" else range(1)
             keys = 0
         else:
-            splitter.begun = True
             keys = 1
         self._hand_over(everything=True)
         head = splitter.take_front() + snapshot.large_head

@@ -35,6 +35,7 @@ _SCRIPT: Final = b"lua"
 _SELECTION: Final = 17  # bytes in front of the keys of a database: its number, and room for its counts
 _MOST_IN_FRONT: Final = 1 << 20  # of fields in front of a key; more of them are none of its own
 _REMEMBERED: Final = 16 << 20
+_SMALL: Final = 1 << 12  # bytes of a block that are not worth a look at all of them
 
 
 class Pile:
@@ -108,7 +109,6 @@ class Splitter(Visitor):
         self.known: dict[bytes, int] = {}
         self.of_kind: list[int] = [-1] * KINDS
         self.of_db: dict[int, int] = {}
-        self.begun: bool = False  # before the keys, all that is told is of the whole file
         self.first_parts: int = 0  # of BYTES: those that there were from the beginning; keys with tags are divided among these
         self.current: i64 = 0  # the part of the run at hand
         self.run_start: i64 = 0
@@ -118,6 +118,8 @@ class Splitter(Visitor):
         self.filling: i64 = 0  # of BYTES: the part that gets untagged keys now, until it has so many bytes
         self.fill_until: i64 = stretch
         self.tags: bool = False  # the block may have names with tags
+        self.block: bytes = b""  # the last of which that is known, and whether it has
+        self.block_tags: bool = False
         self.notes: dict[str, int] = {}
         self.front: bytes = b""  # fields that stand in front of the record to come, and go with it
         self.seen: set[bytes] = set()  # what belongs to no key and has been handed on
@@ -129,7 +131,13 @@ class Splitter(Visitor):
     def enter(self, pos: i64) -> None:
         self.run_start = pos
         self.run_end = pos
-        self.tags = self.buf.find(_BRACE, pos) >= 0
+        if len(self.buf) < _SMALL:
+            self.tags = True
+            return
+        if self.buf is not self.block:
+            self.block = self.buf
+            self.block_tags = self.buf.find(_BRACE, pos) >= 0
+        self.tags = self.block_tags
 
     def leave(self, pos: i64) -> None:
         self.end_run()
@@ -149,7 +157,6 @@ class Splitter(Visitor):
 
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         part: i64
-        self.begun = True
         size: i64 = end - start + len(self.front)
         if self.way == BYTES and not self.tags:
             part = -1
@@ -262,10 +269,9 @@ class Splitter(Visitor):
     def event(self, event: Event) -> None:
         start: i64 = self.event_at
         end: i64 = self.event_end
-        if start < 0:  # among the attributes of a record, and copied with it
+        if start < 0:  # of a record, and copied with it
             return
         if isinstance(event, SelectDb):
-            self.begun = True
             self.leave_front()
             self.end_run()
             self.leave_database()
@@ -279,7 +285,7 @@ class Splitter(Visitor):
             for pile in self.piles:
                 pile.out.write(raw)
             return
-        if not self.begun or isinstance(event, ResizeDb):
+        if isinstance(event, ResizeDb):
             return
         if isinstance(event, SlotInfo):
             self.note("slot-info")  # a hint, and of the whole file

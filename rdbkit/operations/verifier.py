@@ -219,7 +219,7 @@ class Verifier(Visitor):
                 self.value(kind, value_at, end)
         except RdbError as e:
             e.key = key
-            self.tell(e, int(self.db), int(self.base + start), int(end - start))
+            self.tell(e, int(self.db), int(self.base + start), int(end - start) + self.stray_bytes())
 
     def met_nameless(self, start: i64) -> None:
         """A key with an empty name."""
@@ -332,7 +332,7 @@ class Repeats(Visitor):
                 name, _ = read_string(self.buf, key_at, self.limit)
             except RdbError:  # a damaged name, which is none that could come twice
                 return
-        self.met(name, self.base + start, end - start)
+        self.met(name, self.base + start, end - start + self.stray_bytes())
 
     def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
         self.met(key, offset, size)

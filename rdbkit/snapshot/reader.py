@@ -114,7 +114,8 @@ class Snapshot:
         self._prelude: list[tuple[Event, bytes]] = []  # and the bytes of each
         #: Attributes, type and key of the record larger than a block that is being read, as they stand in the file.
         self.large_head = b""
-        self.large_metadata: KeyMetadata | None = None
+        self._large_strays = b""  # what stood among them without being one
+        self.large_metadata: list[KeyMetadata] = []
         #: Module data outside of keys that is larger than a block and being read; its size is not known yet.
         self.module_data: ModuleAux | None = None
         try:
@@ -167,6 +168,11 @@ class Snapshot:
     def compression(self) -> str | None:
         """ "gzip" or None."""
         return self._source.compression
+
+    @property
+    def reordered(self) -> bool:
+        """Whether something has been told of in another order than that in which it stands: see `Scanner`."""
+        return self._scanner.reordered
 
     @property
     def rdb_size(self) -> int:
@@ -279,6 +285,7 @@ class Snapshot:
         kept = Block(b"", 0, 0)  # from the last record on
         for large in self.scan(visitor):
             if large is not None:
+                kept = kept._replace(data=kept.data + self._large_strays)
                 if kept.data:
                     yield kept
                 yield large
@@ -290,8 +297,9 @@ class Snapshot:
             if visitor.start < 0:
                 kept = kept._replace(data=kept.data + self._buf[begin : self._pos])
             else:
-                yield kept._replace(data=kept.data + self._buf[begin : visitor.start])
-                kept = Block(self._buf[visitor.start : self._pos], self._base + visitor.start, visitor.db_there)
+                last = visitor.start - self._base
+                yield kept._replace(data=kept.data + self._buf[begin:last])
+                kept = Block(self._buf[last : self._pos], visitor.start, visitor.db_there)
                 visitor.start = -1
         if kept.data:
             yield kept
@@ -420,19 +428,23 @@ class Snapshot:
         if value_at < 0:
             return None
         kind = scanner.kind
+        self._large_strays = b"".join([self._buf[begin:end] for _, begin, end in scanner.strays])
         if kind == c.MODULE_AUX:
             record = Record(0, offset, None, None, None, None, self.coding, kind, b"", 0, 0, 0, b"")
             self.module_data = next(event for event in scanner.held if isinstance(event, ModuleAux))
-            self.large_metadata = None
+            self.large_metadata = []
         else:
+            if scanner.strays:
+                scanner.tell_strays(self._buf, visitor)
+                visitor.buf, visitor.base = self._buf, self._base
             expire = None if scanner.expire_ms == NO_EXPIRY else scanner.expire_ms
             idle = None if visitor.idle_s < 0 else visitor.idle_s
             freq = None if visitor.freq < 0 else visitor.freq
             record = Record(visitor.db, offset, None, expire, idle, freq, self.coding, kind, b"", 0, 0, 0, scanner.key)
-            self.large_metadata = next((event for event in scanner.held if isinstance(event, KeyMetadata)), None)
+            self.large_metadata = [event for event in scanner.held if isinstance(event, KeyMetadata)]
             scanner.release(visitor)
         record._stream = self._chunks
-        self.large_head = self._buf[self._pos : value_at]
+        self.large_head = scanner.head
         self._pos = value_at
         self._large = record
         self._handed_out = False
@@ -492,6 +504,7 @@ class Snapshot:
             return
         expire = NO_EXPIRY if record.expire_ms is None else record.expire_ms
         visitor.large(record._kind, record.offset, record.key, size, expire, record._block)
+        visitor.strays = []
         visitor.idle_s = -1
         visitor.freq = -1
 
