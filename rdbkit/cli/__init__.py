@@ -137,6 +137,8 @@ def _run(args: list[str] | None) -> NoReturn:
     # Decoding makes many short-lived objects and no cycles: looking for those at the usual rate costs some percent.
     gc.set_threshold(100_000, 50, 100)
     try:
+        if any("\0" in arg for arg in args or ()):  # from a program: a shell cannot say it
+            raise click.UsageError("an argument has a zero byte in it")
         code = cli.main(args=args, prog_name="rdbkit", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as e:

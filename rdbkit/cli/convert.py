@@ -24,10 +24,10 @@ from rdbkit.cli.losses import (
     teller,
     with_argument,
 )
-from rdbkit.cli.options import SelectionCommand, database_pairs, selection_options, service_options
+from rdbkit.cli.options import MOST_JOBS, SelectionCommand, database_pairs, selection_options, service_options
 from rdbkit.cli.render import complain, printable, progress, size
 from rdbkit.cli.status import status
-from rdbkit.errors import LossError
+from rdbkit.errors import LossError, RdbError
 from rdbkit.operations.convert import Conversion, is_read_twice
 from rdbkit.operations.convert import convert as convert_snapshot
 from rdbkit.operations.info import count
@@ -93,7 +93,9 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     "--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True,
     help="At a damaged value: stop, or leave it out and list it.",
 )  # fmt: skip
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Write values anew in N processes.")
+@click.option(
+    "--jobs", type=click.IntRange(1, MOST_JOBS), default=1, show_default=True, metavar="N", help="Write values anew in N processes."
+)
 @click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
 @click.option("--no-checksum", is_flag=True, help="Do not verify the CRC-64 of SRC.")
 @selection_options
@@ -175,11 +177,17 @@ def _script(path: str) -> Callable[[Draft], Draft | None]:
     def complaint(e: BaseException) -> click.ClickException:
         lines = [frame.lineno for frame in traceback.extract_tb(e.__traceback__) if frame.filename == path]
         where = f"{path}:{lines[-1]}" if lines else path
-        return click.ClickException(printable(f"{where}: {type(e).__name__}: {e}"))
+        try:
+            said = str(e)
+        except Exception:  # an error of the script's own
+            said = ""
+        return click.ClickException(printable(f"{where}: {type(e).__name__}{': ' if said else ''}{said}"))
 
     try:
         function = runpy.run_path(path).get("record")
-    except Exception as e:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as e:
         raise complaint(e) from None
     if not callable(function):
         raise click.UsageError(f"{printable(path)} has no function record(r)")
@@ -187,7 +195,9 @@ def _script(path: str) -> Callable[[Draft], Draft | None]:
     def record(draft: Draft) -> Draft | None:
         try:
             result = function(draft)
-        except (Exception, SystemExit) as e:
+        except (KeyboardInterrupt, RdbError):  # of a value that is damaged; it knows its place
+            raise
+        except BaseException as e:
             raise complaint(e) from None
         if result is not None and not isinstance(result, Draft):
             raise click.ClickException(f"{printable(path)}: record(r) returns r or None, not {type(result).__name__}")

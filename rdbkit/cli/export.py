@@ -8,7 +8,7 @@ import click
 
 import rdbkit
 from rdbkit.cli.files import READ_ONCE, output_options, refuse_terminal, writing
-from rdbkit.cli.options import SelectionCommand, selection_options
+from rdbkit.cli.options import MOST_JOBS, SelectionCommand, selection_options
 from rdbkit.cli.render import printable, progress
 from rdbkit.cli.status import status, strict_option
 from rdbkit.operations.export import Export, export_jsonl, export_resp
@@ -46,7 +46,7 @@ _MOST_SHOWN = 20
 )
 @click.option(
     "--jobs",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MOST_JOBS),
     default=1,
     show_default=True,
     metavar="N",

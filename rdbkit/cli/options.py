@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any, Final, TypeVar, cast
@@ -29,6 +30,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 _TARGET_HELP: Final = "A release line (redis-6.2, valkey-8.1), a service (azure-premium, azure-managed) or rdb-N."
 #: The parameters of a verb that belong to its selection are called so, lest they meet the verb's own.
 _PREFIX: Final = "select_"
+#: Of processes; each takes memory for some blocks.
+MOST_JOBS: Final = 256
+_PAIR: Final = re.compile(r"\s*([0-9]{1,10})\s*=\s*([0-9]{1,10})\s*")
+_LAST_DB: Final = (1 << 31) - 1
 
 
 class SelectionCommand(click.Command):
@@ -147,12 +152,13 @@ def database_pairs(ctx: click.Context, param: click.Parameter, values: tuple[str
     """The callback of `--map-db N=M,...`."""
     found: dict[int, int] = {}
     for pair in ",".join(values).split(",") if values else ():
-        old, _, new = pair.partition("=")
-        if not (old.strip().isdecimal() and new.strip().isdecimal()):
-            raise click.BadParameter(f"{pair!r} is no pair of databases, as in 3=0", ctx=ctx, param=param)
-        if int(old) in found:
-            raise click.BadParameter(f"database {int(old)} is there twice", ctx=ctx, param=param)
-        found[int(old)] = int(new)
+        match = _PAIR.fullmatch(pair)
+        if match is None or max(int(match[1]), int(match[2])) > _LAST_DB:
+            raise click.BadParameter(f"{pair[:64]!r} is no pair of databases, as in 3=0", ctx=ctx, param=param)
+        old, new = int(match[1]), int(match[2])
+        if old in found:
+            raise click.BadParameter(f"database {old} is there twice", ctx=ctx, param=param)
+        found[old] = new
     return found
 
 

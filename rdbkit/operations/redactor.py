@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from librt.strings import BytesWriter, write_i64_le
+from librt.strings import BytesWriter
 
 from rdbkit.errors import CorruptError, RdbError
 from rdbkit.format import constants as c
@@ -58,7 +58,7 @@ from rdbkit.model import (
     SlotInfo,
 )
 from rdbkit.operations.packer import Packer, write_number
-from rdbkit.operations.rewrite import Segment
+from rdbkit.operations.rewrite import Segment, write_expiry
 from rdbkit.operations.scramble import PIECE, Scrambler
 from rdbkit.operations.sieve import Sieve
 from rdbkit.selection import Selection
@@ -569,12 +569,7 @@ class Redactor(Visitor):
                 out.write(buf[start:end])
             return
         if expire_ms != NO_EXPIRY:
-            if self.version >= _MILLISECONDS_SINCE:
-                out.append(c.EXPIRETIME_MS)
-                write_i64_le(out, expire_ms)
-            else:
-                out.append(c.EXPIRETIME)
-                out.write(int(expire_ms // 1000).to_bytes(4, "little", signed=True))
+            write_expiry(out, expire_ms, self.version < _MILLISECONDS_SINCE)
         if self.version < _HINTS_SINCE:
             return
         if self.idle_s >= 0:

@@ -62,6 +62,7 @@ _MODULE_STRING: Final = 5
 _MEMBER_EXPIRY: Final = b"keydb-subexpire"
 _SECONDS_ONLY: Final = 3  # RDB versions before this have no milliseconds, and 32 bits for seconds
 _LAST_SECOND: Final = 1 << 31
+_SECONDS_HEAD: Final = 6  # bytes of such an expiry and a type
 #: No expiry is later.
 LAST_MS: Final = (1 << 63) - 1
 
@@ -143,8 +144,9 @@ class Rewriter(Visitor):
         self.edited = self.edited or bool(rules.edits.rename_prefix) or bool(rules.decisions) or rules.edits.script is not None
         self.checked: bool = self.edited or rules.selection is not None
         self.no_hints: bool = header.flavour == c.REDIS and header.version < 9
-        # of a file that has milliseconds
-        self.seconds_only: bool = header.version < _SECONDS_ONLY <= rules.source.version
+        self.seconds_only: bool = header.version < _SECONDS_ONLY
+        # a file of the same version keeps what later servers wrote into it
+        self.fits_expiry: bool = self.seconds_only and not (target.exact and header == rules.source)
         self.has_decisions: bool = bool(rules.decisions)
         self.now_ms: i64 = rules.now_ms
         self.on: dict[str, str] = {
@@ -374,8 +376,10 @@ class Rewriter(Visitor):
                 self.hashes.add(self.out_db, self.buf[key_at + 1 : value_at])
             else:
                 self.hash_name(read_string(self.buf, key_at, self.limit)[0])
-        if self.no_hints and (self.seconds_only or self.idle_s >= 0 or self.freq >= 0):
-            self.odd = True
+        if self.no_hints and (self.idle_s >= 0 or self.freq >= 0 or (self.fits_expiry and expire_ms != NO_EXPIRY)):
+            # an expiry in seconds and nothing else is as it has to be
+            is_short = key_at - start == _SECONDS_HEAD and self.buf[start] == c.EXPIRETIME
+            self.odd = self.odd or not is_short
         if way == COPY and not self.checked and not self.odd:
             self.keys += 1
             if expire_ms != NO_EXPIRY:
@@ -556,14 +560,14 @@ class Rewriter(Visitor):
         if self.no_hints and (self.idle_s >= 0 or self.freq >= 0):
             self.note("eviction-hints", "its idle time or frequency of access", 1, key)
             self.rebuilt = True
-        if self.seconds_only and self.expire_ms != NO_EXPIRY:
+        if self.seconds_only and self.expire_ms != NO_EXPIRY and (self.fits_expiry or self.expire_ms != expire_ms):
             self.fit_expiry()
-            self.rebuilt = True
+            self.rebuilt = self.rebuilt or self.odd or size < 0
         return True
 
     def fit_expiry(self) -> None:
-        """What RDB 2 has no place for in an expiry."""
-        if not self.seconds_only:
+        """Cut an expiry to what RDB 2 can hold."""
+        if not self.seconds_only or self.expire_ms == NO_EXPIRY:
             return
         if self.expire_ms // 1000 >= _LAST_SECOND:
             self.lose("expiry", "an expiry after 2038", 1, "loss")
@@ -572,6 +576,7 @@ class Rewriter(Visitor):
             self.expire_ms = -_LAST_SECOND * 1000  # as past as before
         elif self.expire_ms % 1000:
             self.note("expiry-precision", "milliseconds of its expiry", 1, self.key)
+            self.expire_ms -= self.expire_ms % 1000
 
     def decided(self) -> bool:
         """What was decided of a key whose name another one has, too; False leaves it out."""
@@ -613,6 +618,7 @@ class Rewriter(Visitor):
         expire_ms: i64 = NO_EXPIRY if draft.expire_ms is None else draft.expire_ms
         if expire_ms != self.expire_ms:
             self.expire_ms = expire_ms
+            self.fit_expiry()
             self.rebuilt = True
         if draft.has_new_value():
             self.draft = draft
@@ -695,12 +701,7 @@ class Rewriter(Visitor):
         """What stands in front of a record's value."""
         out = self.out
         if self.expire_ms != NO_EXPIRY:
-            if self.version >= _SECONDS_ONLY:
-                out.append(c.EXPIRETIME_MS)
-                write_i64_le(out, self.expire_ms)
-            else:
-                out.append(c.EXPIRETIME)
-                out.write(int(self.expire_ms // 1000).to_bytes(4, "little", signed=True))
+            write_expiry(out, self.expire_ms, self.seconds_only)
         if not self.no_hints:
             if self.idle_s >= 0:
                 out.append(c.IDLE)
@@ -915,6 +916,17 @@ def document_at(number: int, buf: bytes, start: i64) -> i64:
     if module_name(number) == _JSON_MODULE and number & 1023 in _JSON_VERSIONS and buf[start] == _MODULE_STRING:
         return start + 1
     return -1
+
+
+def write_expiry(out: BytesWriter, expire_ms: i64, in_seconds: bool) -> None:
+    """Write an expiry, in seconds where that is wanted and changes nothing."""
+    seconds: i64 = expire_ms // 1000
+    if in_seconds and expire_ms % 1000 == 0 and -_LAST_SECOND <= seconds < _LAST_SECOND:
+        out.append(c.EXPIRETIME)
+        out.write(int(seconds).to_bytes(4, "little", signed=True))
+    else:
+        out.append(c.EXPIRETIME_MS)
+        write_i64_le(out, expire_ms)
 
 
 def write_elements(out: BytesWriter, elements: list[Any], compress: bool) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from librt.strings import BytesWriter
 
-from rdbkit.errors import LossError
+from rdbkit.errors import LossError, RdbError
 from rdbkit.format.constants import NEWEST_REDIS, REDIS
 from rdbkit.format.encode import encode_value
 from rdbkit.record import Record
@@ -24,12 +24,14 @@ class Draft:
         type, encoding, size, idle_s, freq: of the key in the source, as `Record` has them; they cannot be changed.
     """
 
-    __slots__ = ("_record", "_value", "_was_read", "_was_set", "db", "expire_ms", "key")
+    __slots__ = ("_given", "_is_new", "_record", "_value", "_was_read", "_was_set", "db", "expire_ms", "key")
 
     def __init__(self, record: Record, db: int, key: bytes, expire_ms: int | None) -> None:
         self.db = db
         self.key = key
         self.expire_ms = expire_ms
+        self._given = expire_ms
+        self._is_new = False
         self._record = record
         self._value: Any = None
         self._was_read = False
@@ -68,38 +70,65 @@ class Draft:
         self._was_set = True
 
     def check(self) -> None:
-        """Raise ValueError, in the words of the script's author, where the key cannot be written so."""
-        what = ""
+        """Raise ValueError, in the words of the script's author, where what it has changed cannot be written so.
+
+        What it leaves as it is may be whatever the source has.
+        """
+        record = self._record
+        try:
+            what = self._what_is_wrong()
+        except AttributeError as e:
+            what = f"key lacks something, as after del: {e}"
+        if what:
+            raise ValueError(f"the script's {what} (in db {record.db}, key {record.key!r})")
+
+    def _what_is_wrong(self) -> str:
         key: object = self.key  # whatever a script may have put there
         if not isinstance(key, bytes):
-            what = f"key is bytes, not {type(key).__name__}"
-        elif type(self.db) is not int or not 0 <= self.db < 1 << 31:
-            what = f"db is the number of a database, not {self.db!r}"
-        elif self.expire_ms is not None and (type(self.expire_ms) is not int or not 0 <= self.expire_ms < 1 << 63):
-            what = f"expire_ms is Unix milliseconds or None, not {self.expire_ms!r}"
-        elif self._was_set or self._was_read:
-            what = self._what_is_wrong_with_value()
-        if what:
-            raise ValueError(f"the script's {what} (in db {self._record.db}, key {self._record.key!r})")
+            return f"key is bytes, not {type(key).__name__}"
+        if type(self.db) is not int or not 0 <= self.db < 1 << 31:
+            return f"db is the number of a database, not {_shown(self.db)}"
+        at = self.expire_ms
+        if at is not None and (type(at) is not int or (at != self._given and not 0 <= at < 1 << 63)):
+            return f"expire_ms is Unix milliseconds or None, not {_shown(at)}"
+        if not self._was_set and not self._was_read:
+            return ""
+        try:
+            self._is_new = self._was_set or self._has_changed()
+        except RdbError:
+            raise
+        except Exception as e:  # whatever a script may have put there
+            return f"value cannot be compared with what it was: {type(e).__name__}"
+        return self._what_is_wrong_with_value() if self._is_new else ""
 
     def _what_is_wrong_with_value(self) -> str:
         value = self._value
-        if isinstance(value, (list, set, frozenset, dict)) and not value:
-            return "value is empty, which no key can be: return None to leave it out"
         try:
+            if isinstance(value, (list, set, frozenset, dict)) and not value:
+                return "value is empty, which no key can be: return None to leave it out"
             encode_value(BytesWriter(), value, REDIS, NEWEST_REDIS)
         except LossError:
             return ""  # no matter here: the target will be asked
         except (TypeError, ValueError, OverflowError) as e:
             return f"value cannot be written: {e}"
+        except Exception as e:  # of an object that only looks like a value
+            return f"value cannot be written: {type(e).__name__}"
         return ""
 
     def has_new_value(self) -> bool:
-        """Whether the value was set, or changed in place."""
-        if self._was_set:
-            return True
-        if not self._was_read:
-            return False
+        """Whether the value was set, or changed in place, as `check` has found."""
+        return self._is_new
+
+    def _has_changed(self) -> bool:
         before = self._record.value
         beside = ("field_expire_ms", "member_expire_ms", "insert_index")
         return bool(before != self._value) or any(getattr(before, n, None) != getattr(self._value, n, None) for n in beside)
+
+
+def _shown(thing: object) -> str:
+    """What a script put in the place of a number, in few words."""
+    try:
+        text = repr(thing)
+    except Exception:  # of a number of too many digits, or an object that cannot say what it is
+        return f"this {type(thing).__name__}"
+    return text if len(text) <= 64 else f"{text[:64]}..."

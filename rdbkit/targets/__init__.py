@@ -24,7 +24,7 @@ __all__ = ["Fact", "Sku", "Target", "find_target", "load_targets", "target_names
 
 #: What released servers load; others are known to forks, or to builds that nobody released.
 _LOADED: Final = {"string", "list", "set", "zset", "hash", "stream", "array", "module"}
-_VERSION: Final = re.compile(r"rdb-([1-9]\d*)")
+_VERSION: Final = re.compile(r"rdb-([1-9][0-9]{0,8})")
 #: Facts that are attributes of a target under their own name.
 _ATTRIBUTES: Final = (
     "rdb", "lines", "valkey", "types", "extra_types", "modules", "optional_modules", "databases", "single_db",

@@ -177,6 +177,10 @@ class _File:
         except tomllib.TOMLDecodeError as e:
             match = _SYNTAX.fullmatch(str(e))
             self.stop(match[1] if match else str(e), line=int(match[2]) if match else len(self.lines))
+        except RecursionError:
+            self.stop("has arrays or tables inside each other, too many of them", line=len(self.lines))
+        except ValueError:  # of int, which has a limit
+            self.stop("has a number of too many digits", line=len(self.lines))
         self.sources: dict[str, tuple[str, str]] = {}
 
     def targets(self, known: Mapping[str, Facts]) -> dict[str, Facts]:
