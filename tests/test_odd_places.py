@@ -285,3 +285,40 @@ def test_what_is_written_means_the_same(
     rdbkit.redact(tmp_path / "in.rdb", out, secret=b"0123456789abcdef")
     redacted = sorted(((row[0][0], row[0][2:]) for row in read(out.getvalue())), key=repr)
     assert redacted == sorted(((row[0], row[2:]) for row in case.rows), key=repr)
+
+
+@pytest.mark.parametrize("block_size", [16, 1 << 20])
+def test_salvage_leaves_out_a_damaged_key_and_keeps_what_stands_among_its_attributes(block_size: int, tmp_path: Path) -> None:
+    expiry = opcode_expiry(EXPIRY)
+    library = b"\xf5" + string(LIBRARY)
+    damaged = b"\x10" + string(b"bad") + string(listpack(b"f", b"v", b"f", b"w"))
+    twice = b"\0" + string(b"a") + string(b"B")
+    parts = [b"\xfe\0\0", string(b"a"), string(b"A"), expiry, b"\xfe\1", library, damaged, b"\0", string(b"b"), string(b"C")]
+    parts += [b"\xf9\5\xfe\0", library, twice, b"\0", string(b"c"), string(b"D")]
+    path = tmp_path / "in.rdb"
+    path.write_bytes(rdb(*parts, magic=b"REDIS0011"))
+    out = io.BytesIO()
+    report = rdbkit.salvage(path, out, block_size=block_size)
+    assert report.lost == {"key": 2, "library": 1}
+    assert [row[:2] for row in read(out.getvalue())] == [
+        ((0, b"a", None, None, None), b"A"),
+        ((0, b"c", None, None, None), b"D"),
+        ((1, b"b", None, None, None), b"C"),
+    ]
+    assert libraries(out.getvalue()) == 1
+    assert not rdbkit.verify(io.BytesIO(out.getvalue()), deep=True).violations
+
+
+def test_a_difference_in_a_key_with_something_among_its_attributes_is_written(tmp_path: Path) -> None:
+    """A delta reads the record of the first file again at its place."""
+    names = [b"f%d" % n for n in range(20)]
+    for name, value in (("one.rdb", b"v"), ("two.rdb", b"w")):
+        fields = b"".join(string(field) + string(value if field == b"f3" else b"same") for field in names)
+        record = opcode_expiry(EXPIRY) + b"\xfe\2" + b"\4" + string(b"h") + bytes([len(names)]) + fields
+        (tmp_path / name).write_bytes(rdb(b"\xfe\0", record))
+    found = diff(str(tmp_path / "one.rdb"), str(tmp_path / "two.rdb"), delta=tmp_path / "delta.resp")
+    assert found.changed == 1
+    text = (tmp_path / "delta.resp").read_bytes()
+    assert b"SELECT\r\n$1\r\n2\r\n" in text
+    assert b"f3" in text
+    assert b"f4" not in text
