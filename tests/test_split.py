@@ -396,10 +396,10 @@ def test_a_folder_that_cannot_be_written_to_is_told_by_its_name(tmp_path: Path, 
     path.write_bytes(rdb(*(key(b"k%d" % i, 0, string(b"v")) for i in range(100))))
     (tmp_path / "parts").mkdir()
 
-    def refuse(path: str, *args: Any, **more: Any) -> None:
-        raise PermissionError(13, "Permission denied", path)
+    def refuse(folder: str, permissions: object) -> None:
+        raise PermissionError(13, "Permission denied", os.path.join(folder, ".rdbkit-0123456789abcdef.tmp"))
 
-    monkeypatch.setattr(module, "open", refuse, raising=False)
+    monkeypatch.setattr(module, "Temporary", refuse)
     reads = Reads()
     with pytest.raises(PermissionError) as failed:
         split([str(path)], str(tmp_path / "parts"), Division(by="prefix"), progress=reads)
