@@ -24,7 +24,7 @@ from setuptools.command.build_ext import build_ext
 # What runs once a record or once an element (docs/architecture.md). Data alone (constants.py) gains nothing from it.
 HOT_OPERATIONS = """
     examine fingerprints footprint hashes jsonl packer patterns redactor resync rewrite rows scramble sieve splitter tallies text
-    verifier weights
+    value_checker verifier weights
 """
 COMPILED = sorted(
     path.replace(os.sep, "/")

@@ -223,14 +223,20 @@ class Record:
                 pos = decoder.feed(self._block, self._value_at, sink)
                 if not decoder.done or pos != self._end:
                     raise CorruptError("its parts do not end where the value ends", rule="value-end")
+                self._warn(decoder)
                 yield sink.take()
                 return
             for _ in feed_pieces(decoder, sink, self.chunks() if chunks is None else chunks):
                 if len(sink.items) >= decoder.arity:
                     yield sink.take(decoder.arity)
+            self._warn(decoder)
             yield sink.take()
         except RdbError as e:
             raise self._explain(e) from None
+
+    def _warn(self, decoder: Decoder) -> None:
+        if decoder.doubts:
+            self._coding.warn(decoder.doubts, self._kind, self.db, self.key, self.offset)
 
     def _explain(self, e: RdbError) -> RdbError:
         """Give an error from decoding its place."""
@@ -243,29 +249,53 @@ class Record:
         return f"<Record db={self.db} key={self.key!r} {self.type} ({self.encoding}) {self.size} bytes at {self.offset}>"
 
 
+class Feeder:
+    """Feeds a value piece by piece to a `Decoder`, or to what goes on where its input ends as it does."""
+
+    def __init__(self, decoder: Any, sink: object) -> None:
+        self.decoder: Any = decoder
+        self.sink: object = sink
+        self.parts: list[bytes] = []
+        self.have: i64 = 0
+
+    def push(self, piece: bytes) -> bool:
+        """The next piece of the value; False where more are wanted before anything can be done.
+
+        Raises: what `decoder.feed` raises.
+        """
+        self.parts.append(piece)
+        self.have += len(piece)
+        need: i64 = self.decoder.need
+        if self.have < need:
+            return False
+        data = b"".join(self.parts)
+        pos: i64 = self.decoder.feed(data, 0, self.sink)
+        self.parts = [data[pos:]]
+        self.have -= pos
+        return True
+
+    def end(self) -> None:
+        """The value has ended.
+
+        Raises: CorruptError where it has not; what `decoder.feed` raises.
+        """
+        data = b"".join(self.parts)
+        pos: i64 = self.decoder.feed(data, 0, self.sink) if not self.decoder.done else 0
+        if not self.decoder.done or pos != len(data):
+            raise CorruptError("its parts do not end where the value ends", rule="value-end")
+
+
 def feed_pieces(decoder: Any, sink: object, chunks: Iterator[bytes]) -> Iterator[None]:
     """Feed a `Decoder`, or what goes on where its input ends as it does, and yield after each piece.
 
     Raises: CorruptError where the value does not end with the last chunk; what `decoder.feed` raises.
     """
-    parts: list[bytes] = []
-    have: i64 = 0
-    pos: i64
+    feeder = Feeder(decoder, sink)
     for chunk in chunks:
         for begin in range(0, len(chunk), _PIECE):
-            parts.append(chunk[begin : begin + _PIECE])
-            have += len(parts[-1])
-            if have < decoder.need:
-                continue
-            data = b"".join(parts)
-            pos = decoder.feed(data, 0, sink)
-            parts = [data[pos:]]
-            have -= pos
-            yield
-    data = b"".join(parts)
-    pos = decoder.feed(data, 0, sink) if not decoder.done else 0
-    if not decoder.done or pos != len(data):
-        raise CorruptError("its parts do not end where the value ends", rule="value-end")
+            if feeder.push(chunk[begin : begin + _PIECE]):
+                yield
+    feeder.end()
 
 
 class Collector(Visitor):

@@ -230,7 +230,7 @@ def zipmap(pairs: dict[bytes, bytes], rng: Random) -> bytes:
     def size(n: int) -> bytes:
         return bytes([n]) if n < 254 else b"\xfe" + n.to_bytes(4, "little")
 
-    count = len(pairs) if len(pairs) < 254 and rng.random() < 0.8 else rng.choice([254, 255])
+    count = len(pairs) if len(pairs) < 254 and rng.random() < 0.8 else 254
     out = bytes([count])
     for key, value in pairs.items():
         free = rng.choice([0, 0, 0, 1, 4])
@@ -602,7 +602,7 @@ def streams(draw: st.DrawFn, version: int) -> Stream:
         value.first_id = value.entries[0].id if value.entries else StreamId(0, 0)
         value.max_deleted_id = rng.choice([StreamId(0, 0), a_stream_id(rng)])
         value.entries_added = len(value.entries) + rng.choice([0, 5, 1 << 40])
-    value.groups = [a_group(b"g%d" % n + rng.choice(pool), version, pool, rng) for n in range(group_count)]
+    value.groups = [a_group(b"g%d" % n + rng.choice(pool), version, pool, rng, value.entries_added) for n in range(group_count)]
     if version >= 4:
         value.dedup = StreamDedup(
             rng.choice([1, 100, 86400]),
@@ -619,7 +619,7 @@ def a_stream_id(rng: Random) -> StreamId:
     return StreamId(ms, rng.choice([0, 1, rng.randrange(70_000), U64 if rng.random() < 0.05 else 2]))
 
 
-def a_group(name: bytes, version: int, pool: list[bytes], rng: Random) -> StreamGroup:
+def a_group(name: bytes, version: int, pool: list[bytes], rng: Random, added: int | None) -> StreamGroup:
     when = 1_700_000_000_000 + rng.randrange(1 << 20)
     consumers = [
         StreamConsumer(b"c%d" % n + rng.choice(pool), when, None if version < 3 else rng.choice([-1, when + 1]))
@@ -632,7 +632,7 @@ def a_group(name: bytes, version: int, pool: list[bytes], rng: Random) -> Stream
     pending = [PendingEntry(i, rng.choice(owners), when - rng.randrange(100), rng.choice([0, 1, 300])) for i in ids]
     nacked = [p.id for p in pending if p.consumer is None]
     rng.shuffle(nacked)
-    entries_read = None if version < 2 else rng.choice([-1, 0, 5, 1 << 40])
+    entries_read = None if version < 2 else min(rng.choice([-1, 0, 5, 1 << 40]), added or 0)
     return StreamGroup(name, a_stream_id(rng), entries_read, pending, consumers, nacked)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -462,7 +463,8 @@ def test_what_is_read_twice_has_to_be_a_file() -> None:
 @pytest.mark.parametrize("block_size", [None, 16])
 def test_of_a_pipe_it_is_found_whether_names_meet(two: Path, block_size: int | None) -> None:
     refused_report = refused(TWO, edits=rdbkit.Edits(collapse_dbs=True), block_size=block_size)
-    assert refused_report.ledger.forbidden == {"conflict": 1}
+    assert refused_report.ledger.forbidden == {"conflict": 2}
+    assert re.fullmatch(r"keys at byte \d+ and at byte \d+ would have the same name", refused_report.ledger.losses[0].what)
     edits = rdbkit.Edits(map_db={3: 7, 5: 8})
     assert convert(TWO, edits=edits, block_size=block_size)[0] == convert(two, edits=edits, block_size=block_size)[0]
 

@@ -169,10 +169,12 @@ def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return str(name)
 
 
-def one_process(snapshot: Any, jobs: int, make: Callable[..., Callable[[Any], Any]], settings: tuple[Any, ...]) -> Iterator[Any]:
+def one_process(
+    snapshot: Any, jobs: int, make: Callable[..., Callable[[Any], Any]], settings: tuple[Any, ...], hashes: Any = None
+) -> Iterator[Any]:
     """What `in_order` does, without its processes."""
     work = make(*settings)
-    for item in snapshot.blocks():
+    for item in snapshot.blocks(hashes):
         yield item if isinstance(item, Record) else work(item)
 
 

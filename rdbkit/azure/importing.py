@@ -424,8 +424,9 @@ def _examine(
             raise
         with snapshot:
             report = check(
-                snapshot, target, clustered=cache.shards > 0, databases=cache.databases, samples=samples, progress=update
-            )
+                snapshot, target, clustered=cache.shards > 0, databases=cache.databases, deep=True, samples=samples,
+                progress=update,
+            )  # fmt: skip
             text = snapshot.aux.get("used-mem", "")
     # the command to convert is for the file that somebody has uploaded
     report.file = report.path = os.path.basename(place.blob)

@@ -294,13 +294,13 @@ class Migration:
             if course.verdict:
                 continue
             with open_snapshot(course.file, rereading=self.rereading) as snapshot:
-                report = check(snapshot, self.target)
+                report = check(snapshot, self.target, deep=True)
                 course.header = str(snapshot.header)
                 plain = snapshot.compression is None and snapshot.framing is None and snapshot.trailer == ("none", 0)
             self.checks.append(report)
             # what is damaged is told by the conversion
             done = convert(
-                course.file, cast(BinaryIO, _Nowhere()), target=self.target, policies=self.policies,
+                course.file, cast(BinaryIO, _Nowhere()), target=self.target, policies=self.policies, deep=True,
                 progress=_of(progress, course.file),
             )  # fmt: skip
             self._look_at(course)
@@ -360,7 +360,7 @@ class Migration:
         whole = course.file
         if not course.identical:
             whole = os.path.join(into, "whole.rdb")
-            done = convert(course.file, whole, target=self.target, policies=self.policies, progress=progress)
+            done = convert(course.file, whole, target=self.target, policies=self.policies, deep=True, progress=progress)
             course.header, course.sent_header = str(done.source), str(done.header)
             course.keys, course.written, course.losses = done.keys, done.written, dict(done.ledger.counts)
         made = split([whole], into, Division(size=self.part_bytes), digests=False, verify_checksum=whole == course.file)

@@ -161,7 +161,7 @@ def upload_converted(
             if progress is not None and not pipe.broken:
                 progress(done)
 
-        reports.append(convert(src, cast(BinaryIO, out), target=target, policies=policies, progress=tell))
+        reports.append(convert(src, cast(BinaryIO, out), target=target, policies=policies, deep=True, progress=tell))
 
     def work() -> None:
         try:

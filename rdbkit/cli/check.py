@@ -29,6 +29,7 @@ _LEVELS: Final = {"blocker": "error", "loss": "error", "warning": "warning", "no
 @target_options
 @click.option("--clustered", is_flag=True, help="The target is a cluster, which has database 0 alone.")
 @click.option("--databases", type=click.IntRange(1), metavar="N", help="The target is configured for N databases.")
+@click.option("--deep", is_flag=True, help="Open every value: the only way to be certain that TARGET loads them all.")
 @click.option("--duplicates", is_flag=True, help="Look for keys that are in several FILEs, and how they spread over hash slots.")
 @click.option("--samples", type=click.IntRange(0, 1000), default=3, show_default=True, metavar="N", help="Name N keys a finding.")
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
@@ -43,6 +44,7 @@ def check(
     sku: Sku | None,
     clustered: bool,
     databases: int | None,
+    deep: bool,
     duplicates: bool,
     samples: int,
     as_json: bool,
@@ -63,7 +65,7 @@ def check(
         with rdbkit.open(name, relaxed=relaxed, rereading=rereading) as snapshot, progress(name, total) as update:
             reports.append(
                 check_snapshot(
-                    snapshot, target, sku=sku, clustered=clustered, databases=databases, samples=samples, progress=update
+                    snapshot, target, sku=sku, clustered=clustered, databases=databases, deep=deep, samples=samples, progress=update
                 )
             )
     twice = find_duplicates(files, relaxed=relaxed, samples=samples, rereading=rereading) if duplicates else None
@@ -88,6 +90,7 @@ def check(
 def _show(report: Check, target: Target, out: Output) -> None:
     out.heading(f"{printable(report.file)}: {report.summary}")
     facts = [("format", report.header), ("keys", f"{report.keys:,}, {size(report.bytes)} in the file")]
+    facts.append(("values", "all opened" if report.deep else "not opened but for those to re-encode; --deep opens all"))
     if report.verdict not in (AS_IT_IS, CANNOT):
         facts.append((RUN_FIRST, report.command))
     out.facts(facts)

@@ -75,6 +75,10 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 @click.option("--map-db", multiple=True, callback=database_pairs, metavar="N=M,...", help="Move the keys of database N to M.")
 @click.option("--collapse-dbs", is_flag=True, help="Move all keys to database 0.")
 @click.option(
+    "--on-duplicate", type=click.Choice(["fail", "first", "last"]), default="fail", show_default=True,
+    help="Keys that come twice in one database, and fields and members that come twice in one value: list them, or keep one.",
+)  # fmt: skip
+@click.option(
     "--on-conflict", callback=with_argument("fail", "first", "last", takes="rename"), metavar="fail|first|last|rename=PATTERN",
     help="Keys that would have one name: list them, keep one, or rename the later ones, as in {key}:db{db}.",
 )  # fmt: skip
@@ -91,8 +95,9 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 @click.option("--compress", is_flag=True, help="Compress strings that are written anew (LZF): a smaller file, but slower.")
 @click.option(
     "--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True,
-    help="At a damaged value: stop, or leave it out and list it.",
+    help="At a damaged value, or one that TARGET refuses: stop, or leave the key out and list it.",
 )  # fmt: skip
+@click.option("--deep", is_flag=True, help="Open every value, not only those that are re-encoded.")
 @click.option(
     "--jobs", type=click.IntRange(1, MOST_JOBS), default=1, show_default=True, metavar="N", help="Write values anew in N processes."
 )
@@ -119,8 +124,8 @@ def convert(src: str, dst: str, selection: Selection, **options: Any) -> int:
         raise click.UsageError(str(e)) from None
     begin = time.monotonic()
     is_file = src != "-" and os.path.isfile(src)
-    if is_read_twice(edits, selection) and not is_file:
-        raise click.UsageError("to find keys that would have one name SRC is read twice: it has to be a file")
+    if (is_read_twice(edits, selection) or edits.on_duplicate != "fail") and not is_file:
+        raise click.UsageError("to find keys that have one name SRC is read twice: it has to be a file")
     extract = options["on_function"][1] if options["on_function"] else ""
     check_distinct([("SRC", src), ("DST", dst), ("--ledger", options["ledger"] or ""), ("--on-function extract", extract)])
     failed: LossError | None = None
@@ -133,7 +138,8 @@ def convert(src: str, dst: str, selection: Selection, **options: Any) -> int:
         try:
             report = convert_snapshot(
                 src, dst, target=options["target"], policies=policies, edits=edits, selection=selection,
-                compress=options["compress"], jobs=options["jobs"], on_error=options["on_error"], force=options["force"],
+                compress=options["compress"], jobs=options["jobs"], on_error=options["on_error"], deep=options["deep"],
+                force=options["force"],
                 relaxed=options["relaxed"], verify_checksum=not options["no_checksum"],
                 tell=teller(ledger), progress=update,
             )  # fmt: skip
@@ -161,6 +167,7 @@ def _edits(options: dict[str, Any]) -> Edits:
     return Edits(
         map_db=options["map_db"],
         collapse_dbs=options["collapse_dbs"],
+        on_duplicate=options["on_duplicate"],
         on_conflict=conflict[0],
         drop_expired=options["drop_expired"],
         set_ttl_ms=options["set_ttl"],

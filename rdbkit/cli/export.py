@@ -9,7 +9,7 @@ import click
 import rdbkit
 from rdbkit.cli.files import READ_ONCE, output_options, refuse_terminal, writing
 from rdbkit.cli.options import MOST_JOBS, SelectionCommand, selection_options
-from rdbkit.cli.render import printable, progress
+from rdbkit.cli.render import printable, progress, warn
 from rdbkit.cli.status import status, strict_option
 from rdbkit.operations.export import Export, export_jsonl, export_resp
 from rdbkit.operations.info import count
@@ -97,6 +97,7 @@ def export(
             )
         else:
             report = export_jsonl(snapshot, out, selection=selection, on_error=on_error, jobs=jobs, progress=update)
+    warn(snapshot)
     _tell(report)
     return status(lost=report.skipped or report.checksum or report.loss_counts, strict=strict)
 

@@ -8,7 +8,7 @@ import click
 
 import rdbkit
 from rdbkit.cli.files import READ_ONCE, output_options, writing
-from rdbkit.cli.render import printable
+from rdbkit.cli.render import printable, warn
 from rdbkit.operations.export import value_json
 
 
@@ -34,6 +34,7 @@ def get(file: str, key: str, db: int | None, output: str, force: bool, relaxed: 
                     else:
                         out.writelines(value_json(record))
                         out.write(b"\n")
+                warn(snapshot)
                 return 0
     where = "" if db is None else f" in db {db}"
     click.echo(f"rdbkit: {printable(file)}: no key {printable(name, 200)}{where}", err=True)

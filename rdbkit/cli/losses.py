@@ -34,6 +34,7 @@ _REMEDIES: Final = {
     "key-metadata": "--on-key-metadata drop",
     "oversize": "--on-oversize drop",
     "database": "--map-db or --collapse-dbs to move them, --db to choose",
+    "duplicate": "--on-duplicate first or last",
     "conflict": "--on-conflict first, last or rename=PATTERN",
 }
 _ANY_LOSS: Final = "--on-loss drop"

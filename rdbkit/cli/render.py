@@ -16,8 +16,9 @@ from rdbkit.operations.text import printable, size, when
 
 if TYPE_CHECKING:
     from rdbkit.operations.delta import FunctionDifference
+    from rdbkit.snapshot.reader import Snapshot
 
-__all__ = ["Output", "complain", "output", "printable", "progress", "size", "when"]
+__all__ = ["Output", "complain", "output", "printable", "progress", "size", "warn", "when"]
 
 
 #: Bytes of temporary files from which on they are worth a word.
@@ -25,6 +26,7 @@ WORTH_TELLING: Final = 1 << 20
 _MOST_FUNCTIONS: Final = 20
 #: The name of a row of facts with a command of the shell, made by `shell_word`; it is not cut at the width of a terminal.
 RUN_FIRST: Final = "run first"
+_MOST_WARNINGS: Final = 20
 #: A number, and maybe its unit or noun.
 _NUMBER: Final = re.compile(r"-?[0-9][0-9,]*(\.[0-9]+)?( ?[A-Za-z%]+)?")
 
@@ -177,6 +179,15 @@ def progress(name: str, total: int | None) -> Iterator[Any]:
 def complain(e: RdbError) -> None:
     """The one line on standard error that a bad input file gets."""
     click.echo(f"rdbkit: {printable(str(e))}{_remedy(e)}", err=True)
+
+
+def warn(snapshot: Snapshot) -> None:
+    """A line on standard error for each fault of a value that was passed over."""
+    warnings = snapshot.warnings
+    for e in warnings[:_MOST_WARNINGS]:
+        click.echo(f"rdbkit: warning: {printable(str(e))}", err=True)
+    if len(warnings) > _MOST_WARNINGS:
+        click.echo(f"rdbkit: warning: {len(warnings) - _MOST_WARNINGS:,} more such faults", err=True)
 
 
 def _remedy(e: RdbError) -> str:

@@ -21,7 +21,7 @@ from rdbkit.format.listpack import walk_listpack
 from rdbkit.format.modules import read_module
 from rdbkit.format.primitives import read_int64, read_integer, read_length, read_string, read_uint64, skip_string
 from rdbkit.format.sink import Items, Sink
-from rdbkit.format.streams import StreamDecoder, level_of
+from rdbkit.format.streams import HARMLESS, StreamDecoder, level_of
 from rdbkit.format.walk import BATCH, SAME, skip_container
 from rdbkit.format.ziplist import walk_ziplist
 from rdbkit.format.zipmap import walk_zipmap
@@ -84,6 +84,7 @@ _PACK_NAMES: Final = {LISTPACK: "listpack", NODES: "listpack", ZIPLIST: "ziplist
 #: More bytes than there are: the value is wanted whole.
 _WHOLE: Final = 1 << 62
 _NOT_A_NUMBER: Final = float("nan")
+_MOST_WARNINGS: Final = 1000
 #: Redis keeps a field's expiry in 48 bits.
 _LATEST: Final = (1 << 48) - 1
 
@@ -122,9 +123,12 @@ class Coding:
         source: name of the file, for errors.
         templates: field names of hashes, by the number of their template; filled while the file is scanned.
         limit: most bytes that one string may unpack to.
+        warnings: the first faults that were passed over, with their places; `warned` is how many there were in all.
     """
 
     def __init__(self, flavour: str, version: int, limit: int, source: str) -> None:
+        self.warnings: list[CorruptError] = []
+        self.warned: int = 0
         self.source: str = source
         self.limit: i64 = limit
         self.templates: dict[int, tuple[bytes, ...]] = {}
@@ -137,19 +141,36 @@ class Coding:
             self.arities[t.id] = arity_of(t)
             self.levels[t.id] = level_of(t.id)
 
+    def warn(self, doubts: list[CorruptError], kind: i64, db: int, key: bytes, offset: int) -> None:
+        """Remember faults of a value that were passed over."""
+        for e in doubts:
+            e.source, e.offset, e.db, e.key = self.source, offset, db, key
+            e.reading = f"a {self.types[0 if kind >= 256 else kind].name}"
+            self.warned += 1
+            if len(self.warnings) < _MOST_WARNINGS:
+                self.warnings.append(e)
+
 
 class Decoder:
     """Decodes one value after the other.
 
+    Args:
+        lenient: rules that a value may break: those whose breach loses nothing, unless it is said otherwise.
+        builds: make the entries of streams; otherwise they are only checked.
+
     Attributes:
+        doubts: where the value at hand breaks them, as errors without a place.
         done: the value is complete.
         need: how many bytes from where `feed` ended are wanted before it can go on, 0 if that is not known.
         arity: how many calls of the sink make an element: 1, 2 (hashes, sorted sets), or 3 where fields can expire.
         insert_index: of the array that was read last.
     """
 
-    def __init__(self, coding: Coding) -> None:
+    def __init__(self, coding: Coding, lenient: frozenset[str] = HARMLESS, builds: bool = True) -> None:
+        self.builds: bool = builds
         self.coding: Coding = coding
+        self.lenient: frozenset[str] = lenient
+        self.doubts: list[CorruptError] = []
         self.done: bool = False
         self.need: i64 = 0
         self.arity: int = 1
@@ -172,8 +193,11 @@ class Decoder:
         self.need = 0
         self.left = -1
         self.arity = self.coding.arities[kind]
+        if self.doubts:
+            self.doubts = []
         if self.way == STREAM:
-            self.stream = StreamDecoder(self.coding.levels[kind], self.coding.limit)
+            self.stream = StreamDecoder(self.coding.levels[kind], self.coding.limit, self.lenient, self.doubts)
+            self.stream.builds = self.builds
         elif self.way == MODULE or self.way == CRON:
             self.need = _WHOLE
 
@@ -662,6 +686,38 @@ def score_of(stored: object) -> float:
     if score != score or b"_" in stored or stored != stored.strip():  # which only Python takes
         raise CorruptError(f"a score of {stored[:64]!r} is no number", rule="score")
     return score
+
+
+#: Powers of ten that a double holds exactly, and how many digits a number may have to be exact, too.
+_POWERS: Final = [float(10**n) for n in range(16)]
+_EXACT_DIGITS: Final = 15
+
+
+def score_in(buf: bytes, start: i64, end: i64) -> float:
+    """The score whose text is `buf[start:end]`, as `score_of`.
+
+    A short decimal is an integer over a power of ten, both of which a double holds exactly: the quotient is the nearest double.
+    """
+    if COMPILED and end - start <= _EXACT_DIGITS + 1:
+        at: i64 = start
+        digits: i64 = 0
+        places: i64 = -1  # behind the point; none yet
+        n: i64 = 0
+        while at < end:
+            byte: i64 = buf[at]
+            if 0x30 <= byte <= 0x39:
+                n = n * 10 + (byte - 0x30)
+                digits += 1
+                if places >= 0:
+                    places += 1
+            elif byte == 0x2E and places < 0 and digits > 0:
+                places = 0
+            else:
+                break
+            at += 1
+        if at == end and 0 < digits <= _EXACT_DIGITS and places != 0:
+            return float(n) if places < 0 else float(n) / _POWERS[places]
+    return score_of(buf[start:end])
 
 
 def elements_of(kind: str, arity: int, items: list[Any]) -> list[Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rdbkit.errors import CorruptError
 from rdbkit.format.form import COMPILED
-from rdbkit.format.primitives import check_packed, read_int16, read_int32, read_int64, read_uint32
+from rdbkit.format.primitives import check_packed, read_int16, read_int32, read_int64, read_integer, read_uint32
 from rdbkit.format.sink import Items, Sink
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def collect(buf: bytes, at: int, last: int, items: list[Any]) -> tuple[int, int]
 
 
 def collect_plain(buf: bytes, at: int, last: int, parts: list[bytes]) -> tuple[int, int]:
-    """The entries of up to 126 bytes as plain strings of an RDB, as `collect`."""
+    """The entries of up to 126 bytes as plain strings of an RDB, as `collect`: of each its length, or nothing, and the rest."""
     append = parts.append
     lengths, numbers = _LENGTHS, _SMALL_NUMBERS
     count = 0
@@ -129,6 +129,7 @@ def collect_plain(buf: bytes, at: int, last: int, parts: list[bytes]) -> tuple[i
         elif first < 0x80:
             if buf[at + 1] != 1:
                 break
+            append(b"")
             append(numbers[first])
             at += 2
         elif first & 0xF0 == 0xE0:
@@ -142,10 +143,28 @@ def collect_plain(buf: bytes, at: int, last: int, parts: list[bytes]) -> tuple[i
             size, n = _number_at(buf, at, first)
             if at + size >= last or buf[at + size] != size:
                 break  # what is rare, or wrong
+            append(b"")
             append(_plain_number(n))
             at += size + 1
         count += 1
     return at, count
+
+
+def any_twice(heads: list[bytes], bodies: list[bytes]) -> bool:
+    """Whether two of the strings that `collect_plain` or `collect_scored` gave are the same."""
+    if len({*zip(heads, bodies, strict=True)}) < len(bodies):
+        return True
+    if all(heads):
+        return False
+    names = map(plain_text, heads, bodies)  # a number and its text are the same name
+    return len({*names}) < len(bodies)
+
+
+def plain_text(head: bytes, body: bytes) -> bytes:
+    """The content of a string that `collect_plain` or `collect_scored` gave."""
+    if head:
+        return body
+    return b"%d" % read_integer(body, 0) if body[0] >= 0xC0 else body[1:]
 
 
 def collect_scored(buf: bytes, at: int, last: int, parts: list[bytes]) -> tuple[int, int]:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 from librt.strings import BytesWriter, write_f64_le, write_i64_le
 
 from rdbkit.errors import CorruptError
-from rdbkit.format.decode import LISTPACK, NODES, Coding, Decoder, score_of
+from rdbkit.format.decode import LISTPACK, NODES, Coding, Decoder, score_in
 from rdbkit.format.encode import write_length, write_score, write_string
 from rdbkit.format.form import COMPILED
-from rdbkit.format.listpack import collect_plain, collect_scored, walk_listpack
+from rdbkit.format.listpack import any_twice, collect_plain, collect_scored, plain_text, walk_listpack
 from rdbkit.format.primitives import read_string
-from rdbkit.format.sink import Items, Sink
+from rdbkit.format.sink import Items, Names, Sink
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -45,6 +45,7 @@ _HEADER: Final = struct.Struct("<IH").unpack_from
 _COUNT_AT: Final = 4
 _MANY: Final = 65535
 PACKED: Final = 2  # container of a quicklist's node that is a listpack
+_TWICE: Final = "element-twice"
 
 
 def write_text(out: BytesWriter, buf: bytes, start: i64, end: i64) -> None:
@@ -90,15 +91,21 @@ class PlainSink(Sink):
         count: elements so far, fields and values of a hash each.
         expiring: elements that expire.
         compress: try LZF on long strings.
+        names: sees to it that no element comes twice, since most servers refuse a table with one that does.
+        named: which elements have names that differ: 0 none, 1 all, 2 every second.
     """
 
-    def __init__(self, out: BytesWriter, compress: bool) -> None:
+    def __init__(self, out: BytesWriter, compress: bool, names: Names) -> None:
         self.out: BytesWriter = out
         self.compress: bool = compress
+        self.names: Names = names
+        self.named: i64 = 0
         self.count: i64 = 0
         self.expiring: i64 = 0
 
     def string(self, buf: bytes, start: i64, end: i64) -> None:
+        if self.named == 1 or (self.named == 2 and self.count & 1 == 0):
+            self.names.add(buf[start:end])
         self.count += 1
         if self.compress and end - start > _COMPRESSIBLE:
             write_string(self.out, buf[start:end], True)
@@ -106,6 +113,8 @@ class PlainSink(Sink):
             write_text(self.out, buf, start, end)
 
     def integer(self, n: i64) -> None:
+        if self.named == 1 or (self.named == 2 and self.count & 1 == 0):
+            self.names.add(b"%d" % n)
         self.count += 1
         write_number(self.out, n)
 
@@ -117,7 +126,13 @@ class PlainSink(Sink):
         if self.compress:
             return at, 0
         parts: list[bytes] = []
+        begin = self.count
         at, count = collect_plain(buf, at, last, parts)
+        if self.named:
+            step = 2 * self.named
+            first = step - 2 if begin & 1 else 0
+            for head, body in zip(parts[first::step], parts[first + 1 :: step], strict=True):
+                self.names.add(plain_text(head, body))
         self.out.write(b"".join(parts))
         self.count += count
         return at, count
@@ -126,13 +141,13 @@ class PlainSink(Sink):
 class ScoredSink(PlainSink):
     """Writes members as strings and scores as doubles, or as text before RDB 8."""
 
-    def __init__(self, out: BytesWriter, compress: bool, text: bool) -> None:
-        super().__init__(out, compress)
+    def __init__(self, out: BytesWriter, compress: bool, names: Names, text: bool) -> None:
+        super().__init__(out, compress, names)
         self.text: bool = text
 
     def string(self, buf: bytes, start: i64, end: i64) -> None:
         if self.count & 1:
-            self.double(score_of(buf[start:end]))
+            self.double(score_in(buf, start, end))
         else:
             super().string(buf, start, end)
 
@@ -147,6 +162,8 @@ class ScoredSink(PlainSink):
             return at, 0
         parts: list[bytes] = []
         at, count = collect_scored(buf, at, last, parts)
+        for head, body in zip(parts[::3], parts[1::3], strict=True):
+            self.names.add(plain_text(head, body))
         self.out.write(b"".join(parts))
         self.count += count
         return at, count
@@ -154,7 +171,7 @@ class ScoredSink(PlainSink):
     def double(self, x: float) -> None:
         self.count += 1
         if x != x:
-            raise CorruptError("a score is not a number")
+            raise CorruptError("a score is not a number", rule="score")
         if self.text:
             write_score(self.out, x)
         else:
@@ -175,8 +192,8 @@ class FieldSink(PlainSink):
         earliest, latest: of the expiries that are not past.
     """
 
-    def __init__(self, out: BytesWriter, compress: bool, kind: i64, policy: i64, now_ms: i64) -> None:
-        super().__init__(out, compress)
+    def __init__(self, out: BytesWriter, compress: bool, names: Names, kind: i64, policy: i64, now_ms: i64) -> None:
+        super().__init__(out, compress, names)
         self.kind: i64 = kind
         self.policy: i64 = policy
         self.now_ms: i64 = now_ms
@@ -215,6 +232,7 @@ class FieldSink(PlainSink):
 
     def add(self, name: bytes, value: bytes, n: i64) -> None:
         """A field that expires at `n`, 0 for never."""
+        self.names.add(name)
         if n > 0:
             if self.kind == HASH_EXPIRING and n > LATEST:
                 self.beyond += 1
@@ -251,6 +269,7 @@ class Recoder:
         field_policy, now_ms: see `FieldSink`.
         text_scores: the target is older than RDB 8.
         compress: try LZF on long strings.
+        names: tells of elements that come twice.
 
     Attributes:
         decoder: of the value.
@@ -258,13 +277,16 @@ class Recoder:
         is_empty: the last value that was written has no elements.
     """
 
-    def __init__(self, coding: Coding, field_kind: int, field_policy: int, now_ms: int, text_scores: bool, compress: bool) -> None:
+    def __init__(
+        self, coding: Coding, field_kind: int, field_policy: int, now_ms: int, text_scores: bool, compress: bool, names: Names
+    ) -> None:
         self.coding: Coding = coding
+        self.names: Names = names
         self.decoder: Decoder = Decoder(coding)
         self.body: BytesWriter = BytesWriter()
-        self.plain: PlainSink = PlainSink(self.body, compress)
-        self.scored: ScoredSink = ScoredSink(self.body, compress, text_scores)
-        self.fields: FieldSink = FieldSink(self.body, compress, field_kind, field_policy, now_ms)
+        self.plain: PlainSink = PlainSink(self.body, compress, names)
+        self.scored: ScoredSink = ScoredSink(self.body, compress, names, text_scores)
+        self.fields: FieldSink = FieldSink(self.body, compress, names, field_kind, field_policy, now_ms)
         self.sink: PlainSink = self.plain
         self.compress: bool = compress
         self.is_empty: bool = False
@@ -291,6 +313,8 @@ class Recoder:
         self.sink.count = 0
         self.sink.expiring = 0
         self.sink.out = out
+        self.sink.named = 0 if becomes <= LIST else self.members
+        self.names.begin()
 
     def write(self, kind: i64, buf: bytes, pos: i64, end: i64, out: BytesWriter) -> None:
         """Write the value `buf[pos:end]`, whose fields cannot expire, from its count on.
@@ -315,6 +339,31 @@ class Recoder:
             self.is_empty = self.sink.count == 0
             write_length(out, self.sink.count // self.members)
             out.write(body.getvalue())
+        self.names.finish()
+
+    def write_once(self, kind: i64, buf: bytes, pos: i64, end: i64, out: BytesWriter, last: bool) -> i64:
+        """As `write`, for a value with elements that come twice: the first of them is written, or the `last`.
+
+        Returns how many were left out.
+        """
+        found = Items()
+        self.begin(kind, out)
+        self.end_at(self.decoder.feed(buf, pos, found), end)
+        arity = self.decoder.arity
+        items: list[Any] = found.items
+        kept = _places(items, arity, last)
+        sink = self.sink
+        write_length(out, len(kept))
+        for at in kept:
+            for item in items[at : at + arity]:
+                if isinstance(item, bytes):
+                    sink.string(item, 0, len(item))
+                elif isinstance(item, float):
+                    sink.double(item)
+                else:
+                    sink.number(item)
+        self.is_empty = not kept
+        return len(items) // arity - len(kept)
 
     def quick(self, kind: int, buf: bytes, pos: int, end: int, out: BytesWriter) -> bool:
         """An ordinary collection in one listpack, for the interpreter, in few calls; False, with nothing written, for any other."""
@@ -351,6 +400,9 @@ class Recoder:
         at, count = collect(buf, start + _LISTPACK_HEADER, end - 1, parts)
         if at != end - 1 or count != announced:
             return False
+        step = 3 if becomes == ZSET else 2 * members
+        if becomes > LIST and any_twice(parts[::step], parts[1::step]):
+            raise CorruptError("an element comes twice", rule=_TWICE)
         write_length(out, announced // members)
         out.write(b"".join(parts))
         self.is_empty = False
@@ -384,21 +436,32 @@ class Recoder:
         self.decoder.done = True
         return stop
 
-    def read_fields(self, kind: i64, buf: bytes, pos: i64, end: i64) -> None:
+    def read_fields(self, kind: i64, buf: bytes, pos: i64, end: i64, once: bool, last: bool) -> i64:
         """Read the hash `buf[pos:end]`, whose fields can expire; `body` is then what stands behind its count.
+
+        Args:
+            once: of fields that come twice take the first, or the `last`.
+
+        Returns: how many fields were left out by that.
 
         Raises: CorruptError where it is damaged.
         """
         fields = self.fields
         self.begin(kind, self.body)
         self.body.truncate(0)
-        if fields.form == HASH:
+        if fields.form == HASH and not once:
             self.end_at(self.decoder.feed(buf, pos, fields), end)
-            return
+            self.names.finish()
+            return 0
         # what form it takes, and what expiries are counted from, has to be known first
         found = Items()
         self.end_at(self.decoder.feed(buf, pos, found), end)
         items: list[Any] = found.items
+        left_out: i64 = 0
+        if once:
+            kept = _places(items, 3, last)
+            left_out = len(items) // 3 - len(kept)
+            items = [item for at in kept for item in items[at : at + 3]]
         times: list[int] = [ms for ms in items[2::3] if 0 < ms <= LATEST or (ms > 0 and fields.kind == HASH_VALKEY)]
         if times:
             fields.base = min(times)
@@ -406,7 +469,18 @@ class Recoder:
             fields.form = HASH
         for i in range(0, len(items), 3):
             fields.add(items[i], items[i + 1], items[i + 2])
+        self.names.finish()
+        return left_out
 
     def end_at(self, pos: i64, end: i64) -> None:
         if not self.decoder.done or pos != end:
             raise CorruptError("its parts do not end where the value ends")
+
+
+def _places(items: list[Any], arity: int, last: bool) -> list[int]:
+    """Where each element begins in a flat list of elements of `arity` parts; of those with one name, the first or the last."""
+    places: dict[object, int] = {}
+    for at in range(0, len(items), arity):
+        if last or items[at] not in places:
+            places[items[at]] = at
+    return sorted(places.values())

@@ -1,7 +1,8 @@
-"""Streams to the form that an older RDB version has: nodes are copied as they stand, what is said of them is cut down.
+"""Streams to the form that an older RDB version has: nodes are copied unchanged, what is said of them is cut down and corrected.
 
-The nodes are the same in all versions, so that no entry is ever decoded; what the versions have more of stands behind them
-(`decode`'s levels 1 to 5 are types 15, 19, 21, 26 and 27).
+The nodes are the same in all versions, so that no entry changes; what the versions have more of follows them (`decode`'s levels
+1 to 5 are types 15, 19, 21, 26 and 27). A `StreamDecoder` reads each stream ahead, and tells how many entries there are, whatever
+the stream says itself: Redis up to 8.0 loads a wrong length, and Valkey 9.1 does not.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from librt.strings import BytesWriter
 from rdbkit.errors import CorruptError
 from rdbkit.format.encode import write_length, write_string
 from rdbkit.format.primitives import read_int64, read_length, read_string, read_uint64, skip_length, skip_string
+from rdbkit.format.streams import StreamDecoder
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -36,6 +38,9 @@ _ID: Final = 16
 _NAME_LIMIT: Final = 1 << 24
 #: What Redis 8.6 writes for a stream that nobody configured.
 _DEFAULT_DEDUP: Final = 100
+#: The largest count that servers hold, and that of a group which has none.
+_MOST: Final = (1 << 63) - 1
+_UNKNOWN: Final = (1 << 64) - 1
 
 
 class StreamRecoder:
@@ -44,8 +49,9 @@ class StreamRecoder:
     Memory is that of a node, and of the pending entries of one group where consumers may have given entries back (level 5).
 
     Args:
-        level: what the streams become, 1 to 4.
+        level: what the streams become, 1 to 5; one of a lower level keeps its own.
         owner: who gets the pending entries that belong to nobody; None leaves them out.
+        keeps_dead: nodes whose entries are all deleted are kept.
 
     Attributes:
         done: the stream is complete.
@@ -54,20 +60,38 @@ class StreamRecoder:
         dedup_ids: ids by which it knows an entry that is sent twice, and which its new form has no place for.
         configured: for how long it keeps such ids was set.
         unowned: pending entries that belong to no consumer.
+        corrected: a number that it said of itself was wrong, or a node without entries was left out.
+        nodes: how many nodes were written.
     """
 
-    def __init__(self, level: int, owner: bytes | None) -> None:
+    def __init__(self, level: int, owner: bytes | None, keeps_dead: bool) -> None:
+        self.most: i64 = level
         self.to: i64 = level
         self.owner: bytes | None = owner
+        self.keeps_dead: bool = keeps_dead
         self.level: i64 = 0
         self.pending: BytesWriter = BytesWriter()
         self.consumers: BytesWriter = BytesWriter()
-        self.begin(1)
+        self.begin(StreamDecoder(1, 0), True)
 
-    def begin(self, level: i64) -> None:
-        """Make ready for a stream of this level."""
+    def begin(self, ahead: StreamDecoder, whole: bool) -> None:
+        """Make ready for a stream.
+
+        Args:
+            ahead: reads the same stream, and has always read at least as much.
+            whole: it has read all of it. Otherwise the number of nodes is not written: it is known at the end, as `nodes`.
+        """
+        level: i64 = ahead.level
+        self.ahead: StreamDecoder = ahead
+        self.whole: bool = whole
+        self.node: i64 = 0  # the one that comes next
+        self.nodes: i64 = 0
         self.level = level
+        self.to = min(level, self.most)
+        self.holds: bool = level == 5 and self.to < 5  # what is pending, until it is known what was given back
         self.done: bool = False
+        self.corrected: bool = False
+        self.added: int = 0
         self.need: i64 = 0
         self.next: i64 = _NODE_COUNT
         self.left: i64 = 0
@@ -107,19 +131,29 @@ class StreamRecoder:
         n: i64
         if step == _NODE_COUNT:
             n, pos = read_length(buf, pos)
-            out.write(buf[begin:pos])
+            if self.whole:
+                write_length(out, n - (0 if self.keeps_dead else len(self.ahead.dead)))
             self.left = n
             self.next = _NODE
         elif step == _NODE:
+            cut: i64 = begin  # up to where it has been written
+            dead = self.ahead.dead
             try:
                 while self.left > 0:
                     n = self.string_end(buf, self.string_end(buf, pos))
+                    if dead and not self.keeps_dead and self.node in dead:
+                        self.corrected = True
+                        out.write(buf[cut:pos])
+                        cut = n
+                    else:
+                        self.nodes += 1
                     self.left -= 1
+                    self.node += 1
                     pos = n
             except IndexError:
                 if pos == begin:
                     raise
-            out.write(buf[begin:pos])
+            out.write(buf[cut:pos])
             if self.left == 0:
                 self.next = _TAIL
         elif step == _TAIL:
@@ -130,7 +164,7 @@ class StreamRecoder:
             return self.pending_entries(buf, pos, out)
         elif step == _CONSUMER_COUNT:
             n, pos = read_length(buf, pos)
-            if self.level < 5:
+            if not self.holds:
                 out.write(buf[begin:pos])
             self.consumer_count = n
             self.consumers_left = n
@@ -142,7 +176,7 @@ class StreamRecoder:
             if n == 0 and self.left > 0:
                 raise IndexError
             pos += n * _ID
-            (self.consumers if self.level == 5 else out).write(buf[begin:pos])
+            (self.consumers if self.holds else out).write(buf[begin:pos])
             self.left -= n
             if self.left == 0:
                 self.next = _CONSUMER
@@ -167,22 +201,30 @@ class StreamRecoder:
         return end
 
     def tail(self, buf: bytes, pos: i64, out: BytesWriter) -> i64:
-        begin: i64 = pos
         length, pos = read_uint64(buf, pos)
+        begin: i64 = pos
         pos = self.number_end(buf, self.number_end(buf, pos))
         end: i64 = pos
+        added: int = length
         if self.level >= 2:
             # the first id follows from the entries
             pos = self.number_end(buf, self.number_end(buf, pos))
             deleted_ms, pos = read_uint64(buf, pos)
             deleted_seq, pos = read_uint64(buf, pos)
-            added, pos = read_uint64(buf, pos)
             if self.to >= 2:
                 end = pos
-            elif deleted_ms or deleted_seq or added != length:
+            added, pos = read_uint64(buf, pos)
+            if self.to < 2 and (deleted_ms or deleted_seq or added != length):
                 self.counters = True
         n, stop = read_length(buf, pos)
+        live: int = self.ahead.entries_seen
+        if length != live or added < live or added > _MOST:
+            self.corrected = True
+        self.added = live if added < live or added > _MOST else added
+        write_length(out, live)
         out.write(buf[begin:end])
+        if self.to >= 2:
+            write_length(out, self.added)
         out.write(buf[pos:stop])
         self.groups = n
         self.next = _GROUP
@@ -199,16 +241,20 @@ class StreamRecoder:
         pos = self.string_end(buf, pos)
         pos = self.number_end(buf, self.number_end(buf, pos))
         end: i64 = pos
+        read: int = _UNKNOWN
         if self.level >= 2:
-            pos = self.number_end(buf, pos)
-            if self.to >= 2:
-                end = pos
-            else:
+            read, pos = read_uint64(buf, pos)
+            if self.to < 2:
                 self.counters = True
         n, stop = read_length(buf, pos)
         out.write(buf[begin:end])
+        if self.to >= 2:
+            if read != _UNKNOWN and read > self.added:
+                self.corrected = True
+                read = self.added
+            write_length(out, read)
         self.begin_group()
-        if self.level < 5:
+        if not self.holds:
             out.write(buf[pos:stop])
         self.pending_count = n
         self.left = n
@@ -228,7 +274,7 @@ class StreamRecoder:
         except IndexError:
             if pos == begin:
                 raise
-        (self.pending if self.level == 5 else out).write(buf[begin:pos])
+        (self.pending if self.holds else out).write(buf[begin:pos])
         if self.left == 0:
             self.next = _CONSUMER_COUNT
         return pos
@@ -248,7 +294,7 @@ class StreamRecoder:
             else:
                 self.counters = True
         n, stop = read_length(buf, pos)
-        if self.level == 5:
+        if self.holds:
             name, _ = read_string(buf, begin, _NAME_LIMIT)
             self.consumers.write(buf[begin:end])
             self.counts_at.append((name, len(self.consumers), int(n)))
@@ -264,11 +310,16 @@ class StreamRecoder:
 
     def nacked(self, buf: bytes, pos: i64, out: BytesWriter) -> i64:
         """The end of a group of level 5, which was held back until here."""
+        begin: i64 = pos
         n, pos = read_length(buf, pos)
         end: i64 = pos + n * _ID
         if end > len(buf):
             self.need = end
             raise IndexError
+        if not self.holds:
+            out.write(buf[begin:end])
+            self.next = _GROUP
+            return end
         given_back: set[bytes] = set()
         while pos < end:
             given_back.add(buf[pos : pos + _ID])

@@ -7,7 +7,7 @@ times on a large file. What is rare stands in methods of its own.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rdbkit.errors import CorruptError, LimitError, RdbError, TruncatedError, UnsupportedTypeError
 from rdbkit.format import constants as c
@@ -104,16 +104,29 @@ class Visitor:
 
 
 class LastRecord(Visitor):
-    """Keeps where a block's last record begins, as an offset in the input (-1: has not met one), and the database there."""
+    """Keeps where a block's last record begins, as an offset in the input (-1: has not met one), and the database there.
 
-    def __init__(self) -> None:
+    Args:
+        hashes: takes database and name of every key, None where nobody wants them.
+        limit: most bytes of a key's name.
+    """
+
+    def __init__(self, hashes: Any = None, limit: int = 0) -> None:
         super().__init__()
+        self.hashes: Any = hashes
+        self.limit: i64 = limit
         self.start: i64 = -1
         self.db_there: i64 = 0
 
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         self.start = self.base + start
         self.db_there = self.db
+        if self.hashes is not None:
+            self.hashes.add(int(self.db), read_string(self.buf, key_at, self.limit)[0])
+
+    def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
+        if self.hashes is not None:
+            self.hashes.add(int(self.db), key)
 
 
 class Prelude(Visitor):

@@ -38,6 +38,22 @@ class Sink:
         return at, 0
 
 
+class Names:
+    """Takes the names that no two elements of a value may share."""
+
+    def begin(self) -> None:
+        """Make ready for another value."""
+
+    def add(self, name: bytes) -> None:
+        """The name of an element. Raises CorruptError where it is known to come twice."""
+
+    def finish(self) -> None:
+        """The value has ended. Raises CorruptError where a name came twice."""
+
+    def close(self) -> None:
+        """Remove temporary files."""
+
+
 class Items(Sink):
     """Collects what comes in one flat list: bytes, and int for `number`, float for `double`."""
 

@@ -37,6 +37,23 @@ _LEVELS: Final = {15: 1, 19: 2, 21: 3, 26: 4, 27: 5}
 _DELETED: Final = 1
 _SAME_FIELDS: Final = 2
 _MASK: Final = (1 << 64) - 1
+#: The largest count that servers hold, as a signed number of 64 bits.
+_MOST: Final = (1 << 63) - 1
+#: Rules whose breach leaves no doubt about any entry: servers up to Redis 8.0 load such streams.
+HARMLESS: Final = frozenset(
+    [
+        "stream-added",
+        "stream-last-id",
+        "stream-length",
+        "stream-no-node",
+        "stream-node-live",
+        "stream-order",
+        "group-read",
+        "pending-unowned",
+    ]
+)
+#: How many faults of one stream are told.
+_MOST_DOUBTS: Final = 8
 _UNKNOWN: Final = (1 << 64) - 1
 
 
@@ -86,11 +103,24 @@ class StreamDecoder:
     Args:
         level: 1 to 5, for types 15, 19, 21, 26 and 27.
         limit: most bytes that one string may unpack to.
+        lenient: rules that it may break.
+        doubts: gets the first places where it does.
+
+    Attributes:
+        builds: entries are made for the sink; otherwise they are only checked.
+        entries_seen: how many entries have come that are not deleted.
+        dead: numbers of the nodes, from 0, that have no such entry.
     """
 
-    def __init__(self, level: int, limit: i64) -> None:
+    def __init__(
+        self, level: int, limit: i64, lenient: frozenset[str] = HARMLESS, doubts: list[CorruptError] | None = None
+    ) -> None:
         self.level: int = level
         self.limit: i64 = limit
+        self.lenient: frozenset[str] = lenient
+        self.doubts: list[CorruptError] = [] if doubts is None else doubts
+        self.added: int = 0
+        self.builds: bool = True
         self.done: bool = False
         self.need: i64 = 0
         self.next: i64 = _NODE_COUNT
@@ -98,6 +128,8 @@ class StreamDecoder:
         self.groups: i64 = 0
         self.consumers_left: i64 = 0
         self.entries_seen: int = 0
+        self.nodes_seen: int = 0
+        self.dead: set[int] = set()
         self.last: StreamId | None = None
         self.last_live: StreamId | None = None
         self.last_node: bytes = b""
@@ -118,6 +150,14 @@ class StreamDecoder:
         self.names: set[bytes] = set()
         self.nacked: list[StreamId] = []
         self.given_back: set[StreamId] = set()
+
+    def doubt(self, message: str, rule: str) -> None:
+        """A rule is broken: raise CorruptError, or remember it where that is to be passed over."""
+        e = CorruptError(message, rule=rule)
+        if rule not in self.lenient:
+            raise e
+        if len(self.doubts) < _MOST_DOUBTS:
+            self.doubts.append(e)
 
     def feed(self, buf: bytes, pos: i64, sink: Sink) -> i64:
         """As `Decoder.feed`."""
@@ -248,11 +288,12 @@ class StreamDecoder:
             flags: int = _number(parts[at])
             entry_id = StreamId(ms + _number(parts[at + 1]) & _MASK, seq + _number(parts[at + 2]) & _MASK)
             at += 3
+            fields: list[tuple[bytes, bytes]] = []
             if flags & _SAME_FIELDS:
-                values = _texts(parts[at : at + n])
-                if len(values) != n:
+                if at + n > len(parts):
                     raise CorruptError(f"entry {entry_id} is not whole", rule="stream-entry")
-                fields = list(zip(master, values, strict=True))
+                if self.builds:
+                    fields = list(zip(master, _texts(parts[at : at + n]), strict=True))
                 at += n
                 count = n + 3
             else:
@@ -260,8 +301,9 @@ class StreamDecoder:
                 at += 1
                 if size < 0 or at + 2 * size >= len(parts):
                     raise CorruptError(f"entry {entry_id} is not whole", rule="stream-entry")
-                own = _texts(parts[at : at + 2 * size])
-                fields = list(zip(own[::2], own[1::2], strict=True))
+                if self.builds:
+                    own = _texts(parts[at : at + 2 * size])
+                    fields = list(zip(own[::2], own[1::2], strict=True))
                 at += 2 * size
                 count = 2 * size + 4
             if _number(parts[at]) != count:
@@ -270,7 +312,7 @@ class StreamDecoder:
                 )
             at += 1
             if self.last is not None and entry_id <= self.last:
-                raise CorruptError(f"entry {entry_id} stands behind {self.last}, where ids must ascend", rule="stream-order")
+                self.doubt(f"entry {entry_id} follows {self.last}, where ids must ascend", "stream-order")
             self.last = entry_id
             seen += 1
             if flags & _DELETED:
@@ -278,7 +320,12 @@ class StreamDecoder:
             else:
                 self.entries_seen += 1
                 self.last_live = entry_id
-                sink.thing(StreamEntry(entry_id, fields))
+                if self.builds:
+                    sink.thing(StreamEntry(entry_id, fields))
+        if seen == seen_deleted:
+            self.doubt("a node has no entry that is not deleted", "stream-node-live")
+            self.dead.add(self.nodes_seen)
+        self.nodes_seen += 1
         if seen != live + deleted or seen_deleted != deleted:
             raise CorruptError(
                 f"a node has {seen - seen_deleted} entries and {seen_deleted} deleted, not {live} and {deleted}",
@@ -288,14 +335,9 @@ class StreamDecoder:
     # -- what the stream knows of itself
 
     def tail(self, buf: bytes, pos: i64, sink: Sink) -> i64:
-        length, pos = read_uint64(buf, pos)
-        if length != self.entries_seen:
-            raise CorruptError(
-                f"the stream says that it has {length} entries, but it has {self.entries_seen}", rule="stream-length"
-            )
+        said, pos = read_uint64(buf, pos)
+        length = self.entries_seen
         last_id, pos = self.length_id(buf, pos)
-        if self.last_live is not None and last_id < self.last_live:
-            raise CorruptError(f"the stream says that its last id is {last_id}, but it has {self.last_live}", rule="stream-last-id")
         first_id: StreamId | None = None
         deleted_id: StreamId | None = None
         added: int | None = None
@@ -304,6 +346,16 @@ class StreamDecoder:
             deleted_id, pos = self.length_id(buf, pos)
             added, pos = read_uint64(buf, pos)
         n, pos = read_length(buf, pos)
+        if said != length and self.nodes_seen == 0:
+            self.doubt(f"the stream says that it has {said} entries, but it has no node", "stream-no-node")
+        elif said != length:
+            self.doubt(f"the stream says that it has {said} entries, but it has {length}", "stream-length")
+        if self.last_live is not None and last_id < self.last_live:
+            self.doubt(f"the stream says that its last id is {last_id}, but it has {self.last_live}", "stream-last-id")
+        if added is not None:
+            if not length <= added <= _MOST:
+                self.doubt(f"the stream says that {added} entries were added, but it has {length}", "stream-added")
+            self.added = added
         self.groups = n
         sink.thing(StreamTail(length, last_id, first_id, deleted_id, added, int(n)))
         return pos
@@ -328,6 +380,8 @@ class StreamDecoder:
             if entries_read == _UNKNOWN:
                 entries_read = -1
         n, pos = read_length(buf, pos)
+        if entries_read is not None and entries_read > min(self.added, _MOST):
+            self.doubt(f"group {name[:64]!r} has read {entries_read} entries, but {self.added} were added", "group-read")
         if name in self.group_names:
             raise CorruptError(f"group {name[:64]!r} is there twice", rule="group-twice")
         self.group_names.add(name)
@@ -384,7 +438,7 @@ class StreamDecoder:
         for entry_id, (when, deliveries) in self.pending.items():
             owner = self.owners.get(entry_id)
             if owner is None and entry_id not in self.given_back:
-                raise CorruptError(f"entry {entry_id} is pending without a consumer", rule="pending-unowned")
+                self.doubt(f"entry {entry_id} is pending without a consumer", "pending-unowned")
             pending.append(PendingEntry(entry_id, owner, when, deliveries))
         sink.thing(StreamGroup(self.name, self.last_id, self.entries_read, pending, self.consumers, self.nacked))
         self.new_group(b"", StreamId(0, 0), None)

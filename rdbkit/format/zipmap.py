@@ -35,6 +35,8 @@ def walk_zipmap(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
         if n == _BIG:
             n = read_uint32(buf, at)
             at += 4
+            if n < _BIG:
+                raise CorruptError(f"a length of {n} in a zipmap takes 5 bytes, where 1 is enough", rule="zipmap-length")
         unused = 0
         if count & 1:  # behind a value's length stands how many bytes are unused behind the value
             unused = buf[at]
@@ -46,6 +48,6 @@ def walk_zipmap(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
         count += 1
     if count & 1:
         raise CorruptError("a zipmap has a field without a value", rule="pairs")
-    if buf[pos] < _BIG and buf[pos] * 2 != count:
+    if buf[pos] != _BIG and buf[pos] * 2 != count:  # servers exempt this byte alone
         raise CorruptError(f"a zipmap says that it has {buf[pos]} fields, but it has {count // 2}", rule="zipmap-count")
     return count

@@ -10,6 +10,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from itertools import islice
@@ -18,15 +19,17 @@ from typing import IO, Any, Final
 from rdbkit.errors import ChangedError, ChecksumError, LossError, RdbError
 from rdbkit.format.scan import STRING_INT
 from rdbkit.model import Header
-from rdbkit.operations.convert import Job
+from rdbkit.operations.convert import Job, lacks_checksum
 from rdbkit.operations.examine import MOST_DATABASES, Examiner, Tally
 from rdbkit.operations.info import count
 from rdbkit.operations.ledger import Ledger
 from rdbkit.operations.rules import Edits, Policies, Rules
 from rdbkit.operations.text import json_bytes, path_word, shell_word
+from rdbkit.operations.value_checker import TWICE
+from rdbkit.operations.verify import rules as rules_of_values
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.snapshot.writer import Writer, create
-from rdbkit.targets import Fact, Sku, Target
+from rdbkit.targets import Fact, Sku, Target, tolerated
 from rdbkit.targets.facts import release_line
 
 BLOCKER: Final = "blocker"
@@ -102,6 +105,7 @@ class Check:
         options: for `rdbkit convert`, besides the target; those that allow losses come last.
         path: of the file, for `command`; None for standard input and what else has none.
         not_looked_at: what could make the verdict another one and was not looked at, in words.
+        deep: all values were opened. Otherwise damage inside of those that need not be re-encoded was not looked for.
     """
 
     file: str
@@ -115,6 +119,7 @@ class Check:
     findings: list[Finding]
     path: str | None = None
     not_looked_at: list[str] = field(default_factory=list)
+    deep: bool = False
 
     @property
     def summary(self) -> str:
@@ -217,14 +222,15 @@ def check(
     sku: Sku | None = None,
     clustered: bool = False,
     databases: int | None = None,
+    deep: bool = False,
     samples: int = 3,
     now_ms: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Check:
     """Tell whether a target takes a snapshot.
 
-    A damaged file is a finding, not an error. Values whose encoding the target knows are not decoded, nor are collections that
-    `convert` would write anew: damage inside of them is not found.
+    A damaged file is a finding, not an error. Only values that `convert` re-encodes are opened, unless `deep` is given, the
+    checksum is missing or wrong (nothing else would tell of damage then), or the source cannot be read again if it proves so.
 
     Args:
         snapshot: just opened.
@@ -232,6 +238,7 @@ def check(
         sku: the size of the service that it goes to.
         clustered: it goes to a cluster, which has database 0 alone.
         databases: how many the target is configured for.
+        deep: open every value: the only way to be certain that the target loads them all.
         samples: how many keys to name for each finding.
         now_ms: what counts as expired, in Unix milliseconds; by default the clock.
         progress: called with bytes of the file read so far.
@@ -257,26 +264,22 @@ def check(
         selection=None,
         now_ms=time.time_ns() // 1_000_000 if now_ms is None else now_ms,
         compress=False,
-        skip=False,
+        skip=True,
+        deep=deep or not snapshot.can_reopen or lacks_checksum(snapshot, snapshot.path),
+        tolerated=tolerated(target),
     )
-    found: list[Finding] = []
-    writer = create(_Nowhere(), version=header.version, flavour=header.flavour)
-    job = _Examination(snapshot, writer, rules, samples, progress)
+    job, damage = _examined(snapshot, rules, samples, progress)
+    if isinstance(damage, ChecksumError) and not rules.deep:
+        rules = replace(rules, deep=True)
+        with snapshot.reopen() as snapshot:
+            job, damage = _examined(snapshot, rules, samples, progress)
     examiner = job.rewriter
     assert isinstance(examiner, Examiner)
-    damage: RdbError | None = None
-    with writer:
-        try:
-            job.run(1)
-        except LossError as e:
-            if e.report is None:
-                raise
-        except ChangedError:
-            raise
-        except RdbError as e:
-            damage = e
+    found: list[Finding] = []
     found += _of_format(snapshot, target, examiner)
     found += _of_content(snapshot, target, examiner)
+    found += _of_values(examiner)
+    found += _of_databases_without_keys(examiner, target)
     moves, edits = _moves(examiner, target)
     not_looked_at: list[str] = []
     if moves:
@@ -294,15 +297,39 @@ def check(
     return Check(
         snapshot.name, target.name, target.title, str(snapshot.header), int(examiner.records), int(examiner.bytes), verdict,
         [] if verdict in (AS_IT_IS, CANNOT) else _options(snapshot, target, examiner, found), found, snapshot.path, not_looked_at,
+        rules.deep,
     )  # fmt: skip
+
+
+def _examined(
+    snapshot: Snapshot, rules: Rules, samples: int, progress: Callable[[int], object] | None
+) -> tuple[_Examination, RdbError | None]:
+    """The conversion that only looks, and the damage that it met."""
+    writer = create(_Nowhere(), version=rules.header.version, flavour=rules.header.flavour)
+    job = _Examination(snapshot, writer, rules, samples, progress)
+    job.look_for_duplicates(snapshot.reopen if snapshot.can_reopen else None)
+    with closing(job), writer:
+        try:
+            job.run(1)
+        except LossError as e:
+            if e.report is None:
+                raise
+        except ChangedError:
+            raise
+        except RdbError as e:
+            return job, e
+    return job, job.report.checksum
 
 
 def configured(target: Target, sku: Sku | None, clustered: bool, databases: int | None) -> Target:
     """The target as it stands there."""
     if sku is not None and sku.databases is not None:
         target = replace(target, databases=sku.databases)
+    default = target.facts.get("default_databases")
     if databases is not None:
         target = replace(target, databases=databases)
+    elif target.databases is None and default is not None:
+        target = replace(target, databases=default.value)  # unless its configuration says more
     if clustered and target.clustered_databases is not None:
         target = replace(target, databases=target.clustered_databases, single_db=target.clustered_databases == 1)
     return target
@@ -427,6 +454,37 @@ def _fix(kind: str, rule: _Rule, examiner: Examiner) -> str:
     if kind == "module-aux" or others == int(examiner.tallies[kind].count):
         return "--on-loss drop"
     return _AS_STRINGS if others == 0 else f"{_AS_STRINGS} --on-loss drop"
+
+
+def _of_values(examiner: Examiner) -> list[Finding]:
+    """Values that the target would refuse, one finding for each rule that they break."""
+    found = []
+    for name, (tally, message) in examiner.damaged.items():
+        rule = rules_of_values().get(name)
+        found.append(
+            Finding(
+                "RDB407", BLOCKER, f"{count(int(tally.keys), 'damaged value')} ({rule.code if rule else 'RDB503'}): {message}",
+                int(tally.count), int(tally.keys), int(tally.bytes), _samples(tally),
+                "a server refuses the file, or breaks when it reads the key" + (f"; the rule: {rule.text}" if rule else ""),
+                rule.source if rule else _FORMAT, "--on-duplicate last" if name == TWICE else "--on-error skip",
+            )
+        )  # fmt: skip
+    libraries = int(examiner.libraries)
+    if libraries:
+        title = f"{libraries:,} function {'library' if libraries == 1 else 'libraries'}, whose code is not compiled here"
+        why = "a server that cannot compile one of them refuses the whole file"
+        found.append(Finding("RDB910", NOTE, title, libraries, why=why, source=_FORMAT))
+    return found
+
+
+def _of_databases_without_keys(examiner: Examiner, target: Target) -> list[Finding]:
+    """A database that the file names, which has no keys, and which the target does not have: a server ends there all the same."""
+    highest = int(examiner.highest_db)
+    if target.databases is None or target.single_db or highest < target.databases or examiner.moving.keys:
+        return []
+    why = "a server ends where a file names a database that it does not have"
+    title = f"database {highest} without keys, where {target.title} has {target.databases}"
+    return [Finding("RDB305", BLOCKER, title, why=why, source=_source(target, "database"), fix="rdbkit convert")]
 
 
 def _modules(examiner: Examiner, there: bool) -> str:
@@ -555,12 +613,14 @@ def _of_room(snapshot: Snapshot, target: Target, sku: Sku | None) -> list[Findin
 
 #: Findings that no conversion mends.
 _HOPELESS: Final = ("RDB401", "RDB402", "RDB501")
+#: Blockers that a conversion mends only with a loss.
+_LOSSY: Final = ("RDB407", "RDB408")
 
 
 def _verdict(found: list[Finding], job: Job) -> str:
     if any(f.code in _HOPELESS for f in found):
         return CANNOT
-    if any(f.severity == LOSS for f in found):
+    if any(f.severity == LOSS or (f.severity == BLOCKER and f.code in _LOSSY) for f in found):
         return LOSSY
     blocked = any(f.severity == BLOCKER for f in found) or job.rewriter.changed or job.rules.header != job.rules.source
     return LOSSLESS if blocked else AS_IT_IS
@@ -572,6 +632,8 @@ def _options(snapshot: Snapshot, target: Target, examiner: Examiner, found: list
     options = [f"{name} {shell_word(value)}" for name, value in target.options if name != "--modules" or has_modules]
     if snapshot.needs_relaxed:
         options.append("--relaxed")
+    if examiner.rules.deep and examiner.damaged:
+        options.append("--deep")
     for finding in found:
         if finding.severity in (BLOCKER, LOSS) and finding.fix.startswith("--"):
             options += [option for option in _OPTION.split(finding.fix) if option not in options]

@@ -15,7 +15,7 @@ from typing import Final
 
 from rdbkit.errors import ChecksumError
 from rdbkit.operations.duplicates import NameLog
-from rdbkit.operations.hashes import PILES, Piles
+from rdbkit.operations.hashes import PILES, Piles, name_hash
 from rdbkit.operations.rewrite import Names
 from rdbkit.operations.rules import Rules
 from rdbkit.snapshot.reader import Snapshot
@@ -89,6 +89,49 @@ def find_decisions(reopen: Callable[[], Snapshot], rules: Rules) -> dict[int, by
 
         decisions |= dict.fromkeys(_unnamed(reopen, rules, losers, keep))
         return decisions
+
+
+def find_repeated(
+    reopen: Callable[[], Snapshot], rules: Rules, hashes: set[int], found: Callable[[int, bytes, int, int], object]
+) -> None:
+    """Tell `found` of each record whose key has come before: database, key, offset of the first record, and its own.
+
+    Args:
+        reopen: opens the source anew.
+        hashes: of databases and keys of the source, by `name_hash`: only these can come twice.
+
+    Raises: RdbError where the source is damaged; OSError.
+    """
+    first: dict[tuple[int, bytes], int] = {}
+
+    def met(db: int, name: bytes, offset: int, source_db: int, key: bytes) -> None:
+        if name_hash(source_db, key) in hashes:
+            before = first.setdefault((source_db, key), offset)
+            if before != offset:
+                found(source_db, key, before, offset)
+
+    _scan(reopen, rules, met)
+
+
+def find_duplicates(reopen: Callable[[], Snapshot], rules: Rules) -> frozenset[int]:
+    """The offsets of the records that are to be left out since another record of the same key is kept, as the edits say.
+
+    Args:
+        reopen: opens the source anew; it is read once. Memory is bounded but for what is found.
+
+    Raises: RdbError where the source is damaged; OSError.
+    """
+    keeps_last = rules.edits.on_duplicate == "last"
+    left_out: set[int] = set()
+    with closing(NameLog()) as log:
+
+        def keep(db: int, name: bytes, offset: int, source_db: int, key: bytes) -> None:
+            log.add(source_db, key, offset.to_bytes(8, "big"))
+
+        _scan(reopen, rules, keep)
+        for places in log.repeated(8):
+            left_out.update(int.from_bytes(place, "big") for place in (places[:-1] if keeps_last else places[1:]))
+    return frozenset(left_out)
 
 
 class _Places:

@@ -13,7 +13,7 @@ from typing import IO, Any, BinaryIO, Final, NamedTuple, Protocol
 
 from librt.strings import BytesWriter
 
-from rdbkit.errors import ChecksumError, LossError, RdbError
+from rdbkit.errors import ChecksumError, CorruptError, LossError, RdbError
 from rdbkit.format import constants as c
 from rdbkit.format.decode import Coding
 from rdbkit.format.encode import write_length, write_string
@@ -21,18 +21,20 @@ from rdbkit.format.primitives import read_uint64, skip_string
 from rdbkit.format.recode import HASH, HASH_EXPIRING
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, Scanner
 from rdbkit.format.sink import Items
-from rdbkit.format.streams import level_of
+from rdbkit.format.streams import StreamDecoder, type_of
 from rdbkit.model import Header, module_name
 from rdbkit.operations.duplicates import NameLog
-from rdbkit.operations.hashes import NameHashes
+from rdbkit.operations.hashes import NameHashes, PlacedNames
 from rdbkit.operations.ledger import Ledger, Loss
 from rdbkit.operations.rewrite import (
     ARRAY,
     COLLECTION,
     COPY,
     FIELDS,
+    IMPOSSIBLE,
     JSON,
     MODULE,
+    OPEN,
     STREAM,
     Rewriter,
     Segment,
@@ -40,18 +42,21 @@ from rdbkit.operations.rewrite import (
     write_elements,
 )
 from rdbkit.operations.rules import DROP, FAIL, Edits, Policies, Rules
-from rdbkit.record import Record, feed_pieces
+from rdbkit.operations.value_checker import EMPTY, ORDER, TWICE
+from rdbkit.record import Feeder, Record, feed_pieces
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Block, Limits, Snapshot, open_snapshot
 from rdbkit.snapshot.source import Input, Rereading
 from rdbkit.snapshot.writer import UNKNOWN, create
-from rdbkit.targets import Target, find_target
+from rdbkit.targets import Target, find_target, tolerated
 
 #: What of a large value is kept in memory before it goes to a temporary file.
 _SPOOL_BYTES: Final = 8 << 20
 _COPY_BYTES: Final = 1 << 20
 #: RDB 7 and earlier have lengths of 32 bits.
 _LONGEST_BEFORE_8: Final = (1 << 32) - 1
+_CHECKSUM_SINCE: Final = 5
+_CHECKSUM_BYTES: Final = 8
 #: A module value's id, the frame of its first value and that one's length take no more.
 _MODULE_HEAD: Final = 64
 
@@ -97,6 +102,7 @@ def convert(
     compress: bool = False,
     jobs: int = 1,
     on_error: str = "stop",
+    deep: bool = False,
     force: bool = False,
     relaxed: bool = False,
     verify_checksum: bool = True,
@@ -123,7 +129,10 @@ def convert(
         compress: try LZF on strings that are written anew.
         jobs: processes that write values anew; the file does not depend on it. They are spawned, so that a script that asks for
             them needs the guard `if __name__ == "__main__":`.
-        on_error: "stop", or "skip" to go on behind a damaged value where the file's framing is intact.
+        on_error: "stop", or "skip" to leave out values that are damaged, or that the target would refuse, where the file's framing
+            is intact.
+        deep: look into every value, also into those that are copied unchanged. Otherwise only those are opened that are re-encoded,
+            and all of a file without a checksum that is not a pipe.
         now_ms: what counts as expired, in Unix milliseconds; by default the clock.
         tell: called with each loss as it is found.
         progress: called with bytes of the source read so far.
@@ -168,23 +177,25 @@ def convert(
             now_ms=time.time_ns() // 1_000_000 if now_ms is None else now_ms,
             compress=compress,
             skip=on_error == "skip",
+            deep=deep or lacks_checksum(snapshot, src),
+            tolerated=tolerated(found),
         )
-        hashes: NameHashes | None = None
-        if edits.moves_keys:
-            if snapshot.can_reopen:
-                from rdbkit.operations.conflicts import find_decisions  # few conversions need it
+        again = reopen if snapshot.can_reopen else None
+        if again is None and (is_read_twice(edits, wanted) or edits.on_duplicate != FAIL):
+            raise ValueError("to find keys that have the same name, the source is read twice: it has to be a file")
+        if again is not None and (edits.moves_keys or edits.on_duplicate != FAIL):
+            from rdbkit.operations.conflicts import find_decisions, find_duplicates  # few conversions need it
 
-                rules = replace(rules, decisions=find_decisions(reopen, rules))
-            elif is_read_twice(edits, wanted):
-                raise ValueError("to find keys that would have the same name, the source is read twice: it has to be a file")
-            else:
-                hashes = NameHashes()
+            if edits.on_duplicate != FAIL:
+                rules = replace(rules, duplicates=find_duplicates(again, rules))
+            if edits.moves_keys:
+                rules = replace(rules, decisions=find_decisions(again, rules))
         writer = create(dst, version=header.version, flavour=header.flavour, force=force, sources=[src])
         job = Job(snapshot, writer, rules, Ledger(tell), progress)
-        if hashes is not None:
-            job.moved = job.rewriter.hashes = hashes
+        if edits.on_duplicate == FAIL and edits.script is None:
+            job.look_for_duplicates(again)
         with closing(job), writer:
-            job.run(1 if hashes is not None else jobs)
+            job.run(jobs)
     return job.report
 
 
@@ -194,6 +205,18 @@ def is_read_twice(edits: Edits, selection: Selection | None) -> bool:
     Of one that cannot, it can be told whether any names meet in a database, if all keys go there: not which they are.
     """
     return edits.moves_keys and bool(edits.rename_prefix or edits.on_conflict != FAIL or edits.drop_expired or selection)
+
+
+def lacks_checksum(snapshot: Snapshot, src: object) -> bool:
+    """Whether a file is known to have no checksum before it is read: then nothing but a look into its values tells of damage."""
+    if snapshot.header.flavour == c.REDIS and snapshot.header.version < _CHECKSUM_SINCE:
+        return True
+    if snapshot.compression is not None or not isinstance(src, str | os.PathLike) or not os.path.isfile(src):
+        return False
+    with open(src, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - _CHECKSUM_BYTES, 0))
+        return not any(file.read(_CHECKSUM_BYTES))
 
 
 def _is_same_file(src: object, dst: object) -> bool:
@@ -230,7 +253,6 @@ class Job:
         self.ledger = ledger
         self.progress = progress
         self.rewriter = self.make_rewriter()
-        self.moved: NameHashes | None = None  # of names in the databases where they go, where the source is read once
         self.report = Conversion(snapshot.header, rules.header, rules.target.title, ledger)
         self.changed = rules.header != snapshot.header
         self.written = 0
@@ -239,6 +261,9 @@ class Job:
         self.selected = False
         self.waiting = b""
         self.waiting_db = 0
+        self.reopen: Callable[[], Snapshot] | None = None
+        self.hashes: NameHashes | None = None
+        self.placed: PlacedNames | None = None
         writer.recounts = rules.may_drop
         if rules.edits.script is not None:
             self.rewriter.names = NameLog()
@@ -246,22 +271,43 @@ class Job:
     def make_rewriter(self) -> Rewriter:
         return Rewriter(self.snapshot.coding, self.snapshot.limits.item_bytes, self.rules, self.ledger)
 
+    def look_for_duplicates(self, reopen: Callable[[], Snapshot] | None) -> None:
+        """Find keys that come twice in one database.
+
+        Args:
+            reopen: opens the source anew, to tell for certain; None where it cannot be read again, which costs more memory.
+        """
+        self.reopen = reopen
+        if reopen is not None:
+            self.hashes = NameHashes()
+        else:
+            self.placed = PlacedNames()
+
     def make_spool(self) -> IO[bytes]:
         """Where a value waits until it is known what stands in front of it."""
         return tempfile.SpooledTemporaryFile(_SPOOL_BYTES)
 
     def close(self) -> None:
         """Drop the temporary files."""
-        if self.moved is not None:
-            self.moved.piles.close()
-        if self.rewriter.names is not None:
-            self.rewriter.names.close()
+        rewriter = self.rewriter
+        rewriter.checker.close()
+        rewriter.recoder.names.close()
+        if rewriter.names is not None:
+            rewriter.names.close()
+        if self.hashes is not None:
+            self.hashes.piles.close()
+        if self.placed is not None:
+            self.placed.close()
 
     def run(self, jobs: int) -> None:
         """Do it; raises as `convert`."""
         report, rewriter, snapshot = self.report, self.rewriter, self.snapshot
         # Templates of RDB 15 stand in front of the keys that use them, and what KeyDB says behind them: those take one process.
-        parallel = jobs > 1 and snapshot.header.version != 15 and snapshot.header != ("redis", 9)
+        # Of a source that cannot be read again, names and their places are kept by one process.
+        parallel = jobs > 1 and snapshot.header.version != 15 and snapshot.header != ("redis", 9) and self.placed is None
+        if not parallel and self.reopen is not None:
+            rewriter.hashes = self.hashes
+        rewriter.placed = self.placed
         try:
             for item in self._parts(jobs) if parallel else snapshot.scan(rewriter):
                 self._write(rewriter.take())
@@ -282,6 +328,7 @@ class Job:
         report.keys = report.written + report.left_out
         self._look_behind()
         self._look_for_one_name()
+        self._look_for_duplicates()
         forbidden = self.ledger.forbidden
         if forbidden:
             counts = ", ".join(f"{kind} {n}" for kind, n in forbidden.items())
@@ -314,18 +361,38 @@ class Job:
             self.rewriter.note("trailer", "bytes behind the snapshot that are none of it")
 
     def _look_for_one_name(self) -> None:
-        """Keys to which a script gave the name of another, or that met in a database."""
-        if self.moved is not None and self.moved.any_twice():
-            what = "keys would have the same name; which, is told of a file, which can be read twice"
-            self.rewriter.enter_loss(Loss("conflict", what, 1, None, None), True)
+        """Keys to which a script gave the name of another."""
         log = self.rewriter.names
         if log is None:
             return
         for places in log.repeated(8):
             for place in places[1:]:
                 at = int.from_bytes(place, "big")
-                loss = Loss("conflict", f"the script gives the key at byte {at} the name of another", 1, None, None)
+                loss = Loss("conflict", f"the key at byte {at} has the name of another behind the script", 1, None, None)
                 self.rewriter.enter_loss(loss, True)
+
+    def _look_for_duplicates(self) -> None:
+        """Keys that come twice, which no server loads."""
+        rewriter = self.rewriter
+        rewriter.size = 0
+
+        def met(db: int, key: bytes, first: int, offset: int) -> None:
+            rewriter.offset = offset
+            rewriter.enter_loss(Loss("duplicate", f"the key comes twice: at byte {first} and at byte {offset}", 1, db, key), True)
+
+        if self.reopen is not None and self.hashes is not None:
+            twice = self.hashes.twice()
+            if twice:
+                from rdbkit.operations.conflicts import find_repeated  # few files need it
+
+                find_repeated(self.reopen, self.rules, twice, met)
+        elif self.placed is not None:
+            for places in self.placed.repeated():
+                rewriter.offset = places[1]
+                moved = self.rules.edits.moves_keys
+                end = "would have the same name" if moved else "are the same"
+                what = f"keys at byte {places[0]} and at byte {places[1]} {end}"
+                rewriter.enter_loss(Loss("conflict" if moved else "duplicate", what, len(places) - 1, None, None), True)
 
     def _write(self, segments: list[Segment]) -> None:
         for segment in segments:
@@ -369,7 +436,7 @@ class Job:
         snapshot.tell_prelude(rewriter)
         yield None
         settings = (*snapshot.header, snapshot.limits, snapshot.name, self.rules)
-        for item in in_order(snapshot, jobs, _worker, settings):
+        for item in in_order(snapshot, jobs, _worker, settings, self.hashes):
             if isinstance(item, Record):
                 rewriter.db = item.db
                 rewriter.out_db = self.rules.edits.db_of(item.db)
@@ -403,11 +470,12 @@ class Job:
             self._large_module_data(record)
             return
         rewriter.last_key, rewriter.last_at, rewriter.last_kept = record.key, -1, True
-        rewriter.hash_name(record.key)
         rewriter.metadata = snapshot.large_metadata
         try:
             expire_ms = NO_EXPIRY if record.expire_ms is None else record.expire_ms
             kept = rewriter.decide(record._kind, -1, expire_ms) and self._large_value(record)
+            if kept:
+                rewriter.hash_name(record.key, record.offset)
         except RdbError as e:
             of_framing = e.source is not None
             rewriter.explain(e, record._kind)
@@ -415,7 +483,7 @@ class Job:
             rewriter.go_home()
             if not self.rules.skip or of_framing or isinstance(e, LossError):
                 raise
-            rewriter.skipped.append(e)
+            rewriter.leave_damaged(e)
             kept = False
         rewriter.end_record()
         if not kept:
@@ -454,9 +522,14 @@ class Job:
     def _large_value(self, record: Record) -> bool:
         rewriter, kind = self.rewriter, record._kind
         way = rewriter.ways[kind]
+        if rewriter.looks[kind] & IMPOSSIBLE:
+            raise rewriter.impossible(kind)
         if rewriter.edits.script is not None:
             return self._scripted(record)
-        chunks = record.chunks()
+        opens = bool(rewriter.looks[kind] & OPEN)
+        if opens and way == COPY and rewriter.mends_streams(kind):
+            way = STREAM
+        chunks = self._checked(kind, way, record.chunks()) if opens else record.chunks()
         if way == MODULE:
             found = self._module_chunks(chunks)
             if found is None:
@@ -468,8 +541,8 @@ class Job:
             way, kind = COPY, 0
             rewriter.rebuilt = True
         if way == COPY:
-            return self._copy(record, kind, chunks)
-        rewriter.changed = True
+            return self._copy(record, kind, chunks, opens)
+        rewriter.changed = rewriter.changed or way != STREAM
         with self.make_spool() as spool:
             head = self._recode(record, way, chunks, spool)
             if head is None or not self._has_wanted_size(record):
@@ -492,7 +565,32 @@ class Job:
         rewriter.out.truncate(0)
         return head
 
-    def _copy(self, record: Record, kind: int, chunks: Iterator[bytes]) -> bool:
+    def _checked(self, kind: int, way: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """The pieces of a value, each of which has been looked into before it is handed on.
+
+        Raises: RdbError where the target does not load the value, at the latest behind its last piece.
+        """
+        rewriter = self.rewriter
+        checker = rewriter.checker
+        rewriter.opened += 1
+        checker.begin(kind)
+        feeder = Feeder(checker, None)
+        for chunk in chunks:
+            feeder.push(chunk)
+            yield chunk
+        feeder.end()
+        try:
+            checker.finish()
+        except CorruptError as e:
+            if e.rule != EMPTY or rewriter.drops_empty:
+                raise
+            rewriter.note_empty()
+        becomes = rewriter.weigh(kind, way)
+        if rewriter.mend or becomes != way:
+            rewriter.mend = False
+            raise next(e for e in checker.doubts if e.rule in (TWICE, ORDER))  # what has gone by cannot be mended
+
+    def _copy(self, record: Record, kind: int, chunks: Iterator[bytes], opens: bool) -> bool:
         rewriter = self.rewriter
         if rewriter.rebuilt:
             rewriter.changed = True
@@ -502,7 +600,7 @@ class Job:
         limit = self._limit(kind)
         drops = limit is not None and self.rules.policies.chosen("oversize") == DROP
         needs_size = self.rules.selection is not None and self.rules.selection.needs_size
-        if not drops and not needs_size:
+        if not drops and not needs_size and not (opens and self.rules.skip):
             self._put([head], chunks)
             self._has_right_size(record, limit)  # what is wrong with it is entered, and nothing will be written
             return True
@@ -566,12 +664,23 @@ class Job:
         body = recoder.body
         body.truncate(0)
         if way == STREAM:
-            rewriter.streams.begin(level_of(kind))
-            for _ in feed_pieces(rewriter.streams, body, chunks):
+            streams = rewriter.streams
+            ahead: StreamDecoder | None = None
+            for chunk in chunks:  # of which the checker has seen each
+                if ahead is None:
+                    ahead = rewriter.checker.decoder.stream
+                    assert ahead is not None
+                    streams.begin(ahead, False)
+                    feeder = Feeder(streams, body)
+                feeder.push(chunk)
                 _spill(body, spool)
+            feeder.end()
             _spill(body, spool)
             rewriter.judge_stream()
-            return self._head(rewriter.stream_type)
+            rewriter.changed = rewriter.changed or streams.corrected or streams.to < streams.level
+            nodes = BytesWriter()
+            write_length(nodes, int(streams.nodes))
+            return self._head(type_of(int(streams.to))) + nodes.getvalue()
         if way == ARRAY:
             if rewriter.on["array"] != "hash":
                 rewriter.lose("array", "a key of type array", 1, "array")
@@ -597,6 +706,7 @@ class Job:
         for _ in feed_pieces(recoder.decoder, recoder.sink, chunks):
             _spill(body, spool)
         _spill(body, spool)
+        recoder.names.finish()
         sink = recoder.sink
         if way == COLLECTION:
             if sink.count == 0:

@@ -1,13 +1,13 @@
 """A conversion that only looks: what it would change and lose, counted; compiled, since it runs once a record.
 
-What `convert` decides is decided here by the same code, so that the two cannot disagree. Only collections whose encoding the target
-does not know are not decoded: they lose nothing.
+What `convert` decides is decided here by the same code, so that the two cannot disagree: what it re-encodes is decoded here, too.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from rdbkit.errors import RdbError
 from rdbkit.format.decode import Coding
 from rdbkit.format.primitives import read_string
 from rdbkit.format.scan import KINDS, NO_EXPIRY
@@ -46,6 +46,8 @@ class Examiner(Rewriter):
         tallies: of losses and notes, by kind.
         encodings: of values whose encoding the target does not know, by type byte.
         expired: of keys that have expired.
+        damaged: of values that the target would refuse, by the rule that they break, with what is wrong with the first.
+        highest_db: the highest number of a database that the file names.
         module_keys: keys of each module type, by its name, the version of its encoding, and whether the target has it.
         documents: JSON documents in values of modules that the target does not have.
         moving: of keys in databases that the target does not have. They are looked at as if they were in one that it has, since
@@ -59,6 +61,8 @@ class Examiner(Rewriter):
         self.tallies: dict[str, Tally] = {}
         self.encodings: list[Tally | None] = [None] * KINDS
         self.expired: Tally = Tally()
+        self.damaged: dict[str, tuple[Tally, str]] = {}
+        self.highest_db: i64 = 0
         self.module_keys: dict[tuple[str, int, bool], int] = {}
         self.documents: i64 = 0
         self.moving: Tally = Tally()
@@ -87,6 +91,8 @@ class Examiner(Rewriter):
 
     def database(self) -> None:
         super().database()
+        if self.db > self.highest_db:
+            self.highest_db = self.db
         self.is_away = self.outside
         self.outside = False
         self.odd = False
@@ -111,9 +117,17 @@ class Examiner(Rewriter):
         if expire_ms != NO_EXPIRY and expire_ms <= self.now_ms:
             self.met(self.expired, 1, self.buf, key_at, self.base + start, end - start)
         way = self.ways[kind]
-        if way == COPY and not self.odd and not self.no_hints:  # nothing about it is special, and a call is saved
+        if way == COPY and not self.looks[kind] and not self.odd and not self.no_hints:  # nothing is special, and a call is saved
             self.last_at = key_at
             self.last_kept = True
+            if self.hashes is not None:
+                first: i64 = self.buf[key_at]
+                if first < 0x40:
+                    self.hashes.add(self.out_db, self.buf[key_at + 1 : value_at])
+                else:
+                    self.hash_name(read_string(self.buf, key_at, self.limit)[0], self.base + start)
+            elif self.placed is not None:
+                self.hash_name(read_string(self.buf, key_at, self.limit)[0], self.base + start)
             return
         if way != COPY and way != MODULE:
             self.met(self.encoding(kind), 1, self.buf, key_at, self.base + start, end - start)
@@ -130,8 +144,13 @@ class Examiner(Rewriter):
         if way != COPY and way != MODULE:
             self.add(self.encoding(kind), 1, key, offset, size)
 
-    def collection(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
-        self.changed = True
+    def leave_damaged(self, e: RdbError) -> None:
+        rule = e.rule or ""
+        found = self.damaged.get(rule)
+        if found is None:
+            found = (Tally(), e.message)
+            self.damaged[rule] = found
+        self.add(found[0], 1, self.key, self.offset, self.size)
 
     def has_module(self, number: int) -> bool:
         found = super().has_module(number)

@@ -135,6 +135,8 @@ def _export_part(part: Part, lines: JsonLines, out: BinaryIO) -> None:
     out.write(part.text)
     lines.written += part.written
     lines.skipped += part.skipped
+    lines.coding.warnings += part.warnings
+    lines.coding.warned += len(part.warnings)
     if part.error is not None:
         raise part.error
 

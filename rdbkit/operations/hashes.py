@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Final
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 PILES: Final = 128
 _HELD: Final = 32 << 20  # bytes in memory
+_ENTRY: Final = 24
+_NAME: Final = 16  # of these, what a name is known by
 
 
 def name_hash(db: i64, name: bytes) -> i64:
@@ -74,6 +77,45 @@ class Piles:
         if self.file is not None:
             self.file.close()
             self.file = None
+
+
+class PlacedNames:
+    """Takes names and where each was met, for sources that cannot be read a second time; tells which came more than once.
+
+    A name is known by two hashes, which are keyed anew in each process. The disk has 24 bytes a name where there are many.
+    """
+
+    def __init__(self) -> None:
+        self.piles: Piles = Piles()
+
+    def add(self, db: i64, name: bytes, place: i64) -> None:
+        """A name of a database, and the offset of its record."""
+        number: i64 = name_hash(db, name)
+        out = self.piles.outs[number & (PILES - 1)]
+        write_i64_le(out, number)
+        write_i64_le(out, name_hash(db, b"\1" + name))
+        write_i64_le(out, place)
+        self.piles.grown(_ENTRY)
+
+    def repeated(self) -> Iterator[list[int]]:
+        """The offsets of each name that came more than once, in their order."""
+        for number in range(PILES):
+            data = self.piles.pile(number)
+            entries = [data[at : at + _ENTRY] for at in range(0, len(data), _ENTRY)]
+            known: dict[bytes, list[int]] = {}
+            names: set[bytes] = set()
+            for entry in entries:
+                if entry[:_NAME] in names:
+                    known[entry[:_NAME]] = []
+                names.add(entry[:_NAME])
+            for entry in entries if known else []:
+                if entry[:_NAME] in known:
+                    known[entry[:_NAME]].append(int.from_bytes(entry[_NAME:], "little"))
+            yield from known.values()
+
+    def close(self) -> None:
+        """Remove the temporary file."""
+        self.piles.close()
 
 
 class NameHashes:

@@ -550,6 +550,10 @@ class JsonLines(Visitor):
                 write_text(out, name, 0, len(name))
             self.attributes(kind, expire_ms)
             self.value(kind, value_at, end)
+            if self.decoder.doubts:
+                name, _ = read_string(buf, key_at, self.limit)
+                self.coding.warn(self.decoder.doubts, kind, int(self.db), name, int(self.base + start))
+                self.decoder.doubts = []
         except RdbError as e:
             out.truncate(mark)
             e.source = self.coding.source
@@ -663,6 +667,9 @@ class JsonLines(Visitor):
         except RdbError:
             self.out.truncate(mark)
             raise
+        if self.decoder.doubts:
+            self.coding.warn(self.decoder.doubts, kind, int(self.db), key, int(self.base))
+            self.decoder.doubts = []
         self.written += 1
         self.open = True
 

@@ -26,10 +26,12 @@ class Loss:
     - "key-metadata": what modules attached to a key;
     - "database": a key in a database that the target does not have; "conflict": a key whose name another one has, too;
     - "oversize": a key that is larger than the target takes; "expiry": a time that it cannot hold;
+    - "duplicate": a key, or elements of one value, that come twice;
     - "value": what a script put into a key;
     - "commands": what was written after the snapshot and stands behind it in the same file; "behind": another snapshot there;
     - and of notes: "stream-counters", "eviction-hints", "expiry-precision", "aux", "slot-import", "expired-field",
-      "trailer", "empty".
+      "trailer", "empty", "corrected" (a number or order in a value that contradicted its content), "fault" (one that the target
+      loads all the same).
 
     `what` says it in words, `count` how many of it (fields, pending entries, ...); `db` and `key` are None where it belongs to
     no key. A `note` is no loss of data: the target recomputes it, or has no use for it.

@@ -17,9 +17,10 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
-from rdbkit.errors import RdbError
+from rdbkit.errors import CorruptError, RdbError
 from rdbkit.format.decode import Coding
 from rdbkit.format.scan import Scanner
+from rdbkit.operations.hashes import NameHashes
 from rdbkit.operations.jsonl import JsonLines
 from rdbkit.record import Record
 from rdbkit.selection import Selection
@@ -69,13 +70,18 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def in_order(
-    snapshot: Snapshot, jobs: int, make: Callable[..., Callable[[Block], Result]], settings: tuple[Any, ...]
+    snapshot: Snapshot,
+    jobs: int,
+    make: Callable[..., Callable[[Block], Result]],
+    settings: tuple[Any, ...],
+    hashes: NameHashes | None = None,
 ) -> Iterator[Result | Record]:
     """What several processes make of the pieces of a snapshot, in file order, and each record larger than a block, to be read
     before the next step.
 
     Args:
         make: a function of a module, called with `settings` in each process; returns what is called with each piece.
+        hashes: takes the name of every key, here, since other processes hash in ways of their own.
 
     Memory: some blocks and what became of them for each process.
     """
@@ -87,7 +93,7 @@ def in_order(
     workers: list[Any] = []
     with pool:
         try:
-            for item in snapshot.blocks():
+            for item in snapshot.blocks(hashes):
                 if isinstance(item, Block):
                     with _interrupts_held():  # the first starts the processes
                         waiting.append(pool.submit(_work, item))
@@ -126,6 +132,7 @@ class Part(NamedTuple):
     early: tuple[list[bytes], list[int]]
     written: int
     skipped: list[RdbError]
+    warnings: list[CorruptError]
     error: RdbError | None
 
 
@@ -151,6 +158,7 @@ def _json_lines(
             error = e
         early = (lines.early_members, lines.early_times) if lines.begun else (lines.members, lines.times)
         lines.end_line()
-        return Part(lines.take(), early, int(lines.written), lines.skipped, error)
+        warnings, coding.warnings = coding.warnings, []
+        return Part(lines.take(), early, int(lines.written), lines.skipped, warnings, error)
 
     return render

@@ -13,7 +13,7 @@ from rdbkit.errors import CorruptError
 from rdbkit.format import constants as c
 from rdbkit.format.decode import Coding
 from rdbkit.format.primitives import read_string
-from rdbkit.format.scan import STRING_LZF, Visitor
+from rdbkit.format.scan import Visitor
 from rdbkit.format.slots import SLOTS
 from rdbkit.model import Aux, Event, ResizeDb, SelectDb, SlotInfo
 from rdbkit.operations.verifier import Verifier
@@ -142,9 +142,8 @@ class Row(Visitor):
             raise CorruptError("a name that is no good sign")
         self.names.add(name)
         verifier = self.verifier
-        verifier.buf = self.buf
-        if kind == STRING_LZF or verifier.traits[kind]:
-            verifier.value(kind, value_at, end)
+        if verifier.checker.opens[kind]:
+            verifier.checker.check(kind, self.buf, value_at, end)
         if self.count == 0:
             self.plain = self.buf[start] == 0
         self.ends.append(int(self.base + end + self.stray_bytes()))

@@ -12,12 +12,13 @@ from librt.strings import BytesWriter, write_i64_le
 
 from rdbkit.errors import CorruptError, LossError, RdbError
 from rdbkit.format import constants as c
+from rdbkit.format.counts import count_rule, element_count
 from rdbkit.format.decode import Coding, Decoder
 from rdbkit.format.encode import encode_value, write_length, write_string
 from rdbkit.format.primitives import read_string, read_uint64, skip_string
 from rdbkit.format.recode import DROP_FIELDS, HASH, HASH_EXPIRING, HASH_VALKEY, KEEP_FIELDS, Recoder
 from rdbkit.format.recode_stream import StreamRecoder
-from rdbkit.format.scan import NO_EXPIRY, STRING_INT, Visitor
+from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
 from rdbkit.format.sink import Items
 from rdbkit.format.streams import level_of, type_of
 from rdbkit.model import (
@@ -33,11 +34,12 @@ from rdbkit.model import (
     SlotInfo,
     module_name,
 )
-from rdbkit.operations.hashes import NameHashes
+from rdbkit.operations.hashes import NameHashes, PlacedNames
 from rdbkit.operations.ledger import Ledger, Loss
 from rdbkit.operations.rules import FAIL, Rules
 from rdbkit.operations.sieve import Sieve
 from rdbkit.operations.text import number_text
+from rdbkit.operations.value_checker import EMPTY, ORDER, TWICE, ElementNames, ValueChecker
 from rdbkit.record import Record
 from rdbkit.values import Hash
 
@@ -53,6 +55,28 @@ ARRAY: Final = 4
 MODULE: Final = 5
 JSON: Final = 6  # Dragonfly's documents
 LOST: Final = 7
+
+#: Of a record that has been left out.
+_DONE: Final = -1
+_LENGTH_RULE: Final = "stream-length"
+_DEAD_RULE: Final = "stream-node-live"
+#: Rules whose breach is corrected when a stream is written.
+_MENDED: Final = (_LENGTH_RULE, "stream-no-node", "stream-added", "group-read", _DEAD_RULE)
+_REFUSED: Final = (_LENGTH_RULE, "stream-added", "group-read", _DEAD_RULE)
+#: Of a hash that Redis 6.0 keeps as a ziplist, in which a field may come twice. Source: hash-max-ziplist-entries and -value.
+_ZIPLIST_FIELDS: Final = 512
+_ZIPLIST_BYTES: Final = 64
+# What to look at of a record before it is copied, by its kind.
+OPEN: Final = 1  # its value
+_EMPTY: Final = 2  # whether it has elements
+IMPOSSIBLE: Final = 4  # the file's version has no such type
+#: No collection without elements takes more bytes, if it has one node at most.
+_EMPTY_BYTES: Final = 24
+#: Dragonfly writes what came with RDB 10 and 11 under this version.
+_FORKS: Final = 9
+_NEWEST_OF_FORKS: Final = 11
+_NEVER_EMPTY: Final = (9, 11)  # zipmaps and intsets without elements are refused
+_EMPTY_SINCE: Final = 10  # servers that load this version skip keys without elements
 
 _STRING: Final = 0
 _MODULE: Final = 7
@@ -95,6 +119,8 @@ class Rewriter(Visitor):
         skipped: what was wrong with the values left out because they are damaged.
         functions: sources of the libraries that were taken out.
         changed: whether anything of the source is not copied as it stands.
+        hashes, placed: take the names of keys, to find those that come twice, with the databases that they come from or go to.
+        opened: records whose value was looked into.
     """
 
     def __init__(self, coding: Coding, limit: int, rules: Rules, ledger: Ledger) -> None:
@@ -116,6 +142,7 @@ class Rewriter(Visitor):
         self.left_out: i64 = 0
         self.skipped: list[RdbError] = []
         self.functions: list[bytes] = []
+        self.libraries: i64 = 0  # that are kept
         self.changed: bool = False
         # what the target has
         target, header, policies = rules.target, rules.header, rules.policies
@@ -142,12 +169,13 @@ class Rewriter(Visitor):
         self.edits: Any = rules.edits
         self.edited: bool = rules.edits.drop_expired or rules.edits.set_ttl_ms is not None or rules.edits.shift_ttl_ms != 0
         self.edited = self.edited or bool(rules.edits.rename_prefix) or bool(rules.decisions) or rules.edits.script is not None
-        self.checked: bool = self.edited or rules.selection is not None
+        self.edited = self.edited or bool(rules.duplicates)
         self.no_hints: bool = header.flavour == c.REDIS and header.version < 9
         self.seconds_only: bool = header.version < _SECONDS_ONLY
         # a file of the same version keeps what later servers wrote into it
         self.fits_expiry: bool = self.seconds_only and not (target.exact and header == rules.source)
         self.has_decisions: bool = bool(rules.decisions)
+        self.duplicates: frozenset[int] = rules.duplicates
         self.now_ms: i64 = rules.now_ms
         self.on: dict[str, str] = {
             name: policies.chosen(name)
@@ -160,10 +188,9 @@ class Rewriter(Visitor):
         if header.flavour == c.VALKEY and HASH_VALKEY in known:
             field_kind = HASH_VALKEY
         policy = DROP_FIELDS if self.on["field_ttl"] == "drop-field" else KEEP_FIELDS
-        self.recoder: Recoder = Recoder(coding, field_kind, policy, rules.now_ms, self.version < 8, rules.compress)
+        self.recoder: Recoder = Recoder(coding, field_kind, policy, rules.now_ms, self.version < 8, rules.compress, ElementNames())
         level = max([level_of(number) for number in known] + [0])
-        self.stream_type: int = type_of(level)
-        self.streams: StreamRecoder = StreamRecoder(level, policies.owner)
+        self.streams: StreamRecoder = StreamRecoder(level, policies.owner, _DEAD_RULE in rules.tolerated)
         self.ways: list[int] = [LOST] * 258
         self.becomes: list[int] = self.recoder.becomes
         for t in coding.types.values():
@@ -172,7 +199,18 @@ class Rewriter(Visitor):
         self.changed = self.out_db != 0
         self.ways[256] = COPY
         self.ways[257] = COPY
-        self.hashes: NameHashes | None = None  # of names, to find those that come twice
+        self.hashes: NameHashes | None = None
+        self.placed: PlacedNames | None = None
+        self.opened: i64 = 0
+        self.mends: bool = rules.edits.on_duplicate != FAIL  # elements that come twice
+        self.keeps_last: bool = rules.edits.on_duplicate == "last"
+        mended: dict[str, list[str]] = {rule: [] for rule in (*_MENDED, ORDER)}
+        if self.mends:
+            mended[TWICE] = []
+        self.tolerated: dict[str, list[str]] = rules.tolerated
+        self.checker: ValueChecker = ValueChecker(coding, {**rules.tolerated, **mended})
+        self.drops_empty: bool = target.rdb < _EMPTY_SINCE
+        self.looks: bytes = self.what_to_look_at()
         # of the record at hand
         self.metadata: list[KeyMetadata] = []
         self.drops_attributes: bool = False
@@ -184,6 +222,7 @@ class Rewriter(Visitor):
         self.new_key: bytes | None = None
         self.expire_ms: i64 = NO_EXPIRY
         self.rebuilt: bool = False  # its attributes, key or type change
+        self.mend: bool = False  # elements of it come twice, of which one is to be kept
         # of the last record, of which a KeyDB file may say more
         self.last_at: i64 = -1
         self.last_key: bytes = b""
@@ -194,6 +233,24 @@ class Rewriter(Visitor):
         self.to_db: int = -1
         self.moved: bool = False
         self.database()
+
+    def what_to_look_at(self) -> bytes:
+        """By kind of record, what has to be seen before it can be copied."""
+        looks = bytearray(KINDS)
+        opens = self.checker.opens
+        source = self.rules.source
+        for t in self.coding.types.values():
+            if t.since > source.version and not (source.version == _FORKS and t.since <= _NEWEST_OF_FORKS):
+                looks[t.id] |= IMPOSSIBLE
+            # of the streams that are written, nodes are never decoded otherwise
+            in_doubt = t.type == "stream" and (self.ways[t.id] == STREAM or any(rule not in self.tolerated for rule in _REFUSED))
+            if self.rules.deep or in_doubt:
+                looks[t.id] |= OPEN if opens[t.id] else 0
+            elif t.type in ("list", "set", "zset", "hash") and (self.drops_empty or t.id in _NEVER_EMPTY):
+                looks[t.id] |= _EMPTY
+        if self.rules.deep:
+            looks[STRING_LZF] = OPEN
+        return bytes(looks)
 
     def way_of(self, t: c.ValueType, known: dict[int, c.ValueType], level: int) -> int:
         if t.type == "module":
@@ -282,7 +339,7 @@ class Rewriter(Visitor):
             return
         if isinstance(event, SelectDb):
             # the writer does this where the database has keys
-            changed = self.changed
+            changed = self.changed or self.outside
             self.cut(start, end)
             self.end_segment()
             self.out_db = self.edits.db_of(event.db)
@@ -329,7 +386,8 @@ class Rewriter(Visitor):
 
     def function(self, library: FunctionLibrary, start: i64, end: i64) -> None:
         source = library.code
-        if self.has_functions:
+        if self.keeps_library(library):
+            self.libraries += 1
             if library.pre_release and not self.keeps_pre_release:
                 self.cut(start, end)
                 self.out.append(c.FUNCTION2)
@@ -337,9 +395,18 @@ class Rewriter(Visitor):
             return
         self.cut(start, end)
         chosen = self.on["function"]
-        loss = Loss("function", f"function library {library.name!r}", 1, None, None, chosen == "extract")
+        what = f"function library {library.name!r}"
+        if self.has_functions:
+            what += ", which no server loads: its engine is not Lua, or it registers no function"
+        loss = Loss("function", what, 1, None, None, chosen == "extract")
         self.enter_loss(loss, chosen == FAIL)
         self.functions.append(source)
+
+    def keeps_library(self, library: FunctionLibrary) -> bool:
+        """Whether the target loads a library of functions, as far as can be told without compiling it."""
+        if not self.has_functions or self.rules.target.exact:
+            return self.has_functions
+        return library.engine.lower() == "lua" and b"register_function" in library.source
 
     def module_data(self, data: ModuleAux, start: i64, end: i64) -> None:
         """Data of a module outside of keys, in `buf[start:end]`."""
@@ -369,42 +436,126 @@ class Rewriter(Visitor):
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         self.last_at = key_at
         self.last_kept = True
-        way = self.ways[kind]
-        if self.hashes is not None:
-            first: i64 = self.buf[key_at]
-            if first < 0x40:
-                self.hashes.add(self.out_db, self.buf[key_at + 1 : value_at])
-            else:
-                self.hash_name(read_string(self.buf, key_at, self.limit)[0])
+        way: i64 = self.ways[kind]
         if self.no_hints and (self.idle_s >= 0 or self.freq >= 0 or (self.fits_expiry and expire_ms != NO_EXPIRY)):
             # an expiry in seconds and nothing else is as it has to be
             is_short = key_at - start == _SECONDS_HEAD and self.buf[start] == c.EXPIRETIME
             self.odd = self.odd or not is_short
-        if way == COPY and not self.checked and not self.odd:
+        if self.sieve is not None and not self.sieve.wants(self.buf, key_at, kind, end - start, expire_ms):
+            self.leave_out(start, end)
+            return
+        if self.looks[kind]:
+            way = self.look(kind, way, start, key_at, value_at, end)
+            if way == _DONE:
+                return
+        if way == COPY and not self.edited and not self.odd:
+            if self.hashes is not None:
+                first: i64 = self.buf[key_at]
+                if first < 0x40:
+                    self.hashes.add(self.db, self.buf[key_at + 1 : value_at])
+                else:
+                    self.hash_name(read_string(self.buf, key_at, self.limit)[0], self.base + start)
+            elif self.placed is not None:
+                self.hash_name(read_string(self.buf, key_at, self.limit)[0], self.base + start)
             self.keys += 1
             if expire_ms != NO_EXPIRY:
                 self.expires += 1
-            return
-        if self.sieve is not None:
-            # a filter should cost no more than the question
-            if not self.sieve.wants(self.buf, key_at, kind, end - start, expire_ms):
-                self.leave_out(start, end)
-                return
-            if way == COPY and not self.edited and not self.odd:
-                self.keys += 1
-                if expire_ms != NO_EXPIRY:
-                    self.expires += 1
-                return
-        if way == COLLECTION and not self.edited and not self.odd:
+        elif way == COLLECTION and not self.edited and not self.odd and not self.mend:
             self.collection(kind, start, key_at, value_at, end, expire_ms)
         else:
             self.change(kind, way, start, key_at, value_at, end, expire_ms)
+            self.mend = False
             self.end_record()
 
-    def hash_name(self, name: bytes) -> None:
-        """Take the name of the record at hand into account, where names are looked at."""
+    def look(self, kind: i64, way: i64, start: i64, key_at: i64, value_at: i64, end: i64) -> i64:
+        """See whether the target loads the value; return what is to become of it, _DONE where the record has been left out.
+
+        Raises: RdbError where it does not, unless such values are left out.
+        """
+        looks: i64 = self.looks[kind]
+        try:
+            if looks & IMPOSSIBLE:
+                raise self.impossible(kind)
+            if looks & OPEN:
+                self.opened += 1
+                self.checker.check(kind, self.buf, value_at, end)
+                if self.checker.doubts:
+                    self.key, _ = read_string(self.buf, key_at, self.limit)
+                    self.offset = self.base + start
+                    self.size = end - start
+                    way = self.weigh(kind, way)
+            elif end - value_at <= _EMPTY_BYTES and way == COPY and is_empty(self.coding, kind, self.buf, value_at, end):
+                raise CorruptError("it has no elements", rule=EMPTY)
+        except RdbError as e:
+            if e.rule == EMPTY:
+                self.key, _ = read_string(self.buf, key_at, self.limit)
+                self.offset = self.base + start
+                self.size = end - start
+                self.note_empty()
+                if not self.drops_empty and way == COPY and kind not in _NEVER_EMPTY:
+                    return way
+                self.leave_out(start, end)
+            else:
+                self.broken(e, kind, start, key_at, end)
+            return _DONE
+        return way
+
+    def impossible(self, kind: i64) -> CorruptError:
+        """The error for a type that the file's version does not have."""
+        t = self.coding.types[kind]
+        return CorruptError(f"type {t.id} ({t.name}) cannot be in RDB {self.rules.source.version}", rule="type-version")
+
+    def mends_streams(self, kind: i64) -> bool:
+        """Whether a stream may have to be corrected before the target loads it."""
+        return level_of(int(kind)) > 0
+
+    def weigh(self, kind: i64, way: i64) -> i64:
+        """What becomes of the value that the checker has faults of, all of which are tolerated or can be mended."""
+        t = self.coding.types[0 if kind >= STRING_INT else kind]
+        for e in self.checker.doubts:
+            rule = e.rule or ""
+            if rule == TWICE and not (way == COPY and self.tolerates_twice(t)):
+                if not self.mends:
+                    raise e
+                self.mend = True  # which tells of it, too
+                way = FIELDS if self.coding.arities[kind] == 3 else COLLECTION
+            elif rule in _MENDED:
+                self.note("corrected", e.message, 1, self.key)
+                way = STREAM
+            elif rule == ORDER:
+                self.note("corrected", e.message, 1, self.key)
+                way = COLLECTION  # in which order does not matter
+            else:
+                self.note("fault", f"{e.message}; {self.rules.target.title} loads it all the same", 1, self.key)
+        return way
+
+    def tolerates_twice(self, t: c.ValueType) -> bool:
+        """Whether the target keeps the hash at hand, in which a field comes twice, as it is."""
+        elements = self.checker.elements
+        is_small = elements.count <= _ZIPLIST_FIELDS and elements.longest <= _ZIPLIST_BYTES
+        return is_small and TWICE in self.tolerated and t.name in self.tolerated[TWICE]
+
+    def broken(self, e: RdbError, kind: i64, start: i64, key_at: i64, end: i64) -> None:
+        """The value cannot be written: leave the record out, or raise the error with its place."""
+        self.key, _ = read_string(self.buf, key_at, self.limit)
+        self.offset = self.base + start
+        self.size = end - start
+        self.explain(e, kind)
+        if not self.rules.skip:
+            raise e
+        self.leave_damaged(e)
+        self.leave_out(start, end)
+
+    def leave_damaged(self, e: RdbError) -> None:
+        """Remember what was wrong with a value that is left out."""
+        self.skipped.append(e)
+
+    def hash_name(self, name: bytes, offset: i64) -> None:
+        """Note the name of a record that is kept, where names are looked at; `offset` is where it begins in the input."""
         if self.hashes is not None:
-            self.hashes.add(self.out_db, name)
+            self.hashes.add(self.db, name)
+        elif self.placed is not None:
+            self.placed.add(self.out_db, name, offset)
 
     def end_record(self) -> None:
         """Nothing of what was special to the last record is so of the next."""
@@ -435,15 +586,16 @@ class Rewriter(Visitor):
                 return
         except RdbError as e:
             out.truncate(mark)
-            self.key, _ = read_string(buf, key_at, self.limit)
-            self.offset = self.base + start
-            self.explain(e, kind)
-            if not self.rules.skip:
-                raise
-            self.skipped.append(e)
-            self.left_out += 1
-            self.last_kept = False
+            if e.rule == TWICE and self.mends:
+                self.mend = True
+                self.change(kind, COLLECTION, start, key_at, value_at, end, expire_ms)
+                self.mend = False
+                self.end_record()
+                return
+            self.broken(e, kind, start, key_at, end)
             return
+        if self.hashes is not None or self.placed is not None:
+            self.hash_name(read_string(buf, key_at, self.limit)[0], self.base + start)
         if self.recoder.sink.expiring > 0:
             self.key, _ = read_string(buf, key_at, self.limit)
             self.offset = self.base + start
@@ -483,12 +635,14 @@ class Rewriter(Visitor):
             if way == MODULE and self.has_module(read_uint64(buf, value_at)[0]):
                 way = COPY
             if way == COPY and not self.rebuilt:
+                self.hash_name(self.key, self.offset)
                 self.keys += 1
                 if expire_ms != NO_EXPIRY:
                     self.expires += 1
                 return
             self.cut(start, end)
             if self.value(kind, way, buf, key_at, value_at, end):
+                self.hash_name(self.key, self.offset)
                 self.count()
             else:
                 self.left_out += 1
@@ -499,7 +653,7 @@ class Rewriter(Visitor):
             self.go_home()
             if not self.rules.skip or isinstance(e, LossError):
                 raise
-            self.skipped.append(e)
+            self.leave_damaged(e)
             self.leave_out(start, end)
 
     def explain(self, e: RdbError, kind: i64) -> None:
@@ -535,6 +689,9 @@ class Rewriter(Visitor):
                 return False
         if self.edited:
             if edits.drop_expired and expire_ms != NO_EXPIRY and expire_ms <= self.now_ms:
+                return False
+            if self.duplicates and int(self.offset) in self.duplicates:
+                self.enter_loss(Loss("duplicate", "another record of this key is kept", 1, int(self.db), key), not self.mends)
                 return False
             if edits.rename_prefix:
                 renamed: bytes = edits.key_of(key)
@@ -662,7 +819,10 @@ class Rewriter(Visitor):
                 out.write(buf[value_at:end])
             elif way == COLLECTION:
                 self.head(self.becomes[kind], key)
-                self.recoder.write(kind, buf, value_at, end, out)
+                if self.mend:
+                    self.lose_twice(self.recoder.write_once(kind, buf, value_at, end, out, self.keeps_last))
+                else:
+                    self.recoder.write(kind, buf, value_at, end, out)
                 if self.recoder.is_empty:
                     out.truncate(mark)
                     self.note_empty()
@@ -670,12 +830,14 @@ class Rewriter(Visitor):
                 if self.recoder.sink.expiring > 0:
                     self.lose("member-expiry", "the expiry of members", self.recoder.sink.expiring, "loss")
             elif way == FIELDS:
-                self.recoder.read_fields(kind, buf, value_at, end)
+                self.lose_twice(self.recoder.read_fields(kind, buf, value_at, end, self.mend, self.keeps_last))
                 return self.end_fields(key)
             elif way == STREAM:
-                self.head(self.stream_type, key)
                 streams = self.streams
-                streams.begin(level_of(int(kind)))
+                ahead = self.checker.decoder.stream
+                assert ahead is not None
+                streams.begin(ahead, True)
+                self.head(type_of(streams.to), key)
                 stop = streams.feed(buf, value_at, out)
                 if not streams.done or stop != end:
                     raise CorruptError("its parts do not end where the value ends")
@@ -696,6 +858,11 @@ class Rewriter(Visitor):
             out.truncate(mark)
             raise
         return True
+
+    def lose_twice(self, count: i64) -> None:
+        """Elements were left out since others have their name."""
+        if count > 0:
+            self.enter_loss(Loss("duplicate", "fields or members that come twice", int(count), int(self.db), self.key), False)
 
     def head(self, kind: i64, key: bytes) -> None:
         """What stands in front of a record's value."""
@@ -793,6 +960,8 @@ class Rewriter(Visitor):
     def judge_stream(self) -> None:
         """What a stream had that its older form has not."""
         streams = self.streams
+        if streams.to == streams.level:
+            return  # only corrected
         if streams.counters:
             if self.on["stream_extras"] == FAIL:
                 self.lose("stream-counters", "counters, which the target makes anew", 1, "stream_extras")
@@ -802,7 +971,7 @@ class Rewriter(Visitor):
             self.lose("dedup", "ids by which it knows an entry that is sent twice", streams.dedup_ids, "loss")
         elif streams.configured:
             self.lose("dedup", "for how long it remembers its producers", 1, "loss")
-        if streams.unowned > 0 and self.stream_type != type_of(5):
+        if streams.unowned > 0 and streams.to < 5:
             chosen = self.on["pending_unowned"]
             what = "pending entries that belong to no consumer"
             if chosen == "assign":
@@ -881,6 +1050,8 @@ class Names(Visitor):
 
     def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
         rules, edits = self.rules, self.rules.edits
+        if int(offset) in rules.duplicates:
+            return
         db = int(self.db)
         if rules.selection is not None:
             name = self.types[0 if kind >= STRING_INT else kind].type
@@ -906,6 +1077,15 @@ class Keys(Visitor):
 
     def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
         self.found(int(self.db), key, int(offset), int(expire_ms))
+
+
+def is_empty(coding: Coding, kind: i64, buf: bytes, pos: i64, end: i64) -> bool:
+    """Whether the collection in `buf[pos:end]`, which is short, has no elements, as far as its headers say."""
+    rule: i64 = count_rule(coding.types[kind])
+    try:
+        return element_count(rule, buf, pos, end) == 0
+    except RdbError:
+        return False
 
 
 def document_at(number: int, buf: bytes, start: i64) -> i64:

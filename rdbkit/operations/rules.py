@@ -93,6 +93,8 @@ class Edits:
     Args:
         map_db: database by database, where its keys go.
         collapse_dbs: all keys go to database 0.
+        on_duplicate: of keys that come twice in one database of the source, and of fields and members that come twice in one value:
+            "fail" lists them, "first" and "last" keep that one in file order.
         on_conflict: of keys that would have one name in one database: "fail" lists them, "first" and "last" keep that one in
             file order, "rename" gives the later ones another name.
         rename_pattern: that name, with `{key}` and `{db}` (the database they come from).
@@ -105,6 +107,7 @@ class Edits:
 
     map_db: Mapping[int, int] = field(default_factory=dict)
     collapse_dbs: bool = False
+    on_duplicate: str = FAIL
     on_conflict: str = FAIL
     rename_pattern: str = "{key}:db{db}"
     drop_expired: bool = False
@@ -114,6 +117,8 @@ class Edits:
     script: Callable[[Draft], Draft | None] | None = None
 
     def __post_init__(self) -> None:
+        if self.on_duplicate not in (FAIL, "first", "last"):
+            raise ValueError(f"on_duplicate is fail, first or last, not {self.on_duplicate!r}")
         if self.on_conflict not in (FAIL, "first", "last", "rename"):
             raise ValueError(f"on_conflict is fail, first, last or rename, not {self.on_conflict!r}")
         if self.collapse_dbs and self.map_db:
@@ -148,9 +153,11 @@ class Edits:
 class Rules:
     """All that decides what becomes of a record; goes to other processes as it is.
 
-    `source` and `header` are those of the file that is read and the one that is written, `known` the types that the target loads
-    from that. `decisions` says of records, by their offset, that another one has their name: None leaves a record out, a name
-    renames it.
+    `deep` looks into every value. `tolerated` are the faults of values that the target loads all the same, by rule, each with the
+    value types where it does, none for all. `source` and `header` are those of the file that is read and the one that is written,
+    `known` the types that the target loads from that. `decisions` says of records, by their offset, that another one has their
+    name: None leaves a record out, a name renames it. `duplicates` are the offsets of records that are left out since another
+    record of the same key is kept.
     """
 
     target: Target
@@ -163,7 +170,10 @@ class Rules:
     now_ms: int
     compress: bool
     skip: bool
+    deep: bool = False
+    tolerated: dict[str, list[str]] = field(default_factory=dict)
     decisions: dict[int, bytes | None] = field(default_factory=dict)
+    duplicates: frozenset[int] = frozenset()
 
     @property
     def may_drop(self) -> bool:

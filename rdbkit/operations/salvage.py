@@ -327,7 +327,7 @@ class _Job:
                 if not snapshot.checksum:
                     return self.bridge(snapshot, surveyor, e, at, shift)
             finally:
-                surveyor.probe.close()
+                surveyor.checker.close()
                 if surveyor.announced >= 0:
                     self.report.announced = (self.report.announced or 0) + int(surveyor.announced)
             if snapshot.checksum is not None and at == 0:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import anycrc
 
@@ -155,6 +155,13 @@ class Snapshot:
         return self._open_again()
 
     @property
+    def warnings(self) -> list[CorruptError]:
+        """The first 1,000 faults of values that were read all the same, since nothing is lost by them and servers load them, too:
+        a stream's length that is not its number of entries, for one. Errors with their places, which were not raised.
+        """
+        return list(self.coding.warnings)
+
+    @property
     def size(self) -> int | None:
         """Bytes of the underlying file (compressed where it is), None where unknown."""
         return self._source.size
@@ -275,13 +282,16 @@ class Snapshot:
             visitor.event(event)
             visitor.leave(len(raw))
 
-    def blocks(self) -> Iterator[Block | Record]:
+    def blocks(self, hashes: Any = None) -> Iterator[Block | Record]:
         """The file in pieces for work in several processes, and each record larger than a block.
 
         A piece begins with a record, and ends where nothing more is said of its last; only the first piece, and one behind a
         large record, may begin with something else.
+
+        Args:
+            hashes: a `NameHashes` that takes the name of every key.
         """
-        visitor = LastRecord()
+        visitor = LastRecord(hashes, self.limits.item_bytes)
         kept = Block(b"", 0, 0)  # from the last record on
         for large in self.scan(visitor):
             if large is not None:

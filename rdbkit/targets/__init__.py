@@ -20,7 +20,7 @@ from rdbkit.targets.facts import Fact, Facts, iter_rows, read, release_line
 if TYPE_CHECKING:
     import datetime
 
-__all__ = ["Fact", "Sku", "Target", "find_target", "load_targets", "target_names"]
+__all__ = ["Fact", "Sku", "Target", "find_target", "load_targets", "target_names", "tolerated"]
 
 #: What released servers load; others are known to forks, or to builds that nobody released.
 _LOADED: Final = {"string", "list", "set", "zset", "hash", "stream", "array", "module"}
@@ -289,6 +289,25 @@ def target_names(extra: str | os.PathLike[str] | None = None) -> list[str]:
     """Every name that `find_target` takes, versions of the format last."""
     names = [name for target in load_targets(extra) for name in (target.name, *target.lines)]
     return names + [f"rdb-{version}" for version in (*range(1, c.NEWEST_REDIS + 1), *c.VALKEY_VERSIONS)]
+
+
+def tolerated(target: Target) -> dict[str, list[str]]:
+    """The faults of values that a target loads and serves all the same: names of rules as `rdbkit.verify` has them, each with the
+    names of the value types where that is so, none for all. A version of the format tolerates none.
+
+    >>> "stream-length" in tolerated(find_target("redis-7.0")), "stream-length" in tolerated(find_target("valkey-9.1"))
+    (True, False)
+    """
+    line = target.name if target.engine is None else release_line(target.engine)
+    return {rule: list(row.get("types", ())) for rule, row in _tolerated().items() if line in row["lines"]}
+
+
+@cache
+def _tolerated() -> dict[str, dict[str, list[str]]]:
+    import tomllib
+
+    with open(os.path.join(os.path.dirname(__file__), "tolerated.toml"), "rb") as file:
+        return tomllib.load(file)
 
 
 # -- from facts to targets

@@ -1,0 +1,332 @@
+"""Whether values keep the rules of the format, those a target tolerates excepted; compiled, since it runs once an element.
+
+What decoding checks is checked by decoding. What is left to an `ElementChecker` needs more than one element to be seen: whether one
+comes twice, and whether scores are in order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from librt.strings import write_i64_le
+
+from rdbkit.errors import CorruptError
+from rdbkit.format.decode import Coding, Decoder, score_in
+from rdbkit.format.lzf_check import LzfChecker
+from rdbkit.format.scan import KINDS, STRING_LZF
+from rdbkit.format.sink import Names, Sink
+from rdbkit.operations.hashes import PILES, Piles
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+#: Of the names of a value's elements, what is held in memory; of others, the disk has 16 bytes.
+_HELD: Final = 1 << 17
+_HELD_BYTES: Final = 8 << 20
+_PAIR: Final = 16
+_LONGEST_SCORE: Final = 127  # of the text that zzlGetScore has room for
+#: How many tolerated faults of one value are told.
+_MOST_DOUBTS: Final = 8
+
+# What is to be seen of a value, by its type.
+_DECODED: Final = 1
+_NAMED: Final = 2  # no two elements begin with the same
+_SCORED: Final = 4
+_ORDERED: Final = 8  # by their scores
+_FILLED: Final = 16  # it has elements
+
+#: The rules that are not the decoder's, and that a target can tolerate.
+TWICE: Final = "element-twice"
+ORDER: Final = "score-order"
+EMPTY: Final = "empty"
+
+
+class ElementNames(Names):
+    """Finds names that come twice among those of one value, in bounded memory."""
+
+    def __init__(self) -> None:
+        self.names: set[bytes] = set()
+        self.bytes: i64 = 0
+        self.piles: Piles | None = None
+
+    def begin(self) -> None:
+        self.close()
+        if self.names:
+            self.names = set()
+        self.bytes = 0
+
+    def add(self, name: bytes) -> None:
+        if self.piles is not None:
+            self.pile(name)
+            return
+        before: i64 = len(self.names)
+        self.names.add(name)
+        if len(self.names) == before:
+            raise CorruptError(f"{name[:64]!r} comes twice", rule=TWICE)
+        self.bytes += len(name)
+        if self.bytes > _HELD_BYTES or before >= _HELD:
+            self.piles = Piles()
+            for held in self.names:
+                self.pile(held)
+            self.names = set()
+
+    def pile(self, name: bytes) -> None:
+        """Two hashes, which are keyed anew in each process: two names that share both are the same."""
+        piles = self.piles
+        assert piles is not None
+        number: i64 = hash(name)
+        out = piles.outs[number & (PILES - 1)]
+        write_i64_le(out, number)
+        number = hash(b"\1" + name)
+        write_i64_le(out, number)
+        piles.grown(_PAIR)
+
+    def finish(self) -> None:
+        piles = self.piles
+        if piles is not None:
+            for number in range(PILES):
+                data = piles.pile(number)
+                pairs = {data[at : at + _PAIR] for at in range(0, len(data), _PAIR)}
+                if len(pairs) * _PAIR < len(data):
+                    raise CorruptError(f"{len(data) // _PAIR - len(pairs)} or more of its elements come twice", rule=TWICE)
+
+    def close(self) -> None:
+        """Remove the temporary file."""
+        if self.piles is not None:
+            self.piles.close()
+            self.piles = None
+
+
+class ElementChecker(Sink):
+    """Looks at the elements of one value.
+
+    Attributes:
+        count: elements so far.
+        longest: bytes of the longest string among their parts.
+        twice: the first name that comes twice where that is tolerated, None where none does.
+        disorder: the first pair of members that are not in order where that is tolerated.
+    """
+
+    def __init__(self) -> None:
+        self.arity: i64 = 1
+        self.at: i64 = 0  # of an element's parts, the one that comes next
+        self.count: i64 = 0
+        self.longest: i64 = 0
+        self.named: bool = False
+        self.scored: bool = False
+        self.ordered: bool = False
+        self.tolerates_twice: bool = False
+        self.tolerates_disorder: bool = False
+        self.twice: str | None = None
+        self.disorder: str | None = None
+        self.names: ElementNames = ElementNames()
+        self.member: bytes = b""
+        self.last_member: bytes = b""
+        self.last_score: float = 0.0
+
+    def begin(self, arity: i64, traits: i64) -> None:
+        """Make ready for a value whose elements come in `arity` parts."""
+        self.arity = arity
+        self.at = 0
+        self.count = 0
+        self.longest = 0
+        self.named = traits & _NAMED != 0
+        self.scored = traits & _SCORED != 0
+        self.ordered = traits & _ORDERED != 0
+        self.twice = None
+        self.disorder = None
+        self.names.begin()
+
+    def string(self, buf: bytes, start: i64, end: i64) -> None:
+        at: i64 = self.at
+        if end - start > self.longest:
+            self.longest = end - start
+        if at == 0:
+            self.count += 1
+            if self.named:
+                self.name(buf[start:end])
+        elif self.scored:
+            if end - start > _LONGEST_SCORE:
+                raise CorruptError(f"a score of {end - start} bytes of text", rule="score")
+            self.score(score_in(buf, start, end))
+        at += 1
+        self.at = at if at < self.arity else 0
+
+    def integer(self, n: i64) -> None:
+        at: i64 = self.at
+        if at == 0:
+            self.count += 1
+            if self.named:
+                self.name(str(n).encode())
+        elif self.scored:
+            self.score(float(n))
+        at += 1
+        self.at = at if at < self.arity else 0
+
+    def double(self, x: float) -> None:
+        self.at = 0  # it ends an element, as a number does
+
+    def number(self, n: i64) -> None:
+        self.at = 0
+
+    def thing(self, thing: object) -> None:
+        self.count += 1
+        if self.named and isinstance(thing, tuple):  # an index of an array, and what stands there
+            self.name(b"%d" % thing[0])
+
+    def name(self, name: bytes) -> None:
+        """What no other element may begin with."""
+        self.member = name
+        if not self.tolerates_twice:
+            self.names.add(name)
+            return
+        try:
+            self.names.add(name)
+        except CorruptError as e:
+            if self.twice is None:
+                self.twice = e.message
+
+    def score(self, score: float) -> None:
+        """The score of the member that has come."""
+        if not self.ordered:
+            return
+        member = self.member
+        if self.count > 1 and (score < self.last_score or (score == self.last_score and member < self.last_member)):
+            last = f"{self.last_member[:64]!r} with score {self.last_score!r}"
+            message = f"{member[:64]!r} with score {score!r} follows {last}"
+            if not self.tolerates_disorder:
+                raise CorruptError(message, rule=ORDER)
+            if self.disorder is None:
+                self.disorder = message
+        self.last_score = score
+        self.last_member = member
+
+    def finish(self) -> None:
+        """The value has ended.
+
+        Raises: CorruptError where an element comes twice.
+        """
+        try:
+            self.names.finish()
+        except CorruptError as e:
+            if not self.tolerates_twice:
+                raise
+            self.twice = e.message
+
+    def close(self) -> None:
+        """Remove the temporary file."""
+        self.names.close()
+
+
+class ValueChecker:
+    """Checks one value after the other, at once or piece by piece; it can be fed as a `Decoder` can.
+
+    Args:
+        coding: of the file.
+        tolerated: rules that are allowed to be broken, each with the names of the value types where that is so, none for all.
+
+    Attributes:
+        opens: by `kind`, not 0 where a value of it has anything to check.
+        doubts: the first tolerated faults of the value that was checked last.
+        done, need: as of `Decoder`.
+    """
+
+    def __init__(self, coding: Coding, tolerated: dict[str, list[str]]) -> None:
+        self.decoder: Decoder = Decoder(coding, frozenset(tolerated), False)
+        self.lzf: LzfChecker = LzfChecker()
+        self.elements: ElementChecker = ElementChecker()
+        self.done: bool = False
+        self.need: i64 = 0
+        self.kind: i64 = 0
+        self.doubts: list[CorruptError] = []
+        traits = bytearray(KINDS)
+        twice = bytearray(KINDS)
+        disorder = bytearray(KINDS)
+        for t in coding.types.values():
+            traits[t.id] = _traits(t.type, t.encoding)
+            twice[t.id] = TWICE in tolerated and (not tolerated[TWICE] or t.name in tolerated[TWICE])
+            disorder[t.id] = ORDER in tolerated and (not tolerated[ORDER] or t.name in tolerated[ORDER])
+        traits[STRING_LZF] = _DECODED
+        self.opens: bytes = bytes(traits)
+        self.twice: bytes = bytes(twice)
+        self.disorder: bytes = bytes(disorder)
+
+    def check(self, kind: i64, buf: bytes, pos: i64, end: i64) -> None:
+        """Check the value in `buf[pos:end]`.
+
+        Raises: RdbError without a place.
+        """
+        self.begin(kind)
+        stop: i64 = self.feed(buf, pos, None)
+        if not self.done or stop != end:
+            if kind == STRING_LZF:
+                raise CorruptError("its compressed bytes do not end where the value ends", rule="string-lzf")
+            raise CorruptError("its parts do not end where the value ends", rule="value-end")
+        self.finish()
+
+    def begin(self, kind: i64) -> None:
+        """Make ready for a value of this kind, as `Visitor.record` tells it."""
+        self.kind = kind
+        self.done = False
+        self.need = 0
+        if self.doubts:
+            self.doubts = []
+        if kind == STRING_LZF:
+            self.lzf.begin()
+            return
+        self.decoder.begin(kind)
+        elements = self.elements
+        elements.begin(self.decoder.arity, self.opens[kind])
+        elements.tolerates_twice = self.twice[kind] != 0
+        elements.tolerates_disorder = self.disorder[kind] != 0
+
+    def feed(self, buf: bytes, pos: i64, sink: object) -> i64:
+        """Check what is complete in `buf` from `pos` on; return where the first incomplete part begins.
+
+        Raises: RdbError without a place.
+        """
+        if self.kind == STRING_LZF:
+            pos = self.lzf.feed(buf, pos, None)
+            self.done = self.lzf.done
+            return pos
+        decoder = self.decoder
+        pos = decoder.feed(buf, pos, self.elements)
+        self.done = decoder.done
+        self.need = decoder.need
+        return pos
+
+    def finish(self) -> None:
+        """The value has ended.
+
+        Raises: CorruptError where it has no elements, or one of them twice.
+        """
+        if self.kind == STRING_LZF:
+            return
+        elements = self.elements
+        if elements.count == 0 and self.opens[self.kind] & _FILLED:
+            raise CorruptError("it has no elements", rule=EMPTY)
+        elements.finish()
+        if elements.twice is not None:
+            self.doubts.append(CorruptError(elements.twice, rule=TWICE))
+        if elements.disorder is not None:
+            self.doubts.append(CorruptError(elements.disorder, rule=ORDER))
+        if self.decoder.doubts:
+            self.doubts += self.decoder.doubts[:_MOST_DOUBTS]
+
+    def close(self) -> None:
+        """Remove the temporary file."""
+        self.elements.close()
+
+
+def _traits(name: str, encoding: str) -> int:
+    """What is to be seen of a value of this type."""
+    if name in ("string", "json", "gcra", "cron", "module"):  # the framing is all there is to check
+        return 0
+    if name == "zset":
+        in_order = encoding in ("ziplist", "listpack")
+        return _DECODED | _NAMED | _SCORED | _FILLED | (_ORDERED if in_order else 0)
+    if name == "set" and encoding == "intset":  # its numbers ascend, so that none comes twice
+        return _DECODED | _FILLED
+    if name in ("set", "hash", "array"):
+        return _DECODED | _NAMED | _FILLED
+    return _DECODED | (_FILLED if name == "list" else 0)
