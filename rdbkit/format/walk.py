@@ -179,6 +179,7 @@ class Walker:
     Attributes:
         done: the value's end has been reached.
         templates: field count of each hash template of the file (RDB 15).
+        steps: elements that have been walked over, roughly, since somebody set it to 0.
     """
 
     def __init__(self) -> None:
@@ -191,6 +192,7 @@ class Walker:
         self.left: i64 = -1
         self.rounds: list[int] = []
         self.room: i64 = 0
+        self.steps: i64 = 0
 
     def begin(self, program: bytes) -> None:
         """Make ready for a value whose layout compiled to `program`."""
@@ -247,6 +249,7 @@ class Walker:
                     pos = skip_string(buf, pos)
                     self.at += 2
                 elif operation == OP_NEXT:
+                    self.steps += 1
                     n = self.rounds[-1] - 1
                     if n > 0:
                         self.rounds[-1] = n
@@ -296,6 +299,7 @@ class Walker:
                 few: i64 = min(left, BATCH)
                 if not COMPILED and left >= BATCH:
                     pos, done = walk_batch(buf, pos, behind)
+                    self.steps += done
                     left -= done
                     if done == BATCH:
                         continue
@@ -307,8 +311,13 @@ class Walker:
                         pos -= first + head
                         pos = skip_string(buf, pos) + behind
                 left -= few
+                self.steps += few
         except IndexError:
             left -= done
+            self.steps += done
+        except CorruptError:
+            self.steps += done
+            raise
         return self.leave_run(pos, len(buf), left)
 
     def walk_nodes(self, buf: bytes, pos: i64) -> i64:
@@ -321,6 +330,7 @@ class Walker:
             while left > 0:
                 end = skip_string(buf, skip_container(buf, pos))
                 left -= 1
+                self.steps += 1
                 pos = end
         except IndexError:
             pass
@@ -342,6 +352,7 @@ class Walker:
         """The steps that few values have."""
         n: i64
         start: i64 = pos
+        self.steps += 1
         if operation == OP_TEXT_DOUBLE:
             n = buf[pos]
             pos += 1
@@ -381,6 +392,7 @@ class Walker:
                 names, pos = read_string(buf, pos, _FIELDS_LIMIT)
                 if len(names) < 7:
                     raise CorruptError("a listpack of field names has fewer than 7 bytes", offset=start)
+                self.steps += len(names)
                 n = names[4] | names[5] << 8
                 self.count = n if n < 65535 else walk_listpack(names, 0, len(names), Sink())
             else:
@@ -388,6 +400,7 @@ class Walker:
                 self.count = n
                 if n > self.room - pos:
                     raise CorruptError(f"announces {n} fields, but {self.room - pos} bytes are left", offset=start)
+                self.steps += n
                 while n > 0:
                     pos = skip_string(buf, pos)
                     n -= 1

@@ -18,19 +18,18 @@ from librt.strings import BytesWriter
 
 from rdbkit.errors import ChecksumError, CorruptError, RdbError, TruncatedError
 from rdbkit.format import constants as c
-from rdbkit.format.encode import write_length, write_string
+from rdbkit.format.encode import write_length
 from rdbkit.format.primitives import read_length, skip_string
-from rdbkit.format.scan import Scanner
 from rdbkit.model import Header
 from rdbkit.operations.convert import convert
 from rdbkit.operations.hashes import NameHashes
-from rdbkit.operations.resync import ROW, Enough, Row, Surveyor, beginnings, next_beginning
+from rdbkit.operations.resync import ROW, Search, Surveyor, Templates
 from rdbkit.operations.text import json_bytes, valid_text
 from rdbkit.operations.verifier import Repeats
 from rdbkit.operations.verify import check_functions, rule_of
 from rdbkit.snapshot.pieces import Pieces
-from rdbkit.snapshot.reader import Limits, Snapshot, open_snapshot
-from rdbkit.snapshot.source import UNKNOWN, Identity, open_source
+from rdbkit.snapshot.reader import BLOCK_SIZE, Limits, Snapshot, open_snapshot
+from rdbkit.snapshot.source import UNKNOWN, Identity, Source, open_source
 from rdbkit.snapshot.temporary import Permissions, temporary_file
 from rdbkit.targets import find_target
 
@@ -57,12 +56,11 @@ _DATABASE: Final = re.compile(
 _BEHIND: Final = re.compile(rb"(\*[1-9][0-9]*\r\n)|(REDIS[0-9]{4}|VALKEY[0-9]{3})")
 _MARK: Final = 40  # bytes of the end mark of a diskless capture
 _PIECE: Final = 4 << 20
-#: A row of records is looked at in so many bytes, and in more where they do not hold it.
-_ROW_BYTES: Final = 1 << 12
-_MOST_ROW_BYTES: Final = 1 << 26
-_STEP: Final = 16
-#: How far back a length may have swallowed records that are looked for.
+#: What is read to see how a record begins.
+_HEAD_BYTES: Final = 1 << 12
+#: How far back a length may have swallowed records that are looked for; and how often a file may be gone over for them.
 _BACK: Final = 1 << 26
+_BACKWARDS: Final = 8
 
 
 @dataclass(frozen=True)
@@ -179,7 +177,7 @@ def salvage(
             job.survey()
             job.drop_repeated()
         finally:
-            job.names.piles.close()
+            job.close()
         with job.left() as pieces:
             target = find_target(f"rdb-{job.header.version}")
             if job.header.flavour == c.REDIS and job.header.version <= _FORKS:  # what only forks write stays
@@ -254,6 +252,17 @@ def select(db: int) -> bytes:
     return out.getvalue()
 
 
+class _Hesitant(Source):
+    """Reads little at first, and more each time."""
+
+    step = _HEAD_BYTES
+
+    def refill(self, buf: bytes, pos: int, n: int) -> bytes:
+        n = min(n, self.step)
+        self.step *= 2
+        return super().refill(buf, pos, n)
+
+
 class _Job:
     def __init__(
         self,
@@ -274,6 +283,11 @@ class _Job:
         self.sizes: dict[str, Any] = {} if block_size is None else {"block_size": block_size}
         self.teller = tell
         self.progress = progress
+        self.file: BinaryIO = open(self.path, "rb", buffering=0)  # noqa: SIM115 (closed by close)
+        self.padding = self.padding_from()
+        self.search: Search | None = None
+        self.templates = Templates()
+        self.backwards = _BACKWARDS * self.size  # bytes that may be read once more, since a length has swallowed what is in them
         self.begin = 0  # of the snapshot's header in the file
         self.end = plain.size  # of what may be snapshot
         self.cuts: list[tuple[int, int]] = []
@@ -283,6 +297,11 @@ class _Job:
         self.libraries: set[bytes] = set()
         self.header = Header(c.REDIS, 1)
         self.report = Salvage(name, "")
+
+    def close(self) -> None:
+        """Close the file, and remove the temporary ones."""
+        self.file.close()
+        self.names.piles.close()
 
     # -- first run: what is damaged
 
@@ -296,7 +315,7 @@ class _Job:
     def survey_from(self, pieces: Pieces, at: int, head: bytes) -> tuple[int, bytes]:
         """Read on from `at`; returns where to go on behind damage, and what must stand in front of it, or -1."""
         shift = at - len(head)
-        with open_snapshot(pieces, limits=self.limits, verify_checksum=at == 0, damaged=True, **self.sizes) as snapshot:
+        with self.open(pieces, at == 0) as snapshot:
             if at == 0:
                 self.look_at_head(snapshot)
 
@@ -312,6 +331,8 @@ class _Job:
             surveyor = Surveyor(snapshot.coding, snapshot.limits.item_bytes, broken)
             surveyor.names = self.names
             surveyor.libraries = self.libraries
+            surveyor.templates = self.templates
+            surveyor.shift = shift
             surveyor.sound_to = len(head) if head else self.begin + 9 + sum(len(raw) for _, raw in snapshot.prelude())
             try:
                 if at == 0:
@@ -342,6 +363,18 @@ class _Job:
             self.look_behind(end)
         return -1, b""
 
+    def open(self, pieces: Pieces, whole: bool) -> Snapshot:
+        """The file, or a part of it, of which little may be wanted; what hashes have in common is of the whole file."""
+        size = self.sizes.get("block_size", BLOCK_SIZE)
+        limits = self.limits or Limits()
+        if whole:
+            snapshot = open_snapshot(pieces, limits=limits, damaged=True, block_size=size)
+        else:
+            source = _Hesitant(pieces, pieces.name)
+            snapshot = Snapshot(source, relaxed=False, verify_checksum=False, limits=limits, damaged=True, block_size=size)
+        snapshot.share_templates(self.templates.fields, self.templates.counts)
+        return snapshot
+
     def look_at_head(self, snapshot: Snapshot) -> None:
         self.header = snapshot.header
         self.report.header = str(snapshot.header)
@@ -363,7 +396,7 @@ class _Job:
         broken_at = int(surveyor.sound_to) + shift
         spans = [(begin + shift, end + shift) for begin, end in surveyor.last()]
         # a length that is too large swallows records: they are looked for in the last ones as well
-        back = [begin for begin, end in spans if broken_at - begin <= _BACK]
+        back = [begin for begin, end in spans if broken_at - begin <= min(_BACK, self.backwards)]
         heads = [(broken_at, self.kind_at(broken_at)), *zip(back, surveyor.kinds[-len(back) :] if back else [], strict=True)]
         fields = [
             self.fields_at(at, snapshot.types[kind].layout)
@@ -386,23 +419,24 @@ class _Job:
             begin, _ = self.cuts.pop()
             if begin < to:
                 self.cuts.append((begin, to))
+        self.backwards -= max(broken_at - to, 0)
+        self.templates.forget(swallowing, to)
         self.lose(Lost("gap", rule_of(e), e.message, e.db, e.key, swallowing, to - swallowing))
         before = [begin for begin, end in spans if end <= swallowing]
-        self.doubt(before[-1:], self.head(snapshot, int(surveyor.db)))
+        self.doubt(before[-1:], self.head(int(surveyor.db)))
         if found < 0:
             self.report.cut = True
             return found, b""
         db = self.database(swallowing, to, int(surveyor.db))
         self.selects.append((found, db))
-        head = self.head(snapshot, db)
+        head = self.head(db)
         self.doubt([found], head)
         return found, head
 
     def kind_at(self, at: int) -> int:
         """The type of the record at `at`, or an opcode."""
-        with open(self.path, "rb", buffering=0) as file:
-            file.seek(at)
-            head = file.read(32)
+        self.file.seek(at)
+        head = self.file.read(32)
         pos = 0
         while pos < len(head) and head[pos] in _ATTRIBUTES:
             pos += _ATTRIBUTES[head[pos]]
@@ -410,9 +444,8 @@ class _Job:
 
     def fields_at(self, at: int, layout: str) -> int:
         """How many fields the hash at `at` says that it has."""
-        with open(self.path, "rb", buffering=0) as file:
-            file.seek(at)
-            head = file.read(_ROW_BYTES)
+        self.file.seek(at)
+        head = self.file.read(_HEAD_BYTES)
         pos = 0
         try:
             while head[pos] in _ATTRIBUTES:
@@ -424,29 +457,19 @@ class _Job:
 
     def database(self, begin: int, end: int, db: int) -> int:
         """The database behind a gap: the last one that is announced in it, with how many keys it has, or the one before it."""
-        with open(self.path, "rb", buffering=0) as file:
-            at = max(begin, end - _BACK)
-            file.seek(at)
-            found = None
-            for found in _DATABASE.finditer(file.read(end - at)):  # noqa: B007 (the last one is wanted)
-                pass
+        at = max(begin, end - _BACK)
+        self.file.seek(at)
+        found = None
+        for found in _DATABASE.finditer(self.file.read(end - at)):  # noqa: B007 (the last one is wanted)
+            pass
         if found is None:
             return db
         first = found[1]
         return first[0] if len(first) == 1 else (first[0] & 0x3F) << 8 | first[1]
 
-    def head(self, snapshot: Snapshot, db: int) -> bytes:
+    def head(self, db: int) -> bytes:
         """What has to stand in front of records of this database that are read alone."""
-        out = BytesWriter()
-        out.write(str(self.header).encode())
-        for number, names in snapshot.coding.templates.items():
-            out.append(c.HASH_TEMPLATE)
-            write_length(out, number)
-            write_length(out, len(names))
-            for name in names:
-                write_string(out, name)
-        out.write(select(db))
-        return out.getvalue()
+        return str(self.header).encode() + select(db)
 
     def doubt(self, places: list[int], head: bytes) -> None:
         """The records at these places are kept, but not certain."""
@@ -455,7 +478,7 @@ class _Job:
                 return
             with Pieces(self.path, [(at, self.size)], head) as pieces:
                 try:
-                    with open_snapshot(pieces, limits=self.limits, verify_checksum=False, damaged=True) as snapshot:
+                    with self.open(pieces, False) as snapshot:
                         record = next(iter(snapshot), None)
                 except RdbError:
                     continue
@@ -463,6 +486,14 @@ class _Job:
                 self.report.doubtful.append((record.db, record.key, at))
 
     # -- the search
+
+    def searcher(self, snapshot: Snapshot) -> Search:
+        """What looks for rows in this file."""
+        if self.search is None:
+            limits = self.limits or Limits()
+            self.search = Search(self.file, self.size, snapshot.header, (limits.item_bytes, limits.string_bytes), self.is_end)
+        self.search.learn(self.templates)
+        return self.search
 
     def find(self, begin: int, snapshot: Snapshot, expiring: int, spans: list[tuple[int, int]]) -> int:
         """Where records go on, at `begin` or behind it; where the end mark stands if none do, and -1 without one.
@@ -472,134 +503,104 @@ class _Job:
                 as many are not believed.
             spans: of the records in front of the damage.
         """
-        table = beginnings(snapshot.coding)
-        row = Row(snapshot.coding, snapshot.limits.item_bytes)
-        scanner = Scanner(*snapshot.header, snapshot.limits.item_bytes)
-        scanner.templates = snapshot.coding.templates
-        scanner.walker.templates = {number: len(names) for number, names in scanner.templates.items()}
-        with open(self.path, "rb", buffering=0) as file:
-            at = begin
-            while at < self.size:
-                file.seek(at)
-                buf = file.read(_PIECE)
-                # of what is near the end of a piece, more is to be seen
-                limit = len(buf) if at + len(buf) >= self.size else max(len(buf) - _ROW_BYTES, 1)
-                pos = int(next_beginning(buf, 0, table))
-                while 0 <= pos < limit:
-                    if self.is_row(file, at + pos, buf[pos : pos + _ROW_BYTES], row, scanner):
-                        behind = [end for start, end in spans if start > at + pos]
-                        if behind and sum(at + pos + end <= behind[-1] for end in row.ends) < len(behind):
-                            pass  # the records that have been read are more, and speak against it
-                        elif expiring <= 0 or not row.plain:
-                            return self.deepest(file, at + pos, row, scanner, table, expiring > 0)
-                        else:
-                            size = row.ends[0]
-                            deepest = self.deepest(file, at + pos, row, scanner, table, False)
-                            if deepest > at + pos:
-                                pos = deepest - at
-                                continue
-                            expiring -= 1
-                            pos += size - 1
-                    pos = int(next_beginning(buf, pos + 1, table))
-                at += limit
-                if self.progress is not None:
-                    self.progress(min(at, self.size))
-            for end in self.ends(file):
-                if end >= (spans[-1][1] if spans else begin) and self.is_end(end, file):
-                    return end
+        search = self.searcher(snapshot)
+        row = search.row
+        told = at = begin
+        while (found := int(search.candidate(at, self.size))) >= 0:
+            search.come(found + 1 - at)
+            at = found + 1
+            if self.progress is not None and found - told >= _PIECE:
+                told = found
+                self.progress(told)
+            if not search.is_row(found):
+                continue
+            behind = [end for start, end in spans if start > found]
+            if behind and sum(end <= behind[-1] for end in row.ends) < len(behind):
+                continue  # the records that have been read are more, and speak against it
+            if expiring <= 0 or not row.plain:
+                return self.deepest(found, search, expiring > 0)
+            end = row.ends[0]
+            deepest = self.deepest(found, search, False)
+            if deepest > found:
+                at = deepest
+                continue
+            expiring -= 1
+            search.come(end - at)
+            at = end
+        if self.progress is not None:
+            self.progress(self.size)
+        for end in self.ends():
+            if end >= (spans[-1][1] if spans else begin) and self.is_end(end):
+                return end
         return -1
 
-    def deepest(self, file: BinaryIO, at: int, row: Row, scanner: Scanner, table: bytes, expiring: bool) -> int:
+    def deepest(self, at: int, search: Search, expiring: bool) -> int:
         """Where the row at `at` begins in truth: the first of its records may be none, but a length that swallows some of them.
 
         That is so where a row begins inside of it that has more records in the same bytes.
         """
-        ends = [at + end for end in row.ends]
+        row = search.row
+        ends = row.ends
+        places = {place for place, _ in row.places}
         begin = at + 1
-        while begin < ends[0]:
-            file.seek(begin)
-            buf = file.read(min(ends[0] - begin, _PIECE) + _ROW_BYTES)
-            limit = min(ends[0] - begin, _PIECE)
-            pos = int(next_beginning(buf, 0, table))
-            while 0 <= pos < limit:
-                here = begin + pos
-                if self.is_row(file, here, buf[pos : pos + _ROW_BYTES], row, scanner) and not (expiring and row.plain):
-                    inner = [here + end for end in row.ends]
-                    last = next((end for end in inner if end in ends), inner[-1])
-                    if sum(end <= last for end in inner) > sum(end <= last for end in ends):
-                        at, ends = here, inner
-                        break
-                pos = int(next_beginning(buf, pos + 1, table))
-            else:
-                begin += limit
-                continue
-            begin = at + 1
+        while (here := int(search.candidate(begin, ends[0]))) >= 0:
+            begin = here + 1
+            if here in places or not search.is_row(here) or (expiring and row.plain):
+                continue  # from one of the row's own places on, the same records follow
+            last = next((end for end in row.ends if end in ends), row.ends[-1])
+            if sum(end <= last for end in row.ends) > sum(end <= last for end in ends):
+                at, ends = here, row.ends
+                places = {place for place, _ in row.places}
         return at
 
-    def is_row(self, file: BinaryIO, at: int, buf: bytes, row: Row, scanner: Scanner) -> bool:
-        """Whether a row of records begins at `at`, of which `buf` is the beginning, or records that lead to the end of the file."""
-        while True:
-            row.begin()
-            scanner.restart()
-            try:
-                scanner.scan(buf, 0, self.size - at, row)
-            except Enough:
-                return True
-            except RdbError:
-                return False
-            if scanner.finished:
-                return row.count > 0 and self.is_end(at + int(scanner.start) - 1, file)
-            if at + len(buf) >= self.size or len(buf) >= _MOST_ROW_BYTES:
-                return False
-            file.seek(at)
-            buf = file.read(len(buf) * _STEP)
-
-    def ends(self, file: BinaryIO) -> list[int]:
+    def ends(self) -> list[int]:
         """Where the end mark may stand if what follows it is as it should be."""
         behind = self.size - (_MARK if self.begin else 0)
-        file.seek(max(behind - _PIECE, 0))
-        zeros = behind - max(behind - _PIECE, 0) - len(file.read(min(behind, _PIECE)).rstrip(b"\0"))
+        self.file.seek(max(behind - _PIECE, 0))
+        zeros = behind - max(behind - _PIECE, 0) - len(self.file.read(min(behind, _PIECE)).rstrip(b"\0"))
         return [*range(max(behind - zeros - 9, 0), behind - zeros), behind - len(self.mark)]
 
-    def is_end(self, at: int, file: BinaryIO) -> bool:
+    def is_end(self, at: int) -> bool:
         """Whether `at` has the end mark, and nothing but a checksum, the mark of a capture, or zeros behind it."""
-        file.seek(at)
-        if file.read(1) != b"\xff" or at + len(self.mark) > self.size:
+        self.file.seek(at)
+        if self.file.read(1) != b"\xff" or at + len(self.mark) > self.size:
             return False
         at += len(self.mark)
-        if self.begin and self.size - at == _MARK:
-            return True
-        file.seek(at)
-        while piece := file.read(_PIECE):
-            if piece.strip(b"\0"):
-                return False
-        return True
+        return bool(self.begin and self.size - at == _MARK) or at >= self.padding
+
+    def padding_from(self) -> int:
+        """Where the zeros begin that the file ends with."""
+        at = self.size
+        while at > 0:
+            begin = max(at - _PIECE, 0)
+            self.file.seek(begin)
+            piece = self.file.read(at - begin).rstrip(b"\0")
+            if piece:
+                return begin + len(piece)
+            at = begin
+        return 0
 
     def may_end(self, at: int) -> bool:
         """Whether what stands behind the end mark at `at` is what may stand there."""
-        with open(self.path, "rb", buffering=0) as file:
-            if self.is_end(at, file):
-                return True
-            file.seek(at + len(self.mark))
-            return _BEHIND.match(file.read(16)) is not None
+        if self.is_end(at):
+            return True
+        self.file.seek(at + len(self.mark))
+        return _BEHIND.match(self.file.read(16)) is not None
 
     def look_behind(self, at: int) -> None:
         """Tell what stands behind the end mark at `at`, and is more than what belongs there."""
-        begin = at + len(self.mark)
-        with open(self.path, "rb", buffering=0) as file:
-            if self.is_end(at, file):
-                return
-            if self.begin:
-                file.seek(self.begin - 2 - _MARK)
-                mark = file.read(_MARK)
-                file.seek(begin)
-                begin += _MARK * (file.read(_MARK) == mark)
-            file.seek(begin)
-            head = piece = file.read(16)
-            while piece and not piece.strip(b"\0"):
-                piece = file.read(_PIECE)
-        if not piece:
+        begin, file = at + len(self.mark), self.file
+        if self.is_end(at):
             return
+        if self.begin:
+            file.seek(self.begin - 2 - _MARK)
+            mark = file.read(_MARK)
+            file.seek(begin)
+            begin += _MARK * (file.read(_MARK) == mark)
+        if begin >= self.padding:
+            return
+        file.seek(begin)
+        head = file.read(16)
         found = _BEHIND.match(head)
         kind = "bytes that are none of it" if found is None else "commands" if found[1] else "another snapshot"
         message = f"{kind} behind the end of the snapshot, not searched"
@@ -633,13 +634,14 @@ class _Job:
     def left(self) -> Pieces:
         """What is left of the file, as a snapshot without damage."""
         spans: list[tuple[int, int] | bytes] = []
-        at = self.begin
+        at, number = self.begin, 0
         for begin, end in self.cuts:
             spans.append((at, min(begin, self.end)))
             at = max(at, end)
-            for found, db in self.selects:
-                if begin < found <= end:
-                    spans.append(select(db))
+            while number < len(self.selects) and self.selects[number][0] <= end:
+                if begin < self.selects[number][0]:
+                    spans.append(select(self.selects[number][1]))
+                number += 1
         spans.append((at, self.end))
         return Pieces(self.path, spans, tail=self.mark, identity=self.identity)
 

@@ -265,6 +265,11 @@ class Snapshot:
             self._source.check()  # damage in what is now another file is not the file's
             raise self._explain(e) from None
 
+    def share_templates(self, fields: dict[int, tuple[bytes, ...]], counts: dict[int, int]) -> None:
+        """Use and fill these field names of hashes (RDB 15), and their counts: this is a part of a file that is read in parts."""
+        self.coding.templates = self._scanner.templates = fields
+        self._scanner.walker.templates = counts
+
     def prelude(self) -> list[tuple[Event, bytes]]:
         """What stands before the keys, and the bytes of each."""
         return list(self._prelude)
