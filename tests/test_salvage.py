@@ -11,15 +11,19 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rdbkit
+import rdbkit.operations.salvage as operation
+from bench.hostile import RUNS, damaged, whole
 from rdbkit.operations.diff import diff
 from rdbkit.operations.salvage import Lost, Salvage, salvage
 from rdbkit.operations.verify import verify
+from rdbkit.snapshot.pieces import Pieces
 
 from .encoders import signed
 from .rdb import DUMPS, FIXTURES, aux, key, length, rdb, string
@@ -705,3 +709,71 @@ def test_gzip_with_another_checksum_or_with_something_behind(path: Path, tmp_pat
     report = json.loads(run(path, tmp_path / "b.rdb", "--json").stdout)
     assert report["kept"] == 20
     assert report["checksum"] != "mismatch"
+
+
+# What it costs
+
+
+def cost_of(path: Path, data: bytes) -> tuple[int, int, int]:
+    """Places that were looked at, what that took, and bytes that were read."""
+    path.write_bytes(data)
+    read = 0
+
+    class Counted(Pieces):
+        def read(self, n: int) -> bytes:
+            nonlocal read
+            piece = super().read(n)
+            read += len(piece)
+            return piece
+
+    with patch.object(operation, "Pieces", Counted):
+        job = operation._Job(str(path), str(path), len(data), 20, None, None, None, None)
+        try:
+            job.survey()
+        finally:
+            job.close()
+    return (0, 0, read) if job.search is None else (int(job.search.looks), int(job.search.work), read)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_what_a_search_takes_grows_with_the_file_alone(run: str, path: Path) -> None:
+    magic, make = RUNS[run]
+    for place in (whole, damaged):
+        for size in (5_000, 40_000):
+            data = place(magic, make(size))
+            looks, work, read = cost_of(path, data)
+            assert looks < 3 * len(data)
+            assert work < 250 * len(data)
+            assert read < 200 * len(data)
+
+
+@pytest.mark.parametrize("run", ["databases selected", "expiries of KeyDB's members", "sizes of databases"])
+def test_events_behind_damage_are_read_a_few_times(run: str, path: Path) -> None:
+    magic, make = RUNS[run]
+    data = damaged(magic, make(100_000))
+    _, work, _ = cost_of(path, data)
+    assert work < 20 * len(data)
+    report, result, _ = saved(path, data)
+    assert report.kept == 18
+    assert {(0, b"behind %d" % i) for i in range(9)} < set(content(result))
+
+
+def test_names_of_templates_that_a_row_brings_are_forgotten(path: Path) -> None:
+    """A template that is none must not stand in for one of the file's."""
+    template = b"\xf2\x07" + counted(string(b"a"), string(b"b"))
+    false = b"\xf2\x07" + counted(string(b"x"), string(b"y"))
+    hashes = [key(b"h%02d" % i, 32, length(7) + string(b"%d" % i) + string(b"x")) for i in range(20)]
+    data = rdb(template, *hashes[:10], b"\xc8" * 20, false, b"\xc8" * 20, *hashes[10:], magic=b"REDIS0015")
+    report, result, _ = saved(path, data)
+    assert report.kept == 20
+    with rdbkit.open(io.BytesIO(result)) as snapshot:
+        assert [r.value for r in snapshot] == [{b"a": b"%d" % i, b"b": b"x"} for i in range(20)]
+
+
+def test_hashes_whose_template_is_damaged_go_with_it(path: Path) -> None:
+    wrong = b"\xf2\x07" + counted(string(b"b"), string(b"a"))
+    hashes = [key(b"h%02d" % i, 32, length(7) + string(b"%d" % i) + string(b"x")) for i in range(3)]
+    report, result, lost = saved(path, rdb(*GOOD, wrong, *hashes, *GOOD[:0], key(b"end", 0, string(b"1")), magic=b"REDIS0015"))
+    assert report.kept == 21
+    assert sorted(each.what for each in lost) == ["key", "key", "key", "library"]
+    assert (0, b"end") in content(result)
