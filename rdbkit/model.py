@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple
 
+#: What the name of a library of functions is, and its engine: functionsVerifyName in src/functions.c.
+_WORD: Final = re.compile("[A-Za-z0-9_]+")
+_NO_WORD: Final = re.compile("[^A-Za-z0-9_]")
 _MODULE_ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
@@ -132,11 +136,20 @@ class FunctionLibrary(Event):
         self.pre_release = pre_release
 
     @property
+    def can_have_head(self) -> bool:
+        """Whether name and engine can stand in a first line: servers since 7.0 take names of letters, digits and `_` alone."""
+        return _WORD.fullmatch(self.name) is not None and _WORD.fullmatch(self.engine) is not None
+
+    @property
     def code(self) -> bytes:
-        """The source as FUNCTION LOAD takes it: release candidates of 7.0 kept name and engine beside it."""
+        """The source as FUNCTION LOAD takes it: release candidates of 7.0 kept name and engine beside it.
+
+        Where `can_have_head` is false, no server takes it: what of name and engine cannot stand there is replaced by `_`.
+        """
         if not self.pre_release:
             return self.source
-        return f"#!{self.engine} name={self.name}\n".encode("utf-8", "surrogateescape") + self.source
+        name, engine = (_NO_WORD.sub("_", text) or "_" for text in (self.name, self.engine))
+        return f"#!{engine} name={name}\n".encode() + self.source
 
     def __repr__(self) -> str:
         return f"FunctionLibrary({self.name!r}, {self.engine!r}, {len(self.source)} bytes)"

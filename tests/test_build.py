@@ -200,11 +200,6 @@ def test_every_target_gets_a_file() -> None:
         ('{"value":"\\u00e9\\ud83d\\ude00","type":"string","key":"k","db":0}', "string", "é😀".encode()),
         (' { "db" : 0 , "key" : {"base64":"aw=="}, "type":"string", "value":{"base64":"dmFsdWU="}}\r', "string", b"value"),
         ('{"db":0,"key":"k","type":"string","encoding":"int","value":""}', "string", b""),
-        ('{"db":0,"key":"k","type":"list","value":[]}', "list", []),
-        ('{"db":0,"key":"k","type":"set","value":[]}', "set", set()),
-        ('{"db":0,"key":"k","type":"zset","value":[]}', "zset", {}),
-        ('{"db":0,"key":"k","type":"hash","value":{}}', "hash", {}),
-        ('{"db":0,"key":"k","type":"hash","value":[]}', "hash", {}),
         ('{"db":0,"key":"k","type":"hash","value":[["a","b"],[{"base64":"Yg=="},"c"]]}', "hash", {b"a": b"b", b"b": b"c"}),
         ('{"db":0,"key":"k","type":"hash","value":{"base64":"dmFsdWU="}}', "hash", {b"base64": b"dmFsdWU="}),
         ('{"db":0,"key":"k","type":"zset","value":[["a",1.0],["b",-0.0],["c",1e3]]}', "zset", {b"a": 1, b"b": 0, b"c": 1000}),
@@ -218,12 +213,28 @@ def test_other_forms_of_the_same(form: str, kind: str, value: Any) -> None:
     assert (row["key"], row["type"]) == ("k", kind)
 
 
-def test_an_empty_sorted_set_stays_one_in_every_version() -> None:
-    for version in (1, 7, 8, 14):
-        data, _ = built(line("zset", [], expire_ms=5000, freq=7), f"rdb-{version}")
-        (row,) = rows_of(data)
-        assert (row["type"], row["value"], row["expire_ms"]) == ("zset", [], 5000)
-        assert row.get("freq") == (7 if version >= 9 else None)
+@pytest.mark.parametrize(("kind", "value"), [("list", []), ("set", []), ("zset", []), ("hash", {}), ("hash", [])])
+def test_a_key_without_elements_is_a_loss(kind: str, value: Any) -> None:
+    """No server has such a key; those since 7.0 skip it, and older ones trip over it."""
+    lines = line(kind, value) + b"\n" + line(key="other")
+    for version in (1, 9, 14):
+        with pytest.raises(rdbkit.LossError, match=f"a {kind} without elements"):
+            built(lines, f"rdb-{version}")
+        data, report = built(lines, f"rdb-{version}", on_loss="drop")
+        assert [row["key"] for row in rows_of(data)] == ["other"]
+        assert [(loss.kind, loss.key) for loss in report.ledger.losses] == [("empty", b"k")]
+
+
+def test_a_key_that_comes_twice_is_an_error(tmp_path: Path) -> None:
+    lines = [line(key="a"), line(key="b"), line("list", ["x"], key="a"), line(key="b", db=1)]
+    with pytest.raises(rdbkit.CorruptError, match="line 3: its key has come before, in line 1"):
+        built(b"\n".join(lines))
+    with pytest.raises(rdbkit.CorruptError, match="line 3"):
+        build(iter(lines), tmp_path / "out.rdb", target="rdb-9")
+    assert not any(tmp_path.iterdir())
+    data, _ = built(b"\n".join([lines[0], lines[1], lines[3]]))
+    assert len(rows_of(data)) == 3
+    assert rdbkit.verify(io.BytesIO(data), deep=True).sound
 
 
 def test_a_number_in_an_array_keeps_its_kind() -> None:

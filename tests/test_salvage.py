@@ -711,6 +711,28 @@ def test_gzip_with_another_checksum_or_with_something_behind(path: Path, tmp_pat
     assert report["checksum"] != "mismatch"
 
 
+def test_a_type_that_the_version_does_not_have_is_no_record(path: Path) -> None:
+    """Its bytes are something else, and what it has swallowed is given back."""
+    data = (FIXTURES / "faults" / "type-newer-than-version.rdb").read_bytes()
+    for block_size in (None, 16):
+        path.write_bytes(data)
+        out = io.BytesIO()
+        report = salvage(path, out, block_size=block_size)
+        assert verify(io.BytesIO(out.getvalue()), deep=True).sound
+        assert (report.kept, report.announced, report.lost) == (40, 41, {"gap": 1})
+        assert (report.samples[0].rule, report.samples[0].offset, report.samples[0].size) == ("type-version", 331, 5)
+        assert (0, b"post0") in content(out.getvalue())
+
+
+def test_functions_among_the_attributes_of_a_key(path: Path) -> None:
+    for source, left in ((b"#!lua name=l\n1", 1), (b"no head", 0)):
+        record = b"\xf9\x05" + library(source) * 2 + key(b"k", 0, string(b"v"))
+        report, result, _ = saved(path, rdb(*GOOD, record, magic=b"REDIS0011"))
+        assert report.lost == {"library": 2 - left}
+        assert result.count(source) == left
+        assert {(0, b"k"), (0, b"good:00")} < set(content(result))
+
+
 # What it costs
 
 

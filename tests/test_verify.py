@@ -401,6 +401,26 @@ def test_a_stretch_of_zeros_is_found_where_it_begins(deep: bool, block_size: int
     assert look(rdb(key(b"", 0, string(b"1")), b"\xfe\1", key(b"", 0, string(b"2"))), deep=deep).sound
 
 
+@pytest.mark.parametrize("name", [b"", b"a b", b"x\nredis.call('FLUSHALL')", "\u00fc".encode(), b"\xff"])
+def test_functions_of_a_release_candidate_have_a_name_that_can_be(name: bytes) -> None:
+    early = b"\xf6" + string(name) + string(b"lua") + b"\0" + string(b"code")
+    good = b"\xf6" + string(b"name_1") + string(b"LUA") + b"\0" + string(b"code")
+    assert found(look(rdb(good, early, AFTER, magic=b"REDIS0010"))) == [("function-head", None, None, 9 + len(good), len(early))]
+
+
+def test_a_type_that_the_version_does_not_have() -> None:
+    data = (FIXTURES / "faults" / "type-newer-than-version.rdb").read_bytes()
+    for deep in (False, True):
+        for block_size in (None, 16):
+            report = look(data, deep=deep, block_size=block_size)
+            assert found(report) == [("type-version", 0, b"k", 331, 20)]
+            assert report.violations[0].rule.code == "RDB500"
+            assert report.whole
+    newer = key(b"k", 16, string(lp(b"f", b"v")))
+    assert found(look(rdb(newer, magic=b"REDIS0008"))) == [("type-version", 0, b"k", 9, len(newer))]
+    assert look(rdb(newer, magic=b"REDIS0009")).sound  # as Dragonfly writes it
+
+
 def test_functions_that_are_there_twice() -> None:
     one, same = library(b"#!lua name=lib\n1"), library(b"#!lua NAME=lib\n22")
     early = b"\xf6" + string(b"lib") + string(b"lua") + b"\0" + string(b"code")

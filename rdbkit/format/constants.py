@@ -153,6 +153,20 @@ def value_types(flavour: str, version: int) -> dict[int, ValueType]:
     return {t.id: t for t in types}
 
 
+def newer_types(flavour: str, version: int) -> dict[int, ValueType]:
+    """The types that `value_types` knows although no server writes them into files of this version.
+
+    Dragonfly writes, under version 9, what servers write under versions up to 11.
+
+    >>> sorted(newer_types("redis", 11))
+    [22, 23, 24, 25, 26, 27, 28]
+    >>> 16 in newer_types("redis", 9), 16 in newer_types("redis", 8)
+    (False, True)
+    """
+    newest = 11 if flavour == REDIS and version == 9 else version
+    return {t.id: t for t in value_types(flavour, version).values() if t.since > newest and t not in FOREIGN}
+
+
 #: Stands for the type of module data outside of keys, where something needs one.
 MODULE_DATA: Final = ValueType(247, "module data", "module-data", "module", "m", 9, None)
 

@@ -120,6 +120,7 @@ class Coding:
     """How the values of one file are read; shared by its decoders.
 
     Attributes:
+        flavour, version: of the file.
         source: name of the file, for errors.
         templates: field names of hashes, by the number of their template; filled while the file is scanned.
         limit: most bytes that one string may unpack to.
@@ -129,6 +130,8 @@ class Coding:
     def __init__(self, flavour: str, version: int, limit: int, source: str) -> None:
         self.warnings: list[CorruptError] = []
         self.warned: int = 0
+        self.flavour: str = flavour
+        self.version: int = version
         self.source: str = source
         self.limit: i64 = limit
         self.templates: dict[int, tuple[bytes, ...]] = {}

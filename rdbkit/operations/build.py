@@ -24,6 +24,7 @@ from rdbkit.format.encode import encode_value, write_length, write_string
 from rdbkit.format.modules import read_module
 from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.model import Header
+from rdbkit.operations.hashes import PlacedNames
 from rdbkit.operations.ledger import Ledger, Loss
 from rdbkit.record import Record
 from rdbkit.snapshot.source import Input, Source, open_source
@@ -59,8 +60,6 @@ _SECONDS: Final = 1 << 31
 #: The latest expiry of a field, which Redis keeps in 48 bits.
 _LATEST_FIELD: Final = (1 << 48) - 1
 # Value types.
-_ZSET_TEXT: Final = 3
-_ZSET: Final = 5
 _HASH_VALKEY: Final = 22
 _HASH_EXPIRING: Final = 24
 _STREAM_DEDUP: Final = 26
@@ -69,6 +68,8 @@ _KEYDB_CRON: Final = 64
 _ID: Final = re.compile("([0-9]{1,20})-([0-9]{1,20})")
 _MODULE: Final = re.compile("[A-Za-z0-9_-]{9}")
 _FOR_ANY_TYPE: Final = ("encoding", "expire_ms", "idle_s", "freq", "member_expire_ms")
+#: Types whose keys have elements; a stream may have none.
+_FILLED: Final = ("list", "set", "zset", "hash")
 #: What a stream has that recognises nothing that is sent twice, as servers make it.
 _USUAL_DEDUP: Final = (100, 100)
 #: A value takes less than so many times the bytes of its JSON.
@@ -119,8 +120,8 @@ def build(
         line_bytes: how long a line may be; memory is bounded by the longest.
         progress: called with bytes of `src` read so far.
 
-    Raises: CorruptError for what is no such line, LimitError for one that is too long, and LossError, each with the key; ValueError
-        for a target that there is not; OSError.
+    Raises: CorruptError for what is no such line, or for a key that comes twice, LimitError for a line that is too long, and
+        LossError, each with the key; ValueError for a target that there is not; OSError.
 
     >>> import io, rdbkit
     >>> out = io.BytesIO()
@@ -154,14 +155,18 @@ def _write_lines(lines: Iterable[bytes], source: str | None, builder: _Builder) 
     try:
         for line in lines:
             if line and not line.isspace():
-                builder.line(line)
+                builder.line(line, number)
             number += 1
+        for first, number, *_ in builder.names.repeated():  # noqa: B007 (of the error)
+            raise CorruptError(f"its key has come before, in line {first}: no server loads a file that has one twice")
     except LossError:
         raise
     except RdbError as e:
         e.source = source
         e.message = f"line {number}: {e.message}"
         raise
+    finally:
+        builder.names.close()
 
 
 def _lines_of(source: Source, most: int, progress: Callable[[int], object] | None) -> Iterator[bytes]:
@@ -231,8 +236,9 @@ class _Builder:
         self._databases = 1 if target.single_db else target.databases or _LAST_DB + 1
         self._coding = Coding(*self._header, 1 << 30, "")
         self._at: tuple[int | None, bytes | None] = (None, None)
+        self.names = PlacedNames()  # of what is written, with the numbers of the lines
 
-    def line(self, line: bytes) -> None:
+    def line(self, line: bytes, number: int) -> None:
         """Write the key of a line.
 
         Raises: CorruptError; LossError where nothing may be lost.
@@ -241,6 +247,9 @@ class _Builder:
         try:
             if self._put(self._read(line), len(line)):
                 self._report.written += 1
+                db, key = self._at
+                if db is not None and key is not None:
+                    self.names.add(db, key, number)
         except UnicodeEncodeError:
             db, key = self._at
             raise CorruptError("text with half of a surrogate pair, which stands for no bytes", db=db, key=key) from None
@@ -264,6 +273,8 @@ class _Builder:
         if key.type not in self._types:
             return self._lose(key.type, f"a key of type {key.type}")
         value = key.value
+        if not value and key.type in _FILLED:
+            return self._lose("empty", f"a {key.type} without elements: servers have no such key, and refuse or skip it")
         if key.type == "module" and self._modules is not None and value.module not in self._modules:
             return self._lose("module", f"a value of module {value.module}")
         if key.type == "hash" and value.field_expire_ms and not self._has_field_expiry:
@@ -311,19 +322,16 @@ class _Builder:
         return len(body)
 
     def _write(self, key: _Key, value: Any, expire_ms: int | None) -> None:
-        if key.type not in ("gcra", "json") and (value or key.type != "zset"):
+        if key.type not in ("gcra", "json"):
             self._writer.put(key.key, value, db=key.db, expire_ms=expire_ms, idle_s=key.idle_s, freq=key.freq)
             return
-        # what `put` would take for something else, or for no value
+        # what `put` would take for something else
         body = BytesWriter()
         kind = self._types[key.type]
         if key.type == "json":
             write_string(body, value)
-        elif key.type == "gcra":
-            write_length(body, value)
         else:
-            write_length(body, 0)
-            kind = _ZSET if _ZSET in self._numbers else _ZSET_TEXT
+            write_length(body, value)
         raw = body.getvalue()
         self._writer.write(
             Record(key.db, 0, None, expire_ms, key.idle_s, key.freq, self._coding, kind, raw, 0, 0, len(raw), key.key)

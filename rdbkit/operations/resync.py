@@ -55,8 +55,10 @@ class Enough(Exception):
 def beginnings(coding: Coding) -> bytes:
     """For each byte, what it can begin in files of this coding: 0 for nothing."""
     table = bytearray(256)
+    newer = c.newer_types(coding.flavour, coding.version)
     for kind in coding.types:
-        table[kind] = _TYPE
+        if kind not in newer:
+            table[kind] = _TYPE
     for opcode in c.OPCODE_NAMES:
         table[opcode] = _OPCODE
     table[c.EOF] = _END
@@ -178,6 +180,8 @@ class Row(Visitor):
         place: i64 = len(self.places)
         self.places.append((int(self.base + start), int(self.count)))
         self.cost += key_at - start + ((value_at - key_at) >> _COPY)
+        if self.verifier.newer[kind]:
+            self.fail(place, ROW - 1)
         name, _ = read_string(self.buf, key_at, self.limit)
         if not name and end <= value_at + 1:
             self.fail(place, ROW - 1)
@@ -486,6 +490,7 @@ class Surveyor(Verifier):
         self.blank: bool = False  # the last record is three zeros: a string of no bytes under a name of no bytes
         self.spans: list[tuple[int, int]] = []
         self.kinds: list[int] = []  # their types
+        self.events: list[int] = []  # where the last events behind the last record begin
 
     def last(self) -> list[tuple[int, int]]:
         """Where the last records stand, fewer than make a row: offsets of their begin and end in the input."""
@@ -493,6 +498,9 @@ class Surveyor(Verifier):
 
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         self.bad = False
+        if self.newer[kind]:  # its bytes are something else
+            name, _ = read_string(self.buf, key_at, self.limit)
+            self.judge_type(kind, name)
         blank = kind == 0 and end == start + 3 and self.buf[key_at] == 0
         if blank and self.blank:
             self.kinds.pop()
@@ -505,12 +513,14 @@ class Surveyor(Verifier):
         self.passed(kind, self.base + start, self.base + end + self.stray_bytes())
 
     def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
+        self.judge_type(kind, key)
         self.bad = False
         super().large(kind, offset, key, size, expire_ms, head)
         self.passed(kind, offset, offset + size)
 
     def passed(self, kind: i64, start: i64, end: i64) -> None:
         self.sound_to = end
+        self.events.clear()
         self.spans.append((int(start), int(end)))
         self.kinds.append(int(kind))
         if len(self.spans) > 1024:
@@ -529,6 +539,9 @@ class Surveyor(Verifier):
         if self.event_at < 0:  # of a record
             return
         if not self.strays:  # else it stands inside of one
+            self.events.append(int(self.base + self.event_at))
+            if len(self.events) > 1024:
+                del self.events[:-ROW]
             self.sound_to = self.base + self.event_end
         if isinstance(event, ResizeDb):
             self.announced = max(self.announced, 0) + event.keys

@@ -72,9 +72,6 @@ _EMPTY: Final = 2  # whether it has elements
 IMPOSSIBLE: Final = 4  # the file's version has no such type
 #: No collection without elements takes more bytes, if it has one node at most.
 _EMPTY_BYTES: Final = 24
-#: Dragonfly writes what came with RDB 10 and 11 under this version.
-_FORKS: Final = 9
-_NEWEST_OF_FORKS: Final = 11
 _NEVER_EMPTY: Final = (9, 11)  # zipmaps and intsets without elements are refused
 _EMPTY_SINCE: Final = 10  # servers that load this version skip keys without elements
 
@@ -239,9 +236,9 @@ class Rewriter(Visitor):
         looks = bytearray(KINDS)
         opens = self.checker.opens
         source = self.rules.source
+        for number in c.newer_types(source.flavour, source.version):
+            looks[number] |= IMPOSSIBLE
         for t in self.coding.types.values():
-            if t.since > source.version and not (source.version == _FORKS and t.since <= _NEWEST_OF_FORKS):
-                looks[t.id] |= IMPOSSIBLE
             # of the streams that are written, nodes are never decoded otherwise
             in_doubt = t.type == "stream" and (self.ways[t.id] == STREAM or any(rule not in self.tolerated for rule in _REFUSED))
             if self.rules.deep or in_doubt:
@@ -386,7 +383,8 @@ class Rewriter(Visitor):
 
     def function(self, library: FunctionLibrary, start: i64, end: i64) -> None:
         source = library.code
-        if self.keeps_library(library):
+        nameless = library.pre_release and not self.keeps_pre_release and not library.can_have_head
+        if self.keeps_library(library) and not nameless:
             self.libraries += 1
             if library.pre_release and not self.keeps_pre_release:
                 self.cut(start, end)
@@ -396,7 +394,9 @@ class Rewriter(Visitor):
         self.cut(start, end)
         chosen = self.on["function"]
         what = f"function library {library.name!r}"
-        if self.has_functions:
+        if nameless:
+            what += ", whose name or engine has other characters than letters, digits and _"
+        elif self.has_functions:
             what += ", which no server loads: its engine is not Lua, or it registers no function"
         loss = Loss("function", what, 1, None, None, chosen == "extract")
         self.enter_loss(loss, chosen == FAIL)

@@ -398,14 +398,11 @@ class _Job:
         # a length that is too large swallows records: they are looked for in the last ones as well
         back = [begin for begin, end in spans if broken_at - begin <= min(_BACK, self.backwards)]
         heads = [(broken_at, self.kind_at(broken_at)), *zip(back, surveyor.kinds[-len(back) :] if back else [], strict=True)]
-        fields = [
-            self.fields_at(at, snapshot.types[kind].layout)
-            for at, kind in heads
-            if kind in snapshot.types and snapshot.types[kind].layout.endswith(_EXPIRY_FIRST)
-        ]
+        newer = c.newer_types(*snapshot.header)
+        layouts = {t.id: t.layout for t in snapshot.types.values() if t.layout.endswith(_EXPIRY_FIRST) and t.id not in newer}
+        fields = [self.fields_at(at, layouts[kind]) for at, kind in heads if kind in layouts]
         expiring = sum(fields) + ROW if fields else 0
-        may_expire = any(t.layout.endswith(_EXPIRY_FIRST) for t in snapshot.types.values())
-        misled = bool(shift) and may_expire and surveyor.records < _SHORT and surveyor.plain * 2 >= surveyor.records
+        misled = bool(shift) and bool(layouts) and surveyor.records < _SHORT and surveyor.plain * 2 >= surveyor.records
         if misled:  # what was believed to be strings are fields that do not expire, in front of one that does
             expiring = self.fields or _SOME_FIELDS
             spans = []
@@ -415,6 +412,9 @@ class _Job:
             return found, b""
         to = found if found >= 0 else self.end
         swallowing = segment if misled else next((begin for begin, end in spans if found >= 0 and end > found), broken_at)
+        if not misled and to < swallowing:  # it is an event that has swallowed what is found
+            ends = [end for _, end in spans if end <= to] or [segment]
+            swallowing = max(ends[-1], *(begin + shift for begin in surveyor.events if begin + shift <= to), 0)
         while self.cuts and self.cuts[-1][1] > to:  # of a damaged record that had swallowed the beginning of another
             begin, _ = self.cuts.pop()
             if begin < to:

@@ -9,9 +9,10 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from rdbkit.errors import CorruptError, RdbError
+from rdbkit.format import constants as c
 from rdbkit.format.decode import Coding, check_field_names
 from rdbkit.format.primitives import read_string
-from rdbkit.format.scan import Visitor
+from rdbkit.format.scan import KINDS, Visitor
 from rdbkit.model import Event, FunctionLibrary, HashTemplate
 from rdbkit.operations.hashes import NameHashes, name_hash
 from rdbkit.operations.value_checker import ValueChecker
@@ -56,11 +57,25 @@ class Verifier(Visitor):
         self.nameless_at: i64 = 0
         self.nameless_db: i64 = -1  # the last that has a key with an empty name
         self.large_error: Any = None  # of the record larger than a block that is being passed
+        newer = bytearray(KINDS)
+        for number in c.newer_types(coding.flavour, coding.version):
+            newer[number] = 1
+        self.newer: bytes = bytes(newer)
+
+    def judge_type(self, kind: i64, key: bytes | None) -> None:
+        """Raise CorruptError where the file's version does not have the type of a record."""
+        if self.newer[kind]:
+            t = self.coding.types[int(kind)]
+            has = f"{self.coding.flavour} RDB {self.coding.version}"
+            message = f"type {t.id}, a {t.name}, is of RDB {t.since}, and the file of {has}"
+            raise CorruptError(message, rule="type-version", key=key)
 
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         self.records += 1
         if self.buf[key_at] == 0:
             self.met_nameless(start)
+        if self.newer[kind]:
+            self.met_newer(kind, start, key_at, end)
         if not self.deep:
             return
         key: bytes | None = None
@@ -75,6 +90,14 @@ class Verifier(Visitor):
                 self.checker.check(kind, self.buf, value_at, end)
         except RdbError as e:
             e.key = key
+            self.tell(e, int(self.db), int(self.base + start), int(end - start) + self.stray_bytes())
+
+    def met_newer(self, kind: i64, start: i64, key_at: i64, end: i64) -> None:
+        """A key of a type that the file's version does not have."""
+        try:
+            name, _ = read_string(self.buf, key_at, self.limit)
+            self.judge_type(kind, name)
+        except RdbError as e:
             self.tell(e, int(self.db), int(self.base + start), int(end - start) + self.stray_bytes())
 
     def met_nameless(self, start: i64) -> None:
@@ -110,6 +133,10 @@ class Verifier(Visitor):
 
     def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
         self.records += 1
+        try:
+            self.judge_type(kind, key)
+        except RdbError as e:
+            self.tell(e, int(self.db), int(offset), int(size))
         if self.large_error is not None:
             self.tell(self.large_error, int(self.db), int(offset), int(size))
             self.large_error = None
@@ -174,7 +201,10 @@ def judge_event(event: Event, libraries: set[bytes]) -> None:
         check_field_names(event.fields)
     elif isinstance(event, FunctionLibrary):
         name = event.name.encode("utf-8", "surrogateescape")
-        if not event.pre_release:
+        if event.pre_release:
+            if not event.can_have_head:
+                raise CorruptError(f"a library of functions has the name {name[:64]!r}", rule="function-head")
+        else:
             first = event.source[: event.source.find(b"\n") + 1]
             head = _LIBRARY_HEAD.fullmatch(first.replace(b'"', b"").replace(b"'", b""))
             if head is None:
