@@ -245,14 +245,13 @@ class _Builder:
         """
         self._at = (None, None)
         try:
-            if self._put(self._read(line), len(line)):
+            key = self._read(line)
+            if self._put(key, len(line)):
                 self._report.written += 1
-                db, key = self._at
-                if db is not None and key is not None:
-                    self.names.add(db, key, number)
+                self.names.add(key.db, key.key, number)
         except UnicodeEncodeError:
-            db, key = self._at
-            raise CorruptError("text with half of a surrogate pair, which stands for no bytes", db=db, key=key) from None
+            db, name = self._at
+            raise CorruptError("text with half of a surrogate pair, which stands for no bytes", db=db, key=name) from None
         except RdbError as e:
             e.db, e.key = self._at
             raise
