@@ -749,7 +749,8 @@ def cost_of(path: Path, data: bytes) -> tuple[int, int, int]:
             return piece
 
     with patch.object(operation, "Pieces", Counted):
-        job = operation._Job(str(path), str(path), len(data), 20, None, None, None, None)
+        plain = operation._Plain(str(path), str(path), len(data), None, None)
+        job = operation._Job(str(path), plain, 20, None, None, None, None)
         try:
             job.survey()
         finally:
