@@ -36,7 +36,7 @@ def goal_table(forms: dict[str, Path], servers: Path, data: Path, work: Path, ru
                 goal = 3.0 if form == "compiled" and not digests else None
                 rows[Case(f"rdbkit {what}, {form}", command)] = goal
         files = tuple(parts / f"{number:04}.rdb" for number in range(1, PARTS + 1))
-        merge: tuple[str | Path, ...] = (path, "merge", *files, out, "--force")
+        merge: tuple[str | Path, ...] = (path, "merge", *files, "-o", out, "--force")
         rows[Case(f"rdbkit merge of {PARTS} parts, {form}", merge)] = 3.0 if form == "compiled" else None
         diff = Case(f"rdbkit diff of two orders, {form}", (path, "diff", data, again))
         rows[diff] = 1 / 3 if form == "compiled" else None

@@ -773,7 +773,7 @@ def test_an_existing_file_needs_force_and_the_source_is_never_replaced(tmp_path:
     for same in (source, link):
         result = run(source, same, "--target", "rdb-9", "--force")
         assert (result.returncode, source.read_bytes()) == (2, line())
-        assert b"is the file to be read" in result.stderr
+        assert b"are the same file" in result.stderr
     assert run(source, out, "--target", "rdb-9", "--force").returncode == 0
     assert value_of(out.read_bytes()) == b"v"
 

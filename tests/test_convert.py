@@ -740,7 +740,7 @@ def test_a_file_is_not_overwritten_nor_written_to_itself(tmp_path: Path) -> None
     for destination in (source, link):
         result = run(source, destination, "--target", "redis-6.0", "--force")
         assert result.returncode == 2
-        assert "is the file to be read" in result.stderr
+        assert "are the same file" in result.stderr
     with pytest.raises(ValueError, match="the destination is the source"):
         rdbkit.convert(source, link, target="redis-6.0", force=True)
     made = tmp_path / "made.rdb"

@@ -800,7 +800,7 @@ def test_the_command_writes_what_the_library_does(tmp_path: Path) -> None:
         (["--format", "resp", "--target", "redis-99"], b"redis-99"),
         (["--format", "xml"], b"xml"),
         (["--on-error", "never"], b"never"),
-        (["-o", str(DUMP), "--force"], b"is the file to be read"),
+        (["-o", str(DUMP), "--force"], b"are the same file"),
         (["--key-regex", "("], b"--key-regex"),
     ],
 )

@@ -539,7 +539,7 @@ def test_an_existing_file_needs_force(tmp_path: Path) -> None:
         (["--limit", "0"], b"--limit"),
         (["--format", "parquet"], b"name a file with -o"),
         (["-o", "{}/x.parquet.gz", "--format", "parquet"], b"leave out the .gz"),
-        (["-o", "{}/dump.rdb", "--force"], b"is the file to be read"),
+        (["-o", "{}/dump.rdb", "--force"], b"are the same file"),
         (["--key", "[a"], b"--key"),
     ],
 )

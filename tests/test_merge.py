@@ -135,18 +135,18 @@ def test_a_library_that_is_left_out_is_told(tmp_path: Path) -> None:
         write(tmp_path / "c.rdb", library("one", "y"), magic=b"REDIS0011"),
     ]
     out = tmp_path / "out.rdb"
-    made = run(*files, out, "--on-function-conflict", "first", "--ledger", tmp_path / "ledger", "--json")
+    made = run(*files, "-o", out, "--on-function-conflict", "first", "--ledger", tmp_path / "ledger", "--json")
     assert made.returncode == 0
     line = f"different libraries of functions are called one: that of {files[0]} is kept, that of {files[2]} left out"
     assert made.stderr == f"rdbkit: {line}\n"
     assert json.loads(made.stdout)["function_conflicts"] == [{"name": "one", "kept": files[0], "left_out": [files[2]]}]
     assert [json.loads(line)["kind"] for line in (tmp_path / "ledger").read_text().splitlines()] == ["duplicate"]
-    last = run(*files, out, "--on-function-conflict", "last", "--force")
+    last = run(*files, "-o", out, "--on-function-conflict", "last", "--force")
     assert last.returncode == 0
     assert f"that of {files[2]} is kept, that of {files[0]}, {files[1]} left out" in last.stderr
-    same = run(*files[:2], out, "--on-function-conflict", "last", "--force")
+    same = run(*files[:2], "-o", out, "--on-function-conflict", "last", "--force")
     assert (same.returncode, same.stderr) == (0, "")
-    refused = run(*files, out, "--force")
+    refused = run(*files, "-o", out, "--force")
     assert refused.returncode == 1
     assert f"are called 'one', in {files[0]} and {files[2]}; nothing was written. --on-function-conflict" in refused.stderr
 
@@ -302,23 +302,23 @@ def test_a_file_of_an_option_is_its_own(tmp_path: Path) -> None:
         (["--ledger", a], "--ledger and FILE are the same file"),
         (["--ledger", tmp_path / "hard"], "--ledger and FILE are the same file"),
         (["--ledger", tmp_path / "soft"], "--ledger and FILE are the same file"),
-        (["--ledger", out], "--ledger and OUT are the same file"),
-        (["--ledger", tmp_path / "." / "x" / ".." / "out.rdb"], "--ledger and OUT are the same file"),
-        (["--ledger", "-"], "--ledger takes a file"),
+        (["--ledger", out], "--ledger and --output are the same file"),
+        (["--ledger", tmp_path / "." / "x" / ".." / "out.rdb"], "--ledger and --output are the same file"),
+        (["--ledger", "-"], "it takes the name of a file"),
         (["--on-function", f"extract={b}"], "--on-function extract and FILE are the same file"),
-        (["--on-function", f"extract={out}"], "--on-function extract and OUT are the same file"),
+        (["--on-function", f"extract={out}"], "--on-function extract and --output are the same file"),
         (["--on-function", f"extract={new}", "--ledger", new], "--on-function extract and --ledger are the same file"),
     ]
     for options, words in wrong:
         for force in ([], ["--force"]):
-            made = run(a, b, out, *options, *force)
+            made = run(a, b, "-o", out, *options, *force)
             assert made.returncode == 2
             assert words in made.stderr
             assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
     convert = ["convert", a, str(out), "--target", "redis-7.0", "--ledger", str(tmp_path / "hard"), "--force"]
     made = subprocess.run([sys.executable, "-m", "rdbkit", *convert], capture_output=True, text=True)
     assert made.returncode == 2
-    assert "--ledger and SRC are the same file" in made.stderr
+    assert "--ledger and FILE are the same file" in made.stderr
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
@@ -327,10 +327,10 @@ def test_what_is_no_file_is_told_before_any_work(tmp_path: Path) -> None:
     a = write(tmp_path / "a.rdb", key(b"a", 0, string(b"v")))
     os.mkfifo(tmp_path / "pipe")
     for name, what in ((tmp_path / "pipe", str(tmp_path / "pipe")), ("-", "standard input")):
-        made = run(a, name, tmp_path / "out.rdb")
+        made = run(a, name, "-o", tmp_path / "out.rdb")
         assert made.returncode == 2
         assert f"{what}: it is read several times, and has to be a file" in made.stderr
-    made = run(a, tmp_path / "nothing.rdb", tmp_path / "out.rdb")
+    made = run(a, tmp_path / "nothing.rdb", "-o", tmp_path / "out.rdb")
     assert (made.returncode, made.stderr) == (3, f"rdbkit: {tmp_path / 'nothing.rdb'}: No such file or directory\n")
 
 
@@ -401,33 +401,33 @@ def run(*args: str | Path) -> subprocess.CompletedProcess[str]:
 def test_the_command(tmp_path: Path) -> None:
     files = twice(tmp_path)
     out = tmp_path / "out.rdb"
-    refused = run(*files, out)
+    refused = run(*files, "-o", out)
     assert refused.returncode == 1
     assert "rdbkit: more than once: db 0, key k: " in refused.stderr
     assert "--on-duplicate" in refused.stderr
     assert not out.exists()
-    made = run(*files, out, "--on-duplicate", "last")
+    made = run(*files, "-o", out, "--on-duplicate", "last")
     assert made.returncode == 0
     assert "4 keys written, 2 keys left out" in made.stdout
     assert "1 name there more than once" in made.stdout
-    unnamed = run(*files, tmp_path / "other.rdb", "--samples", "0")
+    unnamed = run(*files, "-o", tmp_path / "other.rdb", "--samples", "0")
     assert unnamed.returncode == 1
     assert unnamed.stderr.startswith("rdbkit: a key is there more than once, in ")
     assert len(unnamed.stderr.splitlines()) == 1
-    kept = run(*files, tmp_path / "other.rdb", "--samples", "0", "--on-duplicate", "first")
+    kept = run(*files, "-o", tmp_path / "other.rdb", "--samples", "0", "--on-duplicate", "first")
     assert (kept.returncode, kept.stderr) == (0, "")
-    fine = run(files[0], out, "--json", "--force")
+    fine = run(files[0], "-o", out, "--json", "--force")
     assert fine.returncode == 0
     said = json.loads(fine.stdout)
     assert said["keys"] == 2
     assert said["databases"] == {"0": 2}
-    assert run(files[0], out).returncode == 2  # it exists
-    assert run(files[0], files[0], "--force").returncode == 2
+    assert run(files[0], "-o", out).returncode == 2  # it exists
+    assert run(files[0], "-o", files[0], "--force").returncode == 2
     assert run(out).returncode == 2
-    older = run(FIXTURES / "rich" / "redis-7.0.15.rdb", tmp_path / "old.rdb", "--target", "azure-premium")
+    older = run(FIXTURES / "rich" / "redis-7.0.15.rdb", "-o", tmp_path / "old.rdb", "--target", "azure-premium")
     assert older.returncode == 1
     assert "would be lost: function" in older.stderr
-    piped = subprocess.run([sys.executable, "-m", "rdbkit", "merge", files[0], "-"], capture_output=True)
+    piped = subprocess.run([sys.executable, "-m", "rdbkit", "merge", files[0], "-o", "-"], capture_output=True)
     assert piped.returncode == 0
     assert piped.stderr.startswith(b"standard output: REDIS0009 of 1 file\n")
     assert [row[1] for row in content(out)] == [r.key for r in rdbkit.open(io.BytesIO(piped.stdout))]
@@ -438,7 +438,7 @@ def test_thousands_are_set_apart(tmp_path: Path) -> None:
         write(tmp_path / f"{n}.rdb", *(key(b"%d:%d" % (n, i), 0, string(b"v")) for i in range(600)), key(b"k", 0, string(b"v")))
         for n in range(2)
     ]
-    assert "1,201 keys written, 1 key left out" in run(*files, tmp_path / "out.rdb", "--on-duplicate", "first").stdout
+    assert "1,201 keys written, 1 key left out" in run(*files, "-o", tmp_path / "out.rdb", "--on-duplicate", "first").stdout
 
 
 def test_the_room_on_the_disk_is_told(tmp_path: Path) -> None:
@@ -458,7 +458,7 @@ def test_no_file_of_libraries_is_left_where_nothing_is_written(tmp_path: Path) -
     first, second, code = tmp_path / "a.rdb", tmp_path / "b.rdb", tmp_path / "code.lua"
     for path in (first, second):
         path.write_bytes(rdb(key(b"k", 0, string(b"v"))))
-    made = run(first, second, tmp_path / "out.rdb", "--on-function", f"extract={code}")
+    made = run(first, second, "-o", tmp_path / "out.rdb", "--on-function", f"extract={code}")
     assert made.returncode == 1
     assert "more than once" in made.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.rdb", "b.rdb"]

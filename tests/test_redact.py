@@ -627,7 +627,7 @@ def test_wrong_usage(tmp_path: Path) -> None:
     empty.write_bytes(b"\n")
     out = tmp_path / "out.rdb"
     for args, words in (
-        ([path, path], b"is the file to be read"),
+        ([path, path], b"are the same file"),
         ([path, empty], b"exists; --force replaces it"),
         ([path, out, "--random", "--secret-file", path], b"exclude each other"),
         ([path, out, "--secret-file", empty], b"is empty"),

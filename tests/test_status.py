@@ -22,9 +22,9 @@ ALLOWED = {
     "convert-checksum": ("convert {changed} {out} --target redis-6.0 --on-error skip", "the checksum differs"),
     "convert-conflict": ("convert {dbs} {out} --target redis-6.0 --collapse-dbs --on-conflict first", "lost in all: conflict 1"),
     "convert-form": ("convert {fields} {out} --target redis-7.2 --on-field-ttl key-max", "lost in all: field-expiry 3"),
-    "merge": ("merge {rich} {out} --target redis-6.0 --on-loss drop", "lost in all: function 1"),
-    "merge-duplicate": ("merge {one} {two} {out} --on-duplicate last", "more than once"),
-    "merge-libraries": ("merge {old_code} {new_code} {out} --on-function-conflict last", "is kept"),
+    "merge": ("merge {rich} -o {out} --target redis-6.0 --on-loss drop", "lost in all: function 1"),
+    "merge-duplicate": ("merge {one} {two} -o {out} --on-duplicate last", "more than once"),
+    "merge-libraries": ("merge {old_code} {new_code} -o {out} --on-function-conflict last", "is kept"),
     "split": ("split {behind} --into {out} --parts 2 --on-loss drop", "in no part"),
     "export": ("export {fields} -o {out} --format resp --target redis-7.2 --on-loss drop --type hash", "lost in all: field-expiry"),
     "export-damage": ("export {bad} -o {out} --on-error skip", "1 key left out"),
@@ -37,8 +37,8 @@ ALLOWED = {
 REFUSED = {
     "convert": "convert {rich} {out} --target redis-6.0",
     "convert-behind": "convert {behind} {out} --target redis-6.0",
-    "merge": "merge {rich} {out} --target redis-6.0",
-    "merge-duplicate": "merge {one} {two} {out}",
+    "merge": "merge {rich} -o {out} --target redis-6.0",
+    "merge-duplicate": "merge {one} {two} -o {out}",
     "split": "split {behind} --into {out} --parts 2",
     "export": "export {fields} -o {out} --format resp --target redis-7.2",
     "build": "build {lines} {out} --target redis-6.0",
@@ -91,7 +91,7 @@ def test_what_is_not_allowed_is_a_failure(name: str, tmp_path: Path) -> None:
     [
         "convert {one} {out} --target redis-6.0",
         "convert {stream} {out} --target redis-6.0",  # counters are a note
-        "merge {one} {out}",
+        "merge {one} -o {out}",
         "split {one} --into {out} --parts 2",
         "export {one} -o {out}",
         "build {text} {out} --target redis-6.0",
@@ -109,7 +109,7 @@ def test_nothing_lost_is_nothing_lost_to_strict_ones(command: str, tmp_path: Pat
 
 
 def test_a_file_that_no_server_loads_is_a_finding_though_it_was_asked_for(tmp_path: Path) -> None:
-    done = run("merge {one} {two} {out} --on-duplicate keep-all-error-list", tmp_path, out=tmp_path / "out")
+    done = run("merge {one} {two} -o {out} --on-duplicate keep-all-error-list", tmp_path, out=tmp_path / "out")
     assert done.returncode == 1
     assert (tmp_path / "out").exists()
 

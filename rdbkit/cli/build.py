@@ -6,7 +6,7 @@ import os
 
 import click
 
-from rdbkit.cli.files import READ_ONCE, refuse_terminal, written
+from rdbkit.cli.files import READ_ONCE, Verb, refuse_terminal, snapshot_options, written
 from rdbkit.cli.options import target_option
 from rdbkit.cli.render import printable, progress
 from rdbkit.cli.status import status, strict_option
@@ -18,11 +18,10 @@ from rdbkit.targets import Target
 _MOST_SHOWN = 20
 
 
-@click.command()
-@click.argument("lines", metavar="IN", type=READ_ONCE)
-@click.argument("output", metavar="OUT", type=click.Path(dir_okay=False, allow_dash=True))
+@click.command(cls=Verb)
+@click.argument("lines", metavar="FILE", type=READ_ONCE)
+@snapshot_options
 @target_option
-@click.option("--force", is_flag=True, help="Replace a file that exists.")
 @click.option(
     "--on-loss",
     type=click.Choice(["fail", "drop"]),
@@ -31,25 +30,25 @@ _MOST_SHOWN = 20
     help="At what TARGET has no place for, fail or leave it out and list it.",
 )
 @strict_option
-def build(lines: str, output: str, target: Target, force: bool, on_loss: str, strict: bool) -> int:
+def build(lines: str, out: str, target: Target, force: bool, on_loss: str, strict: bool) -> int:
     """A snapshot from JSON lines, as export writes them.
 
-    IN is a path or - for standard input; gzip is recognised. OUT is a path, which appears when it is whole, or - for standard
+    FILE is a path or - for standard input; gzip is recognised. OUT is a path, which appears when it is whole, or - for standard
     output; .gz compresses. Exit code 0 if OUT was written, without what --on-loss drop allows to be lost, 1 if nothing was written
     since something would be lost, 3 if a line cannot be read. With --strict, 1 also if something is lost.
     """
     total = os.path.getsize(lines) if lines != "-" and os.path.isfile(lines) else None
-    refuse_terminal(output)
-    with written(output, lines), progress(lines, total) as update:
-        report = build_snapshot(lines, output, target=target, force=force, on_loss=on_loss, progress=update)
-    _tell(report, output)
+    refuse_terminal(out)
+    with written(out), progress(lines, total) as update:
+        report = build_snapshot(lines, out, target=target, force=force, on_loss=on_loss, progress=update)
+    _tell(report, out)
     return status(lost=report.ledger.counts, strict=strict)
 
 
-def _tell(report: Build, output: str) -> None:
+def _tell(report: Build, out: str) -> None:
     """Say what was done, and on standard error what was left out."""
     ledger = report.ledger
-    click.echo(f"{printable(output)}: {report.header} for {report.target}, {count(report.written, 'key')}", err=output == "-")
+    click.echo(f"{printable(out)}: {report.header} for {report.target}, {count(report.written, 'key')}", err=out == "-")
     for loss in ledger.losses[:_MOST_SHOWN]:
         where = "" if loss.key is None else f" in db {loss.db}, key {printable(loss.key, 80)}"
         times = f" ({loss.count})" if loss.count > 1 else ""

@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 import rdbkit
-from rdbkit.cli.files import READ_ONCE
+from rdbkit.cli.files import READ_ONCE, Verb
 from rdbkit.cli.options import target_options
 from rdbkit.cli.render import RUN_FIRST, Output, output, printable, progress, size
 from rdbkit.operations.check import AS_IT_IS, CANNOT, Check, Finding
@@ -24,7 +24,7 @@ from rdbkit.targets import Sku, Target
 _LEVELS: Final = {"blocker": "error", "loss": "error", "warning": "warning", "note": "notice"}
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=READ_ONCE)
 @target_options
 @click.option("--clustered", is_flag=True, help="The target is a cluster, which has database 0 alone.")

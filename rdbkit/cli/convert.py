@@ -13,18 +13,17 @@ from typing import Any, Final
 
 import click
 
-from rdbkit.cli.files import READ_ONCE, refuse_terminal, written
+from rdbkit.cli.files import EXISTING, READ_ONCE, WithArgument, refuse_terminal, snapshot_options, written
 from rdbkit.cli.losses import (
     MOST_SHOWN,
-    check_distinct,
+    ledger_option,
     libraries_file,
     policy_options,
     read_policies,
     tell_losses,
     teller,
-    with_argument,
 )
-from rdbkit.cli.options import MOST_JOBS, SelectionCommand, database_pairs, selection_options, service_options
+from rdbkit.cli.options import MOST_JOBS, SelectionCommand, database_pairs, selection_options, service_options, tell_if_none
 from rdbkit.cli.render import complain, printable, progress, size
 from rdbkit.cli.status import status
 from rdbkit.errors import LossError, RdbError
@@ -65,11 +64,10 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 
 
 @click.command(cls=SelectionCommand)
-@click.argument("src", metavar="SRC", type=READ_ONCE)
-@click.argument("dst", metavar="DST", type=click.Path(dir_okay=False, allow_dash=True))
+@click.argument("file", metavar="FILE", type=READ_ONCE)
+@snapshot_options
 @service_options
-@click.option("--force", is_flag=True, help="Replace a file that exists.")
-@click.option("--ledger", type=click.Path(dir_okay=False), metavar="FILE", help="Write every loss and note to FILE, as JSON lines.")
+@ledger_option
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
 @policy_options
 @click.option("--map-db", multiple=True, callback=database_pairs, metavar="N=M,...", help="Move the keys of database N to M.")
@@ -79,7 +77,7 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     help="Keys that come twice in one database, and fields and members that come twice in one value: list them, or keep one.",
 )  # fmt: skip
 @click.option(
-    "--on-conflict", callback=with_argument("fail", "first", "last", takes="rename"), metavar="fail|first|last|rename=PATTERN",
+    "--on-conflict", type=WithArgument("fail", "first", "last", takes="rename"), metavar="fail|first|last|rename=PATTERN",
     help="Keys that would have one name: list them, keep one, or rename the later ones, as in {key}:db{db}.",
 )  # fmt: skip
 @click.option("--drop-expired", is_flag=True, help="Leave out keys that have expired.")
@@ -89,7 +87,7 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     "--rename-prefix", multiple=True, callback=_prefixes, metavar="OLD=NEW", help="Keys that begin with OLD begin with NEW."
 )
 @click.option(
-    "--script", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
+    "--script", type=EXISTING, metavar="FILE",
     help="Python whose record(r) returns each key, changed or not, or None to leave it out.",
 )  # fmt: skip
 @click.option("--compress", is_flag=True, help="Compress strings that are written anew (LZF): a smaller file, but slower.")
@@ -102,20 +100,20 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     "--jobs", type=click.IntRange(1, MOST_JOBS), default=1, show_default=True, metavar="N", help="Write values anew in N processes."
 )
 @click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
-@click.option("--no-checksum", is_flag=True, help="Do not verify the CRC-64 of SRC.")
+@click.option("--no-checksum", is_flag=True, help="Do not verify the CRC-64 of FILE.")
 @selection_options
-def convert(src: str, dst: str, selection: Selection, **options: Any) -> int:
+def convert(file: str, out: str, selection: Selection, **options: Any) -> int:
     """Write a snapshot that TARGET loads.
 
-    SRC is a path or - for standard input; gzip is recognised. DST is a path, which appears when it is whole, or - for standard
+    FILE is a path or - for standard input; gzip is recognised. OUT is a path, which appears when it is whole, or - for standard
     output; .gz compresses. What TARGET knows is copied as it stands.
 
-    What TARGET has no place for is listed, and nothing is written, unless options say what becomes of it. Exit code 0 if DST was
-    written, without what options allow to be lost, 1 if nothing was written since something would be lost, 3 if SRC cannot be read
+    What TARGET has no place for is listed, and nothing is written, unless options say what becomes of it. Exit code 0 if OUT was
+    written, without what options allow to be lost, 1 if nothing was written since something would be lost, 3 if FILE cannot be read
     or is damaged. With --strict, 1 also if something is lost.
     """
-    if dst == "-" and options["as_json"]:
-        raise click.UsageError("--json needs standard output, which DST is")
+    if out == "-" and options["as_json"]:
+        raise click.UsageError("--json needs standard output, which OUT is")
     if options["script"] and options["jobs"] > 1:
         raise click.UsageError("--script runs in one process: leave out --jobs")
     try:
@@ -123,21 +121,20 @@ def convert(src: str, dst: str, selection: Selection, **options: Any) -> int:
     except ValueError as e:
         raise click.UsageError(str(e)) from None
     begin = time.monotonic()
-    is_file = src != "-" and os.path.isfile(src)
+    is_file = file != "-" and os.path.isfile(file)
     if (is_read_twice(edits, selection) or edits.on_duplicate != "fail") and not is_file:
-        raise click.UsageError("to find keys that have one name SRC is read twice: it has to be a file")
+        raise click.UsageError("to find keys that have one name FILE is read twice: it has to be a file")
     extract = options["on_function"][1] if options["on_function"] else ""
-    check_distinct([("SRC", src), ("DST", dst), ("--ledger", options["ledger"] or ""), ("--on-function extract", extract)])
     failed: LossError | None = None
-    refuse_terminal(dst)
+    refuse_terminal(out)
     with ExitStack() as stack:
-        stack.enter_context(written(dst, src))
-        ledger = stack.enter_context(open_output(options["ledger"], options["force"], [src])) if options["ledger"] else None
-        write_libraries = stack.enter_context(libraries_file(extract, [src], options["force"]))
-        update = stack.enter_context(progress(src, os.path.getsize(src) if is_file else None))
+        stack.enter_context(written(out))
+        ledger = stack.enter_context(open_output(options["ledger"], options["force"], [file])) if options["ledger"] else None
+        write_libraries = stack.enter_context(libraries_file(extract, [file], options["force"]))
+        update = stack.enter_context(progress(file, os.path.getsize(file) if is_file else None))
         try:
             report = convert_snapshot(
-                src, dst, target=options["target"], policies=policies, edits=edits, selection=selection,
+                file, out, target=options["target"], policies=policies, edits=edits, selection=selection,
                 compress=options["compress"], jobs=options["jobs"], on_error=options["on_error"], deep=options["deep"],
                 force=options["force"],
                 relaxed=options["relaxed"], verify_checksum=not options["no_checksum"],
@@ -152,13 +149,21 @@ def convert(src: str, dst: str, selection: Selection, **options: Any) -> int:
         else:
             write_libraries(report.functions)
     if options["as_json"]:
-        click.echo(json.dumps(_as_json(report, src, dst, failed), ensure_ascii=False))
+        click.echo(json.dumps(_as_json(report, file, out, failed), ensure_ascii=False))
     elif failed is None:
-        _summarise(report, src, dst, time.monotonic() - begin)
+        _summarise(report, file, out, time.monotonic() - begin)
     _tell_damage(report)
-    tell_losses(report.ledger, failed, dst == "-")
+    tell_losses(report.ledger, failed, out == "-")
+    if not _left_out_for_other_reasons(report, edits):
+        tell_if_none(selection, report.written)
     lost = report.ledger.counts or report.skipped or report.checksum
     return status(lost=lost, strict=options["strict"], found=failed)
+
+
+def _left_out_for_other_reasons(report: Conversion, edits: Edits) -> bool:
+    """Whether keys may have been left out that the selection takes."""
+    of_keys = any(loss.key is not None for loss in report.ledger.losses) or "empty" in report.ledger.notes
+    return of_keys or bool(report.skipped) or edits.drop_expired or edits.script is not None
 
 
 def _edits(options: dict[str, Any]) -> Edits:

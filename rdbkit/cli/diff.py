@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from rdbkit.cli.files import READ_TWICE, temporaries, written
+from rdbkit.cli.files import READ_TWICE, OutputPath, Verb, temporaries, written
 from rdbkit.cli.render import WORTH_TELLING, Output, key_name, libraries, output, printable, progress, show_functions, size
 from rdbkit.operations.delta import Delta, delta_format
 from rdbkit.operations.details import expiries
@@ -44,7 +44,7 @@ def _tolerance(ctx: click.Context, param: click.Parameter, value: str) -> int:
         raise click.BadParameter(str(e), ctx=ctx, param=param) from None
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.argument("first", metavar="A", type=READ_TWICE)
 @click.argument("second", metavar="B", type=READ_TWICE)
 @click.option("--only", type=click.Choice(["keys"]), help="Compare names of keys alone.")
@@ -57,7 +57,7 @@ def _tolerance(ctx: click.Context, param: click.Parameter, value: str) -> int:
 )
 @click.option("--samples", type=click.IntRange(0, 10_000), default=10, show_default=True, metavar="N", help="Name N differences.")
 @click.option(
-    "--delta", type=click.Path(dir_okay=False), metavar="OUT",
+    "--delta", type=OutputPath(), metavar="OUT",
     help="Write what differs: OUT.resp gets the commands that turn A into B, OUT.rdb a snapshot of what is new or changed; .gz "
     "compresses.",
 )  # fmt: skip
@@ -96,7 +96,7 @@ def diff(
     """
     _check(only, delta, target, on_loss, force)
     with ExitStack() as stack:
-        stack.enter_context(temporaries() if delta is None else written(delta, "-"))
+        stack.enter_context(temporaries() if delta is None else written(delta))
         update = stack.enter_context(progress("diff", os.path.getsize(first) + os.path.getsize(second)))
         try:
             found = compare(

@@ -7,8 +7,8 @@ from contextlib import nullcontext
 import click
 
 import rdbkit
-from rdbkit.cli.files import READ_ONCE, output_options, refuse_terminal, writing
-from rdbkit.cli.options import MOST_JOBS, SelectionCommand, selection_options
+from rdbkit.cli.files import READ_ONCE, format_for, output_options, refuse_terminal, writing
+from rdbkit.cli.options import MOST_JOBS, SelectionCommand, selection_options, tell_if_none
 from rdbkit.cli.render import printable, progress, warn
 from rdbkit.cli.status import status, strict_option
 from rdbkit.operations.export import Export, export_jsonl, export_resp
@@ -17,12 +17,13 @@ from rdbkit.selection import Selection
 from rdbkit.targets.commands import features
 
 _MOST_SHOWN = 20
+_FORMATS = ("jsonl", "resp")
 
 
 @click.command(cls=SelectionCommand)
 @click.argument("file", metavar="FILE", type=READ_ONCE)
 @click.option(
-    "--format", "format_", type=click.Choice(["jsonl", "resp"]), default="jsonl", show_default=True, help="What to write."
+    "--format", "format_", type=click.Choice(_FORMATS), help="What to write; by default what the name after -o ends in, else jsonl."
 )
 @output_options
 @click.option(
@@ -58,7 +59,7 @@ _MOST_SHOWN = 20
 @selection_options
 def export(
     file: str,
-    format_: str,
+    format_: str | None,
     output: str,
     force: bool,
     target: str | None,
@@ -76,22 +77,23 @@ def export(
     to be left out, 1 if something would be lost that no option allows, 3 if the file cannot be read or is damaged. With --strict, 1
     also if something was left out.
     """
-    if format_ != "resp" and (target or on_loss != "fail"):
+    chosen = format_for(output, format_, _FORMATS, "jsonl")
+    if chosen != "resp" and (target or on_loss != "fail"):
         raise click.UsageError("--target and --on-loss are for --format resp")
-    if format_ == "resp" and jobs > 1:
+    if chosen == "resp" and jobs > 1:
         raise click.UsageError("--jobs is for --format jsonl")
     try:
         features(target)
     except ValueError as e:
         raise click.BadParameter(str(e), param_hint="--target") from None
-    if format_ == "resp":
+    if chosen == "resp":
         refuse_terminal(output)
     with (
         rdbkit.open(file, relaxed=relaxed, verify_checksum=not no_checksum) as snapshot,
-        writing(output, file, force) as out,
+        writing(output, [file], force) as out,
         progress(file, snapshot.size) if output != "-" else nullcontext() as update,
     ):
-        if format_ == "resp":
+        if chosen == "resp":
             report = export_resp(
                 snapshot, out, target=target, on_loss=on_loss, selection=selection, on_error=on_error, progress=update
             )
@@ -99,6 +101,8 @@ def export(
             report = export_jsonl(snapshot, out, selection=selection, on_error=on_error, jobs=jobs, progress=update)
     warn(snapshot)
     _tell(report)
+    if not report.skipped and not report.loss_counts:
+        tell_if_none(selection, report.written)
     return status(lost=report.skipped or report.checksum or report.loss_counts, strict=strict)
 
 

@@ -1,15 +1,16 @@
-"""The options of verbs that write a file, and what goes wrong with them."""
+"""The files of a command line: which are read and which are written, that these are not those, and what goes wrong with them."""
 
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
-from typing import Any, BinaryIO, Final, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 import click
 
@@ -18,13 +19,161 @@ from rdbkit.cli.streams import sending_data
 from rdbkit.snapshot.output import open_output
 
 C = TypeVar("C", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Any]  # which older versions of click do not know to be generic
+else:
+    _ParamType = click.ParamType
 
 _STDOUT = "-"  # and standard input
 #: What a disk says that has no room.
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class _ReadTwice(click.Path):
+#: What the end of a file's name says of its format.
+_SUFFIXES: Final = {
+    "aof": "resp", "arrow": "arrow", "avro": "avro", "bicep": "bicep", "csv": "csv", "feather": "feather", "htm": "html",
+    "html": "html", "json": "json", "jsonl": "jsonl", "lua": "lua", "ndjson": "jsonl", "ods": "ods", "orc": "orc",
+    "parquet": "parquet", "pdf": "pdf", "pq": "parquet", "rdb": "rdb", "resp": "resp", "sqlite": "sqlite", "tsv": "tsv",
+    "xls": "xls", "xlsx": "xlsx", "xml": "xml", "yaml": "yaml", "yml": "yaml",
+}  # fmt: skip
+#: Ends of names that say how a file is compressed, in ways that rdbkit has not.
+_PACKED: Final = frozenset({"7z", "br", "bz2", "lz4", "rar", "tar", "tgz", "xz", "z", "zip", "zst"})
+
+
+class InputPath(click.Path):
+    """A file that is read."""
+
+
+class OutputPath(click.Path):
+    """A file that is written.
+
+    Args:
+        format_: what is written to it, as `_SUFFIXES` calls it; the name must not say otherwise. None where that is not known yet.
+        gzip: the name may end in .gz.
+        allow_dash: "-" is standard output.
+    """
+
+    def __init__(self, format_: str | None = None, *, gzip: bool = True, allow_dash: bool = False) -> None:
+        super().__init__(dir_okay=False, allow_dash=allow_dash)
+        self.format = format_
+        self.gzip = gzip
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        name = os.fsdecode(super().convert(value, param, ctx))
+        if not name or (name == _STDOUT and not self.allow_dash):
+            self.fail("it takes the name of a file", param, ctx)
+        if self.format is not None and name != _STDOUT:
+            try:
+                found = named_format(name)
+            except ValueError as e:
+                self.fail(str(e), param, ctx)
+            if found not in (None, self.format):
+                self.fail(f"the name {printable(name)} says {found}, and {self.format} is written", param, ctx)
+            if not self.gzip and name.endswith(".gz"):
+                self.fail(f"{printable(name)} is read again as it is: leave out the .gz", param, ctx)
+        return name
+
+
+class OutputFolder(click.Path):
+    """A folder that files are written to.
+
+    Args:
+        files: names of some of them; whoever writes the others sees to it that they are none of those that are read.
+    """
+
+    def __init__(self, *files: str) -> None:
+        super().__init__(file_okay=False)
+        self.files = files
+
+
+class WithArgument(_ParamType):
+    """A choice of words, of which one, `takes`, has an argument behind an equals sign: a pair of the word and its argument.
+
+    Args:
+        is_output: the argument is the name of a file that is written.
+    """
+
+    name = "choice"
+
+    def __init__(self, *words: str, takes: str, is_output: bool = False) -> None:
+        self.words = words
+        self.takes = takes
+        self.is_output = is_output
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        if value in self.words:
+            return value, ""
+        word, sign, argument = str(value).partition("=")
+        if word != self.takes or not sign or not argument:
+            choices = ", ".join([*self.words, f"{self.takes}=..."])
+            self.fail(f"{value!r} is none of {choices}", param, ctx)
+        if self.is_output:
+            argument = OutputPath("lua").convert(argument, param, ctx)
+        return word, argument
+
+
+class Verb(click.Command):
+    """A command none of whose outputs is a file that it reads, or another output, whatever the names are."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        inputs: list[tuple[str, str]] = []
+        outputs: list[tuple[str, str]] = []
+        for param in self.get_params(ctx):
+            value = ctx.params.get(param.name or "")
+            if value is None:
+                continue
+            if isinstance(param.type, InputPath):
+                inputs += [(_shown(param), each) for each in (value if param.nargs != 1 else (value,))]
+            elif isinstance(param.type, OutputPath):
+                outputs.append((_shown(param), value))
+            elif isinstance(param.type, OutputFolder):
+                outputs += [(f"{name} in {_shown(param)}", os.path.join(value, name)) for name in param.type.files]
+            elif isinstance(param.type, WithArgument) and param.type.is_output and value[1]:
+                outputs.append((f"{_shown(param)} {value[0]}", value[1]))
+        _check_outputs(inputs, outputs)
+        return super().invoke(ctx)
+
+
+def _shown(param: click.Parameter) -> str:
+    """What a parameter is called: `FILE` or `--ledger`."""
+    if isinstance(param, click.Argument):
+        return (param.metavar or param.name or "").strip("[]").split()[0].removesuffix("...")
+    return max(param.opts, key=len)
+
+
+def _check_outputs(inputs: Sequence[tuple[str, str]], outputs: Sequence[tuple[str, str]]) -> None:
+    """Raise UsageError where an output is an input or another output, also by way of links.
+
+    Args:
+        inputs, outputs: what each is called, and the name of the file.
+    """
+    seen: dict[object, str] = {}
+    for what, file in (*inputs, *outputs):
+        is_output = (what, file) in outputs
+        if file == _STDOUT:
+            identity: object = _STDOUT if is_output else None
+            same = "both go to standard output"
+        else:
+            identity = _identity(file)
+            same = f"are the same file, {printable(file)}"
+        if identity is None:
+            continue
+        if is_output and identity in seen:
+            raise click.UsageError(f"{what} and {seen[identity]} {same}")
+        seen.setdefault(identity, what)
+
+
+def _identity(file: str) -> object:
+    """What is the same for all names of a file; None for what has nothing to lose, such as /dev/null."""
+    if os.path.isfile(file):
+        found = os.stat(file)  # a hard link has another path
+        return found.st_dev, found.st_ino
+    return None if os.path.exists(file) else os.path.realpath(file)
+
+
+class _ReadTwice(InputPath):
     """A file that is read several times, so that a pipe will not do. What cannot be opened is told before any work."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -37,49 +186,80 @@ class _ReadTwice(click.Path):
 
 
 #: A file, or "-" for standard input. What cannot be opened is told by who opens it, as other failures of files are.
-READ_ONCE: Final = click.Path(allow_dash=True, readable=False)
+READ_ONCE: Final = InputPath(allow_dash=True, readable=False)
 READ_TWICE: Final = _ReadTwice(allow_dash=True, readable=False)
+#: A file that is there, and no standard input.
+EXISTING: Final = InputPath(exists=True, dir_okay=False)
+
+_OUTPUT_HELP: Final = "Write to this file, which appears when it is whole; .gz compresses."
+
+
+def force_option(command: C) -> C:
+    """Give a click command `--force`."""
+    return click.option("--force", is_flag=True, help="Replace a file that exists.")(command)
 
 
 def output_options(command: C) -> C:
     """Give a click command `-o/--output` and `--force`; it takes them as `output: str` ("-" for none) and `force: bool`."""
-    command = click.option("--force", is_flag=True, help="Replace a file that exists.")(command)
+    path = OutputPath(allow_dash=True)
+    return click.option("-o", "--output", default=_STDOUT, type=path, metavar="OUT", help=_OUTPUT_HELP)(force_option(command))
+
+
+def snapshot_option(command: C) -> C:
+    """Give a click command a snapshot to write, which is named by `-o/--output` alone, as `out: str`, and `--force`."""
+
+    def named(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
+        if value is None and not ctx.resilient_parsing:
+            raise click.UsageError("name the file to write: -o OUT", ctx)
+        return value or ""
+
     return click.option(
-        "-o",
-        "--output",
-        default=_STDOUT,
-        type=click.Path(dir_okay=False, allow_dash=True),
-        help="Write to this file, which appears when it is whole; .gz compresses.",
-    )(command)
+        "-o", "--output", "out", type=OutputPath("rdb", allow_dash=True), callback=named, is_eager=True, metavar="OUT",
+        help="The file to write, which appears when it is whole, or - for standard output; .gz compresses.  [required]",
+    )(force_option(command))  # fmt: skip
+
+
+def snapshot_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a click command a snapshot to write, named by its last argument or by `-o/--output`, as `out: str`, and `--force`."""
+
+    @functools.wraps(command)
+    def with_out(*args: Any, argument: str | None, out: str | None, **given: Any) -> int:
+        if argument is not None and out is not None:
+            raise click.UsageError("OUT is given twice: as an argument, and with -o")
+        name = argument if out is None else out
+        if name is None:
+            raise click.UsageError("name the file to write: OUT, or -o OUT")
+        return command(*args, out=name, **given)
+
+    path = OutputPath("rdb", allow_dash=True)
+    decorated = click.option("-o", "--output", "out", type=path, metavar="OUT", help="The same as the argument OUT.")(
+        force_option(with_out)
+    )
+    return click.argument("argument", metavar="[OUT]", required=False, type=path)(decorated)
 
 
 @contextmanager
-def writing(
-    output: str, source: str, force: bool, sources: Sequence[str] | None = None, styled: bool = False
-) -> Iterator[BinaryIO]:
+def writing(output: str, sources: Sequence[str], force: bool, styled: bool = False) -> Iterator[BinaryIO]:
     """`open_output` for a command.
 
     Args:
         output: of `output_options`.
-        source: the file that is read, which must not be written to.
-        sources: all that are read, where they are several.
+        sources: all files that are read, which the file is no more readable than.
         styled: what is written to a terminal has escape sequences of our own.
 
-    Raises: click.UsageError where the file exists, or is the one being read.
+    Raises: click.UsageError where the file exists.
     """
-    with written(output, source, styled), open_output(output, force, sources or [source]) as out:
+    with written(output, styled), open_output(output, force, sources) as out:
         yield out
 
 
 @contextmanager
-def written(output: str, source: str, styled: bool = False) -> Iterator[None]:
+def written(output: str, styled: bool = False) -> Iterator[None]:
     """The errors of writing a file, in the words of the command line.
 
     Args, raises: as `writing`.
     """
     try:
-        if output != _STDOUT and source != _STDOUT and os.path.exists(output) and os.path.samefile(output, source):
-            raise click.UsageError(f"{printable(output)} is the file to be read")
         with sending_data(styled) if output == _STDOUT else nullcontext():
             yield
     except FileExistsError as e:
@@ -111,16 +291,43 @@ def _name_temporaries(e: OSError) -> None:
         e.strerror = f"{e.strerror}; the variable TMPDIR names another place for temporary files"
 
 
-def format_for(output: str, default: str, formats: Sequence[str]) -> str:
-    """The format that goes with where rows go: what the file's name ends in, `csv` where that is none, `default` for a stream.
+def named_format(name: str) -> str | None:
+    """What the end of a file's name says of its format, apart from .gz; None where that says nothing.
+
+    Raises: ValueError where it says that the file is compressed in a way that rdbkit has not.
+
+    >>> named_format("keys.CSV.gz"), named_format("rows.ndjson"), named_format("keys.2026"), named_format("keys")
+    ('csv', 'jsonl', None, None)
+    """
+    ending = os.path.splitext(os.path.basename(name).removesuffix(".gz"))[1].removeprefix(".").lower()
+    if ending in _PACKED:
+        raise ValueError(f"the name {printable(name)} ends in .{ending}, and .gz is all that rdbkit compresses to")
+    return _SUFFIXES.get(ending)
+
+
+def format_for(output: str, given: str | None, formats: Sequence[str], stream: str) -> str:
+    """The format to write: what `--format` says, else the file's name, else the first one, or `stream` to standard output.
 
     Args:
-        formats: all that there are, the first of which no file's name ends in.
+        output: of `output_options`.
+        given: of `--format`; None where it was not given.
+        formats: all that there are.
+
+    Raises: click.UsageError where the name says something else.
     """
     if output == _STDOUT:
-        return default
-    ending = output.removesuffix(".gz").rpartition(".")[2]
-    return ending if ending in formats[1:] else "csv"
+        return given or stream
+    try:
+        found = named_format(output)
+    except ValueError as e:
+        raise click.UsageError(str(e)) from None
+    if found is None or found == given:
+        return given or formats[0]
+    if given is not None:
+        raise click.UsageError(f"the name {printable(output)} says {found}, and --format {given}")
+    if found not in formats:
+        raise click.UsageError(f"the name {printable(output)} says {found}, which is none of {', '.join(formats)}")
+    return found
 
 
 def refuse_terminal(output: str) -> None:

@@ -7,12 +7,12 @@ import os
 import click
 
 import rdbkit
-from rdbkit.cli.files import READ_ONCE, output_options, writing
+from rdbkit.cli.files import READ_ONCE, Verb, output_options, writing
 from rdbkit.cli.render import printable, warn
 from rdbkit.operations.export import value_json
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.argument("file", metavar="FILE", type=READ_ONCE)
 @click.argument("key", metavar="KEY")
 @click.option("--db", type=click.IntRange(0), metavar="N", help="The database to look in (default: the first that has the key).")
@@ -28,7 +28,7 @@ def get(file: str, key: str, db: int | None, output: str, force: bool, relaxed: 
     with rdbkit.open(file, relaxed=relaxed, verify_checksum=False) as snapshot:
         for record in snapshot:
             if record.key == name and (db is None or record.db == db):
-                with writing(output, file, force) as out:
+                with writing(output, [file], force) as out:
                     if record.type == "string":
                         out.writelines(record.content())
                     else:

@@ -28,6 +28,7 @@ from rdbkit.azure.importing import (
 from rdbkit.azure.places import Credentials, Place
 from rdbkit.azure.resources import ENDPOINT, Arm, CacheState, Call, ResourceId, Status, parse_resource_id
 from rdbkit.azure.sas import LEAST_HOURS, MOST_HOURS
+from rdbkit.cli.files import EXISTING, OutputPath
 from rdbkit.cli.render import RUN_FIRST, Output, output, printable, progress, size
 from rdbkit.cli.secrets import FiniteRange, SecretsCommand
 from rdbkit.cli.upload import place_options, read_place, secret_option
@@ -66,7 +67,7 @@ def _service_option(command: C) -> C:
         return command(*args, **given, target=find_target(target, targets_file))
 
     decorated = click.option(
-        "--targets-file", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
+        "--targets-file", type=EXISTING, metavar="FILE",
         help="TOML with other facts of the services.",
     )(with_service)  # fmt: skip
     return cast(
@@ -98,7 +99,7 @@ _CACHE_OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     place_options,
     click.option("--arm-endpoint", default=ENDPOINT, show_default=True, metavar="URL", help="Of another cloud."),
     click.option(
-        "--state", type=click.Path(dir_okay=False), metavar="FILE",
+        "--state", type=OutputPath("json", gzip=False), metavar="FILE",
         help="Where it is noted what there is to wait for.  [default: rdbkit-VERB-NAME.json]",
     ),
     click.option("--dry-run", is_flag=True, help="Do everything but the change, and print the call."),

@@ -10,7 +10,7 @@ import click
 
 import rdbkit
 from rdbkit.cli.files import READ_ONCE
-from rdbkit.cli.options import SelectionCommand, selection_options
+from rdbkit.cli.options import SelectionCommand, selection_options, tell_if_none
 from rdbkit.cli.render import Output, complain, output, printable, progress, size, when
 from rdbkit.operations.info import EXPIRY_BUCKETS, Info, count
 from rdbkit.operations.info import info as read_info
@@ -79,6 +79,8 @@ def info(files: tuple[str, ...], as_json: bool, top: int, relaxed: bool, no_chec
     elif out is not None and len(files) > 1 and reports:
         total = _total(reports)
         out.heading(f"\nTotal of {len(reports)} files: {total['keys']} keys, {size(total['key_bytes'])}")
+    if reports:
+        tell_if_none(selection, sum(report.keys for report in reports))
     if failed:
         sys.exit(3)
 

@@ -7,18 +7,19 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from itertools import islice
+from typing import BinaryIO
 
 import click
 
 import rdbkit
 from rdbkit.cli.files import READ_ONCE, check_parquet, format_for, output_options, writing
-from rdbkit.cli.options import SelectionCommand, selection_options
+from rdbkit.cli.options import SelectionCommand, selection_options, tell_if_none
 from rdbkit.cli.render import printable, progress, size, when
 from rdbkit.operations.keys import SORTS, KeyRow, Sort, write_parquet, write_text
 from rdbkit.operations.keys import keys as read_keys
 from rdbkit.selection import Selection
 
-_FORMATS = ("table", "csv", "jsonl", "parquet")
+_FORMATS = ("csv", "jsonl", "parquet", "table")
 _BATCH = 256
 _TABLE = "{:>9}  {:>3}  {:<6}  {:<10}  {:>9}  {:<16}  {}"
 _BEFORE_KEY = 65  # characters of a table's row
@@ -59,25 +60,33 @@ def keys(
     """
     if sort is not None and limit is None:
         raise click.UsageError("--sort needs --limit N: so many rows are held in memory")
-    chosen = format_ or format_for(output, "table" if sys.stdout.isatty() else "csv", _FORMATS)
+    chosen = format_for(output, format_, _FORMATS, "table" if sys.stdout.isatty() else "csv")
     if chosen == "parquet":
         check_parquet(output)
     on_terminal = output == "-" and sys.stdout.isatty()
     with (
         rdbkit.open(file, relaxed=relaxed, verify_checksum=not no_checksum) as snapshot,
-        writing(output, file, force, styled=chosen == "table") as out,
+        writing(output, [file], force, styled=chosen == "table") as out,
         nullcontext() if on_terminal else progress(file, snapshot.size) as update,
     ):
         if chosen in ("csv", "jsonl"):
-            write_text(snapshot, out, as_json=chosen == "jsonl", selection=selection, sort=sort, limit=limit, progress=update)
-            return
-        rows = read_keys(snapshot, selection=selection, sort=sort, limit=limit, progress=update)
-        if chosen == "parquet":
-            write_parquet(rows, out)
-            return
-        encoding = sys.stdout.encoding if output == "-" else "utf-8"
-        for text in _table(rows, on_terminal):
-            out.write(text.encode(encoding, "backslashreplace"))
+            found = write_text(
+                snapshot, out, as_json=chosen == "jsonl", selection=selection, sort=sort, limit=limit, progress=update
+            )
+        else:
+            rows = read_keys(snapshot, selection=selection, sort=sort, limit=limit, progress=update)
+            found = write_parquet(rows, out) if chosen == "parquet" else _write_table(rows, out, on_terminal, output)
+    tell_if_none(selection, found)
+
+
+def _write_table(rows: Iterable[KeyRow], out: BinaryIO, on_terminal: bool, output: str) -> bool:
+    """Whether there were any rows."""
+    encoding = sys.stdout.encoding if output == "-" else "utf-8"
+    pieces = 0
+    for text in _table(rows, on_terminal):
+        out.write(text.encode(encoding, "backslashreplace"))
+        pieces += 1
+    return pieces > 1
 
 
 def _table(rows: Iterable[KeyRow], on_terminal: bool) -> Iterator[str]:

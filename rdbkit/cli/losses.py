@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 import click
 
+from rdbkit.cli.files import OutputPath, WithArgument
 from rdbkit.cli.render import printable
 from rdbkit.cli.status import strict_option
 from rdbkit.errors import LossError
@@ -44,21 +45,6 @@ LEDGER_ELSEWHERE: Final = "rdbkit convert has --ledger FILE for all"
 ON_THE_WAY: Final = {"database": "rdbkit convert has --map-db, --collapse-dbs and --db; bring the file there that it writes"}
 
 
-def with_argument(*words: str, takes: str) -> Callable[[click.Context, click.Parameter, str | None], tuple[str, str] | None]:
-    """A callback for a choice of which one, `takes`, has an argument behind an equals sign."""
-
-    def callback(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, str] | None:
-        if value is None or value in words:
-            return None if value is None else (value, "")
-        word, sign, argument = value.partition("=")
-        if word != takes or not sign or not argument:
-            choices = ", ".join([*words, f"{takes}=..."])
-            raise click.BadParameter(f"{value!r} is none of {choices}", ctx=ctx, param=param)
-        return word, argument
-
-    return callback
-
-
 _OPTIONS: Final = (
     click.option(
         "--on-loss",
@@ -75,7 +61,7 @@ _OPTIONS: Final = (
     ),
     click.option(
         "--on-function",
-        callback=with_argument("fail", "drop", takes="extract"),
+        type=WithArgument("fail", "drop", takes="extract", is_output=True),
         metavar="fail|drop|extract=FILE",
         help="Function libraries; extract writes their sources to FILE.  [default: as --on-loss]",
     ),
@@ -92,7 +78,7 @@ _OPTIONS: Final = (
     ),
     click.option(
         "--on-pending-unowned",
-        callback=with_argument("fail", "drop", takes="assign"),
+        type=WithArgument("fail", "drop", takes="assign"),
         metavar="fail|drop|assign=NAME",
         help="Pending entries of streams that belong to no consumer; assign gives them to one.  [default: as --on-loss]",
     ),
@@ -110,6 +96,13 @@ def policy_options(command: C) -> C:
     return command
 
 
+def ledger_option(command: C) -> C:
+    """Give a click command `--ledger`, whose file `teller` writes to."""
+    return click.option(
+        "--ledger", type=OutputPath("jsonl"), metavar="FILE", help="Write every loss and note to FILE, as JSON lines."
+    )(command)
+
+
 def read_policies(options: dict[str, Any]) -> Policies:
     """Raises: ValueError for what excludes each other."""
     function, unowned = options["on_function"], options["on_pending_unowned"]
@@ -125,30 +118,6 @@ def read_policies(options: dict[str, Any]) -> Policies:
         key_metadata=options["on_key_metadata"],
         oversize=options["on_oversize"],
     )
-
-
-def check_distinct(files: Sequence[tuple[str, str]]) -> None:
-    """Raise UsageError where the file of an option is that of another one, or one that is read or written.
-
-    Args:
-        files: what each is for, and its name, or an empty one; arguments first, which are not compared with each other.
-    """
-    seen: dict[object, str] = {}
-    for what, file in files:
-        is_option = what.startswith("--")
-        if not file or file == "-":
-            if file and is_option:
-                raise click.UsageError(f"{what} takes a file")
-            continue
-        if os.path.exists(file) and not os.path.isfile(file):
-            continue  # nothing is lost in /dev/null
-        identity: object = os.path.realpath(file)
-        if os.path.isfile(file):
-            found = os.stat(file)  # a hard link has another path
-            identity = found.st_dev, found.st_ino
-        if identity in seen and is_option:
-            raise click.UsageError(f"{what} and {seen[identity]} are the same file, {printable(file)}")
-        seen.setdefault(identity, what)
 
 
 def teller(ledger: BinaryIO | None) -> Callable[[Loss], object] | None:

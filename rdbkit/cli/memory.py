@@ -10,8 +10,8 @@ from typing import Final
 import click
 
 import rdbkit
-from rdbkit.cli.files import READ_ONCE, check_parquet, format_for, output_options, writing
-from rdbkit.cli.options import SelectionCommand, selection_options, target_option
+from rdbkit.cli.files import READ_ONCE, OutputPath, check_parquet, format_for, output_options, writing
+from rdbkit.cli.options import SelectionCommand, selection_options, target_option, tell_if_none
 from rdbkit.cli.render import output as report_output
 from rdbkit.cli.render import printable, progress, size
 from rdbkit.operations.info import count
@@ -21,7 +21,7 @@ from rdbkit.selection import Selection
 from rdbkit.targets import Target
 from rdbkit.targets.memory import QUANTUM, QUANTUM_OF_PACKAGES
 
-_FORMATS: Final = ("table", "csv", "jsonl", "parquet")
+_FORMATS: Final = ("csv", "jsonl", "parquet", "table")
 _ALLOCATORS: Final = {"packaged": (QUANTUM_OF_PACKAGES, False), "own": (QUANTUM, False), "pages": (QUANTUM_OF_PACKAGES, True)}
 _ROWS: Final = 30  # of a table
 _SMALL: Final = 0.001  # share of memory below which a prefix is not shown
@@ -37,7 +37,7 @@ _SMALL: Final = 0.001  # share of memory below which a prefix is not shown
 )  # fmt: skip
 @output_options
 @click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
-@click.option("--html", metavar="FILE", type=click.Path(dir_okay=False), help="The report as a page with charts, too.")
+@click.option("--html", metavar="FILE", type=OutputPath("html"), help="The report as a page with charts, too.")
 @click.option("--prefix-separator", default=":", show_default=True, metavar="CHARS", help="Each ends a part of a key's name.")
 @click.option("--depth", default=3, show_default=True, type=click.IntRange(1, 100), help="Parts of a name to tell apart.")
 @click.option(
@@ -71,7 +71,7 @@ def memory(
 
     FILE is a path or - for standard input; gzip is recognised. Exit code 3 if it cannot be read or is damaged.
     """
-    chosen = format_ or format_for(output, "table", _FORMATS)
+    chosen = format_for(output, format_, _FORMATS, "table")
     if chosen == "table" and output != "-":
         raise click.UsageError("the report goes to standard output; -o is for one row a key, --html for a page")
     quantum, pages = _ALLOCATORS[allocator]
@@ -90,22 +90,24 @@ def memory(
                 selection=selection, progress=update,
             )  # fmt: skip
         else:
-            with writing(output, file, force) as out:
+            with writing(output, [file], force) as out:
                 if chosen == "parquet":
                     from rdbkit.operations.keys import write_parquet
 
                     rows = memory_rows(snapshot, target, quantum=quantum, pages=pages, selection=selection, progress=update)
-                    write_parquet(rows, out, rdbkit.MemoryRow)
+                    found = write_parquet(rows, out, rdbkit.MemoryRow)
                 else:
-                    write_memory_text(
+                    found = write_memory_text(
                         snapshot, target, out, as_json=chosen == "jsonl", quantum=quantum, pages=pages, selection=selection,
                         progress=update,
                     )  # fmt: skip
+            tell_if_none(selection, found)
             return
+    tell_if_none(selection, report.keys)
     if html is not None:
         from rdbkit.operations.page import write_page
 
-        with writing(html, file, force) as out:
+        with writing(html, [file], force) as out:
             write_page(report, out)
     if as_json:
         click.echo(json.dumps(report.to_dict()))
@@ -115,8 +117,6 @@ def memory(
 
 def _check_html(html: str, force: bool) -> None:
     """What can be known before the file is read."""
-    if html == "-":
-        raise click.UsageError("--html takes a file")
     if find_spec("plotly") is None:
         raise click.UsageError("--html needs plotly: pip install 'rdbkit[html]'")
     if os.path.exists(html) and not force:

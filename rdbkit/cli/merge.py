@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import click
 
-from rdbkit.cli.files import READ_TWICE, refuse_terminal, written
-from rdbkit.cli.losses import MOST_SHOWN, check_distinct, libraries_file, policy_options, read_policies, tell_losses, teller
+from rdbkit.cli.files import READ_TWICE, Verb, refuse_terminal, snapshot_option, written
+from rdbkit.cli.losses import MOST_SHOWN, ledger_option, libraries_file, policy_options, read_policies, tell_losses, teller
 from rdbkit.cli.options import optional_target_option
 from rdbkit.cli.render import WORTH_TELLING, printable, progress, size
 from rdbkit.cli.status import status
@@ -28,9 +28,9 @@ from rdbkit.targets import Target
 _REMEDIES: Final = {"database": "convert the sources first, with --map-db or --collapse-dbs; or --on-loss drop"}
 
 
-@click.command()
+@click.command(cls=Verb, options_metavar="[OPTIONS] -o OUT")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=READ_TWICE)
-@click.argument("dst", metavar="OUT", type=click.Path(dir_okay=False, allow_dash=True))
+@snapshot_option
 @optional_target_option
 @click.option(
     "--on-duplicate", type=click.Choice(ON_DUPLICATE), default="fail", show_default=True,
@@ -42,15 +42,14 @@ _REMEDIES: Final = {"database": "convert the sources first, with --map-db or --c
     help="Libraries of functions with one name and different code.",
 )  # fmt: skip
 @policy_options
-@click.option("--force", is_flag=True, help="Replace a file that exists.")
-@click.option("--ledger", type=click.Path(dir_okay=False), metavar="FILE", help="Write every loss and note to FILE, as JSON lines.")
+@ledger_option
 @click.option("--samples", type=click.IntRange(0, 100_000), default=10, show_default=True, metavar="N", help="Name N duplicates.")
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
 @click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
 @click.option("--no-checksum", is_flag=True, help="Do not verify the CRC-64 of FILE.")
 def merge(
     files: tuple[str, ...],
-    dst: str,
+    out: str,
     target: Target | None,
     on_duplicate: OnDuplicate,
     on_function_conflict: OnFunction,
@@ -64,47 +63,45 @@ def merge(
     lost, and if OUT has all of several keys with one name; 3 if a FILE cannot be read or is damaged. With --strict, 1 also if
     something is left out or lost.
     """
-    if dst == "-" and options["as_json"]:
+    if out == "-" and options["as_json"]:
         raise click.UsageError("--json needs standard output, which OUT is")
     try:
         policies = read_policies(options)
     except ValueError as e:
         raise click.UsageError(str(e)) from None
     extract = options["on_function"][1] if options["on_function"] else ""
-    apart = [("FILE", file) for file in files] + [("OUT", dst)]
-    check_distinct([*apart, ("--ledger", options["ledger"] or ""), ("--on-function extract", extract)])
     begin = time.monotonic()
-    refuse_terminal(dst)
+    refuse_terminal(out)
     with ExitStack() as stack:
-        stack.enter_context(written(dst, "-"))
+        stack.enter_context(written(out))
         ledger = stack.enter_context(open_output(options["ledger"], options["force"], files)) if options["ledger"] else None
         write_libraries = stack.enter_context(libraries_file(extract, files, options["force"]))
         update = stack.enter_context(progress("merge", sum(map(os.path.getsize, files))))
         try:
             report = merge_files(
-                files, dst, target=target, on_duplicate=on_duplicate, on_function=on_function_conflict, policies=policies,
+                files, out, target=target, on_duplicate=on_duplicate, on_function=on_function_conflict, policies=policies,
                 force=options["force"], relaxed=options["relaxed"], verify_checksum=not options["no_checksum"], samples=samples,
                 tell=teller(ledger), progress=update,
             )  # fmt: skip
         except DuplicateError as e:
             _tell_duplicates(e.samples)
             option = "--on-function-conflict" if e.key is None else "--on-duplicate"
-            so_far = "what was written has no end mark" if dst == "-" else "nothing was written"
+            so_far = "what was written has no end mark" if out == "-" else "nothing was written"
             click.echo(f"rdbkit: {printable(e.message)}; {so_far}. {option} says which one to keep.", err=True)
             return 1
         except LossError as e:
             if e.report is None:
                 raise
-            tell_losses(e.report.ledger, e, dst == "-", _REMEDIES)
+            tell_losses(e.report.ledger, e, out == "-", _REMEDIES)
             return 1
         except ValueError as e:
             raise click.UsageError(printable(str(e))) from None
         write_libraries(report.functions)
     if options["as_json"]:
-        click.echo(json.dumps(_as_json(report, dst), ensure_ascii=False))
+        click.echo(json.dumps(_as_json(report, out), ensure_ascii=False))
     else:
-        _summarise(report, dst, time.monotonic() - begin)
-    tell_losses(report.ledger, None, dst == "-")
+        _summarise(report, out, time.monotonic() - begin)
+    tell_losses(report.ledger, None, out == "-")
     _tell_duplicates(report.samples)
     _tell_conflicts(report)
     lost = report.ledger.counts or report.duplicates or report.function_conflicts

@@ -15,6 +15,7 @@ from rdbkit.azure.importing import wait_for, when
 from rdbkit.azure.migrating import STEPS, Course, Migration
 from rdbkit.azure.places import Credentials, Place
 from rdbkit.azure.resources import Call, ResourceId
+from rdbkit.cli.files import EXISTING, OutputPath
 from rdbkit.cli.import_ import (
     AUTH,
     cache_options,
@@ -57,7 +58,7 @@ def _bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int
 
 
 @click.command(cls=SecretsCommand)
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=EXISTING)
 @cache_options
 @click.option(
     "--container", required=True, callback=_container, metavar="URL", help="The container, or a folder in one, for the blobs."
@@ -67,7 +68,7 @@ def _bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int
 @sending_options
 @policy_options
 @click.option("--yes", metavar="NAME", help="The cache's name, where nobody is there to type it.")
-@click.option("--report", type=click.Path(dir_okay=False), metavar="FILE", help="Write the report to FILE, as JSON.")
+@click.option("--report", type=OutputPath("json", gzip=False), metavar="FILE", help="Write the report to FILE, as JSON.")
 def migrate(
     files: tuple[str, ...],
     target: Target,

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar, cast
 
 import click
 
+from rdbkit.cli.files import EXISTING, Verb
 from rdbkit.model import module_product
 from rdbkit.selection import (
     Expiry,
@@ -36,7 +37,7 @@ _PAIR: Final = re.compile(r"\s*([0-9]{1,10})\s*=\s*([0-9]{1,10})\s*")
 _LAST_DB: Final = (1 << 31) - 1
 
 
-class SelectionCommand(click.Command):
+class SelectionCommand(Verb):
     """A command whose help lists the options of `selection_options` under a heading of their own."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -70,7 +71,7 @@ def _with_target(command: F, required: bool) -> F:
 
     decorated = click.option(
         "--targets-file",
-        type=click.Path(exists=True, dir_okay=False),
+        type=EXISTING,
         metavar="FILE",
         help="TOML with targets of your own, or with other facts of ours.",
     )(with_target)
@@ -146,6 +147,16 @@ def selection_options(command: Callable[..., R]) -> Callable[..., R]:
     for decorate in reversed(_OPTIONS):
         result = decorate(result)
     return result
+
+
+def tell_if_none(selection: Selection, keys: int) -> None:
+    """Say on standard error that a selection takes none of the keys, which is more often a slip than what was meant.
+
+    Args:
+        keys: how many it takes.
+    """
+    if selection and not keys:
+        click.echo("rdbkit: no key is chosen: none matches the options that choose keys", err=True)
 
 
 def database_pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[int, int]:

@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from rdbkit.cli.files import writing
+from rdbkit.cli.files import EXISTING, OutputPath, Verb, force_option, writing
 from rdbkit.cli.options import target_options
 from rdbkit.cli.render import Output, output, printable, progress, size
 from rdbkit.operations.plan import GB, Names, Plan, bicep
@@ -33,8 +33,8 @@ def _growth(ctx: click.Context, param: click.Parameter, value: str) -> float:
     return float(match[1]) / 100
 
 
-@click.command()
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.command(cls=Verb)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=EXISTING)
 @target_options
 @click.option("--growth", default="20%", show_default=True, callback=_growth, metavar="N%", help="Room for the data to grow.")
 @click.option("--ha/--no-ha", default=True, show_default=True, help="Whether the cache is to have a replica.")
@@ -43,8 +43,8 @@ def _growth(ctx: click.Context, param: click.Parameter, value: str) -> float:
 @click.option("--location", default="", metavar="REGION", help="Where it is to stand.")
 @click.option("--storage-account", default="", metavar="NAME", help="Where the files are uploaded to.")
 @click.option("--container", default="", metavar="NAME", help="The container in it.")
-@click.option("--bicep", "bicep_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write the cache as a Bicep file.")
-@click.option("--force", is_flag=True, help="Replace a file that exists.")
+@click.option("--bicep", "bicep_file", type=OutputPath("bicep"), metavar="FILE", help="Write the cache as a Bicep file.")
+@force_option
 @click.option("--json", "as_json", is_flag=True, help="The plan as one JSON object.")
 @click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
 def plan(
@@ -72,8 +72,6 @@ def plan(
         raise click.BadParameter(
             f"{target.name} is not sold in sizes; azure-managed, azure-premium and azure-enterprise are", param_hint="--target"
         )
-    if bicep_file == "-":
-        raise click.UsageError("--bicep takes a file")
     if bicep_file is not None and os.path.exists(bicep_file) and not force:
         raise click.UsageError(f"{printable(bicep_file)} exists; --force replaces it")
     names = Names(name, resource_group, location, storage_account, container)
@@ -86,7 +84,7 @@ def plan(
             text = bicep(found)
         except ValueError as e:
             raise click.UsageError(f"--bicep: {e}") from None
-        with writing(bicep_file, files[0], force, files) as out:
+        with writing(bicep_file, files, force) as out:
             out.write(text.encode("utf-8", "backslashreplace"))
     if as_json:
         click.echo(json.dumps(found.to_dict()))

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import click
 
-from rdbkit.cli.files import READ_ONCE, refuse_terminal, written
-from rdbkit.cli.options import SelectionCommand, selection_options
+from rdbkit.cli.files import EXISTING, READ_ONCE, refuse_terminal, snapshot_options, written
+from rdbkit.cli.options import SelectionCommand, selection_options, tell_if_none
 from rdbkit.cli.render import output, printable, progress, size
 from rdbkit.cli.status import status, strict_option
 from rdbkit.operations.info import count
@@ -45,16 +45,15 @@ _WORDS: Final = {
 
 @click.command(cls=SelectionCommand)
 @click.argument("file", metavar="FILE", type=READ_ONCE)
-@click.argument("out", metavar="OUT", type=click.Path(dir_okay=False, allow_dash=True))
+@snapshot_options
 @click.option(
-    "--secret-file", type=click.Path(exists=True, dir_okay=False), metavar="PATH",
+    "--secret-file", type=EXISTING, metavar="PATH",
     help=f"Where the secret is; otherwise it is the variable {_VARIABLE}, or random.",
 )  # fmt: skip
 @click.option("--random", "random_", is_flag=True, help=f"A random secret, which is forgotten, whatever {_VARIABLE} says.")
 @click.option("--keep-prefixes", is_flag=True, help="Keep names up to and with the last separator.")
 @click.option("--separator", default=":", show_default=True, metavar="TEXT", help="Of --keep-prefixes: what ends a prefix.")
 @click.option("--keep-modules", is_flag=True, help="Copy values of modules as they are; otherwise they are left out.")
-@click.option("--force", is_flag=True, help="Replace a file that exists.")
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
 @click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
 @click.option("--no-checksum", is_flag=True, help="Do not verify the CRC-64 of FILE.")
@@ -89,7 +88,7 @@ def redact(
     secret = _secret(secret_file, random_)
     begin = time.monotonic()
     refuse_terminal(out)
-    with written(out, file), progress(file, os.path.getsize(file) if os.path.isfile(file) else None) as update:
+    with written(out), progress(file, os.path.getsize(file) if os.path.isfile(file) else None) as update:
         try:
             report = redact_snapshot(
                 file, out, secret=secret or os.urandom(_RANDOM_BYTES), keep_prefixes=keep_prefixes,
@@ -102,6 +101,7 @@ def redact(
         click.echo(json.dumps(_as_json(report, out), ensure_ascii=False))
     else:
         _show(report, out, time.monotonic() - begin)
+    tell_if_none(selection, report.keys - report.left_out)
     if secret is None:
         click.echo("rdbkit: the secret was random and is forgotten, so that no other run gives the same names", err=True)
     for kind, n in report.dropped.items():

@@ -8,8 +8,7 @@ from contextlib import ExitStack
 
 import click
 
-from rdbkit.cli.files import READ_TWICE, refuse_terminal, writing, written
-from rdbkit.cli.losses import check_distinct
+from rdbkit.cli.files import READ_TWICE, OutputPath, Verb, refuse_terminal, snapshot_options, writing, written
 from rdbkit.cli.render import Output, key_name, output, printable, progress, size
 from rdbkit.cli.status import status, strict_option
 from rdbkit.operations.info import count
@@ -17,11 +16,13 @@ from rdbkit.operations.salvage import Lost, Salvage
 from rdbkit.operations.salvage import salvage as save
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.argument("file", metavar="FILE", type=READ_TWICE)
-@click.argument("out", metavar="OUT", type=click.Path(allow_dash=True))
-@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
-@click.option("--losses", metavar="PATH", help="Write everything that was left out to PATH, as JSON lines.")
+@snapshot_options
+@click.option(
+    "--losses", type=OutputPath("jsonl", allow_dash=True), metavar="PATH",
+    help="Write everything that was left out to PATH, as JSON lines.",
+)  # fmt: skip
 @click.option("--samples", type=click.IntRange(0, 10_000), default=10, show_default=True, metavar="N", help="Name N losses.")
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
 @strict_option
@@ -33,16 +34,15 @@ def salvage(file: str, out: str, force: bool, losses: str | None, samples: int, 
     """
     if out == "-" and as_json:
         raise click.UsageError("--json needs standard output, which OUT is")
-    check_distinct([("FILE", file), ("OUT", out), ("--losses", losses if losses is not None and losses != "-" else "")])
     refuse_terminal(out)
     with ExitStack() as stack:
-        list_ = stack.enter_context(writing(losses, file, force)) if losses is not None else None
+        list_ = stack.enter_context(writing(losses, [file], force)) if losses is not None else None
 
         def tell(lost: Lost) -> None:
             if list_ is not None:
                 list_.write(json.dumps(lost.to_dict(), ensure_ascii=False).encode() + b"\n")
 
-        stack.enter_context(written(out, file))
+        stack.enter_context(written(out))
         update = stack.enter_context(progress(file, os.path.getsize(file)))
         report = save(file, out, samples=samples, force=force, tell=tell, progress=update)
     if as_json:

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import click
 
-from rdbkit.cli.files import READ_TWICE, written
+from rdbkit.cli.files import EXISTING, READ_TWICE, OutputFolder, Verb, force_option, written
 from rdbkit.cli.render import Output, output, printable, progress, size
 from rdbkit.cli.status import status, strict_option
 from rdbkit.errors import LossError
@@ -27,15 +27,16 @@ _BEHIND: Final = {
 }
 
 
-@click.command()
+@click.command(cls=Verb, options_metavar="[OPTIONS] -o DIR")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=READ_TWICE)
-@click.option("--into", required=True, type=click.Path(file_okay=False), metavar="DIR", help="The folder for the parts.")
+@click.option(
+    "-o", "--output", "--into", "into", required=True, type=OutputFolder(MANIFEST), metavar="DIR",
+    help="The folder for the parts.",
+)  # fmt: skip
 @click.option("--size", "size_", metavar="SIZE", help="Parts of at most SIZE, all of about the same: 2GiB, 500MB.")
 @click.option("--parts", type=click.IntRange(1), metavar="N", help="N parts of about the same bytes.")
 @click.option("--slots", metavar="RANGES", help="A part for each range of cluster slots: 0-5460,5461-10922,10923-16383.")
-@click.option(
-    "--nodes", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="A part for each master in a nodes.conf."
-)
+@click.option("--nodes", type=EXISTING, metavar="FILE", help="A part for each master in a nodes.conf.")
 @click.option("--by", type=click.Choice(["db", "prefix", "type", "hash-tag"]), help="A part for each of them.")
 @click.option("--prefix-separator", default=":", show_default=True, metavar="CHARS", help="Each ends a prefix.")
 @click.option("--one-key-per-file", is_flag=True, help="A part for each key; up to 10,000.")
@@ -49,7 +50,7 @@ _BEHIND: Final = {
     help="Commands or a snapshot behind the end of a FILE: list them and write nothing, or leave them out.",
 )  # fmt: skip
 @strict_option
-@click.option("--force", is_flag=True, help="Replace files that exist.")
+@force_option
 @click.option("--json", "as_json", is_flag=True, help="What manifest.json says, on standard output.")
 @click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
 @click.option("--no-checksum", is_flag=True, help="Do not verify the CRC-64 of FILE.")
@@ -96,7 +97,7 @@ def split(
         )
     except ValueError as e:
         raise click.BadParameter(str(e), param_hint=given[0]) from None
-    with written(into, "-"), progress("split", sum(map(os.path.getsize, files))) as update:
+    with written(into), progress("split", sum(map(os.path.getsize, files))) as update:
         try:
             done = split_files(
                 files,

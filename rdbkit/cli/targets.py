@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import click
 
+from rdbkit.cli.files import EXISTING, Verb
 from rdbkit.cli.render import Output, Plain, output, printable
 from rdbkit.targets import Fact, Sku, Target, find_target, load_targets
 from rdbkit.targets.facts import KEYS
@@ -52,11 +53,11 @@ _ELSEWHERE: Final = ("title", "skus", "sku_databases")
 _WIDTH: Final = 60
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.argument("name", metavar="[NAME]", required=False)
 @click.option(
     "--targets-file",
-    type=click.Path(exists=True, dir_okay=False),
+    type=EXISTING,
     metavar="FILE",
     help="TOML with targets of your own, or with other facts of ours.",
 )

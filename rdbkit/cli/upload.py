@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from rdbkit.azure.places import Credentials, Place, parse_place
 from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, Upload, upload_converted
 from rdbkit.azure.upload import upload as bring
+from rdbkit.cli.files import InputPath
 from rdbkit.cli.losses import LEDGER_ELSEWHERE, ON_THE_WAY, libraries_file, policy_options, read_policies, tell_losses
 from rdbkit.cli.options import optional_target_option
 from rdbkit.cli.render import Output, output, printable, progress, size
@@ -94,7 +95,7 @@ def quiet() -> None:
 
 
 @click.command(cls=SecretsCommand)
-@click.argument("files", metavar="FILE... URL", nargs=-1, required=True, type=click.Path(allow_dash=True))
+@click.argument("files", metavar="FILE... URL", nargs=-1, required=True, type=InputPath(allow_dash=True))
 @sending_options
 @place_options
 @click.option("--page-blob", is_flag=True, help="Make a page blob, filled up with zeros; it is not resumed.")

@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from rdbkit.cli.files import READ_ONCE
+from rdbkit.cli.files import READ_ONCE, Verb
 from rdbkit.cli.render import Output, key_name, output, printable, progress, size
 from rdbkit.errors import RdbError
 from rdbkit.operations.info import count
@@ -23,7 +23,7 @@ _CHECKSUMS: Final = {
 }
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=READ_ONCE)
 @click.option("--deep", is_flag=True, help="Look into every value, as the strictest servers do, and further.")
 @click.option("--samples", type=click.IntRange(0, 10_000), default=3, show_default=True, metavar="N", help="Name N places a rule.")

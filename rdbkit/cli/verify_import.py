@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from rdbkit.cli.options import database_pairs, selection_options
+from rdbkit.cli.files import EXISTING, OutputPath
+from rdbkit.cli.options import database_pairs, selection_options, tell_if_none
 from rdbkit.cli.render import Output, key_name, libraries, output, printable, progress, show_functions
 from rdbkit.cli.secrets import FiniteRange, SecretsCommand
 from rdbkit.live.verify_import import LEAST_RATE
@@ -81,7 +82,7 @@ def _password(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 
 
 @click.command("verify-import", cls=SecretsCommand)
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=EXISTING)
 @click.argument("url", metavar="URL", callback=_url)
 @click.option(
     "--password-file", "password", callback=_password, metavar="FILE",
@@ -89,7 +90,7 @@ def _password(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 )  # fmt: skip
 @click.option("--entra", is_flag=True, help="Log in with the Entra ID identity that is at hand, as Azure Managed Redis wants it.")
 @click.option(
-    "--ca-cert", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
+    "--ca-cert", type=EXISTING, metavar="FILE",
     help="Certificate authorities to trust with rediss://, as PEM, instead of the system's.",
 )  # fmt: skip
 @click.option("--no-verify-tls", is_flag=True, help="Trust any certificate: whoever is in between can read the password.")
@@ -118,7 +119,7 @@ def _password(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     "--batch", type=click.IntRange(1, 10_000), default=256, show_default=True, metavar="N", help="Ask for N keys at a time."
 )
 @click.option(
-    "--state", type=click.Path(dir_okay=False), metavar="FILE",
+    "--state", type=OutputPath("json", gzip=False), metavar="FILE",
     help="Keep here how far the work is, and go on from there; removed at the end.",
 )  # fmt: skip
 @click.option("--samples", type=click.IntRange(0, 10_000), default=10, show_default=True, metavar="N", help="Name N differences.")
@@ -170,6 +171,7 @@ def verify_import(
             )  # fmt: skip
         except ValueError as e:
             raise click.UsageError(printable(str(e))) from None
+    tell_if_none(selection, found.keys)
     if as_json:
         click.echo(json.dumps(found.to_dict()))
     else:

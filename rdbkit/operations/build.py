@@ -27,7 +27,7 @@ from rdbkit.model import Header
 from rdbkit.operations.hashes import PlacedNames
 from rdbkit.operations.ledger import Ledger, Loss
 from rdbkit.record import Record
-from rdbkit.snapshot.source import Input, Source, open_source
+from rdbkit.snapshot.source import Input, Source, is_same_file, open_source
 from rdbkit.snapshot.writer import Writer, create
 from rdbkit.targets import Target, find_target
 from rdbkit.values import (
@@ -121,7 +121,7 @@ def build(
         progress: called with bytes of `src` read so far.
 
     Raises: CorruptError for what is no such line, or for a key that comes twice, LimitError for a line that is too long, and
-        LossError, each with the key; ValueError for a target that there is not; OSError.
+        LossError, each with the key; ValueError for a target that there is not, or one file as both; OSError.
 
     >>> import io, rdbkit
     >>> out = io.BytesIO()
@@ -134,6 +134,8 @@ def build(
     """
     if on_loss not in ("fail", "drop"):
         raise ValueError(f"on_loss is 'fail' or 'drop', not {on_loss!r}")
+    if is_same_file(src, dst):
+        raise ValueError("the destination is the source")
     found = find_target(target) if isinstance(target, str) else target
     # what Valkey has of its own, it writes under its own name only
     header = Header(c.VALKEY, found.valkey[-1]) if found.valkey else Header(c.REDIS, found.rdb)

@@ -46,7 +46,7 @@ from rdbkit.operations.value_checker import EMPTY, ORDER, TWICE
 from rdbkit.record import Feeder, Record, feed_pieces
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Block, Limits, Snapshot, open_snapshot
-from rdbkit.snapshot.source import Input, Rereading
+from rdbkit.snapshot.source import Input, Rereading, is_same_file
 from rdbkit.snapshot.writer import UNKNOWN, create
 from rdbkit.targets import Target, find_target, tolerated
 
@@ -148,7 +148,7 @@ def convert(
     >>> print(report.header, report.written, report.ledger.counts)
     REDIS0009 27 {'function': 1}
     """
-    if _is_same_file(src, dst):
+    if is_same_file(src, dst):
         raise ValueError("the destination is the source")
     found = find_target(target) if isinstance(target, str) else target
     policies, edits = policies or Policies(), edits or Edits()
@@ -217,12 +217,6 @@ def lacks_checksum(snapshot: Snapshot, src: object) -> bool:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - _CHECKSUM_BYTES, 0))
         return not any(file.read(_CHECKSUM_BYTES))
-
-
-def _is_same_file(src: object, dst: object) -> bool:
-    if not isinstance(src, str | os.PathLike) or not isinstance(dst, str | os.PathLike):
-        return False
-    return os.path.isfile(src) and os.path.isfile(dst) and os.path.samefile(src, dst)
 
 
 class Destination(Protocol):

@@ -80,8 +80,10 @@ def write_text(
     sort: Sort | None = None,
     limit: int | None = None,
     progress: Progress | None = None,
-) -> None:
+) -> bool:
     """Write the rows of `keys` as CSV with a line of names, or as JSON lines; several times faster than by way of `keys`.
+
+    Returns whether there were any.
 
     Args:
         out: where UTF-8 bytes go.
@@ -93,6 +95,7 @@ def write_text(
     >>> out = io.BytesIO()
     >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
     ...     write_text(snapshot, out, sort="size", limit=1)
+    True
     >>> print(out.getvalue().decode().strip())
     db,key,type,encoding,size,elements,expire_ms,idle_s,freq,slot,key_base64
     0,l_big,list,quicklist,13862,3000,,,,11226,
@@ -100,24 +103,26 @@ def write_text(
     visitor = TextRows(snapshot.types, snapshot.limits.item_bytes, selection, limit, as_json)
     if not as_json:
         out.write(CSV_HEAD)
+    size = 0
     if sort is not None:
         rows = keys(snapshot, selection=selection, sort=sort, limit=limit, progress=progress)
         while batch := list(islice(rows, _TEXT_ROWS)):
             for row in batch:
                 visitor.add(row)
-            out.write(visitor.take())
-        return
+            size += out.write(visitor.take())
+        return size > 0
     try:
         for _ in _scan(snapshot, visitor, progress):
-            out.write(visitor.take())
+            size += out.write(visitor.take())
     except RdbError:
         out.write(visitor.take())
         raise
-    out.write(visitor.take())
+    size += out.write(visitor.take())
+    return size > 0
 
 
-def write_parquet(rows: Iterable[NamedTuple], out: BinaryIO, row_type: type[NamedTuple] = KeyRow) -> None:
-    """Write rows as a Parquet file, in groups of 32,768 rows, and fewer where names are long.
+def write_parquet(rows: Iterable[NamedTuple], out: BinaryIO, row_type: type[NamedTuple] = KeyRow) -> bool:
+    """Write rows as a Parquet file, in groups of 32,768 rows, and fewer where names are long; whether there were any.
 
     The columns are the fields of the rows; `key` is binary.
 
@@ -147,10 +152,13 @@ def write_parquet(rows: Iterable[NamedTuple], out: BinaryIO, row_type: type[Name
     schema = pa.schema([fields[name] for name in row_type._fields])
     # names seldom repeat: a dictionary of them would only be thrown away again
     repeating = [name for name in schema.names if name != "key"]
+    found = False
     with parquet.ParquetWriter(out, schema, compression="zstd", use_dictionary=repeating) as writer:
         for group in _groups(rows):
+            found = True
             columns = [pa.array(column, field.type) for column, field in zip(zip(*group, strict=True), schema, strict=True)]
             writer.write_batch(pa.record_batch(columns, schema=schema))
+    return found
 
 
 def _groups(rows: Iterable[NamedTuple]) -> Iterator[list[NamedTuple]]:

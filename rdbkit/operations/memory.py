@@ -272,8 +272,8 @@ def write_memory_text(
     pages: bool = False,
     selection: Selection | None = None,
     progress: Progress | None = None,
-) -> None:
-    """Write the rows of `memory_rows` as CSV with a line of names, or as JSON lines.
+) -> bool:
+    """Write the rows of `memory_rows` as CSV with a line of names, or as JSON lines; whether there were any.
 
     Args:
         out: where UTF-8 bytes go.
@@ -285,13 +285,15 @@ def write_memory_text(
     visitor = MemoryText(snapshot.types, scale, snapshot.limits.item_bytes, selection, as_json)
     if not as_json:
         out.write(CSV_HEAD_OF_MEMORY)
+    size = 0
     try:
         for _ in _scan_rows(snapshot, visitor, scale, progress):
-            out.write(visitor.take())
+            size += out.write(visitor.take())
     except RdbError:
         out.write(visitor.take())
         raise
-    out.write(visitor.take())
+    size += out.write(visitor.take())
+    return size > 0
 
 
 def _scan_rows(snapshot: Snapshot, visitor: MemoryRows | MemoryText, scale: Scale, progress: Progress | None) -> Iterator[None]:

@@ -20,7 +20,7 @@ from rdbkit.operations.scramble import PUNCTUATION, Scrambler
 from rdbkit.record import Record, feed_pieces
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Limits, Snapshot, open_snapshot
-from rdbkit.snapshot.source import Input
+from rdbkit.snapshot.source import Input, is_same_file
 from rdbkit.snapshot.writer import Writer, create
 
 __all__ = ["Redaction", "redact"]
@@ -104,7 +104,7 @@ def redact(
     """
     if not separator or separator.strip(PUNCTUATION):
         raise ValueError(f"a separator is made of punctuation, not {separator!r}")
-    if _is_same_file(src, dst):
+    if is_same_file(src, dst):
         raise ValueError("the destination is the source")
     scrambler = Scrambler(secret)
     wanted = selection if selection else None
@@ -122,12 +122,6 @@ def redact(
         with writer:
             job.run(progress)
     return job.report
-
-
-def _is_same_file(src: object, dst: object) -> bool:
-    if not isinstance(src, str | os.PathLike) or not isinstance(dst, str | os.PathLike):
-        return False
-    return os.path.isfile(src) and os.path.isfile(dst) and os.path.samefile(src, dst)
 
 
 class _Job:

@@ -274,6 +274,12 @@ def split(
         job.close()
 
 
+def _file_id(path: str) -> tuple[int, int]:
+    """What is the same for all names of a file."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
 class _Files:
     """Temporary files of which so many are open at a time.
 
@@ -375,6 +381,7 @@ class _Job:
     ) -> None:
         self.sources = files
         self.real_sources = {os.path.realpath(name) for name in files}
+        self.source_ids = {_file_id(name) for name in files}
         self.into = into
         self.layout = layout
         self.functions = functions
@@ -442,7 +449,7 @@ class _Job:
         path = os.path.join(self.into, name)
         if os.path.isdir(path) and not os.path.islink(path):
             raise IsADirectoryError(21, "Is a directory", path)
-        if os.path.realpath(path) in self.real_sources:
+        if os.path.realpath(path) in self.real_sources or (os.path.isfile(path) and _file_id(path) in self.source_ids):
             raise ValueError(f"{path} is one of the files to be read")
         if not self.force and os.path.lexists(path):
             raise FileExistsError(17, "File exists", path)

@@ -282,6 +282,13 @@ def _of_file(file: BinaryIO, path: str) -> Source:
     return Source(file, path, owned=True)
 
 
+def is_same_file(one: object, other: object) -> bool:
+    """Whether both are paths of one file that there is, also by way of links."""
+    if not isinstance(one, str | os.PathLike) or not isinstance(other, str | os.PathLike):
+        return False
+    return os.path.isfile(one) and os.path.isfile(other) and os.path.samefile(one, other)
+
+
 def check_distinct(names: Sequence[str]) -> None:
     """Raise ValueError where two of these paths are one file; OSError where there is no file."""
     seen: dict[tuple[int, int], str] = {}
