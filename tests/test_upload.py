@@ -790,6 +790,10 @@ def test_functions_are_extracted_where_they_are_not_sent(place: Place, tmp_path:
     again = run(DUMP, place.url, "--overwrite", "--target", "azure-premium", "--on-function", f"extract={out}")
     assert again.returncode == 2
     assert b"exists" in again.stderr
+    out.unlink()
+    kept = run(DUMP, place.url, "--overwrite", "--target", "redis-7.0", "--on-function", f"extract={out}", "--strict")
+    assert (kept.returncode, b"#!lua name=l" in content(place)) == (0, True)
+    assert out.read_bytes().startswith(b"#!lua name=l\n")
 
 
 def test_what_is_wrong_is_said_in_one_line(place: Place, account: str, tmp_path: Path) -> None:

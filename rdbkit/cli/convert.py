@@ -147,7 +147,7 @@ def convert(file: str, out: str, selection: Selection, **options: Any) -> int:
         except ValueError as e:  # what a script made of a key
             raise click.ClickException(printable(str(e))) from None
         else:
-            write_libraries(report.functions)
+            write_libraries(report.functions, report.ledger.notes.get("function-kept", 0))
     if options["as_json"]:
         click.echo(json.dumps(_as_json(report, file, out, failed), ensure_ascii=False))
     elif failed is None:

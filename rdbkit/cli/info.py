@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 import rdbkit
-from rdbkit.cli.files import READ_ONCE
+from rdbkit.cli.files import READ_ONCE, written
 from rdbkit.cli.options import SelectionCommand, selection_options, tell_if_none
-from rdbkit.cli.render import Output, complain, output, printable, progress, size, when
+from rdbkit.cli.render import Output, complain, libraries, output, printable, progress, size, when
 from rdbkit.operations.info import EXPIRY_BUCKETS, Info, count
 from rdbkit.operations.info import info as read_info
 from rdbkit.selection import Selection
@@ -43,24 +43,42 @@ _LATER = {
     metavar="N",
     help="Show the N biggest keys, by bytes in the file.",
 )
+@click.option(
+    "--functions", "functions", is_flag=True,
+    help="Print the sources of the function libraries instead, as FUNCTION LOAD takes them; with --json, have them in it.",
+)  # fmt: skip
+@click.option("--library", metavar="NAME", help="Print the source of this function library alone, byte for byte.")
 @click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
 @click.option("--no-checksum", is_flag=True, help="Do not verify the CRC-64 at the end.")
 @selection_options
-def info(files: tuple[str, ...], as_json: bool, top: int, relaxed: bool, no_checksum: bool, selection: Selection) -> None:
+def info(
+    files: tuple[str, ...],
+    as_json: bool,
+    top: int,
+    functions: bool,
+    library: str | None,
+    relaxed: bool,
+    no_checksum: bool,
+    selection: Selection,
+) -> None:
     """What is in snapshots, and who loads them as they are.
 
-    FILE is a path or - for standard input; gzip is recognised. Exit code 3 if a file cannot be read or is damaged.
+    FILE is a path or - for standard input; gzip is recognised. Exit code 1 if there is no library NAME, 3 if a file cannot be read
+    or is damaged.
     """
+    if library is not None and as_json:
+        raise click.UsageError("--library prints the source itself: with --json, take --functions")
+    sources = functions or library is not None
     reports: list[Info] = []
     failed = False
-    out = None if as_json else output()
+    out = None if as_json or sources else output()
     for name in files:
         try:
             with (
                 rdbkit.open(name, relaxed=relaxed, verify_checksum=not no_checksum) as snapshot,
                 progress(name, snapshot.size) as update,
             ):
-                report = read_info(snapshot, top=top, selection=selection, progress=update)
+                report = read_info(snapshot, top=top, selection=selection, sources=sources, progress=update)
         except rdbkit.RdbError as e:
             failed = True
             complain(e)
@@ -76,13 +94,46 @@ def info(files: tuple[str, ...], as_json: bool, top: int, relaxed: bool, no_chec
             _show(report, out)
     if as_json:
         _print_json(reports, len(files))
+    elif sources:
+        found = _print_sources(reports, library)
+        if not failed and library is not None and not found:
+            sys.exit(1)
     elif out is not None and len(files) > 1 and reports:
         total = _total(reports)
         out.heading(f"\nTotal of {len(reports)} files: {total['keys']} keys, {size(total['key_bytes'])}")
-    if reports:
+    if reports and not sources:
         tell_if_none(selection, sum(report.keys for report in reports))
     if failed:
         sys.exit(3)
+
+
+def _print_sources(reports: list[Info], name: str | None) -> bool:
+    """The sources of function libraries, or of the one that is named, on standard output; whether there were any.
+
+    A terminal gets them with control characters escaped. Anything else gets the bytes: of a single one exactly these, since that is
+    what FUNCTION LOAD takes, and of several each beginning on a line of its own.
+    """
+    wanted = None if name is None else name.encode("utf-8", "surrogateescape")
+    rows = [row for report in reports for row in report.functions]
+    found = [row["source"] for row in rows if wanted in (None, row["name"].encode("utf-8", "surrogateescape"))]
+    if not found:
+        which = "function libraries" if name is None else f"function library {printable(name)}"
+        click.echo(f"rdbkit: {', '.join(printable(report.file) for report in reports)}: no {which}", err=True)
+    is_terminal = sys.stdout.isatty()
+    with written("-"):
+        for source in found:
+            if is_terminal:
+                lines = source.decode("utf-8", "backslashreplace").split("\n")
+                click.echo("\n".join(printable(line.expandtabs()) for line in lines))
+                continue
+            sys.stdout.buffer.write(source)
+            if len(found) > 1 and not source.endswith(b"\n"):
+                sys.stdout.buffer.write(b"\n")
+        sys.stdout.flush()
+    if len(found) > 1:
+        one = "FUNCTION LOAD takes one, which --library NAME prints"
+        click.echo(f"rdbkit: {libraries(len(found))}, each beginning with its #! line; {one}", err=True)
+    return bool(found)
 
 
 def _total(reports: list[Info]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 import click
 
 from rdbkit.cli.files import OutputPath, WithArgument
-from rdbkit.cli.render import printable
+from rdbkit.cli.render import libraries, printable
 from rdbkit.cli.status import strict_option
 from rdbkit.errors import LossError
 from rdbkit.operations.ledger import Ledger, Loss
@@ -63,7 +63,8 @@ _OPTIONS: Final = (
         "--on-function",
         type=WithArgument("fail", "drop", takes="extract", is_output=True),
         metavar="fail|drop|extract=FILE",
-        help="Function libraries; extract writes their sources to FILE.  [default: as --on-loss]",
+        help="Function libraries that the target does not have; extract writes their sources to FILE, also those that the target "
+        "gets.  [default: as --on-loss]",
     ),
     click.option(
         "--on-module",
@@ -132,8 +133,10 @@ class _Unwritten(Exception):
 
 
 @contextmanager
-def libraries_file(path: str, sources: Sequence[str], force: bool = False) -> Iterator[Callable[[list[bytes]], None]]:
+def libraries_file(path: str, sources: Sequence[str], force: bool = False) -> Iterator[Callable[[list[bytes], int], None]]:
     """What writes sources of libraries to a file, one behind the other; it appears only if this was called.
+
+    What it takes is their code, and how many of them the snapshot that is written has as well.
 
     Args:
         path: of the file, which is opened now, so that what stands against it is told before any work; empty for none.
@@ -141,15 +144,20 @@ def libraries_file(path: str, sources: Sequence[str], force: bool = False) -> It
         force: replace a file that exists.
     """
     if not path:
-        yield lambda sources: None
+        yield lambda code, kept: None
         return
     with suppress(_Unwritten), open_output(path, force, sources) as out:
         was_called = False
 
-        def write(sources: list[bytes]) -> None:
+        def write(code: list[bytes], kept: int) -> None:
             nonlocal was_called
             was_called = True
-            for source in sources:  # each begins with its #! line
+            if not code:
+                click.echo(f"rdbkit: {printable(path)} is empty: there are no function libraries", err=True)
+            elif kept:
+                which = "and so has what was written" if kept == len(code) else f"of which what was written has {kept:,}"
+                click.echo(f"rdbkit: {printable(path)} has {libraries(len(code))}, {which}", err=True)
+            for source in code:  # each begins with its #! line
                 out.write(source if source.endswith(b"\n") else source + b"\n")
 
         yield write

@@ -96,7 +96,7 @@ def merge(
             return 1
         except ValueError as e:
             raise click.UsageError(printable(str(e))) from None
-        write_libraries(report.functions)
+        write_libraries(report.functions, report.ledger.notes.get("function-kept", 0))
     if options["as_json"]:
         click.echo(json.dumps(_as_json(report, out), ensure_ascii=False))
     else:

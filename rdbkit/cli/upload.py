@@ -200,7 +200,7 @@ def _send(
         write_libraries = stack.enter_context(libraries_file(extract, [name]))
         report, sent = upload_converted(name, blob, target=target, policies=read_policies(options), progress=update, **settings)
         done.append(sent)
-        write_libraries(report.functions)
+        write_libraries(report.functions, report.ledger.notes.get("function-kept", 0))
         tell_losses(report.ledger, None, False, has_all=LEDGER_ELSEWHERE)
         return bool(report.ledger.counts)
 

@@ -74,7 +74,7 @@ class Conversion:
         ledger: every loss.
         skipped: what was wrong with the values left out because they are damaged.
         checksum: the error of the source's checksum, where damage is passed over.
-        functions: sources of the function libraries that the target has no place for.
+        functions: sources of the function libraries that the target does not have, and, with the policy "extract", of all.
         identical: the file is the same as the source, byte for byte.
     """
 

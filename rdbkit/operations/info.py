@@ -127,6 +127,8 @@ class Info:
         result["aux"] = {valid_text(k): valid_text(v) for k, v in self.aux.items()}
         for library in result["functions"]:
             library["name"], library["engine"] = valid_text(library["name"]), valid_text(library["engine"])
+            if "source" in library:
+                library["source"] = json_bytes(library["source"])
         result["file"] = valid_text(self.file)
         return result
 
@@ -146,6 +148,7 @@ def info(
     top: int = 10,
     now_ms: int | None = None,
     selection: Selection | None = None,
+    sources: bool = False,
     progress: Callable[[int], object] | None = None,
 ) -> Info:
     """Read a snapshot to its end and report what is in it.
@@ -155,6 +158,7 @@ def info(
         top: how many of the biggest keys to report, by bytes in the file.
         now_ms: what counts as already expired, in Unix ms; by default the clock.
         selection: which keys to count; None for all.
+        sources: have `source` of each library in `functions`, as FUNCTION LOAD takes it.
         progress: called after each block with the bytes of the underlying file read so far.
 
     Raises: RdbError where the file is damaged.
@@ -176,6 +180,9 @@ def info(
     report = _report(snapshot, tally)
     _judge(report, snapshot, tally)
     del report.biggest[top:]
+    if sources:
+        for row, library in zip(report.functions, tally.functions, strict=True):
+            row["source"] = library.code
     report.selected = bool(selection)
     return report
 
@@ -271,7 +278,9 @@ def _report(snapshot: Snapshot, tally: InfoTally) -> Info:
         types=types,
         biggest=biggest,
         expiry=dict(zip(EXPIRY_BUCKETS, counts, strict=True)),
-        functions=[{"name": n, "engine": e, "bytes": size, "pre_release": pre} for n, e, size, pre in tally.functions],
+        functions=[
+            {"name": f.name, "engine": f.engine, "bytes": len(f.source), "pre_release": f.pre_release} for f in tally.functions
+        ],
         modules=list(modules.values()),
         slots=int(tally.slots),
         other={k: n for k, n in tally.events.items() if k in ("KeyMetadata", "SlotImport", "HashTemplate")},

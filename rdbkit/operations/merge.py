@@ -62,7 +62,7 @@ class Merge:
         left_out: keys that were left out since another one has their name, or since the target has no place for them.
         duplicates: how many names were there more than once, and the first of them in `samples`.
         function_conflicts: names of libraries of functions that were there with different code.
-        functions: sources of the libraries that were taken out, where the policy says so.
+        functions: as of `Conversion`.
         ledger: what the target has no place for.
         disk_bytes: of temporary files, which are gone.
     """

@@ -386,6 +386,7 @@ class Rewriter(Visitor):
         nameless = library.pre_release and not self.keeps_pre_release and not library.can_have_head
         if self.keeps_library(library) and not nameless:
             self.libraries += 1
+            self.extract(library)
             if library.pre_release and not self.keeps_pre_release:
                 self.cut(start, end)
                 self.out.append(c.FUNCTION2)
@@ -401,6 +402,12 @@ class Rewriter(Visitor):
         loss = Loss("function", what, 1, None, None, chosen == "extract")
         self.enter_loss(loss, chosen == FAIL)
         self.functions.append(source)
+
+    def extract(self, library: FunctionLibrary) -> None:
+        """Give the source of a library that stays, where the policy asks for it."""
+        if self.on["function"] == "extract":
+            self.functions.append(library.code)
+            self.note("function-kept", f"function library {library.name!r}, which is in the file as well")
 
     def keeps_library(self, library: FunctionLibrary) -> bool:
         """Whether the target loads a library of functions, as far as can be told without compiling it."""

@@ -75,7 +75,7 @@ class InfoTally(Visitor):
         self.biggest: list[tuple[int, int, int, bytes, int, int]] = []
         self.modules: dict[tuple[int, str, int], list[int]] = {}
         self.module_data: dict[tuple[str, int], int] = {}
-        self.functions: list[tuple[str, str, int, bool]] = []
+        self.functions: list[FunctionLibrary] = []
         self.without_field_expiry: i64 = 0
         self.slots: i64 = 0
         self.events: dict[str, int] = {}
@@ -197,6 +197,6 @@ class InfoTally(Visitor):
             module = (event.module, event.version)
             self.module_data[module] = self.module_data.get(module, 0) + event.size
         elif isinstance(event, FunctionLibrary):
-            self.functions.append((event.name, event.engine, len(event.source), event.pre_release))
+            self.functions.append(event)
         elif isinstance(event, SlotInfo):
             self.slots += 1
