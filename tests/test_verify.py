@@ -549,7 +549,7 @@ def test_what_is_too_large_to_be_looked_at() -> None:
 
 def test_a_value_that_goes_on_behind_its_parts() -> None:
     """No bytes of a file are known to do this; what looks for it stays, in case that the two walks over a value disagree."""
-    checker = ValueChecker(Coding("redis", 11, 1 << 20, "test"), {})
+    checker = ValueChecker(Coding("redis", 11, 1 << 20, "test"), frozenset())
     value = counted(string(b"a")) + b"x"
     checker.check(2, value, 0, 3)
     with pytest.raises(rdbkit.CorruptError) as caught:

@@ -40,6 +40,7 @@ from rdbkit.operations.rules import FAIL, Rules
 from rdbkit.operations.sieve import Sieve
 from rdbkit.operations.text import number_text
 from rdbkit.operations.value_checker import EMPTY, ORDER, TWICE, ElementNames, ValueChecker
+from rdbkit.operations.verifier import judge_event
 from rdbkit.record import Record
 from rdbkit.values import Hash
 
@@ -63,9 +64,6 @@ _DEAD_RULE: Final = "stream-node-live"
 #: Rules whose breach is corrected when a stream is written.
 _MENDED: Final = (_LENGTH_RULE, "stream-no-node", "stream-added", "group-read", _DEAD_RULE)
 _REFUSED: Final = (_LENGTH_RULE, "stream-added", "group-read", _DEAD_RULE)
-#: Of a hash that Redis 6.0 keeps as a ziplist, in which a field may come twice. Source: hash-max-ziplist-entries and -value.
-_ZIPLIST_FIELDS: Final = 512
-_ZIPLIST_BYTES: Final = 64
 # What to look at of a record before it is copied, by its kind.
 OPEN: Final = 1  # its value
 _EMPTY: Final = 2  # whether it has elements
@@ -140,6 +138,7 @@ class Rewriter(Visitor):
         self.skipped: list[RdbError] = []
         self.functions: list[bytes] = []
         self.libraries: i64 = 0  # that are kept
+        self.library_names: set[bytes] = set()
         self.changed: bool = False
         # what the target has
         target, header, policies = rules.target, rules.header, rules.policies
@@ -201,11 +200,11 @@ class Rewriter(Visitor):
         self.opened: i64 = 0
         self.mends: bool = rules.edits.on_duplicate != FAIL  # elements that come twice
         self.keeps_last: bool = rules.edits.on_duplicate == "last"
-        mended: dict[str, list[str]] = {rule: [] for rule in (*_MENDED, ORDER)}
+        mended = {*_MENDED, ORDER}
         if self.mends:
-            mended[TWICE] = []
-        self.tolerated: dict[str, list[str]] = rules.tolerated
-        self.checker: ValueChecker = ValueChecker(coding, {**rules.tolerated, **mended})
+            mended.add(TWICE)
+        self.tolerated: frozenset[str] = rules.tolerated
+        self.checker: ValueChecker = ValueChecker(coding, rules.tolerated | mended)
         self.drops_empty: bool = target.rdb < _EMPTY_SINCE
         self.looks: bytes = self.what_to_look_at()
         # of the record at hand
@@ -383,8 +382,8 @@ class Rewriter(Visitor):
 
     def function(self, library: FunctionLibrary, start: i64, end: i64) -> None:
         source = library.code
-        nameless = library.pre_release and not self.keeps_pre_release and not library.can_have_head
-        if self.keeps_library(library) and not nameless:
+        why = self.refusal(library)
+        if self.has_functions and not why:
             self.libraries += 1
             self.extract(library)
             if library.pre_release and not self.keeps_pre_release:
@@ -395,10 +394,8 @@ class Rewriter(Visitor):
         self.cut(start, end)
         chosen = self.on["function"]
         what = f"function library {library.name!r}"
-        if nameless:
-            what += ", whose name or engine has other characters than letters, digits and _"
-        elif self.has_functions:
-            what += ", which no server loads: its engine is not Lua, or it registers no function"
+        if self.has_functions:
+            what += f": {why}"
         loss = Loss("function", what, 1, None, None, chosen == "extract")
         self.enter_loss(loss, chosen == FAIL)
         self.functions.append(source)
@@ -409,11 +406,19 @@ class Rewriter(Visitor):
             self.functions.append(library.code)
             self.note("function-kept", f"function library {library.name!r}, which is in the file as well")
 
-    def keeps_library(self, library: FunctionLibrary) -> bool:
-        """Whether the target loads a library of functions, as far as can be told without compiling it."""
+    def refusal(self, library: FunctionLibrary) -> str:
+        """Why no server loads a library of functions, as far as can be told without compiling it; nothing where none is known."""
+        if library.pre_release and not self.keeps_pre_release and not library.can_have_head:
+            return "its name or engine has other characters than letters, digits and _"
         if not self.has_functions or self.rules.target.exact:
-            return self.has_functions
-        return library.engine.lower() == "lua" and b"register_function" in library.source
+            return ""
+        try:
+            judge_event(library, self.library_names)
+        except CorruptError as e:
+            return e.message
+        if library.engine.lower() != "lua":
+            return f"no server has the engine {library.engine!r}"
+        return "" if b"register_function" in library.source else "it registers no function"
 
     def module_data(self, data: ModuleAux, start: i64, end: i64) -> None:
         """Data of a module outside of keys, in `buf[start:end]`."""
@@ -518,12 +523,9 @@ class Rewriter(Visitor):
 
     def weigh(self, kind: i64, way: i64) -> i64:
         """What becomes of the value that the checker has faults of, all of which are tolerated or can be mended."""
-        t = self.coding.types[0 if kind >= STRING_INT else kind]
         for e in self.checker.doubts:
             rule = e.rule or ""
-            if rule == TWICE and not (way == COPY and self.tolerates_twice(t)):
-                if not self.mends:
-                    raise e
+            if rule == TWICE:
                 self.mend = True  # which tells of it, too
                 way = FIELDS if self.coding.arities[kind] == 3 else COLLECTION
             elif rule in _MENDED:
@@ -535,12 +537,6 @@ class Rewriter(Visitor):
             else:
                 self.note("fault", f"{e.message}; {self.rules.target.title} loads it all the same", 1, self.key)
         return way
-
-    def tolerates_twice(self, t: c.ValueType) -> bool:
-        """Whether the target keeps the hash at hand, in which a field comes twice, as it is."""
-        elements = self.checker.elements
-        is_small = elements.count <= _ZIPLIST_FIELDS and elements.longest <= _ZIPLIST_BYTES
-        return is_small and TWICE in self.tolerated and t.name in self.tolerated[TWICE]
 
     def broken(self, e: RdbError, kind: i64, start: i64, key_at: i64, end: i64) -> None:
         """The value cannot be written: leave the record out, or raise the error with its place."""

@@ -154,11 +154,10 @@ class Edits:
 class Rules:
     """All that decides what becomes of a record; goes to other processes as it is.
 
-    `deep` looks into every value. `tolerated` are the faults of values that the target loads all the same, by rule, each with the
-    value types where it does, none for all. `source` and `header` are those of the file that is read and the one that is written,
-    `known` the types that the target loads from that. `decisions` says of records, by their offset, that another one has their
-    name: None leaves a record out, a name renames it. `duplicates` are the offsets of records that are left out since another
-    record of the same key is kept.
+    `deep` looks into every value. `tolerated` are rules that values may break, and the target loads them all the same. `source`
+    and `header` are those of the file that is read and the one that is written, `known` the types that the target loads from that.
+    `decisions` says of records, by their offset, that another one has their name: None leaves a record out, a name renames it.
+    `duplicates` are the offsets of records that are left out since another record of the same key is kept.
     """
 
     target: Target
@@ -172,7 +171,7 @@ class Rules:
     compress: bool
     skip: bool
     deep: bool = False
-    tolerated: dict[str, list[str]] = field(default_factory=dict)
+    tolerated: frozenset[str] = frozenset()
     decisions: dict[int, bytes | None] = field(default_factory=dict)
     duplicates: frozenset[int] = frozenset()
 

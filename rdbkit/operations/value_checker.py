@@ -102,7 +102,6 @@ class ElementChecker(Sink):
 
     Attributes:
         count: elements so far.
-        longest: bytes of the longest string among their parts.
         twice: the first name that comes twice where that is tolerated, None where none does.
         disorder: the first pair of members that are not in order where that is tolerated.
     """
@@ -111,7 +110,6 @@ class ElementChecker(Sink):
         self.arity: i64 = 1
         self.at: i64 = 0  # of an element's parts, the one that comes next
         self.count: i64 = 0
-        self.longest: i64 = 0
         self.named: bool = False
         self.scored: bool = False
         self.ordered: bool = False
@@ -129,7 +127,6 @@ class ElementChecker(Sink):
         self.arity = arity
         self.at = 0
         self.count = 0
-        self.longest = 0
         self.named = traits & _NAMED != 0
         self.scored = traits & _SCORED != 0
         self.ordered = traits & _ORDERED != 0
@@ -139,8 +136,6 @@ class ElementChecker(Sink):
 
     def string(self, buf: bytes, start: i64, end: i64) -> None:
         at: i64 = self.at
-        if end - start > self.longest:
-            self.longest = end - start
         if at == 0:
             self.count += 1
             if self.named:
@@ -223,7 +218,7 @@ class ValueChecker:
 
     Args:
         coding: of the file.
-        tolerated: rules that are allowed to be broken, each with the names of the value types where that is so, none for all.
+        tolerated: rules that are allowed to be broken.
 
     Attributes:
         opens: by `kind`, not 0 where a value of it has anything to check.
@@ -231,8 +226,8 @@ class ValueChecker:
         done, need: as of `Decoder`.
     """
 
-    def __init__(self, coding: Coding, tolerated: dict[str, list[str]]) -> None:
-        self.decoder: Decoder = Decoder(coding, frozenset(tolerated), False)
+    def __init__(self, coding: Coding, tolerated: frozenset[str]) -> None:
+        self.decoder: Decoder = Decoder(coding, tolerated, False)
         self.lzf: LzfChecker = LzfChecker()
         self.elements: ElementChecker = ElementChecker()
         self.done: bool = False
@@ -240,16 +235,12 @@ class ValueChecker:
         self.kind: i64 = 0
         self.doubts: list[CorruptError] = []
         traits = bytearray(KINDS)
-        twice = bytearray(KINDS)
-        disorder = bytearray(KINDS)
         for t in coding.types.values():
             traits[t.id] = _traits(t.type, t.encoding)
-            twice[t.id] = TWICE in tolerated and (not tolerated[TWICE] or t.name in tolerated[TWICE])
-            disorder[t.id] = ORDER in tolerated and (not tolerated[ORDER] or t.name in tolerated[ORDER])
         traits[STRING_LZF] = _DECODED
         self.opens: bytes = bytes(traits)
-        self.twice: bytes = bytes(twice)
-        self.disorder: bytes = bytes(disorder)
+        self.elements.tolerates_twice = TWICE in tolerated
+        self.elements.tolerates_disorder = ORDER in tolerated
 
     def check(self, kind: i64, buf: bytes, pos: i64, end: i64) -> None:
         """Check the value in `buf[pos:end]`.
@@ -275,10 +266,7 @@ class ValueChecker:
             self.lzf.begin()
             return
         self.decoder.begin(kind)
-        elements = self.elements
-        elements.begin(self.decoder.arity, self.opens[kind])
-        elements.tolerates_twice = self.twice[kind] != 0
-        elements.tolerates_disorder = self.disorder[kind] != 0
+        self.elements.begin(self.decoder.arity, self.opens[kind])
 
     def feed(self, buf: bytes, pos: i64, sink: object) -> i64:
         """Check what is complete in `buf` from `pos` on; return where the first incomplete part begins.

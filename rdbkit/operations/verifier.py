@@ -52,7 +52,7 @@ class Verifier(Visitor):
         self.records: i64 = 0
         self.names: NameHashes = NameHashes()
         self.libraries: set[bytes] = set()
-        self.checker: ValueChecker = ValueChecker(coding, {})
+        self.checker: ValueChecker = ValueChecker(coding, frozenset())
         self.nameless: i64 = 0
         self.nameless_at: i64 = 0
         self.nameless_db: i64 = -1  # the last that has a key with an empty name

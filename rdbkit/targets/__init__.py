@@ -291,15 +291,15 @@ def target_names(extra: str | os.PathLike[str] | None = None) -> list[str]:
     return names + [f"rdb-{version}" for version in (*range(1, c.NEWEST_REDIS + 1), *c.VALKEY_VERSIONS)]
 
 
-def tolerated(target: Target) -> dict[str, list[str]]:
-    """The faults of values that a target loads and serves all the same: names of rules as `rdbkit.verify` has them, each with the
-    names of the value types where that is so, none for all. A version of the format tolerates none.
+def tolerated(target: Target) -> frozenset[str]:
+    """The faults of values that a target loads and serves all the same: names of rules as `rdbkit.verify` has them. A version of
+    the format tolerates none.
 
     >>> "stream-length" in tolerated(find_target("redis-7.0")), "stream-length" in tolerated(find_target("valkey-9.1"))
     (True, False)
     """
     line = target.name if target.engine is None else release_line(target.engine)
-    return {rule: list(row.get("types", ())) for rule, row in _tolerated().items() if line in row["lines"]}
+    return frozenset(rule for rule, row in _tolerated().items() if line in row["lines"])
 
 
 @cache
