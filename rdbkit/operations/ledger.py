@@ -30,8 +30,8 @@ class Loss:
     - "value": what a script put into a key;
     - "commands": what was written after the snapshot and stands behind it in the same file; "behind": another snapshot there;
     - and of notes: "function-kept" (a library whose source was asked for, which the target gets too), "stream-counters",
-      "eviction-hints", "expiry-precision", "aux", "slot-import", "expired-field", "trailer", "empty", "corrected" (a number or order in a value that contradicted its content), "fault" (one that the target
-      loads all the same).
+      "eviction-hints", "expiry-precision", "aux", "slot-import", "expired-field", "trailer", "empty", "corrected" (a number or
+      order in a value that contradicted its content), "fault" (one that the target loads all the same).
 
     `what` says it in words, `count` how many of it (fields, pending entries, ...); `db` and `key` are None where it belongs to
     no key. A `note` is no loss of data: the target recomputes it, or has no use for it.
