@@ -11,6 +11,9 @@ _NO_WORD: Final = re.compile("[^A-Za-z0-9_]")
 _MODULE_ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
+#: Bytes of a library's source that its first line is looked for in.
+_LONGEST_HEAD: Final = 1 << 14
+
 #: What the types of well-known modules belong to, as the modules' own sources call them.
 _PRODUCTS: Final = {
     "ReJSON-RL": "RedisJSON",
@@ -229,7 +232,7 @@ def module_product(name: str) -> str | None:
 
 def function_library(source: bytes) -> FunctionLibrary:
     """The library in `source`, whose first line names engine and library: `#!lua name=mylib`."""
-    first = source.split(b"\n", 1)[0].decode("utf-8", "surrogateescape")
+    first = source[:_LONGEST_HEAD].split(b"\n", 1)[0].decode("utf-8", "surrogateescape")
     words = first[2:].split() if first.startswith("#!") else []
     name = next((w[5:] for w in words if w.startswith("name=")), "")
     return FunctionLibrary(name, words[0] if words else "", source)

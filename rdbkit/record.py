@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from rdbkit.errors import CorruptError, RdbError
+from rdbkit.errors import CorruptError, LimitError, RdbError
+from rdbkit.format.budget import HOW_TO_RAISE, NAME, OBJECT
 from rdbkit.format.constants import MODULE_DATA, ValueType
 from rdbkit.format.decode import Coding, Decoder, elements_of, value_of
 from rdbkit.format.primitives import read_length, read_string
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _NAME_LIMIT = 16 << 20
 #: Bytes of a large value to decode at a time: of a compressed stream, one such piece can become a hundred thousand entries.
 _PIECE = 1 << 17
+#: Bytes of compressed and packed content to decode at a time, of which each may become an object of sixty.
+_BATCH = 1 << 16
 _MEMBER_EXPIRY = b"keydb-subexpire"
 
 
@@ -140,7 +143,7 @@ class Record:
     def value(self) -> Any:
         """The value as a natural Python object: bytes, list, dict, ...; `rdbkit.values` has the table.
 
-        All of it is in memory; `elements` reads a value of any size.
+        All of it is in memory, up to `Limits.string_bytes`; `elements` reads a value of any size.
 
         Raises: RdbError where the value is damaged; ValueError where a record larger than a block has been passed.
 
@@ -152,8 +155,15 @@ class Record:
         """
         whole: list[Any] = []
         decoder = Decoder(self._coding)
+        size: i64 = 0
         for items in self._decode(decoder):
             whole += items
+            size += decoder.spent + len(items) * NAME
+            if size > self._coding.limit:
+                limit = self._coding.limit
+                raise self._explain(
+                    LimitError(f"a value of more than {limit} bytes in memory; {HOW_TO_RAISE}; elements() reads it in batches")
+                )
         try:
             return value_of(self.type, decoder.arity, whole, decoder.insert_index)
         except RdbError as e:
@@ -216,11 +226,15 @@ class Record:
     def _decode(self, decoder: Decoder, chunks: Iterator[bytes] | None = None) -> Iterator[list[Any]]:
         """Flat batches of what the decoder finds; `chunks` where the value is being read already."""
         sink = Items()
+        decoder.most = _BATCH
         decoder.begin(self._kind)
         pos: i64
         try:
             if self._stream is None:
                 pos = decoder.feed(self._block, self._value_at, sink)
+                while decoder.paused:
+                    yield sink.take(decoder.arity)
+                    pos = decoder.feed(self._block, pos, sink)
                 if not decoder.done or pos != self._end:
                     raise CorruptError("its parts do not end where the value ends", rule="value-end")
                 self._warn(decoder)
@@ -281,6 +295,8 @@ class Feeder:
         """
         data = b"".join(self.parts)
         pos: i64 = self.decoder.feed(data, 0, self.sink) if not self.decoder.done else 0
+        while self.decoder.paused:
+            pos = self.decoder.feed(data, pos, self.sink)
         if not self.decoder.done or pos != len(data):
             raise CorruptError("its parts do not end where the value ends", rule="value-end")
 
@@ -295,6 +311,9 @@ def feed_pieces(decoder: Any, sink: object, chunks: Iterator[bytes]) -> Iterator
         for begin in range(0, len(chunk), _PIECE):
             if feeder.push(chunk[begin : begin + _PIECE]):
                 yield
+            while decoder.paused:
+                feeder.push(b"")
+                yield
     feeder.end()
 
 
@@ -308,6 +327,8 @@ class Collector(Visitor):
         self.found: list[Record | Event] = []
         self.last: Record | None = None
         self.member: bytes = b""
+        self.members_of: Record | None = None
+        self.members_bytes: i64 = 0  # that the expiries of its members take
 
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         self.found.append(
@@ -348,11 +369,18 @@ class Collector(Visitor):
                 break
         if last is None:
             return
+        if last is not self.members_of:
+            self.budget.give_back(self.members_bytes)
+            self.members_of = last
+            self.members_bytes = 0
         if event.key == _MEMBER_EXPIRY + b"-key":
             self.member = event.value
         elif event.key == _MEMBER_EXPIRY + b"-when" and event.value.isdigit():
             if last.member_expire_ms is None:
                 last.member_expire_ms = {}
+            size: i64 = len(self.member) + OBJECT
+            self.budget.spend("expiries of members", size)
+            self.members_bytes += size
             last.member_expire_ms[self.member] = int(event.value)
 
     def take(self, keep_last: bool = False) -> list[Record | Event]:

@@ -50,6 +50,31 @@ _VERBS: Final = {
 }
 
 
+_READS_NO_SNAPSHOT: Final = ("build", "export-cache", "import", "targets")
+
+
+def _limit_memory(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is None or ctx.resilient_parsing:
+        return
+    from rdbkit.selection import parse_bytes
+    from rdbkit.snapshot.reader import Limits, limits_in_force
+
+    try:
+        size = parse_bytes(value)
+    except ValueError as e:
+        raise click.BadParameter(str(e), ctx=ctx, param=param) from None
+    ctx.with_resource(limits_in_force(Limits.of_memory(size)))
+
+
+_MAX_MEMORY: Final = click.Option(
+    ["--max-memory"],
+    metavar="SIZE",
+    expose_value=False,
+    callback=_limit_memory,
+    help="Hold SIZE bytes of a FILE at most, as 512MB, beside blocks and single strings; 64MB unless said otherwise.",
+)
+
+
 def _module(verb: str) -> str:
     name = verb.replace("-", "_")
     return f"{name}_" if keyword.iskeyword(name) else name
@@ -66,6 +91,8 @@ class _Verbs(click.Group):
         command = getattr(importlib.import_module(f"rdbkit.cli.{module}"), module)
         assert isinstance(command, click.Command)
         command.short_help = _VERBS[cmd_name]
+        if cmd_name not in _READS_NO_SNAPSHOT and _MAX_MEMORY not in command.params:
+            command.params.append(_MAX_MEMORY)
         return command
 
 
@@ -157,6 +184,12 @@ def _run(args: list[str] | None) -> NoReturn:
 
         complain(e)
         sys.exit(1 if isinstance(e, LossError) else 4 if isinstance(e, TargetError) else 3)
+    except MemoryError:
+        click.echo(
+            "rdbkit: there is not enough memory for this; a value that has to be held whole may take several times its size",
+            err=True,
+        )
+        sys.exit(3)
     except OSError as e:
         from rdbkit.cli.render import printable
 

@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from librt.strings import read_f64_le
 
-from rdbkit.errors import CorruptError
+from rdbkit.errors import CorruptError, LimitError
 from rdbkit.format import constants as c
+from rdbkit.format.budget import HELD, HOW_TO_RAISE, NAME, Budget
 from rdbkit.format.form import COMPILED
-from rdbkit.format.intset import walk_intset
-from rdbkit.format.listpack import walk_listpack
+from rdbkit.format.intset import HEADER as INTSET_HEADER
+from rdbkit.format.intset import begin_intset, intset_numbers, walk_intset
+from rdbkit.format.listpack import STRETCH, begin_listpack, end_listpack, listpack_entries, walk_listpack
 from rdbkit.format.modules import read_module
 from rdbkit.format.primitives import read_int64, read_integer, read_length, read_string, read_uint64, skip_string
 from rdbkit.format.sink import Items, Sink
 from rdbkit.format.streams import HARMLESS, StreamDecoder, level_of
 from rdbkit.format.walk import BATCH, SAME, skip_container
-from rdbkit.format.ziplist import walk_ziplist
-from rdbkit.format.zipmap import walk_zipmap
+from rdbkit.format.ziplist import begin_ziplist, end_ziplist, walk_ziplist, ziplist_entries
+from rdbkit.format.zipmap import begin_zipmap, end_zipmap, walk_zipmap, zipmap_strings
 from rdbkit.values import Array, CronJob, Hash, Set, Stream, StreamDedup, StreamEntry, StreamGroup, StreamTail
 
 if TYPE_CHECKING:
@@ -125,15 +127,19 @@ class Coding:
         templates: field names of hashes, by the number of their template; filled while the file is scanned.
         limit: most bytes that one string may unpack to.
         warnings: the first faults that were passed over, with their places; `warned` is how many there were in all.
+        budget: what is held of the file.
+        packed_limit: most bytes that a packed collection may have, which is held whole.
     """
 
-    def __init__(self, flavour: str, version: int, limit: int, source: str) -> None:
+    def __init__(self, flavour: str, version: int, limit: int, source: str, budget: Budget | None = None) -> None:
         self.warnings: list[CorruptError] = []
         self.warned: int = 0
         self.flavour: str = flavour
         self.version: int = version
         self.source: str = source
+        self.budget: Budget = Budget() if budget is None else budget
         self.limit: i64 = limit
+        self.packed_limit: i64 = self.budget.limit // 2
         self.templates: dict[int, tuple[bytes, ...]] = {}
         self.ways: list[int] = [0] * 256
         self.levels: list[int] = [0] * 256
@@ -167,6 +173,10 @@ class Decoder:
         need: how many bytes from where `feed` ended are wanted before it can go on, 0 if that is not known.
         arity: how many calls of the sink make an element: 1, 2 (hashes, sorted sets), or 3 where fields can expire.
         insert_index: of the array that was read last.
+        most: bytes of compressed and packed content after which `feed` leaves off, so that what a sink collects is bounded; for a
+            sink that collects nothing, more than there are.
+        paused: `feed` has left off for that reason, and goes on with the same input.
+        spent: bytes of such content in the last `feed`.
     """
 
     def __init__(self, coding: Coding, lenient: frozenset[str] = HARMLESS, builds: bool = True) -> None:
@@ -185,6 +195,17 @@ class Decoder:
         self.names: tuple[bytes, ...] = ()
         self.at: i64 = 0  # of the next in names
         self.stream: StreamDecoder | None = None
+        self.most: i64 = _WHOLE
+        self.paused: bool = False
+        self.spent: i64 = 0
+        # a large packed collection that is being read
+        self.inner: bytes | None = None
+        self.inner_pos: i64 = 0
+        self.inner_end: i64 = 0
+        self.inner_at: i64 = 0
+        self.inner_count: i64 = 0
+        self.inner_before: i64 = 0  # bytes of the entry before, or the number before
+        self.inner_begin: i64 = 0  # of the entry before
 
     def begin(self, kind: i64) -> None:
         """Make ready for a value of this type (as `Visitor.record` tells it)."""
@@ -196,11 +217,16 @@ class Decoder:
         self.need = 0
         self.left = -1
         self.arity = self.coding.arities[kind]
+        self.paused = False
+        self.inner = None
         if self.doubts:
             self.doubts = []
         if self.way == STREAM:
-            self.stream = StreamDecoder(self.coding.levels[kind], self.coding.limit, self.lenient, self.doubts)
+            self.stream = StreamDecoder(
+                self.coding.levels[kind], self.coding.packed_limit, self.coding.budget, self.lenient, self.doubts
+            )
             self.stream.builds = self.builds
+            self.stream.most = self.most
         elif self.way == MODULE or self.way == CRON:
             self.need = _WHOLE
 
@@ -216,8 +242,14 @@ class Decoder:
             pos = stream.feed(buf, pos, sink)
             self.done = stream.done
             self.need = stream.need
+            self.paused = stream.paused
+            self.spent = stream.spent
             return pos
         self.need = 0
+        self.spent = 0
+        self.paused = False
+        if self.inner is not None and not self.packed_goes_on(sink):
+            return pos
         left: i64 = self.left
         end: i64 = len(buf)
         first: i64
@@ -230,7 +262,10 @@ class Decoder:
                     return pos
                 if LISTPACK <= way <= ZIPMAP:
                     pos = self.packed(buf, pos, sink)
-                    self.done = True
+                    if self.paused:
+                        self.left = 0
+                    else:
+                        self.done = True
                     return pos
                 if way == TRIPLES or way >= ARRAY:
                     pos = self.rare(buf, pos, sink)
@@ -243,19 +278,26 @@ class Decoder:
             if way == STRINGS:
                 if not COMPILED and isinstance(sink, Items):
                     pos, left = self.collect(buf, pos, left, False, sink)
+                    if self.spent > self.most:
+                        return self.pause(pos, left)
                 while left > 0:
                     first = buf[pos]
                     stop = pos + 1 + first
                     if first < 0x40 and stop <= end:
                         sink.string(buf, pos + 1, stop)
                         pos = stop
-                    else:
-                        pos = self.element(buf, pos, sink)
+                        left -= 1
+                        continue
+                    pos = self.element(buf, pos, sink)
                     left -= 1
+                    if self.spent > self.most:
+                        return self.pause(pos, left)
             elif way == SCORED:
                 if not COMPILED and isinstance(sink, Items):
                     pos, left = self.collect(buf, pos, left, True, sink)
                 while left > 0:
+                    if self.spent > self.most:
+                        return self.pause(pos, left)
                     stop = skip_string(buf, pos)
                     if stop + 8 > end:
                         self.lack(stop + 8 - pos)
@@ -276,17 +318,29 @@ class Decoder:
                     else:
                         pos = self.element(buf, stop, sink)
                     left -= 1
+                    if self.spent > self.most:
+                        return self.pause(pos, left)
             elif way == ZIPLIST_NODES:
                 while left > 0:
                     pos = self.packed(buf, pos, sink)
                     left -= 1
+                    if self.spent > self.most:
+                        return self.pause(pos, left)
             else:
                 while left > 0:
                     pos = self.rare_element(buf, pos, sink)
                     left -= 1
+                    if self.spent > self.most:
+                        return self.pause(pos, left)
             self.done = True
         except IndexError:
             self.left = left
+        return pos
+
+    def pause(self, pos: i64, left: i64) -> i64:
+        """Leave off in front of the element at `pos`."""
+        self.left = left
+        self.paused = True
         return pos
 
     def collect(self, buf: bytes, pos: int, left: int, scored: bool, sink: Items) -> tuple[int, int]:
@@ -322,6 +376,8 @@ class Decoder:
                     stop = self.element(buf, pos, sink)
                 except IndexError:
                     break
+                if self.spent > self.most:
+                    return stop, left - 1
             elif stop > end:
                 break
             else:
@@ -372,37 +428,80 @@ class Decoder:
             self.lack(stop - pos)
         if first == 0xC3:
             data, _ = read_string(buf, pos, self.coding.limit)
+            self.spent += len(data)
             sink.string(data, 0, len(data))
         else:
             sink.integer(read_integer(buf, pos))
         return stop
 
     def unpacked(self, buf: bytes, pos: i64) -> tuple[bytes, i64, i64, i64]:
-        """`(data, start, end, stop)`: the content of the string at `pos` is `data[start:end]`, and it ends in `buf` at `stop`."""
+        """`(data, start, end, stop)`: the content of the string at `pos` is `data[start:end]`, and it ends in `buf` at `stop`.
+
+        Raises: LimitError where it is larger than what may be held whole.
+        """
         stop: i64 = skip_string(buf, pos)
+        start: i64
+        n: i64
+        if buf[pos] < 0xC0:
+            n, start = read_length(buf, pos)
+            if n > self.coding.packed_limit:
+                raise too_large(n, self.coding.packed_limit)
+            if stop > len(buf):
+                self.lack(stop - pos)
+            return buf, start, stop, stop
+        if buf[pos] == 0xC3:
+            n, start = read_length(buf, pos + 1)
+            n = max(n, read_length(buf, start)[0])
+            if n > self.coding.packed_limit:
+                raise too_large(n, self.coding.packed_limit)
         if stop > len(buf):
             self.lack(stop - pos)
-        if buf[pos] < 0xC0:
-            _, start = read_length(buf, pos)
-            return buf, start, stop, stop
         data, _ = read_string(buf, pos, self.coding.limit)
         return data, 0, len(data), stop
 
     def listpack(self, buf: bytes, pos: i64) -> tuple[list[object], i64]:
-        """`(entries, stop)` of the listpack that the string at `pos` holds."""
+        """`(entries, stop)` of the listpack that the string at `pos` holds.
+
+        Raises: LimitError where its entries take more than what may be held.
+        """
         items = Items()
         data, start, end, stop = self.unpacked(buf, pos)
+        count: i64
         try:
+            if end - start > STRETCH:
+                count = walk_listpack(data, start, end, Sink())
+                self.coding.budget.check("entries of a packed collection", end - start + count * NAME)
             walk_listpack(data, start, end, items)
         except IndexError:
             raise overrun("listpack") from None
+        self.spent += end - start
         return items.items, stop
 
     def packed(self, buf: bytes, pos: i64, sink: Sink) -> i64:
-        """One string that holds elements."""
+        """One string that holds elements; `paused` where it is not at its end."""
         way = self.way
         buf, start, end, stop = self.unpacked(buf, pos)
         count: i64
+        if end - start > STRETCH and self.most < _WHOLE:
+            self.inner = buf
+            self.inner_pos = start
+            self.inner_end = end
+            self.inner_count = 0
+            self.inner_before = 0
+            if way in (LISTPACK, NODES):
+                start = begin_listpack(buf, start, end)
+            elif way in (ZIPLIST, ZIPLIST_NODES):
+                start = begin_ziplist(buf, start, end)
+            elif way == INTSET:
+                begin_intset(buf, start, end)
+                start += INTSET_HEADER
+            else:
+                start = begin_zipmap(buf, start, end)
+            self.inner_at = start
+            self.inner_begin = start
+            self.packed_goes_on(sink)
+            return stop
+        self.spent += end - start
         try:
             if way in (LISTPACK, NODES):
                 count = walk_listpack(buf, start, end, sink)
@@ -414,9 +513,58 @@ class Decoder:
                 count = walk_zipmap(buf, start, end, sink)
         except IndexError:
             raise overrun(_PACK_NAMES[way]) from None
+        self.check_pairs(count)
+        return stop
+
+    def packed_goes_on(self, sink: Sink) -> bool:
+        """More of a large packed collection; False, and `paused`, where that is not all of it."""
+        way = self.way
+        buf = self.inner
+        assert buf is not None
+        at: i64 = self.inner_at
+        last: i64 = self.inner_end - 1
+        until: i64
+        n: i64
+        if way == INTSET:
+            last += 1
+        try:
+            while at < last:
+                if self.spent > self.most:
+                    self.inner_at = at
+                    self.paused = True
+                    return False
+                until = min(at + STRETCH, last)
+                self.spent += until - at
+                if way in (LISTPACK, NODES):
+                    at, n = listpack_entries(buf, at, until, last, sink)
+                    self.inner_count += n
+                elif way in (ZIPLIST, ZIPLIST_NODES):
+                    at, self.inner_begin, n = ziplist_entries(buf, at, until, last, self.inner_before, sink)
+                    self.inner_before = at - self.inner_begin
+                    self.inner_count += n
+                elif way == INTSET:
+                    n = buf[self.inner_pos]
+                    self.inner_before = intset_numbers(
+                        buf, at, until, n, at > self.inner_pos + INTSET_HEADER, self.inner_before, sink
+                    )
+                    at = until
+                else:
+                    at, self.inner_count = zipmap_strings(buf, at, until, last, self.inner_count, sink)
+            if way in (LISTPACK, NODES):
+                end_listpack(buf, self.inner_pos, self.inner_end, at, self.inner_count)
+            elif way in (ZIPLIST, ZIPLIST_NODES):
+                end_ziplist(buf, self.inner_pos, self.inner_begin, self.inner_count)
+            elif way == ZIPMAP:
+                end_zipmap(buf, self.inner_pos, self.inner_count)
+        except IndexError:
+            raise overrun(_PACK_NAMES[way]) from None
+        self.check_pairs(self.inner_count)
+        self.inner = None
+        return True
+
+    def check_pairs(self, count: i64) -> None:
         if self.arity == 2 and count & 1:
             raise CorruptError(f"{count} strings, where each field or member has one beside it", rule="pairs")
-        return stop
 
     def rare(self, buf: bytes, pos: i64, sink: Sink) -> i64:
         """Values that few files have: all of one, or its head, which sets `left`."""
@@ -658,6 +806,11 @@ class Decoder:
 def overrun(what: str) -> CorruptError:
     """The error for an element that would reach beyond the packed collection that holds it, and the bytes at hand."""
     return CorruptError("an element goes beyond the end of what holds it", rule=f"{what}-overrun")
+
+
+def too_large(size: int, limit: int) -> LimitError:
+    """The error for a packed collection of `size` bytes, or a small value that unpacks to so many."""
+    return LimitError(f"a packed collection of {size} bytes, where at most {limit} can be held whole; {HOW_TO_RAISE}", rule=HELD)
 
 
 def check_field_names(names: tuple[bytes, ...]) -> None:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 from rdbkit.errors import CorruptError
 from rdbkit.format.form import COMPILED
+from rdbkit.format.listpack import STRETCH
 from rdbkit.format.primitives import read_int16, read_int32, read_int64, read_uint32
 from rdbkit.format.sink import Items, Sink
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-_HEADER: Final = 8
+HEADER: Final = 8
 _FORMATS: Final = {2: "h", 4: "i", 8: "q"}
 
 
@@ -23,7 +24,24 @@ def walk_intset(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
 
     Raises: CorruptError, also where the members do not ascend.
     """
-    if end - pos < _HEADER:
+    width: i64 = begin_intset(buf, pos, end)
+    at: i64 = pos + HEADER
+    before: i64 = 0
+    until: i64
+    while at < end:
+        until = min(at + STRETCH, end)
+        before = intset_numbers(buf, at, until, width, at > pos + HEADER, before, sink)
+        at = until
+    count: i64 = (end - pos - HEADER) // width
+    return count
+
+
+def begin_intset(buf: bytes, pos: i64, end: i64) -> i64:
+    """Bytes of a number of the intset in `buf[pos:end]`.
+
+    Raises: CorruptError.
+    """
+    if end - pos < HEADER:
         raise CorruptError(f"an intset of {end - pos} bytes, where at least 8 are needed", rule="intset-size")
     width: i64 = read_uint32(buf, pos)
     count: i64 = read_uint32(buf, pos + 4)
@@ -31,29 +49,37 @@ def walk_intset(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
         raise CorruptError(f"an intset has numbers of {width} bytes, where 2, 4 or 8 is allowed", rule="intset-width")
     if count == 0:
         raise CorruptError("an intset has no numbers", rule="empty")
-    if count * width != end - pos - _HEADER:
+    if count * width != end - pos - HEADER:
         raise CorruptError(
-            f"an intset says that it has {count} numbers of {width} bytes, but {end - pos - _HEADER} bytes follow",
+            f"an intset says that it has {count} numbers of {width} bytes, but {end - pos - HEADER} bytes follow",
             rule="intset-size",
         )
+    return width
+
+
+def intset_numbers(buf: bytes, at: i64, until: i64, width: i64, follows: bool, before: i64, sink: Sink) -> i64:
+    """Tell `sink` of the numbers in `buf[at:until]`, which follow `before` where it `follows` anything; returns the last.
+
+    Raises: CorruptError where they do not ascend.
+    """
     if not COMPILED and type(sink) is Items:
-        numbers = struct.unpack(f"<{count}{_FORMATS[width]}", buf[pos + _HEADER : end])
-        if all(map(lt, numbers, numbers[1:])):
+        numbers = struct.unpack(f"<{(until - at) // width}{_FORMATS[width]}", buf[at:until])
+        if (not follows or numbers[0] > before) and all(map(lt, numbers, numbers[1:])):
             sink.items += map(b"%d".__mod__, numbers)
-            return count
-    at: i64 = pos + _HEADER
-    before: i64 = 0
+            last: int = numbers[-1]
+            return last
     n: i64
-    while at < end:
+    while at < until:
         if width == 2:
             n = read_int16(buf, at)
         elif width == 4:
             n = read_int32(buf, at)
         else:
             n = read_int64(buf, at)
-        if n <= before and at > pos + _HEADER:
+        if n <= before and follows:
             raise CorruptError(f"an intset has {n} behind {before}, where its numbers must ascend", rule="intset-order")
         before = n
+        follows = True
         sink.integer(n)
         at += width
-    return count
+    return before

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _HEADER: Final = 6
 _END: Final = 0xFF
+#: Of large packed collections, so many bytes are looked at in one go, so that what is made of them is bounded.
+STRETCH: Final = 1 << 16
 _NUMBER_SIZES: Final = (3, 4, 5, 9)  # of entries that begin with 0xf1 to 0xf4
 _MANY: Final = 65535  # stands for a count that does not fit
 #: The length byte of a plain string, by the first byte of its entry; the plain form of an integer from 0 to 127.
@@ -34,18 +36,53 @@ def walk_listpack(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
 
     Raises: CorruptError, maybe after having told of some entries; IndexError where an entry goes beyond `buf`.
     """
-    check_packed("listpack", buf, pos, end - pos, _HEADER + 1)
+    at: i64 = begin_listpack(buf, pos, end)
     last: i64 = end - 1
-    if buf[last] != _END:
+    count: i64 = 0
+    n: i64
+    while at < last:
+        at, n = listpack_entries(buf, at, last if COMPILED else min(at + STRETCH, last), last, sink)
+        count += n
+    end_listpack(buf, pos, end, at, count)
+    return count
+
+
+def begin_listpack(buf: bytes, pos: i64, end: i64) -> i64:
+    """Where the first entry of the listpack in `buf[pos:end]` begins.
+
+    Raises: CorruptError.
+    """
+    check_packed("listpack", buf, pos, end - pos, _HEADER + 1)
+    if buf[end - 1] != _END:
         raise CorruptError("a listpack does not end with 0xff", rule="listpack-end")
+    return pos + _HEADER
+
+
+def end_listpack(buf: bytes, pos: i64, end: i64, at: i64, count: i64) -> None:
+    """Raise CorruptError where the entries of the listpack in `buf[pos:end]`, so many, do not end at `at`."""
+    if at != end - 1:
+        raise CorruptError("an entry of a listpack goes beyond its end", rule="listpack-overrun")
     announced: i64 = buf[pos + 4] | buf[pos + 5] << 8
-    at: i64 = pos + _HEADER
+    if announced != _MANY and announced != count:
+        raise CorruptError(f"a listpack says that it has {announced} entries, but it has {count}", rule="listpack-count")
+
+
+def listpack_entries(buf: bytes, at: i64, until: i64, last: i64, sink: Sink) -> tuple[i64, i64]:
+    """Tell `sink` of the entries that begin from `at` on and before `until`, of a listpack whose end mark is at `last`.
+
+    Returns where the next begins, and how many there were.
+
+    Raises: as `walk_listpack`.
+    """
     count: i64 = 0
     size: i64
     n: i64
     if not COMPILED:
-        at, count = collect(buf, at, last, sink.items) if type(sink) is Items else sink.run(buf, at, last)
-    while at < last:
+        if type(sink) is Items:
+            at, count = collect(buf, at, until, last, sink.items)
+        else:
+            at, count = sink.run(buf, at, until, last)
+    while at < until:
         first: i64 = buf[at]
         if first < 0x80:
             size = 1
@@ -70,18 +107,17 @@ def walk_listpack(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
         else:
             at = _skip_backlen(buf, at, size)
         count += 1
-    if at != last:
-        raise CorruptError("an entry of a listpack goes beyond its end", rule="listpack-overrun")
-    if announced != _MANY and announced != count:
-        raise CorruptError(f"a listpack says that it has {announced} entries, but it has {count}", rule="listpack-count")
-    return count
+    return at, count
 
 
-def collect(buf: bytes, at: int, last: int, items: list[Any]) -> tuple[int, int]:
-    """The entries of up to 126 bytes, in the interpreter without a call for each; returns where it left off, and how many."""
+def collect(buf: bytes, at: int, until: int, last: int, items: list[Any]) -> tuple[int, int]:
+    """The entries of up to 126 bytes that begin before `until`, in the interpreter without a call for each.
+
+    Returns where it left off, and how many.
+    """
     append = items.append
     before = len(items)
-    while at < last:
+    while at < until:
         first = buf[at]
         if 0x80 <= first < 0xC0:
             stop = at + first - 0x7F
@@ -112,12 +148,12 @@ def collect(buf: bytes, at: int, last: int, items: list[Any]) -> tuple[int, int]
     return at, len(items) - before
 
 
-def collect_plain(buf: bytes, at: int, last: int, parts: list[bytes]) -> tuple[int, int]:
+def collect_plain(buf: bytes, at: int, until: int, last: int, parts: list[bytes]) -> tuple[int, int]:
     """The entries of up to 126 bytes as plain strings of an RDB, as `collect`: of each its length, or nothing, and the rest."""
     append = parts.append
     lengths, numbers = _LENGTHS, _SMALL_NUMBERS
     count = 0
-    while at < last:
+    while at < until:
         first = buf[at]
         if 0x80 <= first < 0xC0:
             stop = at + first - 0x7F
@@ -167,13 +203,13 @@ def plain_text(head: bytes, body: bytes) -> bytes:
     return b"%d" % read_integer(body, 0) if body[0] >= 0xC0 else body[1:]
 
 
-def collect_scored(buf: bytes, at: int, last: int, parts: list[bytes]) -> tuple[int, int]:
+def collect_scored(buf: bytes, at: int, until: int, last: int, parts: list[bytes]) -> tuple[int, int]:
     """Members as plain strings and scores as doubles, as `collect_plain`; always whole pairs."""
     append = parts.append
     lengths, numbers, pack = _LENGTHS, _SMALL_NUMBERS, _DOUBLE
     count = 0
     pair = at
-    while at < last:
+    while at < until:
         pair = at
         first = buf[at]
         if 0x80 <= first < 0xC0:

@@ -22,6 +22,7 @@ class LzfChecker:
     def __init__(self) -> None:
         self.done: bool = False
         self.need: i64 = 0
+        self.paused: bool = False  # never, which decoders that hold what they read may be
         self.left: i64 = -1  # bytes of instructions; -1 where the head has not been read
         self.size: i64 = 0
         self.written: i64 = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rdbkit.errors import CorruptError, LimitError
+from rdbkit.format.budget import HOW_TO_RAISE
 from rdbkit.format.lzf import lzf_decompress
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def read_string(buf: bytes, pos: i64, limit: i64) -> tuple[bytes, i64]:
     if first < 0xC0:
         n, start = read_length(buf, pos)
         if n > limit:
-            raise LimitError(f"a string of {n} bytes, where at most {limit} are allowed", offset=pos)
+            raise LimitError(f"a string of {n} bytes, where at most {limit} are allowed; {HOW_TO_RAISE}", offset=pos)
         end = start + n
         if n:
             buf[end - 1]
@@ -117,7 +118,7 @@ def read_string(buf: bytes, pos: i64, limit: i64) -> tuple[bytes, i64]:
         packed, start = read_length(buf, pos + 1)
         n, start = read_length(buf, start)
         if n > limit or packed > limit:
-            raise LimitError(f"a string of {max(n, packed)} bytes, where at most {limit} are allowed", offset=pos)
+            raise LimitError(f"a string of {max(n, packed)} bytes, where at most {limit} are allowed; {HOW_TO_RAISE}", offset=pos)
         if n > packed * 132:
             raise CorruptError(f"{packed} bytes of LZF cannot hold {n} bytes", offset=pos, rule="string-lzf")
         end = start + packed

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 from librt.strings import BytesWriter, write_f64_le, write_i64_le
 
 from rdbkit.errors import CorruptError
-from rdbkit.format.decode import LISTPACK, NODES, Coding, Decoder, score_in
+from rdbkit.format.decode import LISTPACK, NODES, Coding, Decoder, score_in, too_large
 from rdbkit.format.encode import write_length, write_score, write_string
 from rdbkit.format.form import COMPILED
-from rdbkit.format.listpack import any_twice, collect_plain, collect_scored, plain_text, walk_listpack
+from rdbkit.format.listpack import STRETCH, any_twice, collect_plain, collect_scored, plain_text, walk_listpack
 from rdbkit.format.primitives import read_string
 from rdbkit.format.sink import Items, Names, Sink
 
@@ -122,12 +122,12 @@ class PlainSink(Sink):
         if n > 0:
             self.expiring += 1
 
-    def run(self, buf: bytes, at: int, last: int) -> tuple[int, int]:
+    def run(self, buf: bytes, at: int, until: int, last: int) -> tuple[int, int]:
         if self.compress:
             return at, 0
         parts: list[bytes] = []
         begin = self.count
-        at, count = collect_plain(buf, at, last, parts)
+        at, count = collect_plain(buf, at, until, last, parts)
         if self.named:
             step = 2 * self.named
             first = step - 2 if begin & 1 else 0
@@ -157,11 +157,11 @@ class ScoredSink(PlainSink):
         else:
             super().integer(n)
 
-    def run(self, buf: bytes, at: int, last: int) -> tuple[int, int]:
-        if self.compress or self.text:
+    def run(self, buf: bytes, at: int, until: int, last: int) -> tuple[int, int]:
+        if self.compress or self.text or self.count & 1:  # or a score comes next
             return at, 0
         parts: list[bytes] = []
-        at, count = collect_scored(buf, at, last, parts)
+        at, count = collect_scored(buf, at, until, last, parts)
         for head, body in zip(parts[::3], parts[1::3], strict=True):
             self.names.add(plain_text(head, body))
         self.out.write(b"".join(parts))
@@ -211,7 +211,7 @@ class FieldSink(PlainSink):
     def integer(self, n: i64) -> None:
         self.held.append(b"%d" % n)
 
-    def run(self, buf: bytes, at: int, last: int) -> tuple[int, int]:
+    def run(self, buf: bytes, at: int, until: int, last: int) -> tuple[int, int]:
         return at, 0
 
     def begin(self) -> None:
@@ -283,6 +283,7 @@ class Recoder:
         self.coding: Coding = coding
         self.names: Names = names
         self.decoder: Decoder = Decoder(coding)
+        self.decoder.most = coding.packed_limit
         self.body: BytesWriter = BytesWriter()
         self.plain: PlainSink = PlainSink(self.body, compress, names)
         self.scored: ScoredSink = ScoredSink(self.body, compress, names, text_scores)
@@ -389,7 +390,7 @@ class Recoder:
             buf, start, stop, end = data, 0, len(data), len(data)
         else:
             return False
-        if stop != end or end - start <= _LISTPACK_HEADER or buf[end - 1] != 0xFF:
+        if stop != end or not _LISTPACK_HEADER < end - start <= STRETCH or buf[end - 1] != 0xFF:
             return False
         size, announced = _HEADER(buf, start)
         members = 1 if becomes <= SET else 2
@@ -397,7 +398,7 @@ class Recoder:
             return False
         parts: list[bytes] = []
         collect = collect_scored if becomes == ZSET else collect_plain
-        at, count = collect(buf, start + _LISTPACK_HEADER, end - 1, parts)
+        at, count = collect(buf, start + _LISTPACK_HEADER, end - 1, end - 1, parts)
         if at != end - 1 or count != announced:
             return False
         step = 3 if becomes == ZSET else 2 * members
@@ -473,6 +474,8 @@ class Recoder:
         return left_out
 
     def end_at(self, pos: i64, end: i64) -> None:
+        if self.decoder.paused:
+            raise too_large(self.decoder.spent, self.coding.packed_limit)
         if not self.decoder.done or pos != end:
             raise CorruptError("its parts do not end where the value ends")
 

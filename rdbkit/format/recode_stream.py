@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from librt.strings import BytesWriter
 
 from rdbkit.errors import CorruptError
+from rdbkit.format.budget import Budget
 from rdbkit.format.encode import write_length, write_string
 from rdbkit.format.primitives import read_int64, read_length, read_string, read_uint64, skip_length, skip_string
 from rdbkit.format.streams import StreamDecoder
@@ -32,6 +33,11 @@ _NACKED: Final = 8
 _DEDUP: Final = 9
 _PRODUCER: Final = 10
 _PRODUCER_ID: Final = 11
+# What is held of a group takes, with the objects that are made of it: as many times the bytes of its pending entries, and so many
+# bytes for a consumer and for an entry that was given back.
+_SPREAD: Final = 5
+_CONSUMER_BYTES: Final = 200
+_GIVEN_BACK: Final = 200
 _DEDUP_END: Final = 12
 
 _ID: Final = 16
@@ -70,9 +76,10 @@ class StreamRecoder:
         self.owner: bytes | None = owner
         self.keeps_dead: bool = keeps_dead
         self.level: i64 = 0
+        self.budget: Budget = Budget()
         self.pending: BytesWriter = BytesWriter()
         self.consumers: BytesWriter = BytesWriter()
-        self.begin(StreamDecoder(1, 0), True)
+        self.begin(StreamDecoder(1, 0, self.budget), True)
 
     def begin(self, ahead: StreamDecoder, whole: bool) -> None:
         """Make ready for a stream.
@@ -93,6 +100,7 @@ class StreamRecoder:
         self.corrected: bool = False
         self.added: int = 0
         self.need: i64 = 0
+        self.paused: bool = False  # never, which decoders that hold what they read may be
         self.next: i64 = _NODE_COUNT
         self.left: i64 = 0
         self.groups: i64 = 0
@@ -107,6 +115,7 @@ class StreamRecoder:
         self.pending_count: i64 = 0
         self.consumer_count: i64 = 0
         self.consumers_left: i64 = 0
+        self.names_bytes: i64 = 0  # of consumers
         self.pending.truncate(0)
         self.consumers.truncate(0)
         self.counts_at: list[tuple[bytes, int, int]] = []  # of each consumer: name, where its count stands, the count
@@ -176,7 +185,11 @@ class StreamRecoder:
             if n == 0 and self.left > 0:
                 raise IndexError
             pos += n * _ID
-            (self.consumers if self.holds else out).write(buf[begin:pos])
+            if self.holds:
+                self.hold(pos - begin)
+                self.consumers.write(buf[begin:pos])
+            else:
+                out.write(buf[begin:pos])
             self.left -= n
             if self.left == 0:
                 self.next = _CONSUMER
@@ -187,6 +200,14 @@ class StreamRecoder:
             if self.to >= 4:
                 out.write(buf[begin:pos])
         return pos
+
+    def hold(self, more: i64) -> None:
+        """Compare what is held of a group with the budget, where `more` bytes come to it.
+
+        Raises: LimitError.
+        """
+        held: i64 = len(self.pending) * _SPREAD + len(self.consumers) + len(self.counts_at) * _CONSUMER_BYTES
+        self.budget.check("pending entries", held + more)
 
     def string_end(self, buf: bytes, pos: i64) -> i64:
         end = skip_string(buf, pos)
@@ -274,7 +295,11 @@ class StreamRecoder:
         except IndexError:
             if pos == begin:
                 raise
-        (self.pending if self.holds else out).write(buf[begin:pos])
+        if self.holds:
+            self.hold((pos - begin) * _SPREAD)
+            self.pending.write(buf[begin:pos])
+        else:
+            out.write(buf[begin:pos])
         if self.left == 0:
             self.next = _CONSUMER_COUNT
         return pos
@@ -296,6 +321,8 @@ class StreamRecoder:
         n, stop = read_length(buf, pos)
         if self.holds:
             name, _ = read_string(buf, begin, _NAME_LIMIT)
+            self.names_bytes += len(name)
+            self.hold(self.names_bytes)
             self.consumers.write(buf[begin:end])
             self.counts_at.append((name, len(self.consumers), int(n)))
         else:
@@ -312,6 +339,7 @@ class StreamRecoder:
         """The end of a group of level 5, which was held back until here."""
         begin: i64 = pos
         n, pos = read_length(buf, pos)
+        self.hold(n * _GIVEN_BACK)
         end: i64 = pos + n * _ID
         if end > len(buf):
             self.need = end

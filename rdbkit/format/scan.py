@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rdbkit.errors import CorruptError, LimitError, RdbError, TruncatedError, UnsupportedTypeError
 from rdbkit.format import constants as c
+from rdbkit.format.budget import DATABASE, NAME, OBJECT, Budget
 from rdbkit.format.form import COMPILED
 from rdbkit.format.primitives import read_int64, read_length, read_string, read_uint64, skip_string
 from rdbkit.format.walk import Walker, compile_layout, walk_short
@@ -41,7 +42,8 @@ KINDS: Final = 258
 _INT64: Final = struct.Struct("<q").unpack_from
 
 NO_EXPIRY: Final = -1
-_OVERHEAD: Final = 200  # bytes that a kept object takes besides its content, roughly
+_RANGE: Final = 140  # bytes that a pair of slots takes
+_AS_TEXT: Final = 6  # an AUX field is kept as it stands, as bytes and as text, whose letters have up to four bytes
 _NOT_COMPLETE: Final = -1
 _FINISHED: Final = -2
 _OPCODES: Final = 65  # type bytes from here on are opcodes
@@ -61,6 +63,7 @@ class Visitor:
         strays: of the record being told of, what stood among its attributes without being one, and is told of before it: offsets
             in the input of the begin and end of each.
         wants_module_data: module data outside of keys that is larger than a block is to be read as a record is.
+        budget: what is held of the file, where what this holds is to be counted.
     """
 
     def __init__(self) -> None:
@@ -73,6 +76,7 @@ class Visitor:
         self.event_end: i64 = -1
         self.strays: list[tuple[int, int]] = []
         self.wants_module_data: bool = False
+        self.budget: Budget = Budget()
 
     def stray_bytes(self) -> int:
         """What of the record being told of is none of it: so much further it reaches in the input."""
@@ -149,17 +153,19 @@ class Scanner:
 
     Args:
         flavour, version: from the file's header; they decide what numbers mean.
-        limit: most bytes that a key, an AUX field or a function may have, or what stands among the attributes of a key.
+        limit: most bytes that a key, an AUX field or a function may have.
+        budget: of the file; what it says besides its keys is counted in it.
 
     Attributes:
         head: of the record that `open_large` found, the bytes in front of its value.
         reordered: whether anything stood among attributes, or attributes in front of no record.
     """
 
-    def __init__(self, flavour: str, version: int, limit: int) -> None:
+    def __init__(self, flavour: str, version: int, limit: int, budget: Budget | None = None) -> None:
         self.flavour: str = flavour
         self.version: i64 = version
         self.limit: i64 = limit
+        self.budget: Budget = Budget() if budget is None else budget
         self.walker: Walker = Walker()
         self.programs: list[bytes] = [b""] * 256
         single = bytearray(256)
@@ -176,14 +182,15 @@ class Scanner:
         self.expire_ms: i64 = NO_EXPIRY
         self.held: list[Event] = []
         self.strays: list[tuple[Event, int, int]] = []  # and where they begin and end
-        self.stray_size: i64 = 0
         self.reordered: bool = False
         self.head: bytes = b""
         self.kind: i64 = 0
         self.key: bytes = b""
         self.db: int = 0
         self.in_prelude: bool = False
-        self.kept: i64 = 0
+        self.waiting: i64 = 0  # bytes that `held` and `strays` take
+        self.databases: set[int] = set()
+        self.counted: i64 = 0  # in the budget
 
     def restart(self) -> None:
         """Forget the file's end and what an item that was left half read said: another part of it comes."""
@@ -191,6 +198,10 @@ class Scanner:
         self.pending = False
         self.held = []
         self.strays = []
+        self.waiting = 0
+        self.databases.clear()
+        self.budget.give_back(self.counted)
+        self.counted = 0
 
     def scan(self, buf: bytes, pos: i64, room: i64, visitor: Visitor) -> i64:
         """Tell `visitor` of all that lies complete in `buf` from `pos` on; return where the first incomplete item begins.
@@ -203,6 +214,7 @@ class Scanner:
         Raises: RdbError with `offset` relative to `buf`.
         """
         visitor.buf = buf
+        visitor.budget = self.budget
         visitor.enter(pos)
         pos = self.scan_block(buf, pos, room, visitor)
         visitor.leave(pos - 1 if self.finished else pos)
@@ -366,6 +378,7 @@ class Scanner:
         for event in self.held:
             visitor.event(event)
         self.held = []
+        self.waiting = 0
 
     def prelude(self, buf: bytes, pos: i64, room: i64, visitor: Visitor) -> i64:
         """Tell of what stands before the first database: AUX, functions, module data. Returns as `scan` does."""
@@ -377,6 +390,7 @@ class Scanner:
                 return pos
             self.held = []
             self.strays = []
+            self.waiting = 0
             self.pending = False
             try:
                 end = self.opcode(buf, pos, room, visitor)
@@ -393,7 +407,7 @@ class Scanner:
         self.pending = False
         self.held = []
         self.strays = []
-        self.stray_size = 0
+        self.waiting = 0
         self.expire_ms = NO_EXPIRY
         visitor.idle_s = -1
         visitor.freq = -1
@@ -414,12 +428,25 @@ class Scanner:
             visitor.event_end = end
             visitor.event(event)
         elif isinstance(event, Aux) and event.key == _OF_RECORD:
+            self.wait(event, begin, end)
             self.held.append(event)
         else:
-            self.stray_size += end - begin + _OVERHEAD
-            if self.stray_size > self.limit:
-                raise LimitError(f"what stands among the attributes of a key takes more than {self.limit} bytes", offset=begin)
+            self.wait(event, begin, end)
             self.strays.append((event, int(begin), int(end)))
+
+    def wait(self, event: Event, begin: i64, end: i64) -> None:
+        """Count an event that is held until the record is complete among whose attributes it stands.
+
+        Raises: LimitError.
+        """
+        self.waiting += end - begin + OBJECT
+        if isinstance(event, Aux):
+            self.waiting += len(event.key) + len(event.value)
+        try:
+            self.budget.check("attributes of a key", self.waiting)
+        except LimitError as e:
+            e.offset = int(begin)
+            raise
 
     def opcode(self, buf: bytes, pos: i64, room: i64, visitor: Visitor) -> i64:
         """Read one opcode; return its end, or a negative number as `opcodes` does."""
@@ -449,6 +476,9 @@ class Scanner:
             n, pos = read_length(buf, pos)
             if n > 0x7FFFFFFF:
                 raise CorruptError(f"database {n} cannot be", offset=begin)
+            if n not in self.databases:
+                self.spend(begin, "databases", DATABASE)
+                self.databases.add(n)
             self.db = n
             if not self.pending:
                 visitor.db = n
@@ -463,7 +493,8 @@ class Scanner:
         if op == c.AUX:
             name, pos = read_string(buf, pos, self.limit)
             value, pos = read_string(buf, pos, self.limit)
-            self.spend(begin, len(name) + len(value))
+            if self.in_prelude:
+                self.spend(begin, "AUX fields", pos - begin + _AS_TEXT * (len(name) + len(value)))
             self.tell(visitor, Aux(name, value), begin, pos)
             return pos
         if op == c.EOF:
@@ -487,7 +518,7 @@ class Scanner:
             return pos
         if op == c.FUNCTION2:
             source, pos = read_string(buf, pos, self.limit)
-            self.spend(begin, len(source))
+            self.spend(begin, "libraries of functions", pos - begin + len(source))
             self.tell(visitor, function_library(source), begin, pos)
             return pos
         if op == c.FUNCTION_PRE_GA:
@@ -497,6 +528,7 @@ class Scanner:
             if n:
                 _, pos = read_string(buf, pos, self.limit)
             source, pos = read_string(buf, pos, self.limit)
+            self.spend(begin, "libraries of functions", pos - begin + len(source) + _AS_TEXT * (len(name) + len(engine)))
             text = name.decode("utf-8", "surrogateescape")
             self.tell(visitor, FunctionLibrary(text, engine.decode("utf-8", "surrogateescape"), source, True), begin, pos)
             return pos
@@ -506,6 +538,7 @@ class Scanner:
             pos = self.walker.walk(buf, pos, room)
             if not self.walker.done:
                 return _NOT_COMPLETE
+            self.spend(begin, "data of modules", pos - begin if self.in_prelude else 0)
             self.tell(visitor, ModuleAux(module_name(module), module & 1023, when, int(pos - begin)), begin, pos)
             return pos
         if op == c.KEY_META and self.flavour == c.REDIS and (self.version >= 13):
@@ -514,7 +547,9 @@ class Scanner:
             if not self.walker.done:
                 return _NOT_COMPLETE
             self.pending = True
-            self.held.append(KeyMetadata(buf[begin + 1 : pos]))
+            metadata = KeyMetadata(buf[begin + 1 : pos])
+            self.wait(metadata, begin, pos)
+            self.held.append(metadata)
             return pos
         if op == c.SLOT_IMPORT and self.flavour == c.VALKEY:
             return self.slot_import(buf, pos, room, visitor)
@@ -527,12 +562,17 @@ class Scanner:
             return pos + 8 if n & 2 else pos + 4
         raise self.unknown(op, begin)
 
-    def spend(self, begin: i64, size: i64) -> None:
-        """What stands before the keys is kept, so all of it together has the limit of one item."""
-        if self.in_prelude:
-            self.kept += size + _OVERHEAD
-            if self.kept > self.limit:
-                raise LimitError(f"AUX fields and functions of more than {self.limit} bytes together", offset=begin)
+    def spend(self, begin: i64, what: str, size: i64) -> None:
+        """Count what is kept until the file's end, by this scan or by what is told of it.
+
+        Raises: LimitError.
+        """
+        try:
+            self.budget.spend(what, size + 2 * OBJECT)
+        except LimitError as e:
+            e.offset = int(begin)
+            raise
+        self.counted += size + 2 * OBJECT
 
     def module_aux_head(self, buf: bytes, pos: i64) -> tuple[int, int, i64]:
         """`(module id, when, end)` of module data, which says 1 or 2 for before or after the keys."""
@@ -551,6 +591,7 @@ class Scanner:
         n, pos = read_length(buf, pos)
         if n > room - pos:
             raise CorruptError(f"announces {n} slot ranges, but {room - pos} bytes are left", offset=pos)
+        self.budget.check("slot ranges", n * _RANGE)
         ranges: list[tuple[int, int]] = []
         while n > 0:
             first, pos = read_length(buf, pos)
@@ -573,11 +614,11 @@ class Scanner:
         total: i64 = 0
         while n > 0:
             name, pos = read_string(buf, pos, self.limit)
-            total += len(name) + _OVERHEAD
-            if total > self.limit:
-                raise LimitError(f"a hash template of more than {self.limit} bytes", offset=begin + 1)
+            total += len(name) + NAME
+            self.budget.check("hash templates", total)
             fields.append(name)
             n -= 1
+        self.spend(begin, "hash templates", total)
         self.walker.templates[number] = len(fields)
         self.templates[number] = tuple(fields)
         self.tell(visitor, HashTemplate(number, tuple(fields)), begin, pos)

@@ -30,8 +30,9 @@ class Sink:
     def thing(self, thing: object) -> None:
         """A part of a stream, a module's value and the like: an object of `rdbkit.values`."""
 
-    def run(self, buf: bytes, at: int, last: int) -> tuple[int, int]:
-        """In the interpreter, where a call for each is dear: take entries of the listpack `buf[at:last]` all at once.
+    def run(self, buf: bytes, at: int, until: int, last: int) -> tuple[int, int]:
+        """In the interpreter, where a call for each is dear: take entries of the listpack `buf[at:last]` that begin before `until`
+        all at once.
 
         Returns where it left off, and how many there were; the others come one by one.
         """

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from rdbkit.errors import CorruptError
-from rdbkit.format.listpack import walk_listpack
+from rdbkit.errors import CorruptError, LimitError
+from rdbkit.format.budget import HELD, HOW_TO_RAISE, NAME, Budget
+from rdbkit.format.listpack import STRETCH, walk_listpack
 from rdbkit.format.primitives import read_int64, read_length, read_string, read_uint64, skip_string
 from rdbkit.format.sink import Items, Sink
 from rdbkit.values import PendingEntry, StreamConsumer, StreamDedup, StreamEntry, StreamGroup, StreamId, StreamTail
@@ -34,6 +35,10 @@ _DEDUP_END: Final = 13
 
 _TYPES: Final = (0, 15, 19, 21, 26, 27)
 _LEVELS: Final = {15: 1, 19: 2, 21: 3, 26: 4, 27: 5}
+# Bytes that these take when they are held, with the objects that are made of them.
+_PENDING_BYTES: Final = 400
+_ID: Final = 200
+_PART: Final = 100  # of a node's listpack
 _DELETED: Final = 1
 _SAME_FIELDS: Final = 2
 _MASK: Final = (1 << 64) - 1
@@ -102,7 +107,8 @@ class StreamDecoder:
 
     Args:
         level: 1 to 5, for types 15, 19, 21, 26 and 27.
-        limit: most bytes that one string may unpack to.
+        limit: most bytes that one node may unpack to.
+        budget: of the file; what is held is compared with it.
         lenient: rules that it may break.
         doubts: gets the first places where it does.
 
@@ -110,13 +116,20 @@ class StreamDecoder:
         builds: entries are made for the sink; otherwise they are only checked.
         entries_seen: how many entries have come that are not deleted.
         dead: numbers of the nodes, from 0, that have no such entry.
+        most, paused, spent: as those of `Decoder`.
     """
 
     def __init__(
-        self, level: int, limit: i64, lenient: frozenset[str] = HARMLESS, doubts: list[CorruptError] | None = None
+        self, level: int, limit: i64, budget: Budget, lenient: frozenset[str] = HARMLESS, doubts: list[CorruptError] | None = None
     ) -> None:
         self.level: int = level
         self.limit: i64 = limit
+        self.budget: Budget = budget
+        self.most: i64 = 1 << 62
+        self.paused: bool = False
+        self.spent: i64 = 0
+        self.held_ids: i64 = 0  # bytes that the names of groups and what is known of producers take
+        self.held_group: i64 = 0  # that the group takes
         self.lenient: frozenset[str] = lenient
         self.doubts: list[CorruptError] = [] if doubts is None else doubts
         self.added: int = 0
@@ -144,12 +157,22 @@ class StreamDecoder:
         self.name: bytes = name
         self.last_id: StreamId = last_id
         self.entries_read: int | None = entries_read
-        self.pending: dict[StreamId, tuple[int, int]] = {}
-        self.owners: dict[StreamId, bytes] = {}
+        self.pending: dict[StreamId, tuple[int, int, bytes | None]] = {}  # and whose each is
         self.consumers: list[StreamConsumer] = []
         self.names: set[bytes] = set()
         self.nacked: list[StreamId] = []
         self.given_back: set[StreamId] = set()
+        self.held_group = 0
+
+    def hold(self, what: str, size: i64) -> None:
+        """Hold `size` bytes more until the group ends."""
+        self.held_group += size
+        self.budget.check(what, self.held_group + self.held_ids)
+
+    def hold_ids(self, what: str, size: i64) -> None:
+        """Hold `size` bytes more until the stream ends."""
+        self.held_ids += size
+        self.budget.check(what, self.held_group + self.held_ids)
 
     def doubt(self, message: str, rule: str) -> None:
         """A rule is broken: raise CorruptError, or remember it where that is to be passed over."""
@@ -162,9 +185,14 @@ class StreamDecoder:
     def feed(self, buf: bytes, pos: i64, sink: Sink) -> i64:
         """As `Decoder.feed`."""
         self.need = 0
+        self.spent = 0
+        self.paused = False
         try:
             while not self.done:
                 pos = self.step(buf, pos, sink)
+                if self.spent > self.most:
+                    self.paused = True
+                    return pos
         except IndexError:
             pass
         return pos
@@ -231,10 +259,12 @@ class StreamDecoder:
                 self.end_group(sink)
             else:
                 nacked, pos = self.raw_id(buf, pos)
-                if nacked not in self.pending or nacked in self.owners or nacked in self.given_back:
+                known = self.pending.get(nacked)
+                if known is None or known[2] is not None or nacked in self.given_back:
                     raise CorruptError(
                         f"entry {nacked} was given back, but is not pending without a consumer, or there twice", rule="nacked"
                     )
+                self.hold("entries given back", _ID)
                 self.nacked.append(nacked)
                 self.given_back.add(nacked)
                 self.left -= 1
@@ -248,6 +278,8 @@ class StreamDecoder:
         """A node: the id that its entries count from, and a listpack of them."""
         blob_at: i64 = skip_string(buf, pos)
         stop: i64 = skip_string(buf, blob_at)
+        if stop - blob_at > self.limit + 18:
+            raise LimitError(f"a node of {stop - blob_at} bytes, where at most {self.limit} can be held; {HOW_TO_RAISE}", rule=HELD)
         if stop > len(buf):
             self.need = stop - pos
             raise IndexError
@@ -259,7 +291,10 @@ class StreamDecoder:
         self.last_node = key
         blob, _ = read_string(buf, blob_at, self.limit)
         items = _Parts()
+        self.spent += len(blob)
         try:
+            if len(blob) > STRETCH:
+                self.budget.check("entries of a node", len(blob) + walk_listpack(blob, 0, len(blob), Sink()) * _PART)
             walk_listpack(blob, 0, len(blob), items)
         except IndexError:
             raise CorruptError("an entry goes beyond the end of its node", rule="listpack-overrun") from None
@@ -384,6 +419,7 @@ class StreamDecoder:
             self.doubt(f"group {name[:64]!r} has read {entries_read} entries, but {self.added} were added", "group-read")
         if name in self.group_names:
             raise CorruptError(f"group {name[:64]!r} is there twice", rule="group-twice")
+        self.hold_ids("groups of a stream", len(name) + NAME)
         self.group_names.add(name)
         self.new_group(name, last_id, entries_read)
         self.left = n
@@ -403,7 +439,8 @@ class StreamDecoder:
         deliveries, pos = read_uint64(buf, pos + 8)
         if entry_id in self.pending:
             raise CorruptError(f"entry {entry_id} is pending twice", rule="pending-twice")
-        self.pending[entry_id] = (when, deliveries)
+        self.hold("pending entries", _PENDING_BYTES)
+        self.pending[entry_id] = (when, deliveries, None)
         return pos
 
     def consumer(self, buf: bytes, pos: i64) -> i64:
@@ -419,6 +456,7 @@ class StreamDecoder:
         n, pos = read_length(buf, pos)
         if name in self.names:
             raise CorruptError(f"consumer {name[:64]!r} is there twice", rule="consumer-twice")
+        self.hold("consumers", len(name) + 3 * NAME)
         self.names.add(name)
         self.consumers.append(StreamConsumer(name, seen, active))
         self.left = n
@@ -426,17 +464,17 @@ class StreamDecoder:
 
     def owned(self, buf: bytes, pos: i64) -> i64:
         entry_id, pos = self.raw_id(buf, pos)
-        if entry_id not in self.pending:
+        known = self.pending.get(entry_id)
+        if known is None:
             raise CorruptError(f"a consumer has entry {entry_id}, which is not pending in its group", rule="pending-unknown")
-        if entry_id in self.owners:
+        if known[2] is not None:
             raise CorruptError(f"two consumers have entry {entry_id}", rule="pending-two-owners")
-        self.owners[entry_id] = self.consumers[-1].name
+        self.pending[entry_id] = (known[0], known[1], self.consumers[-1].name)
         return pos
 
     def end_group(self, sink: Sink) -> None:
         pending: list[PendingEntry] = []
-        for entry_id, (when, deliveries) in self.pending.items():
-            owner = self.owners.get(entry_id)
+        for entry_id, (when, deliveries, owner) in self.pending.items():
             if owner is None and entry_id not in self.given_back:
                 self.doubt(f"entry {entry_id} is pending without a consumer", "pending-unowned")
             pending.append(PendingEntry(entry_id, owner, when, deliveries))
@@ -468,6 +506,7 @@ class StreamDecoder:
                 n, pos = read_length(buf, pos)
                 if name in self.producer_names:
                     raise CorruptError(f"producer {name[:64]!r} is there twice", rule="producer-twice")
+                self.hold_ids("producers", len(name) + 3 * NAME)
                 self.producer_names.add(name)
                 self.producers.append((name, []))
                 self.ids_left = n
@@ -479,6 +518,7 @@ class StreamDecoder:
             else:
                 name, pos = self.text(buf, pos)
                 entry_id, pos = self.length_id(buf, pos)
+                self.hold_ids("ids of producers", len(name) + NAME + _ID)
                 self.producers[-1][1].append((name, entry_id))
                 self.ids_left -= 1
         else:

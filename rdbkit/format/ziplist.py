@@ -25,19 +25,51 @@ def walk_ziplist(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
 
     Raises: CorruptError, maybe after having told of some entries; IndexError where an entry goes beyond `buf`.
     """
+    at: i64 = begin_ziplist(buf, pos, end)
+    begin: i64 = at
+    count: i64 = 0
+    if at < end - 1:
+        at, begin, count = ziplist_entries(buf, at, end - 1, end - 1, 0, sink)
+    end_ziplist(buf, pos, begin, count)
+    return count
+
+
+def begin_ziplist(buf: bytes, pos: i64, end: i64) -> i64:
+    """Where the first entry of the ziplist in `buf[pos:end]` begins.
+
+    Raises: CorruptError.
+    """
     check_packed("ziplist", buf, pos, end - pos, _HEADER + 1)
-    last: i64 = end - 1
-    if buf[last] != _END:
+    if buf[end - 1] != _END:
         raise CorruptError("a ziplist does not end with 0xff", rule="ziplist-end")
+    return pos + _HEADER
+
+
+def end_ziplist(buf: bytes, pos: i64, begin: i64, count: i64) -> None:
+    """Raise CorruptError where the ziplist at `pos`, whose last entry begins at `begin`, says otherwise, or has not `count`."""
     tail: i64 = read_uint32(buf, pos + 4)
+    if tail != begin - pos:
+        raise CorruptError(f"a ziplist says that its last entry is at {tail}, but it is at {begin - pos}", rule="ziplist-tail")
     announced: i64 = buf[pos + 8] | buf[pos + 9] << 8
-    at: i64 = pos + _HEADER
-    begin: i64 = at  # of the entry
-    before: i64 = 0  # size of the entry before
+    if announced != _MANY and announced != count:
+        raise CorruptError(f"a ziplist says that it has {announced} entries, but it has {count}", rule="ziplist-count")
+
+
+def ziplist_entries(buf: bytes, at: i64, until: i64, last: i64, before: i64, sink: Sink) -> tuple[i64, i64, i64]:
+    """Tell `sink` of the entries that begin from `at` on and before `until`, of a ziplist whose end mark is at `last`.
+
+    Args:
+        before: bytes of the entry in front of `at`, 0 for none.
+
+    Returns where the next begins, where the last of these begins, and how many there were.
+
+    Raises: as `walk_ziplist`.
+    """
+    begin: i64 = at
     count: i64 = 0
     size: i64
     n: i64
-    while at < last:
+    while at < until:
         begin = at
         n = buf[at]
         at += 1
@@ -70,11 +102,7 @@ def walk_ziplist(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
             raise CorruptError(f"an entry of a ziplist goes {at - last} bytes beyond its end", rule="ziplist-overrun")
         before = at - begin
         count += 1
-    if tail != begin - pos:
-        raise CorruptError(f"a ziplist says that its last entry is at {tail}, but it is at {begin - pos}", rule="ziplist-tail")
-    if announced != _MANY and announced != count:
-        raise CorruptError(f"a ziplist says that it has {announced} entries, but it has {count}", rule="ziplist-count")
-    return count
+    return at, begin, count
 
 
 def read_uint32_be(buf: bytes, pos: i64) -> i64:

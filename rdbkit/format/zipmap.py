@@ -20,14 +20,45 @@ def walk_zipmap(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
 
     Raises: CorruptError, maybe after having told of some strings; IndexError where a string goes beyond `buf`.
     """
+    at: i64 = begin_zipmap(buf, pos, end)
+    count: i64 = 0
+    at, count = zipmap_strings(buf, at, end - 1, end - 1, count, sink)
+    end_zipmap(buf, pos, count)
+    return count
+
+
+def begin_zipmap(buf: bytes, pos: i64, end: i64) -> i64:
+    """Where the first string of the zipmap in `buf[pos:end]` begins.
+
+    Raises: CorruptError.
+    """
     last: i64 = end - 1
     if last <= pos or buf[last] != _END:
         raise CorruptError("a zipmap does not end with 0xff", rule="zipmap-end")
-    at: i64 = pos + 1
-    count: i64 = 0
+    return pos + 1
+
+
+def end_zipmap(buf: bytes, pos: i64, count: i64) -> None:
+    """Raise CorruptError where the zipmap at `pos` does not have `count` strings."""
+    if count & 1:
+        raise CorruptError("a zipmap has a field without a value", rule="pairs")
+    if buf[pos] != _BIG and buf[pos] * 2 != count:  # servers exempt this byte alone
+        raise CorruptError(f"a zipmap says that it has {buf[pos]} fields, but it has {count // 2}", rule="zipmap-count")
+
+
+def zipmap_strings(buf: bytes, at: i64, until: i64, last: i64, count: i64, sink: Sink) -> tuple[i64, i64]:
+    """Tell `sink` of the strings that begin from `at` on and before `until`, of a zipmap whose end mark is at `last`.
+
+    Args:
+        count: strings in front of `at`.
+
+    Returns where the next begins, and `count` with these.
+
+    Raises: as `walk_zipmap`.
+    """
     n: i64
     unused: i64
-    while at < last:
+    while at < until:
         n = buf[at]
         at += 1
         if n == _END:
@@ -46,8 +77,4 @@ def walk_zipmap(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
         sink.string(buf, at, at + n)
         at += n + unused
         count += 1
-    if count & 1:
-        raise CorruptError("a zipmap has a field without a value", rule="pairs")
-    if buf[pos] != _BIG and buf[pos] * 2 != count:  # servers exempt this byte alone
-        raise CorruptError(f"a zipmap says that it has {buf[pos]} fields, but it has {count // 2}", rule="zipmap-count")
-    return count
+    return at, count

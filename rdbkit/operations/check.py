@@ -17,6 +17,7 @@ from itertools import islice
 from typing import IO, Any, Final
 
 from rdbkit.errors import ChangedError, ChecksumError, LossError, RdbError
+from rdbkit.format.budget import HELD
 from rdbkit.format.scan import STRING_INT
 from rdbkit.model import Header
 from rdbkit.operations.convert import Job, lacks_checksum
@@ -317,6 +318,8 @@ def _examined(
         except ChangedError:
             raise
         except RdbError as e:
+            if e.rule == HELD:  # which says nothing of the file
+                raise
             return job, e
     return job, job.report.checksum
 

@@ -15,6 +15,7 @@ from librt.strings import BytesWriter
 
 from rdbkit.errors import ChecksumError, CorruptError, LossError, RdbError
 from rdbkit.format import constants as c
+from rdbkit.format.budget import Budget
 from rdbkit.format.decode import Coding
 from rdbkit.format.encode import write_length, write_string
 from rdbkit.format.primitives import read_uint64, skip_string
@@ -247,6 +248,7 @@ class Job:
         self.ledger = ledger
         self.progress = progress
         self.rewriter = self.make_rewriter()
+        self.rewriter.hand_over = self._hand_over
         self.report = Conversion(snapshot.header, rules.header, rules.target.title, ledger)
         self.changed = rules.header != snapshot.header
         self.written = 0
@@ -264,6 +266,9 @@ class Job:
 
     def make_rewriter(self) -> Rewriter:
         return Rewriter(self.snapshot.coding, self.snapshot.limits.item_bytes, self.rules, self.ledger)
+
+    def _hand_over(self) -> None:
+        self._write(self.rewriter.take())
 
     def look_for_duplicates(self, reopen: Callable[[], Snapshot] | None) -> None:
         """Find keys that come twice in one database.
@@ -449,7 +454,9 @@ class Job:
         self.selected = self.selected or part.selected
         report = self.report
         report.left_out += part.left_out
-        report.skipped += part.skipped
+        report.skipped += map(self.snapshot.budget.keep, part.skipped)
+        for source in part.functions:
+            self.snapshot.budget.spend("libraries of functions", len(source))
         report.functions += part.functions
         self.changed = self.changed or part.changed
         if part.error is not None:
@@ -782,9 +789,10 @@ class _Entries(Ledger):
 
 def _worker(flavour: str, version: int, limits: Limits, source: str, rules: Rules) -> Callable[[Block], Part]:
     """What a process does with each piece."""
-    coding = Coding(flavour, version, limits.string_bytes, source)
+    coding = Coding(flavour, version, limits.string_bytes, source, Budget(limits.held_bytes))
 
     def rewrite(block: Block) -> Part:
+        coding.budget = Budget(limits.held_bytes)
         ledger: Any = _Entries()
         rewriter = Rewriter(coding, limits.item_bytes, rules, ledger)
         rewriter.base = block.offset
@@ -793,7 +801,7 @@ def _worker(flavour: str, version: int, limits: Limits, source: str, rules: Rule
         rewriter.database()
         error = None
         try:
-            Scanner(flavour, version, limits.item_bytes).scan(block.data, 0, len(block.data), rewriter)
+            Scanner(flavour, version, limits.item_bytes, coding.budget).scan(block.data, 0, len(block.data), rewriter)
         except RdbError as e:
             error = e
         return Part(

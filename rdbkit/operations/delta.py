@@ -360,7 +360,7 @@ class _Places:
             self.close()
             raise
         self._coding = snapshot.coding
-        self._scanner = Scanner(*snapshot.header, snapshot.limits.item_bytes)
+        self._scanner = Scanner(*snapshot.header, snapshot.limits.item_bytes, snapshot.budget)
 
     def record(self, offset: int, size: int) -> Record:
         """The record of `size` bytes that begins there; its database is not known."""

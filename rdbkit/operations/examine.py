@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rdbkit.errors import RdbError
+from rdbkit.format.budget import OBJECT
 from rdbkit.format.decode import Coding
 from rdbkit.format.primitives import read_string
 from rdbkit.format.scan import KINDS, NO_EXPIRY
@@ -155,6 +156,8 @@ class Examiner(Rewriter):
     def has_module(self, number: int) -> bool:
         found = super().has_module(number)
         met = (module_name(number), number & 1023, found)
+        if met not in self.module_keys:
+            self.budget.spend("types of modules", 3 * OBJECT)
         self.module_keys[met] = self.module_keys.get(met, 0) + 1
         return found
 
@@ -181,6 +184,7 @@ class Examiner(Rewriter):
         tally.keys += 1
         tally.bytes += size
         if len(tally.samples) < self.most:
+            self.budget.spend("names of keys to be told", len(key) + OBJECT)
             tally.samples.append((int(self.db), key, int(offset)))
 
     def enter_loss(self, loss: Loss, forbidden: bool) -> None:

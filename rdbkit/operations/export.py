@@ -92,6 +92,7 @@ def export_jsonl(
     """
     wanted = selection if selection else None
     lines = JsonLines(snapshot.coding, snapshot.limits.item_bytes, wanted, on_error == "skip")
+    lines.spill = out.write
     report = Export()
     # what is said of templates in front of the keys that use them would have to go to all processes: RDB 15 alone has them
     parallel = jobs > 1 and snapshot.header.version != 15
@@ -134,7 +135,7 @@ def _export_part(part: Part, lines: JsonLines, out: BinaryIO) -> None:
     out.write(lines.take())
     out.write(part.text)
     lines.written += part.written
-    lines.skipped += part.skipped
+    lines.skipped += map(lines.budget.keep, part.skipped)
     lines.coding.warnings += part.warnings
     lines.coding.warned += len(part.warnings)
     if part.error is not None:
@@ -183,7 +184,7 @@ def export_resp(
                 if wanted is None or wanted(item):
                     if metadata is not None:
                         out.writelines(writer.commands(metadata))
-                    if _export_commands(item, writer, wanted, on_error == "skip", out, report):
+                    if _export_commands(snapshot, item, writer, wanted, on_error == "skip", out, report):
                         report.written += 1
                     left_out = False
                 metadata = None
@@ -200,7 +201,7 @@ def export_resp(
 
 
 def _export_commands(
-    record: Record, writer: RespWriter, selection: Selection | None, skip: bool, out: BinaryIO, report: Export
+    snapshot: Snapshot, record: Record, writer: RespWriter, selection: Selection | None, skip: bool, out: BinaryIO, report: Export
 ) -> bool:
     """Write a record's commands; in one go where it may yet prove to be unwanted or damaged."""
     if not skip and (record.size is not None or selection is None or not selection.needs_size):
@@ -215,7 +216,7 @@ def _export_commands(
         except RdbError as e:
             if not skip:
                 raise
-            report.skipped.append(e)
+            report.skipped.append(snapshot.budget.keep(e))
             writer.db = db  # for SELECT is thrown away with the rest
             return False
         if not _has_wanted_size(record, selection):
@@ -259,7 +260,7 @@ def _export_large(record: Record, lines: JsonLines, selection: Selection | None,
             record._explain(e)
             if not lines.skip:
                 raise
-            lines.skipped.append(e)
+            lines.skipped.append(lines.budget.keep(e))
             return
         if _has_wanted_size(record, selection):
             spool.seek(0)

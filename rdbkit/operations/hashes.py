@@ -9,6 +9,8 @@ from typing import IO, TYPE_CHECKING, Final
 
 from librt.strings import BytesWriter, write_i64_le
 
+from rdbkit.format.budget import NAME, Budget
+
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
@@ -141,8 +143,11 @@ class NameHashes:
                 return True
         return False
 
-    def twice(self) -> set[int]:
-        """The hashes that are there more than once."""
+    def twice(self, budget: Budget | None = None) -> set[int]:
+        """The hashes that are there more than once.
+
+        Raises: LimitError where they are more than `budget` has room for.
+        """
         found: set[int] = set()
         for number in range(PILES):
             numbers = array("q", self.piles.pile(number))
@@ -151,5 +156,7 @@ class NameHashes:
                 for hashed in numbers:
                     if hashed in seen:
                         found.add(hashed)
+                        if budget is not None:
+                            budget.check("names that are there twice", len(found) * NAME)
                     seen.add(hashed)
         return found

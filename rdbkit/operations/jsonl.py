@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from librt.strings import BytesWriter
 
 from rdbkit.errors import CorruptError, RdbError
+from rdbkit.format.budget import OBJECT
 from rdbkit.format.decode import Coding, Decoder, score_of
 from rdbkit.format.form import COMPILED
 from rdbkit.format.primitives import read_integer, read_string
@@ -35,6 +36,11 @@ _SHORT: Final = 48
 #: Up to here a double has each integer, and is rendered as one.
 _EXACT: Final = 1 << 53
 _MEMBER_EXPIRY: Final = b"keydb-subexpire"
+#: Bytes of unpacked content from which on a value is written in batches; of a string, a multiple of three.
+_BATCH: Final = 1 << 20
+_SLICE: Final = 3 << 18
+#: Bytes of text that are handed on in the middle of a block.
+_SPILLED: Final = 4 << 20
 
 # Shapes that the compiled form writes element by element.
 _LIST: Final = 1
@@ -246,6 +252,23 @@ def stream_part(part: object) -> bytes:
     )  # fmt: skip
 
 
+def is_text(data: bytes) -> bool:
+    """Whether all of it is UTF-8, looked at in slices."""
+    at = 0
+    while at < len(data):
+        stop = min(at + _SLICE, len(data))
+        while at < stop < len(data) and data[stop] & 0xC0 == 0x80:  # in the middle of a letter
+            stop -= 1
+        try:
+            data[at:stop].decode()
+        except UnicodeDecodeError:
+            return False
+        if stop == at:
+            return False
+        at = stop
+    return True
+
+
 def _name_or_null(name: bytes | None) -> bytes:
     return b"null" if name is None else json_text(name)
 
@@ -443,6 +466,7 @@ class JsonLines(Visitor):
         skip: go on behind a value that is damaged.
 
     Attributes:
+        spill: takes what has been written where it becomes much; None where all of it is to wait for `take`.
         written: lines so far.
         skipped: what was wrong with the values left out.
         open: the last line may get more members, and its end is not written.
@@ -453,6 +477,7 @@ class JsonLines(Visitor):
     def __init__(self, coding: Coding, limit: int, selection: Any, skip: bool) -> None:
         super().__init__()
         self.out: BytesWriter = BytesWriter()
+        self.spill: Any = None
         self.coding: Coding = coding
         self.limit: i64 = limit
         self.selection: Any = selection
@@ -460,12 +485,14 @@ class JsonLines(Visitor):
         self.written: i64 = 0
         self.skipped: list[RdbError] = []
         self.decoder: Decoder = Decoder(coding)
+        self.decoder.most = _BATCH
         self.items: Items = Items()
         self.elements: ElementWriter = ElementWriter(self.out)
         self.open: bool = False
         self.member: bytes = b""
         self.members: list[bytes] = []
         self.times: list[int] = []
+        self.members_bytes: i64 = 0  # that these take
         self.begun: bool = False
         self.early_members: list[bytes] = []
         self.early_times: list[int] = []
@@ -508,6 +535,8 @@ class JsonLines(Visitor):
             self.out.write(member_expiries(self.members, self.times))
             self.members = []
             self.times = []
+            self.budget.give_back(self.members_bytes)
+            self.members_bytes = 0
         self.out.write(b"}\n")
 
     def wanted(self, kind: i64, key: bytes, size: int | None, expire_ms: i64) -> bool:
@@ -566,10 +595,12 @@ class JsonLines(Visitor):
                 e.key = None
             if not self.skip:
                 raise
-            self.skipped.append(e)
+            self.skipped.append(self.budget.keep(e))
             return
         self.written += 1
         self.open = True
+        if self.spill is not None and len(out) > _SPILLED:
+            self.spill(self.take())
 
     def database(self) -> None:
         self.head = f'{{"db":{self.db},"key":'.encode()
@@ -635,16 +666,110 @@ class JsonLines(Visitor):
             if not elements.failed and decoder.done and stop == end:
                 return
             out.truncate(mark)
+            if decoder.paused:
+                self.big_value(kind, value_at, end)
+                return
             decoder.begin(kind)
         items = self.items
         items.items = []
         stop = decoder.feed(buf, value_at, items)
+        if decoder.paused or decoder.spent > _BATCH:
+            self.big_value(kind, value_at, end)
+            return
         if not decoder.done or stop != end:
             raise CorruptError("its parts do not end where the value ends")
         kind_name = self.coding.types[0 if kind >= STRING_INT else kind].type
         value, more = value_and_more(kind_name, decoder.arity, items.items, decoder.insert_index)
         out.write(value)
         out.write(more)
+
+    def big_value(self, kind: i64, value_at: i64, end: i64) -> None:
+        """A value that becomes much when it is unpacked, in batches; nothing is handed on before all of it is known to be sound."""
+        name = self.coding.types[0 if kind >= STRING_INT else kind].type
+        if name == "string":
+            self.big_string(read_string(self.buf, value_at, self.coding.limit)[0])
+        elif name in ("list", "zset") or (name in ("set", "hash") and self.decoder.arity == (1 if name == "set" else 2)):
+            as_object = self.batches(kind, name, value_at, end, name == "hash", False)
+            self.batches(kind, name, value_at, end, as_object, True)
+        else:
+            decoder = self.decoder
+            items = Items()
+            decoder.begin(kind)
+            stop = decoder.feed(self.buf, value_at, items)
+            size: i64 = decoder.spent
+            while decoder.paused:
+                self.budget.check("parts of a value", size + len(items.items) * OBJECT)
+                stop = decoder.feed(self.buf, stop, items)
+                size += decoder.spent
+            if not decoder.done or stop != end:
+                raise CorruptError("its parts do not end where the value ends")
+            value, more = value_and_more(name, decoder.arity, items.items, decoder.insert_index)
+            self.out.write(value)
+            self.out.write(more)
+
+    def batches(self, kind: i64, name: str, value_at: i64, end: i64, as_object: bool, write: bool) -> bool:
+        """Render a collection batch by batch, and write it where wanted; returns whether a hash can be an object."""
+        out = self.out
+        decoder = self.decoder
+        items = Items()
+        decoder.begin(kind)
+        begun = False
+        stop: i64 = value_at
+        if write:
+            out.append(0x7B if as_object else 0x5B)
+        going = True
+        while going:
+            stop = decoder.feed(self.buf, stop, items)
+            going = decoder.paused
+            found: list[Any] = items.take(decoder.arity)
+            body: bytes | None = b""
+            if name == "zset":
+                body = scores_body(found[::2], found[1::2])
+            elif name != "hash":
+                body = list_body(found)
+            elif as_object:
+                body = object_body(found[::2], found[1::2])
+                as_object = body is not None
+            elif write:
+                body = pairs_body(found[::2], found[1::2])
+            if write and body:
+                if begun:
+                    out.append(_COMMA)
+                begun = True
+                out.write(body)
+                self.overflow()
+        if not decoder.done or stop != end:
+            raise CorruptError("its parts do not end where the value ends")
+        if write:
+            out.append(0x7D if as_object else 0x5D)
+        return as_object
+
+    def big_string(self, data: bytes) -> None:
+        """A string of any length: text where all of it is UTF-8, otherwise base64."""
+        out = self.out
+        at: i64
+        if is_text(data):
+            out.append(_QUOTE)
+            at = 0
+            while at < len(data):
+                stop: i64 = min(at + _SLICE, len(data))
+                while stop < len(data) and data[stop] & 0xC0 == 0x80:  # in the middle of a letter
+                    stop -= 1
+                out.write(json_text(data[at:stop])[1:-1])
+                at = stop
+                self.overflow()
+            out.append(_QUOTE)
+            return
+        out.write(b'{"base64":"')
+        for at in range(0, len(data), _SLICE):
+            out.write(base64.b64encode(data[at : at + _SLICE]))
+            self.overflow()
+        out.write(b'"}')
+
+    def overflow(self) -> None:
+        """Hand on what has been written where it is much."""
+        if self.spill is not None and len(self.out) > _SPILLED:
+            self.spill(self.take())
 
     def about(self, db: int, idle_s: int | None, freq: int | None) -> None:
         """What is known of a large record that comes next, which a scan for other processes has not told."""
@@ -678,5 +803,8 @@ class JsonLines(Visitor):
             if event.key.endswith(b"-key"):
                 self.member = event.value
             elif event.value.isdigit() and (self.open or not self.begun):  # else of a record that was left out
+                size: i64 = len(self.member) + OBJECT
+                self.budget.spend("expiries of members", size)
+                self.members_bytes += size
                 self.members.append(self.member)
                 self.times.append(int(event.value))

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from rdbkit.operations.text import json_bytes
 
-#: How many entries are kept one by one; all are counted.
+#: How many entries are kept one by one, and what names and words they may have together, in bytes; all are counted.
 KEPT: Final = 1000
+_KEPT_BYTES: Final = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Ledger:
         tell: called with each of them, for instance to write it to a file.
 
     Attributes:
-        losses: the first `KEPT` that are no notes.
+        losses: the first `KEPT` that are no notes, fewer where their names are very long.
         counts, notes: the counts of all of them, and of all notes, summed up by kind.
         keys: by kind, how many keys (or functions and the like) each loss was met in.
         forbidden: by kind, how many of the losses the policies in force do not allow.
@@ -76,6 +77,7 @@ class Ledger:
         self.keys: dict[str, int] = {}
         self.forbidden: dict[str, int] = {}
         self._tell = tell
+        self._kept_bytes = 0
 
     def add(self, loss: Loss, forbidden: bool = False) -> None:
         """Enter a loss."""
@@ -84,7 +86,8 @@ class Ledger:
         self.keys[loss.kind] = self.keys.get(loss.kind, 0) + 1
         if forbidden:
             self.forbidden[loss.kind] = self.forbidden.get(loss.kind, 0) + loss.count
-        if not loss.note and len(self.losses) < KEPT:
+        if not loss.note and len(self.losses) < KEPT and self._kept_bytes < _KEPT_BYTES:
+            self._kept_bytes += len(loss.what) + len(loss.key or b"")
             self.losses.append(loss)
         if self._tell is not None:
             self._tell(loss)

@@ -12,6 +12,7 @@ from typing import IO, BinaryIO, Final, Literal
 
 from rdbkit.errors import LossError
 from rdbkit.format import constants as c
+from rdbkit.format.budget import OBJECT, Budget
 from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.model import Aux, Event, FunctionLibrary, Header, ModuleAux
 from rdbkit.operations.convert import Job
@@ -19,7 +20,7 @@ from rdbkit.operations.duplicates import Duplicate, NameLog, find_duplicates, sc
 from rdbkit.operations.hashes import NameHashes
 from rdbkit.operations.ledger import Ledger, Loss
 from rdbkit.operations.rules import Edits, Policies, Rules
-from rdbkit.snapshot.reader import open_snapshot
+from rdbkit.snapshot.reader import open_snapshot, usual_limits
 from rdbkit.snapshot.source import Rereading, check_distinct
 from rdbkit.snapshot.writer import UNKNOWN, Writer, create
 from rdbkit.targets import Target, find_target
@@ -385,6 +386,7 @@ class _Grouped:
     """
 
     def __init__(self, writer: Writer) -> None:
+        self.budget = Budget(usual_limits().held_bytes)
         self.header = writer.header
         self.written: dict[int, int] = {}
         self.recounts = False
@@ -426,6 +428,7 @@ class _Grouped:
             last.keys += keys
             last.expires += expires
         else:
+            self.budget.spend("turns between databases", 2 * OBJECT)
             stretches.append(_Stretch(at, len(data), keys, expires))
         self._db = db
         self._file.write(data)

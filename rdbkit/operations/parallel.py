@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 from rdbkit.errors import CorruptError, RdbError
+from rdbkit.format.budget import Budget
 from rdbkit.format.decode import Coding
 from rdbkit.format.scan import Scanner
 from rdbkit.operations.hashes import NameHashes
@@ -144,16 +145,17 @@ def json_parts(snapshot: Snapshot, jobs: int, selection: Selection | None, skip:
 def _json_lines(
     flavour: str, version: int, limits: Limits, source: str, selection: Selection | None, skip: bool
 ) -> Callable[[Block], Part]:
-    coding = Coding(flavour, version, limits.string_bytes, source)
+    coding = Coding(flavour, version, limits.string_bytes, source, Budget(limits.held_bytes))
 
     def render(block: Block) -> Part:
+        coding.budget = Budget(limits.held_bytes)
         lines = JsonLines(coding, limits.item_bytes, selection, skip)
         lines.base = block.offset
         lines.db = block.db
         lines.database()
         error = None
         try:
-            Scanner(flavour, version, limits.item_bytes).scan(block.data, 0, len(block.data), lines)
+            Scanner(flavour, version, limits.item_bytes, coding.budget).scan(block.data, 0, len(block.data), lines)
         except RdbError as e:
             error = e
         early = (lines.early_members, lines.early_times) if lines.begun else (lines.members, lines.times)

@@ -12,6 +12,7 @@ from librt.strings import BytesWriter
 
 from rdbkit.errors import CorruptError, RdbError
 from rdbkit.format import constants as c
+from rdbkit.format.budget import Budget
 from rdbkit.format.decode import (
     ARRAY,
     CRON,
@@ -109,8 +110,8 @@ _HINTS_SINCE: Final = 9
 class _Streams(StreamDecoder):
     """Checks a stream as it is decoded, and writes each of its parts with its strings scrambled."""
 
-    def __init__(self, level: int, limit: i64, packer: Packer) -> None:
-        super().__init__(level, limit)
+    def __init__(self, level: int, limit: i64, budget: Budget, packer: Packer) -> None:
+        super().__init__(level, limit, budget)
         self.packer: Packer = packer
         self.out: BytesWriter = BytesWriter()
         self.name_end: i64 = -1  # of the string with which the part at hand begins
@@ -156,6 +157,7 @@ class Values:
         self.stream: _Streams | None = None
         self.done: bool = False
         self.need: i64 = 0
+        self.paused: bool = False  # never, which decoders that hold what they read may be
         self.kind: i64 = 0
         self.way: i64 = 0
         self.zset: bool = False
@@ -183,7 +185,7 @@ class Values:
         self.ahead = 0
         self.checked = 0
         if self.way == STREAM:
-            self.stream = _Streams(self.coding.levels[kind], self.coding.limit, self.packer)
+            self.stream = _Streams(self.coding.levels[kind], self.coding.packed_limit, self.coding.budget, self.packer)
             return
         arity = self.coding.arities[kind]
         if self.way == STRINGS:

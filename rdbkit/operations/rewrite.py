@@ -82,6 +82,8 @@ _MEMBER_EXPIRY: Final = b"keydb-subexpire"
 _SECONDS_ONLY: Final = 3  # RDB versions before this have no milliseconds, and 32 bits for seconds
 _LAST_SECOND: Final = 1 << 31
 _SECONDS_HEAD: Final = 6  # bytes of such an expiry and a type
+#: Bytes that are handed over in the middle of a block.
+_HANDED_OVER: Final = 8 << 20
 #: No expiry is later.
 LAST_MS: Final = (1 << 63) - 1
 
@@ -116,6 +118,7 @@ class Rewriter(Visitor):
         changed: whether anything of the source is not copied as it stands.
         hashes, placed: take the names of keys, to find those that come twice, with the databases that they come from or go to.
         opened: records whose value was looked into.
+        hand_over: called in the middle of a block where what `take` gives has become much; None where it is to wait.
     """
 
     def __init__(self, coding: Coding, limit: int, rules: Rules, ledger: Ledger) -> None:
@@ -125,6 +128,7 @@ class Rewriter(Visitor):
         self.limit: i64 = limit
         self.rules: Rules = rules
         self.ledger: Ledger = ledger
+        self.hand_over: Any = None
         self.out: BytesWriter = BytesWriter()
         self.segments: list[Segment] = []
         self.copied: i64 = 0
@@ -187,6 +191,7 @@ class Rewriter(Visitor):
         self.recoder: Recoder = Recoder(coding, field_kind, policy, rules.now_ms, self.version < 8, rules.compress, ElementNames())
         level = max([level_of(number) for number in known] + [0])
         self.streams: StreamRecoder = StreamRecoder(level, policies.owner, _DEAD_RULE in rules.tolerated)
+        self.streams.budget = coding.budget
         self.ways: list[int] = [LOST] * 258
         self.becomes: list[int] = self.recoder.becomes
         for t in coding.types.values():
@@ -398,6 +403,8 @@ class Rewriter(Visitor):
             what += f": {why}"
         loss = Loss("function", what, 1, None, None, chosen == "extract")
         self.enter_loss(loss, chosen == FAIL)
+        if library.pre_release:  # of the others the scan has counted what is kept
+            self.budget.spend("libraries of functions", len(source))
         self.functions.append(source)
 
     def extract(self, library: FunctionLibrary) -> None:
@@ -478,6 +485,9 @@ class Rewriter(Visitor):
             self.change(kind, way, start, key_at, value_at, end, expire_ms)
             self.mend = False
             self.end_record()
+        if len(self.out) > _HANDED_OVER and self.hand_over is not None:
+            self.end_segment()
+            self.hand_over()
 
     def look(self, kind: i64, way: i64, start: i64, key_at: i64, value_at: i64, end: i64) -> i64:
         """See whether the target loads the value; return what is to become of it, _DONE where the record has been left out.
@@ -551,7 +561,7 @@ class Rewriter(Visitor):
 
     def leave_damaged(self, e: RdbError) -> None:
         """Remember what was wrong with a value that is left out."""
-        self.skipped.append(e)
+        self.skipped.append(self.budget.keep(e))
 
     def hash_name(self, name: bytes, offset: i64) -> None:
         """Note the name of a record that is kept, where names are looked at; `offset` is where it begins in the input."""
@@ -990,8 +1000,7 @@ class Rewriter(Visitor):
         decoder = self.recoder.decoder
         decoder.begin(kind)
         stop = decoder.feed(buf, pos, items)
-        if not decoder.done or stop != end:
-            raise CorruptError("its parts do not end where the value ends")
+        self.recoder.end_at(stop, end)
         self.head(HASH, key)
         write_length(self.out, len(items.items))
         write_elements(self.out, items.items, self.rules.compress)

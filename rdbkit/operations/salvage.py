@@ -18,6 +18,7 @@ from librt.strings import BytesWriter
 
 from rdbkit.errors import ChecksumError, CorruptError, RdbError, TruncatedError
 from rdbkit.format import constants as c
+from rdbkit.format.budget import HELD, OBJECT, Budget
 from rdbkit.format.encode import write_length
 from rdbkit.format.primitives import read_length, skip_string
 from rdbkit.model import Header
@@ -28,7 +29,7 @@ from rdbkit.operations.text import json_bytes, valid_text
 from rdbkit.operations.verifier import Repeats
 from rdbkit.operations.verify import check_functions, rule_of
 from rdbkit.snapshot.pieces import Pieces
-from rdbkit.snapshot.reader import BLOCK_SIZE, Limits, Snapshot, open_snapshot
+from rdbkit.snapshot.reader import BLOCK_SIZE, Limits, Snapshot, open_snapshot, usual_limits
 from rdbkit.snapshot.source import UNKNOWN, Identity, Source, open_source
 from rdbkit.snapshot.temporary import Permissions, temporary_file
 from rdbkit.targets import find_target
@@ -55,6 +56,8 @@ _DATABASE: Final = re.compile(
 #: The beginning of commands of an append-only file, or of another snapshot.
 _BEHIND: Final = re.compile(rb"(\*[1-9][0-9]*\r\n)|(REDIS[0-9]{4}|VALKEY[0-9]{3})")
 _MARK: Final = 40  # bytes of the end mark of a diskless capture
+#: Bytes that a stretch to be left out takes, and what stands around it.
+_STRETCH_BYTES: Final = 600
 _PIECE: Final = 4 << 20
 #: What is read to see how a record begins.
 _HEAD_BYTES: Final = 1 << 12
@@ -280,6 +283,7 @@ class _Job:
         self.identity = plain.identity
         self.samples = samples
         self.limits = limits
+        self.budget = Budget((limits or usual_limits()).held_bytes)
         self.sizes: dict[str, Any] = {} if block_size is None else {"block_size": block_size}
         self.teller = tell
         self.progress = progress
@@ -321,6 +325,8 @@ class _Job:
 
             def broken(e: RdbError | None, db: int | None, offset: int, size: int) -> None:
                 surveyor.bad = True
+                if e is not None and e.rule == HELD:
+                    raise e
                 what = "library" if db is None else "key"
                 if e is None:
                     self.cut(offset + shift, size)
@@ -345,6 +351,8 @@ class _Job:
             except ChecksumError:
                 self.report.checksum = "mismatch"
             except RdbError as e:
+                if e.rule == HELD:  # which is no damage
+                    raise
                 if not snapshot.checksum:
                     return self.bridge(snapshot, surveyor, e, at, shift)
             finally:
@@ -630,6 +638,7 @@ class _Job:
             last = self.cuts.pop()
             begin, end = min(begin, last[0]), max(end, last[1])
         self.cuts.append((begin, end))
+        self.budget.check("stretches to be left out", len(self.cuts) * _STRETCH_BYTES)
 
     def left(self) -> Pieces:
         """What is left of the file, as a snapshot without damage."""
@@ -654,12 +663,13 @@ class _Job:
 
     def drop_repeated(self) -> None:
         """Leave out records whose name has come before, since no server loads a file that has one twice."""
-        hashes = self.names.twice()
+        hashes = self.names.twice(self.budget)
         if not hashes:
             return
         found: list[tuple[Lost, list[tuple[int, int]]]] = []
 
         def met(db: int, name: bytes, first: int, offset: int, size: int) -> None:
+            self.budget.spend("keys that are there twice", 2 * OBJECT + len(name))
             message = f"the key is there before, at byte {pieces.origin(first)}"
             strays = [(pieces.origin(begin), pieces.origin(begin) + end - begin) for begin, end in repeats.strays]
             begin = pieces.origin(offset)

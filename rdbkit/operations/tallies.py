@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING, Any
 
+from rdbkit.format.budget import OBJECT
 from rdbkit.format.constants import ValueType
 from rdbkit.format.primitives import read_int64, read_string, read_uint64
 from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, Visitor
@@ -167,10 +168,12 @@ class InfoTally(Visitor):
     def big(self, size: i64, offset: i64, key: bytes, kind: i64, expire_ms: i64) -> None:
         """Keep one of the biggest keys; of equal ones the first in the file."""
         item = (int(size), -int(offset), int(self.db), key, int(kind), int(expire_ms))
+        self.budget.spend("names of the biggest keys", len(key) + OBJECT)
         if len(self.biggest) < self.top:
             heapq.heappush(self.biggest, item)
         else:
-            heapq.heapreplace(self.biggest, item)
+            out = heapq.heapreplace(self.biggest, item)
+            self.budget.give_back(len(out[3]) + OBJECT)
         if len(self.biggest) >= self.top:
             self.threshold = self.biggest[0][0]
 
@@ -185,6 +188,7 @@ class InfoTally(Visitor):
         name = (int(self.db), module_name(number), number & 1023)
         seen = self.modules.get(name)
         if seen is None:
+            self.budget.spend("types of modules", 3 * OBJECT)
             self.modules[name] = [1, int(size)]
         else:
             seen[0] += 1

@@ -232,6 +232,7 @@ class ValueChecker:
         self.elements: ElementChecker = ElementChecker()
         self.done: bool = False
         self.need: i64 = 0
+        self.paused: bool = False  # never, which decoders that hold what they read may be
         self.kind: i64 = 0
         self.doubts: list[CorruptError] = []
         traits = bytearray(KINDS)

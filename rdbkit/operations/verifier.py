@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rdbkit.errors import CorruptError, RdbError
 from rdbkit.format import constants as c
+from rdbkit.format.budget import OBJECT
 from rdbkit.format.decode import Coding, check_field_names
 from rdbkit.format.primitives import read_string
 from rdbkit.format.scan import KINDS, Visitor
@@ -190,6 +191,7 @@ class Repeats(Visitor):
         known = (int(self.db), name)
         first = self.first.get(known)
         if first is None:
+            self.budget.spend("names that are there twice", len(name) + 2 * OBJECT)
             self.first[known] = int(offset)
         else:
             self.tell(known[0], name, first, int(offset), int(size))

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, Final
 
 from rdbkit.errors import ChangedError, ChecksumError, CorruptError, LimitError, RdbError, TruncatedError, UnsupportedTypeError
+from rdbkit.format.budget import OBJECT, Budget
 from rdbkit.operations.info import count
 from rdbkit.operations.text import json_bytes, valid_text
 from rdbkit.operations.verifier import Repeats, Verifier, judge_event
@@ -125,7 +126,7 @@ def rules() -> dict[str, Rule]:
 
 def rule_of(e: RdbError) -> str:
     """The name of the rule that an error is about."""
-    if e.rule is not None:
+    if e.rule is not None and not isinstance(e, LimitError):
         return e.rule
     if isinstance(e, ChecksumError):
         return "checksum"
@@ -190,10 +191,12 @@ class _Job:
             self.settings["block_size"] = block_size
         self.progress = progress
         self.found: dict[str, Violation] = {}
+        self.budget = Budget()
 
     def run(self) -> Verification:
         with open_snapshot(self.src, **self.settings) as snapshot:
             report = Verification(snapshot.name, str(snapshot.header), self.deep)
+            self.budget = snapshot.budget
             verifier = Verifier(snapshot.coding, snapshot.limits.item_bytes, self.deep, self.tell)
             try:
                 if self.deep:
@@ -235,7 +238,7 @@ class _Job:
 
     def look_for_names(self, verifier: Verifier) -> None:
         """Whether two keys of a database have the same name."""
-        hashes = verifier.names.twice()
+        hashes = verifier.names.twice(self.budget)
         if not hashes:
             return
         if not isinstance(self.src, str | os.PathLike) or not os.path.isfile(self.src):
@@ -256,6 +259,7 @@ class _Job:
         violation = self.found.setdefault(rule.name, Violation(rule))
         violation.count += 1
         if len(violation.samples) < self.samples:
+            self.budget.spend("names of keys to be told", len(e.key or b"") + len(e.message) + OBJECT)
             violation.samples.append(Fault(e.message, db if e.key is not None else None, e.key, offset, size))
 
 

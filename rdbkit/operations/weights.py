@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from rdbkit.format.budget import OBJECT
 from rdbkit.format.constants import ValueType
 from rdbkit.format.counts import element_count
 from rdbkit.format.primitives import read_string, read_uint64
@@ -248,6 +249,8 @@ class MemoryTally(Visitor):
         """A value of `size` bytes that begins with the id of its module's type."""
         number, _ = read_uint64(buf, value_at)
         name = module_name(number)
+        if name not in self.modules:
+            self.budget.spend("types of modules", 3 * OBJECT)
         keys, total = self.modules.get(name, (0, 0))
         self.modules[name] = (keys + 1, total + int(size))
 
@@ -278,10 +281,12 @@ class MemoryTally(Visitor):
     def big(self, size: i64, offset: i64, key: bytes, kind: i64, expire_ms: i64, elements: i64) -> None:
         """Keep one of the biggest keys; of equal ones the first in the file."""
         item = (int(size), -int(offset), int(self.db), key, int(kind), int(expire_ms), int(elements))
+        self.budget.spend("names of the biggest keys", len(key) + OBJECT)
         if len(self.biggest) < self.top:
             heapq.heappush(self.biggest, item)
         else:
-            heapq.heapreplace(self.biggest, item)
+            out = heapq.heapreplace(self.biggest, item)
+            self.budget.give_back(len(out[3]) + OBJECT)
         if len(self.biggest) >= self.top:
             self.threshold = self.biggest[0][0]
 

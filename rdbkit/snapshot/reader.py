@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -14,6 +16,7 @@ import anycrc
 
 from rdbkit.errors import ChecksumError, CorruptError, LimitError, RdbError, TruncatedError, UnsupportedVersionError
 from rdbkit.format import constants as c
+from rdbkit.format.budget import HELD_BYTES, HOW_TO_RAISE, Budget
 from rdbkit.format.decode import Coding
 from rdbkit.format.scan import NO_EXPIRY, LastRecord, Prelude, Scanner, Visitor
 from rdbkit.model import Aux, Checksum, Event, FunctionLibrary, Header, KeyMetadata, ModuleAux, Trailer
@@ -32,11 +35,18 @@ _OTHER_FORMATS = (
 )
 
 
+#: No limit is higher.
+_MOST = 1 << 56
+
+
 class Limits(NamedTuple):
     """How large things may be that have to be held in memory whole.
 
     `item_bytes`: a key's name, an AUX field, a function library, the metadata of a key. `string_bytes`: what one compressed
-    string of a value may unpack to when it is decoded. Values as such have no limit, since they are read in pieces.
+    string of a value may unpack to when it is decoded. `held_bytes`: all together that has to be held until the end of the file,
+    with what objects take besides their content: AUX fields, function libraries, hash templates, counts of each database, and
+    of the value being read what cannot be passed on, such as the pending entries of a group. Values as such have no limit,
+    since they are read in pieces.
 
     >>> import rdbkit
     >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb", limits=rdbkit.Limits(item_bytes=1 << 20)) as snapshot:
@@ -46,6 +56,37 @@ class Limits(NamedTuple):
 
     item_bytes: int = 16 << 20
     string_bytes: int = 1 << 30
+    held_bytes: int = HELD_BYTES
+
+    @classmethod
+    def of_memory(cls, size: int) -> Limits:
+        """Limits that let `size` bytes be held of a file, and single items be larger where that is more than usual.
+
+        >>> Limits.of_memory(1 << 30).item_bytes
+        268435456
+        """
+        usual = cls()
+        size = min(size, _MOST)
+        return cls(max(usual.item_bytes, size // 4), max(usual.string_bytes, size), size)
+
+
+_USUAL = Limits()
+_IN_FORCE: ContextVar[Limits] = ContextVar("limits", default=_USUAL)
+
+
+def usual_limits() -> Limits:
+    """The limits of a snapshot that is opened without any."""
+    return _IN_FORCE.get()
+
+
+@contextmanager
+def limits_in_force(limits: Limits) -> Iterator[None]:
+    """Inside, these are the limits of every snapshot that is opened without any."""
+    token = _IN_FORCE.set(limits)
+    try:
+        yield
+    finally:
+        _IN_FORCE.reset(token)
 
 
 class Block(NamedTuple):
@@ -120,9 +161,11 @@ class Snapshot:
         self.module_data: ModuleAux | None = None
         try:
             self.header = self._read_header(relaxed)
-            self.coding = Coding(*self.header, limits.string_bytes, self.name)
+            #: Of what is held of the file.
+            self.budget = Budget(limits.held_bytes)
+            self.coding = Coding(*self.header, limits.string_bytes, self.name, self.budget)
             self.types = self.coding.types
-            self._scanner = Scanner(*self.header, limits.item_bytes)
+            self._scanner = Scanner(*self.header, limits.item_bytes, self.budget)
             self._scanner.templates = self.coding.templates
             self._read_prelude(damaged)
         except RdbError as e:
@@ -250,7 +293,7 @@ class Snapshot:
                         continue
                     if left > 2 * self.limits.item_bytes + 64:
                         raise LimitError(
-                            f"a key's name, AUX field or function of more than {self.limits.item_bytes} bytes",
+                            f"a key's name, AUX field or function of more than {self.limits.item_bytes} bytes; {HOW_TO_RAISE}",
                             offset=self._pos,
                         )
                 more = self._refill(max(self._block_size, left))
@@ -281,6 +324,7 @@ class Snapshot:
     def tell_prelude(self, visitor: Visitor) -> None:
         """Tell `visitor` of what stands before the keys."""
         visitor.base = self._base
+        visitor.budget = self.budget
         for event, raw in self._prelude:
             visitor.buf, visitor.event_at, visitor.event_end = raw, 0, len(raw)
             visitor.enter(0)
@@ -421,7 +465,9 @@ class Snapshot:
             if left > 2 * self.limits.item_bytes + 64:
                 if damaged:
                     break
-                raise LimitError(f"an AUX field or function of more than {self.limits.item_bytes} bytes", offset=self._pos)
+                raise LimitError(
+                    f"an AUX field or function of more than {self.limits.item_bytes} bytes; {HOW_TO_RAISE}", offset=self._pos
+                )
             if not self._refill(max(self._block_size, left)):
                 break
         self._prelude = collector.found
@@ -499,7 +545,7 @@ class Snapshot:
                 break
             left = len(self._buf) - self._pos
             if left > 2 * self.limits.item_bytes + 64:
-                raise self._explain(LimitError("names of fields that are too large", offset=self._pos), record)
+                raise self._explain(LimitError(f"names of fields that are too large; {HOW_TO_RAISE}", offset=self._pos), record)
             if not self._refill(max(self._block_size, left)):
                 raise self._explain(TruncatedError("the file ends too early", offset=len(self._buf)), record)
         if record.size is None:
@@ -630,7 +676,7 @@ def open_snapshot(
             following AOF commands and the `$EOF:` framing of a diskless capture are recognised.
         relaxed: try an RDB version that is newer than this release knows.
         verify_checksum: compare the CRC-64 at the end.
-        limits: how large keys and the like may be.
+        limits: how large keys and the like may be, and how much is held of the file.
         block_size: bytes to read at a time; memory is a few times this.
         damaged: raise nothing for damage in front of the keys; reading the keys will.
         rereading: raise ChangedError where the file is not what it was when it was first opened with this one.
@@ -649,7 +695,7 @@ def open_snapshot(
         if rereading is not None:
             rereading.watch(source)
         snapshot = Snapshot(
-            source, relaxed=relaxed, verify_checksum=verify_checksum, limits=limits or Limits(), block_size=block_size,
+            source, relaxed=relaxed, verify_checksum=verify_checksum, limits=limits or usual_limits(), block_size=block_size,
             damaged=damaged,
         )  # fmt: skip
     except BaseException:

@@ -26,6 +26,8 @@ _LARGE: Final = 1 << 16
 #: Counts of a database that are not known before its end.
 UNKNOWN: Final = (-1, -1)
 _MOST: Final = (1 << 32) - 1
+#: Beginnings of databases whose counts are corrected, more than there are databases; a file may go back and forth between them.
+_MOST_PATCHES: Final = 1 << 16
 
 
 class _Stretch(NamedTuple):
@@ -268,7 +270,7 @@ class Writer:
         write_length(self._buffer, db)
         if self.header.version < 7 or counts is None:
             return
-        can_change = self._patchable and (self.recounts or counts == UNKNOWN)
+        can_change = self._patchable and (self.recounts or counts == UNKNOWN) and len(self._patches) < _MOST_PATCHES
         if not can_change and (self.recounts or counts == UNKNOWN):
             return  # it is but a hint, and better none than a wrong one
         form = BytesWriter()
