@@ -324,3 +324,15 @@ def test_a_difference_in_a_key_with_something_among_its_attributes_is_written(tm
     assert b"SELECT\r\n$1\r\n2\r\n" in text
     assert b"f3" in text
     assert b"f4" not in text
+
+
+def test_a_snapshot_of_what_is_new_has_the_key_whole(tmp_path: Path) -> None:
+    (tmp_path / "one.rdb").write_bytes(rdb())
+    record = opcode_expiry(EXPIRY) + b"\xfe\2" + b"\0" + string(b"name") + string(b"value")
+    (tmp_path / "two.rdb").write_bytes(rdb(b"\xfe\0\0" + string(b"a") + string(b"A"), record))
+    out = tmp_path / "delta.rdb"
+    diff(str(tmp_path / "one.rdb"), str(tmp_path / "two.rdb"), delta=out)
+    assert not rdbkit.verify(out, deep=True).violations
+    with rdbkit.open(out) as snapshot:
+        found = [(record.db, record.key, record.value, record.expire_ms) for record in snapshot]
+    assert found == [(0, b"a", b"A", None), (2, b"name", b"value", EXPIRY)]

@@ -327,7 +327,8 @@ class _Copies(DeltaWriter):
     def key(self, second: Snapshot, record: Record, metadata: KeyMetadata | None, change: Change) -> None:
         expires = int(record.expire_ms is not None)
         if record.size is not None:
-            whole = record._block[record._end - record.size : record._end]
+            # a record among whose attributes something else stood has a block of its own, which is shorter than it was in the file
+            whole = record._block[max(record._end - record.size, 0) : record._end]
             self.writer.copy(whole, record.db, 1, expires, UNKNOWN_COUNTS)
             return
         self.writer.copy(second.large_head, record.db, 1, expires, UNKNOWN_COUNTS)
