@@ -525,12 +525,12 @@ class Job:
         way = rewriter.ways[kind]
         if rewriter.looks[kind] & IMPOSSIBLE:
             raise rewriter.impossible(kind)
-        if rewriter.edits.script is not None:
-            return self._scripted(record)
         opens = bool(rewriter.looks[kind] & OPEN)
         if opens and way == COPY and rewriter.mends_streams(kind):
             way = STREAM
         chunks = self._checked(kind, way, record.chunks()) if opens else record.chunks()
+        if rewriter.edits.script is not None:
+            return self._scripted(record, way, b"".join(chunks))
         if way == MODULE:
             found = self._module_chunks(chunks)
             if found is None:
@@ -632,10 +632,9 @@ class Job:
         selection = self.rules.selection
         return selection is None or not selection.needs_size or selection.wants_size(record.size or 0)
 
-    def _scripted(self, record: Record) -> bool:
-        """A script gets the value whole, in memory."""
+    def _scripted(self, record: Record, way: int, raw: bytes) -> bool:
+        """A script gets the value whole, in memory, when it has been looked into."""
         rewriter = self.rewriter
-        raw = record.raw
         key = self._key()
         whole = Record(
             record.db, record.offset, record.size, record.expire_ms, record.idle_s, record.freq, record._coding, record._kind,
@@ -647,7 +646,6 @@ class Job:
             return False
         rewriter.name_it()
         rewriter.changed = True
-        way = rewriter.ways[record._kind]
         if way == MODULE and rewriter.has_module(read_uint64(raw, 0)[0]):
             way = COPY
         kept = rewriter.value(record._kind, way, key + raw, 0, len(key), len(key) + len(raw))
