@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import struct
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -288,3 +290,16 @@ def test_max_memory_raises_what_is_held(tmp_path: Path) -> None:
     # the limit is that of one run
     with rdbkit.open(path) as snapshot:
         assert snapshot.limits == rdbkit.Limits()
+
+
+def test_more_may_be_held_of_a_large_file_than_of_a_small_one() -> None:
+    """A group of many pending entries takes eleven times what it takes in the file; compressed, that file is a small one."""
+    count = 300_000
+    ids = [struct.pack(">QQ", 5, n) for n in range(count)]
+    pending = length(count) + b"".join(entry_id + bytes(8) + b"\1" for entry_id in ids)
+    owned = length(1) + string(b"c") + bytes(16) + length(count) + b"".join(ids)
+    group = string(b"g") + bytes([5, 1, 1]) + pending + owned
+    data = rdb(key(b"s", 21, b"\0" + bytes([0, 5, 1, 0, 0, 0, 0, 1]) + length(1) + group), magic=b"REDIS0011")
+    assert verify(io.BytesIO(data), deep=True).sound
+    report = verify(io.BytesIO(gzip.compress(data)), deep=True)
+    assert [v.rule.name for v in report.violations] == ["limit"]

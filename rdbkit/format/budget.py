@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
 #: Bytes that may be held of one file unless said otherwise; the default of `rdbkit.Limits`.
 HELD_BYTES: Final = 64 << 20
+#: And for each byte that was read of the file, as it is on disk: pending entries take eleven times what they take there. A
+#: small file that unpacks to much gets no more.
+_FOR_EACH_BYTE: Final = 16
+_MOST_HELD: Final = 1 << 30
 #: Bytes that an object takes besides its content, roughly, with its place in a list, set or dictionary.
 OBJECT: Final = 200
 #: The same of a name, of which there are many.
@@ -36,6 +40,10 @@ class Budget:
     def __init__(self, limit: int = HELD_BYTES) -> None:
         self.limit: i64 = limit
         self.held: i64 = 0
+
+    def grow(self, read: i64) -> None:
+        """So many bytes of the file, compressed where it is, were read: more may be held of a large file than of a small one."""
+        self.limit = max(self.limit, min(HELD_BYTES + _FOR_EACH_BYTE * read, _MOST_HELD))
 
     def spend(self, what: str, size: i64) -> None:
         """Something that takes `size` bytes is going to be held.

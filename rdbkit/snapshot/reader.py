@@ -159,10 +159,10 @@ class Snapshot:
         self.large_metadata: list[KeyMetadata] = []
         #: Module data outside of keys that is larger than a block and being read; its size is not known yet.
         self.module_data: ModuleAux | None = None
+        #: Of what is held of the file.
+        self.budget = Budget(limits.held_bytes)
         try:
             self.header = self._read_header(relaxed)
-            #: Of what is held of the file.
-            self.budget = Budget(limits.held_bytes)
             self.coding = Coding(*self.header, limits.string_bytes, self.name, self.budget)
             self.types = self.coding.types
             self._scanner = Scanner(*self.header, limits.item_bytes, self.budget)
@@ -386,6 +386,8 @@ class Snapshot:
         left = len(self._buf) - self._pos
         self._buf = self._source.refill(self._buf, self._pos, size)
         self._pos = 0
+        if self.limits.held_bytes == HELD_BYTES:
+            self.budget.grow(self._source.consumed)
         return len(self._buf) > left
 
     def _checksum_to(self, pos: int) -> None:
