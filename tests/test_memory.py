@@ -63,14 +63,14 @@ import rdbkit
 
 class Endless:
     def __init__(self, head, piece, times, tail):
-        self.head, self.piece, self.times, self.tail = head, piece, times, tail
+        self.head, self.piece, self.times, self.tail, self.done = head, piece, times, tail, 0
     def read(self, n):
         if self.head:
             data, self.head = self.head, b""
-        elif self.times:
-            many = min(self.times, max(1, (1 << 20) // len(self.piece)))
-            self.times -= many
-            data = self.piece * many
+        elif self.done < self.times:
+            end = min(self.times, self.done + max(1, (1 << 20) // len(self.piece(0))))
+            data = b"".join(map(self.piece, range(self.done, end)))
+            self.done = end
         else:
             data, self.tail = self.tail, b""
         return data
@@ -90,11 +90,14 @@ def count(n):
 def plain_nodes():
     n = N // 100
     head = b"REDIS0011\\xfe\\x00\\x12\\x04list" + count(n)
-    return Endless(head, b"\\x01" + b"\\x67\\x10" + b"x" * 10000, n, END), "redis-6.0", {}
+    return Endless(head, lambda i: b"\\x01" + b"\\x67\\x10" + b"x" * 10000, n, END), "redis-6.0", {}
+
+def field(i):
+    return b"\\x07%07d" % i + b"\\x40\\x50" + b"v" * 80
 
 def fields_to_valkey():
     head = b"REDIS0012\\xfe\\x00\\x18\\x04hash" + (1 << 41).to_bytes(8, "little") + count(N)
-    return Endless(head, b"\\x41\\x00" + b"\\x05field" + b"\\x40\\x50" + b"v" * 80, N, END), "valkey-9.1", {}
+    return Endless(head, lambda i: b"\\x41\\x00" + field(i), N, END), "valkey-9.1", {}
 
 def fields_to_nowhere():
     source, _, _ = fields_to_valkey()
@@ -102,18 +105,19 @@ def fields_to_nowhere():
 
 def fields_to_redis():
     head = b"VALKEY080\\xfe\\x00\\x16\\x04hash" + count(N)
-    return Endless(head, b"\\x05field" + b"\\x40\\x50" + b"v" * 80 + (1 << 41).to_bytes(8, "little"), N, END), "redis-8.0", {}
+    when = (1 << 41).to_bytes(8, "little")
+    return Endless(head, lambda i: field(i) + when, N, END), "redis-8.0", {}
 
 def stream():
     # nodes of one entry with one field
     master = b"\\x01\\x01\\x00\\x01\\x01\\x01\\x81f\\x02\\x00\\x01"
-    entry = master + b"\\x02\\x01\\x00\\x01\\x00\\x01\\xe0\\x40" + b"v" * 64 + b"\\x42\\x04\\x01"
-    pack = (len(entry) + 7).to_bytes(4, "little") + (9).to_bytes(2, "little") + entry + b"\\xff"
-    node = b"\\x10" + bytes(15) + b"\\x01" + b"\\x40" + bytes([len(pack)]) + pack
-    n = N
-    tail = count(n) + b"\\x01\\x01" + b"\\x00\\x01" + b"\\x00\\x00" + count(n) + b"\\x00"
+    entry = master + b"\\x02\\x01\\x00\\x01\\x00\\x01\\xef\\xa0" + b"v" * 4000 + b"\\x1f\\xa2\\x04\\x01"
+    pack = (len(entry) + 7).to_bytes(4, "little") + (10).to_bytes(2, "little") + entry + b"\\xff"
+    blob = bytes([0x40 | len(pack) >> 8, len(pack) & 255]) + pack
+    n = 70_000
+    tail = count(n) + count(n) + b"\\x01" + b"\\x00\\x01" + b"\\x00\\x00" + count(n) + b"\\x00"
     head = b"REDIS0011\\xfe\\x00\\x15\\x06stream" + count(n)
-    return Endless(head, node, n, tail + END), "redis-6.0", {}
+    return Endless(head, lambda i: b"\\x10" + (i + 1).to_bytes(8, "big") + bytes(7) + b"\\x01" + blob, n, tail + END), "redis-6.0", {}
 
 for make in (plain_nodes, fields_to_valkey, fields_to_nowhere, fields_to_redis, stream):
     source, target, more = make()

@@ -216,7 +216,7 @@ def test_nothing_weighs_nothing() -> None:
         (["--target", "redis-7.0", "--format", "table", "-o", "report.txt"], "the report goes to standard output"),
         (["--target", "redis-7.0", "--depth", "0"], "--depth"),
         (["--target", "redis-7.0", "--prefix-separator", "é"], "separators are ASCII"),
-        (["--target", "redis-7.0", "--html", "-"], "--html takes a file"),
+        (["--target", "redis-7.0", "--html", "-"], "it takes the name of a file"),
     ],
 )
 def test_wrong_usage(args: list[str], words: str) -> None:

@@ -241,7 +241,7 @@ main(sys.argv[1:])
 if not hashes.__file__.endswith(".so"):  # in the compiled form its numbers cannot be changed
 
     @pytest.mark.parametrize(
-        "command", ["diff a.rdb a.rdb", "salvage a.rdb.gz out.rdb", "merge a.rdb b.rdb out.rdb --on-duplicate first"]
+        "command", ["diff a.rdb a.rdb", "salvage a.rdb.gz out.rdb", "merge a.rdb b.rdb -o out.rdb --on-duplicate first"]
     )
     def test_a_full_place_for_temporary_files_is_named(tmp_path: Path, command: str) -> None:
         records = [key(b"k%d" % i, 0, string(b"v")) for i in range(3000)]

@@ -189,7 +189,7 @@ def test_charts_of_a_fixture_are_drawn(tmp_path: Path) -> None:
     assert seen["rows"][0] == "list quicklist"
     assert seen["rows"][-1] == "others"
     text = " ".join(" ".join(page.texts[tag]) for tag in ("dt", "dd", "p"))
-    for part in (f"{report.keys} ", f"{report.keys_bytes / 1024:.1f} KB", "needed in all", "saved with", "Expiring: 1 key of 56 B"):
+    for part in (f"{report.keys} ", f"{report.keys_bytes / 1024:.1f} KB", "needed in all", "saved with", "Expiring: 1 key of 64 B"):
         assert part in text
     assert page.cells[:5] == ["l_big", "list quicklist", "0", "3,000", size]
 
@@ -295,7 +295,7 @@ def test_a_report_says_what_is_not_exact() -> None:
 
 def test_times_that_no_calendar_has() -> None:
     report = report_of(rdb(DB, key(b"k", 0, string(b"v"), 2**62)))
-    assert "Expiring: 1 key of 56 B, the last " in page_of(report)  # a year of nine digits, or milliseconds, as the system has it
+    assert "Expiring: 1 key of 64 B, the last " in page_of(report)  # a year of nine digits, or milliseconds, as the system has it
 
 
 def test_an_empty_snapshot() -> None:

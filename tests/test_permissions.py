@@ -38,7 +38,7 @@ COMMANDS = {
     "convert .gz": "convert {s} out.rdb.gz --target redis-7.2",
     "convert --ledger": "convert {s} out.rdb --target redis-5.0 --on-loss drop --ledger ledger.jsonl",
     "convert extract": "convert {s} out.rdb --target redis-6.2 --on-loss drop --on-function extract=functions.lua",
-    "merge": "merge {t} {s} out.rdb --on-duplicate first --ledger ledger.jsonl",
+    "merge": "merge {t} {s} -o out.rdb --on-duplicate first --ledger ledger.jsonl",
     "split": "split {s} --by db --into parts/of/it",
     "diff .resp": "diff {t} {s} --delta out.resp",
     "diff .rdb": "diff {t} {s} --delta out.rdb",
