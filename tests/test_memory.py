@@ -117,7 +117,8 @@ def stream():
     n = 70_000
     tail = count(n) + count(n) + b"\\x01" + b"\\x00\\x01" + b"\\x00\\x00" + count(n) + b"\\x00"
     head = b"REDIS0011\\xfe\\x00\\x15\\x06stream" + count(n)
-    return Endless(head, lambda i: b"\\x10" + (i + 1).to_bytes(8, "big") + bytes(7) + b"\\x01" + blob, n, tail + END), "redis-6.0", {}
+    node = lambda i: b"\\x10" + (i + 1).to_bytes(8, "big") + bytes(7) + b"\\x01" + blob
+    return Endless(head, node, n, tail + END), "redis-6.0", {}
 
 for make in (plain_nodes, fields_to_valkey, fields_to_nowhere, fields_to_redis, stream):
     source, target, more = make()
