@@ -292,18 +292,18 @@ def test_the_same_file_twice(tmp_path: Path) -> None:
 
 def test_a_file_of_an_option_is_its_own(tmp_path: Path) -> None:
     """Nothing that is read or written is replaced by a list of losses."""
-    a = write(tmp_path / "a.rdb", key(b"a", 0, string(b"v")))
-    b = write(tmp_path / "b.rdb", key(b"b", 0, string(b"v")))
+    a = write(tmp_path / "a", key(b"a", 0, string(b"v")))
+    b = write(tmp_path / "b", key(b"b", 0, string(b"v")))
     os.link(a, tmp_path / "hard")
     os.symlink(b, tmp_path / "soft")
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    out, new = tmp_path / "out.rdb", tmp_path / "new"
+    out, new = tmp_path / "out", tmp_path / "new"
     wrong: list[tuple[list[str | Path], str]] = [
         (["--ledger", a], "--ledger and FILE are the same file"),
         (["--ledger", tmp_path / "hard"], "--ledger and FILE are the same file"),
         (["--ledger", tmp_path / "soft"], "--ledger and FILE are the same file"),
         (["--ledger", out], "--ledger and --output are the same file"),
-        (["--ledger", tmp_path / "." / "x" / ".." / "out.rdb"], "--ledger and --output are the same file"),
+        (["--ledger", tmp_path / "." / "x" / ".." / "out"], "--ledger and --output are the same file"),
         (["--ledger", "-"], "it takes the name of a file"),
         (["--on-function", f"extract={b}"], "--on-function extract and FILE are the same file"),
         (["--on-function", f"extract={out}"], "--on-function extract and --output are the same file"),
