@@ -1,4 +1,4 @@
-"""What real servers do with damaged files is told apart, and is the same however they come to load them."""
+"""What `check --deep` approves of and what `convert --deep` writes, real servers load and serve, whatever is wrong in a file."""
 
 from __future__ import annotations
 
@@ -8,12 +8,24 @@ from pathlib import Path
 
 import pytest
 
+from tests.fuzz.agreement import agreements, files, report
 from tests.fuzz.directed import around, cases
 from tests.fuzz.oracle import BREAKS, CRASHES, EMPTY, HANGS, LINES, LOADS, REFUSES, SKIPS, Server
 
 from .rdb import FIXTURES, key, length, string
 
 SERVERS = Path(os.environ["RDBKIT_SERVERS"])
+MUTATED = 3050  # 50 of each fixture
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_no_file_is_approved_that_a_server_does_not_load(line: str) -> None:
+    (found,) = agreements(SERVERS, MUTATED, with_directed=True, lines=[line], processes=1)
+    if folder := os.environ.get("RDBKIT_REPORT"):
+        Path(folder, f"{line}.txt").write_text(report([found], len(files(MUTATED, True))))
+    assert found.dangerous == []
+    assert found.approved > 100
+    assert found.written > 100
 
 
 @pytest.mark.parametrize("line", LINES)

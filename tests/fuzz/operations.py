@@ -5,7 +5,6 @@ An operation gives back what it has written, by name. What it may raise is `RdbE
 
 from __future__ import annotations
 
-import inspect
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -123,12 +122,8 @@ def check(work: Work) -> Outputs:
 
 def check_deep(work: Work) -> Outputs:
     with work.open() as snapshot:
-        run_check(snapshot, find_target(work.pick(*TARGETS, *SERVICES)), now_ms=NOW, **deep(run_check))
+        run_check(snapshot, find_target(work.pick(*TARGETS, *SERVICES)), now_ms=NOW, deep=True)
     return {}
-
-
-def deep(function: Callable[..., Any]) -> dict[str, Any]:
-    return {"deep": True} if "deep" in inspect.signature(function).parameters else {}
 
 
 def policies(work: Work) -> rdbkit.Policies:
@@ -188,7 +183,7 @@ def convert(work: Work) -> Outputs:
 
 
 def convert_deep(work: Work) -> Outputs:
-    return run_convert(work, **deep(rdbkit.convert))
+    return run_convert(work, deep=True)
 
 
 def split(work: Work) -> Outputs:
