@@ -21,8 +21,9 @@ from rdbkit.operations.export import export_jsonl
 from rdbkit.operations.verify import verify
 from rdbkit.targets import find_target, tolerated
 
+from .encoders import listpack_of
 from .rdb import FIXTURES, key, length, rdb, string
-from .test_decode import F64, GOOD_NODE, ID, counted, lp, stream_node, zl
+from .test_decode import F64, GOOD_NODE, ID, counted, entry, lp, stream_node, zl
 
 FAULTS = FIXTURES / "faults"
 NEWER = ("redis-7.0", "azure-managed", "redis-8.0", "valkey-9.1")
@@ -490,3 +491,26 @@ def test_the_verdict_says_whether_values_were_opened(tmp_path: Path) -> None:
     assert "all opened" in runner.invoke(cli, ["check", name, "--target", "redis-7.0", "--deep"]).stdout
     found = json.loads(runner.invoke(cli, ["check", name, "--target", "redis-7.0", "--json"]).stdout)
     assert found["files"][0]["deep"] is False
+
+
+def as_text(text: bytes) -> bytes:
+    """An entry of a listpack that is text, also where servers would write a number."""
+    return bytes([0x80 | len(text)]) + text + bytes([len(text) + 1])
+
+
+NUMBERS = [0, 7, -1, 127, -4096, 1 << 31, 10**18 - 1, 10**18, -(10**18), (1 << 63) - 1, -(1 << 63), -(1 << 62)]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_number_and_its_text_are_one_name(number: int) -> None:
+    """However a listpack has them; texts that servers do not take for numbers are others."""
+    text = b"%d" % number
+    for other, comes_twice in ((text, True), (b"+" + text, False), (b"00" + text[-1:], False), (text + b" ", False)):
+        packed = listpack_of([entry(number), as_text(other)])
+        data = rdb(key(b"k", 20, string(packed)), magic=b"REDIS0011")
+        for target in ("redis-7.2", "redis-5.0"):
+            if comes_twice:
+                with pytest.raises(rdbkit.CorruptError, match="twice"):
+                    converted(data, target, deep=True)
+            else:
+                assert converted(data, target, deep=True)[1][0, b"k"] == {text, other}

@@ -114,7 +114,7 @@ class PlainSink(Sink):
 
     def integer(self, n: i64) -> None:
         if self.named == 1 or (self.named == 2 and self.count & 1 == 0):
-            self.names.add(b"%d" % n)
+            self.names.add_number(n)
         self.count += 1
         write_number(self.out, n)
 

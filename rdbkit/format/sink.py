@@ -48,6 +48,9 @@ class Names:
     def add(self, name: bytes) -> None:
         """The name of an element. Raises CorruptError where it is known to come twice."""
 
+    def add_number(self, number: i64) -> None:
+        """The same of a name that is the text of a number."""
+
     def finish(self) -> None:
         """The value has ended. Raises CorruptError where a name came twice."""
 

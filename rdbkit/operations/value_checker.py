@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 _HELD: Final = 1 << 17
 _HELD_BYTES: Final = 8 << 20
 _PAIR: Final = 16
+_REUSED: Final = 1 << 10
+_DIGITS: Final = 18
+_MOST_NUMBER: Final = 10**18
+#: What `number_in` gives for a text that is no such number.
+NO_NUMBER: Final = -(1 << 62)
 _LONGEST_SCORE: Final = 127  # of the text that zzlGetScore has room for
 #: How many tolerated faults of one value are told.
 _MOST_DOUBTS: Final = 8
@@ -42,32 +47,51 @@ EMPTY: Final = "empty"
 
 
 class ElementNames(Names):
-    """Finds names that come twice among those of one value, in bounded memory."""
+    """Finds names that come twice among those of one value, in bounded memory.
+
+    A name that is the text of a number is kept as the number, as which packed collections have it: no text is made of it.
+    """
 
     def __init__(self) -> None:
-        self.names: set[bytes] = set()
+        self.names: set[object] = set()
         self.bytes: i64 = 0
         self.piles: Piles | None = None
 
     def begin(self) -> None:
         self.close()
-        if self.names:
+        if len(self.names) > _REUSED:
             self.names = set()
+        else:
+            self.names.clear()
         self.bytes = 0
 
     def add(self, name: bytes) -> None:
+        number: i64 = number_in(name)
+        if number != NO_NUMBER:
+            self.keep(int(number), 8)
+        else:
+            self.keep(name, len(name))
+
+    def add_number(self, number: i64) -> None:
+        if -_MOST_NUMBER < number < _MOST_NUMBER:
+            self.keep(int(number), 8)
+        else:
+            self.keep(b"%d" % number, 20)
+
+    def keep(self, name: object, size: i64) -> None:
+        """A name in the one form that it has here."""
         if self.piles is not None:
-            self.pile(name)
+            self.pile(text_of(name))
             return
         before: i64 = len(self.names)
         self.names.add(name)
         if len(self.names) == before:
-            raise CorruptError(f"{name[:64]!r} comes twice", rule=TWICE)
-        self.bytes += len(name)
+            raise CorruptError(f"{text_of(name)[:64]!r} comes twice", rule=TWICE)
+        self.bytes += size
         if self.bytes > _HELD_BYTES or before >= _HELD:
             self.piles = Piles()
             for held in self.names:
-                self.pile(held)
+                self.pile(text_of(held))
             self.names = set()
 
     def pile(self, name: bytes) -> None:
@@ -97,6 +121,38 @@ class ElementNames(Names):
             self.piles = None
 
 
+def number_in(text: bytes) -> i64:
+    """The number of at most 18 digits whose text this is, just as servers write it; NO_NUMBER for any other text.
+
+    >>> number_in(b"-12"), number_in(b"012") == NO_NUMBER, number_in(b"-0") == NO_NUMBER, number_in(b"0")
+    (-12, True, True, 0)
+    """
+    size: i64 = len(text)
+    if size == 0 or size > _DIGITS + 1:
+        return NO_NUMBER
+    at: i64 = 1 if text[0] == 0x2D else 0
+    first: i64 = text[at] if size > at else 0
+    if first < 0x30 or first > 0x39 or size - at > _DIGITS or (first == 0x30 and size > 1):
+        return NO_NUMBER
+    number: i64 = 0
+    begin: i64 = at
+    while at < size:
+        digit: i64 = text[at]
+        if digit < 0x30 or digit > 0x39:
+            return NO_NUMBER
+        number = number * 10 + (digit - 0x30)
+        at += 1
+    return -number if begin else number
+
+
+def text_of(name: object) -> bytes:
+    """The text of a name as `ElementNames` keeps it."""
+    if isinstance(name, int):
+        return b"%d" % name
+    assert isinstance(name, bytes)
+    return name
+
+
 class ElementChecker(Sink):
     """Looks at the elements of one value.
 
@@ -120,6 +176,10 @@ class ElementChecker(Sink):
         self.names: ElementNames = ElementNames()
         self.member: bytes = b""
         self.last_member: bytes = b""
+        self.is_number: bool = False  # the member: `member_number` has it then
+        self.member_number: i64 = 0
+        self.was_number: bool = False
+        self.last_number: i64 = 0
         self.last_score: float = 0.0
 
     def begin(self, arity: i64, traits: i64) -> None:
@@ -152,7 +212,7 @@ class ElementChecker(Sink):
         if at == 0:
             self.count += 1
             if self.named:
-                self.name(str(n).encode())
+                self.number_name(n)
         elif self.scored:
             self.score(float(n))
         at += 1
@@ -172,6 +232,7 @@ class ElementChecker(Sink):
     def name(self, name: bytes) -> None:
         """What no other element may begin with."""
         self.member = name
+        self.is_number = False
         if not self.tolerates_twice:
             self.names.add(name)
             return
@@ -181,20 +242,42 @@ class ElementChecker(Sink):
             if self.twice is None:
                 self.twice = e.message
 
+    def number_name(self, n: i64) -> None:
+        """The same of a name that is the text of a number."""
+        self.is_number = True
+        self.member_number = n
+        if not self.tolerates_twice:
+            self.names.add_number(n)
+            return
+        try:
+            self.names.add_number(n)
+        except CorruptError as e:
+            if self.twice is None:
+                self.twice = e.message
+
     def score(self, score: float) -> None:
         """The score of the member that has come."""
         if not self.ordered:
             return
-        member = self.member
-        if self.count > 1 and (score < self.last_score or (score == self.last_score and member < self.last_member)):
-            last = f"{self.last_member[:64]!r} with score {self.last_score!r}"
-            message = f"{member[:64]!r} with score {score!r} follows {last}"
+        if self.count > 1 and (score < self.last_score or (score == self.last_score and self.text() < self.last_text())):
+            last = f"{self.last_text()[:64]!r} with score {self.last_score!r}"
+            message = f"{self.text()[:64]!r} with score {score!r} follows {last}"
             if not self.tolerates_disorder:
                 raise CorruptError(message, rule=ORDER)
             if self.disorder is None:
                 self.disorder = message
         self.last_score = score
-        self.last_member = member
+        self.last_member = self.member
+        self.was_number = self.is_number
+        self.last_number = self.member_number
+
+    def text(self) -> bytes:
+        """The text of the member at hand; one that is a number has had none so far."""
+        return b"%d" % self.member_number if self.is_number else self.member
+
+    def last_text(self) -> bytes:
+        """The text of the member before."""
+        return b"%d" % self.last_number if self.was_number else self.last_member
 
     def finish(self) -> None:
         """The value has ended.
