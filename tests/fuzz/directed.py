@@ -321,7 +321,7 @@ def zipmap_damage() -> Values:
         ("value of 4 GB", b"\x01\x01a\xfe\xff\xff\xff\xff\x001\xff"),
         ("field of 4 GB", b"\x01\xfe\xff\xff\xff\xffa\x01\x001\xff"),
         ("free bytes run over the end", b"\x01\x01a\x01\x501\xff"),
-        ("sound: short lengths in 5 bytes", b"\x01\xfe\x01\0\0\0a\xfe\x01\0\0\0\x001\xff"),
+        ("short lengths in 5 bytes", b"\x01\xfe\x01\0\0\0a\xfe\x01\0\0\0\x001\xff"),
     ):
         yield damage, string(blob)
 
@@ -782,7 +782,7 @@ def stream_damage(version: int) -> Values:
     yield "sound: group", g(group_of(b"g", [one, two], [(b"c", [one]), (b"d", [two])]))
     yield "sound: two groups", g(group_of(b"g", [one], [(b"c", [one])]), group_of(b"h", [one], [(b"c", [one])]))
     yield "sound: group with nothing", g(group_of(b"g"))
-    yield "sound: group of a stream without entries", s([], 0, groups=[group_of(b"g", [one], [(b"c", [one])])])
+    yield "sound: group of a stream without entries", s([], 0, groups=[group_of(b"g", [one], [(b"c", [one])], read=0)])
     yield "sound: group without a name", g(group_of(b"", [one], [(b"", [one])]))
     yield "group twice", g(group_of(b"g"), group_of(b"g"))
     yield "group twice, with pending", g(group_of(b"g", [one], [(b"c", [one])]), group_of(b"g", [two], [(b"c", [two])]))

@@ -15,6 +15,7 @@ import signal
 import tempfile
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -118,24 +119,19 @@ def _kind(e: BaseException) -> str:
     return f"{type(e).__name__} in {where}"
 
 
-def _child(link: Connection, operations: dict[str, Operation], cpu: int) -> None:
-    """Take tasks from the parent until it closes its end of the link."""
+def _child(link: Connection, folder: Path, operations: dict[str, Operation], cpu: int) -> None:
+    """Take tasks from the parent until it closes its end of the link, and work on them in a folder that the parent removes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    folder = Path(tempfile.mkdtemp(prefix="rdbkit-fuzz-"))
-    try:
+    with suppress(EOFError):
         while True:
             task: Task = link.recv()
             used = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]))
             resource.setrlimit(resource.RLIMIT_CPU, (used + cpu, resource.RLIM_INFINITY))
             link.send(outcome(task, operations[task.operation], folder))
             gc.collect()
-    except EOFError:
-        pass
-    finally:
-        shutil.rmtree(folder)
 
 
 class Runner:
@@ -151,6 +147,7 @@ class Runner:
         self.cpu = cpu
         self.process: multiprocessing.process.BaseProcess | None = None
         self.link: Connection | None = None
+        self.folder: Path | None = None
 
     def __enter__(self) -> Runner:
         return self
@@ -164,13 +161,17 @@ class Runner:
         if self.process is not None:
             self.process.join()
         self.process = self.link = None
+        if self.folder is not None:
+            shutil.rmtree(self.folder)
+            self.folder = None
 
     def run(self, task: Task) -> Finding | None:
         """What should not have happened, if anything."""
         if self.process is None:
             context = multiprocessing.get_context("spawn")  # which takes neither threads nor memory along
             self.link, other = context.Pipe()
-            self.process = context.Process(target=_child, args=(other, self.operations, self.cpu), daemon=True)
+            self.folder = Path(tempfile.mkdtemp(prefix="rdbkit-fuzz-"))
+            self.process = context.Process(target=_child, args=(other, self.folder, self.operations, self.cpu), daemon=True)
             self.process.start()
             other.close()
         assert self.link is not None
