@@ -57,8 +57,8 @@ JSON = {
 }
 DATA = {"get": "get {a} s{evil}", "keys csv": "keys {a} --format csv", "memory csv": "memory {a} --target redis-7.2 --format csv"}
 BINARY = {
-    "convert": "convert {a} - --target redis-7.2",
-    "merge": "merge {a} {b} - --on-duplicate first",
+    "convert": "convert {a} - --target redis-7.2 --on-function drop",
+    "merge": "merge {a} {b} -o - --on-duplicate first",
     "redact": "redact {a} -",
     "salvage": "salvage {a} -",
     "export resp": "export {a} --format resp",

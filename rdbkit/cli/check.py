@@ -90,7 +90,8 @@ def check(
 def _show(report: Check, target: Target, out: Output) -> None:
     out.heading(f"{printable(report.file)}: {report.summary}")
     facts = [("format", report.header), ("keys", f"{report.keys:,}, {size(report.bytes)} in the file")]
-    facts.append(("values", "all opened" if report.deep else "not opened but for those to re-encode; --deep opens all"))
+    if report.deep:
+        facts.append(("values", "all opened"))
     if report.verdict not in (AS_IT_IS, CANNOT):
         facts.append((RUN_FIRST, report.command))
     out.facts(facts)

@@ -116,7 +116,7 @@ def _print_sources(reports: list[Info], name: str | None) -> bool:
     wanted = None if name is None else name.encode("utf-8", "surrogateescape")
     rows = [row for report in reports for row in report.functions]
     found = [row["source"] for row in rows if wanted in (None, row["name"].encode("utf-8", "surrogateescape"))]
-    if not found:
+    if not found and reports:
         which = "function libraries" if name is None else f"function library {printable(name)}"
         click.echo(f"rdbkit: {', '.join(printable(report.file) for report in reports)}: no {which}", err=True)
     is_terminal = sys.stdout.isatty()

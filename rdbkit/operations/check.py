@@ -295,6 +295,8 @@ def check(
     found += _of_room(snapshot, target, sku)
     found.sort(key=lambda f: (SEVERITIES.index(f.severity), f.code))
     verdict = _verdict(found, job)
+    if not rules.deep and verdict != CANNOT:
+        not_looked_at.append("the inside of values that are copied, which --deep opens")
     return Check(
         snapshot.name, target.name, target.title, str(snapshot.header), int(examiner.records), int(examiner.bytes), verdict,
         [] if verdict in (AS_IT_IS, CANNOT) else _options(snapshot, target, examiner, found), found, snapshot.path, not_looked_at,
