@@ -66,9 +66,10 @@ if TYPE_CHECKING:
     from rdbkit.operations.convert import Conversion, convert
     from rdbkit.operations.delta import Delta, FunctionDifference
     from rdbkit.operations.diff import Diff, Difference, diff
+    from rdbkit.operations.duplicates import DuplicateError
     from rdbkit.operations.ledger import Ledger, Loss
     from rdbkit.operations.memory import Memory, MemoryRow, memory, memory_rows
-    from rdbkit.operations.merge import DuplicateError, Merge, merge
+    from rdbkit.operations.merge import Merge, merge
     from rdbkit.operations.plan import Plan, plan
     from rdbkit.operations.redact import Redaction, redact
     from rdbkit.operations.rules import Edits, Policies
@@ -168,7 +169,7 @@ _OPERATIONS = {
     "Difference": "diff",
     "Division": "split",
     "Draft": "script",
-    "DuplicateError": "merge",
+    "DuplicateError": "duplicates",
     "Edits": "rules",
     "Finding": "check",
     "FunctionDifference": "delta",

@@ -168,7 +168,7 @@ def test_a_target_gets_what_it_loads_and_the_rest_is_told(path: Path, name: str)
     if report.ledger.counts:
         with pytest.raises(rdbkit.LossError) as caught:
             built(lines, name)
-        assert str(caught.value).startswith(f"{name} has no place for ")
+        assert str(caught.value).startswith(f"{name} does not support ")
         assert (caught.value.db, caught.value.key) == (report.ledger.losses[0].db, report.ledger.losses[0].key)
     else:
         assert built(lines, name)[0] == data
@@ -399,9 +399,9 @@ BAD = [
     (line("graph"), "there is no type 'graph'", True),
     (line("String"), "there is no type 'String'", True),
     (line().replace(b'"string"', b"null"), "a type is text, not null", True),
-    (line(expiry_ms=1), "a line of type string has no place for 'expiry_ms'", True),
-    (line(field_expire_ms={}), "a line of type string has no place for 'field_expire_ms'", True),
-    (line("list", [], insert_index=1), "a line of type list has no place for 'insert_index'", True),
+    (line(expiry_ms=1), "a line of type string does not support 'expiry_ms'", True),
+    (line(field_expire_ms={}), "a line of type string does not support 'field_expire_ms'", True),
+    (line("list", [], insert_index=1), "a line of type list does not support 'insert_index'", True),
     (line(expire_ms=1 << 63), "expire_ms", True),
     (line(expire_ms=-1), "expire_ms", True),
     (line(expire_ms=None), "expire_ms is null", True),
@@ -455,7 +455,7 @@ BAD = [
     (line("stream", without(STREAM, "entries")), "a stream has no 'entries'", True),
     (line("stream", without(STREAM, "last_id")), "a stream has no 'last_id'", True),
     (line("stream", without(STREAM, "groups")), "a stream has no 'groups'", True),
-    (stream(more=1), "a stream has no place for 'more'", True),
+    (stream(more=1), "a stream does not support 'more'", True),
     (stream(length=2), "a length of 2", True),
     (stream(length="1"), "length is text", True),
     (stream(last_id="1-0"), "a last_id of 1-0", True),
@@ -635,7 +635,7 @@ LOSSES = [
 
 @pytest.mark.parametrize(("text", "target", "counts", "value"), LOSSES)
 def test_what_a_target_has_no_place_for_is_refused_or_left_out(text: bytes, target: str, counts: Any, value: Any) -> None:
-    with pytest.raises(rdbkit.LossError, match=f"^{target} has no place for ") as caught:
+    with pytest.raises(rdbkit.LossError, match=f"^{target} does not support ") as caught:
         built(text, target)
     data, report = built(text, target, on_loss="drop")
     assert report.ledger.counts == counts
@@ -697,7 +697,7 @@ def test_a_key_can_be_too_large() -> None:
         report = build([line(value="v" * size)], out, target=target, on_loss="drop")
         assert report.ledger.counts == ({} if fits else {"oversize": 1})
         assert report.written == int(fits)
-    with pytest.raises(rdbkit.LossError, match="azure-managed has no place for a key of more than 100 bytes"):
+    with pytest.raises(rdbkit.LossError, match="azure-managed does not support a key of more than 100 bytes"):
         build([line("list", ["v"] * 200)], io.BytesIO(), target=target)
 
 
@@ -783,7 +783,7 @@ def test_losses_end_it_or_are_told(tmp_path: Path) -> None:
     result = run("-", tmp_path / "out", "--target", "redis-6.2", stdin=text)
     assert (result.returncode, names(tmp_path), result.stdout) == (1, [], b"")
     (said,) = result.stderr.decode().splitlines()
-    assert said.startswith("rdbkit: redis-6.2 has no place for the expiry of fields (in db 0, key 'hx_ht')")
+    assert said.startswith("rdbkit: redis-6.2 does not support the expiry of fields (in db 0, key 'hx_ht')")
     assert "--on-loss drop" in said
     result = run("-", tmp_path / "out", "--target", "redis-6.2", "--on-loss", "drop", stdin=text)
     assert (result.returncode, names(tmp_path)) == (0, ["out"])

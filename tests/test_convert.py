@@ -650,7 +650,7 @@ def test_any_value_is_the_same_in_the_encodings_of_any_target(encoder: Encoder, 
     assert (record.key, record.type) == (source.key, source.type)
     was, now = source.value, record.value
     if source.type == "stream":
-        for one in (was, now):  # what older versions have no place for
+        for one in (was, now):  # what older versions do not support
             one.first_id = one.max_deleted_id = one.entries_added = one.dedup = None
             one.groups = [
                 g._replace(entries_read=None, nacked=[], pending=[p for p in g.pending if p.consumer is not None],

@@ -323,7 +323,7 @@ def test_a_blob_that_was_sent_and_not_noted_is_known_again(
     assert keys_of(cache.data[0]) == 3
 
 
-# -- what the cache has no place for
+# -- what the cache does not support
 
 
 def in_databases(path: Path, databases: int) -> Path:

@@ -87,7 +87,7 @@ def test_blocks_of_any_size_give_the_same(layout: Division, tmp_path: Path, monk
 
 
 def test_keys_go_where_they_belong(tmp_path: Path) -> None:
-    names = [b"user:%d" % i for i in range(50)] + [b"a:{t%d}:x" % (i % 7) for i in range(50)] + [b"solo"]
+    names = [b"user:%d" % i for i in range(50)] + [b"a:{t%d}:%d" % (i % 7, i) for i in range(50)] + [b"solo"]
     data = rdb(*(key(n, 0, string(b"v")) for n in names), b"\xfe\x02", key(b"list", 1, b"\x01" + string(b"v")))
     path = tmp_path / "dump.rdb"
     path.write_bytes(data)
@@ -102,6 +102,39 @@ def test_keys_go_where_they_belong(tmp_path: Path) -> None:
     assert {label: {r[2] for r in records} for label, records in found["type"].items()} == {b"string": {0}, b"list": {1}}
     assert sorted(found["hash-tag"]) == sorted([b"", *(b"{t%d}" % i for i in range(7))])
     assert len(list((tmp_path / "key").glob("*.rdb"))) == len(names) + 1
+
+
+LONG = b"long" * 20
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=NAMES)
+@pytest.mark.parametrize("name", [b"k", LONG, b"\xc0\x07"], ids=["short", "long", "number"])
+@pytest.mark.parametrize("apart", [True, False], ids=["two files", "one file"])
+def test_a_key_that_comes_twice_is_written_to_no_part(apart: bool, name: bytes, layout: Division, tmp_path: Path) -> None:
+    twice = name + string(b"v") if name[0] == 0xC0 else string(name) + string(b"v")
+    first, other = b"\0" + twice, key(b"other", 0, string(b"v"))
+    files = [tmp_path / "a.rdb", tmp_path / "b.rdb"]
+    files[0].write_bytes(rdb(first, other, *([] if apart else [first])))
+    files[1].write_bytes(rdb(first if apart else key(b"more", 0, string(b"v"))))
+    with pytest.raises(rdbkit.DuplicateError, match="a key is there more than once"):
+        split(list(map(str, files)), str(tmp_path / "parts"), layout)
+    assert not (tmp_path / "parts").exists()
+    # the same name in another database is another key
+    files[0].write_bytes(rdb(first, other, b"\xfe\x01", first))
+    assert split([str(files[0])], str(tmp_path / "parts"), layout).keys == 3
+
+
+def test_a_large_key_that_comes_twice(tmp_path: Path) -> None:
+    path = tmp_path / "dump.rdb"
+    path.write_bytes(rdb(key(b"k", 0, string(b"v")), key(b"k", 0, string(bytes(3 << 20)))))
+    ran = subprocess.run(
+        [sys.executable, "-m", "rdbkit", "split", str(path), "--parts", "2", "-o", str(tmp_path / "parts")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert "at byte 9 and" in ran.stderr
+    assert "--on-duplicate first" in ran.stderr
+    assert os.listdir(tmp_path) == ["dump.rdb"]
 
 
 @pytest.mark.parametrize("layout", [Division(size=1 << 17), Division(parts=5)])

@@ -72,7 +72,7 @@ def test_values_are_read_back(path: Path, flavour: str, version: int) -> None:
 
 
 def holds_not(record: rdbkit.Record, flavour: str, version: int) -> bool:
-    """Whether a version has no place for a record."""
+    """Whether a version does not support a record."""
     value = record.value
     redis = version if flavour == "redis" else 11  # Valkey left where Redis was then
     if version < 3 and record.expire_ms is not None and record.expire_ms >= 1000 << 31:
@@ -97,7 +97,7 @@ def holds_not(record: rdbkit.Record, flavour: str, version: int) -> bool:
 def same(one: Any, other: Any, version: int) -> bool:
     if not isinstance(other, rdbkit.Stream):
         return type(one) is type(other) and bool(one == other) and vars_of(one) == vars_of(other)
-    # what the version has no place for is counted anew by those who load it
+    # what the version does not support is counted anew by those who load it
     return (one.entries, one.last_id, one.length) == (other.entries, other.last_id, other.length) and [
         (g.name, g.last_id, g.pending, [c.name for c in g.consumers], g.nacked) for g in one.groups
     ] == [(g.name, g.last_id, g.pending, [c.name for c in g.consumers], g.nacked) for g in other.groups]

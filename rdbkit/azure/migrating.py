@@ -36,8 +36,7 @@ from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, properties_of, upload,
 from rdbkit.errors import TargetError
 from rdbkit.operations.check import AS_IT_IS, CANNOT, Check, check, configured
 from rdbkit.operations.convert import convert
-from rdbkit.operations.duplicates import find_duplicates
-from rdbkit.operations.merge import DuplicateError
+from rdbkit.operations.duplicates import duplicate_error, find_duplicates
 from rdbkit.operations.rules import Policies
 from rdbkit.operations.split import Division, split
 from rdbkit.operations.text import valid_text
@@ -126,7 +125,7 @@ class Migration:
         files: paths.
         container: a container, or a folder in one, where blobs are to be.
         path: of the file that another run goes on with.
-        policies: what becomes of data that the target has no place for; by default, nothing is sent if there is any.
+        policies: what becomes of data that the target does not support; by default, nothing is sent if there is any.
         part_bytes: send each file in parts of so many bytes, which are written beside `path` first; None to send it as one.
         credentials: of the storage account; by default what the environment and the machine have.
         auth, hours, storage_subscription: as of `prepare_import`.
@@ -318,10 +317,7 @@ class Migration:
         """Raise DuplicateError where several files have a key: which one the cache would keep is documented nowhere."""
         found = find_duplicates([course.file for course in self.courses], samples=1, rereading=self.rereading)
         if found.keys:
-            first = found.samples[0]
-            places = " and ".join(f"{name} at byte {offset:,}" for name, offset in first.places)
-            more = f", and {found.keys - 1:,} more" if found.keys > 1 else ""
-            raise DuplicateError(f"a key is there more than once, in {places}{more}", db=first.db, key=first.key)
+            raise duplicate_error(found.keys, found.samples)
 
     def places(self, course: Course) -> list[Place]:
         """Where a file goes.

@@ -71,7 +71,8 @@ _MAX_MEMORY: Final = click.Option(
     metavar="SIZE",
     expose_value=False,
     callback=_limit_memory,
-    help="Hold SIZE bytes of a FILE at most, as 512MB, beside blocks and single strings; 64MB unless said otherwise.",
+    help="Hold at most SIZE of a FILE in memory, such as 512MB, besides blocks and single strings.  "
+    "[default: 64MB; more for a large FILE]",
 )
 
 

@@ -27,7 +27,7 @@ _MOST_SHOWN = 20
     type=click.Choice(["fail", "drop"]),
     default="fail",
     show_default=True,
-    help="At what TARGET has no place for, fail or leave it out and list it.",
+    help="What to do with data that TARGET does not support: fail, or leave it out and list it.",
 )
 @strict_option
 def build(lines: str, out: str, target: Target, force: bool, on_loss: str, strict: bool) -> int:

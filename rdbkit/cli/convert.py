@@ -97,7 +97,7 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 )  # fmt: skip
 @click.option("--deep", is_flag=True, help="Open every value, not only those that are re-encoded.")
 @click.option(
-    "--jobs", type=click.IntRange(1, MOST_JOBS), default=1, show_default=True, metavar="N", help="Write values anew in N processes."
+    "--jobs", type=click.IntRange(1, MOST_JOBS), default=1, show_default=True, metavar="N", help="Convert values in N processes."
 )
 @click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
 @click.option("--no-checksum", is_flag=True, help="Do not verify the CRC-64 of FILE.")
@@ -108,9 +108,9 @@ def convert(file: str, out: str, selection: Selection, **options: Any) -> int:
     FILE is a path or - for standard input; gzip is recognised. OUT is a path, which appears when it is whole, or - for standard
     output; .gz compresses. What TARGET knows is copied as it stands.
 
-    What TARGET has no place for is listed, and nothing is written, unless options say what becomes of it. Exit code 0 if OUT was
-    written, without what options allow to be lost, 1 if nothing was written since something would be lost, 3 if FILE cannot be read
-    or is damaged. With --strict, 1 also if something is lost.
+    Lists what TARGET does not support, and writes nothing unless options say what to do with it. Exit code 0 if OUT was written
+    and lost only what options allow, 1 if nothing was written because something would be lost, 3 if FILE cannot be read or is
+    damaged. With --strict, 1 also for a loss that an option allows.
     """
     if out == "-" and options["as_json"]:
         raise click.UsageError("--json needs standard output, which OUT is")

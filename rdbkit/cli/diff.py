@@ -67,7 +67,7 @@ def _tolerance(ctx: click.Context, param: click.Parameter, value: str) -> int:
 )  # fmt: skip
 @click.option(
     "--on-loss", type=click.Choice(["fail", "drop"]), default="fail", show_default=True,
-    help="Of OUT.resp: at what the target has no place for, fail or leave it out.",
+    help="Data that the target of OUT.resp does not support: fail, or leave it out.",
 )  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace an OUT that exists.")
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")

@@ -36,7 +36,7 @@ _FORMATS = ("jsonl", "resp")
     type=click.Choice(["fail", "drop"]),
     default="fail",
     show_default=True,
-    help="Of resp: at what the target has no place for, fail or leave it out and list it.",
+    help="With resp, data that the target does not support: fail, or leave it out and list it.",
 )
 @click.option(
     "--on-error",
@@ -118,7 +118,7 @@ def _tell(report: Export) -> None:
         click.echo(f"rdbkit: {printable(str(report.checksum))}", err=True)
     if report.functions:
         names = printable(", ".join(report.functions), 200)
-        click.echo(f"rdbkit: note: JSON lines have no place for the function libraries {names}", err=True)
+        click.echo(f"rdbkit: note: JSON lines do not hold the function libraries {names}", err=True)
     for loss in report.losses[:_MOST_SHOWN]:
         where = f" in db {loss.db}, key {printable(loss.key, 80)}" if loss.key is not None else ""
         click.echo(f"rdbkit: lost: {loss.kind}{where}: {printable(loss.what, 200)}", err=True)

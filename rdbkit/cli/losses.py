@@ -1,4 +1,4 @@
-"""The options that say what becomes of data that a target has no place for, and how it is told what that was."""
+"""The options that say what becomes of data that a target does not support, and how it is told what that was."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _OPTIONS: Final = (
         type=click.Choice(["fail", "drop"]),
         default="fail",
         show_default=True,
-        help="What the target has no place for, where no other option says: list it and write nothing, or leave it out.",
+        help="Other data that the target does not support: list it and write nothing, or leave it out.",
     ),
     click.option(
         "--on-field-ttl",

@@ -16,9 +16,9 @@ from rdbkit.cli.options import optional_target_option
 from rdbkit.cli.render import WORTH_TELLING, printable, progress, size
 from rdbkit.cli.status import status
 from rdbkit.errors import LossError
-from rdbkit.operations.duplicates import Duplicate
+from rdbkit.operations.duplicates import Duplicate, DuplicateError
 from rdbkit.operations.info import count
-from rdbkit.operations.merge import ON_DUPLICATE, DuplicateError, Merge, OnDuplicate, OnFunction
+from rdbkit.operations.merge import ON_DUPLICATE, Merge, OnDuplicate, OnFunction
 from rdbkit.operations.merge import merge as merge_files
 from rdbkit.operations.text import json_bytes, valid_text
 from rdbkit.snapshot.output import open_output

@@ -35,7 +35,7 @@ from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.status import status
 from rdbkit.cli.upload import read_place, sending_options
 from rdbkit.errors import LossError, TargetError
-from rdbkit.operations.merge import DuplicateError
+from rdbkit.operations.duplicates import DuplicateError
 from rdbkit.selection import parse_bytes
 from rdbkit.snapshot.output import open_output
 from rdbkit.targets import Target

@@ -13,6 +13,7 @@ from rdbkit.cli.files import EXISTING, READ_TWICE, OutputFolder, Verb, force_opt
 from rdbkit.cli.render import Output, output, printable, progress, size
 from rdbkit.cli.status import status, strict_option
 from rdbkit.errors import LossError
+from rdbkit.operations.duplicates import DuplicateError
 from rdbkit.operations.info import count
 from rdbkit.operations.split import MANIFEST, By, Division, Split, parse_nodes, parse_slot_parts
 from rdbkit.operations.split import split as split_files
@@ -20,6 +21,7 @@ from rdbkit.selection import parse_bytes
 
 _SHOWN = 30
 #: What stands behind the end mark of a file, by `Split.behind`, and what can be done about it.
+_MERGE: Final = "To keep one of each, run rdbkit merge FILE... -o OUT --on-duplicate first, then split OUT."
 _BEHIND: Final = {
     "commands": "commands behind the snapshot, which change it, are in no part: have a server load the file and save it anew",
     "snapshot": "another snapshot behind the first is in no part: divide the file, and give both as FILE",
@@ -77,8 +79,8 @@ def split(
 
     Several FILEs are of one version. By size, slots and hash tag, keys with one hash tag stay together. The parts, and
     manifest.json with their keys and checksums, appear when all is written. Exit code 1 if a part is larger than SIZE, since keys,
-    hash tags and scripts are not divided, or if nothing was written since what stands behind the end of a FILE would be lost; 3 if
-    a FILE cannot be read or is damaged. With --strict, 1 also if that is left out.
+    hash tags and scripts are not divided, or if nothing was written because a FILE has data after its end mark or a key
+    comes twice; 3 if a FILE cannot be read or is damaged. With --strict, 1 also if --on-loss drop left such data out.
     """
     ways = {
         "--size": size_, "--parts": parts, "--slots": slots, "--nodes": nodes, "--by": by, "--one-key-per-file": one_key_per_file,
@@ -111,6 +113,9 @@ def split(
                 verify_checksum=not no_checksum,
                 progress=update,
             )
+        except DuplicateError as e:
+            click.echo(f"rdbkit: {printable(e.message)}; nothing was written. {_MERGE}", err=True)
+            return 1
         except LossError as e:
             _tell_behind(e.report)
             click.echo("rdbkit: nothing was written. To write the parts all the same: --on-loss drop", err=True)

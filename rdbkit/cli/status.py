@@ -12,7 +12,7 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 def strict_option(command: C) -> C:
     """Give a click command `--strict`; it takes it as `strict: bool`, for `status`."""
-    return click.option("--strict", is_flag=True, help="Exit with 1 if anything is lost, also where an option allows it.")(command)
+    return click.option("--strict", is_flag=True, help="Exit with 1 if anything is lost, even if an option allows it.")(command)
 
 
 def status(*, lost: object, strict: bool, found: object = False) -> int:

@@ -33,7 +33,7 @@ HASH_EXPIRING: Final = 24
 
 #: Redis keeps a field's expiry in 48 bits.
 LATEST: Final = (1 << 48) - 1
-#: What becomes of fields that expire where the target has no place for their expiry.
+#: What becomes of fields that expire where the target does not support their expiry.
 KEEP_FIELDS: Final = 0
 DROP_FIELDS: Final = 1
 

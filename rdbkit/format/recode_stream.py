@@ -62,8 +62,8 @@ class StreamRecoder:
     Attributes:
         done: the stream is complete.
         need: how many bytes from where `feed` ended are wanted before it can go on, 0 if that is not known.
-        counters: it has counters that its new form has no place for, and that do not follow from its entries.
-        dedup_ids: ids by which it knows an entry that is sent twice, and which its new form has no place for.
+        counters: it has counters that its new form does not support, and that do not follow from its entries.
+        dedup_ids: ids by which it knows an entry that is sent twice, and which its new form does not support.
         configured: for how long it keeps such ids was set.
         unowned: pending entries that belong to no consumer.
         corrected: a number that it said of itself was wrong, or a node without entries was left out.

@@ -116,7 +116,7 @@ def build(
         dst, force: as for `rdbkit.create`.
         target: a release line ("redis-6.2"), a service ("azure-premium") or a version of the format ("rdb-9"). The file gets the
             newest version that it loads.
-        on_loss: at what the target has no place for, "fail", or "drop" it and go on.
+        on_loss: at what the target does not support, "fail", or "drop" it and go on.
         line_bytes: how long a line may be; memory is bounded by the longest.
         progress: called with bytes of `src` read so far.
 
@@ -302,7 +302,7 @@ class _Builder:
         return True
 
     def _fit_stream(self, stream: Stream) -> None:
-        """Take out of a stream what the version has no place for."""
+        """Take out of a stream what the version does not support."""
         unowned = sum(1 for group in stream.groups for entry in group.pending if entry.consumer is None)
         if unowned and _STREAM_NACKED not in self._numbers:
             self._lose("nacked", "pending entries that belong to no consumer", unowned)
@@ -344,7 +344,7 @@ class _Builder:
         Raises: LossError where nothing may be lost.
         """
         if self._fail:
-            raise LossError(f"{self._name} has no place for {what}")
+            raise LossError(f"{self._name} does not support {what}")
         self._report.ledger.add(Loss(kind, what, count, *self._at))
         return False
 
@@ -479,7 +479,7 @@ def _members(form: Any, what: str, needed: tuple[str, ...], more: tuple[str, ...
     if more is not None:
         for name in form:
             if name not in needed and name not in more:
-                raise CorruptError(f"{what} has no place for {name[:64]!r}")
+                raise CorruptError(f"{what} does not support {name[:64]!r}")
     return form
 
 

@@ -123,7 +123,7 @@ def convert(
         dst, force: as for `rdbkit.create`. The file appears when it is whole; to an object or standard output, what was written
             before a loss that is not allowed has no end mark, so that no server loads it.
         target: a release line ("redis-6.2"), a service ("azure-premium") or a version of the format ("rdb-9").
-        policies: what becomes of data that the target has no place for; by default, nothing is written if there is any.
+        policies: what becomes of data that the target does not support; by default, nothing is written if there is any.
         edits: databases, names and expiries to be changed. Where keys could come to have the same name, the source is read twice,
             and has to be a path; where `is_read_twice` says no, it is read once, and names that meet are not told one by one.
         selection: which keys; None for all. Function libraries are no keys, and taken along.
@@ -331,7 +331,7 @@ class Job:
         forbidden = self.ledger.forbidden
         if forbidden:
             counts = ", ".join(f"{kind} {n}" for kind, n in forbidden.items())
-            error = LossError(f"{self.report.target} has no place for all of it, and nothing was written: {counts}")
+            error = LossError(f"{self.report.target} does not support all of it, and nothing was written: {counts}")
             error.source, error.report = snapshot.name, report
             raise error
         self._write_waiting(None)

@@ -65,7 +65,7 @@ def elements(record: Record, now: int | None) -> Iterator[Any]:
     for batch in record.elements():
         for element in batch:
             if isinstance(element, StreamDedup) and not any(ids for _, ids in element.producers):
-                continue  # it remembers nothing; older versions have no place for that
+                continue  # it remembers nothing; older versions do not support that
             if is_hash and has_expired(element, now):
                 continue
             yield element

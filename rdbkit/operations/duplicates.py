@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Final
 
+from rdbkit.errors import LossError
 from rdbkit.format.slots import SLOTS, key_slot
 from rdbkit.operations.hashes import PILES, Piles
 from rdbkit.operations.rewrite import Keys
@@ -69,6 +70,26 @@ class Duplicate:
     db: int
     key: bytes
     places: list[tuple[str, int]]
+
+
+class DuplicateError(LossError):
+    """Keys, or libraries of functions, are there more than once, and no policy says which one counts.
+
+    Attributes:
+        samples: the first of the keys, with their files and offsets.
+    """
+
+    samples: list[Duplicate]
+
+
+def duplicate_error(keys: int, samples: list[Duplicate]) -> DuplicateError:
+    """The error for so many keys that are there more than once; `samples` has one of them at least."""
+    first = samples[0]
+    places = " and ".join(f"{name} at byte {offset}" for name, offset in first.places[:2])
+    more = f", and {keys - 1:,} more" if keys > 1 else ""
+    error = DuplicateError(f"a key is there more than once, in {places}{more}", db=first.db, key=first.key)
+    error.samples = samples
+    return error
 
 
 @dataclass

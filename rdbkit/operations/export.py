@@ -47,8 +47,8 @@ class Export:
         written: keys.
         skipped: what was wrong with the values that were left out, each with its key.
         checksum: the error of the file's checksum, where damage is to be passed over.
-        functions: names of the function libraries, which JSON lines have no place for; none where keys were selected.
-        losses: what the target of a command stream has no place for; the first thousand.
+        functions: names of the function libraries, which JSON lines do not hold; none where keys were selected.
+        losses: what the target of a command stream does not support; the first thousand.
         loss_counts: how many there are of each kind.
     """
 
@@ -156,7 +156,7 @@ def export_resp(
 
     Args:
         target: release line of the server that will take them, as "redis-6.0"; None for the newest Redis.
-        on_loss: "fail" at what the target has no place for, or "drop" it.
+        on_loss: "fail" at what the target does not support, or "drop" it.
         snapshot, out, selection, on_error, progress: as for `export_jsonl`.
 
     Raises: LossError, RdbError; ValueError for an unknown target; OSError of `out`.

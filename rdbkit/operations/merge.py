@@ -16,7 +16,7 @@ from rdbkit.format.budget import OBJECT, Budget
 from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.model import Aux, Event, FunctionLibrary, Header, ModuleAux
 from rdbkit.operations.convert import Job
-from rdbkit.operations.duplicates import Duplicate, NameLog, find_duplicates, scan_keys
+from rdbkit.operations.duplicates import Duplicate, DuplicateError, NameLog, duplicate_error, find_duplicates, scan_keys
 from rdbkit.operations.hashes import NameHashes
 from rdbkit.operations.ledger import Ledger, Loss
 from rdbkit.operations.rules import Edits, Policies, Rules
@@ -25,7 +25,7 @@ from rdbkit.snapshot.source import Rereading, check_distinct
 from rdbkit.snapshot.writer import UNKNOWN, Writer, create
 from rdbkit.targets import Target, find_target
 
-__all__ = ["DuplicateError", "Merge", "OnDuplicate", "merge"]
+__all__ = ["Merge", "OnDuplicate", "merge"]
 
 OnDuplicate = Literal["fail", "first", "last", "latest-expiry", "keep-all-error-list"]
 ON_DUPLICATE: Final[tuple[OnDuplicate, ...]] = ("fail", "first", "last", "latest-expiry", "keep-all-error-list")
@@ -60,11 +60,11 @@ class Merge:
         sources: the files, with how many keys each has.
         header: of the file that was written.
         written: its keys, by database.
-        left_out: keys that were left out since another one has their name, or since the target has no place for them.
+        left_out: keys that were left out since another one has their name, or since the target does not support them.
         duplicates: how many names were there more than once, and the first of them in `samples`.
         function_conflicts: names of libraries of functions that were there with different code.
         functions: as of `Conversion`.
-        ledger: what the target has no place for.
+        ledger: what the target does not support.
         disk_bytes: of temporary files, which are gone.
     """
 
@@ -87,7 +87,7 @@ class Merge:
 
 
 class _Ledger(Ledger):
-    """A ledger of what the target has no place for; keys that another one takes the place of are counted apart."""
+    """A ledger of what the target does not support; keys that another one takes the place of are counted apart."""
 
     def __init__(self, tell: Callable[[Loss], object] | None) -> None:
         super().__init__(tell)
@@ -98,16 +98,6 @@ class _Ledger(Ledger):
             super().add(loss, forbidden)
         elif self._told is not None:
             self._told(replace(loss, kind="duplicate", what="another key of this name is kept"))
-
-
-class DuplicateError(LossError):
-    """Keys, or libraries of functions, are there more than once, and no policy says which one counts.
-
-    Attributes:
-        samples: the first of the keys, with their files and offsets.
-    """
-
-    samples: list[Duplicate]
 
 
 def merge(
@@ -139,7 +129,7 @@ def merge(
         on_duplicate: of keys with one name in one database: "fail", or keep the "first" or the "last" in the order of the files, or
             the one that expires last ("latest-expiry"); "keep-all-error-list" writes all of them, which no server loads.
         on_function: the same of libraries with one name and different code.
-        policies: what becomes of data that the target has no place for; by default, nothing is written if there is any.
+        policies: what becomes of data that the target does not support; by default, nothing is written if there is any.
         relaxed, verify_checksum: as for `rdbkit.open`.
         now_ms: what counts as expired, in Unix milliseconds; by default the clock.
         samples: how many keys to name that are there more than once.
@@ -147,7 +137,7 @@ def merge(
         progress: called with the bytes of the sources read so far.
 
     Raises: ValueError for sources that are no files, one file or of several flavours, and for no target of this name;
-        DuplicateError; LossError, where the target has no place for something; ChangedError where a source is another at a later
+        DuplicateError; LossError, where the target does not support something; ChangedError where a source is another at a later
         reading; RdbError where a source is damaged; OSError.
 
     >>> import io
@@ -226,7 +216,9 @@ def merge(
         if hashes is not None and hashes.any_twice():
             _look_closer(files, relaxed, samples, report, rereading)
             if report.duplicates and on_duplicate == "fail":
-                raise _duplicate_error(report, samples)
+                error = duplicate_error(report.duplicates, report.samples)
+                error.samples = report.samples[:samples]
+                raise error
         grouped.finish()
         report.samples = report.samples[:samples]
         report.written = grouped.written
@@ -313,15 +305,6 @@ def _look_closer(files: Sequence[str], relaxed: bool, samples: int, report: Merg
     found = find_duplicates(files, relaxed=relaxed, samples=max(samples, 1), rereading=rereading)
     report.duplicates = found.keys
     report.samples = found.samples
-
-
-def _duplicate_error(report: Merge, samples: int) -> DuplicateError:
-    first = report.samples[0]
-    places = " and ".join(f"{name} at byte {offset}" for name, offset in first.places)
-    more = f", and {report.duplicates - 1:,} more" if report.duplicates > 1 else ""
-    error = DuplicateError(f"a key is there more than once, in {places}{more}", db=first.db, key=first.key)
-    error.samples = report.samples[:samples]
-    return error
 
 
 class _Preludes:

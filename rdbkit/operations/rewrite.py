@@ -897,7 +897,7 @@ class Rewriter(Visitor):
         out.write(key)
 
     def new_value(self, key: bytes) -> bool:
-        """Write the value that a script gave; False where the target has no place for it."""
+        """Write the value that a script gave; False where the target does not support it."""
         value = self.draft.value
         fields = self.recoder.fields
         if isinstance(value, Hash) and value.field_expire_ms and fields.kind == HASH:
@@ -913,7 +913,7 @@ class Rewriter(Visitor):
         try:
             kind = encode_value(body, value, self.flavour, self.header_version, self.rules.compress)
             if kind not in self.rules.known:
-                raise LossError("the target has no place for the value that the script gives it")
+                raise LossError("the target does not support the value that the script gives it")
         except LossError as e:
             self.lose("value", e.message, 1, "loss")
             return False

@@ -1,4 +1,4 @@
-"""What a conversion is to do: for which target, with what becomes of data that the target has no place for, and which edits."""
+"""What a conversion is to do: for which target, with what becomes of data that the target does not support, and which edits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _DROPPED: Final = {"field_ttl": "drop-ttl"}
 
 @dataclass(frozen=True)
 class Policies:
-    """What becomes of data that the target has no place for. "fail" lists it, and nothing is written.
+    """What becomes of data that the target does not support. "fail" lists it, and nothing is written.
 
     Args:
         loss: "fail", or "drop" to leave out whatever no other policy speaks of, and what those do that are not given.

@@ -21,6 +21,7 @@ from rdbkit.format import constants as c
 from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.format.slots import SLOTS
 from rdbkit.model import Aux, FunctionLibrary, Header
+from rdbkit.operations.duplicates import duplicate_error, find_duplicates
 from rdbkit.operations.splitter import BYTES, DATABASE, KEY, PREFIX, SLOT, TAG, TYPE, Pile, Splitter
 from rdbkit.operations.text import json_bytes, valid_text
 from rdbkit.record import Record
@@ -241,8 +242,8 @@ def split(
 
     Raises: ValueError where a source is no file, where the sources have several versions or different libraries of one name,
         where a size is asked for and their bytes are not known, and for more than 10,000 parts; LossError, with `Split.behind` as
-        its `report`; ChangedError where a source is another at a later reading; RdbError where one is damaged; FileExistsError, and
-        other OSError.
+        its `report`; DuplicateError where a key is there more than once, which no server loads; ChangedError where a source is
+        another at a later reading; RdbError where one is damaged; FileExistsError, and other OSError.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -430,6 +431,10 @@ class _Job:
             error = LossError(f"{what} behind the snapshot would be in no part, and nothing was written", source=lost[0][0])
             error.report = lost
             raise error
+        if self.splitter is not None and self.splitter.hashes.any_twice():
+            found = find_duplicates(self.sources, relaxed=self.relaxed, rereading=self.rereading)
+            if found.keys:
+                raise duplicate_error(found.keys, found.samples)
         return self._finish()
 
     def undo(self) -> None:
@@ -443,6 +448,8 @@ class _Job:
         """Give up the lock of the temporary files, which have their names now, or are gone."""
         if self.temporary is not None:
             self.temporary.close()
+        if self.splitter is not None:
+            self.splitter.hashes.piles.close()
 
     def check_name(self, name: str) -> None:
         """Raise where a file cannot be called so: now, rather than when all is written."""
@@ -627,6 +634,7 @@ class _Job:
         with ExitStack() as stack:
             chunks = record.chunks()
             if keys:
+                splitter.hashes.add(splitter.db, record.key)
                 number = int(splitter.part_of(record._kind, record.key))
                 if number < 0 and splitter.capacity:
                     # how much room it needs is known at its end

@@ -15,6 +15,7 @@ from rdbkit.format.primitives import read_string
 from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, Visitor
 from rdbkit.format.slots import key_slot, slot_of, tag_slot_of
 from rdbkit.model import Aux, Event, HashTemplate, ResizeDb, SelectDb, SlotImport, SlotInfo
+from rdbkit.operations.hashes import NameHashes
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -74,6 +75,7 @@ class Splitter(Visitor):
     Attributes:
         piles: of each part.
         notes: how often something was met that is left out, by its name.
+        hashes: of the names of all keys.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class Splitter(Visitor):
         self.seen: set[bytes] = set()  # what belongs to no key and has been handed on
         self.passed: list[bytes] = []  # of what goes everywhere, for parts that are made later
         self.seen_bytes: i64 = 0
+        self.hashes: NameHashes = NameHashes()
 
     # -- the frame of blocks
 
@@ -158,18 +161,19 @@ class Splitter(Visitor):
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         part: i64
         size: i64 = end - start + len(self.front)
+        buf = self.buf
+        if buf[key_at] < 0x40:
+            key = buf[key_at + 1 : value_at]
+        else:
+            key, _ = read_string(buf, key_at, self.limit)
+        self.hashes.add(self.db, key)
         if self.way == BYTES and not self.tags:
             part = -1
+        elif COMPILED and self.way == SLOT and buf[key_at] < 0x40:
+            slot: i64 = tag_slot_of(buf, key_at + 1, value_at) if self.tags else slot_of(buf, key_at + 1, value_at)
+            part = self.of_slot[slot]
         else:
-            buf = self.buf
-            if COMPILED and self.way == SLOT and buf[key_at] < 0x40:
-                slot: i64 = tag_slot_of(buf, key_at + 1, value_at) if self.tags else slot_of(buf, key_at + 1, value_at)
-                part = self.of_slot[slot]
-            elif buf[key_at] < 0x40:
-                part = self.part_of(kind, buf[key_at + 1 : value_at])
-            else:
-                key, _ = read_string(buf, key_at, self.limit)
-                part = self.part_of(kind, key)
+            part = self.part_of(kind, key)
         if part < 0:
             if self.capacity > 0:
                 self.make_room(size)
