@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 import rdbkit
 from rdbkit.operations.diff import diff
+from rdbkit.operations.duplicates import DuplicateError
 from rdbkit.operations.hashes import NameHashes
-from rdbkit.operations.merge import DuplicateError, Merge, merge
+from rdbkit.operations.merge import Merge, merge
 from rdbkit.operations.split import Division, split
 
 from .rdb import CRC, DUMPS, FIXTURES, aux, key, length, rdb, string
