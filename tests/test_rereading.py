@@ -36,9 +36,10 @@ def snapshot_of(path: Path, names: range, value: bytes, db: int = 0) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two snapshots that have keys in common, and one that takes the place of the second, of the same size."""
+    """Two snapshots with keys in common, one with keys of its own, and one that replaces the second, of the same size."""
     snapshot_of(tmp_path / "a.rdb", range(KEYS), b"A")
     snapshot_of(tmp_path / "b.rdb", range(100, KEYS + 100), b"B", db=0)
+    snapshot_of(tmp_path / "c.rdb", range(1000, KEYS + 1000), b"C")
     snapshot_of(tmp_path / "new.rdb", range(90, KEYS + 90), b"N")
     return tmp_path
 
@@ -54,6 +55,15 @@ def _merge(policy: str) -> Callable[[Path], object]:
 def _merge_fails(folder: Path) -> None:
     with pytest.raises(rdbkit.DuplicateError):
         _merge("fail")(folder)
+
+
+def _split(folder: Path, first: str) -> None:
+    rdbkit.split([str(folder / first), str(folder / "b.rdb")], str(folder / "out"), rdbkit.Division(parts=2))
+
+
+def _split_fails(folder: Path) -> None:
+    with pytest.raises(rdbkit.DuplicateError):
+        _split(folder, "a.rdb")
 
 
 def _check_duplicates(folder: Path) -> None:
@@ -107,9 +117,8 @@ VERBS: dict[str, Callable[[Path], object]] = {
     "merge fail": _merge_fails,
     "merge first": _merge("first"),
     "merge latest-expiry": _merge("latest-expiry"),
-    "split": lambda folder: rdbkit.split(
-        [str(folder / "a.rdb"), str(folder / "b.rdb")], str(folder / "out"), rdbkit.Division(parts=2)
-    ),
+    "split": lambda folder: _split(folder, "c.rdb"),
+    "split fails": _split_fails,
     "plan": lambda folder: rdbkit.plan([str(folder / "a.rdb"), str(folder / "b.rdb")], TARGET),
     "diff": lambda folder: rdbkit.diff(str(folder / "a.rdb"), str(folder / "b.rdb")),
     "diff --delta .resp": lambda folder: rdbkit.diff(
