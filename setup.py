@@ -21,19 +21,12 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-# What runs once a record or once an element (docs/architecture.md). Data alone (constants.py) gains nothing from it.
-HOT_OPERATIONS = """
-    examine fingerprints footprint hashes jsonl packer patterns redactor resync rewrite rows scramble sieve splitter tallies text
-    value_checker verifier weights
-"""
+# The rooms whose code runs once a record or element (docs/architecture.md). Data alone (constants.py) gains nothing from it.
 COMPILED = sorted(
     path.replace(os.sep, "/")
-    for path in [
-        *glob("rdbkit/format/*.py"),
-        "rdbkit/record.py",
-        *(f"rdbkit/operations/{name}.py" for name in HOT_OPERATIONS.split()),
-    ]
-    if os.path.exists(path) and os.path.basename(path) not in {"__init__.py", "constants.py"}
+    for room in ("format", "passes")
+    for path in glob(f"rdbkit/{room}/*.py")
+    if os.path.basename(path) not in {"__init__.py", "constants.py"}
 )
 
 # The commands that end in a wheel or in an install from one. Metadata, sdist and editable builds need no extension.

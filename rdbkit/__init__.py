@@ -24,6 +24,7 @@ from rdbkit.errors import (
     UnsupportedVersionError,
 )
 from rdbkit.format.modules import module_values
+from rdbkit.format.record import Record
 from rdbkit.model import (
     Aux,
     Checksum,
@@ -39,7 +40,6 @@ from rdbkit.model import (
     SlotInfo,
     Trailer,
 )
-from rdbkit.record import Record
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Limits, Snapshot
 from rdbkit.snapshot.reader import open_snapshot as open  # noqa: A004 (the name that users of gzip and tarfile expect)
@@ -67,16 +67,16 @@ if TYPE_CHECKING:
     from rdbkit.operations.delta import Delta, FunctionDifference
     from rdbkit.operations.diff import Diff, Difference, diff
     from rdbkit.operations.duplicates import DuplicateError
-    from rdbkit.operations.ledger import Ledger, Loss
     from rdbkit.operations.memory import Memory, MemoryRow, memory, memory_rows
     from rdbkit.operations.merge import Merge, merge
     from rdbkit.operations.plan import Plan, plan
     from rdbkit.operations.redact import Redaction, redact
-    from rdbkit.operations.rules import Edits, Policies
     from rdbkit.operations.salvage import Salvage, salvage
-    from rdbkit.operations.script import Draft
     from rdbkit.operations.split import Division, Split, split
     from rdbkit.operations.verify import Verification, Violation, verify
+    from rdbkit.policy.ledger import Ledger, Loss
+    from rdbkit.policy.rules import Edits, Policies
+    from rdbkit.policy.script import Draft
 
 __all__ = [
     "Array",
@@ -160,47 +160,47 @@ __all__ = [
     "verify",
 ]
 
-#: Where the names of operations are, which are imported when they are asked for: to read a snapshot takes none of them.
-_OPERATIONS = {
-    "Check": "check",
-    "Conversion": "convert",
-    "Delta": "delta",
-    "Diff": "diff",
-    "Difference": "diff",
-    "Division": "split",
-    "Draft": "script",
-    "DuplicateError": "duplicates",
-    "Edits": "rules",
-    "Finding": "check",
-    "FunctionDifference": "delta",
-    "Ledger": "ledger",
-    "Loss": "ledger",
-    "Memory": "memory",
-    "MemoryRow": "memory",
-    "Merge": "merge",
-    "Plan": "plan",
-    "Policies": "rules",
-    "Redaction": "redact",
-    "Salvage": "salvage",
-    "Split": "split",
-    "Verification": "verify",
-    "Violation": "verify",
-    "build": "build",
-    "check": "check",
-    "convert": "convert",
-    "diff": "diff",
-    "memory": "memory",
-    "memory_rows": "memory",
-    "merge": "merge",
-    "plan": "plan",
-    "redact": "redact",
-    "salvage": "salvage",
-    "split": "split",
-    "verify": "verify",
+#: The module of each name that is imported when it is asked for: reading a snapshot takes none of them.
+_MODULES = {
+    "Check": "operations.check",
+    "Conversion": "operations.convert",
+    "Delta": "operations.delta",
+    "Diff": "operations.diff",
+    "Difference": "operations.diff",
+    "Division": "operations.split",
+    "Draft": "policy.script",
+    "DuplicateError": "operations.duplicates",
+    "Edits": "policy.rules",
+    "Finding": "operations.check",
+    "FunctionDifference": "operations.delta",
+    "Ledger": "policy.ledger",
+    "Loss": "policy.ledger",
+    "Memory": "operations.memory",
+    "MemoryRow": "operations.memory",
+    "Merge": "operations.merge",
+    "Plan": "operations.plan",
+    "Policies": "policy.rules",
+    "Redaction": "operations.redact",
+    "Salvage": "operations.salvage",
+    "Split": "operations.split",
+    "Verification": "operations.verify",
+    "Violation": "operations.verify",
+    "build": "operations.build",
+    "check": "operations.check",
+    "convert": "operations.convert",
+    "diff": "operations.diff",
+    "memory": "operations.memory",
+    "memory_rows": "operations.memory",
+    "merge": "operations.merge",
+    "plan": "operations.plan",
+    "redact": "operations.redact",
+    "salvage": "operations.salvage",
+    "split": "operations.split",
+    "verify": "operations.verify",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _OPERATIONS:
+    if name not in _MODULES:
         raise AttributeError(f"module 'rdbkit' has no attribute {name!r}")
-    return getattr(import_module(f"rdbkit.operations.{_OPERATIONS[name]}"), name)
+    return getattr(import_module(f"rdbkit.{_MODULES[name]}"), name)

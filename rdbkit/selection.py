@@ -14,8 +14,8 @@ from itertools import chain
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 from rdbkit.format.constants import REDIS, VALKEY, value_types
+from rdbkit.format.record import Record
 from rdbkit.format.slots import SLOTS, key_slot
-from rdbkit.record import Record
 
 #: From and to, both included; None for an open end.
 Bounds: TypeAlias = tuple[int | None, int | None]

@@ -20,9 +20,9 @@ from rdbkit.operations.check import check
 from rdbkit.operations.convert import convert
 from rdbkit.operations.export import export_jsonl, value_json
 from rdbkit.operations.info import info
-from rdbkit.operations.rules import Policies
 from rdbkit.operations.salvage import salvage
 from rdbkit.operations.verify import verify
+from rdbkit.policy.rules import Policies
 from rdbkit.targets import find_target
 from tests.rdb import Dribble, aux, key, length, rdb, string
 

@@ -1063,7 +1063,7 @@ def test_processes_end_with_the_one_that_has_started_them(long_conversion: list[
 POOL = """
 import io, multiprocessing, os, signal, sys, time
 import rdbkit
-from rdbkit.operations.parallel import _json_lines, in_order
+from rdbkit.parallel.pool import _json_lines, in_order
 
 def sleep():
     time.sleep(600)

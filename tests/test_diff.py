@@ -20,7 +20,7 @@ import rdbkit
 from rdbkit.operations import diff as module
 from rdbkit.operations.diff import Diff, diff
 from rdbkit.operations.export import export_resp
-from rdbkit.operations.fingerprints import Fingerprints
+from rdbkit.passes.diff import Fingerprints
 
 from .rdb import DUMPS, FIXTURES, aux, key, length, rdb, string
 
@@ -905,7 +905,7 @@ def test_arguments_that_do_not_go_together(options: dict[str, Any], tmp_path: Pa
 
 def test_what_waits_on_the_disk_is_counted() -> None:
     from rdbkit.operations.duplicates import NameLog
-    from rdbkit.operations.hashes import Piles
+    from rdbkit.passes.hashes import Piles
 
     piles, log = Piles(), NameLog()
     try:

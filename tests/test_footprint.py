@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import rdbkit
 from fixtures.loaded import LINES, LOADS, OLD, WRITERS, pages, stored
-from rdbkit.operations.footprint import Heap, RadixTree, entry_of, entry_of_number, is_long, page_class, size_class
 from rdbkit.operations.memory import Memory, memory, memory_rows
+from rdbkit.passes.footprint import Heap, RadixTree, entry_of, entry_of_number, is_long, page_class, size_class
 from rdbkit.targets import find_target, load_targets, target_names
 from rdbkit.targets.memory import QUANTUM, QUANTUM_OF_PACKAGES, layout_of, layouts
 

@@ -16,7 +16,7 @@ import rdbkit
 from fixtures.loaded import FIELDS_EXPIRE, LINES, LOADS, allocator, ask, binary, fill, pages
 from fixtures.server import Client, running
 from rdbkit.operations.memory import memory, memory_rows
-from rdbkit.operations.rules import Policies
+from rdbkit.policy.rules import Policies
 from rdbkit.targets import find_target
 
 SERVERS = Path(os.environ["RDBKIT_SERVERS"])

@@ -59,8 +59,8 @@ def warned(text: str) -> bool:
 def test_what_is_refused_runs_from_its_source() -> None:
     error = 'ValueError("ABI version conflict for librt.strings, expected 1, found 2")'
     code = REFUSING.format(error=error) + (
-        "import rdbkit, rdbkit.format.form, rdbkit.operations.rewrite\n"
-        "print(rdbkit.format.form.COMPILED, rdbkit.operations.rewrite.__file__[-3:], rdbkit.record.__file__[-3:])\n"
+        "import rdbkit, rdbkit.format.form, rdbkit.passes.convert\n"
+        "print(rdbkit.format.form.COMPILED, rdbkit.passes.convert.__file__[-3:], rdbkit.format.record.__file__[-3:])\n"
         "from rdbkit.cli import main\nmain(['info', sys.argv[1]])"
     )
     done = subprocess.run([sys.executable, "-c", code, DUMP], capture_output=True, text=True, check=False)

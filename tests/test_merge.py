@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 import rdbkit
 from rdbkit.operations.diff import diff
 from rdbkit.operations.duplicates import DuplicateError
-from rdbkit.operations.hashes import NameHashes
 from rdbkit.operations.merge import Merge, merge
 from rdbkit.operations.split import Division, split
+from rdbkit.passes.hashes import NameHashes
 
 from .rdb import CRC, DUMPS, FIXTURES, aux, key, length, rdb, string
 from .test_split import LAYOUTS, NAMES, content

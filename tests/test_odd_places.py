@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import rdbkit
-from rdbkit.operations import parallel
+from rdbkit.format.record import Record
 from rdbkit.operations.check import check
 from rdbkit.operations.diff import diff
 from rdbkit.operations.export import export_jsonl
@@ -23,7 +23,7 @@ from rdbkit.operations.info import info
 from rdbkit.operations.keys import keys
 from rdbkit.operations.memory import memory
 from rdbkit.operations.split import Division
-from rdbkit.record import Record
+from rdbkit.parallel import pool as parallel
 from rdbkit.snapshot import reader
 from rdbkit.targets import find_target
 from tests.rdb import aux, rdb, string

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from rdbkit.cli import main
-from rdbkit.operations import hashes
-from rdbkit.snapshot.output import open_output
+from rdbkit.passes import hashes
+from rdbkit.storage.output import open_output
 
 from .rdb import key, rdb, string
 
@@ -163,7 +163,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
     code = (
-        "import sys, time\nfrom rdbkit.snapshot.output import open_output\n"
+        "import sys, time\nfrom rdbkit.storage.output import open_output\n"
         "with open_output(sys.argv[1]) as out:\n    out.write(b'x'); out.flush(); print('go', flush=True); time.sleep(60)"
     )
     with subprocess.Popen(
@@ -231,7 +231,7 @@ class Full(io.BytesIO):
     def write(self, data):
         raise OSError(errno.ENOSPC, "No space left on device")
 tempfile.TemporaryFile = tempfile.NamedTemporaryFile = lambda **_: Full()
-from rdbkit.operations import hashes
+from rdbkit.passes import hashes
 hashes.TemporaryFile, hashes._HELD = Full, 1000
 from rdbkit.cli import main
 main(sys.argv[1:])

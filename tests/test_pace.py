@@ -1,10 +1,10 @@
-"""rdbkit.pace, with a clock of the tests' own."""
+"""rdbkit.storage.pace, with a clock of the tests' own."""
 
 from __future__ import annotations
 
 import pytest
 
-from rdbkit.pace import Pace
+from rdbkit.storage.pace import Pace
 
 from .clock import Clock
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import rdbkit
-from rdbkit.operations import parallel
 from rdbkit.operations.export import Export, export_jsonl
+from rdbkit.parallel import pool as parallel
 
 from .rdb import FIXTURES, aux, key, length, rdb, string
 

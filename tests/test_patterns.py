@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rdbkit.operations.patterns import CHILDREN, KEPT, NODES, Node, Patterns, fold
+from rdbkit.passes.patterns import CHILDREN, KEPT, NODES, Node, Patterns, fold
 
 
 def counts(names: list[bytes], separators: bytes = b":", depth: int = 3) -> dict[bytes, int]:

@@ -22,9 +22,9 @@ import rdbkit
 from rdbkit.azure.importing import Waiting
 from rdbkit.cli import cli
 from rdbkit.live.verify_import import _State
-from rdbkit.snapshot import temporary
-from rdbkit.snapshot.output import open_output
-from rdbkit.snapshot.temporary import PRIVATE, Permissions, Temporary, make_folders
+from rdbkit.storage import temporary
+from rdbkit.storage.output import open_output
+from rdbkit.storage.temporary import PRIVATE, Permissions, Temporary, make_folders
 
 from .rdb import FIXTURES, key, rdb, string
 

@@ -16,8 +16,8 @@ import rdbkit
 from rdbkit.cli import cli
 from rdbkit.cli.plan import _folded
 from rdbkit.operations.check import check
-from rdbkit.operations.text import path_word, shell_word
 from rdbkit.targets import find_target
+from rdbkit.text import path_word, shell_word
 
 from .rdb import FIXTURES
 

@@ -23,7 +23,7 @@ from rdbkit.format.encode import integer_form
 from rdbkit.format.listpack import encode_listpack
 from rdbkit.format.lzf import lzf_compress, lzf_decompress
 from rdbkit.operations.redact import redact
-from rdbkit.operations.scramble import Scrambler, behind_leads, literals
+from rdbkit.passes.scramble import Scrambler, behind_leads, literals
 
 from .encoders import ENCODERS, NOT_NUMBERS, NUMBERS, Encoder, intset, listpack, ziplist, ziplist_body
 from .rdb import DUMPS, FIXTURES, aux, key, length, rdb, string

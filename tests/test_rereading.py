@@ -18,7 +18,7 @@ import rdbkit.snapshot.reader as reader
 from rdbkit.azure.migrating import Migration
 from rdbkit.cli import cli
 from rdbkit.operations.merge import merge
-from rdbkit.snapshot.source import Identity, Input, Rereading, Source, open_source
+from rdbkit.storage.source import Identity, Input, Rereading, Source, open_source
 from rdbkit.targets import find_target
 
 from .rdb import FIXTURES

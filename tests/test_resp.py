@@ -14,8 +14,8 @@ import pytest
 
 import rdbkit
 from rdbkit.operations import resp
-from rdbkit.operations.ledger import KEPT, Loss
 from rdbkit.operations.resp import COMMAND_BYTES, RespWriter
+from rdbkit.policy.ledger import KEPT, Loss
 from rdbkit.targets.commands import features
 from rdbkit.values import CronJob, PendingEntry, Stream, StreamConsumer, StreamDedup, StreamEntry, StreamGroup, StreamId
 

@@ -23,7 +23,7 @@ from bench.hostile import RUNS, damaged, whole
 from rdbkit.operations.diff import diff
 from rdbkit.operations.salvage import Lost, Salvage, salvage
 from rdbkit.operations.verify import verify
-from rdbkit.snapshot.pieces import Pieces
+from rdbkit.storage.pieces import Pieces
 
 from .encoders import signed
 from .rdb import DUMPS, FIXTURES, aux, key, length, rdb, string

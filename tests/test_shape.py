@@ -14,26 +14,27 @@ import rdbkit
 from .rdb import FIXTURES
 
 ROOM_ORDER = [
-    "errors", "model", "values", "format", "record", "snapshot", "targets", "selection", "pace", "operations", "azure", "live",
-    "cli",
+    "errors", "model", "values", "text", "format", "storage", "snapshot", "targets", "selection", "policy", "passes", "parallel",
+    "operations", "azure", "live", "cli",
 ]  # fmt: skip
 PACKAGE = Path(rdbkit.__file__ or "").parent
 # format tells of events in the model's words; record's reader is the scanner below it
 ON_FIXTURES = (
-    "record",
+    "format.record",
     "snapshot.reader",
-    "snapshot.output",
+    "storage.output",
     "operations.export",
     "operations.info",
-    "operations.jsonl",
+    "passes.jsonl",
     "operations.keys",
     "operations.memory",
     "operations.plan",
     "operations.redact",
     "operations.salvage",
-    "operations.text",
+    "passes.json_text",
+    "text",
     "operations.verify",
-    "snapshot.pieces",
+    "storage.pieces",
 )
 INIT = {"__init__", "__main__"}
 
@@ -90,15 +91,15 @@ def test_examples_in_docstrings_hold(monkeypatch: pytest.MonkeyPatch) -> None:
         "values",
         "cli.render",
         "cli.secrets",
-        "operations.footprint",
+        "passes.footprint",
         "operations.delta",
         "operations.diff",
         "operations.merge",
         "operations.split",
-        "operations.splitter",
+        "passes.split",
         "operations.page",
-        "operations.patterns",
-        "operations.scramble",
+        "passes.patterns",
+        "passes.scramble",
         "azure.places",
         "azure.failures",
         "azure.resources",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import rdbkit
-from rdbkit.snapshot.output import open_output
+from rdbkit.storage.output import open_output
 
 from .rdb import FIXTURES
 

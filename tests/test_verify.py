@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 import rdbkit
 from rdbkit.format.decode import Coding
-from rdbkit.operations.value_checker import ValueChecker
 from rdbkit.operations.verify import Verification, rules, verify
+from rdbkit.passes.value_checker import ValueChecker
 
 from .encoders import ziplist_of
 from .rdb import DUMPS, FIXTURES, Dribble, aux, key, length, rdb, string
@@ -574,7 +574,7 @@ def test_every_rule_has_a_case() -> None:
 
 def test_rules_that_the_code_names_are_there() -> None:
     named = set()
-    for path in [*(ROOM / "format").glob("*.py"), ROOM / "record.py", *(ROOM / "operations").glob("*.py")]:
+    for path in [path for room in ("format", "passes", "operations") for path in (ROOM / room).glob("*.py")]:
         text = path.read_text()
         for rule in re.findall(r'rule=f?"([^"]+)"|doubt\(.*, "([^"]+)"\)|^[A-Z]+: Final = "([a-z]+-[a-z]+|empty)"', text, re.M):
             rule = "".join(rule)

@@ -15,10 +15,10 @@ from rdbkit.operations.build import build
 from rdbkit.operations.convert import convert
 from rdbkit.operations.merge import merge
 from rdbkit.operations.redact import redact
-from rdbkit.operations.rules import Policies
 from rdbkit.operations.salvage import salvage
 from rdbkit.operations.split import Division, split
 from rdbkit.operations.verify import verify
+from rdbkit.policy.rules import Policies
 
 from .rdb import DUMPS, key, rdb, string
 from .test_verify import library

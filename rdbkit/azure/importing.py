@@ -24,9 +24,9 @@ from rdbkit.azure.resources import PREMIUM, Arm, CacheState, Call, Status
 from rdbkit.azure.sas import LEAST_HOURS, Signed, Signer, patience
 from rdbkit.errors import CorruptError, TargetError, UnsupportedVersionError
 from rdbkit.operations.check import AS_IT_IS, Check, check
-from rdbkit.operations.text import size
-from rdbkit.snapshot.temporary import PRIVATE, Permissions, Temporary
+from rdbkit.storage.temporary import PRIVATE, Permissions, Temporary
 from rdbkit.targets import Target
+from rdbkit.text import size
 
 __all__ = [
     "MANAGED_IDENTITY", "SAS", "Blob", "Import", "Preparation", "Waiting", "begin", "begin_import", "look_at_target",

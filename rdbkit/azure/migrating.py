@@ -37,14 +37,14 @@ from rdbkit.errors import TargetError
 from rdbkit.operations.check import AS_IT_IS, CANNOT, Check, check, configured
 from rdbkit.operations.convert import convert
 from rdbkit.operations.duplicates import duplicate_error, find_duplicates
-from rdbkit.operations.rules import Policies
 from rdbkit.operations.split import Division, split
-from rdbkit.operations.text import valid_text
-from rdbkit.snapshot.output import open_output
+from rdbkit.policy.rules import Policies
 from rdbkit.snapshot.reader import open_snapshot
-from rdbkit.snapshot.source import Rereading, changed, check_distinct
-from rdbkit.snapshot.temporary import Permissions, make_folders
+from rdbkit.storage.output import open_output
+from rdbkit.storage.source import Rereading, changed, check_distinct
+from rdbkit.storage.temporary import Permissions, make_folders
 from rdbkit.targets import Target
+from rdbkit.text import valid_text
 
 __all__ = ["STEPS", "Course", "Migration"]
 

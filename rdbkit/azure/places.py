@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
 from rdbkit.azure.failures import explained, missing_package
-from rdbkit.operations.text import valid_text
+from rdbkit.text import valid_text
 
 _SCOPE: Final = "https://storage.azure.com/.default"
 _NAMES: Final = ("localhost", "127.0.0.1", "host.docker.internal")

@@ -23,9 +23,9 @@ from rdbkit.azure.failures import FOREIGN_BLOCKS, explained, missing_package
 from rdbkit.azure.places import Credentials, Place
 from rdbkit.errors import RdbError, TargetError
 from rdbkit.operations.convert import Conversion, convert
-from rdbkit.operations.rules import Policies
-from rdbkit.pace import Pace
-from rdbkit.snapshot.source import Identity, Input, Reader, changed
+from rdbkit.policy.rules import Policies
+from rdbkit.storage.pace import Pace
+from rdbkit.storage.source import Identity, Input, Reader, changed
 from rdbkit.targets import Target
 
 __all__ = ["BLOCK_BYTES", "CONCURRENCY", "Upload", "upload", "upload_converted"]

@@ -12,8 +12,8 @@ from rdbkit.cli.render import printable, progress
 from rdbkit.cli.status import status, strict_option
 from rdbkit.operations.build import Build
 from rdbkit.operations.build import build as build_snapshot
-from rdbkit.operations.info import count
 from rdbkit.targets import Target
+from rdbkit.text import count
 
 _MOST_SHOWN = 20
 

@@ -15,10 +15,9 @@ from rdbkit.cli.render import RUN_FIRST, Output, output, printable, progress, si
 from rdbkit.operations.check import AS_IT_IS, CANNOT, Check, Finding
 from rdbkit.operations.check import check as check_snapshot
 from rdbkit.operations.duplicates import Duplicates, find_duplicates
-from rdbkit.operations.info import count
-from rdbkit.operations.text import valid_text
-from rdbkit.snapshot.source import Rereading
+from rdbkit.storage.source import Rereading
 from rdbkit.targets import Sku, Target
+from rdbkit.text import count, valid_text
 
 #: GitHub's levels of annotations.
 _LEVELS: Final = {"blocker": "error", "loss": "error", "warning": "warning", "note": "notice"}

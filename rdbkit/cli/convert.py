@@ -29,12 +29,11 @@ from rdbkit.cli.status import status
 from rdbkit.errors import LossError, RdbError
 from rdbkit.operations.convert import Conversion, is_read_twice
 from rdbkit.operations.convert import convert as convert_snapshot
-from rdbkit.operations.info import count
-from rdbkit.operations.rules import Edits
-from rdbkit.operations.script import Draft
-from rdbkit.operations.text import valid_text
+from rdbkit.policy.rules import Edits
+from rdbkit.policy.script import Draft
 from rdbkit.selection import Selection, parse_duration
-from rdbkit.snapshot.output import open_output
+from rdbkit.storage.output import open_output
+from rdbkit.text import count, valid_text
 
 _NEVER: Final = "never"
 

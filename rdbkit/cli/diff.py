@@ -15,9 +15,9 @@ from rdbkit.operations.delta import Delta, delta_format
 from rdbkit.operations.details import expiries
 from rdbkit.operations.diff import IGNORED, Diff, Difference
 from rdbkit.operations.diff import diff as compare
-from rdbkit.operations.info import count
 from rdbkit.selection import parse_duration
 from rdbkit.targets.commands import features
+from rdbkit.text import count
 
 _WORDS: Final = {
     "missing": "only in the first",

@@ -12,9 +12,9 @@ from rdbkit.cli.options import MOST_JOBS, SelectionCommand, selection_options, t
 from rdbkit.cli.render import printable, progress, warn
 from rdbkit.cli.status import status, strict_option
 from rdbkit.operations.export import Export, export_jsonl, export_resp
-from rdbkit.operations.info import count
 from rdbkit.selection import Selection
 from rdbkit.targets.commands import features
+from rdbkit.text import count
 
 _MOST_SHOWN = 20
 _FORMATS = ("jsonl", "resp")

@@ -16,7 +16,7 @@ import click
 
 from rdbkit.cli.render import printable
 from rdbkit.cli.streams import sending_data
-from rdbkit.snapshot.output import open_output
+from rdbkit.storage.output import open_output
 
 C = TypeVar("C", bound=Callable[..., Any])
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ import rdbkit
 from rdbkit.cli.files import READ_ONCE, written
 from rdbkit.cli.options import SelectionCommand, selection_options, tell_if_none
 from rdbkit.cli.render import Output, complain, libraries, output, printable, progress, size, when
-from rdbkit.operations.info import EXPIRY_BUCKETS, Info, count
+from rdbkit.operations.info import EXPIRY_BUCKETS, Info
 from rdbkit.operations.info import info as read_info
 from rdbkit.selection import Selection
+from rdbkit.text import count
 
 _LATER = {
     "expired": "expired",

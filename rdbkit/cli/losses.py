@@ -14,9 +14,9 @@ from rdbkit.cli.files import OutputPath, WithArgument
 from rdbkit.cli.render import libraries, printable
 from rdbkit.cli.status import strict_option
 from rdbkit.errors import LossError
-from rdbkit.operations.ledger import Ledger, Loss
-from rdbkit.operations.rules import Policies
-from rdbkit.snapshot.output import open_output
+from rdbkit.policy.ledger import Ledger, Loss
+from rdbkit.policy.rules import Policies
+from rdbkit.storage.output import open_output
 
 C = TypeVar("C", bound=Callable[..., Any])
 

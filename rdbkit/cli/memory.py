@@ -14,12 +14,12 @@ from rdbkit.cli.files import READ_ONCE, OutputPath, check_parquet, format_for, o
 from rdbkit.cli.options import SelectionCommand, selection_options, target_option, tell_if_none
 from rdbkit.cli.render import output as report_output
 from rdbkit.cli.render import printable, progress, size
-from rdbkit.operations.info import count
 from rdbkit.operations.memory import Memory, memory_rows, telling, write_memory_text
 from rdbkit.operations.memory import memory as read_memory
 from rdbkit.selection import Selection
 from rdbkit.targets import Target
 from rdbkit.targets.memory import QUANTUM, QUANTUM_OF_PACKAGES
+from rdbkit.text import count
 
 _FORMATS: Final = ("csv", "jsonl", "parquet", "table")
 _ALLOCATORS: Final = {"packaged": (QUANTUM_OF_PACKAGES, False), "own": (QUANTUM, False), "pages": (QUANTUM_OF_PACKAGES, True)}

@@ -17,12 +17,11 @@ from rdbkit.cli.render import WORTH_TELLING, printable, progress, size
 from rdbkit.cli.status import status
 from rdbkit.errors import LossError
 from rdbkit.operations.duplicates import Duplicate, DuplicateError
-from rdbkit.operations.info import count
 from rdbkit.operations.merge import ON_DUPLICATE, Merge, OnDuplicate, OnFunction
 from rdbkit.operations.merge import merge as merge_files
-from rdbkit.operations.text import json_bytes, valid_text
-from rdbkit.snapshot.output import open_output
+from rdbkit.storage.output import open_output
 from rdbkit.targets import Target
+from rdbkit.text import count, json_bytes, valid_text
 
 #: What helps here where convert has an option of its own.
 _REMEDIES: Final = {"database": "convert the sources first, with --map-db or --collapse-dbs; or --on-loss drop"}

@@ -37,7 +37,7 @@ from rdbkit.cli.upload import read_place, sending_options
 from rdbkit.errors import LossError, TargetError
 from rdbkit.operations.duplicates import DuplicateError
 from rdbkit.selection import parse_bytes
-from rdbkit.snapshot.output import open_output
+from rdbkit.storage.output import open_output
 from rdbkit.targets import Target
 
 _REMEDIES: Final = {**ON_THE_WAY, "function": "--on-function drop; rdbkit convert can extract them to a file"}

@@ -14,11 +14,10 @@ from rdbkit.cli.files import EXISTING, READ_ONCE, refuse_terminal, snapshot_opti
 from rdbkit.cli.options import SelectionCommand, selection_options, tell_if_none
 from rdbkit.cli.render import output, printable, progress, size
 from rdbkit.cli.status import status, strict_option
-from rdbkit.operations.info import count
 from rdbkit.operations.redact import Redaction
 from rdbkit.operations.redact import redact as redact_snapshot
-from rdbkit.operations.text import valid_text
 from rdbkit.selection import Selection
+from rdbkit.text import count, valid_text
 
 _VARIABLE: Final = "RDBKIT_SECRET"
 _RANDOM_BYTES: Final = 32

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import click
 
 from rdbkit.errors import ChecksumError, LossError, RdbError, TruncatedError, UnsupportedTypeError
-from rdbkit.operations.text import printable, size, when
+from rdbkit.text import printable, size, when
 
 if TYPE_CHECKING:
     from rdbkit.operations.delta import FunctionDifference

@@ -11,9 +11,9 @@ import click
 from rdbkit.cli.files import READ_TWICE, OutputPath, Verb, refuse_terminal, snapshot_options, writing, written
 from rdbkit.cli.render import Output, key_name, output, printable, progress, size
 from rdbkit.cli.status import status, strict_option
-from rdbkit.operations.info import count
 from rdbkit.operations.salvage import Lost, Salvage
 from rdbkit.operations.salvage import salvage as save
+from rdbkit.text import count
 
 
 @click.command(cls=Verb)

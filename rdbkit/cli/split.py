@@ -14,10 +14,10 @@ from rdbkit.cli.render import Output, output, printable, progress, size
 from rdbkit.cli.status import status, strict_option
 from rdbkit.errors import LossError
 from rdbkit.operations.duplicates import DuplicateError
-from rdbkit.operations.info import count
 from rdbkit.operations.split import MANIFEST, By, Division, Split, parse_nodes, parse_slot_parts
 from rdbkit.operations.split import split as split_files
 from rdbkit.selection import parse_bytes
+from rdbkit.text import count
 
 _SHOWN = 30
 #: What stands behind the end mark of a file, by `Split.behind`, and what can be done about it.

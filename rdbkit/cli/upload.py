@@ -21,10 +21,10 @@ from rdbkit.cli.render import Output, output, printable, progress, size
 from rdbkit.cli.secrets import FiniteRange, SecretsCommand, without_secrets
 from rdbkit.cli.status import status
 from rdbkit.errors import LossError
-from rdbkit.operations.info import count
 from rdbkit.selection import parse_bytes
-from rdbkit.snapshot.source import standard_input
+from rdbkit.storage.source import standard_input
 from rdbkit.targets import Target
+from rdbkit.text import count
 
 C = TypeVar("C", bound=Callable[..., Any])
 

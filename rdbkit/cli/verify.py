@@ -11,9 +11,9 @@ import click
 from rdbkit.cli.files import READ_ONCE, Verb
 from rdbkit.cli.render import Output, key_name, output, printable, progress, size
 from rdbkit.errors import RdbError
-from rdbkit.operations.info import count
 from rdbkit.operations.verify import Fault, Verification
 from rdbkit.operations.verify import verify as prove
+from rdbkit.text import count
 
 _CHECKSUMS: Final = {
     "disabled": "none: the server that wrote it was told not to make one",

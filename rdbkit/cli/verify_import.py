@@ -15,8 +15,8 @@ from rdbkit.cli.render import Output, key_name, libraries, output, printable, pr
 from rdbkit.cli.secrets import FiniteRange, SecretsCommand
 from rdbkit.live.verify_import import LEAST_RATE
 from rdbkit.operations.details import expiries
-from rdbkit.operations.info import count
 from rdbkit.selection import Selection, parse_duration
+from rdbkit.text import count
 
 if TYPE_CHECKING:
     from rdbkit.live.connection import Cluster, Credentials, Server

@@ -19,19 +19,18 @@ from typing import Any, Final, TypeAlias
 
 from librt.strings import write_i64_le
 
+from rdbkit.format.record import Record
 from rdbkit.live.connection import Refusal, Server, info_number
 from rdbkit.model import FunctionLibrary
 from rdbkit.operations.delta import FunctionDifference
-from rdbkit.operations.hashes import PILES, Piles, name_hash
-from rdbkit.operations.info import count
 from rdbkit.operations.resp import command
-from rdbkit.operations.text import json_bytes, valid_text
-from rdbkit.pace import Pace
-from rdbkit.record import Record
+from rdbkit.passes.hashes import PILES, Piles, name_hash
 from rdbkit.selection import Selection
-from rdbkit.snapshot.output import open_output
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
-from rdbkit.snapshot.source import Rereading
+from rdbkit.storage.output import open_output
+from rdbkit.storage.pace import Pace
+from rdbkit.storage.source import Rereading
+from rdbkit.text import count, json_bytes, valid_text
 from rdbkit.values import StreamEntry, StreamGroup, StreamId, StreamTail
 
 __all__ = ["LEAST_RATE", "ImportDifference", "ImportProof", "ImportedDatabase", "verify_import"]

@@ -22,13 +22,13 @@ from rdbkit.format import constants as c
 from rdbkit.format.decode import Coding
 from rdbkit.format.encode import encode_value, write_length, write_string
 from rdbkit.format.modules import read_module
+from rdbkit.format.record import Record
 from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.model import Header
-from rdbkit.operations.hashes import PlacedNames
-from rdbkit.operations.ledger import Ledger, Loss
-from rdbkit.record import Record
-from rdbkit.snapshot.source import Input, Source, is_same_file, open_source
+from rdbkit.passes.hashes import PlacedNames
+from rdbkit.policy.ledger import Ledger, Loss
 from rdbkit.snapshot.writer import Writer, create
+from rdbkit.storage.source import Input, Source, is_same_file, open_source
 from rdbkit.targets import Target, find_target
 from rdbkit.values import (
     Array,

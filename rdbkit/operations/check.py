@@ -21,17 +21,16 @@ from rdbkit.format.budget import HELD
 from rdbkit.format.scan import STRING_INT
 from rdbkit.model import Header
 from rdbkit.operations.convert import Job, lacks_checksum
-from rdbkit.operations.examine import MOST_DATABASES, Examiner, Tally
-from rdbkit.operations.info import count
-from rdbkit.operations.ledger import Ledger
-from rdbkit.operations.rules import Edits, Policies, Rules
-from rdbkit.operations.text import json_bytes, path_word, shell_word
-from rdbkit.operations.value_checker import TWICE
 from rdbkit.operations.verify import rules as rules_of_values
+from rdbkit.passes.check import MOST_DATABASES, Examiner, Tally
+from rdbkit.passes.value_checker import TWICE
+from rdbkit.policy.ledger import Ledger
+from rdbkit.policy.rules import Edits, Policies, Rules
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.snapshot.writer import Writer, create
 from rdbkit.targets import Fact, Sku, Target, tolerated
 from rdbkit.targets.facts import release_line
+from rdbkit.text import count, json_bytes, path_word, shell_word
 
 BLOCKER: Final = "blocker"
 LOSS: Final = "loss"

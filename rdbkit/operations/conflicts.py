@@ -15,9 +15,9 @@ from typing import Final
 
 from rdbkit.errors import ChecksumError
 from rdbkit.operations.duplicates import NameLog
-from rdbkit.operations.hashes import PILES, Piles, name_hash
-from rdbkit.operations.rewrite import Names
-from rdbkit.operations.rules import Rules
+from rdbkit.passes.convert import Names
+from rdbkit.passes.hashes import PILES, Piles, name_hash
+from rdbkit.policy.rules import Rules
 from rdbkit.snapshot.reader import Snapshot
 
 #: In front of the places of keys in a `NameLog`: those that keep their names come first.

@@ -20,14 +20,13 @@ from rdbkit.format.decode import Coding
 from rdbkit.format.encode import write_length, write_string
 from rdbkit.format.primitives import read_uint64, skip_string
 from rdbkit.format.recode import HASH, HASH_EXPIRING
+from rdbkit.format.record import Feeder, Record, feed_pieces
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, Scanner
 from rdbkit.format.sink import Items
 from rdbkit.format.streams import StreamDecoder, type_of
 from rdbkit.model import Header, module_name
 from rdbkit.operations.duplicates import NameLog
-from rdbkit.operations.hashes import NameHashes, PlacedNames
-from rdbkit.operations.ledger import Ledger, Loss
-from rdbkit.operations.rewrite import (
+from rdbkit.passes.convert import (
     ARRAY,
     COLLECTION,
     COPY,
@@ -42,13 +41,14 @@ from rdbkit.operations.rewrite import (
     document_at,
     write_elements,
 )
-from rdbkit.operations.rules import DROP, FAIL, Edits, Policies, Rules
-from rdbkit.operations.value_checker import EMPTY, ORDER, TWICE
-from rdbkit.record import Feeder, Record, feed_pieces
+from rdbkit.passes.hashes import NameHashes, PlacedNames
+from rdbkit.passes.value_checker import EMPTY, ORDER, TWICE
+from rdbkit.policy.ledger import Ledger, Loss
+from rdbkit.policy.rules import DROP, FAIL, Edits, Policies, Rules
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Block, Limits, Snapshot, open_snapshot
-from rdbkit.snapshot.source import Input, Rereading, is_same_file
 from rdbkit.snapshot.writer import UNKNOWN, create
+from rdbkit.storage.source import Input, Rereading, is_same_file
 from rdbkit.targets import Target, find_target, tolerated
 
 #: What of a large value is kept in memory before it goes to a temporary file.
@@ -429,7 +429,7 @@ class Job:
     # -- several processes
 
     def _parts(self, jobs: int) -> Iterator[Part | Record | None]:
-        from rdbkit.operations.parallel import in_order  # what it takes to start processes is not needed for most runs
+        from rdbkit.parallel.pool import in_order  # what it takes to start processes is not needed for most runs
 
         snapshot, rewriter = self.snapshot, self.rewriter
         snapshot.tell_prelude(rewriter)

@@ -17,18 +17,18 @@ from librt.strings import BytesWriter
 
 from rdbkit.format import constants as c
 from rdbkit.format.encode import write_length, write_string
+from rdbkit.format.record import Collector, Record
 from rdbkit.format.scan import Scanner
 from rdbkit.model import Aux, Event, FunctionLibrary, HashTemplate, Header, KeyMetadata
-from rdbkit.operations.ledger import Loss
 from rdbkit.operations.resp import COMMAND_BYTES, RespWriter, command, number, pieces
-from rdbkit.operations.text import valid_text
-from rdbkit.record import Collector, Record
-from rdbkit.snapshot.output import open_output
+from rdbkit.policy.ledger import Loss
 from rdbkit.snapshot.reader import Snapshot
-from rdbkit.snapshot.source import UNKNOWN, Identity, changed
 from rdbkit.snapshot.writer import UNKNOWN as UNKNOWN_COUNTS
 from rdbkit.snapshot.writer import Writer, create
+from rdbkit.storage.output import open_output
+from rdbkit.storage.source import UNKNOWN, Identity, changed
 from rdbkit.targets.commands import features
+from rdbkit.text import valid_text
 
 __all__ = ["Delta", "FunctionDifference"]
 

@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from rdbkit.operations.hashes import PILES, Piles
-from rdbkit.record import Record
+from rdbkit.format.record import Record
+from rdbkit.passes.hashes import PILES, Piles
 from rdbkit.values import StreamDedup, StreamEntry, StreamGroup, StreamTail
 
 #: Hash of the name, hash of the element, number of the pair, position and whether it has expired.

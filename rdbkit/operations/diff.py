@@ -14,6 +14,7 @@ from hashlib import blake2b
 from typing import Any, Final, Literal, NamedTuple
 
 from rdbkit.errors import CorruptError
+from rdbkit.format.record import Record
 from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.operations.delta import (
     BY_ELEMENT,
@@ -31,12 +32,11 @@ from rdbkit.operations.delta import (
     records_at,
 )
 from rdbkit.operations.details import Inside, elements, form, has_expired, has_pieces, pieces
-from rdbkit.operations.fingerprints import ENTRY, Fingerprints
-from rdbkit.operations.hashes import PILES
-from rdbkit.operations.text import json_bytes, valid_text
-from rdbkit.record import Record
+from rdbkit.passes.diff import ENTRY, Fingerprints
+from rdbkit.passes.hashes import PILES
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
-from rdbkit.snapshot.source import Rereading
+from rdbkit.storage.source import Rereading
+from rdbkit.text import json_bytes, valid_text
 
 __all__ = ["Diff", "Difference", "diff"]
 

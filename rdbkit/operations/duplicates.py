@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from rdbkit.errors import LossError
 from rdbkit.format.slots import SLOTS, key_slot
-from rdbkit.operations.hashes import PILES, Piles
-from rdbkit.operations.rewrite import Keys
-from rdbkit.operations.text import json_bytes
+from rdbkit.passes.convert import Keys
+from rdbkit.passes.hashes import PILES, Piles
 from rdbkit.snapshot.reader import open_snapshot
-from rdbkit.snapshot.source import Rereading
+from rdbkit.storage.source import Rereading
+from rdbkit.text import json_bytes
 
 _BYTES_A_PILE: Final = 256 // PILES  # values of a first byte
 _DIGEST: Final = 16

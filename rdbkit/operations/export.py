@@ -17,20 +17,20 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO
 from rdbkit.errors import ChecksumError, LossError, RdbError
 from rdbkit.format.decode import Decoder
 from rdbkit.format.primitives import read_uint64
+from rdbkit.format.record import Record
 from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.model import Aux, KeyMetadata, module_name
-from rdbkit.operations import jsonl
-from rdbkit.operations.jsonl import JsonLines
-from rdbkit.operations.ledger import Loss
 from rdbkit.operations.resp import RespWriter
-from rdbkit.operations.text import json_text
-from rdbkit.record import Record
+from rdbkit.passes import jsonl
+from rdbkit.passes.json_text import json_text
+from rdbkit.passes.jsonl import JsonLines
+from rdbkit.policy.ledger import Loss
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.values import StreamDedup, StreamEntry, StreamGroup, StreamTail
 
 if TYPE_CHECKING:
-    from rdbkit.operations.parallel import Part
+    from rdbkit.parallel.pool import Part
 
 Progress = Callable[[int], None]
 #: What of a large value is kept in memory before it goes to a temporary file.
@@ -121,7 +121,7 @@ def export_jsonl(
 
 
 def _parts(snapshot: Snapshot, jobs: int, lines: JsonLines) -> Iterator[Part | Record]:
-    from rdbkit.operations.parallel import json_parts  # what it takes to start processes is not needed for most runs
+    from rdbkit.parallel.pool import json_parts  # what it takes to start processes is not needed for most runs
 
     return json_parts(snapshot, jobs, lines.selection, lines.skip)
 

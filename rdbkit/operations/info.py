@@ -10,11 +10,11 @@ from typing import Any
 from rdbkit.format import constants as c
 from rdbkit.format.scan import STRING_INT, STRING_LZF
 from rdbkit.model import module_product
-from rdbkit.operations.tallies import InfoTally
-from rdbkit.operations.text import json_bytes, valid_text
+from rdbkit.passes.info import InfoTally
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.targets import Target, load_targets
+from rdbkit.text import count, json_bytes, valid_text
 
 #: Names of the histogram's columns; a key counts in the first that fits.
 EXPIRY_BUCKETS = ("expired", "1h", "1d", "7d", "30d", "later", "never")
@@ -131,15 +131,6 @@ class Info:
                 library["source"] = json_bytes(library["source"])
         result["file"] = valid_text(self.file)
         return result
-
-
-def count(n: int, noun: str) -> str:
-    """A number with its noun.
-
-    >>> count(1, "key"), count(2000, "hash")
-    ('1 key', '2,000 hashes')
-    """
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}{'es' if noun.endswith('sh') else 's'}"
 
 
 def info(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
 from rdbkit.errors import RdbError
 from rdbkit.format.counts import PieceCounter, count_rule
-from rdbkit.operations.rows import CSV_HEAD, KeyRow, RowList, Rows, TextRows
-from rdbkit.record import Record
+from rdbkit.format.record import Record
+from rdbkit.passes.keys import CSV_HEAD, KeyRow, RowList, Rows, TextRows
 from rdbkit.snapshot.reader import Snapshot
 
 if TYPE_CHECKING:

@@ -10,12 +10,11 @@ from typing import Any, BinaryIO, Final
 from rdbkit.errors import RdbError
 from rdbkit.format.constants import ValueType
 from rdbkit.format.counts import PieceCounter, count_rule
+from rdbkit.format.record import Record
 from rdbkit.format.scan import STRING_INT, STRING_LZF, Visitor
-from rdbkit.operations.footprint import Heap
-from rdbkit.operations.patterns import Node, Patterns
-from rdbkit.operations.sieve import Sieve
-from rdbkit.operations.text import json_bytes, valid_text
-from rdbkit.operations.weights import (
+from rdbkit.passes.filter import Sieve
+from rdbkit.passes.footprint import Heap
+from rdbkit.passes.memory import (
     CSV_HEAD_OF_MEMORY,
     DAY_MS,
     EDGES,
@@ -27,11 +26,12 @@ from rdbkit.operations.weights import (
     MemoryText,
     Scale,
 )
-from rdbkit.record import Record
+from rdbkit.passes.patterns import Node, Patterns
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.targets import Target
 from rdbkit.targets.memory import QUANTUM_OF_PACKAGES, Layout, layout_of
+from rdbkit.text import json_bytes, valid_text
 
 __all__ = ["Memory", "MemoryRow", "memory", "memory_rows", "telling", "write_memory_text"]
 

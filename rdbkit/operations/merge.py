@@ -17,12 +17,12 @@ from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.model import Aux, Event, FunctionLibrary, Header, ModuleAux
 from rdbkit.operations.convert import Job
 from rdbkit.operations.duplicates import Duplicate, DuplicateError, NameLog, duplicate_error, find_duplicates, scan_keys
-from rdbkit.operations.hashes import NameHashes
-from rdbkit.operations.ledger import Ledger, Loss
-from rdbkit.operations.rules import Edits, Policies, Rules
+from rdbkit.passes.hashes import NameHashes
+from rdbkit.policy.ledger import Ledger, Loss
+from rdbkit.policy.rules import Edits, Policies, Rules
 from rdbkit.snapshot.reader import open_snapshot, usual_limits
-from rdbkit.snapshot.source import Rereading, check_distinct
 from rdbkit.snapshot.writer import UNKNOWN, Writer, create
+from rdbkit.storage.source import Rereading, check_distinct
 from rdbkit.targets import Target, find_target
 
 __all__ = ["Merge", "OnDuplicate", "merge"]

@@ -14,7 +14,7 @@ from html import escape
 from typing import Any, BinaryIO, Final
 
 from rdbkit.operations.memory import Memory, Prefix, telling
-from rdbkit.operations.text import size, when
+from rdbkit.text import size, when
 
 __all__ = ["write_page"]
 

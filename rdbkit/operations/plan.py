@@ -14,10 +14,10 @@ import rdbkit
 from rdbkit.model import module_product
 from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, Check, check
 from rdbkit.operations.memory import LEFT, Memory, Prefix, memory
-from rdbkit.operations.text import json_bytes, path_word, shell_word, size, valid_text
-from rdbkit.operations.weights import EDGES
-from rdbkit.snapshot.source import Rereading, check_distinct
+from rdbkit.passes.memory import EDGES
+from rdbkit.storage.source import Rereading, check_distinct
 from rdbkit.targets import Sku, Target
+from rdbkit.text import json_bytes, path_word, shell_word, size, valid_text
 
 __all__ = ["Names", "Plan", "PlannedFile", "Size", "Step", "bicep", "plan"]
 

@@ -13,15 +13,15 @@ from librt.strings import BytesWriter
 from rdbkit.errors import RdbError
 from rdbkit.format import constants as c
 from rdbkit.format.decode import MODULE
+from rdbkit.format.record import Record, feed_pieces
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT
 from rdbkit.model import Header
-from rdbkit.operations.redactor import Redactor, Values
-from rdbkit.operations.scramble import PUNCTUATION, Scrambler
-from rdbkit.record import Record, feed_pieces
+from rdbkit.passes.redact import Redactor, Values
+from rdbkit.passes.scramble import PUNCTUATION, Scrambler
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Limits, Snapshot, open_snapshot
-from rdbkit.snapshot.source import Input, is_same_file
 from rdbkit.snapshot.writer import Writer, create
+from rdbkit.storage.source import Input, is_same_file
 
 __all__ = ["Redaction", "redact"]
 

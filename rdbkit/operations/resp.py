@@ -22,10 +22,10 @@ import anycrc
 
 from rdbkit.errors import LossError
 from rdbkit.format.primitives import read_length, read_uint64
+from rdbkit.format.record import Record
 from rdbkit.model import Aux, Event, FunctionLibrary, KeyMetadata, ModuleAux, module_name
-from rdbkit.operations.ledger import Ledger, Loss
-from rdbkit.operations.text import number_text
-from rdbkit.record import Record
+from rdbkit.passes.json_text import number_text
+from rdbkit.policy.ledger import Ledger, Loss
 from rdbkit.targets.commands import features
 from rdbkit.values import StreamDedup, StreamEntry, StreamGroup, StreamId, StreamTail
 

@@ -23,16 +23,16 @@ from rdbkit.format.encode import write_length
 from rdbkit.format.primitives import read_length, skip_string
 from rdbkit.model import Header
 from rdbkit.operations.convert import convert
-from rdbkit.operations.hashes import NameHashes
-from rdbkit.operations.resync import ROW, Search, Surveyor, Templates
-from rdbkit.operations.text import json_bytes, valid_text
-from rdbkit.operations.verifier import Repeats
 from rdbkit.operations.verify import check_functions, rule_of
-from rdbkit.snapshot.pieces import Pieces
+from rdbkit.passes.hashes import NameHashes
+from rdbkit.passes.salvage import ROW, Search, Surveyor, Templates
+from rdbkit.passes.verify import Repeats
 from rdbkit.snapshot.reader import BLOCK_SIZE, Limits, Snapshot, open_snapshot, usual_limits
-from rdbkit.snapshot.source import UNKNOWN, Identity, Source, open_source
-from rdbkit.snapshot.temporary import Permissions, temporary_file
+from rdbkit.storage.pieces import Pieces
+from rdbkit.storage.source import UNKNOWN, Identity, Source, open_source
+from rdbkit.storage.temporary import Permissions, temporary_file
 from rdbkit.targets import find_target
+from rdbkit.text import json_bytes, valid_text
 
 __all__ = ["Lost", "Salvage", "salvage"]
 

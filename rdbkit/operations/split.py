@@ -18,17 +18,17 @@ from typing import Any, BinaryIO, Final, Literal, cast
 
 from rdbkit.errors import LossError
 from rdbkit.format import constants as c
+from rdbkit.format.record import Record
 from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.format.slots import SLOTS
 from rdbkit.model import Aux, FunctionLibrary, Header
 from rdbkit.operations.duplicates import duplicate_error, find_duplicates
-from rdbkit.operations.splitter import BYTES, DATABASE, KEY, PREFIX, SLOT, TAG, TYPE, Pile, Splitter
-from rdbkit.operations.text import json_bytes, valid_text
-from rdbkit.record import Record
+from rdbkit.passes.split import BYTES, DATABASE, KEY, PREFIX, SLOT, TAG, TYPE, Pile, Splitter
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
-from rdbkit.snapshot.source import Rereading, check_distinct
-from rdbkit.snapshot.temporary import Permissions, Temporary, group_of_new, make_folders
 from rdbkit.snapshot.writer import UNKNOWN, Writer
+from rdbkit.storage.source import Rereading, check_distinct
+from rdbkit.storage.temporary import Permissions, Temporary, group_of_new, make_folders
+from rdbkit.text import json_bytes, valid_text
 
 __all__ = ["Division", "Part", "Split", "parse_nodes", "parse_slot_parts", "split"]
 

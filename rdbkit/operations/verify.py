@@ -10,11 +10,10 @@ from typing import Any, Final
 
 from rdbkit.errors import ChangedError, ChecksumError, CorruptError, LimitError, RdbError, TruncatedError, UnsupportedTypeError
 from rdbkit.format.budget import OBJECT, Budget
-from rdbkit.operations.info import count
-from rdbkit.operations.text import json_bytes, valid_text
-from rdbkit.operations.verifier import Repeats, Verifier, judge_event
+from rdbkit.passes.verify import Repeats, Verifier, judge_event
 from rdbkit.snapshot.reader import Limits, Snapshot, open_snapshot
-from rdbkit.snapshot.source import Input, Rereading
+from rdbkit.storage.source import Input, Rereading
+from rdbkit.text import count, json_bytes, valid_text
 
 __all__ = ["Fault", "Rule", "Verification", "Violation", "rules", "verify"]
 

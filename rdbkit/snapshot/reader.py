@@ -18,10 +18,10 @@ from rdbkit.errors import ChecksumError, CorruptError, LimitError, RdbError, Tru
 from rdbkit.format import constants as c
 from rdbkit.format.budget import HELD_BYTES, HOW_TO_RAISE, Budget
 from rdbkit.format.decode import Coding
+from rdbkit.format.record import Collector, Record
 from rdbkit.format.scan import NO_EXPIRY, LastRecord, Prelude, Scanner, Visitor
 from rdbkit.model import Aux, Checksum, Event, FunctionLibrary, Header, KeyMetadata, ModuleAux, Trailer
-from rdbkit.record import Collector, Record
-from rdbkit.snapshot.source import UNKNOWN, Identity, Input, Rereading, Source, open_source
+from rdbkit.storage.source import UNKNOWN, Identity, Input, Rereading, Source, open_source
 
 BLOCK_SIZE = 1 << 20
 _HEAD = 16  # bytes of a large value that a visitor is shown: a module's id, or the first field expiry

@@ -15,9 +15,9 @@ from librt.strings import BytesWriter
 from rdbkit.errors import LossError
 from rdbkit.format import constants as c
 from rdbkit.format.encode import encode_value, write_length, write_string
+from rdbkit.format.record import Record
 from rdbkit.model import Header
-from rdbkit.record import Record
-from rdbkit.snapshot.output import open_output
+from rdbkit.storage.output import open_output
 
 _CRC64: Final = anycrc.Model("CRC64-REDIS")
 _FLUSH: Final = 1 << 20

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from rdbkit.snapshot.source import Identity, changed
+from rdbkit.storage.source import Identity, changed
 
 
 class Pieces:

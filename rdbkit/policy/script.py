@@ -9,7 +9,7 @@ from librt.strings import BytesWriter
 from rdbkit.errors import LossError, RdbError
 from rdbkit.format.constants import NEWEST_REDIS, REDIS
 from rdbkit.format.encode import encode_value
-from rdbkit.record import Record
+from rdbkit.format.record import Record
 
 
 class Draft:

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple, TypeVar
 from rdbkit.errors import CorruptError, RdbError
 from rdbkit.format.budget import Budget
 from rdbkit.format.decode import Coding
+from rdbkit.format.record import Record
 from rdbkit.format.scan import Scanner
-from rdbkit.operations.hashes import NameHashes
-from rdbkit.operations.jsonl import JsonLines
-from rdbkit.record import Record
+from rdbkit.passes.hashes import NameHashes
+from rdbkit.passes.jsonl import JsonLines
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Block, Limits, Snapshot
 

@@ -15,7 +15,7 @@ from rdbkit.format.constants import ValueType
 from rdbkit.format.primitives import read_length, read_string, skip_string
 from rdbkit.format.scan import KINDS, STRING_INT, Visitor
 from rdbkit.model import Event, FunctionLibrary
-from rdbkit.operations.hashes import PILES, Piles, name_hash
+from rdbkit.passes.hashes import PILES, Piles, name_hash
 
 if TYPE_CHECKING:
     from mypy_extensions import i64

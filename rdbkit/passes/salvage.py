@@ -16,7 +16,7 @@ from rdbkit.format.primitives import read_string
 from rdbkit.format.scan import KINDS, Scanner, Visitor
 from rdbkit.format.slots import SLOTS
 from rdbkit.model import Aux, Event, HashTemplate, ResizeDb, SelectDb, SlotInfo
-from rdbkit.operations.verifier import Verifier
+from rdbkit.passes.verify import Verifier
 
 if TYPE_CHECKING:
     from mypy_extensions import i64

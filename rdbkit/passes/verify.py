@@ -13,11 +13,11 @@ from rdbkit.format import constants as c
 from rdbkit.format.budget import OBJECT
 from rdbkit.format.decode import Coding, check_field_names
 from rdbkit.format.primitives import read_string
+from rdbkit.format.record import Record, feed_pieces
 from rdbkit.format.scan import KINDS, Visitor
 from rdbkit.model import Event, FunctionLibrary, HashTemplate
-from rdbkit.operations.hashes import NameHashes, name_hash
-from rdbkit.operations.value_checker import ValueChecker
-from rdbkit.record import Record, feed_pieces
+from rdbkit.passes.hashes import NameHashes, name_hash
+from rdbkit.passes.value_checker import ValueChecker
 
 if TYPE_CHECKING:
     from mypy_extensions import i64

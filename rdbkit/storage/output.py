@@ -12,7 +12,7 @@ from gzip import GzipFile
 from io import BufferedIOBase, BufferedWriter, FileIO
 from typing import Any, BinaryIO, cast
 
-from rdbkit.snapshot.temporary import Permissions, Temporary
+from rdbkit.storage.temporary import Permissions, Temporary
 
 _BUFFER = 1 << 18
 _GZIP_LEVEL = 6

@@ -13,9 +13,9 @@ from rdbkit.format.decode import Coding
 from rdbkit.format.primitives import read_string
 from rdbkit.format.scan import KINDS, NO_EXPIRY
 from rdbkit.model import module_name
-from rdbkit.operations.ledger import Ledger, Loss
-from rdbkit.operations.rewrite import COPY, MODULE, Rewriter
-from rdbkit.operations.rules import Rules
+from rdbkit.passes.convert import COPY, MODULE, Rewriter
+from rdbkit.policy.ledger import Ledger, Loss
+from rdbkit.policy.rules import Rules
 
 if TYPE_CHECKING:
     from mypy_extensions import i64

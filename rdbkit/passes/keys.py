@@ -17,7 +17,7 @@ from rdbkit.format.form import COMPILED
 from rdbkit.format.primitives import read_string
 from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
 from rdbkit.format.slots import key_slot, slot_of, tag_slot_of
-from rdbkit.operations.text import json_text, write_number
+from rdbkit.passes.json_text import json_text, write_number
 from rdbkit.selection import Selection
 
 if TYPE_CHECKING:

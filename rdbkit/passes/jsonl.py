@@ -20,7 +20,7 @@ from rdbkit.format.primitives import read_integer, read_string
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
 from rdbkit.format.sink import Items, Sink
 from rdbkit.model import Aux, Event
-from rdbkit.operations.text import DIGITS, json_text, write_number
+from rdbkit.passes.json_text import DIGITS, json_text, write_number
 from rdbkit.values import CronJob, ModuleValue, StreamDedup, StreamEntry, StreamGroup, StreamTail
 
 if TYPE_CHECKING:

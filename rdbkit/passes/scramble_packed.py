@@ -24,7 +24,7 @@ from rdbkit.format.primitives import (
     skip_length,
     skip_string,
 )
-from rdbkit.operations.scramble import Scrambler
+from rdbkit.passes.scramble import Scrambler
 
 if TYPE_CHECKING:
     from mypy_extensions import i64

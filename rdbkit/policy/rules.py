@@ -12,7 +12,7 @@ from rdbkit.selection import Selection
 from rdbkit.targets import Target
 
 if TYPE_CHECKING:
-    from rdbkit.operations.script import Draft
+    from rdbkit.policy.script import Draft
 
 _LAST_DB: Final = (1 << 31) - 1
 _LONGEST_MS: Final = 10_000 * 366 * 86_400_000

@@ -15,7 +15,7 @@ from rdbkit.format.primitives import read_string
 from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, Visitor
 from rdbkit.format.slots import key_slot, slot_of, tag_slot_of
 from rdbkit.model import Aux, Event, HashTemplate, ResizeDb, SelectDb, SlotImport, SlotInfo
-from rdbkit.operations.hashes import NameHashes
+from rdbkit.passes.hashes import NameHashes
 
 if TYPE_CHECKING:
     from mypy_extensions import i64

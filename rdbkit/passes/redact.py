@@ -58,10 +58,10 @@ from rdbkit.model import (
     SlotImport,
     SlotInfo,
 )
-from rdbkit.operations.packer import Packer, write_number
-from rdbkit.operations.rewrite import Segment, write_expiry
-from rdbkit.operations.scramble import PIECE, Scrambler
-from rdbkit.operations.sieve import Sieve
+from rdbkit.passes.convert import Segment, write_expiry
+from rdbkit.passes.filter import Sieve
+from rdbkit.passes.scramble import PIECE, Scrambler
+from rdbkit.passes.scramble_packed import Packer, write_number
 from rdbkit.selection import Selection
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from rdbkit.format.encode import encode_value, write_length, write_string
 from rdbkit.format.primitives import read_string, read_uint64, skip_string
 from rdbkit.format.recode import DROP_FIELDS, HASH, HASH_EXPIRING, HASH_VALKEY, KEEP_FIELDS, Recoder
 from rdbkit.format.recode_stream import StreamRecoder
+from rdbkit.format.record import Record
 from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
 from rdbkit.format.sink import Items
 from rdbkit.format.streams import level_of, type_of
@@ -34,14 +35,13 @@ from rdbkit.model import (
     SlotInfo,
     module_name,
 )
-from rdbkit.operations.hashes import NameHashes, PlacedNames
-from rdbkit.operations.ledger import Ledger, Loss
-from rdbkit.operations.rules import FAIL, Rules
-from rdbkit.operations.sieve import Sieve
-from rdbkit.operations.text import number_text
-from rdbkit.operations.value_checker import EMPTY, ORDER, TWICE, ElementNames, ValueChecker
-from rdbkit.operations.verifier import judge_event
-from rdbkit.record import Record
+from rdbkit.passes.filter import Sieve
+from rdbkit.passes.hashes import NameHashes, PlacedNames
+from rdbkit.passes.json_text import number_text
+from rdbkit.passes.value_checker import EMPTY, ORDER, TWICE, ElementNames, ValueChecker
+from rdbkit.passes.verify import judge_event
+from rdbkit.policy.ledger import Ledger, Loss
+from rdbkit.policy.rules import FAIL, Rules
 from rdbkit.values import Hash
 
 if TYPE_CHECKING:
@@ -770,7 +770,7 @@ class Rewriter(Visitor):
 
     def scripted(self, record: Record) -> bool:
         """Ask the script, and keep what it says; False where it leaves the key out."""
-        from rdbkit.operations.script import Draft
+        from rdbkit.policy.script import Draft
 
         home: int = self.edits.db_of(int(self.db))
         at = None if self.expire_ms == NO_EXPIRY else int(self.expire_ms)

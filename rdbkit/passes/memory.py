@@ -12,10 +12,10 @@ from rdbkit.format.primitives import read_string, read_uint64
 from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
 from rdbkit.format.slots import key_slot
 from rdbkit.model import Event, SlotInfo, module_name
-from rdbkit.operations.footprint import Gauge, Heap, is_long, text_length
-from rdbkit.operations.patterns import Patterns
-from rdbkit.operations.rows import CSV_HEAD, Rows, TextRows
-from rdbkit.operations.sieve import Sieve
+from rdbkit.passes.filter import Sieve
+from rdbkit.passes.footprint import Gauge, Heap, is_long, text_length
+from rdbkit.passes.keys import CSV_HEAD, Rows, TextRows
+from rdbkit.passes.patterns import Patterns
 from rdbkit.selection import Selection
 
 if TYPE_CHECKING:

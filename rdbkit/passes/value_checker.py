@@ -15,7 +15,7 @@ from rdbkit.format.decode import Coding, Decoder, score_in
 from rdbkit.format.lzf_check import LzfChecker
 from rdbkit.format.scan import KINDS, STRING_LZF
 from rdbkit.format.sink import Names, Sink
-from rdbkit.operations.hashes import PILES, Piles
+from rdbkit.passes.hashes import PILES, Piles
 
 if TYPE_CHECKING:
     from mypy_extensions import i64

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rdbkit.operations.text import json_bytes
+from rdbkit.text import json_bytes
 
 #: How many entries are kept one by one, and what names and words they may have together, in bytes; all are counted.
 KEPT: Final = 1000

@@ -1,0 +1,1 @@
+"""What may be lost and changed on the way, and the list of what was."""

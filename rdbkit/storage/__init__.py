@@ -1,0 +1,1 @@
+"""Bytes in and out: where a snapshot is read from and written to, and how fast."""
