@@ -271,7 +271,7 @@ def main() -> None:
     options = parser.parse_args()
     import rdbkit
     import rdbkit.cli
-    from rdbkit.format.form import COMPILED
+    from rdbkit.format.compiled import COMPILED
 
     for name in (
         "check",

@@ -64,8 +64,8 @@ if TYPE_CHECKING:
     from rdbkit.operations.build import build
     from rdbkit.operations.check import Check, Finding, check
     from rdbkit.operations.convert import Conversion, convert
-    from rdbkit.operations.delta import Delta, FunctionDifference
     from rdbkit.operations.diff import Diff, Difference, diff
+    from rdbkit.operations.diff_delta import Delta, FunctionDifference
     from rdbkit.operations.duplicates import DuplicateError
     from rdbkit.operations.memory import Memory, MemoryRow, memory, memory_rows
     from rdbkit.operations.merge import Merge, merge
@@ -164,7 +164,7 @@ __all__ = [
 _MODULES = {
     "Check": "operations.check",
     "Conversion": "operations.convert",
-    "Delta": "operations.delta",
+    "Delta": "operations.diff_delta",
     "Diff": "operations.diff",
     "Difference": "operations.diff",
     "Division": "operations.split",
@@ -172,7 +172,7 @@ _MODULES = {
     "DuplicateError": "operations.duplicates",
     "Edits": "policy.rules",
     "Finding": "operations.check",
-    "FunctionDifference": "operations.delta",
+    "FunctionDifference": "operations.diff_delta",
     "Ledger": "policy.ledger",
     "Loss": "policy.ledger",
     "Memory": "operations.memory",

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 import rdbkit
 from rdbkit.cli import cli
-from rdbkit.format.form import COMPILED
+from rdbkit.format.compiled import COMPILED
 from rdbkit.operations.check import check
 from rdbkit.operations.convert import convert
 from rdbkit.operations.export import export_jsonl, value_json

@@ -409,7 +409,7 @@ def details(folder: Path, one: Any, other: Any, **options: Any) -> list[str]:
 def nothing_kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of no value elements are kept in memory, or of these small ones all are."""
     if request.param is not None:
-        monkeypatch.setattr(rdbkit.operations.details, "_KEPT_IN_ALL", request.param)
+        monkeypatch.setattr(rdbkit.operations.diff_elements, "_KEPT_IN_ALL", request.param)
 
 
 @pytest.mark.usefixtures("nothing_kept")

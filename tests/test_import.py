@@ -21,8 +21,8 @@ import pytest
 from click.testing import CliRunner
 
 import rdbkit
-from rdbkit.azure.importing import Waiting, look_at_target
-from rdbkit.azure.places import Place
+from rdbkit.azure.blob_url import Place
+from rdbkit.azure.cache_import import Waiting, look_at_target
 from rdbkit.azure.resources import PREMIUM, REDIS_ENTERPRISE, Arm, parse_resource_id
 from rdbkit.azure.sas import Signer, check_window
 from rdbkit.cli import cli

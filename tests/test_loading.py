@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rdbkit.format.form import COMPILED
+from rdbkit.format.compiled import COMPILED
 
 from .rdb import FIXTURES
 
@@ -59,8 +59,8 @@ def warned(text: str) -> bool:
 def test_what_is_refused_runs_from_its_source() -> None:
     error = 'ValueError("ABI version conflict for librt.strings, expected 1, found 2")'
     code = REFUSING.format(error=error) + (
-        "import rdbkit, rdbkit.format.form, rdbkit.passes.convert\n"
-        "print(rdbkit.format.form.COMPILED, rdbkit.passes.convert.__file__[-3:], rdbkit.format.record.__file__[-3:])\n"
+        "import rdbkit, rdbkit.format.compiled, rdbkit.passes.convert\n"
+        "print(rdbkit.format.compiled.COMPILED, rdbkit.passes.convert.__file__[-3:], rdbkit.format.record.__file__[-3:])\n"
         "from rdbkit.cli import main\nmain(['info', sys.argv[1]])"
     )
     done = subprocess.run([sys.executable, "-c", code, DUMP], capture_output=True, text=True, check=False)
@@ -91,7 +91,8 @@ def test_a_librt_of_another_interface(tmp_path: Path) -> None:
     (tmp_path / "librt" / "__init__.py").write_text("")
     (tmp_path / "librt" / "strings.py").write_text(OTHER_LIBRT)
     done = run(
-        f"import rdbkit, rdbkit.format.form\nprint(rdbkit.format.form.COMPILED)\nprint(rdbkit.verify({DUMP!r}, deep=True).sound)",
+        "import rdbkit\nfrom rdbkit.format.compiled import COMPILED\n"
+        f"print(COMPILED)\nprint(rdbkit.verify({DUMP!r}, deep=True).sound)",
         PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
     )
     assert done.returncode == 0, done.stderr
@@ -111,7 +112,7 @@ def test_no_librt_is_told_in_words(tmp_path: Path) -> None:
 
 
 def test_the_usual_librt_says_nothing() -> None:
-    done = run("import rdbkit, rdbkit.format.form; print(rdbkit.format.form.COMPILED)")
+    done = run("import rdbkit, rdbkit.format.compiled; print(rdbkit.format.compiled.COMPILED)")
     assert (done.stdout, done.stderr) == (f"{COMPILED}\n", "")
 
 

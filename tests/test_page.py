@@ -21,7 +21,7 @@ import pytest
 
 import rdbkit
 from rdbkit.operations.memory import Memory, memory
-from rdbkit.operations.page import write_page
+from rdbkit.operations.memory_page import write_page
 from rdbkit.targets import find_target
 
 from .rdb import FIXTURES, aux, key, rdb, string

@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 import rdbkit
-from rdbkit.azure.importing import Waiting
+from rdbkit.azure.cache_import import Waiting
 from rdbkit.cli import cli
 from rdbkit.live.verify_import import _State
 from rdbkit.storage import temporary

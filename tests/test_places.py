@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from rdbkit.azure.places import parse_place
+from rdbkit.azure.blob_url import parse_place
 from rdbkit.cli import cli
 
 from .rdb import FIXTURES

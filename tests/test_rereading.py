@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 import rdbkit
-import rdbkit.operations.delta as delta_module
+import rdbkit.operations.diff_delta as delta_module
 import rdbkit.snapshot.reader as reader
-from rdbkit.azure.migrating import Migration
+from rdbkit.azure.migrate import Migration
 from rdbkit.cli import cli
 from rdbkit.operations.merge import merge
 from rdbkit.storage.source import Identity, Input, Rereading, Source, open_source
@@ -104,7 +104,7 @@ def _migrate(folder: Path) -> None:
     migration.leaves_state = False
     migration.checks = []
     migration.courses = []
-    from rdbkit.azure.migrating import Course
+    from rdbkit.azure.migrate import Course
 
     for name in ("a.rdb", "b.rdb"):
         found = os.stat(folder / name)

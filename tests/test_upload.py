@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 import pytest
 
 import rdbkit
-from rdbkit.azure.failures import explained, meaning, scrub
-from rdbkit.azure.places import Credentials, Place, parse_place
+from rdbkit.azure.blob_url import Credentials, Place, parse_place
+from rdbkit.azure.errors import explained, meaning, scrub
 from rdbkit.azure.upload import Upload, upload, upload_converted
 
 from .azurite import ACCOUNT, CUT, KEY, MUTE, PASS, Cutter, needs_azurite, running, service

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
-from rdbkit.azure.failures import explained, missing_package, scrub
+from rdbkit.azure.errors import explained, missing_package, scrub
 from rdbkit.errors import TargetError
 
 __all__ = ["ENDPOINT", "PREMIUM", "REDIS_ENTERPRISE", "Arm", "CacheState", "Call", "ResourceId", "Status", "parse_resource_id"]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qs
 
-from rdbkit.azure.failures import explained, missing_package
-from rdbkit.azure.places import Credentials, Place
+from rdbkit.azure.blob_url import Credentials, Place
+from rdbkit.azure.errors import explained, missing_package
 from rdbkit.errors import TargetError
 
 __all__ = ["EXPORT_PERMISSIONS", "LEAST_HOURS", "MOST_HOURS", "Signed", "Signer", "check_window", "patience"]

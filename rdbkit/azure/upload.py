@@ -19,8 +19,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO, Final, cast
 
-from rdbkit.azure.failures import FOREIGN_BLOCKS, explained, missing_package
-from rdbkit.azure.places import Credentials, Place
+from rdbkit.azure.blob_url import Credentials, Place
+from rdbkit.azure.errors import FOREIGN_BLOCKS, explained, missing_package
 from rdbkit.errors import RdbError, TargetError
 from rdbkit.operations.convert import Conversion, convert
 from rdbkit.policy.rules import Policies
@@ -98,7 +98,7 @@ def upload(
 
     Args:
         src: a path, or an object with `read(n)`, whose end is the file's.
-        place: of `rdbkit.azure.places.parse_place`, with the blob's name.
+        place: of `rdbkit.azure.blob_url.parse_place`, with the blob's name.
         credentials: by default what the environment and the machine have.
         page_blob: make a page blob, filled up with zeros to a multiple of 512 bytes; for a file alone, and not resumed.
         block_bytes: bytes of a block; `concurrency` + 2 of them are in memory.

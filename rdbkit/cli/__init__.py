@@ -101,7 +101,7 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
         from importlib.metadata import version
 
-        from rdbkit.format.form import COMPILED
+        from rdbkit.format.compiled import COMPILED
 
         form = "compiled" if COMPILED else "pure"
         click.echo(f"rdbkit {version('rdbkit')} ({form})")

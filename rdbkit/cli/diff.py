@@ -11,10 +11,10 @@ import click
 
 from rdbkit.cli.files import READ_TWICE, OutputPath, Verb, temporaries, written
 from rdbkit.cli.render import WORTH_TELLING, Output, key_name, libraries, output, printable, progress, show_functions, size
-from rdbkit.operations.delta import Delta, delta_format
-from rdbkit.operations.details import expiries
 from rdbkit.operations.diff import IGNORED, Diff, Difference
 from rdbkit.operations.diff import diff as compare
+from rdbkit.operations.diff_delta import Delta, delta_format
+from rdbkit.operations.diff_elements import expiries
 from rdbkit.selection import parse_duration
 from rdbkit.targets.commands import features
 from rdbkit.text import count

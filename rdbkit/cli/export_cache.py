@@ -6,9 +6,9 @@ import json
 
 import click
 
-from rdbkit.azure.exporting import begin_export, prepare_export, wait_for_export
-from rdbkit.azure.importing import when
-from rdbkit.azure.places import Credentials
+from rdbkit.azure.blob_url import Credentials
+from rdbkit.azure.cache_export import begin_export, prepare_export, wait_for_export
+from rdbkit.azure.cache_import import when
 from rdbkit.azure.resources import ResourceId
 from rdbkit.cli.import_ import (
     AUTH,

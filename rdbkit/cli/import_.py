@@ -13,7 +13,8 @@ from typing import Any, Final, TypeVar, cast
 
 import click
 
-from rdbkit.azure.importing import (
+from rdbkit.azure.blob_url import Credentials, Place
+from rdbkit.azure.cache_import import (
     MANAGED_IDENTITY,
     SAS,
     Import,
@@ -25,7 +26,6 @@ from rdbkit.azure.importing import (
     wait_for,
     when,
 )
-from rdbkit.azure.places import Credentials, Place
 from rdbkit.azure.resources import ENDPOINT, Arm, CacheState, Call, ResourceId, Status, parse_resource_id
 from rdbkit.azure.sas import LEAST_HOURS, MOST_HOURS
 from rdbkit.cli.files import EXISTING, OutputPath

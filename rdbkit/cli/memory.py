@@ -105,7 +105,7 @@ def memory(
             return
     tell_if_none(selection, report.keys)
     if html is not None:
-        from rdbkit.operations.page import write_page
+        from rdbkit.operations.memory_page import write_page
 
         with writing(html, [file], force) as out:
             write_page(report, out)

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import click
 
-from rdbkit.azure.importing import wait_for, when
-from rdbkit.azure.migrating import STEPS, Course, Migration
-from rdbkit.azure.places import Credentials, Place
+from rdbkit.azure.blob_url import Credentials, Place
+from rdbkit.azure.cache_import import wait_for, when
+from rdbkit.azure.migrate import STEPS, Course, Migration
 from rdbkit.azure.resources import Call, ResourceId
 from rdbkit.cli.files import EXISTING, OutputPath
 from rdbkit.cli.import_ import (

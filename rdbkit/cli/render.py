@@ -15,7 +15,7 @@ from rdbkit.errors import ChecksumError, LossError, RdbError, TruncatedError, Un
 from rdbkit.text import printable, size, when
 
 if TYPE_CHECKING:
-    from rdbkit.operations.delta import FunctionDifference
+    from rdbkit.operations.diff_delta import FunctionDifference
     from rdbkit.snapshot.reader import Snapshot
 
 __all__ = ["Output", "complain", "output", "printable", "progress", "size", "warn", "when"]

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from rdbkit.azure.failures import scrub
+from rdbkit.azure.errors import scrub
 from rdbkit.cli.options import SelectionCommand
 
 __all__ = ["FiniteRange", "SecretsCommand", "without_secrets"]

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from rdbkit.azure.places import Credentials, Place, parse_place
+from rdbkit.azure.blob_url import Credentials, Place, parse_place
 from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, Upload, upload_converted
 from rdbkit.azure.upload import upload as bring
 from rdbkit.cli.files import InputPath

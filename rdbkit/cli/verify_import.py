@@ -14,7 +14,7 @@ from rdbkit.cli.options import database_pairs, selection_options, tell_if_none
 from rdbkit.cli.render import Output, key_name, libraries, output, printable, progress, show_functions
 from rdbkit.cli.secrets import FiniteRange, SecretsCommand
 from rdbkit.live.verify_import import LEAST_RATE
-from rdbkit.operations.details import expiries
+from rdbkit.operations.diff_elements import expiries
 from rdbkit.selection import Selection, parse_duration
 from rdbkit.text import count
 

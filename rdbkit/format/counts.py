@@ -13,7 +13,7 @@ from rdbkit.format.constants import ValueType
 from rdbkit.format.listpack import walk_listpack
 from rdbkit.format.primitives import MAX_LENGTH, check_packed, read_length, read_string, read_uint32, skip_length, skip_string
 from rdbkit.format.sink import Sink
-from rdbkit.format.walk import skip_container
+from rdbkit.format.skip import skip_container
 from rdbkit.format.ziplist import walk_ziplist
 from rdbkit.format.zipmap import walk_zipmap
 

@@ -16,15 +16,15 @@ from librt.strings import read_f64_le
 from rdbkit.errors import CorruptError, LimitError
 from rdbkit.format import constants as c
 from rdbkit.format.budget import HELD, HOW_TO_RAISE, NAME, Budget
-from rdbkit.format.form import COMPILED
+from rdbkit.format.compiled import COMPILED
 from rdbkit.format.intset import HEADER as INTSET_HEADER
 from rdbkit.format.intset import begin_intset, intset_numbers, walk_intset
 from rdbkit.format.listpack import STRETCH, begin_listpack, end_listpack, listpack_entries, walk_listpack
 from rdbkit.format.modules import read_module
 from rdbkit.format.primitives import read_int64, read_integer, read_length, read_string, read_uint64, skip_string
 from rdbkit.format.sink import Items, Sink
+from rdbkit.format.skip import BATCH, SAME, skip_container
 from rdbkit.format.streams import HARMLESS, StreamDecoder, level_of
-from rdbkit.format.walk import BATCH, SAME, skip_container
 from rdbkit.format.ziplist import begin_ziplist, end_ziplist, walk_ziplist, ziplist_entries
 from rdbkit.format.zipmap import begin_zipmap, end_zipmap, walk_zipmap, zipmap_strings
 from rdbkit.values import Array, CronJob, Hash, Set, Stream, StreamDedup, StreamEntry, StreamGroup, StreamTail

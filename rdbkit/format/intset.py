@@ -7,7 +7,7 @@ from operator import lt
 from typing import TYPE_CHECKING, Final
 
 from rdbkit.errors import CorruptError
-from rdbkit.format.form import COMPILED
+from rdbkit.format.compiled import COMPILED
 from rdbkit.format.listpack import STRETCH
 from rdbkit.format.primitives import read_int16, read_int32, read_int64, read_uint32
 from rdbkit.format.sink import Items, Sink

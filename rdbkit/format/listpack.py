@@ -9,7 +9,7 @@ import struct
 from typing import TYPE_CHECKING, Any, Final
 
 from rdbkit.errors import CorruptError
-from rdbkit.format.form import COMPILED
+from rdbkit.format.compiled import COMPILED
 from rdbkit.format.primitives import check_packed, read_int16, read_int32, read_int64, read_integer, read_uint32
 from rdbkit.format.sink import Items, Sink
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from librt.strings import BytesWriter
 
 from rdbkit.errors import CorruptError
-from rdbkit.format.form import COMPILED
+from rdbkit.format.compiled import COMPILED
 
 if TYPE_CHECKING:
     from mypy_extensions import i64

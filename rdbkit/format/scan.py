@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from rdbkit.errors import CorruptError, LimitError, RdbError, TruncatedError, UnsupportedTypeError
 from rdbkit.format import constants as c
 from rdbkit.format.budget import DATABASE, NAME, OBJECT, Budget
-from rdbkit.format.form import COMPILED
+from rdbkit.format.compiled import COMPILED
 from rdbkit.format.primitives import read_int64, read_length, read_string, read_uint64, skip_string
-from rdbkit.format.walk import Walker, compile_layout, walk_short
+from rdbkit.format.skip import Walker, compile_layout, walk_short
 from rdbkit.model import (
     Aux,
     Event,

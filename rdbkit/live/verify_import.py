@@ -22,7 +22,7 @@ from librt.strings import write_i64_le
 from rdbkit.format.record import Record
 from rdbkit.live.connection import Refusal, Server, info_number
 from rdbkit.model import FunctionLibrary
-from rdbkit.operations.delta import FunctionDifference
+from rdbkit.operations.diff_delta import FunctionDifference
 from rdbkit.operations.resp import command
 from rdbkit.passes.hashes import PILES, Piles, name_hash
 from rdbkit.selection import Selection

@@ -19,11 +19,11 @@ from rdbkit.format.budget import Budget
 from rdbkit.format.decode import Coding
 from rdbkit.format.encode import write_length, write_string
 from rdbkit.format.primitives import read_uint64, skip_string
-from rdbkit.format.recode import HASH, HASH_EXPIRING
 from rdbkit.format.record import Feeder, Record, feed_pieces
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, Scanner
 from rdbkit.format.sink import Items
 from rdbkit.format.streams import StreamDecoder, type_of
+from rdbkit.format.transcode import HASH, HASH_EXPIRING
 from rdbkit.model import Header, module_name
 from rdbkit.operations.duplicates import NameLog
 from rdbkit.passes.convert import (

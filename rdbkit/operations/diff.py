@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, NamedTuple
 from rdbkit.errors import CorruptError
 from rdbkit.format.record import Record
 from rdbkit.format.scan import NO_EXPIRY
-from rdbkit.operations.delta import (
+from rdbkit.operations.diff_delta import (
     BY_ELEMENT,
     ELEMENTS,
     EXPIRY,
@@ -31,7 +31,7 @@ from rdbkit.operations.delta import (
     delta_writer,
     records_at,
 )
-from rdbkit.operations.details import Inside, elements, form, has_expired, has_pieces, pieces
+from rdbkit.operations.diff_elements import Inside, elements, form, has_expired, has_pieces, pieces
 from rdbkit.passes.diff import ENTRY, Fingerprints
 from rdbkit.passes.hashes import PILES
 from rdbkit.snapshot.reader import Snapshot, open_snapshot

@@ -16,12 +16,12 @@ from rdbkit.format.counts import count_rule, element_count
 from rdbkit.format.decode import Coding, Decoder
 from rdbkit.format.encode import encode_value, write_length, write_string
 from rdbkit.format.primitives import read_string, read_uint64, skip_string
-from rdbkit.format.recode import DROP_FIELDS, HASH, HASH_EXPIRING, HASH_VALKEY, KEEP_FIELDS, Recoder
-from rdbkit.format.recode_stream import StreamRecoder
 from rdbkit.format.record import Record
 from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
 from rdbkit.format.sink import Items
 from rdbkit.format.streams import level_of, type_of
+from rdbkit.format.transcode import DROP_FIELDS, HASH, HASH_EXPIRING, HASH_VALKEY, KEEP_FIELDS, Recoder
+from rdbkit.format.transcode_stream import StreamRecoder
 from rdbkit.model import (
     Aux,
     Event,

@@ -11,15 +11,15 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from rdbkit.errors import CorruptError, LimitError
+from rdbkit.format.compiled import COMPILED
 from rdbkit.format.constants import ValueType
 from rdbkit.format.counts import count_rule, element_count
-from rdbkit.format.form import COMPILED
 from rdbkit.format.intset import walk_intset
 from rdbkit.format.listpack import walk_listpack
 from rdbkit.format.primitives import read_integer, read_length, read_string, skip_length, skip_string
 from rdbkit.format.scan import KINDS, STRING_INT, STRING_LZF
 from rdbkit.format.sink import Sink
-from rdbkit.format.walk import (
+from rdbkit.format.skip import (
     BATCH,
     OP_BYTES,
     OP_COUNT,

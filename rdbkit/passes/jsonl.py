@@ -14,8 +14,8 @@ from librt.strings import BytesWriter
 
 from rdbkit.errors import CorruptError, RdbError
 from rdbkit.format.budget import OBJECT
+from rdbkit.format.compiled import COMPILED
 from rdbkit.format.decode import Coding, Decoder, score_of
-from rdbkit.format.form import COMPILED
 from rdbkit.format.primitives import read_integer, read_string
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
 from rdbkit.format.sink import Items, Sink

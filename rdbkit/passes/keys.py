@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from librt.strings import BytesWriter
 
+from rdbkit.format.compiled import COMPILED
 from rdbkit.format.constants import ValueType
 from rdbkit.format.counts import UNKNOWN, count_rule, element_count
-from rdbkit.format.form import COMPILED
 from rdbkit.format.primitives import read_string
 from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
 from rdbkit.format.slots import key_slot, slot_of, tag_slot_of

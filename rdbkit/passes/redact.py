@@ -44,8 +44,8 @@ from rdbkit.format.encode import integer_form, write_length
 from rdbkit.format.primitives import read_int64, read_length, read_string, skip_length, skip_string
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, Visitor
 from rdbkit.format.sink import Sink
+from rdbkit.format.skip import skip_container
 from rdbkit.format.streams import StreamDecoder
-from rdbkit.format.walk import skip_container
 from rdbkit.model import (
     Aux,
     Event,

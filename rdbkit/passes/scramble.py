@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from librt.strings import BytesWriter
 
 from rdbkit.errors import CorruptError
-from rdbkit.format.form import COMPILED
+from rdbkit.format.compiled import COMPILED
 from rdbkit.format.listpack import _integer
 
 if TYPE_CHECKING:

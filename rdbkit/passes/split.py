@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from librt.strings import BytesWriter
 
+from rdbkit.format.compiled import COMPILED
 from rdbkit.format.constants import ValueType
-from rdbkit.format.form import COMPILED
 from rdbkit.format.primitives import read_string
 from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, Visitor
 from rdbkit.format.slots import key_slot, slot_of, tag_slot_of

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-from rdbkit.format.form import COMPILED
+from rdbkit.format.compiled import COMPILED
 from tests.fuzz.inputs import input_of
 from tests.fuzz.operations import OPERATIONS, chosen
 from tests.fuzz.run import Finding, Runner, Task, minimised, run

@@ -137,7 +137,7 @@ def module_end(data: bytes, at: int) -> int:
 
 
 def parts(layout: str, data: bytes, at: int = 0) -> tuple[list[Node], int]:
-    """A value's parts by the grammar of its layout (`rdbkit.format.walk`), and where they end.
+    """A value's parts by the grammar of its layout (`rdbkit.format.skip`), and where they end.
 
     Raises: Broken for layouts whose counts stand elsewhere.
     """

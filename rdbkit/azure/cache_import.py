@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import rdbkit
-from rdbkit.azure.failures import explained, meaning
-from rdbkit.azure.places import Credentials, Place
+from rdbkit.azure.blob_url import Credentials, Place
+from rdbkit.azure.errors import explained, meaning
 from rdbkit.azure.resources import PREMIUM, Arm, CacheState, Call, Status
 from rdbkit.azure.sas import LEAST_HOURS, Signed, Signer, patience
 from rdbkit.errors import CorruptError, TargetError, UnsupportedVersionError
@@ -274,7 +274,7 @@ def prepare_import(
     Args:
         arm: the cache.
         target: the service, of `rdbkit.targets.find_target`.
-        places: of the blobs, of `rdbkit.azure.places.parse_place`.
+        places: of the blobs, of `rdbkit.azure.blob_url.parse_place`.
         credentials: of the storage account; by default what the environment and the machine have.
         auth: `SAS`, or `MANAGED_IDENTITY` for the cache's own identity, of Premium alone.
         storage_subscription: where the blobs are, if not where the cache is; with an identity alone.

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from rdbkit.azure.failures import explained
-from rdbkit.azure.importing import MANAGED_IDENTITY, SAS, Import, Waiting, begin, look_at_target, wait_for
-from rdbkit.azure.places import Credentials, Place
+from rdbkit.azure.blob_url import Credentials, Place
+from rdbkit.azure.cache_import import MANAGED_IDENTITY, SAS, Import, Waiting, begin, look_at_target, wait_for
+from rdbkit.azure.errors import explained
 from rdbkit.azure.resources import PREMIUM, Arm, CacheState, Call, Status
 from rdbkit.azure.sas import EXPORT_PERMISSIONS, LEAST_HOURS, Signed, Signer, patience
 from rdbkit.errors import TargetError
@@ -62,9 +62,9 @@ def prepare_export(
     Args:
         arm: the cache.
         target: the service, of `rdbkit.targets.find_target`.
-        place: the container, of `rdbkit.azure.places.parse_place`.
+        place: the container, of `rdbkit.azure.blob_url.parse_place`.
         prefix: of the blobs' names; by default the cache's name. Of Premium alone.
-        credentials, auth, storage_subscription, hours: as of `rdbkit.azure.importing.prepare_import`.
+        credentials, auth, storage_subscription, hours: as of `rdbkit.azure.cache_import.prepare_import`.
 
     Raises: TargetError where something stands against the export, or a service cannot be asked; ValueError for options that do
         not fit.
@@ -126,7 +126,7 @@ def wait_for_export(
 
     Args:
         place: the container, with its SAS where there is one.
-        credentials, resumed, progress: as of `rdbkit.azure.importing.wait_for`.
+        credentials, resumed, progress: as of `rdbkit.azure.cache_import.wait_for`.
 
     Raises: TargetError.
     """

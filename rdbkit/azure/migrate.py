@@ -17,8 +17,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, BinaryIO, Final, cast
 
-from rdbkit.azure.failures import explained
-from rdbkit.azure.importing import (
+from rdbkit.azure.blob_url import Credentials, Place
+from rdbkit.azure.cache_import import (
     SAS,
     Import,
     Preparation,
@@ -29,7 +29,7 @@ from rdbkit.azure.importing import (
     refuse,
     wait_for,
 )
-from rdbkit.azure.places import Credentials, Place
+from rdbkit.azure.errors import explained
 from rdbkit.azure.resources import Arm, CacheState, Call, Status
 from rdbkit.azure.sas import LEAST_HOURS, Signer, patience
 from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, properties_of, upload, upload_converted
@@ -485,7 +485,7 @@ class Migration:
         return f"{self.path}.import"
 
     def begin_import(self, prepared: Preparation) -> Waiting:
-        """Begin the import of what was sent. Raises: as `rdbkit.azure.importing.begin_import`."""
+        """Begin the import of what was sent. Raises: as `rdbkit.azure.cache_import.begin_import`."""
         return begin_import(self.arm, prepared, self._import_path)
 
     def wait(self, waiting: Waiting, resumed: bool, progress: Callable[[Status, float], object] | None = None) -> Import:

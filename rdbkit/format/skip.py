@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rdbkit.errors import CorruptError
-from rdbkit.format.form import COMPILED
+from rdbkit.format.compiled import COMPILED
 from rdbkit.format.listpack import walk_listpack
 from rdbkit.format.primitives import read_length, read_string, skip_length, skip_string
 from rdbkit.format.sink import Sink

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from librt.strings import BytesWriter, write_f64_le, write_i64_le
 
 from rdbkit.errors import CorruptError
+from rdbkit.format.compiled import COMPILED
 from rdbkit.format.decode import LISTPACK, NODES, Coding, Decoder, score_in, too_large
 from rdbkit.format.encode import write_length, write_score, write_string
-from rdbkit.format.form import COMPILED
 from rdbkit.format.listpack import STRETCH, any_twice, collect_plain, collect_scored, plain_text, walk_listpack
 from rdbkit.format.primitives import read_string
 from rdbkit.format.sink import Items, Names, Sink

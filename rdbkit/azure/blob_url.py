@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
-from rdbkit.azure.failures import explained, missing_package
+from rdbkit.azure.errors import explained, missing_package
 from rdbkit.text import valid_text
 
 _SCOPE: Final = "https://storage.azure.com/.default"
