@@ -76,7 +76,7 @@ if TYPE_CHECKING:
     from rdbkit.operations.verify import Verification, Violation, verify
     from rdbkit.policy.ledger import Ledger, Loss
     from rdbkit.policy.rules import Edits, Policies
-    from rdbkit.policy.script import Draft
+    from rdbkit.policy.script import ScriptRecord
 
 __all__ = [
     "Array",
@@ -92,7 +92,6 @@ __all__ = [
     "Diff",
     "Difference",
     "Division",
-    "Draft",
     "DuplicateError",
     "Edits",
     "Event",
@@ -121,6 +120,7 @@ __all__ = [
     "Redaction",
     "ResizeDb",
     "Salvage",
+    "ScriptRecord",
     "SelectDb",
     "Selection",
     "Set",
@@ -168,7 +168,7 @@ _MODULES = {
     "Diff": "operations.diff",
     "Difference": "operations.diff",
     "Division": "operations.split",
-    "Draft": "policy.script",
+    "ScriptRecord": "policy.script",
     "DuplicateError": "operations.duplicates",
     "Edits": "policy.rules",
     "Finding": "operations.check",

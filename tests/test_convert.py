@@ -543,7 +543,7 @@ def test_prefixes_are_renamed_and_conflicts_found(two: Path) -> None:
 
 @pytest.mark.parametrize("block_size", [None, 64])
 def test_a_script_sees_and_changes_keys(block_size: int | None) -> None:
-    def script(r: rdbkit.Draft) -> rdbkit.Draft | None:
+    def script(r: rdbkit.ScriptRecord) -> rdbkit.ScriptRecord | None:
         if r.type == "stream":
             return None
         if r.key == b"str":
@@ -592,7 +592,7 @@ def sorted_keys(data: bytes) -> list[tuple[int, bytes, Any]]:
 
 
 def test_what_a_script_may_not_do_is_an_error() -> None:
-    def elsewhere(r: rdbkit.Draft) -> rdbkit.Draft:
+    def elsewhere(r: rdbkit.ScriptRecord) -> rdbkit.ScriptRecord:
         r.db = 1
         return r
 
@@ -842,7 +842,7 @@ def test_what_a_script_gets_wrong_is_one_line(tmp_path: Path, change: str, said:
 
 
 def test_a_script_that_gives_two_keys_one_name_writes_nothing() -> None:
-    def same(r: rdbkit.Draft) -> rdbkit.Draft:
+    def same(r: rdbkit.ScriptRecord) -> rdbkit.ScriptRecord:
         r.key = b"same"
         return r
 
@@ -851,7 +851,7 @@ def test_a_script_that_gives_two_keys_one_name_writes_nothing() -> None:
 
 
 def test_a_script_is_bound_by_the_policies() -> None:
-    def touch(r: rdbkit.Draft) -> rdbkit.Draft:
+    def touch(r: rdbkit.ScriptRecord) -> rdbkit.ScriptRecord:
         if r.type == "hash":
             r.value[b"new"] = b"1"
         return r
@@ -978,7 +978,7 @@ def test_functions_among_the_attributes_of_a_key_are_not_overlooked() -> None:
 
 
 def test_a_damaged_value_that_a_script_moved_takes_no_other_key_along() -> None:
-    def script(r: rdbkit.Draft) -> rdbkit.Draft:
+    def script(r: rdbkit.ScriptRecord) -> rdbkit.ScriptRecord:
         if r.key == b"big":
             r.db = 5
         if r.key == b"z":

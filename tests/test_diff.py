@@ -292,9 +292,9 @@ def test_entries_beyond_memory() -> None:
         for number, each in enumerate(prints):
             each.add(b"name %d" % i, i, -1, i)
             if number and i % 100 == 50:
-                each.piles.spill()
-    assert [prints[0].piles.pile(n) for n in range(128)] == [prints[1].piles.pile(n) for n in range(128)]
-    prints[1].piles.close()
+                each.partitions.spill()
+    assert [prints[0].partitions.partition(n) for n in range(128)] == [prints[1].partitions.partition(n) for n in range(128)]
+    prints[1].partitions.close()
 
 
 VALUES = st.one_of(
@@ -905,16 +905,16 @@ def test_arguments_that_do_not_go_together(options: dict[str, Any], tmp_path: Pa
 
 def test_what_waits_on_the_disk_is_counted() -> None:
     from rdbkit.operations.duplicates import NameLog
-    from rdbkit.passes.hashes import Piles
+    from rdbkit.passes.hashes import HashPartitions
 
-    piles, log = Piles(), NameLog()
+    piles, log = HashPartitions(), NameLog()
     try:
         piles.outs[3].write(b"12345678")
         assert piles.on_disk() == 0
         piles.spill()
         piles.outs[4].write(b"1234")
         assert piles.on_disk() == 8
-        assert piles.pile(3) == b"12345678"
+        assert piles.partition(3) == b"12345678"
         assert log.on_disk() == 0
         size = 33 << 20  # more than is held in memory
         log.add(0, b"name", bytes(size))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import rdbkit
 from fixtures.loaded import LINES, LOADS, OLD, WRITERS, pages, stored
 from rdbkit.operations.memory import Memory, memory, memory_rows
-from rdbkit.passes.footprint import Heap, RadixTree, entry_of, entry_of_number, is_long, page_class, size_class
+from rdbkit.passes.footprint import AllocationModel, RadixTree, entry_of, entry_of_number, is_long, page_class, size_class
 from rdbkit.targets import find_target, load_targets, target_names
 from rdbkit.targets.memory import QUANTUM, QUANTUM_OF_PACKAGES, layout_of, layouts
 
@@ -123,7 +123,7 @@ def nodes_of(keys: set[bytes]) -> int:
 @given(st.sets(st.binary(min_size=3, max_size=3), min_size=1, max_size=60), st.integers(0, 255))
 def test_nodes_of_radix_trees(keys: set[bytes], letter: int) -> None:
     keys = {bytes([letter]) + bytes(byte & 0x83 for byte in key) for key in keys}
-    tree = RadixTree(Heap(layout_of(find_target("redis-7.0")).sizes, QUANTUM), 4)
+    tree = RadixTree(AllocationModel(layout_of(find_target("redis-7.0")).sizes, QUANTUM), 4)
     for key_ in sorted(keys):
         tree.add(key_, 0)
     tree.finish()
@@ -217,7 +217,7 @@ def test_numbers_of_strings_take_no_place_of_their_own() -> None:
 
 
 def test_skip_lists_have_the_mean_height() -> None:
-    heap = Heap(layout_of(find_target("redis-7.0")).sizes, QUANTUM)
+    heap = AllocationModel(layout_of(find_target("redis-7.0")).sizes, QUANTUM)
     rng = random.Random(1)
     tries = 40_000
     total = 0
@@ -231,7 +231,7 @@ def test_skip_lists_have_the_mean_height() -> None:
 
 
 def test_buckets_that_overflow_are_counted_as_often_as_chance_has_it() -> None:
-    heap = Heap(layout_of(find_target("valkey-8.1")).sizes, QUANTUM)
+    heap = AllocationModel(layout_of(find_target("valkey-8.1")).sizes, QUANTUM)
     rng = random.Random(1)
     for n in (1000, 40_000, 50_000):
         count = 1

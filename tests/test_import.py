@@ -21,8 +21,8 @@ import pytest
 from click.testing import CliRunner
 
 import rdbkit
-from rdbkit.azure.blob_url import Place
-from rdbkit.azure.cache_import import Waiting, look_at_target
+from rdbkit.azure.blob_url import BlobUrl
+from rdbkit.azure.cache_import import PendingOperation, look_at_target
 from rdbkit.azure.resources import PREMIUM, REDIS_ENTERPRISE, Arm, parse_resource_id
 from rdbkit.azure.sas import Signer, check_window
 from rdbkit.cli import cli
@@ -725,7 +725,7 @@ def test_states_of_others(azure: Cloud, shell: Shell) -> None:
     assert code == 2
     assert "mine.json is no state of rdbkit" in err
     blob = {"url": url, "etag": "", "bytes": 1}
-    Waiting(str(state), "import", cache.path, [blob], f"{azure.endpoint}/subscriptions/x", 1.0).save()
+    PendingOperation(str(state), "import", cache.path, [blob], f"{azure.endpoint}/subscriptions/x", 1.0).save()
     whole = json.loads(state.read_text())
     for changes in (
         {"resource_id": 5}, {"begun": "x"}, {"begun": 1e300}, {"begun": float("nan")}, {"begun": 10**400}, {"verb": None},
@@ -746,12 +746,12 @@ def test_states_of_others(azure: Cloud, shell: Shell) -> None:
         assert "is not one of https://localhost" in err
     assert not any(method == "GET" for method, _ in azure.calls[calls:])
     azure.calls.clear()
-    Waiting(str(state), "export", cache.path, [], "https://x").save()
+    PendingOperation(str(state), "export", cache.path, [], "https://x").save()
     code, _, err = shell.imports(cache, url, "--state", "mine.json")
     assert code == 2
     assert "of another cache or verb" in err
     # the bearer token goes to nobody but the resource manager
-    Waiting(str(state), "import", cache.path, [blob], f"https://127.0.0.1:{azure.port}/subscriptions/x").save()
+    PendingOperation(str(state), "import", cache.path, [blob], f"https://127.0.0.1:{azure.port}/subscriptions/x").save()
     code, _, err = shell.imports(cache, url, "--state", "mine.json")
     assert (code, azure.calls[1:]) == (4, [call for call in azure.calls[1:] if call[0] != "GET"])
     assert "is not one of https://localhost" in err
@@ -891,7 +891,7 @@ def test_the_modules_and_the_version_that_are_there(azure: Cloud, monkeypatch: p
 
 
 def test_windows() -> None:
-    place = Place("https://a.blob.core.windows.net", "dumps", "x")
+    place = BlobUrl("https://a.blob.core.windows.net", "dumps", "x")
     assert check_window("si=policy&sig=x", place, "r") is None
     assert check_window("se=2099-01-01&sp=rl&sig=x", place, "r") == datetime.datetime(2099, 1, 1, tzinfo=datetime.UTC)
     with pytest.raises(TargetError, match="the times in the SAS cannot be read"):
@@ -902,6 +902,6 @@ def test_nothing_secret_in_a_repr() -> None:
     from rdbkit.azure.resources import Call
     from rdbkit.azure.sas import Signed
 
-    place = Place("https://a.blob.core.windows.net", "dumps", "x")
+    place = BlobUrl("https://a.blob.core.windows.net", "dumps", "x")
     shown = [repr(Signed(place, "sig=abc")), repr(Call("import", "https://x", {"sasUris": ["https://x?sig=abc"]}))]
     assert not any("abc" in text for text in shown)

@@ -258,13 +258,13 @@ def test_names_beyond_memory() -> None:
     for i in range(1000):
         names.add(0, b"name %d" % i)
         if i % 100 == 50:
-            names.piles.spill()
+            names.partitions.spill()
     assert not names.any_twice()
     names.add(1, b"name 7")
     assert not names.any_twice()
     names.add(0, b"name 7")
     assert names.any_twice()
-    names.piles.close()
+    names.partitions.close()
 
 
 def test_names_on_the_disk_take_one_file() -> None:

@@ -85,7 +85,7 @@ def test_an_edit_beyond_seconds_is_a_loss(edits: rdbkit.Edits, magic: bytes, tmp
 
 
 def test_a_script_beyond_seconds_is_a_loss(tmp_path: Path) -> None:
-    def script(draft: rdbkit.Draft) -> rdbkit.Draft:
+    def script(draft: rdbkit.ScriptRecord) -> rdbkit.ScriptRecord:
         draft.expire_ms = FAR
         return draft
 
@@ -104,7 +104,7 @@ def test_a_script_beyond_seconds_is_a_loss(tmp_path: Path) -> None:
 @pytest.mark.parametrize("record", [key(b"k", 1, b"\0"), key(b"k", 0, string(b"v"), -256), key(b"k", 0, string(b"v"), -1)])
 @pytest.mark.parametrize("reads", [True, False])
 def test_a_script_that_changes_nothing_is_not_blamed_for_the_file(record: bytes, reads: bool, tmp_path: Path) -> None:
-    def script(draft: rdbkit.Draft) -> rdbkit.Draft:
+    def script(draft: rdbkit.ScriptRecord) -> rdbkit.ScriptRecord:
         if reads:
             _ = draft.value
         return draft

@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 import rdbkit
-from rdbkit.azure.cache_import import Waiting
+from rdbkit.azure.cache_import import PendingOperation
 from rdbkit.cli import cli
 from rdbkit.live.verify_import import _State
 from rdbkit.storage import temporary
@@ -159,7 +159,7 @@ def test_what_comes_from_no_file_is_private(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("umask")
 def test_states(tmp_path: Path) -> None:
-    waiting = Waiting(str(tmp_path / "import.json"), "import", "/subscriptions/s", [], begun=1.0)
+    waiting = PendingOperation(str(tmp_path / "import.json"), "import", "/subscriptions/s", [], begun=1.0)
     waiting.save()
     source = tmp_path / "s.rdb"
     source.write_bytes(DUMP.read_bytes())

@@ -104,11 +104,11 @@ def _migrate(folder: Path) -> None:
     migration.leaves_state = False
     migration.checks = []
     migration.courses = []
-    from rdbkit.azure.migrate import Course
+    from rdbkit.azure.migrate import FileProgress
 
     for name in ("a.rdb", "b.rdb"):
         found = os.stat(folder / name)
-        migration.courses.append(Course(str(folder / name), found.st_size, found.st_mtime_ns))
+        migration.courses.append(FileProgress(str(folder / name), found.st_size, found.st_mtime_ns))
     with pytest.raises(rdbkit.DuplicateError):
         migration.rehearse()
 

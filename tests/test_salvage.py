@@ -23,7 +23,7 @@ from bench.hostile import RUNS, damaged, whole
 from rdbkit.operations.diff import diff
 from rdbkit.operations.salvage import Lost, Salvage, salvage
 from rdbkit.operations.verify import verify
-from rdbkit.storage.pieces import Pieces
+from rdbkit.storage.spliced_file import SplicedFile
 
 from .encoders import signed
 from .rdb import DUMPS, FIXTURES, aux, key, length, rdb, string
@@ -741,14 +741,14 @@ def cost_of(path: Path, data: bytes) -> tuple[int, int, int]:
     path.write_bytes(data)
     read = 0
 
-    class Counted(Pieces):
+    class Counted(SplicedFile):
         def read(self, n: int) -> bytes:
             nonlocal read
             piece = super().read(n)
             read += len(piece)
             return piece
 
-    with patch.object(operation, "Pieces", Counted):
+    with patch.object(operation, "SplicedFile", Counted):
         plain = operation._Plain(str(path), str(path), len(data), None, None)
         job = operation._Job(str(path), plain, 20, None, None, None, None)
         try:

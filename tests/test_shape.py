@@ -34,7 +34,7 @@ ON_FIXTURES = (
     "passes.json_text",
     "text",
     "operations.verify",
-    "storage.pieces",
+    "storage.spliced_file",
 )
 INIT = {"__init__", "__main__"}
 

@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 import pytest
 
 import rdbkit
-from rdbkit.azure.blob_url import Credentials, Place, parse_place
-from rdbkit.azure.errors import explained, meaning, scrub
+from rdbkit.azure.blob_url import BlobUrl, Credentials, parse_place
+from rdbkit.azure.errors import meaning, scrub, translating_errors
 from rdbkit.azure.upload import Upload, upload, upload_converted
 
 from .azurite import ACCOUNT, CUT, KEY, MUTE, PASS, Cutter, needs_azurite, running, service
@@ -33,7 +33,7 @@ pytestmark = needs_azurite
 BLOCK = 1 << 16
 RDBKIT = [sys.executable, "-m", "rdbkit"]
 DUMP = FIXTURES / "rich/redis-7.0.15.rdb"
-Proxy = Callable[..., tuple[Cutter, Callable[[Place], Place]]]
+Proxy = Callable[..., tuple[Cutter, Callable[[BlobUrl], BlobUrl]]]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def place(account: str, request: pytest.FixtureRequest) -> Place:
+def place(account: str, request: pytest.FixtureRequest) -> BlobUrl:
     name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name)
     return parse_place(f"{account}/dumps/{name}.rdb")
 
@@ -56,11 +56,11 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_STORAGE_KEY", KEY)
 
 
-def blob_of(place: Place) -> Any:
+def blob_of(place: BlobUrl) -> Any:
     return service(place.account).get_blob_client(place.container, place.blob)
 
 
-def content(place: Place) -> bytes:
+def content(place: BlobUrl) -> bytes:
     data: bytes = blob_of(place).download_blob().readall()
     return data
 
@@ -86,7 +86,7 @@ def proxy(account: str) -> Iterator[Proxy]:
     """Makes a `Cutter` before the service, and what makes a place be reached through it."""
     made: list[Cutter] = []
 
-    def make(**settings: Any) -> tuple[Cutter, Callable[[Place], Place]]:
+    def make(**settings: Any) -> tuple[Cutter, Callable[[BlobUrl], BlobUrl]]:
         netloc = urlsplit(account).netloc
         cutter = Cutter(urlsplit(account).port or 0, **settings)
         made.append(cutter)
@@ -112,7 +112,7 @@ def run(*arguments: str | Path, data: bytes | None = None, **environment: str) -
 
 
 @pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 20 * BLOCK + 7])
-def test_a_file_arrives_as_it_is(place: Place, tmp_path: Path, size: int) -> None:
+def test_a_file_arrives_as_it_is(place: BlobUrl, tmp_path: Path, size: int) -> None:
     path = a_file(tmp_path, size)
     seen: list[int] = []
     done = upload(path, place, block_bytes=BLOCK, progress=seen.append)
@@ -126,7 +126,7 @@ def test_a_file_arrives_as_it_is(place: Place, tmp_path: Path, size: int) -> Non
 
 
 @pytest.mark.parametrize("size", [0, 1, 511, 512, 513, 5 * BLOCK + 100])
-def test_a_page_blob_is_filled_up(place: Place, tmp_path: Path, size: int) -> None:
+def test_a_page_blob_is_filled_up(place: BlobUrl, tmp_path: Path, size: int) -> None:
     path = a_file(tmp_path, size)
     done = upload(path, place, block_bytes=BLOCK, page_blob=True)
     whole = path.read_bytes() + bytes(-size % 512)
@@ -137,7 +137,7 @@ def test_a_page_blob_is_filled_up(place: Place, tmp_path: Path, size: int) -> No
     assert bytes(found.content_settings.content_md5).hex() == hashlib.md5(whole).hexdigest() == done.md5
 
 
-def test_pages_of_zeros_are_not_sent(place: Place, tmp_path: Path) -> None:
+def test_pages_of_zeros_are_not_sent(place: BlobUrl, tmp_path: Path) -> None:
     path = tmp_path / "holes.rdb"
     path.write_bytes(b"a" * BLOCK + bytes(4 * BLOCK) + b"b" * BLOCK)
     done = upload(path, place, block_bytes=BLOCK, page_blob=True)
@@ -145,14 +145,14 @@ def test_pages_of_zeros_are_not_sent(place: Place, tmp_path: Path) -> None:
     assert content(place) == path.read_bytes()
 
 
-def test_a_stream_arrives_as_it_is(place: Place) -> None:
+def test_a_stream_arrives_as_it_is(place: BlobUrl) -> None:
     data = Random(1).randbytes(5 * BLOCK + 9)
     done = upload(io.BytesIO(data), place, block_bytes=BLOCK)
     assert content(place) == data
     assert done.blocks == 6
 
 
-def test_a_snapshot_is_converted_on_its_way(place: Place) -> None:
+def test_a_snapshot_is_converted_on_its_way(place: BlobUrl) -> None:
     policies = rdbkit.Policies(function="drop")
     report, done = upload_converted(str(DUMP), place, target="azure-premium", policies=policies, block_bytes=BLOCK)
     out = io.BytesIO()
@@ -164,14 +164,14 @@ def test_a_snapshot_is_converted_on_its_way(place: Place) -> None:
     assert done.bytes == len(content(place))
 
 
-def test_where_a_conversion_loses_data_there_is_no_blob(place: Place) -> None:
+def test_where_a_conversion_loses_data_there_is_no_blob(place: BlobUrl) -> None:
     with pytest.raises(rdbkit.LossError) as caught:
         upload_converted(str(DUMP), place, target="azure-premium")
     assert caught.value.report is not None
     assert not blob_of(place).exists()
 
 
-def test_a_damaged_snapshot_gives_no_blob(place: Place, tmp_path: Path) -> None:
+def test_a_damaged_snapshot_gives_no_blob(place: BlobUrl, tmp_path: Path) -> None:
     path = tmp_path / "cut.rdb"
     path.write_bytes(DUMP.read_bytes()[:-100])
     with pytest.raises(rdbkit.RdbError):
@@ -182,7 +182,7 @@ def test_a_damaged_snapshot_gives_no_blob(place: Place, tmp_path: Path) -> None:
 # -- refused
 
 
-def test_a_blob_that_exists_is_refused_before_anything_is_sent(place: Place, tmp_path: Path) -> None:
+def test_a_blob_that_exists_is_refused_before_anything_is_sent(place: BlobUrl, tmp_path: Path) -> None:
     first, second = a_file(tmp_path, BLOCK), a_file(tmp_path, 3 * BLOCK, "other.rdb")
     upload(first, place)
     with pytest.raises(rdbkit.TargetError, match="--overwrite"):
@@ -194,7 +194,7 @@ def test_a_blob_that_exists_is_refused_before_anything_is_sent(place: Place, tmp
     assert content(place) == second.read_bytes()
 
 
-def test_a_blob_that_somebody_makes_meanwhile_stays(place: Place, tmp_path: Path) -> None:
+def test_a_blob_that_somebody_makes_meanwhile_stays(place: BlobUrl, tmp_path: Path) -> None:
     class Meddling(io.BytesIO):
         def read(self, n: int | None = -1) -> bytes:
             piece = super().read(n)
@@ -214,7 +214,7 @@ def test_no_container(account: str, tmp_path: Path, overwrite: bool) -> None:
         upload(a_file(tmp_path, 9), parse_place(f"{account}/nothing-here/x.rdb"), overwrite=overwrite)
 
 
-def test_a_wrong_key_and_a_wrong_sas_are_refused_and_not_shown(place: Place, tmp_path: Path) -> None:
+def test_a_wrong_key_and_a_wrong_sas_are_refused_and_not_shown(place: BlobUrl, tmp_path: Path) -> None:
     for credentials in (Credentials(key="c2VjcmV0"), Credentials(sas="sv=2024-01-01&sp=rw&sig=c2VjcmV0")):
         with pytest.raises(rdbkit.TargetError) as caught:
             upload(a_file(tmp_path, 9), place, credentials=credentials)
@@ -222,7 +222,7 @@ def test_a_wrong_key_and_a_wrong_sas_are_refused_and_not_shown(place: Place, tmp
         assert "c2VjcmV0" not in str(caught.value) + repr(credentials)
 
 
-def test_a_file_that_grows_is_no_blob(place: Place, tmp_path: Path) -> None:
+def test_a_file_that_grows_is_no_blob(place: BlobUrl, tmp_path: Path) -> None:
     path = a_file(tmp_path, 10 * BLOCK)
 
     def grow(done: int) -> None:
@@ -235,7 +235,7 @@ def test_a_file_that_grows_is_no_blob(place: Place, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page_blob", [False, True])
-def test_a_file_that_is_changed_in_place_is_no_blob(place: Place, tmp_path: Path, page_blob: bool) -> None:
+def test_a_file_that_is_changed_in_place_is_no_blob(place: BlobUrl, tmp_path: Path, page_blob: bool) -> None:
     path = a_file(tmp_path, 10 * BLOCK)
     os.utime(path, ns=(0, 0))  # clocks of file systems are coarse
 
@@ -248,7 +248,7 @@ def test_a_file_that_is_changed_in_place_is_no_blob(place: Place, tmp_path: Path
     assert page_blob or not blob_of(place).exists()
 
 
-def test_a_file_that_gives_its_name_to_another_is_sent_as_it_was(place: Place, tmp_path: Path) -> None:
+def test_a_file_that_gives_its_name_to_another_is_sent_as_it_was(place: BlobUrl, tmp_path: Path) -> None:
     path, other = a_file(tmp_path, 4 * BLOCK), a_file(tmp_path, BLOCK, "other.rdb")
     was = path.read_bytes()
 
@@ -260,7 +260,7 @@ def test_a_file_that_gives_its_name_to_another_is_sent_as_it_was(place: Place, t
     assert content(place) == was
 
 
-def test_a_source_that_is_changed_while_it_is_converted_gives_no_blob(place: Place, tmp_path: Path) -> None:
+def test_a_source_that_is_changed_while_it_is_converted_gives_no_blob(place: BlobUrl, tmp_path: Path) -> None:
     path = tmp_path / "dump.rdb"
     path.write_bytes(DUMP.read_bytes())
     with pytest.raises(rdbkit.ChangedError, match="changed"):
@@ -268,7 +268,7 @@ def test_a_source_that_is_changed_while_it_is_converted_gives_no_blob(place: Pla
     assert not blob_of(place).exists()
 
 
-def test_a_stream_of_nothing_is_no_blob(place: Place) -> None:
+def test_a_stream_of_nothing_is_no_blob(place: BlobUrl) -> None:
     with pytest.raises(rdbkit.RdbError, match="nothing was read"):
         upload(io.BytesIO(), place)
     assert not blob_of(place).exists()
@@ -279,7 +279,7 @@ def test_a_stream_of_nothing_is_no_blob(place: Place) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
-def test_a_named_pipe_is_a_stream(place: Place, tmp_path: Path) -> None:
+def test_a_named_pipe_is_a_stream(place: BlobUrl, tmp_path: Path) -> None:
     path, data = tmp_path / "pipe", Random(5).randbytes(3 * BLOCK)
     os.mkfifo(path)
     writer = threading.Thread(target=path.write_bytes, args=(data,))
@@ -290,7 +290,7 @@ def test_a_named_pipe_is_a_stream(place: Place, tmp_path: Path) -> None:
     assert done.blocks == 3
 
 
-def test_blocks_of_another_tool_are_told(place: Place, tmp_path: Path) -> None:
+def test_blocks_of_another_tool_are_told(place: BlobUrl, tmp_path: Path) -> None:
     path, blob = a_file(tmp_path, 3 * BLOCK), blob_of(place)
     for name in ("short", "b" * 48):
         blob.stage_block(name, b"theirs")
@@ -309,7 +309,7 @@ def test_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         upload(a_file(tmp_path, 9), parse_place(f"http://127.0.0.1:1/{ACCOUNT}/dumps/x.rdb"))
 
 
-def test_a_block_that_is_changed_on_the_way_is_refused(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_that_is_changed_on_the_way_is_refused(place: BlobUrl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from azure.storage.blob import BlobClient
 
     stage = BlobClient.stage_block
@@ -343,7 +343,7 @@ class Spy:
         monkeypatch.setattr(BlobClient, "stage_block", spying)
 
 
-def test_an_upload_that_broke_goes_on_with_what_is_there(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upload_that_broke_goes_on_with_what_is_there(place: BlobUrl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = a_file(tmp_path, 20 * BLOCK + 5)
     spy = Spy(monkeypatch)
 
@@ -364,7 +364,7 @@ def test_an_upload_that_broke_goes_on_with_what_is_there(place: Place, tmp_path:
     assert content(place) == path.read_bytes()
 
 
-def test_a_file_that_has_changed_since_is_sent_as_it_is_now(place: Place, tmp_path: Path) -> None:
+def test_a_file_that_has_changed_since_is_sent_as_it_is_now(place: BlobUrl, tmp_path: Path) -> None:
     path = a_file(tmp_path, 10 * BLOCK)
     blob = blob_of(place)
     for number in range(10):
@@ -384,7 +384,7 @@ def test_a_file_that_has_changed_since_is_sent_as_it_is_now(place: Place, tmp_pa
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize(("page_blob", "size"), [(False, 0), (False, 3 * BLOCK + 5), (True, 1024), (True, 3 * BLOCK + 5)])
 def test_a_blob_that_is_the_file_is_not_sent(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page_blob: bool, size: int, overwrite: bool
+    place: BlobUrl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page_blob: bool, size: int, overwrite: bool
 ) -> None:
     path = a_file(tmp_path, size)
     first = upload(path, place, block_bytes=BLOCK, page_blob=page_blob)
@@ -395,7 +395,7 @@ def test_a_blob_that_is_the_file_is_not_sent(
     assert not first.present
 
 
-def test_a_blob_that_is_another_is_refused_or_replaced(place: Place, tmp_path: Path) -> None:
+def test_a_blob_that_is_another_is_refused_or_replaced(place: BlobUrl, tmp_path: Path) -> None:
     path, other = a_file(tmp_path, 3 * BLOCK), tmp_path / "other.rdb"
     upload(path, place, block_bytes=BLOCK)
     read: list[int] = []
@@ -420,7 +420,9 @@ def test_a_blob_that_is_another_is_refused_or_replaced(place: Place, tmp_path: P
         upload(other, place, block_bytes=BLOCK)
 
 
-def test_a_blob_that_is_what_a_conversion_gives_is_not_sent(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_blob_that_is_what_a_conversion_gives_is_not_sent(
+    place: BlobUrl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drop = rdbkit.Policies(function="drop")
     first, sent = upload_converted(str(DUMP), place, target="azure-premium", policies=drop)
     spy = Spy(monkeypatch)
@@ -434,7 +436,7 @@ def test_a_blob_that_is_what_a_conversion_gives_is_not_sent(place: Place, tmp_pa
     assert spy.names == []
 
 
-def test_a_process_that_is_killed_behind_the_commit(place: Place, tmp_path: Path, proxy: Proxy) -> None:
+def test_a_process_that_is_killed_behind_the_commit(place: BlobUrl, tmp_path: Path, proxy: Proxy) -> None:
     path = a_file(tmp_path, 3 * BLOCK)
     started, committed = threading.Event(), threading.Event()
 
@@ -462,7 +464,7 @@ def test_a_process_that_is_killed_behind_the_commit(place: Place, tmp_path: Path
 @pytest.mark.parametrize("times", [1, 100])
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_the_answer_to_the_commit_is_lost(
-    place: Place, tmp_path: Path, pauses: list[float], proxy: Proxy, overwrite: bool, times: int
+    place: BlobUrl, tmp_path: Path, pauses: list[float], proxy: Proxy, overwrite: bool, times: int
 ) -> None:
     """Once, so that another try is refused, and with every try."""
     if overwrite:
@@ -476,7 +478,7 @@ def test_the_answer_to_the_commit_is_lost(
     assert str(blob_of(place).get_blob_properties().etag) == done.etag
 
 
-def test_a_commit_that_does_not_arrive_is_none(place: Place, tmp_path: Path, pauses: list[float], proxy: Proxy) -> None:
+def test_a_commit_that_does_not_arrive_is_none(place: BlobUrl, tmp_path: Path, pauses: list[float], proxy: Proxy) -> None:
     path = a_file(tmp_path, 3 * BLOCK)
     _, through = proxy(decide=lambda line: CUT if is_commit(line) else PASS)
     with pytest.raises(rdbkit.TargetError, match=r"connection broke: .*; run this again to go on"):
@@ -486,7 +488,7 @@ def test_a_commit_that_does_not_arrive_is_none(place: Place, tmp_path: Path, pau
 
 
 @pytest.mark.parametrize("cuts", [5, 6])
-def test_how_often_a_request_is_tried_again(place: Place, tmp_path: Path, pauses: list[float], proxy: Proxy, cuts: int) -> None:
+def test_how_often_a_request_is_tried_again(place: BlobUrl, tmp_path: Path, pauses: list[float], proxy: Proxy, cuts: int) -> None:
     """Five times, with pauses of about a minute together."""
     path = a_file(tmp_path, 99)
     _, through = proxy(decide=lambda line: CUT if b"comp=block&" in line else PASS, most=cuts)
@@ -531,7 +533,7 @@ class Silent:
         self.let.set()
 
 
-def test_a_refusal_does_not_wait_for_the_source(place: Place) -> None:
+def test_a_refusal_does_not_wait_for_the_source(place: BlobUrl) -> None:
     blob_of(place).upload_blob(b"theirs")
     source = Silent(DUMP.read_bytes()[:9])
     with pytest.raises(rdbkit.TargetError, match="exists"):
@@ -550,7 +552,7 @@ def test_a_refusal_does_not_wait_for_the_source(place: Place) -> None:
         process.communicate()
 
 
-def test_a_failure_does_not_wait_for_the_source(place: Place, pauses: list[float], proxy: Proxy) -> None:
+def test_a_failure_does_not_wait_for_the_source(place: BlobUrl, pauses: list[float], proxy: Proxy) -> None:
     whole = io.BytesIO()
     with rdbkit.create(whole, version=10) as writer:
         for number in range(16):
@@ -566,7 +568,7 @@ def test_a_failure_does_not_wait_for_the_source(place: Place, pauses: list[float
 # -- cut
 
 
-def test_a_connection_that_is_cut_is_tried_again(place: Place, tmp_path: Path, pauses: list[float], proxy: Proxy) -> None:
+def test_a_connection_that_is_cut_is_tried_again(place: BlobUrl, tmp_path: Path, pauses: list[float], proxy: Proxy) -> None:
     path = a_file(tmp_path, 12 * BLOCK)
     cutter, through = proxy(limit=3 * BLOCK + 100, most=3)
     done = upload(path, through(place), block_bytes=BLOCK, concurrency=1)
@@ -575,7 +577,7 @@ def test_a_connection_that_is_cut_is_tried_again(place: Place, tmp_path: Path, p
     assert content(place) == path.read_bytes()
 
 
-def test_a_process_that_is_killed_three_times(place: Place, account: str, tmp_path: Path) -> None:
+def test_a_process_that_is_killed_three_times(place: BlobUrl, account: str, tmp_path: Path) -> None:
     """And no block is sent again after the service has acknowledged it."""
     size = 200 << 20
     path = tmp_path / "large.rdb"
@@ -626,7 +628,7 @@ def waiting(blob: Any) -> list[Any]:
     return found
 
 
-def test_the_rate_is_kept(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rate_is_kept(place: BlobUrl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     upload(a_file(tmp_path, 32 * BLOCK), place, block_bytes=BLOCK, concurrency=1, cap_mbps=16)  # 2 MiB at 2 MB/s
     assert clock.now == pytest.approx(31 * BLOCK / 2e6), "each block but the first has waited for those before it"
@@ -635,7 +637,7 @@ def test_the_rate_is_kept(place: Place, tmp_path: Path, monkeypatch: pytest.Monk
 # -- credentials
 
 
-def test_every_kind_of_credential(place: Place, account: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_kind_of_credential(place: BlobUrl, account: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from datetime import UTC, datetime, timedelta
 
     from azure.storage.blob import ContainerSasPermissions, generate_container_sas
@@ -709,7 +711,7 @@ def test_of_several_files_those_are_told_that_were_sent(account: str, tmp_path: 
     assert b"nothing: the blob was there" in alone.stdout
 
 
-def test_what_helps_against_losses_is_what_there_is(place: Place, tmp_path: Path) -> None:
+def test_what_helps_against_losses_is_what_there_is(place: BlobUrl, tmp_path: Path) -> None:
     lost = run(DUMP, place.url, "--target", "azure-managed")
     assert lost.returncode == 1, lost.stderr
     assert b"  database: rdbkit convert has --map-db, --collapse-dbs and --db; " in lost.stderr
@@ -722,7 +724,7 @@ def test_what_helps_against_losses_is_what_there_is(place: Place, tmp_path: Path
     assert b"and 10 more; rdbkit convert has --ledger FILE for all" in lost.stderr
 
 
-def test_options_of_a_conversion_take_one(place: Place, tmp_path: Path) -> None:
+def test_options_of_a_conversion_take_one(place: BlobUrl, tmp_path: Path) -> None:
     path, targets = a_file(tmp_path, 9), tmp_path / "targets.toml"
     targets.write_text("")
     for option, value in (("--on-function", "drop"), ("--on-loss", "fail"), ("--targets-file", str(targets))):
@@ -752,7 +754,7 @@ def test_a_url_where_a_file_is_wanted_is_not_shown_with_its_secret(account: str,
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names of files are text there")
-def test_a_name_that_is_no_text(place: Place, account: str, tmp_path: Path) -> None:
+def test_a_name_that_is_no_text(place: BlobUrl, account: str, tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.rdb"))
     path.write_bytes(b"data")
     done = run(path, f"{account}/dumps/")
@@ -765,7 +767,7 @@ def test_a_name_that_is_no_text(place: Place, account: str, tmp_path: Path) -> N
             parse_place(f"{account}/dumps/{name}")
 
 
-def test_standard_input_and_conversion(place: Place, account: str) -> None:
+def test_standard_input_and_conversion(place: BlobUrl, account: str) -> None:
     done = run("-", place.url, data=DUMP.read_bytes())
     assert done.returncode == 0, done.stderr
     assert content(place) == DUMP.read_bytes()
@@ -782,7 +784,7 @@ def test_standard_input_and_conversion(place: Place, account: str) -> None:
     assert (alone.returncode, b"--strict is for a conversion, which takes --target" in alone.stderr) == (2, True)
 
 
-def test_functions_are_extracted_where_they_are_not_sent(place: Place, tmp_path: Path) -> None:
+def test_functions_are_extracted_where_they_are_not_sent(place: BlobUrl, tmp_path: Path) -> None:
     out = tmp_path / "functions.lua"
     done = run(DUMP, place.url, "--target", "azure-premium", "--on-function", f"extract={out}")
     assert done.returncode == 0, done.stderr
@@ -796,7 +798,7 @@ def test_functions_are_extracted_where_they_are_not_sent(place: Place, tmp_path:
     assert out.read_bytes().startswith(b"#!lua name=l\n")
 
 
-def test_what_is_wrong_is_said_in_one_line(place: Place, account: str, tmp_path: Path) -> None:
+def test_what_is_wrong_is_said_in_one_line(place: BlobUrl, account: str, tmp_path: Path) -> None:
     path, other = a_file(tmp_path, 9), a_file(tmp_path, 10, "other.rdb")
     assert run(path, place.url).returncode == 0
     for arguments, code, said in (
@@ -849,7 +851,7 @@ def test_addresses() -> None:
             parse_place(wrong)
 
 
-def test_a_key_that_is_none(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_is_none(place: BlobUrl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = a_file(tmp_path, 9)
     done = run(path, place.url, AZURE_STORAGE_KEY="c2VjcmV0x")
     assert done.returncode == 2
@@ -883,7 +885,7 @@ def test_a_certificate_that_is_not_accepted() -> None:
 
     refused = ssl.SSLCertVerificationError(1, "certificate verify failed")
     refused.verify_message = "self-signed certificate"
-    with pytest.raises(rdbkit.TargetError, match="not accepted: self-signed certificate"), explained("https://a/b"):
+    with pytest.raises(rdbkit.TargetError, match="not accepted: self-signed certificate"), translating_errors("https://a/b"):
         raise ServiceRequestError("x", error=OSError(refused))
 
 
@@ -903,7 +905,7 @@ def test_the_same_words_mean_something_else_to_another_service() -> None:
         ({}, "the storage account refuses the cache"),
     ):
         response = SimpleNamespace(status_code=403, reason="Forbidden", headers=headers)
-        with pytest.raises(rdbkit.TargetError, match=said), explained("x"):
+        with pytest.raises(rdbkit.TargetError, match=said), translating_errors("x"):
             raise HttpResponseError("This is not authorized to perform this operation.", response=response)
 
 

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rdbkit
-from rdbkit.format.decode import Coding
+from rdbkit.format.decode import FileTypes
 from rdbkit.operations.verify import Verification, rules, verify
 from rdbkit.passes.value_checker import ValueChecker
 
@@ -549,7 +549,7 @@ def test_what_is_too_large_to_be_looked_at() -> None:
 
 def test_a_value_that_goes_on_behind_its_parts() -> None:
     """No bytes of a file are known to do this; what looks for it stays, in case that the two walks over a value disagree."""
-    checker = ValueChecker(Coding("redis", 11, 1 << 20, "test"), frozenset())
+    checker = ValueChecker(FileTypes("redis", 11, 1 << 20, "test"), frozenset())
     value = counted(string(b"a")) + b"x"
     checker.check(2, value, 0, 3)
     with pytest.raises(rdbkit.CorruptError) as caught:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
-from rdbkit.azure.errors import explained, missing_package
+from rdbkit.azure.errors import missing_package, translating_errors
 from rdbkit.text import valid_text
 
 _SCOPE: Final = "https://storage.azure.com/.default"
@@ -22,7 +22,7 @@ _KEY_IN_STRING: Final = re.compile(r"(?i)(?:^|;)\s*AccountKey=([^;]*)")
 
 
 @dataclass(frozen=True)
-class Place:
+class BlobUrl:
     """A blob, or a container or folder where `blob` is empty or ends with a slash.
 
     Attributes:
@@ -37,7 +37,7 @@ class Place:
     sas: str = ""
 
     def __repr__(self) -> str:
-        return f"Place({self.url!r})"
+        return f"BlobUrl({self.url!r})"
 
     @property
     def url(self) -> str:
@@ -49,17 +49,17 @@ class Place:
         """Whether it names no blob."""
         return not self.blob or self.blob.endswith("/")
 
-    def file(self, name: str) -> Place:
+    def file(self, name: str) -> BlobUrl:
         """The blob of this name in it.
 
         Raises: ValueError for a name whose bytes are no UTF-8.
         """
         if valid_text(name) != name:
             raise ValueError(f"{valid_text(name)}: a blob's name is UTF-8, and this file's is not; let the URL name the blob")
-        return Place(self.account, self.container, self.blob + name, self.sas)
+        return BlobUrl(self.account, self.container, self.blob + name, self.sas)
 
 
-def parse_place(url: str, allow_http: bool = False) -> Place:
+def parse_place(url: str, allow_http: bool = False) -> BlobUrl:
     """The place that a URL names.
 
     Args:
@@ -71,7 +71,7 @@ def parse_place(url: str, allow_http: bool = False) -> Place:
     Raises: ValueError.
 
     >>> parse_place("https://a.blob.core.windows.net/dumps/a/b.rdb?sv=1&sig=x")
-    Place('https://a.blob.core.windows.net/dumps/a/b.rdb')
+    BlobUrl('https://a.blob.core.windows.net/dumps/a/b.rdb')
     >>> parse_place("http://127.0.0.1:10000/devstoreaccount1/dumps/").is_folder
     True
     """
@@ -106,7 +106,7 @@ def parse_place(url: str, allow_http: bool = False) -> Place:
         blob.encode()
     except UnicodeError:
         raise ValueError("the blob's name in the URL is not UTF-8") from None
-    return Place(account, container, blob, parts.query)
+    return BlobUrl(account, container, blob, parts.query)
 
 
 def _is_loopback(host: str) -> bool:
@@ -136,7 +136,7 @@ class Credentials:
     def __repr__(self) -> str:
         return "Credentials(...)"
 
-    def service(self, place: Place, **settings: Any) -> Any:
+    def service(self, place: BlobUrl, **settings: Any) -> Any:
         """A `BlobServiceClient` of the account of `place`.
 
         Raises: TargetError where the packages are missing, or no identity is found; ValueError for a connection string of another
@@ -181,7 +181,7 @@ class Credentials:
         if place.account.startswith("http:"):
             raise ValueError("an identity works over https alone: give a connection string, a SAS or a key")
         token = DefaultAzureCredential()
-        with explained(place.url):
+        with translating_errors(place.url):
             token.get_token(_SCOPE)  # or there is nothing to try
         return BlobServiceClient(place.account, credential=token, **settings)
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from rdbkit.azure.blob_url import Credentials, Place
-from rdbkit.azure.cache_import import MANAGED_IDENTITY, SAS, Import, Waiting, begin, look_at_target, wait_for
-from rdbkit.azure.errors import explained
+from rdbkit.azure.blob_url import BlobUrl, Credentials
+from rdbkit.azure.cache_import import MANAGED_IDENTITY, SAS, Import, PendingOperation, begin, look_at_target, wait_for
+from rdbkit.azure.errors import translating_errors
 from rdbkit.azure.resources import PREMIUM, Arm, CacheState, Call, Status
 from rdbkit.azure.sas import EXPORT_PERMISSIONS, LEAST_HOURS, Signed, Signer, patience
 from rdbkit.errors import TargetError
@@ -49,7 +49,7 @@ class Export:
 def prepare_export(
     arm: Arm,
     target: Target,
-    place: Place,
+    place: BlobUrl,
     *,
     prefix: str = "",
     credentials: Credentials | None = None,
@@ -98,7 +98,7 @@ def prepare_export(
     return Export(cache, place.url, prefix, warnings, call, before)
 
 
-def begin_export(arm: Arm, prepared: Export, path: str) -> Waiting:
+def begin_export(arm: Arm, prepared: Export, path: str) -> PendingOperation:
     """Begin an export; the cache stays as it is, and can be used.
 
     Args:
@@ -109,14 +109,14 @@ def begin_export(arm: Arm, prepared: Export, path: str) -> Waiting:
     """
     noted = [{"url": name, "etag": etag, "bytes": 0} for name, etag in (prepared.before or {}).items()]
     return begin(
-        arm, prepared.call, Waiting(path, "export", str(arm.cache), noted, begun=time.time(), place=prepared.container)
+        arm, prepared.call, PendingOperation(path, "export", str(arm.cache), noted, begun=time.time(), place=prepared.container)
     )  # fmt: skip
 
 
 def wait_for_export(
     arm: Arm,
-    waiting: Waiting,
-    place: Place,
+    waiting: PendingOperation,
+    place: BlobUrl,
     *,
     credentials: Credentials | None = None,
     resumed: bool = False,
@@ -140,7 +140,7 @@ def wait_for_export(
     return report
 
 
-def _listed(place: Place, signed: Signed | None, signer: Signer) -> dict[str, str] | None:
+def _listed(place: BlobUrl, signed: Signed | None, signer: Signer) -> dict[str, str] | None:
     """The blobs of a container with their etags; None where they cannot be listed.
 
     Raises: TargetError where there is no such container, or it cannot be reached.
@@ -149,7 +149,7 @@ def _listed(place: Place, signed: Signed | None, signer: Signer) -> dict[str, st
     return None if found is None else {blob["url"]: blob["etag"] for blob in found}
 
 
-def _blobs(place: Place, signed: Signed | None, signer: Signer) -> list[dict[str, Any]] | None:
+def _blobs(place: BlobUrl, signed: Signed | None, signer: Signer) -> list[dict[str, Any]] | None:
     settings = patience()
     from azure.core.exceptions import HttpResponseError
     from azure.storage.blob import ContainerClient
@@ -158,7 +158,7 @@ def _blobs(place: Place, signed: Signed | None, signer: Signer) -> list[dict[str
         client = signer.credentials.service(place, **settings).get_container_client(place.container)
     else:
         client = ContainerClient.from_container_url(signed.secret_url, **settings)
-    with client, explained(place.url):
+    with client, translating_errors(place.url):
         try:
             return [
                 {"url": place.file(blob.name).url, "etag": str(blob.etag), "bytes": int(blob.size)} for blob in client.list_blobs()

@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import rdbkit
-from rdbkit.azure.blob_url import Credentials, Place
-from rdbkit.azure.errors import explained, meaning
+from rdbkit.azure.blob_url import BlobUrl, Credentials
+from rdbkit.azure.errors import meaning, translating_errors
 from rdbkit.azure.resources import PREMIUM, Arm, CacheState, Call, Status
 from rdbkit.azure.sas import LEAST_HOURS, Signed, Signer, patience
 from rdbkit.errors import CorruptError, TargetError, UnsupportedVersionError
@@ -29,7 +29,7 @@ from rdbkit.targets import Target
 from rdbkit.text import size
 
 __all__ = [
-    "MANAGED_IDENTITY", "SAS", "Blob", "Import", "Preparation", "Waiting", "begin", "begin_import", "look_at_target",
+    "MANAGED_IDENTITY", "SAS", "Blob", "Import", "ImportPlan", "PendingOperation", "begin", "begin_import", "look_at_target",
     "prepare_import", "replaced", "wait_for", "when",
 ]  # fmt: skip
 
@@ -76,7 +76,7 @@ class Blob:
 
 
 @dataclass
-class Preparation:
+class ImportPlan:
     """All that is known before an import, and the request that begins it.
 
     Attributes:
@@ -92,7 +92,7 @@ class Preparation:
     checks: list[Check]
     warnings: list[str]
     call: Call
-    places: list[Place] = field(repr=False)
+    places: list[BlobUrl] = field(repr=False)
     signer: Signer = field(repr=False)
     auth: str = SAS
     storage_subscription: str = ""
@@ -142,7 +142,7 @@ class Import:
 
 
 @dataclass
-class Waiting:
+class PendingOperation:
     """An operation that was begun, or was about to be; no secret is in it.
 
     Attributes:
@@ -163,7 +163,7 @@ class Waiting:
     place: str = ""
 
     @classmethod
-    def read(cls, path: str) -> Waiting | None:
+    def read(cls, path: str) -> PendingOperation | None:
         """What the last run has left there; None for nothing.
 
         Raises: ValueError where the file is something else; OSError.
@@ -258,7 +258,7 @@ def _kind(cache: CacheState) -> str:
 def prepare_import(
     arm: Arm,
     target: Target,
-    places: Sequence[Place],
+    places: Sequence[BlobUrl],
     *,
     credentials: Credentials | None = None,
     auth: str = SAS,
@@ -268,7 +268,7 @@ def prepare_import(
     examine: bool = True,
     samples: int = 3,
     progress: Callable[[str, int], object] | None = None,
-) -> Preparation:
+) -> ImportPlan:
     """Ask everything that can be asked before an import; nothing is changed.
 
     Args:
@@ -318,7 +318,7 @@ def prepare_import(
             used.append(blob.bytes * _IN_MEMORY)
     warnings += _room(target, cache, sum(used))
     call = _call(arm, blobs, auth, storage_subscription)
-    return Preparation(cache, target, blobs, checks, warnings, call, list(places), signer, auth, storage_subscription)
+    return ImportPlan(cache, target, blobs, checks, warnings, call, list(places), signer, auth, storage_subscription)
 
 
 def refuse(cache: CacheState, auth: str) -> None:
@@ -338,7 +338,7 @@ def refuse(cache: CacheState, auth: str) -> None:
         )
 
 
-def _client(place: Place, signed: Signed | None, signer: Signer) -> Any:
+def _client(place: BlobUrl, signed: Signed | None, signer: Signer) -> Any:
     """A client of one blob, which reads it as the service will; with our own credentials where that uses its identity."""
     if signed is None:
         return signer.credentials.service(place, **patience()).get_blob_client(place.container, place.blob)
@@ -348,7 +348,7 @@ def _client(place: Place, signed: Signed | None, signer: Signer) -> Any:
     return BlobClient.from_blob_url(signed.secret_url, **settings)
 
 
-def _look(places: Sequence[Place], signer: Signer, auth: str, etags: Sequence[str]) -> list[Blob]:
+def _look(places: Sequence[BlobUrl], signer: Signer, auth: str, etags: Sequence[str]) -> list[Blob]:
     """The blobs, each asked for with the signature that the service gets.
 
     Args:
@@ -359,7 +359,7 @@ def _look(places: Sequence[Place], signer: Signer, auth: str, etags: Sequence[st
     found = []
     for place, etag in zip(places, etags, strict=True):
         signed = signer.sign(place) if auth == SAS else None
-        with _client(place, signed, signer) as client, explained(place.url):
+        with _client(place, signed, signer) as client, translating_errors(place.url):
             seen = client.get_blob_properties()
             now = str(seen.etag)
             if etag and not _is_same(etag, now):
@@ -394,13 +394,13 @@ class _Content:
         self._download = download
 
     def read(self, n: int = -1) -> bytes:
-        with explained(self.name):
+        with translating_errors(self.name):
             return bytes(self._download.read(n))
 
 
 def _examine(
     blob: Blob,
-    place: Place,
+    place: BlobUrl,
     signer: Signer,
     target: Target,
     cache: CacheState,
@@ -415,7 +415,7 @@ def _examine(
             progress(blob.url, done)
 
     with _client(place, blob.signed, signer) as client:
-        with explained(blob.url):
+        with translating_errors(blob.url):
             download = client.download_blob(etag=blob.etag, match_condition=MatchConditions.IfNotModified)
         try:
             snapshot = rdbkit.open(_Content(download, blob.url))
@@ -457,7 +457,7 @@ def _call(arm: Arm, blobs: Sequence[Blob], auth: str, storage_subscription: str)
 # -- the import
 
 
-def begin_import(arm: Arm, prepared: Preparation, path: str) -> Waiting:
+def begin_import(arm: Arm, prepared: ImportPlan, path: str) -> PendingOperation:
     """Begin the import: from here on the cache loses what it has.
 
     Cache and blobs are looked at once more, since a check and a question take their time, and signatures are made anew.
@@ -474,11 +474,11 @@ def begin_import(arm: Arm, prepared: Preparation, path: str) -> Waiting:
     blobs = _look(prepared.places, prepared.signer, prepared.auth, [blob.etag for blob in prepared.blobs])
     call = _call(arm, blobs, prepared.auth, prepared.storage_subscription)
     noted = [{"url": blob.url, "etag": blob.etag, "bytes": blob.bytes} for blob in blobs]
-    waiting = Waiting(path, "import", str(arm.cache), noted, begun=time.time())
+    waiting = PendingOperation(path, "import", str(arm.cache), noted, begun=time.time())
     return begin(arm, call, waiting)
 
 
-def begin(arm: Arm, call: Call, waiting: Waiting) -> Waiting:
+def begin(arm: Arm, call: Call, waiting: PendingOperation) -> PendingOperation:
     """Send a request that begins something, with `waiting` on disk before and after.
 
     Raises: TargetError; OSError where it cannot be noted, and then nothing has been sent.
@@ -488,7 +488,7 @@ def begin(arm: Arm, call: Call, waiting: Waiting) -> Waiting:
     waiting.save()
     is_refusal = False
     try:
-        with explained(arm.cache.name):
+        with translating_errors(arm.cache.name):
             try:
                 waiting.operation = arm.begin(call)
             except HttpResponseError as e:
@@ -507,7 +507,7 @@ def begin(arm: Arm, call: Call, waiting: Waiting) -> Waiting:
 
 
 def wait_for(
-    arm: Arm, waiting: Waiting, *, resumed: bool = False, progress: Callable[[Status, float], object] | None = None
+    arm: Arm, waiting: PendingOperation, *, resumed: bool = False, progress: Callable[[Status, float], object] | None = None
 ) -> Import:
     """Wait until an operation has ended.
 
@@ -531,7 +531,7 @@ def wait_for(
 
 
 def replaced(
-    waiting: Waiting, places: Sequence[Place], *, etags: Sequence[str] = (), credentials: Credentials | None = None
+    waiting: PendingOperation, places: Sequence[BlobUrl], *, etags: Sequence[str] = (), credentials: Credentials | None = None
 ) -> list[str]:
     """The URLs of blobs that are asked for, and are others than those of an import that was begun: they were written since.
 
@@ -551,14 +551,14 @@ def replaced(
             now = etags[i]
         else:
             service = (credentials or Credentials()).service(place, **patience())
-            with service, explained(place.url):
+            with service, translating_errors(place.url):
                 now = str(service.get_blob_client(place.container, place.blob).get_blob_properties().etag)
         if blob["etag"] and not _is_same(now, blob["etag"]):
             found.append(place.url)
     return found
 
 
-def _statuses(arm: Arm, waiting: Waiting) -> Iterator[Status]:
+def _statuses(arm: Arm, waiting: PendingOperation) -> Iterator[Status]:
     while waiting.operation:
         status = arm.status(waiting.operation)
         if status is None:

@@ -117,7 +117,7 @@ def missing_package(e: ImportError) -> TargetError:
 
 
 @contextmanager
-def explained(where: str) -> Iterator[None]:
+def translating_errors(where: str) -> Iterator[None]:
     """Errors of the SDK, in words; `where` is what the request was about, without secrets.
 
     Raises: TargetError.

@@ -17,19 +17,19 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, BinaryIO, Final, cast
 
-from rdbkit.azure.blob_url import Credentials, Place
+from rdbkit.azure.blob_url import BlobUrl, Credentials
 from rdbkit.azure.cache_import import (
     SAS,
     Import,
-    Preparation,
-    Waiting,
+    ImportPlan,
+    PendingOperation,
     begin_import,
     look_at_target,
     prepare_import,
     refuse,
     wait_for,
 )
-from rdbkit.azure.errors import explained
+from rdbkit.azure.errors import translating_errors
 from rdbkit.azure.resources import Arm, CacheState, Call, Status
 from rdbkit.azure.sas import LEAST_HOURS, Signer, patience
 from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, properties_of, upload, upload_converted
@@ -46,7 +46,7 @@ from rdbkit.storage.temporary import Permissions, make_folders
 from rdbkit.targets import Target
 from rdbkit.text import valid_text
 
-__all__ = ["STEPS", "Course", "Migration"]
+__all__ = ["STEPS", "FileProgress", "Migration"]
 
 #: What a migration does, in this order; each can be left out.
 STEPS: Final = ("check", "upload", "import")
@@ -54,7 +54,7 @@ _FORMAT: Final = 2
 
 
 @dataclass
-class Course:
+class FileProgress:
     """How far one file has come.
 
     Attributes:
@@ -147,7 +147,7 @@ class Migration:
         arm: Arm,
         target: Target,
         files: Sequence[str],
-        container: Place,
+        container: BlobUrl,
         path: str,
         *,
         policies: Policies | None = None,
@@ -190,12 +190,12 @@ class Migration:
 
     # -- what is left to another run
 
-    def _course(self, name: str) -> Course:
+    def _course(self, name: str) -> FileProgress:
         found = os.stat(name)
         target = self.target
         cache = f"{target.name} {target.engine} {target.rdb} {sorted(target.modules)} {target.databases} {target.single_db}"
         terms = f"{cache} {self.container.url} {self.policies} {self.part_bytes}"
-        return Course(os.path.abspath(name), found.st_size, found.st_mtime_ns, terms=terms)
+        return FileProgress(os.path.abspath(name), found.st_size, found.st_mtime_ns, terms=terms)
 
     def _mark(self) -> dict[str, Any]:
         """What has to be the same for a run to go on with what another has left."""
@@ -206,7 +206,7 @@ class Migration:
         try:
             with open(self.path, encoding="utf-8") as file:
                 left = json.load(file)
-            courses = {course["file"]: Course(**course) for course in left.pop("files")}
+            courses = {course["file"]: FileProgress(**course) for course in left.pop("files")}
             for course in courses.values():
                 course.check_types()
             if left["format"] != _FORMAT:
@@ -267,15 +267,15 @@ class Migration:
         urls = [signer.sign(place).secret_url if self.auth == SAS else place.url for place in places]
         return self.arm.import_call(urls, auth=self.auth, storage_subscription=self.storage_subscription)
 
-    def _planned(self, course: Course) -> list[Place]:
+    def _planned(self, course: FileProgress) -> list[BlobUrl]:
         """Where a file will go; of one that is not divided yet, the first part."""
         if self.part_bytes is not None and not course.blobs:
             return [self.container.file(f"{_stem(course.file)}/0001.rdb")]
         return self.places(course)
 
-    def _etag(self, place: Place) -> str | None:
+    def _etag(self, place: BlobUrl) -> str | None:
         """The etag of a blob, None where it is not there. Raises: TargetError, also where there is no container."""
-        with explained(place.url):
+        with translating_errors(place.url):
             if self._client is None:
                 self._client = self.credentials.service(place, **patience())
             found = properties_of(self._client.get_blob_client(place.container, place.blob))
@@ -319,7 +319,7 @@ class Migration:
         if found.keys:
             raise duplicate_error(found.keys, found.samples)
 
-    def places(self, course: Course) -> list[Place]:
+    def places(self, course: FileProgress) -> list[BlobUrl]:
         """Where a file goes.
 
         Raises: ValueError where it has not been divided into the parts that it goes in.
@@ -334,7 +334,7 @@ class Migration:
         """Where parts are."""
         return f"{self.path}.parts"
 
-    def divide(self, course: Course, progress: Callable[[int], object] | None = None) -> None:
+    def divide(self, course: FileProgress, progress: Callable[[int], object] | None = None) -> None:
         """Write the parts of a file, converted, to the disk.
 
         Raises: as `convert` and `split`; OSError.
@@ -352,7 +352,7 @@ class Migration:
             raise
         self._note()
 
-    def _divide(self, course: Course, stem: str, into: str, progress: Callable[[int], object] | None) -> None:
+    def _divide(self, course: FileProgress, stem: str, into: str, progress: Callable[[int], object] | None) -> None:
         whole = course.file
         if not course.identical:
             whole = os.path.join(into, "whole.rdb")
@@ -407,7 +407,7 @@ class Migration:
             self._note()
             self._look_at(course)  # once it is noted, or the next run would not know the blob for its own
 
-    def _is_there(self, course: Course) -> bool:
+    def _is_there(self, course: FileProgress) -> bool:
         """Whether all that a file was sent as is still there; forgets what is not."""
         for blob, place in zip(course.blobs, self.places(course) if course.blobs else (), strict=True):
             if "etag" in blob and self._etag(place) != blob["etag"]:
@@ -415,19 +415,19 @@ class Migration:
                     del blob[name]
         return course.is_sent
 
-    def _is_ours(self, course: Course, place: Place) -> bool:
+    def _is_ours(self, course: FileProgress, place: BlobUrl) -> bool:
         """Whether the blob that is there is what an earlier run has made of this file."""
         earlier = course.earlier.get(place.url)
         return earlier is not None and earlier == self._etag(place)
 
-    def _look_at(self, course: Course) -> None:
+    def _look_at(self, course: FileProgress) -> None:
         """Raise ChangedError where a file is not the one that was rehearsed, in this run or an earlier one."""
         self.rereading.check(course.file)
         found = os.stat(course.file)
         if (found.st_size, found.st_mtime_ns) != (course.size, course.mtime_ns):
             raise changed(course.file)
 
-    def prepare(self) -> Preparation:
+    def prepare(self) -> ImportPlan:
         """Ask all that can be asked before the import; the blobs have to be those that were sent, or, where the upload was left
         out, have as many keys as the files become.
 
@@ -444,7 +444,7 @@ class Migration:
             self._take_over(prepared)
         return prepared
 
-    def _take_over(self, prepared: Preparation) -> None:
+    def _take_over(self, prepared: ImportPlan) -> None:
         """Note what the blobs are that were there, of files that were not sent."""
         found = zip(prepared.places, prepared.blobs, prepared.checks, strict=True)
         for course in self.courses:
@@ -465,17 +465,17 @@ class Migration:
                 {"name": f"{_stem(course.file)}.rdb", "url": blob.url, "bytes": blob.bytes, "etag": blob.etag, "sent_bytes": 0}
             ]
 
-    def left_import(self) -> Waiting | None:
+    def left_import(self) -> PendingOperation | None:
         """An import that an earlier run has begun, or was about to.
 
         Raises: ValueError where it is of another cache.
         """
-        left = Waiting.read(self._import_path)
+        left = PendingOperation.read(self._import_path)
         if left is not None and left.resource_id.lower() != str(self.arm.cache).lower():
             raise ValueError(f"{self._import_path} is of another cache; delete it, or name another file with --state")
         return left
 
-    def is_of_these(self, left: Waiting) -> bool:
+    def is_of_these(self, left: PendingOperation) -> bool:
         """Whether an import is of these files as they are, on these terms."""
         sent = {blob["url"]: blob["etag"] for course in self.courses for blob in course.blobs if "etag" in blob}
         return sent == {blob["url"]: blob["etag"] for blob in left.blobs} and all(course.is_sent for course in self.courses)
@@ -484,11 +484,11 @@ class Migration:
     def _import_path(self) -> str:
         return f"{self.path}.import"
 
-    def begin_import(self, prepared: Preparation) -> Waiting:
+    def begin_import(self, prepared: ImportPlan) -> PendingOperation:
         """Begin the import of what was sent. Raises: as `rdbkit.azure.cache_import.begin_import`."""
         return begin_import(self.arm, prepared, self._import_path)
 
-    def wait(self, waiting: Waiting, resumed: bool, progress: Callable[[Status, float], object] | None = None) -> Import:
+    def wait(self, waiting: PendingOperation, resumed: bool, progress: Callable[[Status, float], object] | None = None) -> Import:
         """Wait for the import of what was sent; `resumed`: an earlier run has begun it. Raises: as `wait_for`."""
         self.result = wait_for(self.arm, waiting, resumed=resumed, progress=progress)
         return self.result

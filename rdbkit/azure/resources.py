@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
-from rdbkit.azure.errors import explained, missing_package, scrub
+from rdbkit.azure.errors import missing_package, scrub, translating_errors
 from rdbkit.errors import TargetError
 
 __all__ = ["ENDPOINT", "PREMIUM", "REDIS_ENTERPRISE", "Arm", "CacheState", "Call", "ResourceId", "Status", "parse_resource_id"]
@@ -243,7 +243,7 @@ class Arm:
 
         Raises: TargetError.
         """
-        with explained(self.cache.name):
+        with translating_errors(self.cache.name):
             return self._read_premium() if self.cache.provider == PREMIUM else self._read_enterprise()
 
     def _read_premium(self) -> CacheState:
@@ -382,7 +382,7 @@ class Arm:
         if theirs.scheme != "https" or not is_text or not (host == ours.hostname or host.endswith(f".{ours.hostname}")):
             # the token must not go to whomever a state file names
             raise TargetError(f"the operation is not one of {self.endpoint}", source=self.cache.name)
-        with explained(self.cache.name):
+        with translating_errors(self.cache.name):
             response: Any = self._client._send_request(HttpRequest("GET", url))
             if response.status_code == 404:
                 return None

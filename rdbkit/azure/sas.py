@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qs
 
-from rdbkit.azure.blob_url import Credentials, Place
-from rdbkit.azure.errors import explained, missing_package
+from rdbkit.azure.blob_url import BlobUrl, Credentials
+from rdbkit.azure.errors import missing_package, translating_errors
 from rdbkit.errors import TargetError
 
 __all__ = ["EXPORT_PERMISSIONS", "LEAST_HOURS", "MOST_HOURS", "Signed", "Signer", "check_window", "patience"]
@@ -40,7 +40,7 @@ class Signed:
         expires: when it ends, None where the SAS does not say (a stored access policy does).
     """
 
-    place: Place
+    place: BlobUrl
     query: str = field(repr=False)
     kind: str = ""
     expires: datetime.datetime | None = None
@@ -79,14 +79,14 @@ class Signer:
         if not self.hours <= MOST_HOURS:  # what is no number is not, either
             raise ValueError(f"a SAS that is made lasts {LEAST_HOURS} to {MOST_HOURS} hours")
 
-    def given(self, place: Place) -> str:
+    def given(self, place: BlobUrl) -> str:
         """The SAS that comes with the place or the credentials, empty for none."""
         has_key = self.credentials.key or self.credentials.connection_string or self.credentials.token
         key = has_key or os.environ.get("AZURE_STORAGE_KEY") or os.environ.get("AZURE_STORAGE_CONNECTION_STRING")
         sas = place.sas or self.credentials.sas or ("" if key else os.environ.get("AZURE_STORAGE_SAS_TOKEN")) or ""
         return sas.lstrip("?")
 
-    def sign(self, place: Place, permissions: str = "r") -> Signed:
+    def sign(self, place: BlobUrl, permissions: str = "r") -> Signed:
         """A signature for `place`, a blob or a container.
 
         Args:
@@ -111,7 +111,7 @@ class Signer:
         kind = "account key" if "account_key" in key else "user delegation"
         return Signed(place, make(service.account_name, *names, **options), kind, end)
 
-    def _service(self, place: Place, start: datetime.datetime, end: datetime.datetime) -> tuple[Any, dict[str, Any]]:
+    def _service(self, place: BlobUrl, start: datetime.datetime, end: datetime.datetime) -> tuple[Any, dict[str, Any]]:
         """A client of the account, and what signs."""
         if place.account not in self._services:
             self._services[place.account] = (self.credentials.service(place, **patience()), None)
@@ -128,13 +128,13 @@ class Signer:
                 source=place.url,
             )
         if known is None or known[0] < end - datetime.timedelta(minutes=5):
-            with explained(place.account):
+            with translating_errors(place.account):
                 known = (end, service.get_user_delegation_key(start, end))
             self._services[place.account] = (service, known)
         return service, {"user_delegation_key": known[1]}
 
 
-def check_window(query: str, place: Place, permissions: str) -> datetime.datetime | None:
+def check_window(query: str, place: BlobUrl, permissions: str) -> datetime.datetime | None:
     """Whether a service takes a SAS that was given; its end.
 
     Args:
@@ -172,7 +172,7 @@ def check_window(query: str, place: Place, permissions: str) -> datetime.datetim
     return end
 
 
-def _time(text: str | None, place: Place) -> datetime.datetime | None:
+def _time(text: str | None, place: BlobUrl) -> datetime.datetime | None:
     if text is None:
         return None
     try:

@@ -19,12 +19,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO, Final, cast
 
-from rdbkit.azure.blob_url import Credentials, Place
-from rdbkit.azure.errors import FOREIGN_BLOCKS, explained, missing_package
+from rdbkit.azure.blob_url import BlobUrl, Credentials
+from rdbkit.azure.errors import FOREIGN_BLOCKS, missing_package, translating_errors
 from rdbkit.errors import RdbError, TargetError
 from rdbkit.operations.convert import Conversion, convert
 from rdbkit.policy.rules import Policies
-from rdbkit.storage.pace import Pace
+from rdbkit.storage.rate_limiter import RateLimiter
 from rdbkit.storage.source import Identity, Input, Reader, changed
 from rdbkit.targets import Target
 
@@ -82,7 +82,7 @@ class Upload:
 
 def upload(
     src: str | os.PathLike[str] | Reader,
-    place: Place,
+    place: BlobUrl,
     *,
     credentials: Credentials | None = None,
     page_blob: bool = False,
@@ -115,7 +115,7 @@ def upload(
     is_path = isinstance(src, (str, os.PathLike))
     if page_blob and not is_path:
         raise ValueError(_LENGTHLESS)
-    with _opened(src) as file, settings.job() as job, explained(place.url):
+    with _opened(src) as file, settings.job() as job, translating_errors(place.url):
         identity = Identity.of(file) if is_path else None
         if page_blob and identity is None:
             raise ValueError(_LENGTHLESS)
@@ -128,7 +128,7 @@ def upload(
 
 def upload_converted(
     src: Input,
-    place: Place,
+    place: BlobUrl,
     *,
     target: str | Target,
     policies: Policies | None = None,
@@ -174,7 +174,7 @@ def upload_converted(
         else:
             pipe.end(None)
 
-    with sending.job() as job, explained(place.url):
+    with sending.job() as job, translating_errors(place.url):
         found = job.look()
         if found is not None and identity is not None and not job.overwrite and job.may_be_present(found):
             digest = _Digest(found.size)
@@ -219,7 +219,7 @@ _LENGTHLESS: Final = "a page blob has to know its length beforehand: give it a f
 class _Settings:
     """The arguments of `upload`."""
 
-    place: Place
+    place: BlobUrl
     credentials: Credentials | None = None
     page_blob: bool = False
     block_bytes: int = BLOCK_BYTES
@@ -248,7 +248,7 @@ class _Settings:
             initial_backoff=1, increment_base=2, retry_total=_RETRIES, retry_connect=_RETRIES, retry_read=_RETRIES,
             retry_status=_RETRIES,
         )  # fmt: skip
-        with explained(self.place.url):
+        with translating_errors(self.place.url):
             service = (self.credentials or Credentials()).service(self.place, retry_policy=retry, **_transport(self.concurrency))
         with service:
             job = _Job(service, self)
@@ -377,7 +377,7 @@ class _Job:
         self.block_bytes = settings.block_bytes
         self.concurrency = settings.concurrency
         self.overwrite = settings.overwrite
-        self.pace = Pace(None if settings.cap_mbps is None else settings.cap_mbps * 1e6 / 8)
+        self.pace = RateLimiter(None if settings.cap_mbps is None else settings.cap_mbps * 1e6 / 8)
         self.progress = settings.progress
         self.begin = time.monotonic()
         self.report = Upload(place.url)

@@ -30,7 +30,7 @@ from rdbkit.errors import LossError, RdbError
 from rdbkit.operations.convert import Conversion, is_read_twice
 from rdbkit.operations.convert import convert as convert_snapshot
 from rdbkit.policy.rules import Edits
-from rdbkit.policy.script import Draft
+from rdbkit.policy.script import ScriptRecord
 from rdbkit.selection import Selection, parse_duration
 from rdbkit.storage.output import open_output
 from rdbkit.text import count, valid_text
@@ -137,7 +137,7 @@ def convert(file: str, out: str, selection: Selection, **options: Any) -> int:
                 compress=options["compress"], jobs=options["jobs"], on_error=options["on_error"], deep=options["deep"],
                 force=options["force"],
                 relaxed=options["relaxed"], verify_checksum=not options["no_checksum"],
-                tell=teller(ledger), progress=update,
+                loss_callback=teller(ledger), progress=update,
             )  # fmt: skip
         except LossError as e:
             if e.report is None:
@@ -182,7 +182,7 @@ def _edits(options: dict[str, Any]) -> Edits:
     )
 
 
-def _script(path: str) -> Callable[[Draft], Draft | None]:
+def _script(path: str) -> Callable[[ScriptRecord], ScriptRecord | None]:
     """The function `record` of a user's file; what goes wrong in it becomes one line that names file and line."""
 
     def complaint(e: BaseException) -> click.ClickException:
@@ -203,14 +203,14 @@ def _script(path: str) -> Callable[[Draft], Draft | None]:
     if not callable(function):
         raise click.UsageError(f"{printable(path)} has no function record(r)")
 
-    def record(draft: Draft) -> Draft | None:
+    def record(draft: ScriptRecord) -> ScriptRecord | None:
         try:
             result = function(draft)
         except (KeyboardInterrupt, RdbError):  # of a value that is damaged; it knows its place
             raise
         except BaseException as e:
             raise complaint(e) from None
-        if result is not None and not isinstance(result, Draft):
+        if result is not None and not isinstance(result, ScriptRecord):
             raise click.ClickException(f"{printable(path)}: record(r) returns r or None, not {type(result).__name__}")
         return result
 

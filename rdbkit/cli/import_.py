@@ -13,13 +13,13 @@ from typing import Any, Final, TypeVar, cast
 
 import click
 
-from rdbkit.azure.blob_url import Credentials, Place
+from rdbkit.azure.blob_url import BlobUrl, Credentials
 from rdbkit.azure.cache_import import (
     MANAGED_IDENTITY,
     SAS,
     Import,
-    Preparation,
-    Waiting,
+    ImportPlan,
+    PendingOperation,
     begin_import,
     prepare_import,
     replaced,
@@ -190,18 +190,18 @@ def import_(
         return _finish(arm, waiting, prepared, False, as_json)
 
 
-def _place(url: str) -> Place:
+def _place(url: str) -> BlobUrl:
     try:
         return read_place(url)
     except ValueError as e:
         raise click.UsageError(printable(str(e))) from None
 
 
-def _is_damaged(prepared: Preparation) -> bool:
+def _is_damaged(prepared: ImportPlan) -> bool:
     return any(finding.code in _DAMAGE for report in prepared.checks for finding in report.findings)
 
 
-def _others(left: Waiting, places: list[Place], etags: tuple[str, ...], credentials: Credentials) -> list[str]:
+def _others(left: PendingOperation, places: list[BlobUrl], etags: tuple[str, ...], credentials: Credentials) -> list[str]:
     """URLs of blobs that are others by now than those of the import that was begun; said at once, since the wait may be long."""
     try:
         found = replaced(left, places, etags=etags, credentials=credentials)
@@ -233,10 +233,10 @@ def opened(cache: ResourceId, endpoint: str) -> Iterator[Arm]:
         yield arm
 
 
-def left_before(path: str, verb: str, cache: ResourceId) -> Waiting | None:
+def left_before(path: str, verb: str, cache: ResourceId) -> PendingOperation | None:
     """What an earlier run has left at `path`, of the same verb and cache."""
     try:
-        left = Waiting.read(path)
+        left = PendingOperation.read(path)
     except ValueError as e:
         raise click.UsageError(printable(str(e))) from None
     if left is not None and (left.verb != verb or left.resource_id.lower() != str(cache).lower()):
@@ -245,7 +245,7 @@ def left_before(path: str, verb: str, cache: ResourceId) -> Waiting | None:
 
 
 @contextmanager
-def _reading(places: list[Place]) -> Iterator[Callable[[str, int], object]]:
+def _reading(places: list[BlobUrl]) -> Iterator[Callable[[str, int], object]]:
     """Progress over all blobs."""
     with progress("check", None) as update:
         done: dict[str, int] = {}
@@ -275,7 +275,7 @@ def show_cache(cache: CacheState, where: ResourceId, out: Output) -> None:
     ])  # fmt: skip
 
 
-def _show(prepared: Preparation, out: Output) -> None:
+def _show(prepared: ImportPlan, out: Output) -> None:
     cache = prepared.cache
     show_cache(cache, parse_resource_id(cache.id), out)
     for i, blob in enumerate(prepared.blobs):
@@ -363,7 +363,7 @@ def going_on(verb: str) -> Iterator[None]:
 
 
 def _finish(
-    arm: Arm, waiting: Waiting, prepared: Preparation | None, resumed: bool, as_json: bool, others: list[str] | None = None
+    arm: Arm, waiting: PendingOperation, prepared: ImportPlan | None, resumed: bool, as_json: bool, others: list[str] | None = None
 ) -> int:
     with going_on("import"):
         report = wait_for(arm, waiting, resumed=resumed, progress=watch("import"))

@@ -80,7 +80,7 @@ def merge(
             report = merge_files(
                 files, out, target=target, on_duplicate=on_duplicate, on_function=on_function_conflict, policies=policies,
                 force=options["force"], relaxed=options["relaxed"], verify_checksum=not options["no_checksum"], samples=samples,
-                tell=teller(ledger), progress=update,
+                loss_callback=teller(ledger), progress=update,
             )  # fmt: skip
         except DuplicateError as e:
             _tell_duplicates(e.samples)

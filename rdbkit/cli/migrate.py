@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import click
 
-from rdbkit.azure.blob_url import Credentials, Place
+from rdbkit.azure.blob_url import BlobUrl, Credentials
 from rdbkit.azure.cache_import import wait_for, when
-from rdbkit.azure.migrate import STEPS, Course, Migration
+from rdbkit.azure.migrate import STEPS, FileProgress, Migration
 from rdbkit.azure.resources import Call, ResourceId
 from rdbkit.cli.files import EXISTING, OutputPath
 from rdbkit.cli.import_ import (
@@ -43,7 +43,7 @@ from rdbkit.targets import Target
 _REMEDIES: Final = {**ON_THE_WAY, "function": "--on-function drop; rdbkit convert can extract them to a file"}
 
 
-def _container(ctx: click.Context, param: click.Parameter, value: str) -> Place:
+def _container(ctx: click.Context, param: click.Parameter, value: str) -> BlobUrl:
     try:
         return read_place(value)
     except ValueError as e:
@@ -82,7 +82,7 @@ def migrate(
     state: str | None,
     dry_run: bool,
     as_json: bool,
-    container: Place,
+    container: BlobUrl,
     split_size: int | None,
     skip: tuple[str, ...],
     overwrite: bool,
@@ -267,7 +267,7 @@ def _show(job: Migration, skip: tuple[str, ...], out: Output) -> None:
         out.line(f"  {text}{' (left out)' if name in skip else ''}")
 
 
-def _becomes(course: Course) -> str:
+def _becomes(course: FileProgress) -> str:
     if not course.verdict:
         return "what it takes"
     return f"{course.sent_header}, as it is" if course.identical else f"{course.header} -> {course.sent_header}"

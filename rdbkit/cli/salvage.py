@@ -44,7 +44,7 @@ def salvage(file: str, out: str, force: bool, losses: str | None, samples: int, 
 
         stack.enter_context(written(out))
         update = stack.enter_context(progress(file, os.path.getsize(file)))
-        report = save(file, out, samples=samples, force=force, tell=tell, progress=update)
+        report = save(file, out, samples=samples, force=force, loss_callback=tell, progress=update)
     if as_json:
         click.echo(json.dumps(report.to_dict(), ensure_ascii=False))
     elif out != "-":

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from rdbkit.azure.blob_url import Credentials, Place, parse_place
+from rdbkit.azure.blob_url import BlobUrl, Credentials, parse_place
 from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, Upload, upload_converted
 from rdbkit.azure.upload import upload as bring
 from rdbkit.cli.files import InputPath
@@ -65,7 +65,7 @@ def place_options(command: C) -> C:
     )(command)  # fmt: skip
 
 
-def read_place(url: str) -> Place:
+def read_place(url: str) -> BlobUrl:
     """The place that a URL names. Raises: ValueError."""
     return parse_place(url, bool(click.get_current_context().meta.get(_ALLOW_HTTP)))
 
@@ -186,7 +186,7 @@ def upload(
 
 
 def _send(
-    name: str, blob: Place, target: Target | None, options: dict[str, Any], settings: dict[str, Any], done: list[Upload]
+    name: str, blob: BlobUrl, target: Target | None, options: dict[str, Any], settings: dict[str, Any], done: list[Upload]
 ) -> bool:
     """Bring one FILE, and add it to those that are done; whether something was lost."""
     with ExitStack() as stack:
@@ -213,7 +213,7 @@ def _refuse_policies(names: list[str]) -> None:
             raise click.UsageError(f"--{name.replace('_', '-')} is for a conversion, which takes --target")
 
 
-def _place(place: Place, name: str, count: int) -> Place:
+def _place(place: BlobUrl, name: str, count: int) -> BlobUrl:
     if not place.is_folder:
         if count > 1:
             raise ValueError("several FILEs need a container or a folder: end the URL with a slash")

@@ -118,7 +118,7 @@ def arity_of(t: c.ValueType) -> int:
     return 2 if t.type in ("hash", "zset") or way == EXPIRY_TEXT else 1
 
 
-class Coding:
+class FileTypes:
     """How the values of one file are read; shared by its decoders.
 
     Attributes:
@@ -179,9 +179,9 @@ class Decoder:
         spent: bytes of such content in the last `feed`.
     """
 
-    def __init__(self, coding: Coding, lenient: frozenset[str] = HARMLESS, builds: bool = True) -> None:
+    def __init__(self, file_types: FileTypes, lenient: frozenset[str] = HARMLESS, builds: bool = True) -> None:
         self.builds: bool = builds
-        self.coding: Coding = coding
+        self.file_types: FileTypes = file_types
         self.lenient: frozenset[str] = lenient
         self.doubts: list[CorruptError] = []
         self.done: bool = False
@@ -212,18 +212,18 @@ class Decoder:
         if kind >= 256:
             kind = 0
         self.kind = kind
-        self.way = self.coding.ways[kind]
+        self.way = self.file_types.ways[kind]
         self.done = False
         self.need = 0
         self.left = -1
-        self.arity = self.coding.arities[kind]
+        self.arity = self.file_types.arities[kind]
         self.paused = False
         self.inner = None
         if self.doubts:
             self.doubts = []
         if self.way == STREAM:
             self.stream = StreamDecoder(
-                self.coding.levels[kind], self.coding.packed_limit, self.coding.budget, self.lenient, self.doubts
+                self.file_types.levels[kind], self.file_types.packed_limit, self.file_types.budget, self.lenient, self.doubts
             )
             self.stream.builds = self.builds
             self.stream.most = self.most
@@ -427,7 +427,7 @@ class Decoder:
         if stop > len(buf):
             self.lack(stop - pos)
         if first == 0xC3:
-            data, _ = read_string(buf, pos, self.coding.limit)
+            data, _ = read_string(buf, pos, self.file_types.limit)
             self.spent += len(data)
             sink.string(data, 0, len(data))
         else:
@@ -444,19 +444,19 @@ class Decoder:
         n: i64
         if buf[pos] < 0xC0:
             n, start = read_length(buf, pos)
-            if n > self.coding.packed_limit:
-                raise too_large(n, self.coding.packed_limit)
+            if n > self.file_types.packed_limit:
+                raise too_large(n, self.file_types.packed_limit)
             if stop > len(buf):
                 self.lack(stop - pos)
             return buf, start, stop, stop
         if buf[pos] == 0xC3:
             n, start = read_length(buf, pos + 1)
             n = max(n, read_length(buf, start)[0])
-            if n > self.coding.packed_limit:
-                raise too_large(n, self.coding.packed_limit)
+            if n > self.file_types.packed_limit:
+                raise too_large(n, self.file_types.packed_limit)
         if stop > len(buf):
             self.lack(stop - pos)
-        data, _ = read_string(buf, pos, self.coding.limit)
+        data, _ = read_string(buf, pos, self.file_types.limit)
         return data, 0, len(data), stop
 
     def listpack(self, buf: bytes, pos: i64) -> tuple[list[object], i64]:
@@ -470,7 +470,7 @@ class Decoder:
         try:
             if end - start > STRETCH:
                 count = walk_listpack(data, start, end, Sink())
-                self.coding.budget.check("entries of a packed collection", end - start + count * NAME)
+                self.file_types.budget.check("entries of a packed collection", end - start + count * NAME)
             walk_listpack(data, start, end, items)
         except IndexError:
             raise overrun("listpack") from None
@@ -584,12 +584,12 @@ class Decoder:
             return pos
         elif way == MODULE:
             value, pos = read_module(buf, pos)
-            sink.thing(value)
+            sink.part(value)
         elif way == CRON:
             pos = self.cron(buf, pos, sink)
         elif way == NUMBER:
             number, pos = read_uint64(buf, pos)
-            sink.thing(number)
+            sink.part(number)
         elif way == NAMED_LISTPACK:
             pos = self.field_names(buf, pos)
             pos = self.named_listpack(buf, pos, sink, False)
@@ -726,7 +726,7 @@ class Decoder:
             stop: i64 = skip_string(buf, pos)
             if stop > len(buf):
                 self.lack(stop - begin)
-            value, _ = read_string(buf, pos, self.coding.limit)
+            value, _ = read_string(buf, pos, self.file_types.limit)
             pos = stop
             if tag == 3 and len(value) > 7:
                 raise CorruptError(
@@ -738,11 +738,11 @@ class Decoder:
             pos += 8
         else:
             raise CorruptError(f"an array element has tag {tag}, where 0 to 3 is allowed", rule="array-tag")
-        sink.thing((index, value))
+        sink.part((index, value))
         return pos
 
     def cron(self, buf: bytes, pos: i64, sink: Sink) -> i64:
-        limit = self.coding.limit
+        limit = self.file_types.limit
         script, pos = read_string(buf, pos, limit)
         buf[pos + 15]
         start: int = read_int64(buf, pos)
@@ -757,11 +757,11 @@ class Decoder:
                 found.append(text)
                 n -= 1
             lists.append(found)
-        sink.thing(CronJob(script, start, interval, lists[0], lists[1]))
+        sink.part(CronJob(script, start, interval, lists[0], lists[1]))
         return pos
 
     def template(self, number: int) -> tuple[bytes, ...]:
-        names = self.coding.templates.get(number)
+        names = self.file_types.templates.get(number)
         if names is None:
             raise CorruptError(f"refers to hash template {number}, which the file does not have", rule="template")
         return names

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rdbkit.errors import CorruptError, LimitError, RdbError
 from rdbkit.format.budget import HOW_TO_RAISE, NAME, OBJECT
 from rdbkit.format.constants import MODULE_DATA, ValueType
-from rdbkit.format.decode import Coding, Decoder, elements_of, value_of
+from rdbkit.format.decode import Decoder, FileTypes, elements_of, value_of
 from rdbkit.format.primitives import read_length, read_string
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
 from rdbkit.format.sink import Items
@@ -64,7 +64,7 @@ class Record:
         expire_ms: int | None,
         idle_s: int | None,
         freq: int | None,
-        coding: Coding,
+        file_types: FileTypes,
         kind: int,
         block: bytes,
         key_at: int,
@@ -79,8 +79,8 @@ class Record:
         self.idle_s: int | None = idle_s
         self.freq: int | None = freq
         self.member_expire_ms: dict[bytes, int] | None = None
-        self._coding: Coding = coding
-        self._type: ValueType = coding.types.get(0 if kind >= STRING_INT else kind, MODULE_DATA)
+        self._coding: FileTypes = file_types
+        self._type: ValueType = file_types.types.get(0 if kind >= STRING_INT else kind, MODULE_DATA)
         self._kind: int = kind
         self._block: bytes = block
         self._key_at: int = key_at
@@ -161,13 +161,13 @@ class Record:
             size += decoder.spent + len(items) * NAME
             if size > self._coding.limit:
                 limit = self._coding.limit
-                raise self._explain(
+                raise self._add_location(
                     LimitError(f"a value of more than {limit} bytes in memory; {HOW_TO_RAISE}; elements() reads it in batches")
                 )
         try:
             return value_of(self.type, decoder.arity, whole, decoder.insert_index)
         except RdbError as e:
-            raise self._explain(e) from None
+            raise self._add_location(e) from None
 
     def elements(self) -> Iterator[list[Any]]:
         """The value's elements in batches, in memory bounded by a block and the largest element.
@@ -187,7 +187,7 @@ class Record:
             try:
                 batch = elements_of(self.type, decoder.arity, items)
             except RdbError as e:
-                raise self._explain(e) from None
+                raise self._add_location(e) from None
             if batch:
                 yield batch
 
@@ -246,13 +246,13 @@ class Record:
             self._warn(decoder)
             yield sink.take()
         except RdbError as e:
-            raise self._explain(e) from None
+            raise self._add_location(e) from None
 
     def _warn(self, decoder: Decoder) -> None:
         if decoder.doubts:
             self._coding.warn(decoder.doubts, self._kind, self.db, self.key, self.offset)
 
-    def _explain(self, e: RdbError) -> RdbError:
+    def _add_location(self, e: RdbError) -> RdbError:
         """Give an error from decoding its place."""
         if e.source is None:
             e.source = self._coding.source
@@ -320,9 +320,9 @@ def feed_pieces(decoder: Any, sink: object, chunks: Iterator[bytes]) -> Iterator
 class Collector(Visitor):
     """Collects the records (and events, where wanted) of a block."""
 
-    def __init__(self, coding: Coding, events: bool) -> None:
+    def __init__(self, file_types: FileTypes, events: bool) -> None:
         super().__init__()
-        self.coding: Coding = coding
+        self.file_types: FileTypes = file_types
         self.wants_events: bool = events
         self.found: list[Record | Event] = []
         self.last: Record | None = None
@@ -339,7 +339,7 @@ class Collector(Visitor):
                 None if expire_ms == NO_EXPIRY else expire_ms,
                 None if self.idle_s < 0 else self.idle_s,
                 None if self.freq < 0 else self.freq,
-                self.coding,
+                self.file_types,
                 kind,
                 self.buf,
                 key_at,

@@ -27,7 +27,7 @@ class Sink:
     def number(self, n: i64) -> None:
         """No element but what goes with one: a field's expiry in Unix milliseconds (0 for none), an array's index."""
 
-    def thing(self, thing: object) -> None:
+    def part(self, part: object) -> None:
         """A part of a stream, a module's value and the like: an object of `rdbkit.values`."""
 
     def run(self, buf: bytes, at: int, until: int, last: int) -> tuple[int, int]:
@@ -76,8 +76,8 @@ class Items(Sink):
     def number(self, n: i64) -> None:
         self.items.append(int(n))
 
-    def thing(self, thing: object) -> None:
-        self.items.append(thing)
+    def part(self, part: object) -> None:
+        self.items.append(part)
 
     def take(self, arity: int = 1) -> list[object]:
         """What has come since the last call; what is left over after whole elements of `arity` stays behind."""

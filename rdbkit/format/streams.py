@@ -356,7 +356,7 @@ class StreamDecoder:
                 self.entries_seen += 1
                 self.last_live = entry_id
                 if self.builds:
-                    sink.thing(StreamEntry(entry_id, fields))
+                    sink.part(StreamEntry(entry_id, fields))
         if seen == seen_deleted:
             self.doubt("a node has no entry that is not deleted", "stream-node-live")
             self.dead.add(self.nodes_seen)
@@ -392,7 +392,7 @@ class StreamDecoder:
                 self.doubt(f"the stream says that {added} entries were added, but it has {length}", "stream-added")
             self.added = added
         self.groups = n
-        sink.thing(StreamTail(length, last_id, first_id, deleted_id, added, int(n)))
+        sink.part(StreamTail(length, last_id, first_id, deleted_id, added, int(n)))
         return pos
 
     def length_id(self, buf: bytes, pos: i64) -> tuple[StreamId, i64]:
@@ -478,7 +478,7 @@ class StreamDecoder:
             if owner is None and entry_id not in self.given_back:
                 self.doubt(f"entry {entry_id} is pending without a consumer", "pending-unowned")
             pending.append(PendingEntry(entry_id, owner, when, deliveries))
-        sink.thing(StreamGroup(self.name, self.last_id, self.entries_read, pending, self.consumers, self.nacked))
+        sink.part(StreamGroup(self.name, self.last_id, self.entries_read, pending, self.consumers, self.nacked))
         self.new_group(b"", StreamId(0, 0), None)
         self.next = _GROUP
 
@@ -524,6 +524,6 @@ class StreamDecoder:
         else:
             added, pos = read_uint64(buf, pos)
             duplicates, pos = read_uint64(buf, pos)
-            sink.thing(StreamDedup(self.dedup[0], self.dedup[1], self.producers, added, duplicates))
+            sink.part(StreamDedup(self.dedup[0], self.dedup[1], self.producers, added, duplicates))
             self.done = True
         return pos

@@ -13,7 +13,7 @@ from librt.strings import BytesWriter, write_f64_le, write_i64_le
 
 from rdbkit.errors import CorruptError
 from rdbkit.format.compiled import COMPILED
-from rdbkit.format.decode import LISTPACK, NODES, Coding, Decoder, score_in, too_large
+from rdbkit.format.decode import LISTPACK, NODES, Decoder, FileTypes, score_in, too_large
 from rdbkit.format.encode import write_length, write_score, write_string
 from rdbkit.format.listpack import STRETCH, any_twice, collect_plain, collect_scored, plain_text, walk_listpack
 from rdbkit.format.primitives import read_string
@@ -264,7 +264,7 @@ class Recoder:
     """Writes one collection after the other in another encoding.
 
     Args:
-        coding: of the file that they are from.
+        file_types: of the file that they are from.
         field_kind: what becomes of a hash whose fields can expire: HASH_EXPIRING, HASH_VALKEY or HASH.
         field_policy, now_ms: see `FieldSink`.
         text_scores: the target is older than RDB 8.
@@ -278,12 +278,19 @@ class Recoder:
     """
 
     def __init__(
-        self, coding: Coding, field_kind: int, field_policy: int, now_ms: int, text_scores: bool, compress: bool, names: Names
+        self,
+        file_types: FileTypes,
+        field_kind: int,
+        field_policy: int,
+        now_ms: int,
+        text_scores: bool,
+        compress: bool,
+        names: Names,
     ) -> None:
-        self.coding: Coding = coding
+        self.file_types: FileTypes = file_types
         self.names: Names = names
-        self.decoder: Decoder = Decoder(coding)
-        self.decoder.most = coding.packed_limit
+        self.decoder: Decoder = Decoder(file_types)
+        self.decoder.most = file_types.packed_limit
         self.body: BytesWriter = BytesWriter()
         self.plain: PlainSink = PlainSink(self.body, compress, names)
         self.scored: ScoredSink = ScoredSink(self.body, compress, names, text_scores)
@@ -293,7 +300,7 @@ class Recoder:
         self.is_empty: bool = False
         self.members: i64 = 1  # calls of the sink that make an element of what is written
         self.becomes: list[int] = [0] * 256
-        for t in coding.types.values():
+        for t in file_types.types.values():
             if t.type == "zset":
                 self.becomes[t.id] = ZSET_TEXT if text_scores else ZSET
             else:
@@ -368,13 +375,13 @@ class Recoder:
 
     def quick(self, kind: int, buf: bytes, pos: int, end: int, out: BytesWriter) -> bool:
         """An ordinary collection in one listpack, for the interpreter, in few calls; False, with nothing written, for any other."""
-        way = self.coding.ways[kind]
+        way = self.file_types.ways[kind]
         if way == NODES and buf[pos] == 1 and buf[pos + 1] == PACKED:
             pos += 2
         elif way != LISTPACK:
             return False
         becomes = self.becomes[kind]
-        if self.compress or becomes == ZSET_TEXT or self.coding.arities[kind] == 3:
+        if self.compress or becomes == ZSET_TEXT or self.file_types.arities[kind] == 3:
             return False
         first = buf[pos]
         if first < 0x40:
@@ -384,7 +391,7 @@ class Recoder:
             start = pos + 2
             stop = start + ((first & 0x3F) << 8 | buf[pos + 1])
         elif first == 0xC3:
-            data, stop = read_string(buf, pos, self.coding.limit)
+            data, stop = read_string(buf, pos, self.file_types.limit)
             if stop != end:
                 return False
             buf, start, stop, end = data, 0, len(data), len(data)
@@ -475,7 +482,7 @@ class Recoder:
 
     def end_at(self, pos: i64, end: i64) -> None:
         if self.decoder.paused:
-            raise too_large(self.decoder.spent, self.coding.packed_limit)
+            raise too_large(self.decoder.spent, self.file_types.packed_limit)
         if not self.decoder.done or pos != end:
             raise CorruptError("its parts do not end where the value ends")
 

@@ -22,7 +22,7 @@ from rdbkit.errors import TargetError
 from rdbkit.format.slots import SLOTS, key_slot
 from rdbkit.operations.resp import command
 
-__all__ = ["Cluster", "Place", "Refusal", "Reply", "Server", "connect", "entra_credentials", "parse_url", "scrub"]
+__all__ = ["Cluster", "Refusal", "Reply", "Server", "ServerUrl", "connect", "entra_credentials", "parse_url", "scrub"]
 
 Cluster: TypeAlias = Literal["auto", "yes", "no"]
 #: What gives a user's name (or none) and a password each time it is called: a token has a new one now and then.
@@ -81,7 +81,7 @@ Reply: TypeAlias = "bytes | int | Refusal | list[Reply] | None"
 
 
 @dataclass(frozen=True)
-class Place:
+class ServerUrl:
     """What a URL says: where a server is, and who asks. Its text has no password, and no user without one, which may be one."""
 
     host: str
@@ -99,7 +99,7 @@ class Place:
     __repr__ = __str__
 
 
-def parse_url(url: str) -> Place:
+def parse_url(url: str) -> ServerUrl:
     """Take a URL apart: `redis://` or, with TLS, `rediss://`, then `user:password@host:port/db`, of which the host alone must be.
 
     Raises: ValueError, whose text has nothing of the URL: where it is malformed, nobody knows which part is the password.
@@ -128,7 +128,7 @@ def parse_url(url: str) -> Place:
     if db and not (db.isascii() and db.isdecimal() and len(db) <= _MOST_DATABASE_DIGITS):
         raise ValueError("what stands behind the URL's host and port is no database: write redis://host:port/0")
     user, colon, password = login.partition(":")
-    return Place(
+    return ServerUrl(
         host, port or _DEFAULT_PORT, scheme == "rediss", unquote(user) or None if at else None,
         unquote(password) if colon else None, int(db) if db else None,
     )  # fmt: skip
@@ -221,7 +221,7 @@ class Server:
         features: names of commands that not every server has, and this one does.
     """
 
-    def __init__(self, place: Place, credentials: Credentials | None, context: ssl.SSLContext | None, cluster: Cluster) -> None:
+    def __init__(self, place: ServerUrl, credentials: Credentials | None, context: ssl.SSLContext | None, cluster: Cluster) -> None:
         self.place = place
         self._credentials = credentials
         self._context = context
@@ -562,7 +562,7 @@ def _broken() -> tuple[type[Exception], ...]:
 
 
 @contextmanager
-def _login_explained(place: Place, login: tuple[str | None, str] | None) -> Iterator[None]:
+def _login_explained(place: ServerUrl, login: tuple[str | None, str] | None) -> Iterator[None]:
     """A login that is refused is not tried again. Raises: TargetError."""
     from redis.exceptions import AuthenticationError
 
@@ -579,7 +579,7 @@ def _login_explained(place: Place, login: tuple[str | None, str] | None) -> Iter
 
 
 @contextmanager
-def _explained(place: Place, login: tuple[str | None, str] | None) -> Iterator[None]:
+def _explained(place: ServerUrl, login: tuple[str | None, str] | None) -> Iterator[None]:
     """The errors of a first connection, in words. Raises: TargetError."""
     try:
         from redis.exceptions import InvalidResponse

@@ -24,11 +24,11 @@ from rdbkit.live.connection import Refusal, Server, info_number
 from rdbkit.model import FunctionLibrary
 from rdbkit.operations.diff_delta import FunctionDifference
 from rdbkit.operations.resp import command
-from rdbkit.passes.hashes import PILES, Piles, name_hash
+from rdbkit.passes.hashes import PARTITIONS, HashPartitions, name_hash
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
 from rdbkit.storage.output import open_output
-from rdbkit.storage.pace import Pace
+from rdbkit.storage.rate_limiter import RateLimiter
 from rdbkit.storage.source import Rereading
 from rdbkit.text import count, json_bytes, valid_text
 from rdbkit.values import StreamEntry, StreamGroup, StreamId, StreamTail
@@ -489,18 +489,18 @@ class _Check:
     def extra_keys(self) -> int:
         """Count and name the server's keys that are in no file, in the databases of the files."""
         with ExitStack() as stack:
-            ours, theirs = Piles(), Piles()
+            ours, theirs = HashPartitions(), HashPartitions()
             stack.callback(ours.close)
             stack.callback(theirs.close)
             for number in range(len(self.files)):
                 with self.open(number, again=True) as snapshot:
                     for record in snapshot:
-                        _pile(ours, name_hash(self.database(record.db), record.key))
+                        _partition(ours, name_hash(self.database(record.db), record.key))
             for db in self.rows:
                 for names in self.server.scan(db):
                     self.asker.pace.take(len(names))
                     for name in names:
-                        _pile(theirs, name_hash(db, name))
+                        _partition(theirs, name_hash(db, name))
             unknown = set(_unknown(ours, theirs))
         shown: set[int] = set()
         for db in self.rows if unknown else ():
@@ -559,15 +559,15 @@ def _libraries(reply: list[list[Any]]) -> dict[str, bytes]:
     return found
 
 
-def _pile(piles: Piles, number: int) -> None:
-    write_i64_le(piles.outs[number & (PILES - 1)], number)
-    piles.grown(8)
+def _partition(partitions: HashPartitions, number: int) -> None:
+    write_i64_le(partitions.outs[number & (PARTITIONS - 1)], number)
+    partitions.grown(8)
 
 
-def _unknown(ours: Piles, theirs: Piles) -> Iterator[int]:
+def _unknown(ours: HashPartitions, theirs: HashPartitions) -> Iterator[int]:
     """The numbers of `theirs` that are not in `ours`, each once."""
-    for number in range(PILES):
-        yield from set(array("q", theirs.pile(number))) - set(array("q", ours.pile(number)))
+    for number in range(PARTITIONS):
+        yield from set(array("q", theirs.partition(number))) - set(array("q", ours.partition(number)))
 
 
 # -- state
@@ -651,7 +651,7 @@ class _Asker:
     def __init__(self, server: Server, tolerance: int, rate: float | None) -> None:
         self.server = server
         self.tolerance = tolerance
-        self.pace = Pace(rate)
+        self.pace = RateLimiter(rate)
         self.absolute = "PEXPIRETIME" in server.features
         self.expire_command = b"PEXPIRETIME" if self.absolute else b"PTTL"
         self.before = self.after = 0  # the server's clock around the last replies
@@ -902,7 +902,7 @@ class _Hash(_Kind):
         self.expiring = expiring
         self.asker = asker
         self.gone = 0
-        self.names = Piles() if record.rdb_type in _EXPIRING_HASHES else None
+        self.names = HashPartitions() if record.rdb_type in _EXPIRING_HASHES else None
 
     def __enter__(self) -> _Hash:
         return self
@@ -922,7 +922,7 @@ class _Hash(_Kind):
         times = replies[1] if self.expiring else [-1] * len(elements)
         for (name, value, expire), other, at in zip(elements, replies[0], times, strict=True):
             if self.names is not None:
-                _pile(self.names, name_hash(0, name))
+                _partition(self.names, name_hash(0, name))
             if other is None and self.asker.is_past(expire):
                 self.gone += 1
                 continue
@@ -941,13 +941,13 @@ class _Hash(_Kind):
         """Where fields that have expired can be among those that are counted, list the names: those are not in the list."""
         if self.names is None or not self.expiring or not self.gone or total <= self.most:
             return total
-        theirs = Piles()
+        theirs = HashPartitions()
         try:
             cursor = b"0"
             while True:
                 ((cursor, names),) = yield [command(b"HSCAN", self.key, cursor, b"COUNT", b"%d" % _WINDOW, b"NOVALUES")]
                 for name in names:
-                    _pile(theirs, name_hash(0, name))
+                    _partition(theirs, name_hash(0, name))
                 if cursor == b"0":
                     break
             return self.most + sum(1 for _ in _unknown(self.names, theirs))

@@ -19,7 +19,7 @@ from librt.strings import BytesWriter
 
 from rdbkit.errors import CorruptError, LimitError, LossError, RdbError
 from rdbkit.format import constants as c
-from rdbkit.format.decode import Coding
+from rdbkit.format.decode import FileTypes
 from rdbkit.format.encode import encode_value, write_length, write_string
 from rdbkit.format.modules import read_module
 from rdbkit.format.record import Record
@@ -236,7 +236,7 @@ class _Builder:
         self._has_field_expiry = (_HASH_VALKEY if self._header.flavour == c.VALKEY else _HASH_EXPIRING) in known
         self._modules = None if target.exact else {*target.modules, *target.optional_modules}
         self._databases = 1 if target.single_db else target.databases or _LAST_DB + 1
-        self._coding = Coding(*self._header, 1 << 30, "")
+        self._coding = FileTypes(*self._header, 1 << 30, "")
         self._at: tuple[int | None, bytes | None] = (None, None)
         self.names = PlacedNames()  # of what is written, with the numbers of the lines
 

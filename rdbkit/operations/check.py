@@ -1,6 +1,6 @@
 """`rdbkit check`: whether a target takes a snapshot, and what would be lost.
 
-The question is put to the code that converts (`Job` with an `Examiner`): what that would change, the target does not take as it is.
+The question is put to the code that converts (`Job` with an `DryRun`): what that would change, the target does not take as it is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rdbkit.format.scan import STRING_INT
 from rdbkit.model import Header
 from rdbkit.operations.convert import Job, lacks_checksum
 from rdbkit.operations.verify import rules as rules_of_values
-from rdbkit.passes.check import MOST_DATABASES, Examiner, Tally
+from rdbkit.passes.check import MOST_DATABASES, DryRun, Tally
 from rdbkit.passes.value_checker import TWICE
 from rdbkit.policy.ledger import Ledger
 from rdbkit.policy.rules import Edits, Policies, Rules
@@ -208,8 +208,8 @@ class _Examination(Job):
         self.samples = samples
         super().__init__(snapshot, writer, rules, Ledger(), progress)
 
-    def make_rewriter(self) -> Examiner:
-        return Examiner(self.snapshot.coding, self.snapshot.limits.item_bytes, self.rules, self.ledger, self.samples)
+    def make_rewriter(self) -> DryRun:
+        return DryRun(self.snapshot.file_types, self.snapshot.limits.item_bytes, self.rules, self.ledger, self.samples)
 
     def make_spool(self) -> IO[bytes]:
         return _Nowhere()
@@ -274,7 +274,7 @@ def check(
         with snapshot.reopen() as snapshot:
             job, damage = _examined(snapshot, rules, samples, progress)
     examiner = job.rewriter
-    assert isinstance(examiner, Examiner)
+    assert isinstance(examiner, DryRun)
     found: list[Finding] = []
     found += _of_format(snapshot, target, examiner)
     found += _of_content(snapshot, target, examiner)
@@ -343,7 +343,7 @@ def _samples(tally: Tally) -> list[Sample]:
     return [Sample(*sample) for sample in tally.samples]
 
 
-def _of_format(snapshot: Snapshot, target: Target, examiner: Examiner) -> list[Finding]:
+def _of_format(snapshot: Snapshot, target: Target, examiner: DryRun) -> list[Finding]:
     """Version, flavour and encodings."""
     found = []
     header, wanted = snapshot.header, examiner.rules.header
@@ -378,14 +378,14 @@ def _is_undocumented(header: Header, target: Target) -> bool:
     return header.version in target.undocumented and header.flavour == target.header_for(header).flavour
 
 
-def _of_encodings(examiner: Examiner, undocumented: bool, target: Target) -> list[Finding]:
+def _of_encodings(examiner: DryRun, undocumented: bool, target: Target) -> list[Finding]:
     """One finding for all encodings that the target does not know; what cannot be written anew is told as a loss."""
     known = ("list", "set", "zset", "hash", "stream")
     tallies = {kind: tally for kind, tally in enumerate(examiner.encodings) if tally is not None}
-    types = {kind: examiner.coding.types[0 if kind >= STRING_INT else kind] for kind in tallies}
+    types = {kind: examiner.file_types.types[0 if kind >= STRING_INT else kind] for kind in tallies}
     tallies = {kind: tally for kind, tally in tallies.items() if types[kind].type in known}
     if undocumented and "field-expiry" in examiner.tallies:  # the loss speaks of those
-        tallies = {kind: tally for kind, tally in tallies.items() if examiner.coding.arities[kind] != 3}
+        tallies = {kind: tally for kind, tally in tallies.items() if examiner.file_types.arities[kind] != 3}
     if not tallies:
         return []
     names = ", ".join(f"{types[kind].name} {int(tally.keys):,}" for kind, tally in tallies.items())
@@ -404,7 +404,7 @@ def _of_encodings(examiner: Examiner, undocumented: bool, target: Target) -> lis
     ]  # fmt: skip
 
 
-def _of_content(snapshot: Snapshot, target: Target, examiner: Examiner) -> list[Finding]:
+def _of_content(snapshot: Snapshot, target: Target, examiner: DryRun) -> list[Finding]:
     """Losses and notes of the conversion, and keys that have expired."""
     found = []
     for kind, tally in examiner.tallies.items():
@@ -448,7 +448,7 @@ def _of_content(snapshot: Snapshot, target: Target, examiner: Examiner) -> list[
     return found
 
 
-def _fix(kind: str, rule: _Rule, examiner: Examiner) -> str:
+def _fix(kind: str, rule: _Rule, examiner: DryRun) -> str:
     """The options that allow a loss, in words that do not exclude those of other losses."""
     keeps_documents = examiner.documents > 0 or "json" in examiner.tallies
     if not keeps_documents or kind not in ("module", "module-aux"):
@@ -460,7 +460,7 @@ def _fix(kind: str, rule: _Rule, examiner: Examiner) -> str:
     return _AS_STRINGS if others == 0 else f"{_AS_STRINGS} --on-loss drop"
 
 
-def _of_values(examiner: Examiner) -> list[Finding]:
+def _of_values(examiner: DryRun) -> list[Finding]:
     """Values that the target would refuse, one finding for each rule that they break."""
     found = []
     for name, (tally, message) in examiner.damaged.items():
@@ -481,7 +481,7 @@ def _of_values(examiner: Examiner) -> list[Finding]:
     return found
 
 
-def _of_databases_without_keys(examiner: Examiner, target: Target) -> list[Finding]:
+def _of_databases_without_keys(examiner: DryRun, target: Target) -> list[Finding]:
     """A database that the file names, which has no keys, and which the target does not have: a server ends there all the same."""
     highest = int(examiner.highest_db)
     if target.databases is None or target.single_db or highest < target.databases or examiner.moving.keys:
@@ -491,7 +491,7 @@ def _of_databases_without_keys(examiner: Examiner, target: Target) -> list[Findi
     return [Finding("RDB305", BLOCKER, title, why=why, source=_source(target, "database"), fix="rdbkit convert")]
 
 
-def _modules(examiner: Examiner, there: bool) -> str:
+def _modules(examiner: DryRun, there: bool) -> str:
     """The module types that the target has, or those that it has not, with the versions of their encodings."""
     met = {(name, version): n for (name, version, found), n in examiner.module_keys.items() if found is there}
     return ", ".join(f"{name} encoding {version} ({count(n, 'key')})" for (name, version), n in sorted(met.items()))
@@ -513,7 +513,7 @@ def _said(fact: Fact) -> str:
 # -- databases
 
 
-def _moves(examiner: Examiner, target: Target) -> tuple[str, Edits | None]:
+def _moves(examiner: DryRun, target: Target) -> tuple[str, Edits | None]:
     """The option that moves all keys to databases that the target has, and what it means; nothing where they are in such."""
     if not examiner.moving.keys:
         return "", None
@@ -526,7 +526,7 @@ def _moves(examiner: Examiner, target: Target) -> tuple[str, Edits | None]:
     return "--collapse-dbs", Edits(collapse_dbs=True, on_conflict="rename")
 
 
-def _of_databases(examiner: Examiner, target: Target, fix: str) -> Finding:
+def _of_databases(examiner: DryRun, target: Target, fix: str) -> Finding:
     moving, rule = examiner.moving, _rules()["database"]
     n = int(moving.keys)
     return Finding(
@@ -630,7 +630,7 @@ def _verdict(found: list[Finding], job: Job) -> str:
     return LOSSLESS if blocked else AS_IT_IS
 
 
-def _options(snapshot: Snapshot, target: Target, examiner: Examiner, found: list[Finding]) -> list[str]:
+def _options(snapshot: Snapshot, target: Target, examiner: DryRun, found: list[Finding]) -> list[str]:
     """Those of `rdbkit convert`: what the target is, how the file is read, and what helps against each finding."""
     has_modules = bool(examiner.module_keys) or "module-aux" in examiner.tallies
     options = [f"{name} {shell_word(value)}" for name, value in target.options if name != "--modules" or has_modules]

@@ -16,7 +16,7 @@ from typing import Final
 from rdbkit.errors import ChecksumError
 from rdbkit.operations.duplicates import NameLog
 from rdbkit.passes.convert import Names
-from rdbkit.passes.hashes import PILES, Piles, name_hash
+from rdbkit.passes.hashes import PARTITIONS, HashPartitions, name_hash
 from rdbkit.policy.rules import Rules
 from rdbkit.snapshot.reader import Snapshot
 
@@ -143,20 +143,20 @@ class _Places:
 
     def __init__(self, end: int) -> None:
         self.count = 0
-        self._piles = Piles()
-        self._width = end // PILES + 1
+        self._partitions = HashPartitions()
+        self._width = end // PARTITIONS + 1
 
     def add(self, offset: int) -> None:
-        self._piles.outs[offset // self._width].write(offset.to_bytes(8, sys.byteorder))
-        self._piles.grown(8)
+        self._partitions.outs[offset // self._width].write(offset.to_bytes(8, sys.byteorder))
+        self._partitions.grown(8)
         self.count += 1
 
     def __iter__(self) -> Iterator[int]:
-        for number in range(PILES):
-            yield from sorted(array("q", self._piles.pile(number)))
+        for number in range(PARTITIONS):
+            yield from sorted(array("q", self._partitions.partition(number)))
 
     def close(self) -> None:
-        self._piles.close()
+        self._partitions.close()
 
 
 def _scan(reopen: Callable[[], Snapshot], rules: Rules, found: Callable[[int, bytes, int, int, bytes], None]) -> None:

@@ -16,7 +16,7 @@ from librt.strings import BytesWriter
 from rdbkit.errors import ChecksumError, CorruptError, LossError, RdbError
 from rdbkit.format import constants as c
 from rdbkit.format.budget import Budget
-from rdbkit.format.decode import Coding
+from rdbkit.format.decode import FileTypes
 from rdbkit.format.encode import write_length, write_string
 from rdbkit.format.primitives import read_uint64, skip_string
 from rdbkit.format.record import Feeder, Record, feed_pieces
@@ -110,7 +110,7 @@ def convert(
     limits: Limits | None = None,
     block_size: int | None = None,
     now_ms: int | None = None,
-    tell: Callable[[Loss], object] | None = None,
+    loss_callback: Callable[[Loss], object] | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Conversion:
     """Write a snapshot as a target takes it.
@@ -135,7 +135,7 @@ def convert(
         deep: look into every value, also into those that are copied unchanged. Otherwise only those are opened that are re-encoded,
             and all of a file without a checksum that is not a pipe.
         now_ms: what counts as expired, in Unix milliseconds; by default the clock.
-        tell: called with each loss as it is found.
+        loss_callback: called with each loss as it is found.
         progress: called with bytes of the source read so far.
 
     Raises: LossError, with the conversion as its `report`, after all losses have been found; ChangedError where the source is read
@@ -192,7 +192,7 @@ def convert(
             if edits.moves_keys:
                 rules = replace(rules, decisions=find_decisions(again, rules))
         writer = create(dst, version=header.version, flavour=header.flavour, force=force, sources=[src])
-        job = Job(snapshot, writer, rules, Ledger(tell), progress)
+        job = Job(snapshot, writer, rules, Ledger(loss_callback), progress)
         if edits.on_duplicate == FAIL and edits.script is None:
             job.look_for_duplicates(again)
         with closing(job), writer:
@@ -253,8 +253,8 @@ class Job:
         self.changed = rules.header != snapshot.header
         self.written = 0
         # of databases, where other processes met them
-        self.stated: dict[int, tuple[int, int] | None] = {}
-        self.selected = False
+        self.declared_counts: dict[int, tuple[int, int] | None] = {}
+        self.has_selectdb = False
         self.waiting = b""
         self.waiting_db = 0
         self.reopen: Callable[[], Snapshot] | None = None
@@ -265,7 +265,7 @@ class Job:
             self.rewriter.names = NameLog()
 
     def make_rewriter(self) -> Rewriter:
-        return Rewriter(self.snapshot.coding, self.snapshot.limits.item_bytes, self.rules, self.ledger)
+        return Rewriter(self.snapshot.file_types, self.snapshot.limits.item_bytes, self.rules, self.ledger)
 
     def _hand_over(self) -> None:
         self._write(self.rewriter.take())
@@ -294,7 +294,7 @@ class Job:
         if rewriter.names is not None:
             rewriter.names.close()
         if self.hashes is not None:
-            self.hashes.piles.close()
+            self.hashes.partitions.close()
         if self.placed is not None:
             self.placed.close()
 
@@ -398,10 +398,10 @@ class Job:
             self.written += segment.keys
             if self.ledger.forbidden:
                 continue
-            selected = segment.selected or self.selected
+            selected = segment.has_selectdb or self.has_selectdb
             if segment.keys:
                 self._write_waiting(segment.db)
-                counts = self._counts(segment.db, segment.stated)
+                counts = self._counts(segment.db, segment.declared_counts)
                 data = self.waiting + segment.data
                 self.waiting = b""
                 self.writer.copy(data, segment.db, segment.keys, segment.expires, counts, selected)
@@ -421,10 +421,10 @@ class Job:
             self.writer.copy(self.waiting, 0, 0, 0)
             self.waiting = b""
 
-    def _counts(self, db: int, stated: tuple[int, int] | None) -> tuple[int, int] | None:
+    def _counts(self, db: int, declared_counts: tuple[int, int] | None) -> tuple[int, int] | None:
         """What the file is to say of a database's keys, by what the source says."""
-        stated = stated or self.stated.get(db)
-        return UNKNOWN if stated is not None and self.rules.edits.moves_keys else stated
+        declared_counts = declared_counts or self.declared_counts.get(db)
+        return UNKNOWN if declared_counts is not None and self.rules.edits.moves_keys else declared_counts
 
     # -- several processes
 
@@ -439,7 +439,7 @@ class Job:
             if isinstance(item, Record):
                 rewriter.db = item.db
                 rewriter.out_db = self.rules.edits.db_of(item.db)
-                rewriter.stated = self.stated.get(rewriter.out_db)
+                rewriter.declared_counts = self.declared_counts.get(rewriter.out_db)
                 rewriter.database()
                 rewriter.idle_s = -1 if item.idle_s is None else item.idle_s
                 rewriter.freq = -1 if item.freq is None else item.freq
@@ -450,8 +450,8 @@ class Job:
         for loss, forbidden in part.losses:
             self.ledger.add(loss, forbidden)
         self._write(part.segments)
-        self.stated[part.db] = part.stated or self.stated.get(part.db)
-        self.selected = self.selected or part.selected
+        self.declared_counts[part.db] = part.declared_counts or self.declared_counts.get(part.db)
+        self.has_selectdb = self.has_selectdb or part.has_selectdb
         report = self.report
         report.left_out += part.left_out
         report.skipped += map(self.snapshot.budget.keep, part.skipped)
@@ -479,7 +479,7 @@ class Job:
                 rewriter.hash_name(record.key, record.offset)
         except RdbError as e:
             of_framing = e.source is not None
-            rewriter.explain(e, record._kind)
+            rewriter.add_location(e, record._kind)
             rewriter.out.truncate(0)
             rewriter.go_home()
             if not self.rules.skip or of_framing or isinstance(e, LossError):
@@ -514,9 +514,9 @@ class Job:
             self.waiting = b""
         else:
             self._write_waiting(None)
-        counts = self._counts(rewriter.out_db, rewriter.stated)
+        counts = self._counts(rewriter.out_db, rewriter.declared_counts)
         expires = keys if rewriter.expire_ms != NO_EXPIRY else 0
-        self.writer.copy(b"".join(heads), rewriter.out_db, keys, expires, counts, rewriter.selected or self.selected)
+        self.writer.copy(b"".join(heads), rewriter.out_db, keys, expires, counts, rewriter.has_selectdb or self.has_selectdb)
         for chunk in chunks:
             self.writer.append(chunk)
 
@@ -540,7 +540,7 @@ class Job:
             if not rewriter.keeps_document("json"):
                 return False
             way, kind = COPY, 0
-            rewriter.rebuilt = True
+            rewriter.head_changed = True
         if way == COPY:
             return self._copy(record, kind, chunks, opens)
         rewriter.changed = rewriter.changed or way != STREAM
@@ -593,7 +593,7 @@ class Job:
 
     def _copy(self, record: Record, kind: int, chunks: Iterator[bytes], opens: bool) -> bool:
         rewriter = self.rewriter
-        if rewriter.rebuilt:
+        if rewriter.head_changed:
             rewriter.changed = True
             head = self._head(0 if kind >= STRING_INT else kind)
         else:
@@ -743,7 +743,7 @@ class Job:
             return None
         if not rewriter.keeps_document("module"):
             return None
-        rewriter.rebuilt = True
+        rewriter.head_changed = True
         return COPY, 0, _first(skip_string(begun, text_at) - text_at, chain([begun[text_at:]], chunks))
 
 
@@ -764,8 +764,8 @@ class Part(NamedTuple):
 
     segments: list[Segment]
     db: int
-    stated: tuple[int, int] | None
-    selected: bool
+    declared_counts: tuple[int, int] | None
+    has_selectdb: bool
     losses: list[tuple[Loss, bool]]
     left_out: int
     skipped: list[RdbError]
@@ -787,24 +787,24 @@ class _Entries(Ledger):
 
 def _worker(flavour: str, version: int, limits: Limits, source: str, rules: Rules) -> Callable[[Block], Part]:
     """What a process does with each piece."""
-    coding = Coding(flavour, version, limits.string_bytes, source, Budget(limits.held_bytes))
+    file_types = FileTypes(flavour, version, limits.string_bytes, source, Budget(limits.held_bytes))
 
     def rewrite(block: Block) -> Part:
-        coding.budget = Budget(limits.held_bytes)
+        file_types.budget = Budget(limits.held_bytes)
         ledger: Any = _Entries()
-        rewriter = Rewriter(coding, limits.item_bytes, rules, ledger)
+        rewriter = Rewriter(file_types, limits.item_bytes, rules, ledger)
         rewriter.base = block.offset
         rewriter.db = block.db
         rewriter.out_db = rules.edits.db_of(block.db)
         rewriter.database()
         error = None
         try:
-            Scanner(flavour, version, limits.item_bytes, coding.budget).scan(block.data, 0, len(block.data), rewriter)
+            Scanner(flavour, version, limits.item_bytes, file_types.budget).scan(block.data, 0, len(block.data), rewriter)
         except RdbError as e:
             error = e
         return Part(
-            rewriter.take(), rewriter.out_db, rewriter.stated, rewriter.selected, ledger.entries, int(rewriter.left_out),
-            rewriter.skipped, rewriter.functions, rewriter.changed, error,
+            rewriter.take(), rewriter.out_db, rewriter.declared_counts, rewriter.has_selectdb, ledger.entries,
+            int(rewriter.left_out), rewriter.skipped, rewriter.functions, rewriter.changed, error,
         )  # fmt: skip
 
     return rewrite

@@ -33,7 +33,7 @@ from rdbkit.operations.diff_delta import (
 )
 from rdbkit.operations.diff_elements import Inside, elements, form, has_expired, has_pieces, pieces
 from rdbkit.passes.diff import ENTRY, Fingerprints
-from rdbkit.passes.hashes import PILES
+from rdbkit.passes.hashes import PARTITIONS
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
 from rdbkit.storage.source import Rereading
 from rdbkit.text import json_bytes, valid_text
@@ -290,12 +290,12 @@ class _Comparison:
             prints = []
             for name in self.files:
                 prints.append(self.fingerprints(name))
-                stack.callback(prints[-1].piles.close)
+                stack.callback(prints[-1].partitions.close)
             result.keys = int(prints[0].count), int(prints[1].count)
             result.behind = self.behind[0], self.behind[1]
-            result.disk_bytes = sum(found.piles.on_disk() for found in prints)
-            for number in range(PILES):
-                self.match(prints[0].piles.pile(number), prints[1].piles.pile(number))
+            result.disk_bytes = sum(found.partitions.on_disk() for found in prints)
+            for number in range(PARTITIONS):
+                self.match(prints[0].partitions.partition(number), prints[1].partitions.partition(number))
         if self.compares_functions:
             first, second = ({f.name: f.code for f in found.functions} for found in prints)
             result.functions = _compare_libraries(first, second)
@@ -310,7 +310,7 @@ class _Comparison:
                     if self.progress is not None:
                         self.progress(self.read + snapshot.position)
             except BaseException:
-                prints.piles.close()
+                prints.partitions.close()
                 raise
             self.read += snapshot.position
             kind = None if snapshot.trailer is None else snapshot.trailer.kind
@@ -318,7 +318,7 @@ class _Comparison:
         return prints
 
     def match(self, first: bytes, second: bytes) -> None:
-        """Compare the entries of two piles."""
+        """Compare the entries of two partitions."""
         result = self.result
         others: dict[int, list[tuple[int, int, int]]] = {}
         for name, value, expire, offset in _UNPACK(second):
@@ -535,7 +535,7 @@ def _hash_large(record: Record, prints: Fingerprints) -> int:
         rest = rest + chunk if rest else chunk
         rest = rest[prints.elements.feed(rest, 0) :]
     if rest or not prints.elements.done:
-        raise record._explain(CorruptError("its parts do not end where the value ends"))
+        raise record._add_location(CorruptError("its parts do not end where the value ends"))
     return int(prints.elements.sum)
 
 

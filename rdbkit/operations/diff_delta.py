@@ -360,7 +360,7 @@ class _Places:
         except BaseException:
             self.close()
             raise
-        self._coding = snapshot.coding
+        self._coding = snapshot.file_types
         self._scanner = Scanner(*snapshot.header, snapshot.limits.item_bytes, snapshot.budget)
 
     def record(self, offset: int, size: int) -> Record:

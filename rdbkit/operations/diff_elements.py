@@ -1,6 +1,6 @@
 """What differs inside of values, in memory that does not depend on their size.
 
-Of each element a hash of what it is called and one of all of it go to piles, which wait on the disk where they are many. The first
+Of each element, a hash of its name and one of all of it go to partitions, which wait on disk where there are many. The first
 that differ are then read again, to be shown.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from rdbkit.format.record import Record
-from rdbkit.passes.hashes import PILES, Piles
+from rdbkit.passes.hashes import PARTITIONS, HashPartitions
 from rdbkit.values import StreamDedup, StreamEntry, StreamGroup, StreamTail
 
 #: Hash of the name, hash of the element, number of the pair, position and whether it has expired.
@@ -134,7 +134,7 @@ class Inside:
     def __init__(self, now: int, compares_expiry: bool) -> None:
         self._now = now
         self._compares_expiry = compares_expiry
-        self._piles = (Piles(), Piles())
+        self._partitions = (HashPartitions(), HashPartitions())
         self._kinds: dict[int, str] = {}
         self._sizes: tuple[dict[int, int], dict[int, int]] = ({}, {})  # elements, or bytes of a string
         self._kept: tuple[dict[int, list[Any]], dict[int, list[Any]]] = ({}, {})
@@ -144,7 +144,7 @@ class Inside:
     def add(self, side: int, number: int, record: Record) -> None:
         """The value that the file `side` (0 or 1) has of pair `number`."""
         kind = self._kinds[number] = record.type
-        piles = self._piles[side]
+        partitions = self._partitions[side]
         bytes_ = held = at = 0
         kept: list[Any] | None = []
         for at, (name, element) in enumerate(self._named(record), 1):
@@ -152,8 +152,10 @@ class Inside:
             bytes_ += len(data)
             expired = kind == "hash" and not self._compares_expiry and has_expired(element, self._now)
             called = hash(name)
-            piles.outs[(called ^ number) & (PILES - 1)].write(_ENTRY.pack(called, hash(data), number, (at - 1) << 1 | expired))
-            piles.grown(_ENTRY.size)
+            partitions.outs[(called ^ number) & (PARTITIONS - 1)].write(
+                _ENTRY.pack(called, hash(data), number, (at - 1) << 1 | expired)
+            )
+            partitions.grown(_ENTRY.size)
             held += len(data) + _ELEMENT_BYTES
             if kept is not None:
                 kept.append((name, element))
@@ -181,11 +183,11 @@ class Inside:
         return {number for number, _ in self._differences()}
 
     def _differences(self) -> Iterator[tuple[int, Place]]:
-        for pile in range(PILES):
+        for partition in range(PARTITIONS):
             others = {}
-            for called, hashed, number, at in _ENTRY.iter_unpack(self._piles[1].pile(pile)):
+            for called, hashed, number, at in _ENTRY.iter_unpack(self._partitions[1].partition(partition)):
                 others[number, called] = (hashed, at)
-            for called, hashed, number, at in _ENTRY.iter_unpack(self._piles[0].pile(pile)):
+            for called, hashed, number, at in _ENTRY.iter_unpack(self._partitions[0].partition(partition)):
                 other = others.pop((number, called), None)
                 if other is not None:
                     if hashed != other[0]:
@@ -237,12 +239,12 @@ class Inside:
 
     def on_disk(self) -> int:
         """Bytes of temporary files."""
-        return sum(piles.on_disk() for piles in self._piles)
+        return sum(partitions.on_disk() for partitions in self._partitions)
 
     def close(self) -> None:
         """Remove the temporary files."""
-        for piles in self._piles:
-            piles.close()
+        for partitions in self._partitions:
+            partitions.close()
 
     def _named(self, record: Record) -> Iterator[tuple[Any, Any]]:
         """Each element, and what tells it from the others of its value."""

@@ -1,7 +1,7 @@
 """Keys that are there more than once, in one file or in several, and how keys spread over hash slots.
 
-Names go as hashes of 128 bits to 128 piles by their first byte, and each of these is sorted on its own: memory is bounded but for
-what is there twice. All piles are in one temporary file, since a process may not be let open many; it has 28 bytes for each key.
+Names go as hashes of 128 bits to 128 partitions by their first byte, and each of these is sorted on its own: memory is bounded but
+for what is there twice. All partitions are in one temporary file, since a process may not be let open many; it has 28 bytes a key.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any, Final
 from rdbkit.errors import LossError
 from rdbkit.format.slots import SLOTS, key_slot
 from rdbkit.passes.convert import Keys
-from rdbkit.passes.hashes import PILES, Piles
+from rdbkit.passes.hashes import PARTITIONS, HashPartitions
 from rdbkit.snapshot.reader import open_snapshot
 from rdbkit.storage.source import Rereading
 from rdbkit.text import json_bytes
 
-_BYTES_A_PILE: Final = 256 // PILES  # values of a first byte
+_BYTES_A_PILE: Final = 256 // PARTITIONS  # values of a first byte
 _DIGEST: Final = 16
 
 
@@ -27,19 +27,19 @@ class NameLog:
     """Remembers names and where each was met, on disk; tells which were met more than once."""
 
     def __init__(self) -> None:
-        self._piles = Piles()
+        self._partitions = HashPartitions()
 
     def add(self, db: int, name: bytes, place: bytes) -> None:
         """A name of a database; `place` has the same number of bytes each time, and sorts in the order of the places."""
         entry = digest(db, name)
-        self._piles.outs[entry[0] // _BYTES_A_PILE].write(entry + place)
-        self._piles.grown(_DIGEST + len(place))
+        self._partitions.outs[entry[0] // _BYTES_A_PILE].write(entry + place)
+        self._partitions.grown(_DIGEST + len(place))
 
     def repeated(self, size: int) -> Iterator[list[bytes]]:
         """The places of each name that was met more than once, in their order; `size` is that of a place."""
         step = _DIGEST + size
-        for number in range(PILES):
-            data = self._piles.pile(number)
+        for number in range(PARTITIONS):
+            data = self._partitions.partition(number)
             entries = sorted(data[at : at + step] for at in range(0, len(data), step))
             at = 0
             while at < len(entries):
@@ -52,10 +52,10 @@ class NameLog:
 
     def on_disk(self) -> int:
         """Bytes of the file."""
-        return self._piles.on_disk()
+        return self._partitions.on_disk()
 
     def close(self) -> None:
-        self._piles.close()
+        self._partitions.close()
 
 
 def digest(db: int, name: bytes) -> bytes:

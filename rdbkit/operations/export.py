@@ -91,7 +91,7 @@ def export_jsonl(
     {"db":0,"key":"i8","type":"string","encoding":"int","value":"12"}
     """
     wanted = selection if selection else None
-    lines = JsonLines(snapshot.coding, snapshot.limits.item_bytes, wanted, on_error == "skip")
+    lines = JsonLines(snapshot.file_types, snapshot.limits.item_bytes, wanted, on_error == "skip")
     lines.spill = out.write
     report = Export()
     # what is said of templates in front of the keys that use them would have to go to all processes: RDB 15 alone has them
@@ -136,8 +136,8 @@ def _export_part(part: Part, lines: JsonLines, out: BinaryIO) -> None:
     out.write(part.text)
     lines.written += part.written
     lines.skipped += map(lines.budget.keep, part.skipped)
-    lines.coding.warnings += part.warnings
-    lines.coding.warned += len(part.warnings)
+    lines.file_types.warnings += part.warnings
+    lines.file_types.warned += len(part.warnings)
     if part.error is not None:
         raise part.error
 
@@ -257,7 +257,7 @@ def _export_large(record: Record, lines: JsonLines, selection: Selection | None,
             for piece in _value_pieces(record, chain(begun, chunks)):
                 spool.write(piece)
         except RdbError as e:
-            record._explain(e)
+            record._add_location(e)
             if not lines.skip:
                 raise
             lines.skipped.append(lines.budget.keep(e))

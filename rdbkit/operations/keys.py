@@ -206,4 +206,4 @@ def _count_large(record: Record) -> int:
             counter.feed(piece)
         return counter.finish()
     except RdbError as e:
-        raise record._explain(e) from None
+        raise record._add_location(e) from None

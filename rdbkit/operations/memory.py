@@ -12,8 +12,8 @@ from rdbkit.format.constants import ValueType
 from rdbkit.format.counts import PieceCounter, count_rule
 from rdbkit.format.record import Record
 from rdbkit.format.scan import STRING_INT, STRING_LZF, Visitor
-from rdbkit.passes.filter import Sieve
-from rdbkit.passes.footprint import Heap
+from rdbkit.passes.filter import Filter
+from rdbkit.passes.footprint import AllocationModel
 from rdbkit.passes.memory import (
     CSV_HEAD_OF_MEMORY,
     DAY_MS,
@@ -24,7 +24,7 @@ from rdbkit.passes.memory import (
     MemoryRows,
     MemoryTally,
     MemoryText,
-    Scale,
+    RecordSizer,
 )
 from rdbkit.passes.patterns import Node, Patterns
 from rdbkit.selection import Selection
@@ -214,11 +214,11 @@ def memory(
     """
     now = int(time.time() * 1000) if now_ms is None else now_ms
     layout = layout_of(target)
-    heap = Heap(layout.sizes, quantum, pages)
-    scale = Scale(snapshot.types, heap)
+    heap = AllocationModel(layout.sizes, quantum, pages)
+    scale = RecordSizer(snapshot.types, heap)
     patterns = Patterns(separators, depth)
     limit = snapshot.limits.item_bytes
-    sieve = Sieve(selection, snapshot.types, limit) if selection else None
+    sieve = Filter(selection, snapshot.types, limit) if selection else None
     tally = MemoryTally(scale, patterns, now, top, limit, sieve)
     for large in snapshot.scan(tally):
         if large is not None:
@@ -251,7 +251,7 @@ def memory_rows(
     >>> row.key, row.memory, row.size
     (b'h_lp', 80, 25)
     """
-    scale = Scale(snapshot.types, Heap(layout_of(target).sizes, quantum, pages))
+    scale = RecordSizer(snapshot.types, AllocationModel(layout_of(target).sizes, quantum, pages))
     visitor = MemoryRows(snapshot.types, scale, snapshot.limits.item_bytes, selection)
     try:
         for _ in _scan_rows(snapshot, visitor, scale, progress):
@@ -281,7 +281,7 @@ def write_memory_text(
 
     The others, and what is raised, are those of `memory`.
     """
-    scale = Scale(snapshot.types, Heap(layout_of(target).sizes, quantum, pages))
+    scale = RecordSizer(snapshot.types, AllocationModel(layout_of(target).sizes, quantum, pages))
     visitor = MemoryText(snapshot.types, scale, snapshot.limits.item_bytes, selection, as_json)
     if not as_json:
         out.write(CSV_HEAD_OF_MEMORY)
@@ -296,7 +296,9 @@ def write_memory_text(
     return size > 0
 
 
-def _scan_rows(snapshot: Snapshot, visitor: MemoryRows | MemoryText, scale: Scale, progress: Progress | None) -> Iterator[None]:
+def _scan_rows(
+    snapshot: Snapshot, visitor: MemoryRows | MemoryText, scale: RecordSizer, progress: Progress | None
+) -> Iterator[None]:
     assert isinstance(visitor, Visitor)
     for large in snapshot.scan(visitor):
         if large is not None:
@@ -306,7 +308,7 @@ def _scan_rows(snapshot: Snapshot, visitor: MemoryRows | MemoryText, scale: Scal
             progress(snapshot.position)
 
 
-def _weigh_large(record: Record, scale: Scale) -> int:
+def _weigh_large(record: Record, scale: RecordSizer) -> int:
     """Let the gauge read a record that does not fit into a block; returns how many elements it has, -1 where it has none."""
     scale.begin_large(record._kind)
     if not scale.needs_pieces(record._kind):
@@ -318,7 +320,7 @@ def _weigh_large(record: Record, scale: Scale) -> int:
             counter.feed(piece)
         return counter.finish()
     except RdbError as e:
-        raise record._explain(e) from None
+        raise record._add_location(e) from None
 
 
 def _names(kind: int, types: dict[int, ValueType]) -> tuple[str, str]:
@@ -327,7 +329,7 @@ def _names(kind: int, types: dict[int, ValueType]) -> tuple[str, str]:
     return types[kind].type, types[kind].encoding
 
 
-def _report(snapshot: Snapshot, target: Target, layout: Layout, heap: Heap, tally: MemoryTally) -> Memory:
+def _report(snapshot: Snapshot, target: Target, layout: Layout, heap: AllocationModel, tally: MemoryTally) -> Memory:
     by_kind: dict[int, tuple[int, int]] = {}
     databases = []
     dataset = int(heap.hidden)

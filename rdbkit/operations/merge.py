@@ -89,9 +89,9 @@ class Merge:
 class _Ledger(Ledger):
     """A ledger of what the target does not support; keys that another one takes the place of are counted apart."""
 
-    def __init__(self, tell: Callable[[Loss], object] | None) -> None:
-        super().__init__(tell)
-        self._told = tell
+    def __init__(self, loss_callback: Callable[[Loss], object] | None) -> None:
+        super().__init__(loss_callback)
+        self._told = loss_callback
 
     def add(self, loss: Loss, forbidden: bool = False) -> None:
         if loss.kind != "conflict":
@@ -113,7 +113,7 @@ def merge(
     verify_checksum: bool = True,
     now_ms: int | None = None,
     samples: int = 10,
-    tell: Callable[[Loss], object] | None = None,
+    loss_callback: Callable[[Loss], object] | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Merge:
     """Write the keys of several snapshots to one.
@@ -133,7 +133,7 @@ def merge(
         relaxed, verify_checksum: as for `rdbkit.open`.
         now_ms: what counts as expired, in Unix milliseconds; by default the clock.
         samples: how many keys to name that are there more than once.
-        tell: called with each loss as it is found.
+        loss_callback: called with each loss as it is found.
         progress: called with the bytes of the sources read so far.
 
     Raises: ValueError for sources that are no files, one file or of several flavours, and for no target of this name;
@@ -165,19 +165,19 @@ def merge(
         chosen = _Preludes(files, preludes, on_function)
         found = _target(target, headers)
         header = found.header_for(max(headers, key=lambda h: h.version))
-        ledger = _Ledger(tell)
+        ledger = _Ledger(loss_callback)
         report = Merge([], header, found.title, ledger, function_conflicts=chosen.conflicts)
-        if tell is not None:
+        if loss_callback is not None:
             for each in chosen.conflicts:
                 what = f"library of functions {each.name!r}: that of {each.kept} is kept"
-                tell(Loss("duplicate", what, len(each.left_out), None, None))
+                loss_callback(Loss("duplicate", what, len(each.left_out), None, None))
         writer = stack.enter_context(create(dst, version=header.version, flavour=header.flavour, force=force, sources=files))
         for key, value in _fields(preludes):
             writer.aux(key, value)
         decisions = _decisions(files, on_duplicate, relaxed, samples, report, rereading)
         hashes = NameHashes() if on_duplicate in ("fail", "keep-all-error-list") else None
         if hashes is not None:
-            stack.callback(hashes.piles.close)
+            stack.callback(hashes.partitions.close)
         grouped = stack.enter_context(_Grouped(writer))
         now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
         read = 0
@@ -222,7 +222,7 @@ def merge(
         grouped.finish()
         report.samples = report.samples[:samples]
         report.written = grouped.written
-        report.disk_bytes += grouped.on_disk() + (0 if hashes is None else hashes.piles.on_disk())
+        report.disk_bytes += grouped.on_disk() + (0 if hashes is None else hashes.partitions.on_disk())
     return report
 
 

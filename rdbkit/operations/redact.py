@@ -117,8 +117,8 @@ def redact(
         writer.recounts = True
         kept = separator if keep_prefixes else b""
         version = header.version if header.flavour == c.REDIS else c.NEWEST_REDIS
-        redactor = Redactor(snapshot.coding, snapshot.limits.item_bytes, version, scrambler, kept, keep_modules, wanted)
-        job = _Job(snapshot, writer, redactor, Values(snapshot.coding, scrambler), wanted)
+        redactor = Redactor(snapshot.file_types, snapshot.limits.item_bytes, version, scrambler, kept, keep_modules, wanted)
+        job = _Job(snapshot, writer, redactor, Values(snapshot.file_types, scrambler), wanted)
         with writer:
             job.run(progress)
     return job.report
@@ -156,7 +156,9 @@ class _Job:
     def write(self) -> None:
         for segment in self.redactor.take():
             if segment.keys:
-                self.writer.copy(segment.data, segment.db, segment.keys, segment.expires, segment.stated, segment.selected)
+                self.writer.copy(
+                    segment.data, segment.db, segment.keys, segment.expires, segment.declared_counts, segment.has_selectdb
+                )
             else:
                 self.writer.copy(segment.data, 0, 0, 0)
 
@@ -189,7 +191,7 @@ class _Job:
     def put(self, head: bytes, pieces: Iterator[bytes], expire_ms: int) -> None:
         redactor = self.redactor
         expires = 0 if expire_ms == NO_EXPIRY else 1
-        self.writer.copy(head, redactor.out_db, 1, expires, redactor.stated, redactor.selected)
+        self.writer.copy(head, redactor.out_db, 1, expires, redactor.declared_counts, redactor.has_selectdb)
         for piece in pieces:
             self.writer.append(piece)
         redactor.end_record(True)
@@ -197,7 +199,7 @@ class _Job:
     def pieces(self, record: Record) -> Iterator[bytes]:
         """The value, scrambled."""
         kind = record._kind
-        if self.snapshot.coding.ways[0 if kind >= STRING_INT else kind] == MODULE:
+        if self.snapshot.file_types.ways[0 if kind >= STRING_INT else kind] == MODULE:
             yield from record.chunks()
             return
         values, out = self.values, BytesWriter()
@@ -208,7 +210,7 @@ class _Job:
                 out.truncate(0)
             yield out.getvalue()
         except RdbError as e:
-            raise self.redactor.explain(e, record.rdb_type, record.offset, record.key) from None
+            raise self.redactor.add_location(e, record.rdb_type, record.offset, record.key) from None
 
 
 def _read(file: IO[bytes]) -> Iterator[bytes]:

@@ -28,8 +28,8 @@ from rdbkit.passes.hashes import NameHashes
 from rdbkit.passes.salvage import ROW, Search, Surveyor, Templates
 from rdbkit.passes.verify import Repeats
 from rdbkit.snapshot.reader import BLOCK_SIZE, Limits, Snapshot, open_snapshot, usual_limits
-from rdbkit.storage.pieces import Pieces
 from rdbkit.storage.source import UNKNOWN, Identity, Source, open_source
+from rdbkit.storage.spliced_file import SplicedFile
 from rdbkit.storage.temporary import Permissions, temporary_file
 from rdbkit.targets import find_target
 from rdbkit.text import json_bytes, valid_text
@@ -143,7 +143,7 @@ def salvage(
     force: bool = False,
     limits: Limits | None = None,
     block_size: int | None = None,
-    tell: Callable[[Lost], object] | None = None,
+    loss_callback: Callable[[Lost], object] | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Salvage:
     """Write a snapshot of what is sound in a damaged one.
@@ -156,7 +156,7 @@ def salvage(
         dst, force: as for `rdbkit.create`.
         samples: how much to keep of what was left out, and of what is doubtful.
         limits, block_size: as for `rdbkit.open`.
-        tell: called with each `Lost`, in no certain order.
+        loss_callback: called with each `Lost`, in no certain order.
         progress: called with bytes of the file read so far, in the first of two runs.
 
     Raises: RdbError where the header is damaged or names a version that is not known; ValueError where `dst` is `src`;
@@ -174,8 +174,8 @@ def salvage(
     name = os.fspath(src)
     if isinstance(dst, str | os.PathLike) and os.path.isfile(dst) and os.path.samefile(name, dst):
         raise ValueError("the destination is the source")
-    with _plain(name) as plain, plain.explained():
-        job = _Job(name, plain, samples, limits, block_size, tell, progress)
+    with _plain(name) as plain, plain.translating_errors():
+        job = _Job(name, plain, samples, limits, block_size, loss_callback, progress)
         try:
             job.survey()
             job.drop_repeated()
@@ -213,7 +213,7 @@ class _Plain(NamedTuple):
     damage: RdbError | None
 
     @contextmanager
-    def explained(self) -> Iterator[None]:
+    def translating_errors(self) -> Iterator[None]:
         """Let errors name the file that was asked for; where its beginning cannot be unpacked, tell that."""
         try:
             yield
@@ -274,7 +274,7 @@ class _Job:
         samples: int,
         limits: Limits | None,
         block_size: int | None,
-        tell: Callable[[Lost], object] | None,
+        loss_callback: Callable[[Lost], object] | None,
         progress: Callable[[int], object] | None,
     ) -> None:
         self.name = name
@@ -285,7 +285,7 @@ class _Job:
         self.limits = limits
         self.budget = Budget((limits or usual_limits()).held_bytes)
         self.sizes: dict[str, Any] = {} if block_size is None else {"block_size": block_size}
-        self.teller = tell
+        self.loss_callback = loss_callback
         self.progress = progress
         self.file: BinaryIO = open(self.path, "rb", buffering=0)  # noqa: SIM115 (closed by close)
         self.padding = self.padding_from()
@@ -305,7 +305,7 @@ class _Job:
     def close(self) -> None:
         """Close the file, and remove the temporary ones."""
         self.file.close()
-        self.names.piles.close()
+        self.names.partitions.close()
 
     # -- first run: what is damaged
 
@@ -313,10 +313,10 @@ class _Job:
         """Find the stretches of the file that are to be left out."""
         at, head = 0, b""
         while at >= 0:
-            with Pieces(self.path, [(at, self.size)], head) as pieces:
+            with SplicedFile(self.path, [(at, self.size)], head) as pieces:
                 at, head = self.survey_from(pieces, at, head)
 
-    def survey_from(self, pieces: Pieces, at: int, head: bytes) -> tuple[int, bytes]:
+    def survey_from(self, pieces: SplicedFile, at: int, head: bytes) -> tuple[int, bytes]:
         """Read on from `at`; returns where to go on behind damage, and what must stand in front of it, or -1."""
         shift = at - len(head)
         with self.open(pieces, at == 0) as snapshot:
@@ -334,7 +334,7 @@ class _Job:
                     strays = [] if db is None else [(begin + shift, end + shift) for begin, end in surveyor.strays]
                     self.lose(Lost(what, rule_of(e), e.message, db, e.key, offset + shift, size), strays)
 
-            surveyor = Surveyor(snapshot.coding, snapshot.limits.item_bytes, broken)
+            surveyor = Surveyor(snapshot.file_types, snapshot.limits.item_bytes, broken)
             surveyor.names = self.names
             surveyor.libraries = self.libraries
             surveyor.templates = self.templates
@@ -371,7 +371,7 @@ class _Job:
             self.look_behind(end)
         return -1, b""
 
-    def open(self, pieces: Pieces, whole: bool) -> Snapshot:
+    def open(self, pieces: SplicedFile, whole: bool) -> Snapshot:
         """The file, or a part of it, of which little may be wanted; what hashes have in common is of the whole file."""
         size = self.sizes.get("block_size", BLOCK_SIZE)
         limits = self.limits or Limits()
@@ -390,7 +390,7 @@ class _Job:
             self.begin = 47
 
     def end_of(self, snapshot: Snapshot) -> int:
-        """Where the snapshot's end mark stands, counted as `Pieces` does."""
+        """Where the snapshot's end mark stands, counted as `SplicedFile` does."""
         return snapshot.rdb_size + (self.begin if snapshot.framing is not None else 0) - len(self.mark)
 
     def bridge(
@@ -484,7 +484,7 @@ class _Job:
         for at in places:
             if len(self.report.doubtful) >= self.samples:
                 return
-            with Pieces(self.path, [(at, self.size)], head) as pieces:
+            with SplicedFile(self.path, [(at, self.size)], head) as pieces:
                 try:
                     with self.open(pieces, False) as snapshot:
                         record = next(iter(snapshot), None)
@@ -628,8 +628,8 @@ class _Job:
         report.lost_bytes += lost.size
         if len(report.samples) < self.samples:
             report.samples.append(lost)
-        if self.teller is not None:
-            self.teller(lost)
+        if self.loss_callback is not None:
+            self.loss_callback(lost)
 
     def cut(self, offset: int, size: int) -> None:
         """Leave a stretch out; those that touch or overlap become one."""
@@ -640,7 +640,7 @@ class _Job:
         self.cuts.append((begin, end))
         self.budget.check("stretches to be left out", len(self.cuts) * _STRETCH_BYTES)
 
-    def left(self) -> Pieces:
+    def left(self) -> SplicedFile:
         """What is left of the file, as a snapshot without damage."""
         spans: list[tuple[int, int] | bytes] = []
         at, number = self.begin, 0
@@ -652,7 +652,7 @@ class _Job:
                     spans.append(select(self.selects[number][1]))
                 number += 1
         spans.append((at, self.end))
-        return Pieces(self.path, spans, tail=self.mark, identity=self.identity)
+        return SplicedFile(self.path, spans, tail=self.mark, identity=self.identity)
 
     @property
     def mark(self) -> bytes:

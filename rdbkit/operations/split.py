@@ -23,7 +23,7 @@ from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.format.slots import SLOTS
 from rdbkit.model import Aux, FunctionLibrary, Header
 from rdbkit.operations.duplicates import duplicate_error, find_duplicates
-from rdbkit.passes.split import BYTES, DATABASE, KEY, PREFIX, SLOT, TAG, TYPE, Pile, Splitter
+from rdbkit.passes.split import BYTES, DATABASE, KEY, PREFIX, SLOT, TAG, TYPE, PartBuffer, Splitter
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
 from rdbkit.snapshot.writer import UNKNOWN, Writer
 from rdbkit.storage.source import Rereading, check_distinct
@@ -38,7 +38,7 @@ _WAYS: Final[dict[str, int]] = {"db": DATABASE, "prefix": PREFIX, "type": TYPE, 
 MANIFEST: Final = "manifest.json"
 MOST_PARTS: Final = 10_000
 _OPEN_FILES: Final = 64
-_PILED: Final = 16 << 20  # bytes that wait for their files, of all parts together
+_BUFFERED: Final = 16 << 20  # bytes that wait for their files, of all parts together
 _STRETCH: Final = 1 << 20
 _PIECE: Final = 1 << 20
 _SPOOLED: Final = 8 << 20  # bytes of a value, from which on it waits on the disk
@@ -449,7 +449,7 @@ class _Job:
         if self.temporary is not None:
             self.temporary.close()
         if self.splitter is not None:
-            self.splitter.hashes.piles.close()
+            self.splitter.hashes.partitions.close()
 
     def check_name(self, name: str) -> None:
         """Raise where a file cannot be called so: now, rather than when all is written."""
@@ -568,11 +568,11 @@ class _Job:
                 writer.append(raw)
         for raw in self.splitter.templates:
             writer.append(raw)
-        pile = Pile()
+        buffer = PartBuffer()
         for raw in self.splitter.passed:
             writer.append(raw)
-            pile.bytes += len(raw)
-        self.splitter.piles.append(pile)
+            buffer.bytes += len(raw)
+        self.splitter.buffers.append(buffer)
         return number
 
     # -- the keys
@@ -595,16 +595,16 @@ class _Job:
     def _hand_over(self, everything: bool = False) -> None:
         """Give the writers what has piled up for them, where it is much."""
         assert self.splitter is not None
-        piles = self.splitter.piles
-        if not everything and sum(len(pile.out) for pile in piles) < _PILED:
+        buffers = self.splitter.buffers
+        if not everything and sum(len(buffer.out) for buffer in buffers) < _BUFFERED:
             return
-        for part, pile in zip(self.parts, piles, strict=True):
-            data = pile.out.getvalue()
+        for part, buffer in zip(self.parts, buffers, strict=True):
+            data = buffer.out.getvalue()
             if data:
-                pile.out.truncate(0)
-                self._copy(part, data, int(pile.keys), int(pile.expires))
-                pile.keys = 0
-                pile.expires = 0
+                buffer.out.truncate(0)
+                self._copy(part, data, int(buffer.keys), int(buffer.expires))
+                buffer.keys = 0
+                buffer.expires = 0
                 part.writer.flush()
 
     def _copy(self, part: _Open, data: bytes, keys: int, expires: int) -> None:

@@ -196,7 +196,7 @@ class _Job:
         with open_snapshot(self.src, **self.settings) as snapshot:
             report = Verification(snapshot.name, str(snapshot.header), self.deep)
             self.budget = snapshot.budget
-            verifier = Verifier(snapshot.coding, snapshot.limits.item_bytes, self.deep, self.tell)
+            verifier = Verifier(snapshot.file_types, snapshot.limits.item_bytes, self.deep, self.tell)
             try:
                 if self.deep:
                     check_functions(snapshot, verifier.libraries, self.tell)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from rdbkit.errors import CorruptError, RdbError
 from rdbkit.format.budget import Budget
-from rdbkit.format.decode import Coding
+from rdbkit.format.decode import FileTypes
 from rdbkit.format.record import Record
 from rdbkit.format.scan import Scanner
 from rdbkit.passes.hashes import NameHashes
@@ -145,22 +145,22 @@ def json_parts(snapshot: Snapshot, jobs: int, selection: Selection | None, skip:
 def _json_lines(
     flavour: str, version: int, limits: Limits, source: str, selection: Selection | None, skip: bool
 ) -> Callable[[Block], Part]:
-    coding = Coding(flavour, version, limits.string_bytes, source, Budget(limits.held_bytes))
+    file_types = FileTypes(flavour, version, limits.string_bytes, source, Budget(limits.held_bytes))
 
     def render(block: Block) -> Part:
-        coding.budget = Budget(limits.held_bytes)
-        lines = JsonLines(coding, limits.item_bytes, selection, skip)
+        file_types.budget = Budget(limits.held_bytes)
+        lines = JsonLines(file_types, limits.item_bytes, selection, skip)
         lines.base = block.offset
         lines.db = block.db
         lines.database()
         error = None
         try:
-            Scanner(flavour, version, limits.item_bytes, coding.budget).scan(block.data, 0, len(block.data), lines)
+            Scanner(flavour, version, limits.item_bytes, file_types.budget).scan(block.data, 0, len(block.data), lines)
         except RdbError as e:
             error = e
         early = (lines.early_members, lines.early_times) if lines.begun else (lines.members, lines.times)
         lines.end_line()
-        warnings, coding.warnings = coding.warnings, []
+        warnings, file_types.warnings = file_types.warnings, []
         return Part(lines.take(), early, int(lines.written), lines.skipped, warnings, error)
 
     return render

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from rdbkit.errors import RdbError
 from rdbkit.format.budget import OBJECT
-from rdbkit.format.decode import Coding
+from rdbkit.format.decode import FileTypes
 from rdbkit.format.primitives import read_string
 from rdbkit.format.scan import KINDS, NO_EXPIRY
 from rdbkit.model import module_name
@@ -37,7 +37,7 @@ class Tally:
         self.samples: list[tuple[int, bytes, int]] = []
 
 
-class Examiner(Rewriter):
+class DryRun(Rewriter):
     """Looks at the blocks of a snapshot as `Rewriter` does, and writes nothing.
 
     Args:
@@ -57,7 +57,7 @@ class Examiner(Rewriter):
         records, bytes: all keys, and what they take in the file.
     """
 
-    def __init__(self, coding: Coding, limit: int, rules: Rules, ledger: Ledger, samples: int) -> None:
+    def __init__(self, file_types: FileTypes, limit: int, rules: Rules, ledger: Ledger, samples: int) -> None:
         self.most: i64 = samples
         self.tallies: dict[str, Tally] = {}
         self.encodings: list[Tally | None] = [None] * KINDS
@@ -72,7 +72,7 @@ class Examiner(Rewriter):
         self.tells_database: bool = True  # the next key is the first of its database, or is away
         self.records: i64 = 0
         self.bytes: i64 = 0
-        super().__init__(coding, limit, rules, ledger)
+        super().__init__(file_types, limit, rules, ledger)
 
     # -- nothing is written
 
@@ -94,9 +94,9 @@ class Examiner(Rewriter):
         super().database()
         if self.db > self.highest_db:
             self.highest_db = self.db
-        self.is_away = self.outside
-        self.outside = False
-        self.odd = False
+        self.is_away = self.db_missing
+        self.db_missing = False
+        self.needs_inspection = False
         self.tells_database = True
 
     def tell_database(self, buf: bytes, key_at: i64, key: bytes, offset: i64, size: i64) -> None:
@@ -118,7 +118,9 @@ class Examiner(Rewriter):
         if expire_ms != NO_EXPIRY and expire_ms <= self.now_ms:
             self.met(self.expired, 1, self.buf, key_at, self.base + start, end - start)
         way = self.ways[kind]
-        if way == COPY and not self.looks[kind] and not self.odd and not self.no_hints:  # nothing is special, and a call is saved
+        if (
+            way == COPY and not self.looks[kind] and not self.needs_inspection and not self.no_hints
+        ):  # nothing is special, and a call is saved
             self.last_at = key_at
             self.last_kept = True
             if self.hashes is not None:

@@ -13,7 +13,7 @@ from librt.strings import BytesWriter, write_i64_le
 from rdbkit.errors import CorruptError, LossError, RdbError
 from rdbkit.format import constants as c
 from rdbkit.format.counts import count_rule, element_count
-from rdbkit.format.decode import Coding, Decoder
+from rdbkit.format.decode import Decoder, FileTypes
 from rdbkit.format.encode import encode_value, write_length, write_string
 from rdbkit.format.primitives import read_string, read_uint64, skip_string
 from rdbkit.format.record import Record
@@ -35,7 +35,7 @@ from rdbkit.model import (
     SlotInfo,
     module_name,
 )
-from rdbkit.passes.filter import Sieve
+from rdbkit.passes.filter import Filter
 from rdbkit.passes.hashes import NameHashes, PlacedNames
 from rdbkit.passes.json_text import number_text
 from rdbkit.passes.value_checker import EMPTY, ORDER, TWICE, ElementNames, ValueChecker
@@ -89,23 +89,23 @@ LAST_MS: Final = (1 << 63) - 1
 
 
 class Segment(NamedTuple):
-    """What is to be written next: `keys` records of database `db`, `expires` of them expiring; where it has none, the database
-    does not matter. `stated` are the counts of the database that the source gave in front of them, and `selected` tells whether it
-    named the database at all, which it need not do for the first."""
+    """Bytes to write next: `keys` records of database `db`, `expires` of them with an expiry; without keys, `db` does not matter.
+    `declared_counts` is the source's RESIZEDB; `has_selectdb` whether the source has a SELECTDB, which the first database need
+    not have."""
 
     db: int
     data: bytes
     keys: int
     expires: int
-    stated: tuple[int, int] | None
-    selected: bool
+    declared_counts: tuple[int, int] | None
+    has_selectdb: bool
 
 
 class Rewriter(Visitor):
     """Makes of the blocks of a snapshot what a target takes.
 
     Args:
-        coding: of the snapshot.
+        file_types: of the snapshot.
         limit: most bytes of a key's name.
         rules: what to do.
         ledger: where losses go.
@@ -121,10 +121,10 @@ class Rewriter(Visitor):
         hand_over: called in the middle of a block where what `take` gives has become much; None where it is to wait.
     """
 
-    def __init__(self, coding: Coding, limit: int, rules: Rules, ledger: Ledger) -> None:
+    def __init__(self, file_types: FileTypes, limit: int, rules: Rules, ledger: Ledger) -> None:
         super().__init__()
         self.wants_module_data = True
-        self.coding: Coding = coding
+        self.file_types: FileTypes = file_types
         self.limit: i64 = limit
         self.rules: Rules = rules
         self.ledger: Ledger = ledger
@@ -135,8 +135,8 @@ class Rewriter(Visitor):
         self.out_db: int = 0
         self.keys: i64 = 0
         self.expires: i64 = 0
-        self.stated: tuple[int, int] | None = None
-        self.selected: bool = False
+        self.declared_counts: tuple[int, int] | None = None
+        self.has_selectdb: bool = False
         self.written: i64 = 0
         self.left_out: i64 = 0
         self.skipped: list[RdbError] = []
@@ -163,9 +163,9 @@ class Rewriter(Visitor):
         self.is_keydb: bool = 64 in target.extra_types
         # what is to be done
         self.selection: Any = rules.selection
-        self.sieve: Sieve | None = None
+        self.sieve: Filter | None = None
         if rules.selection is not None:
-            self.sieve = Sieve(rules.selection, coding.types, limit)
+            self.sieve = Filter(rules.selection, file_types.types, limit)
         self.edits: Any = rules.edits
         self.edited: bool = rules.edits.drop_expired or rules.edits.set_ttl_ms is not None or rules.edits.shift_ttl_ms != 0
         self.edited = self.edited or bool(rules.edits.rename_prefix) or bool(rules.decisions) or rules.edits.script is not None
@@ -188,13 +188,15 @@ class Rewriter(Visitor):
         if header.flavour == c.VALKEY and HASH_VALKEY in known:
             field_kind = HASH_VALKEY
         policy = DROP_FIELDS if self.on["field_ttl"] == "drop-field" else KEEP_FIELDS
-        self.recoder: Recoder = Recoder(coding, field_kind, policy, rules.now_ms, self.version < 8, rules.compress, ElementNames())
+        self.recoder: Recoder = Recoder(
+            file_types, field_kind, policy, rules.now_ms, self.version < 8, rules.compress, ElementNames()
+        )
         level = max([level_of(number) for number in known] + [0])
         self.streams: StreamRecoder = StreamRecoder(level, policies.owner, _DEAD_RULE in rules.tolerated)
-        self.streams.budget = coding.budget
+        self.streams.budget = file_types.budget
         self.ways: list[int] = [LOST] * 258
         self.becomes: list[int] = self.recoder.becomes
-        for t in coding.types.values():
+        for t in file_types.types.values():
             self.ways[t.id] = self.way_of(t, known, level)
         self.out_db = rules.edits.db_of(0)  # where no database is named, it is 0
         self.changed = self.out_db != 0
@@ -209,20 +211,20 @@ class Rewriter(Visitor):
         if self.mends:
             mended.add(TWICE)
         self.tolerated: frozenset[str] = rules.tolerated
-        self.checker: ValueChecker = ValueChecker(coding, rules.tolerated | mended)
+        self.checker: ValueChecker = ValueChecker(file_types, rules.tolerated | mended)
         self.drops_empty: bool = target.rdb < _EMPTY_SINCE
         self.looks: bytes = self.what_to_look_at()
         # of the record at hand
         self.metadata: list[KeyMetadata] = []
         self.drops_attributes: bool = False
-        self.outside: bool = False  # it is in a database that the target does not have
-        self.odd: bool = False  # it is outside, or has attributes that the target may not know
+        self.db_missing: bool = False  # it is in a database that the target does not have
+        self.needs_inspection: bool = False  # it is outside, or has attributes that the target may not know
         self.key: bytes = b""
         self.offset: i64 = 0
         self.size: i64 = 0
         self.new_key: bytes | None = None
         self.expire_ms: i64 = NO_EXPIRY
-        self.rebuilt: bool = False  # its attributes, key or type change
+        self.head_changed: bool = False  # its attributes, key or type change
         self.mend: bool = False  # elements of it come twice, of which one is to be kept
         # of the last record, of which a KeyDB file may say more
         self.last_at: i64 = -1
@@ -242,7 +244,7 @@ class Rewriter(Visitor):
         source = self.rules.source
         for number in c.newer_types(source.flavour, source.version):
             looks[number] |= IMPOSSIBLE
-        for t in self.coding.types.values():
+        for t in self.file_types.types.values():
             # of the streams that are written, nodes are never decoded otherwise
             in_doubt = t.type == "stream" and (self.ways[t.id] == STREAM or any(rule not in self.tolerated for rule in _REFUSED))
             if self.rules.deep or in_doubt:
@@ -264,7 +266,7 @@ class Rewriter(Visitor):
             return ARRAY
         if t.type == "json":
             return JSON
-        if self.coding.arities[t.id] == 3:
+        if self.file_types.arities[t.id] == 3:
             return FIELDS
         return COLLECTION if t.type in ("list", "set", "zset", "hash") else LOST
 
@@ -302,7 +304,7 @@ class Rewriter(Visitor):
             self.add_segment(data)
 
     def add_segment(self, data: bytes) -> None:
-        self.segments.append(Segment(self.out_db, data, int(self.keys), int(self.expires), self.stated, self.selected))
+        self.segments.append(Segment(self.out_db, data, int(self.keys), int(self.expires), self.declared_counts, self.has_selectdb))
         self.written += self.keys
         self.keys = 0
         self.expires = 0
@@ -318,41 +320,41 @@ class Rewriter(Visitor):
     def database(self) -> None:
         db = int(self.db)
         to: int = self.edits.db_of(db)
-        self.outside = (self.single_db and to > 0) or 0 < self.databases <= to
+        self.db_missing = (self.single_db and to > 0) or 0 < self.databases <= to
         if self.sieve is not None:
             self.sieve.database(db)
-        self.odd = self.outside
+        self.needs_inspection = self.db_missing
 
     def event(self, event: Event) -> None:
         start: i64 = self.event_at
         end: i64 = self.event_end
         if isinstance(event, KeyMetadata):
             self.metadata.append(event)
-            self.odd = True
+            self.needs_inspection = True
             return
         if isinstance(event, Aux) and event.key.startswith(_MEMBER_EXPIRY):
             self.member_expiry(event, start, end)
             return
         if start < 0:
             if isinstance(event, Aux) and self.version < 7:  # of the record, and copied with it by others
-                self.odd = True
+                self.needs_inspection = True
                 self.drops_attributes = True
             return
         if isinstance(event, SelectDb):
             # the writer does this where the database has keys
-            changed = self.changed or self.outside
+            changed = self.changed or self.db_missing
             self.cut(start, end)
             self.end_segment()
             self.out_db = self.edits.db_of(event.db)
             self.changed = changed or self.out_db != event.db
-            self.stated = None
-            self.selected = True
+            self.declared_counts = None
+            self.has_selectdb = True
         elif isinstance(event, ResizeDb):
             changed = self.changed
             self.cut(start, end)
             self.changed = changed
             self.end_segment()
-            self.stated = (event.keys, event.expires)
+            self.declared_counts = (event.keys, event.expires)
         elif isinstance(event, Aux):
             if self.version < 7:
                 self.cut(start, end)
@@ -459,7 +461,7 @@ class Rewriter(Visitor):
         if self.no_hints and (self.idle_s >= 0 or self.freq >= 0 or (self.fits_expiry and expire_ms != NO_EXPIRY)):
             # an expiry in seconds and nothing else is as it has to be
             is_short = key_at - start == _SECONDS_HEAD and self.buf[start] == c.EXPIRETIME
-            self.odd = self.odd or not is_short
+            self.needs_inspection = self.needs_inspection or not is_short
         if self.sieve is not None and not self.sieve.wants(self.buf, key_at, kind, end - start, expire_ms):
             self.leave_out(start, end)
             return
@@ -467,7 +469,7 @@ class Rewriter(Visitor):
             way = self.look(kind, way, start, key_at, value_at, end)
             if way == _DONE:
                 return
-        if way == COPY and not self.edited and not self.odd:
+        if way == COPY and not self.edited and not self.needs_inspection:
             if self.hashes is not None:
                 first: i64 = self.buf[key_at]
                 if first < 0x40:
@@ -479,7 +481,7 @@ class Rewriter(Visitor):
             self.keys += 1
             if expire_ms != NO_EXPIRY:
                 self.expires += 1
-        elif way == COLLECTION and not self.edited and not self.odd and not self.mend:
+        elif way == COLLECTION and not self.edited and not self.needs_inspection and not self.mend:
             self.collection(kind, start, key_at, value_at, end, expire_ms)
         else:
             self.change(kind, way, start, key_at, value_at, end, expire_ms)
@@ -506,7 +508,7 @@ class Rewriter(Visitor):
                     self.offset = self.base + start
                     self.size = end - start
                     way = self.weigh(kind, way)
-            elif end - value_at <= _EMPTY_BYTES and way == COPY and is_empty(self.coding, kind, self.buf, value_at, end):
+            elif end - value_at <= _EMPTY_BYTES and way == COPY and is_empty(self.file_types, kind, self.buf, value_at, end):
                 raise CorruptError("it has no elements", rule=EMPTY)
         except RdbError as e:
             if e.rule == EMPTY:
@@ -524,7 +526,7 @@ class Rewriter(Visitor):
 
     def impossible(self, kind: i64) -> CorruptError:
         """The error for a type that the file's version does not have."""
-        t = self.coding.types[kind]
+        t = self.file_types.types[kind]
         return CorruptError(f"type {t.id} ({t.name}) cannot be in RDB {self.rules.source.version}", rule="type-version")
 
     def mends_streams(self, kind: i64) -> bool:
@@ -537,7 +539,7 @@ class Rewriter(Visitor):
             rule = e.rule or ""
             if rule == TWICE:
                 self.mend = True  # which tells of it, too
-                way = FIELDS if self.coding.arities[kind] == 3 else COLLECTION
+                way = FIELDS if self.file_types.arities[kind] == 3 else COLLECTION
             elif rule in _MENDED:
                 self.note("corrected", e.message, 1, self.key)
                 way = STREAM
@@ -553,7 +555,7 @@ class Rewriter(Visitor):
         self.key, _ = read_string(self.buf, key_at, self.limit)
         self.offset = self.base + start
         self.size = end - start
-        self.explain(e, kind)
+        self.add_location(e, kind)
         if not self.rules.skip:
             raise e
         self.leave_damaged(e)
@@ -574,7 +576,7 @@ class Rewriter(Visitor):
         """Nothing of what was special to the last record is so of the next."""
         self.metadata = []
         self.drops_attributes = False
-        self.odd = self.outside
+        self.needs_inspection = self.db_missing
 
     def collection(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         """A collection in another encoding, of which nothing else changes: the usual case, in few steps."""
@@ -639,7 +641,7 @@ class Rewriter(Visitor):
                 record = Record(
                     int(self.db), int(self.offset), int(end - start), None if expire_ms == NO_EXPIRY else int(expire_ms),
                     None if self.idle_s < 0 else int(self.idle_s), None if self.freq < 0 else int(self.freq),
-                    self.coding, int(kind), buf, int(key_at), int(value_at), int(end), self.key,
+                    self.file_types, int(kind), buf, int(key_at), int(value_at), int(end), self.key,
                 )  # fmt: skip
                 if not self.scripted(record):
                     self.leave_out(start, end)
@@ -647,7 +649,7 @@ class Rewriter(Visitor):
                 self.name_it()
             if way == MODULE and self.has_module(read_uint64(buf, value_at)[0]):
                 way = COPY
-            if way == COPY and not self.rebuilt:
+            if way == COPY and not self.head_changed:
                 self.hash_name(self.key, self.offset)
                 self.keys += 1
                 if expire_ms != NO_EXPIRY:
@@ -662,19 +664,19 @@ class Rewriter(Visitor):
                 self.last_kept = False
             self.go_home()
         except RdbError as e:
-            self.explain(e, kind)
+            self.add_location(e, kind)
             self.go_home()
             if not self.rules.skip or isinstance(e, LossError):
                 raise
             self.leave_damaged(e)
             self.leave_out(start, end)
 
-    def explain(self, e: RdbError, kind: i64) -> None:
+    def add_location(self, e: RdbError, kind: i64) -> None:
         """Give an error its place."""
         if e.source is None:
-            e.source = self.coding.source
+            e.source = self.file_types.source
             e.offset, e.db, e.key = int(self.offset), int(self.db), self.key
-            e.reading = f"a {self.coding.types[0 if kind >= STRING_INT else kind].name}"
+            e.reading = f"a {self.file_types.types[0 if kind >= STRING_INT else kind].name}"
 
     def count(self) -> None:
         self.keys += 1
@@ -688,15 +690,15 @@ class Rewriter(Visitor):
             self.names.add(db, self.key if self.new_key is None else self.new_key, int(self.offset).to_bytes(8, "big"))
 
     def decide(self, kind: i64, size: i64, expire_ms: i64) -> bool:
-        """Whether the record is kept, and what it is called and when it expires then: `new_key`, `expire_ms`, `rebuilt`."""
+        """Whether the record is kept, and what it is called and when it expires then: `new_key`, `expire_ms`, `head_changed`."""
         self.expire_ms = expire_ms
         self.new_key = None
-        self.rebuilt = self.drops_attributes
+        self.head_changed = self.drops_attributes
         key = self.key
         edits = self.edits
         if size < 0 and self.selection is not None:
             # of a record larger than a block, whose size is not known yet, and left to those who will know it
-            name = self.coding.types[0 if kind >= STRING_INT else kind].type
+            name = self.file_types.types[0 if kind >= STRING_INT else kind].type
             at = None if expire_ms == NO_EXPIRY else expire_ms
             if not self.selection.wants(self.db, key, name, None, at):
                 return False
@@ -718,21 +720,21 @@ class Rewriter(Visitor):
             elif edits.shift_ttl_ms != 0 and expire_ms != NO_EXPIRY:
                 shift: i64 = edits.shift_ttl_ms
                 self.expire_ms = max(min(expire_ms, LAST_MS - shift) + shift, 0) if shift > 0 else max(expire_ms + shift, 0)
-            self.rebuilt = self.rebuilt or self.new_key is not None or self.expire_ms != expire_ms
-        if self.outside:
+            self.head_changed = self.head_changed or self.new_key is not None or self.expire_ms != expire_ms
+        if self.db_missing:
             to = edits.db_of(int(self.db))
             has = "database 0 alone" if self.single_db else f"databases 0 to {self.databases - 1}"
             self.lose("database", f"a key in database {to}, where the target has {has}", 1, "loss")
             return False
         if self.metadata and not self.has_metadata:
             self.lose("key-metadata", "metadata that modules attached to it", 1, "key_metadata")
-            self.rebuilt = True
+            self.head_changed = True
         if self.no_hints and (self.idle_s >= 0 or self.freq >= 0):
             self.note("eviction-hints", "its idle time or frequency of access", 1, key)
-            self.rebuilt = True
+            self.head_changed = True
         if self.seconds_only and self.expire_ms != NO_EXPIRY and (self.fits_expiry or self.expire_ms != expire_ms):
             self.fit_expiry()
-            self.rebuilt = self.rebuilt or self.odd or size < 0
+            self.head_changed = self.head_changed or self.needs_inspection or size < 0
         return True
 
     def fit_expiry(self) -> None:
@@ -770,32 +772,32 @@ class Rewriter(Visitor):
 
     def scripted(self, record: Record) -> bool:
         """Ask the script, and keep what it says; False where it leaves the key out."""
-        from rdbkit.policy.script import Draft
+        from rdbkit.policy.script import ScriptRecord
 
         home: int = self.edits.db_of(int(self.db))
         at = None if self.expire_ms == NO_EXPIRY else int(self.expire_ms)
-        draft = self.edits.script(Draft(record, home, self.key if self.new_key is None else self.new_key, at))
+        draft = self.edits.script(ScriptRecord(record, home, self.key if self.new_key is None else self.new_key, at))
         if draft is None:
             return False
-        if not isinstance(draft, Draft):
+        if not isinstance(draft, ScriptRecord):
             raise ValueError(f"a script returns its key or None, not {type(draft).__name__}")
         draft.check()
         if (self.single_db and draft.db > 0) or 0 < self.databases <= draft.db:
             raise LossError(f"the script puts it into database {draft.db}, which the target does not have")
         if draft.key != self.key:
             self.new_key = draft.key
-            self.rebuilt = True
+            self.head_changed = True
         expire_ms: i64 = NO_EXPIRY if draft.expire_ms is None else draft.expire_ms
         if expire_ms != self.expire_ms:
             self.expire_ms = expire_ms
             self.fit_expiry()
-            self.rebuilt = True
+            self.head_changed = True
         if draft.has_new_value():
             self.draft = draft
-            self.rebuilt = True
+            self.head_changed = True
         if draft.db != home:
             self.to_db = draft.db
-            self.rebuilt = True
+            self.head_changed = True
         return True
 
     def go_home(self) -> None:
@@ -803,7 +805,7 @@ class Rewriter(Visitor):
         if self.moved:
             self.end_segment()
             self.out_db = self.edits.db_of(int(self.db))
-            self.stated = None
+            self.declared_counts = None
             self.moved = False
         self.to_db = -1
         self.draft = None
@@ -815,7 +817,7 @@ class Rewriter(Visitor):
         if self.to_db >= 0:
             self.end_segment()
             self.out_db = self.to_db
-            self.stated = None
+            self.declared_counts = None
             self.moved = True
         key = buf[key_at:value_at]
         if self.new_key is not None:
@@ -940,7 +942,7 @@ class Rewriter(Visitor):
         self.note("empty", "a key without elements, which servers since 7.0 skip and older ones trip over", 1, self.key)
 
     def lose_whole(self, kind: i64) -> None:
-        name = self.coding.types[kind].type
+        name = self.file_types.types[kind].type
         self.lose(name, f"a key of type {name}", 1, "loss")
 
     def judge_fields(self) -> None:
@@ -1091,9 +1093,9 @@ class Keys(Visitor):
         self.found(int(self.db), key, int(offset), int(expire_ms))
 
 
-def is_empty(coding: Coding, kind: i64, buf: bytes, pos: i64, end: i64) -> bool:
+def is_empty(file_types: FileTypes, kind: i64, buf: bytes, pos: i64, end: i64) -> bool:
     """Whether the collection in `buf[pos:end]`, which is short, has no elements, as far as its headers say."""
-    rule: i64 = count_rule(coding.types[kind])
+    rule: i64 = count_rule(file_types.types[kind])
     try:
         return element_count(rule, buf, pos, end) == 0
     except RdbError:

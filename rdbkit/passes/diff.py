@@ -15,7 +15,7 @@ from rdbkit.format.constants import ValueType
 from rdbkit.format.primitives import read_length, read_string, skip_string
 from rdbkit.format.scan import KINDS, STRING_INT, Visitor
 from rdbkit.model import Event, FunctionLibrary
-from rdbkit.passes.hashes import PILES, Piles, name_hash
+from rdbkit.passes.hashes import PARTITIONS, HashPartitions, name_hash
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -89,7 +89,7 @@ class Elements:
 
 
 class Fingerprints(Visitor):
-    """Takes an entry of every key to one of the piles, by the lowest bits of its name's hash.
+    """Takes an entry of every key to one of the partitions, by the lowest bits of its name's hash.
 
     Args:
         types: of the snapshot.
@@ -118,7 +118,7 @@ class Fingerprints(Visitor):
             kinds[kind] = kinds[0]
         self.ways: bytes = bytes(ways)
         self.kinds: list[int] = kinds
-        self.piles: Piles = Piles()
+        self.partitions: HashPartitions = HashPartitions()
 
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         buf = self.buf
@@ -147,13 +147,13 @@ class Fingerprints(Visitor):
 
     def add(self, name: bytes, value: i64, expire_ms: i64, offset: i64) -> None:
         number: i64 = name_hash(self.db, name)
-        out = self.piles.outs[number & (PILES - 1)]
+        out = self.partitions.outs[number & (PARTITIONS - 1)]
         write_i64_le(out, number)
         write_i64_le(out, value)
         write_i64_le(out, expire_ms)
         write_i64_le(out, offset)
         self.count += 1
-        self.piles.grown(ENTRY)
+        self.partitions.grown(ENTRY)
 
     def is_unordered(self, kind: i64) -> bool:
         """Whether a large value of this kind is to be fed to `elements`."""

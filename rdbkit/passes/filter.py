@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _FAR: Final = 1 << 62
 
 
-class Mesh:
+class Clause:
     """One of a selection's parts."""
 
     def __init__(self, part: Part, types: dict[int, ValueType]) -> None:
@@ -61,7 +61,7 @@ def begins(buf: bytes, start: i64, end: i64, beginnings: list[bytes]) -> bool:
     return False
 
 
-class Sieve:
+class Filter:
     """A selection for the records of one snapshot.
 
     Args:
@@ -70,7 +70,7 @@ class Sieve:
     """
 
     def __init__(self, selection: Selection, types: dict[int, ValueType], limit: int) -> None:
-        self.meshes: list[Mesh] = [Mesh(part, types) for part in selection.parts()]
+        self.meshes: list[Clause] = [Clause(part, types) for part in selection.parts()]
         self.limit: i64 = limit
 
     def database(self, db: int) -> None:

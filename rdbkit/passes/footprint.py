@@ -137,7 +137,7 @@ def power_of_two(n: i64) -> i64:
     return size
 
 
-class Heap:
+class AllocationModel:
     """Sizes of what servers of one line make of keys and values.
 
     Args:
@@ -457,8 +457,8 @@ class RadixTree:
         keys: so far.
     """
 
-    def __init__(self, heap: Heap, length: i64) -> None:
-        self.heap: Heap = heap
+    def __init__(self, heap: AllocationModel, length: i64) -> None:
+        self.heap: AllocationModel = heap
         self.length: i64 = length
         self.leaf: i64 = heap.allocated(16)
         self.chains: list[int] = [int(heap.allocated(self.node(n, 1))) for n in range(length + 1)]
@@ -537,8 +537,8 @@ class ExpirySet:
     divided, and what expires within 16 ms and does not fit into one is a table. A field alone in its time has no list.
     """
 
-    def __init__(self, heap: Heap) -> None:
-        self.heap: Heap = heap
+    def __init__(self, heap: AllocationModel) -> None:
+        self.heap: AllocationModel = heap
         self.tree: RadixTree = RadixTree(heap, 8)
         self.begin()
 
@@ -739,8 +739,8 @@ class Loose(Sink):
         most: bytes of the longest.
     """
 
-    def __init__(self, heap: Heap) -> None:
-        self.heap: Heap = heap
+    def __init__(self, heap: AllocationModel) -> None:
+        self.heap: AllocationModel = heap
         self.begin(0, 1)
 
     def begin(self, way: i64, texts: i64) -> None:
@@ -795,15 +795,15 @@ class Loose(Sink):
             self.cost += heap.pair(self.field, self.value)
 
 
-class Gauge:
+class ValueSizer:
     """Measures values, without key and object: `whole` one that lies in a block; `begin`, `piece` and `finish` a larger one.
 
     Attributes:
         elements: how many the value has that was measured last, -1 where that was not needed to know.
     """
 
-    def __init__(self, types: dict[int, ValueType], heap: Heap) -> None:
-        self.heap: Heap = heap
+    def __init__(self, types: dict[int, ValueType], heap: AllocationModel) -> None:
+        self.heap: AllocationModel = heap
         ways = bytearray(KINDS)
         self.rules: list[int] = [0] * KINDS
         self.programs: list[bytes] = [b""] * KINDS

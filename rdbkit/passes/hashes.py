@@ -14,7 +14,7 @@ from rdbkit.format.budget import NAME, Budget
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-PILES: Final = 128
+PARTITIONS: Final = 128
 _HELD: Final = 32 << 20  # bytes in memory
 _ENTRY: Final = 24
 _NAME: Final = 16  # of these, what a name is known by
@@ -29,17 +29,17 @@ def name_hash(db: i64, name: bytes) -> i64:
     return number ^ (db * 0x9E3779B97F4A7C1 & 0x7FFFFFFFFFFFFFF)
 
 
-class Piles:
-    """128 piles of numbers, which go to a temporary file when they grow.
+class HashPartitions:
+    """128 partitions of numbers, which go to a temporary file when they grow.
 
     Attributes:
-        outs: where to write what belongs to each pile; `grown` is to be told.
+        outs: where to write what belongs to each partition; `grown` is to be told.
     """
 
     def __init__(self) -> None:
-        self.outs: list[BytesWriter] = [BytesWriter() for _ in range(PILES)]
+        self.outs: list[BytesWriter] = [BytesWriter() for _ in range(PARTITIONS)]
         self.held: i64 = 0
-        self.spilled: list[tuple[int, int, int]] = []  # pile, place in the file, bytes
+        self.spilled: list[tuple[int, int, int]] = []  # partition, place in the file, bytes
         self.file: IO[bytes] | None = None
 
     def grown(self, size: i64) -> None:
@@ -52,7 +52,7 @@ class Piles:
         """Make room in memory."""
         if self.file is None:
             self.file = TemporaryFile()  # noqa: SIM115 (closed by close)
-        for number in range(PILES):
+        for number in range(PARTITIONS):
             data = self.outs[number].getvalue()
             if data:
                 self.spilled.append((number, self.file.seek(0, 2), len(data)))
@@ -60,11 +60,11 @@ class Piles:
                 self.outs[number].truncate(0)
         self.held = 0
 
-    def pile(self, number: int) -> bytes:
-        """What was written to one pile, in its order."""
+    def partition(self, number: int) -> bytes:
+        """What was written to one partition, in its order."""
         parts = []
-        for pile, at, size in self.spilled:
-            if pile == number and self.file is not None:
+        for partition, at, size in self.spilled:
+            if partition == number and self.file is not None:
                 self.file.seek(at)
                 parts.append(self.file.read(size))
         parts.append(self.outs[number].getvalue())
@@ -88,21 +88,21 @@ class PlacedNames:
     """
 
     def __init__(self) -> None:
-        self.piles: Piles = Piles()
+        self.partitions: HashPartitions = HashPartitions()
 
     def add(self, db: i64, name: bytes, place: i64) -> None:
         """A name of a database, and the offset of its record."""
         number: i64 = name_hash(db, name)
-        out = self.piles.outs[number & (PILES - 1)]
+        out = self.partitions.outs[number & (PARTITIONS - 1)]
         write_i64_le(out, number)
         write_i64_le(out, name_hash(db, b"\1" + name))
         write_i64_le(out, place)
-        self.piles.grown(_ENTRY)
+        self.partitions.grown(_ENTRY)
 
     def repeated(self) -> Iterator[list[int]]:
         """The offsets of each name that came more than once, in their order."""
-        for number in range(PILES):
-            data = self.piles.pile(number)
+        for number in range(PARTITIONS):
+            data = self.partitions.partition(number)
             entries = [data[at : at + _ENTRY] for at in range(0, len(data), _ENTRY)]
             known: dict[bytes, list[int]] = {}
             names: set[bytes] = set()
@@ -117,7 +117,7 @@ class PlacedNames:
 
     def close(self) -> None:
         """Remove the temporary file."""
-        self.piles.close()
+        self.partitions.close()
 
 
 class NameHashes:
@@ -127,18 +127,18 @@ class NameHashes:
     """
 
     def __init__(self) -> None:
-        self.piles: Piles = Piles()
+        self.partitions: HashPartitions = HashPartitions()
 
     def add(self, db: i64, name: bytes) -> None:
         """A name of a database."""
         number: i64 = name_hash(db, name)
-        write_i64_le(self.piles.outs[number & (PILES - 1)], number)
-        self.piles.grown(8)
+        write_i64_le(self.partitions.outs[number & (PARTITIONS - 1)], number)
+        self.partitions.grown(8)
 
     def any_twice(self) -> bool:
         """Whether a hash is there more than once."""
-        for number in range(PILES):
-            numbers = array("q", self.piles.pile(number))
+        for number in range(PARTITIONS):
+            numbers = array("q", self.partitions.partition(number))
             if len(set(numbers)) < len(numbers):
                 return True
         return False
@@ -149,8 +149,8 @@ class NameHashes:
         Raises: LimitError where they are more than `budget` has room for.
         """
         found: set[int] = set()
-        for number in range(PILES):
-            numbers = array("q", self.piles.pile(number))
+        for number in range(PARTITIONS):
+            numbers = array("q", self.partitions.partition(number))
             seen: set[int] = set()
             if len(set(numbers)) < len(numbers):
                 for hashed in numbers:

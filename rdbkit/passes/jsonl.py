@@ -15,7 +15,7 @@ from librt.strings import BytesWriter
 from rdbkit.errors import CorruptError, RdbError
 from rdbkit.format.budget import OBJECT
 from rdbkit.format.compiled import COMPILED
-from rdbkit.format.decode import Coding, Decoder, score_of
+from rdbkit.format.decode import Decoder, FileTypes, score_of
 from rdbkit.format.primitives import read_integer, read_string
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
 from rdbkit.format.sink import Items, Sink
@@ -430,7 +430,7 @@ class ElementWriter(Sink):
     def number(self, n: i64) -> None:
         self.failed = True
 
-    def thing(self, thing: object) -> None:
+    def part(self, part: object) -> None:
         self.failed = True
 
     def before(self) -> bool:
@@ -460,7 +460,7 @@ class JsonLines(Visitor):
     """Writes each record as one line.
 
     Args:
-        coding: of the snapshot.
+        file_types: of the snapshot.
         limit: most bytes of a key's name.
         selection: `rdbkit.Selection`, or None for every key.
         skip: go on behind a value that is damaged.
@@ -474,17 +474,17 @@ class JsonLines(Visitor):
         early_members, early_times: those that came before any record, where lines begin in the middle of a file.
     """
 
-    def __init__(self, coding: Coding, limit: int, selection: Any, skip: bool) -> None:
+    def __init__(self, file_types: FileTypes, limit: int, selection: Any, skip: bool) -> None:
         super().__init__()
         self.out: BytesWriter = BytesWriter()
         self.spill: Any = None
-        self.coding: Coding = coding
+        self.file_types: FileTypes = file_types
         self.limit: i64 = limit
         self.selection: Any = selection
         self.skip: bool = skip
         self.written: i64 = 0
         self.skipped: list[RdbError] = []
-        self.decoder: Decoder = Decoder(coding)
+        self.decoder: Decoder = Decoder(file_types)
         self.decoder.most = _BATCH
         self.items: Items = Items()
         self.elements: ElementWriter = ElementWriter(self.out)
@@ -500,7 +500,7 @@ class JsonLines(Visitor):
         self.database()
         self.middles: list[bytes] = [b""] * 258
         self.shapes: list[int] = [0] * 258
-        for t in coding.types.values():
+        for t in file_types.types.values():
             self.middles[t.id] = self.middle(t.type, t.encoding)
             if COMPILED and t.encoding not in ("listpackex", "template"):
                 self.shapes[t.id] = {"list": _LIST, "set": _LIST, "hash": _HASH, "zset": _ZSET}.get(t.type, 0)
@@ -541,7 +541,7 @@ class JsonLines(Visitor):
 
     def wanted(self, kind: i64, key: bytes, size: int | None, expire_ms: i64) -> bool:
         """Whether the selection takes a record."""
-        kind_name = self.coding.types[0 if kind >= STRING_INT else kind].type
+        kind_name = self.file_types.types[0 if kind >= STRING_INT else kind].type
         wants: bool = self.selection.wants(self.db, key, kind_name, size, None if expire_ms == NO_EXPIRY else expire_ms)
         return wants
 
@@ -581,14 +581,14 @@ class JsonLines(Visitor):
             self.value(kind, value_at, end)
             if self.decoder.doubts:
                 name, _ = read_string(buf, key_at, self.limit)
-                self.coding.warn(self.decoder.doubts, kind, int(self.db), name, int(self.base + start))
+                self.file_types.warn(self.decoder.doubts, kind, int(self.db), name, int(self.base + start))
                 self.decoder.doubts = []
         except RdbError as e:
             out.truncate(mark)
-            e.source = self.coding.source
+            e.source = self.file_types.source
             e.offset = int(self.base + start)
             e.db = int(self.db)
-            e.reading = f"a {self.coding.types[0 if kind >= STRING_INT else kind].name}"
+            e.reading = f"a {self.file_types.types[0 if kind >= STRING_INT else kind].name}"
             try:
                 e.key, _ = read_string(buf, key_at, self.limit)
             except RdbError:
@@ -678,16 +678,16 @@ class JsonLines(Visitor):
             return
         if not decoder.done or stop != end:
             raise CorruptError("its parts do not end where the value ends")
-        kind_name = self.coding.types[0 if kind >= STRING_INT else kind].type
+        kind_name = self.file_types.types[0 if kind >= STRING_INT else kind].type
         value, more = value_and_more(kind_name, decoder.arity, items.items, decoder.insert_index)
         out.write(value)
         out.write(more)
 
     def big_value(self, kind: i64, value_at: i64, end: i64) -> None:
         """A value that becomes much when it is unpacked, in batches; nothing is handed on before all of it is known to be sound."""
-        name = self.coding.types[0 if kind >= STRING_INT else kind].type
+        name = self.file_types.types[0 if kind >= STRING_INT else kind].type
         if name == "string":
-            self.big_string(read_string(self.buf, value_at, self.coding.limit)[0])
+            self.big_string(read_string(self.buf, value_at, self.file_types.limit)[0])
         elif name in ("list", "zset") or (name in ("set", "hash") and self.decoder.arity == (1 if name == "set" else 2)):
             as_object = self.batches(kind, name, value_at, end, name == "hash", False)
             self.batches(kind, name, value_at, end, as_object, True)
@@ -793,7 +793,7 @@ class JsonLines(Visitor):
             self.out.truncate(mark)
             raise
         if self.decoder.doubts:
-            self.coding.warn(self.decoder.doubts, kind, int(self.db), key, int(self.base))
+            self.file_types.warn(self.decoder.doubts, kind, int(self.db), key, int(self.base))
             self.decoder.doubts = []
         self.written += 1
         self.open = True

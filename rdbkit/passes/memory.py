@@ -12,8 +12,8 @@ from rdbkit.format.primitives import read_string, read_uint64
 from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
 from rdbkit.format.slots import key_slot
 from rdbkit.model import Event, SlotInfo, module_name
-from rdbkit.passes.filter import Sieve
-from rdbkit.passes.footprint import Gauge, Heap, is_long, text_length
+from rdbkit.passes.filter import Filter
+from rdbkit.passes.footprint import AllocationModel, ValueSizer, is_long, text_length
 from rdbkit.passes.keys import CSV_HEAD, Rows, TextRows
 from rdbkit.passes.patterns import Patterns
 from rdbkit.selection import Selection
@@ -35,7 +35,7 @@ _NUMBER_FROM: Final = 10  # digits of a number that is stored as text: shorter o
 _NUMBER_TO: Final = 20
 
 
-class Scale:
+class RecordSizer:
     """Weighs records: what a key and its value take in memory.
 
     Args:
@@ -43,9 +43,9 @@ class Scale:
         heap: of the server.
     """
 
-    def __init__(self, types: dict[int, ValueType], heap: Heap) -> None:
-        self.heap: Heap = heap
-        self.gauge: Gauge = Gauge(types, heap)
+    def __init__(self, types: dict[int, ValueType], heap: AllocationModel) -> None:
+        self.heap: AllocationModel = heap
+        self.gauge: ValueSizer = ValueSizer(types, heap)
         self.simple: bool = not heap.embedded
         self.counts_used: bool = heap.counts_used
         self.keys: list[int] = [int(heap.key(n, False)) for n in range(_TABLED)] if not heap.embedded else []
@@ -148,14 +148,14 @@ class MemoryTally(Visitor):
         biggest: bytes, negative offset, database, key, kind, expiry and elements of each.
     """
 
-    def __init__(self, scale: Scale, patterns: Patterns, now_ms: int, top: int, limit: int, sieve: Sieve | None) -> None:
+    def __init__(self, scale: RecordSizer, patterns: Patterns, now_ms: int, top: int, limit: int, sieve: Filter | None) -> None:
         super().__init__()
-        self.scale: Scale = scale
+        self.scale: RecordSizer = scale
         self.patterns: Patterns = patterns
         self.now_ms: i64 = now_ms
         self.top: i64 = top
         self.limit: i64 = limit
-        self.sieve: Sieve | None = sieve
+        self.sieve: Filter | None = sieve
         self.sums: list[Sum] = [Sum() for _ in range(KINDS)]
         self.databases: dict[int, DatabaseSums] = {}
         self.current: DatabaseSums = DatabaseSums()
@@ -322,9 +322,9 @@ CSV_HEAD_OF_MEMORY: Final = CSV_HEAD.replace(b",size,", b",memory,size,")
 class MemoryRows(Rows):
     """Collects the rows of a block."""
 
-    def __init__(self, types: dict[int, ValueType], scale: Scale, name_limit: int, selection: Selection | None) -> None:
+    def __init__(self, types: dict[int, ValueType], scale: RecordSizer, name_limit: int, selection: Selection | None) -> None:
         super().__init__(types, name_limit, selection, None)
-        self.scale: Scale = scale
+        self.scale: RecordSizer = scale
         self.rows: list[MemoryRow] = []
 
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
@@ -366,10 +366,10 @@ class MemoryText(TextRows):
     """Writes rows as lines of CSV, or of JSON where `as_json`."""
 
     def __init__(
-        self, types: dict[int, ValueType], scale: Scale, name_limit: int, selection: Selection | None, as_json: bool
+        self, types: dict[int, ValueType], scale: RecordSizer, name_limit: int, selection: Selection | None, as_json: bool
     ) -> None:
         super().__init__(types, name_limit, selection, None, as_json, True)
-        self.scale: Scale = scale
+        self.scale: RecordSizer = scale
 
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         n: i64 = text_length(self.buf, key_at)

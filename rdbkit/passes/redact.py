@@ -37,8 +37,8 @@ from rdbkit.format.decode import (
     ZIPLIST,
     ZIPLIST_NODES,
     ZIPMAP,
-    Coding,
     Decoder,
+    FileTypes,
 )
 from rdbkit.format.encode import integer_form, write_length
 from rdbkit.format.primitives import read_int64, read_length, read_string, skip_length, skip_string
@@ -59,7 +59,7 @@ from rdbkit.model import (
     SlotInfo,
 )
 from rdbkit.passes.convert import Segment, write_expiry
-from rdbkit.passes.filter import Sieve
+from rdbkit.passes.filter import Filter
 from rdbkit.passes.scramble import PIECE, Scrambler
 from rdbkit.passes.scramble_packed import Packer, write_number
 from rdbkit.selection import Selection
@@ -148,11 +148,11 @@ class Values:
         need: how many bytes from where `feed` ended are wanted before it can go on, 0 if that is not known.
     """
 
-    def __init__(self, coding: Coding, scrambler: Scrambler) -> None:
-        self.coding: Coding = coding
-        self.packer: Packer = Packer(scrambler, coding.limit)
+    def __init__(self, file_types: FileTypes, scrambler: Scrambler) -> None:
+        self.file_types: FileTypes = file_types
+        self.packer: Packer = Packer(scrambler, file_types.limit)
         self.scrambler: Scrambler = scrambler
-        self.decoder: Decoder = Decoder(coding)  # says what is wrong
+        self.decoder: Decoder = Decoder(file_types)  # says what is wrong
         self.nothing: Sink = Sink()
         self.stream: _Streams | None = None
         self.done: bool = False
@@ -175,8 +175,8 @@ class Values:
         if kind >= STRING_INT:
             kind = 0
         self.kind = kind
-        self.way = self.coding.ways[kind]
-        self.zset = self.coding.types[kind].type == "zset"
+        self.way = self.file_types.ways[kind]
+        self.zset = self.file_types.types[kind].type == "zset"
         self.done = False
         self.need = 0
         self.part = 0
@@ -185,12 +185,12 @@ class Values:
         self.ahead = 0
         self.checked = 0
         if self.way == STREAM:
-            self.stream = _Streams(self.coding.levels[kind], self.coding.packed_limit, self.coding.budget, self.packer)
+            self.stream = _Streams(self.file_types.levels[kind], self.file_types.packed_limit, self.file_types.budget, self.packer)
             return
-        arity = self.coding.arities[kind]
+        arity = self.file_types.arities[kind]
         if self.way == STRINGS:
             self.parts = (
-                bytes([_MEMBER, _TEXT]) if arity == 2 else bytes([_MEMBER if self.coding.types[kind].type == "set" else _TEXT])
+                bytes([_MEMBER, _TEXT]) if arity == 2 else bytes([_MEMBER if self.file_types.types[kind].type == "set" else _TEXT])
             )
         elif self.way == EXPIRY_TEXT:
             self.parts = bytes([_MEMBER, _TEXT, _SECONDS]) if arity == 3 else bytes([_MEMBER, _SECONDS])
@@ -377,7 +377,7 @@ class Redactor(Visitor):
     """Writes the blocks of a snapshot with names and values scrambled.
 
     Args:
-        coding: of the snapshot.
+        file_types: of the snapshot.
         limit: most bytes of a key's name.
         version: of the file's header, or the newest for a flavour that has no older ones.
         separator: names keep all up to the last one of these; b"" for nothing.
@@ -390,7 +390,7 @@ class Redactor(Visitor):
 
     def __init__(
         self,
-        coding: Coding,
+        file_types: FileTypes,
         limit: int,
         version: int,
         scrambler: Scrambler,
@@ -399,35 +399,35 @@ class Redactor(Visitor):
         selection: Selection | None,
     ) -> None:
         super().__init__()
-        self.coding: Coding = coding
+        self.file_types: FileTypes = file_types
         self.limit: i64 = limit
         self.version: i64 = version
         self.scrambler: Scrambler = scrambler
         self.separator: bytes = separator
-        self.values: Values = Values(coding, scrambler)
+        self.values: Values = Values(file_types, scrambler)
         self.keep_modules: bool = keep_modules
         self.selection: Any = selection
-        self.sieve: Sieve | None = None if selection is None else Sieve(selection, coding.types, limit)
+        self.sieve: Filter | None = None if selection is None else Filter(selection, file_types.types, limit)
         self.out: BytesWriter = BytesWriter()
         self.segments: list[Segment] = []
         self.out_db: int = 0
         self.keys: i64 = 0
         self.expires: i64 = 0
-        self.stated: tuple[int, int] | None = None
-        self.selected: bool = False
+        self.declared_counts: tuple[int, int] | None = None
+        self.has_selectdb: bool = False
         self.left_out: i64 = 0
         self.dropped: dict[str, int] = {}
         self.dropped_keys: i64 = 0
-        self.odd: bool = False  # something stands among the attributes of the record to come
+        self.needs_inspection: bool = False  # something stands among the attributes of the record to come
         self.metadata: bool = False
         self.last_written: bool = False
         self.kinds: list[str] = [""] * 256  # what a type that is left out is called
-        for t in coding.types.values():
+        for t in file_types.types.values():
             self.kinds[t.id] = self.called(t)
         self.database()
 
     def called(self, t: c.ValueType) -> str:
-        way = self.coding.ways[t.id]
+        way = self.file_types.ways[t.id]
         if way == MODULE:
             return "" if self.keep_modules else "module"
         if way == CRON or t.type == "json":
@@ -441,13 +441,15 @@ class Redactor(Visitor):
     # -- the frame of blocks
 
     def leave(self, pos: i64) -> None:
-        if self.keys > 0 or not self.selected:  # what stands in front of a database's first key waits for it
+        if self.keys > 0 or not self.has_selectdb:  # what stands in front of a database's first key waits for it
             self.end_segment()
 
     def end_segment(self) -> None:
         if len(self.out) > 0:
             self.segments.append(
-                Segment(self.out_db, self.out.getvalue(), int(self.keys), int(self.expires), self.stated, self.selected)
+                Segment(
+                    self.out_db, self.out.getvalue(), int(self.keys), int(self.expires), self.declared_counts, self.has_selectdb
+                )
             )
             self.out.truncate(0)
         self.keys = 0
@@ -468,17 +470,17 @@ class Redactor(Visitor):
     def event(self, event: Event) -> None:
         among = self.event_at < 0
         if among:
-            self.odd = True
+            self.needs_inspection = True
         if isinstance(event, KeyMetadata):
             self.metadata = True
         elif isinstance(event, SelectDb):
             self.end_segment()
             self.out_db = event.db
-            self.stated = None
-            self.selected = True
+            self.declared_counts = None
+            self.has_selectdb = True
         elif isinstance(event, ResizeDb):
             self.end_segment()
-            self.stated = (event.keys, event.expires)
+            self.declared_counts = (event.keys, event.expires)
         elif isinstance(event, Aux):
             self.aux(event, among)
         elif isinstance(event, SlotInfo) and not among:
@@ -508,21 +510,21 @@ class Redactor(Visitor):
         if int(self.db) != self.out_db:
             self.end_segment()
             self.out_db = int(self.db)
-            self.stated = None
+            self.declared_counts = None
         out = self.out
         try:
             self.attributes(buf, start, key_at - 1, expire_ms)
             out.append(int(number))
             self.name(buf, key_at, value_at)
-            if self.coding.ways[number] == MODULE:
+            if self.file_types.ways[number] == MODULE:
                 out.write(buf[value_at:end])
             else:
                 self.values.whole(kind, buf, value_at, end, out)
         except RdbError as e:
-            raise self.explain(e, number, self.base + start, self.name_of(buf, key_at)) from None
+            raise self.add_location(e, number, self.base + start, self.name_of(buf, key_at)) from None
         except IndexError:  # which a scan would take for the block's end
             early = CorruptError("its parts do not end where the value ends", rule="value-end")
-            raise self.explain(early, number, self.base + start, self.name_of(buf, key_at)) from None
+            raise self.add_location(early, number, self.base + start, self.name_of(buf, key_at)) from None
         self.keys += 1
         if expire_ms != NO_EXPIRY:
             self.expires += 1
@@ -552,21 +554,21 @@ class Redactor(Visitor):
         if self.metadata and written:
             self.drop("key-metadata")
         self.metadata = False
-        self.odd = False
+        self.needs_inspection = False
         self.last_written = written
 
-    def explain(self, e: RdbError, kind: i64, offset: i64, key: bytes) -> RdbError:
+    def add_location(self, e: RdbError, kind: i64, offset: i64, key: bytes) -> RdbError:
         """Give an error its place."""
         if e.source is None:
-            e.source = self.coding.source
+            e.source = self.file_types.source
             e.offset, e.db, e.key = int(offset), int(self.db), key
-            e.reading = f"a {self.coding.types[kind].name}"
+            e.reading = f"a {self.file_types.types[kind].name}"
         return e
 
     def attributes(self, buf: bytes, start: i64, end: i64, expire_ms: i64) -> None:
         """What stands in front of a record's type, in `buf[start:end]`."""
         out = self.out
-        if not self.odd:
+        if not self.needs_inspection:
             if end > start:
                 out.write(buf[start:end])
             return
@@ -620,13 +622,13 @@ class Redactor(Visitor):
         if int(self.db) != self.out_db:
             self.end_segment()
             self.out_db = int(self.db)
-            self.stated = None
+            self.declared_counts = None
         type_at: i64 = 0
-        if not self.odd:
+        if not self.needs_inspection:
             type_at = attributes_end(head)
         self.attributes(head, 0, type_at, expire_ms)
         out.append(int(kind))
-        if self.odd:
+        if self.needs_inspection:
             new = self.new_name(key)
             write_length(out, len(new))
             out.write(new)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rdbkit.errors import CorruptError, RdbError, TruncatedError
 from rdbkit.format import constants as c
-from rdbkit.format.decode import Coding
+from rdbkit.format.decode import FileTypes
 from rdbkit.format.primitives import read_string
 from rdbkit.format.scan import KINDS, Scanner, Visitor
 from rdbkit.format.slots import SLOTS
@@ -52,11 +52,11 @@ class Enough(Exception):
     """The row is as long as it has to be."""
 
 
-def beginnings(coding: Coding) -> bytes:
-    """For each byte, what it can begin in files of this coding: 0 for nothing."""
+def beginnings(file_types: FileTypes) -> bytes:
+    """For each byte, what it can begin in files of this file_types: 0 for nothing."""
     table = bytearray(256)
-    newer = c.newer_types(coding.flavour, coding.version)
-    for kind in coding.types:
+    newer = c.newer_types(file_types.flavour, file_types.version)
+    for kind in file_types.types:
         if kind not in newer:
             table[kind] = _TYPE
     for opcode in c.OPCODE_NAMES:
@@ -140,16 +140,16 @@ class Row(Visitor):
         touched: numbers of the hash templates that the row brings.
 
     Args:
-        coding: of the search.
+        file_types: of the search.
         limit: most bytes of a key's name.
     """
 
-    def __init__(self, coding: Coding, limit: int) -> None:
+    def __init__(self, file_types: FileTypes, limit: int) -> None:
         super().__init__()
         self.limit: i64 = limit
-        self.verifier: Verifier = Verifier(coding, limit, True, None)
+        self.verifier: Verifier = Verifier(file_types, limit, True, None)
         packed = bytearray(KINDS)
-        for t in coding.types.values():
+        for t in file_types.types.values():
             packed[t.id] = t.layout == "s"
         self.packed: bytes = bytes(packed)
         self.count: i64 = 0
@@ -316,11 +316,11 @@ class Search:
         self.file: Any = file
         self.size: i64 = size
         self.is_end: Any = is_end
-        self.coding: Coding = Coding(header[0], header[1], limits[1], "")
-        self.table: bytes = beginnings(self.coding)
-        self.row: Row = Row(self.coding, limits[0])
+        self.file_types: FileTypes = FileTypes(header[0], header[1], limits[1], "")
+        self.table: bytes = beginnings(self.file_types)
+        self.row: Row = Row(self.file_types, limits[0])
         self.scanner: Scanner = Scanner(header[0], header[1], limits[0])
-        self.scanner.templates = self.coding.templates
+        self.scanner.templates = self.file_types.templates
         self.known: dict[int, tuple[bytes, ...]] = {}
         self.looks: i64 = 0
         self.work: i64 = 0
@@ -479,8 +479,8 @@ class Surveyor(Verifier):
         announced: how many keys the file says that its databases have, as far as it could be read; -1 for nothing.
     """
 
-    def __init__(self, coding: Coding, limit: int, tell: Any) -> None:
-        super().__init__(coding, limit, True, tell)
+    def __init__(self, file_types: FileTypes, limit: int, tell: Any) -> None:
+        super().__init__(file_types, limit, True, tell)
         self.sound_to: i64 = 0
         self.announced: i64 = -1
         self.bad: bool = False

@@ -39,7 +39,7 @@ _REMEMBERED: Final = 16 << 20
 _SMALL: Final = 1 << 12  # bytes of a block that are not worth a look at all of them
 
 
-class Pile:
+class PartBuffer:
     """What a part is to get next: records of one database.
 
     Attributes:
@@ -69,11 +69,11 @@ class Splitter(Visitor):
         stretch: for BYTES, how many bytes go to a part before another one may be the smallest.
         capacity: for BYTES, how many bytes of records a part has room for; 0 for any number.
         everywhere: what stands between or behind the keys and belongs to none of them goes to all parts, not to the first alone.
-        made: called with the label of a part that is met first; adds its pile, and returns its number.
-        leave_database: called before `db` changes; what the piles have belongs to the database before.
+        made: called with the label of a part that is met first; adds its buffer, and returns its number.
+        leave_database: called before `db` changes; what the buffers have belongs to the database before.
 
     Attributes:
-        piles: of each part.
+        buffers: of each part.
         notes: how often something was met that is left out, by its name.
         hashes: of the names of all keys.
     """
@@ -96,7 +96,7 @@ class Splitter(Visitor):
         self.wants_module_data = True
         self.way: i64 = way
         self.limit: i64 = limit
-        self.piles: list[Pile] = [Pile() for _ in range(parts)]
+        self.buffers: list[PartBuffer] = [PartBuffer() for _ in range(parts)]
         self.of_slot: list[int] = of_slot
         self.separators: bytes = separators
         self.stretch: i64 = stretch
@@ -148,10 +148,10 @@ class Splitter(Visitor):
     def end_run(self) -> None:
         """Hand the run at hand to its part."""
         if self.run_end > self.run_start:
-            pile = self.piles[self.current]
-            pile.out.write(self.buf[self.run_start : self.run_end])
-            pile.keys += self.run_keys
-            pile.expires += self.run_expires
+            buffer = self.buffers[self.current]
+            buffer.out.write(self.buf[self.run_start : self.run_end])
+            buffer.keys += self.run_keys
+            buffer.expires += self.run_expires
         self.run_start = self.run_end
         self.run_keys = 0
         self.run_expires = 0
@@ -180,7 +180,7 @@ class Splitter(Visitor):
             part = self.filling
         if len(self.front) > 0:
             self.end_run()
-            self.piles[part].out.write(self.take_front())
+            self.buffers[part].out.write(self.take_front())
         if part != self.current or start != self.run_end:
             self.end_run()
             self.current = part
@@ -189,12 +189,12 @@ class Splitter(Visitor):
         self.run_keys += 1
         if expire_ms != NO_EXPIRY:
             self.run_expires += 1
-        pile = self.piles[part]
-        pile.bytes += size
-        if pile.db != self.db:
-            pile.db = self.db
-            pile.bytes += _SELECTION
-        if part == self.filling and pile.bytes >= self.fill_until and self.way == BYTES:
+        buffer = self.buffers[part]
+        buffer.bytes += size
+        if buffer.db != self.db:
+            buffer.db = self.db
+            buffer.bytes += _SELECTION
+        if part == self.filling and buffer.bytes >= self.fill_until and self.way == BYTES:
             self.fill_smallest()
 
     def part_of(self, kind: i64, key: bytes) -> i64:
@@ -237,12 +237,12 @@ class Splitter(Visitor):
 
     def grow(self, part: int, size: int) -> None:
         """A record that did not fit into a block has gone to a part."""
-        pile = self.piles[part]
-        pile.bytes += size
-        if pile.db != self.db:
-            pile.db = self.db
-            pile.bytes += _SELECTION
-        if self.way == BYTES and part == self.filling and pile.bytes >= self.fill_until:
+        buffer = self.buffers[part]
+        buffer.bytes += size
+        if buffer.db != self.db:
+            buffer.db = self.db
+            buffer.bytes += _SELECTION
+        if self.way == BYTES and part == self.filling and buffer.bytes >= self.fill_until:
             self.fill_smallest()
 
     def make_room(self, size: i64) -> None:
@@ -250,20 +250,20 @@ class Splitter(Visitor):
         if self.has_room(size):
             return
         self.fill_smallest()
-        if not self.has_room(size) and self.piles[self.filling].bytes > 0:
+        if not self.has_room(size) and self.buffers[self.filling].bytes > 0:
             self.filling = self.made(b"")
             self.fill_until = self.stretch
 
     def has_room(self, size: i64) -> bool:
-        return self.piles[self.filling].bytes + size + _SELECTION <= self.capacity
+        return self.buffers[self.filling].bytes + size + _SELECTION <= self.capacity
 
     def fill_smallest(self) -> None:
         """The part with the fewest bytes gets the next stretch."""
         smallest: i64 = 0
-        least: i64 = self.piles[0].bytes
-        for number in range(1, len(self.piles)):
-            if self.piles[number].bytes < least:
-                least = self.piles[number].bytes
+        least: i64 = self.buffers[0].bytes
+        for number in range(1, len(self.buffers)):
+            if self.buffers[number].bytes < least:
+                least = self.buffers[number].bytes
                 smallest = number
         self.filling = smallest
         self.fill_until = least + self.stretch
@@ -286,8 +286,8 @@ class Splitter(Visitor):
             if self.capacity > 0:
                 self.capacity = max(self.capacity - len(raw), 1)
             self.end_run()
-            for pile in self.piles:
-                pile.out.write(raw)
+            for buffer in self.buffers:
+                buffer.out.write(raw)
             return
         if isinstance(event, ResizeDb):
             return
@@ -297,11 +297,11 @@ class Splitter(Visitor):
             self.note("slot-import")
         elif isinstance(event, Aux) and event.key == _SLOT_INFO:
             self.note("slot-info")
-        elif isinstance(event, Aux) and event.key.startswith(_MEMBER_EXPIRY) and self.piles:
+        elif isinstance(event, Aux) and event.key.startswith(_MEMBER_EXPIRY) and self.buffers:
             self.end_run()
-            pile = self.piles[self.current]  # KeyDB says behind a key what it has to say of its members
-            pile.out.write(raw)
-            pile.bytes += len(raw)
+            buffer = self.buffers[self.current]  # KeyDB says behind a key what it has to say of its members
+            buffer.out.write(raw)
+            buffer.bytes += len(raw)
         elif isinstance(event, Aux) and event.key != _SCRIPT:
             self.front += raw  # as KeyDB says in front of a key when it was written
             if len(self.front) > _MOST_IN_FRONT:
@@ -331,13 +331,13 @@ class Splitter(Visitor):
             self.seen.add(raw)
             self.seen_bytes += len(raw) + 100
         self.end_run()
-        if not self.piles:
+        if not self.buffers:
             self.part_named(b"")
         if self.everywhere:
             self.passed.append(raw)
-        for pile in self.piles:
-            pile.out.write(raw)
-            pile.bytes += len(raw)
+        for buffer in self.buffers:
+            buffer.out.write(raw)
+            buffer.bytes += len(raw)
             if not self.everywhere:
                 break
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final
 from librt.strings import write_i64_le
 
 from rdbkit.errors import CorruptError
-from rdbkit.format.decode import Coding, Decoder, score_in
+from rdbkit.format.decode import Decoder, FileTypes, score_in
 from rdbkit.format.lzf_check import LzfChecker
 from rdbkit.format.scan import KINDS, STRING_LZF
 from rdbkit.format.sink import Names, Sink
-from rdbkit.passes.hashes import PILES, Piles
+from rdbkit.passes.hashes import PARTITIONS, HashPartitions
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -55,7 +55,7 @@ class ElementNames(Names):
     def __init__(self) -> None:
         self.names: set[object] = set()
         self.bytes: i64 = 0
-        self.piles: Piles | None = None
+        self.partitions: HashPartitions | None = None
 
     def begin(self) -> None:
         self.close()
@@ -80,8 +80,8 @@ class ElementNames(Names):
 
     def keep(self, name: object, size: i64) -> None:
         """A name in the one form that it has here."""
-        if self.piles is not None:
-            self.pile(text_of(name))
+        if self.partitions is not None:
+            self.partition(text_of(name))
             return
         before: i64 = len(self.names)
         self.names.add(name)
@@ -89,36 +89,36 @@ class ElementNames(Names):
             raise CorruptError(f"{text_of(name)[:64]!r} comes twice", rule=TWICE)
         self.bytes += size
         if self.bytes > _HELD_BYTES or before >= _HELD:
-            self.piles = Piles()
+            self.partitions = HashPartitions()
             for held in self.names:
-                self.pile(text_of(held))
+                self.partition(text_of(held))
             self.names = set()
 
-    def pile(self, name: bytes) -> None:
+    def partition(self, name: bytes) -> None:
         """Two hashes, which are keyed anew in each process: two names that share both are the same."""
-        piles = self.piles
-        assert piles is not None
+        partitions = self.partitions
+        assert partitions is not None
         number: i64 = hash(name)
-        out = piles.outs[number & (PILES - 1)]
+        out = partitions.outs[number & (PARTITIONS - 1)]
         write_i64_le(out, number)
         number = hash(b"\1" + name)
         write_i64_le(out, number)
-        piles.grown(_PAIR)
+        partitions.grown(_PAIR)
 
     def finish(self) -> None:
-        piles = self.piles
-        if piles is not None:
-            for number in range(PILES):
-                data = piles.pile(number)
+        partitions = self.partitions
+        if partitions is not None:
+            for number in range(PARTITIONS):
+                data = partitions.partition(number)
                 pairs = {data[at : at + _PAIR] for at in range(0, len(data), _PAIR)}
                 if len(pairs) * _PAIR < len(data):
                     raise CorruptError(f"{len(data) // _PAIR - len(pairs)} or more of its elements come twice", rule=TWICE)
 
     def close(self) -> None:
         """Remove the temporary file."""
-        if self.piles is not None:
-            self.piles.close()
-            self.piles = None
+        if self.partitions is not None:
+            self.partitions.close()
+            self.partitions = None
 
 
 def number_in(text: bytes) -> i64:
@@ -224,10 +224,10 @@ class ElementChecker(Sink):
     def number(self, n: i64) -> None:
         self.at = 0
 
-    def thing(self, thing: object) -> None:
+    def part(self, part: object) -> None:
         self.count += 1
-        if self.named and isinstance(thing, tuple):  # an index of an array, and what stands there
-            self.name(b"%d" % thing[0])
+        if self.named and isinstance(part, tuple):  # an index of an array, and what stands there
+            self.name(b"%d" % part[0])
 
     def name(self, name: bytes) -> None:
         """What no other element may begin with."""
@@ -300,7 +300,7 @@ class ValueChecker:
     """Checks one value after the other, at once or piece by piece; it can be fed as a `Decoder` can.
 
     Args:
-        coding: of the file.
+        file_types: of the file.
         tolerated: rules that are allowed to be broken.
 
     Attributes:
@@ -309,8 +309,8 @@ class ValueChecker:
         done, need: as of `Decoder`.
     """
 
-    def __init__(self, coding: Coding, tolerated: frozenset[str]) -> None:
-        self.decoder: Decoder = Decoder(coding, tolerated, False)
+    def __init__(self, file_types: FileTypes, tolerated: frozenset[str]) -> None:
+        self.decoder: Decoder = Decoder(file_types, tolerated, False)
         self.lzf: LzfChecker = LzfChecker()
         self.elements: ElementChecker = ElementChecker()
         self.done: bool = False
@@ -319,7 +319,7 @@ class ValueChecker:
         self.kind: i64 = 0
         self.doubts: list[CorruptError] = []
         traits = bytearray(KINDS)
-        for t in coding.types.values():
+        for t in file_types.types.values():
             traits[t.id] = _traits(t.type, t.encoding)
         traits[STRING_LZF] = _DECODED
         self.opens: bytes = bytes(traits)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rdbkit.errors import CorruptError, RdbError
 from rdbkit.format import constants as c
 from rdbkit.format.budget import OBJECT
-from rdbkit.format.decode import Coding, check_field_names
+from rdbkit.format.decode import FileTypes, check_field_names
 from rdbkit.format.primitives import read_string
 from rdbkit.format.record import Record, feed_pieces
 from rdbkit.format.scan import KINDS, Visitor
@@ -30,7 +30,7 @@ class Verifier(Visitor):
     """Looks at every record of a snapshot.
 
     Args:
-        coding: of the snapshot.
+        file_types: of the snapshot.
         limit: most bytes of a key's name.
         deep: look inside of values; otherwise records are but counted.
         tell: called with each error that a record gives, its database, the offset of the record and its bytes. The key is in the
@@ -44,30 +44,30 @@ class Verifier(Visitor):
         nameless_at: where the first of them begins, in bytes from the beginning.
     """
 
-    def __init__(self, coding: Coding, limit: int, deep: bool, tell: Any) -> None:
+    def __init__(self, file_types: FileTypes, limit: int, deep: bool, tell: Any) -> None:
         super().__init__()
-        self.coding: Coding = coding
+        self.file_types: FileTypes = file_types
         self.limit: i64 = limit
         self.deep: bool = deep
         self.tell: Any = tell
         self.records: i64 = 0
         self.names: NameHashes = NameHashes()
         self.libraries: set[bytes] = set()
-        self.checker: ValueChecker = ValueChecker(coding, frozenset())
+        self.checker: ValueChecker = ValueChecker(file_types, frozenset())
         self.nameless: i64 = 0
         self.nameless_at: i64 = 0
         self.nameless_db: i64 = -1  # the last that has a key with an empty name
         self.large_error: Any = None  # of the record larger than a block that is being passed
         newer = bytearray(KINDS)
-        for number in c.newer_types(coding.flavour, coding.version):
+        for number in c.newer_types(file_types.flavour, file_types.version):
             newer[number] = 1
         self.newer: bytes = bytes(newer)
 
     def judge_type(self, kind: i64, key: bytes | None) -> None:
         """Raise CorruptError where the file's version does not have the type of a record."""
         if self.newer[kind]:
-            t = self.coding.types[int(kind)]
-            has = f"{self.coding.flavour} RDB {self.coding.version}"
+            t = self.file_types.types[int(kind)]
+            has = f"{self.file_types.flavour} RDB {self.file_types.version}"
             message = f"type {t.id}, a {t.name}, is of RDB {t.since}, and the file of {has}"
             raise CorruptError(message, rule="type-version", key=key)
 
@@ -153,7 +153,7 @@ class Verifier(Visitor):
     def close(self) -> None:
         """Remove the temporary files."""
         self.checker.close()
-        self.names.piles.close()
+        self.names.partitions.close()
 
 
 class Repeats(Visitor):

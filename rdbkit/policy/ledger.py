@@ -61,7 +61,7 @@ class Ledger:
     """Losses as they come.
 
     Args:
-        tell: called with each of them, for instance to write it to a file.
+        loss_callback: called with each of them, for instance to write it to a file.
 
     Attributes:
         losses: the first `KEPT` that are no notes, fewer where their names are very long.
@@ -70,13 +70,13 @@ class Ledger:
         forbidden: by kind, how many of the losses the policies in force do not allow.
     """
 
-    def __init__(self, tell: Callable[[Loss], object] | None = None) -> None:
+    def __init__(self, loss_callback: Callable[[Loss], object] | None = None) -> None:
         self.losses: list[Loss] = []
         self.counts: dict[str, int] = {}
         self.notes: dict[str, int] = {}
         self.keys: dict[str, int] = {}
         self.forbidden: dict[str, int] = {}
-        self._tell = tell
+        self._loss_callback = loss_callback
         self._kept_bytes = 0
 
     def add(self, loss: Loss, forbidden: bool = False) -> None:
@@ -89,5 +89,5 @@ class Ledger:
         if not loss.note and len(self.losses) < KEPT and self._kept_bytes < _KEPT_BYTES:
             self._kept_bytes += len(loss.what) + len(loss.key or b"")
             self.losses.append(loss)
-        if self._tell is not None:
-            self._tell(loss)
+        if self._loss_callback is not None:
+            self._loss_callback(loss)

@@ -12,7 +12,7 @@ from rdbkit.selection import Selection
 from rdbkit.targets import Target
 
 if TYPE_CHECKING:
-    from rdbkit.policy.script import Draft
+    from rdbkit.policy.script import ScriptRecord
 
 _LAST_DB: Final = (1 << 31) - 1
 _LONGEST_MS: Final = 10_000 * 366 * 86_400_000
@@ -103,7 +103,7 @@ class Edits:
         set_ttl_ms: every key expires so many milliseconds from now; -1 for never.
         shift_ttl_ms: expiries are moved by so many milliseconds.
         rename_prefix: old prefixes of keys and what they become; the first that fits counts.
-        script: called with a `Draft` of every key; returns it, changed or not, or None to leave the key out.
+        script: called with a `ScriptRecord` of every key; returns it, changed or not, or None to leave the key out.
     """
 
     map_db: Mapping[int, int] = field(default_factory=dict)
@@ -115,7 +115,7 @@ class Edits:
     set_ttl_ms: int | None = None
     shift_ttl_ms: int = 0
     rename_prefix: tuple[tuple[bytes, bytes], ...] = ()
-    script: Callable[[Draft], Draft | None] | None = None
+    script: Callable[[ScriptRecord], ScriptRecord | None] | None = None
 
     def __post_init__(self) -> None:
         if self.on_duplicate not in (FAIL, "first", "last"):

@@ -12,7 +12,7 @@ from rdbkit.format.encode import encode_value
 from rdbkit.format.record import Record
 
 
-class Draft:
+class ScriptRecord:
     """A key that a script may change: `def record(r): ... return r`, or `return None` to leave it out.
 
     Attributes:

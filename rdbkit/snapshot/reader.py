@@ -17,7 +17,7 @@ import anycrc
 from rdbkit.errors import ChecksumError, CorruptError, LimitError, RdbError, TruncatedError, UnsupportedVersionError
 from rdbkit.format import constants as c
 from rdbkit.format.budget import HELD_BYTES, HOW_TO_RAISE, Budget
-from rdbkit.format.decode import Coding
+from rdbkit.format.decode import FileTypes
 from rdbkit.format.record import Collector, Record
 from rdbkit.format.scan import NO_EXPIRY, LastRecord, Prelude, Scanner, Visitor
 from rdbkit.model import Aux, Checksum, Event, FunctionLibrary, Header, KeyMetadata, ModuleAux, Trailer
@@ -163,10 +163,10 @@ class Snapshot:
         self.budget = Budget(limits.held_bytes)
         try:
             self.header = self._read_header(relaxed)
-            self.coding = Coding(*self.header, limits.string_bytes, self.name, self.budget)
-            self.types = self.coding.types
+            self.file_types = FileTypes(*self.header, limits.string_bytes, self.name, self.budget)
+            self.types = self.file_types.types
             self._scanner = Scanner(*self.header, limits.item_bytes, self.budget)
-            self._scanner.templates = self.coding.templates
+            self._scanner.templates = self.file_types.templates
             self._read_prelude(damaged)
         except RdbError as e:
             raise self._explain(e) from None
@@ -202,7 +202,7 @@ class Snapshot:
         """The first 1,000 faults of values that were read all the same, since nothing is lost by them and servers load them, too:
         a stream's length that is not its number of entries, for one. Errors with their places, which were not raised.
         """
-        return list(self.coding.warnings)
+        return list(self.file_types.warnings)
 
     @property
     def size(self) -> int | None:
@@ -250,7 +250,7 @@ class Snapshot:
 
     def _collect(self, events: bool) -> Iterator[Event | Record]:
         """Records, and events where wanted, block by block."""
-        collector = Collector(self.coding, events)
+        collector = Collector(self.file_types, events)
         try:
             for large in self.scan(collector):
                 # of the last record of a block more may follow: only KeyDB does that, and writes RDB 9
@@ -310,7 +310,7 @@ class Snapshot:
 
     def share_templates(self, fields: dict[int, tuple[bytes, ...]], counts: dict[int, int]) -> None:
         """Use and fill these field names of hashes (RDB 15), and their counts: this is a part of a file that is read in parts."""
-        self.coding.templates = self._scanner.templates = fields
+        self.file_types.templates = self._scanner.templates = fields
         self._scanner.walker.templates = counts
 
     def prelude(self) -> list[tuple[Event, bytes]]:
@@ -493,7 +493,7 @@ class Snapshot:
         kind = scanner.kind
         self._large_strays = b"".join([self._buf[begin:end] for _, begin, end in scanner.strays])
         if kind == c.MODULE_AUX:
-            record = Record(0, offset, None, None, None, None, self.coding, kind, b"", 0, 0, 0, b"")
+            record = Record(0, offset, None, None, None, None, self.file_types, kind, b"", 0, 0, 0, b"")
             self.module_data = next(event for event in scanner.held if isinstance(event, ModuleAux))
             self.large_metadata = []
         else:
@@ -503,7 +503,7 @@ class Snapshot:
             expire = None if scanner.expire_ms == NO_EXPIRY else scanner.expire_ms
             idle = None if visitor.idle_s < 0 else visitor.idle_s
             freq = None if visitor.freq < 0 else visitor.freq
-            record = Record(visitor.db, offset, None, expire, idle, freq, self.coding, kind, b"", 0, 0, 0, scanner.key)
+            record = Record(visitor.db, offset, None, expire, idle, freq, self.file_types, kind, b"", 0, 0, 0, scanner.key)
             self.large_metadata = [event for event in scanner.held if isinstance(event, KeyMetadata)]
             scanner.release(visitor)
         record._stream = self._chunks

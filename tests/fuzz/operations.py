@@ -136,7 +136,7 @@ def policies(work: Work) -> rdbkit.Policies:
             return rdbkit.Policies(loss="drop", array="hash", field_ttl="key-min", pending_unowned="assign", owner=b"me")
 
 
-def touched(draft: rdbkit.Draft) -> rdbkit.Draft:
+def touched(draft: rdbkit.ScriptRecord) -> rdbkit.ScriptRecord:
     assert draft.value is not None
     return draft
 

@@ -6,7 +6,7 @@ import threading
 import time
 
 
-class Pace:
+class RateLimiter:
     """Lets so many units a second pass: bytes of an upload, keys of a comparison.
 
     The first go at once; what was not used while something else was waited for is not made up for. Threads may share it.

@@ -11,7 +11,7 @@ from typing import Self
 from rdbkit.storage.source import Identity, changed
 
 
-class Pieces:
+class SplicedFile:
     """Reads stretches of a file one after the other, between bytes of one's own.
 
     Args:
@@ -22,7 +22,7 @@ class Pieces:
 
     Raises: OSError; ChangedError, now or at the end, where the file is not what it was.
 
-    >>> with Pieces("fixtures/rich/redis-7.0.15.rdb", [(0, 5), (7, 9)], tail=b"!") as pieces:
+    >>> with SplicedFile("fixtures/rich/redis-7.0.15.rdb", [(0, 5), (7, 9)], tail=b"!") as pieces:
     ...     pieces.read(99)
     b'REDIS10!'
     """
