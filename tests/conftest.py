@@ -2,4 +2,4 @@
 
 import os
 
-collect_ignore_glob = [] if os.environ.get("RDBKIT_SERVERS") else ["*test_servers.py", "*_servers.py"]
+collect_ignore = [] if os.environ.get("RDBKIT_SERVERS") else ["servers"]

@@ -1,0 +1,621 @@
+"""Snapshots all the way into caches of the tests' own cloud: converted, uploaded, imported; ended and gone on with."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rdbkit
+
+from .. import azurite
+from ..arm import Cache, Cloud, cloud
+from ..azurite import needs_azurite
+from ..rdb import FIXTURES
+from .test_cache_import import Shell, posts
+
+pytestmark = needs_azurite
+DUMP = FIXTURES / "rich/redis-7.2.6.rdb"
+OLD = FIXTURES / "rich/redis-6.0.16.rdb"
+
+
+@pytest.fixture(scope="module")
+def blobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with azurite.running(tmp_path_factory.mktemp("azurite")) as url:
+        yield url
+
+
+@pytest.fixture
+def azure(blobs: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    with cloud(tmp_path_factory.mktemp("cloud"), blobs) as found:
+        yield found
+
+
+@pytest.fixture
+def shell(azure: Cloud, tmp_path: Path) -> Shell:
+    return Shell(azure, tmp_path)
+
+
+@pytest.fixture
+def folder(azure: Cloud, request: pytest.FixtureRequest) -> str:
+    """A folder of its own in a container that is there."""
+    name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name)
+    return azure.blob(f"dumps/{name}/")
+
+
+def command(cache: Cache, folder: str, *args: str | Path) -> list[str]:
+    kind = "azure-premium" if "/redis/" in cache.path else "azure-managed"
+    return ["migrate", "--target", kind, "--resource-id", cache.path, "--container", folder, *map(str, args)]
+
+
+def migrate(shell: Shell, cache: Cache, folder: str, *args: str | Path) -> tuple[int, str, str]:
+    return shell.run(*command(cache, folder, *args), "--yes", cache.path.rpartition("/")[2])
+
+
+def a_dump(path: Path, keys: int = 3, version: int = 11, size: int = 10) -> Path:
+    """A snapshot that Premium takes after a conversion without loss."""
+    with rdbkit.create(path, version=version) as writer:
+        for number in range(keys):
+            writer.put(b"%b:%d" % (path.stem.encode(), number), b"%d" % number * size)
+    return path
+
+
+def keys_of(data: bytes) -> int:
+    with rdbkit.open(io.BytesIO(data)) as snapshot:
+        return sum(1 for _ in snapshot)
+
+
+def test_a_dump_of_a_newer_server_goes_to_premium(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "shop.rdb")
+    report = tmp_path / "report.json"
+    code, out, err = migrate(shell, cache, folder, path, "--report", report)
+    assert code == 0, err
+    (data,) = cache.data
+    assert data[:9] == b"REDIS0009"
+    assert keys_of(data) == 3
+    assert "REDIS0011 -> REDIS0009" in out
+    assert "shop-cache has imported" in out
+    made = json.loads(report.read_text())
+    assert (made["keys"], made["written"], made["lost"]) == (3, 3, {})
+    assert made["files"][0]["blobs"][0]["bytes"] == len(data) == made["bytes"]
+    assert made["import"]["resumed"] is False
+    assert shell.states == [report], "nothing is left to go on with"
+
+
+def test_several_files_and_one_as_it_is(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.managed()
+    first, second = a_dump(tmp_path / "a.rdb"), a_dump(tmp_path / "b.rdb", version=12)
+    code, out, err = migrate(shell, cache, folder, first, second, "--json")
+    assert code == 0, err
+    assert cache.data[0] == first.read_bytes()
+    assert cache.data[1][:9] == b"REDIS0011"
+    files = json.loads(out)["files"]
+    assert [(file["verdict"], file["identical"]) for file in files] == [("as-it-is", True), ("lossless", False)]
+
+
+def test_a_key_that_several_files_have_is_told(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    first = a_dump(tmp_path / "a.rdb")
+    second = tmp_path / "b.rdb"
+    with rdbkit.create(second, version=9) as writer:
+        for name in (b"a:1", b"a:2", b"b:1"):
+            writer.put(name, b"other")
+    code, _, err = migrate(shell, cache, folder, first, second)
+    assert (code, cache.data, posts(azure)) == (1, [b"what was there"], [])
+    assert "a key is there more than once" in err
+    assert "and 1 more; nothing was sent. rdbkit merge" in err
+    assert not [path for method, path in azure.calls if method == "PUT" and "comp=block" in path]
+    assert migrate(shell, cache, folder, first, second, "--skip", "check")[0] == 0
+
+
+@pytest.mark.parametrize("version", [9, 11])
+def test_a_file_in_parts(azure: Cloud, shell: Shell, folder: str, tmp_path: Path, version: int) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "p.rdb", keys=3000, version=version, size=100)
+    args: list[str | Path] = [path, "--split-size", "300KB"]
+    assert shell.run(*command(cache, folder, *args, "--skip", "import"))[0] == 0
+    (state,) = shell.states
+    parts = sorted((tmp_path / f"{state.name}.parts" / "p").glob("*.rdb"))
+    assert len(parts) > 2
+    parts[0].unlink()  # what has been sent is needed no more
+    code, out, err = migrate(shell, cache, folder, *args, "--json")
+    assert code == 0, err
+    assert len(cache.data) == len(parts)
+    assert sum(map(keys_of, cache.data)) == 3000
+    assert all(data[:9] == b"REDIS0009" for data in cache.data)
+    (file,) = json.loads(out)["files"]
+    assert [blob["name"] for blob in file["blobs"]] == [f"p/{part.name}" for part in parts]
+    assert list(tmp_path.glob("rdbkit-*")) == [], "parts and state are gone"
+    code, _, err = migrate(shell, azure.premium("other"), folder, *args, "--skip", "upload")
+    assert code == 4
+    assert "not all parts of it have been sent" in err
+    code, out, _ = migrate(shell, azure.premium("third"), folder, *args, "--dry-run", "--json")
+    assert code == 0
+    assert json.loads(out)["calls"][0]["body"]["files"] == [], "which blobs there will be is not known"
+
+
+def test_nothing_is_sent_that_would_lose_data(azure: Cloud, shell: Shell, folder: str) -> None:
+    cache = azure.premium()
+    code, _, err = migrate(shell, cache, folder, DUMP)
+    assert (code, cache.data, posts(azure)) == (1, [b"what was there"], [])
+    assert "--on-function drop" in err
+    code, out, err = migrate(shell, cache, folder, DUMP, "--on-function", "drop")
+    assert code == 0, err
+    assert keys_of(cache.data[0]) == 27
+    assert "function 1" in out
+    code, _, err = migrate(shell, cache, folder, DUMP, "--on-function", "drop", "--overwrite", "--strict")
+    assert code == 1, err
+
+
+def test_a_damaged_file_is_refused(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    path = tmp_path / "cut.rdb"
+    path.write_bytes(OLD.read_bytes()[:-50])
+    cache = azure.premium()
+    code, _, err = migrate(shell, cache, folder, path)
+    assert (code, cache.data, posts(azure)) == (3, [b"what was there"], [])
+    assert err.count("\n") == 1
+    assert "the file ends" in err
+    assert "--on-loss" not in err
+
+
+def test_a_dry_run_changes_nothing(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    code, out, err = shell.run(*command(cache, folder, a_dump(tmp_path / "d.rdb")), "--dry-run")
+    assert (code, err, cache.data, posts(azure)) == (0, "", [b"what was there"], [])
+    assert "delete everything in shop-cache" in out
+    assert not [path for method, path in azure.calls if method == "PUT"]
+
+
+def test_steps_can_be_left_out(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "steps.rdb")
+    code, _, err = shell.run(*command(cache, folder, path, "--skip", "import"))
+    assert (code, cache.data) == (0, [b"what was there"]), err
+    assert len(shell.states) == 1
+    # what has been sent is not sent again
+    code, out, err = migrate(shell, cache, folder, path)
+    assert code == 0, err
+    assert keys_of(cache.data[0]) == 3
+    assert "which is done" in out
+    cache = azure.premium("second")
+    code, _, err = migrate(shell, cache, folder, path, "--skip", "check", "--skip", "upload")
+    assert code == 0, err
+    assert keys_of(cache.data[0]) == 3
+    cache = azure.premium("third")
+    code, _, err = migrate(shell, cache, f"{folder}other/", path, "--skip", "check")
+    assert code == 0, err
+    assert cache.data[0][:9] == b"REDIS0009"
+
+
+def test_a_blob_that_is_there_is_not_replaced_without_a_word(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    path = a_dump(tmp_path / "there.rdb")
+    cache = azure.premium()
+    azure.blob(f"{folder.partition('/devstoreaccount1/')[2]}there.rdb", b"theirs")
+    code, _, err = migrate(shell, cache, folder, path)
+    assert (code, cache.data) == (4, [b"what was there"])
+    assert "--overwrite" in err
+    code, _, err = migrate(shell, cache, folder, path, "--overwrite")
+    assert code == 0, err
+    assert keys_of(cache.data[0]) == 3
+
+
+def test_a_file_that_changes_between_two_runs_goes_again(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "c.rdb")
+    assert shell.run(*command(cache, folder, path, "--skip", "import"))[0] == 0
+    path.unlink()
+    a_dump(path, keys=5)
+    # the blob is what an earlier run has made of this file, and nobody else has written it since
+    code, _, err = migrate(shell, cache, folder, path)
+    assert code == 0, err
+    assert keys_of(cache.data[0]) == 5
+
+
+def test_a_blob_that_somebody_else_writes_is_not_imported(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "e.rdb")
+    assert shell.run(*command(cache, folder, path, "--skip", "import"))[0] == 0
+    azure.blob(f"{folder.partition('/devstoreaccount1/')[2]}e.rdb", OLD.read_bytes())
+    code, _, err = migrate(shell, cache, folder, path)
+    assert (code, cache.data) == (4, [b"what was there"])
+    assert "the blob exists; --overwrite replaces it" in err
+    code, _, err = migrate(shell, cache, folder, path, "--overwrite")
+    assert code == 0, err
+    assert keys_of(cache.data[0]) == 3
+
+
+def test_a_blob_that_is_gone_is_sent_again(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "g.rdb")
+    assert shell.run(*command(cache, folder, path, "--skip", "import"))[0] == 0
+    name = folder.partition("/devstoreaccount1")[2]
+    assert azure.back("DELETE", f"/devstoreaccount1{name}g.rdb", b"", {})[0] == 202
+    code, _, err = migrate(shell, cache, folder, path)
+    assert code == 0, err
+    assert keys_of(cache.data[0]) == 3
+
+
+@pytest.mark.parametrize("name", ["upload", "import"])
+def test_a_run_that_is_killed_is_gone_on_with(azure: Cloud, shell: Shell, folder: str, tmp_path: Path, name: str) -> None:
+    cache = azure.premium()
+    cache.polls = 3
+    path = a_dump(tmp_path / "k.rdb", keys=4000, size=1000)
+    args = [*command(cache, folder, path, "--block-size", "64KiB", "--concurrency", "2"), "--yes", "shop-cache"]
+    slow = ["--cap-mbps", "20"] if name == "upload" else []
+    process = shell.start(*args, *slow)
+
+    def far_enough() -> bool:
+        if name == "upload":
+            return sum("comp=block&" in path or path.endswith("comp=block") for _, path in azure.calls) >= 8
+        return bool(posts(azure))
+
+    deadline = time.monotonic() + 60
+    while not far_enough() and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    shell.end(process)
+    assert (cache.data == [b"what was there"]) == (name == "upload")
+    code, out, err = shell.run(*args, "--json")
+    assert code == 0, err
+    assert len(posts(azure)) == 1
+    assert keys_of(cache.data[0]) == 4000
+    made: dict[str, Any] = json.loads(out)
+    assert made["import"]["resumed"] is (name == "import")
+    if name == "upload":
+        assert made["files"][0]["blobs"][0]["kept"] >= 4
+
+
+def test_what_does_not_fit_is_said_beforehand(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "f.rdb")
+    other = tmp_path / "sub"
+    other.mkdir()
+    same = a_dump(other / "f.rdb")
+    packed = tmp_path / "f.rdb.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    state = tmp_path / "state.json"
+    state.write_text("{}")
+    for args, said in (
+        ([path, same], "one blob"),
+        ([path, packed], "one blob"),
+        ([path, path], "same file"),
+        ([path, "--state", state], "no state"),
+        ([path, "--on-function", "extract=x.lua"], "convert"),
+    ):
+        code, _, err = migrate(shell, cache, folder, *args)
+        assert code == 2, err
+        assert said in err
+    code, _, err = shell.run(*command(cache, folder, path))
+    assert code == 2
+    assert "--yes shop-cache" in err
+    code, _, err = shell.run(*command(cache, folder, path), "--yes", "other")
+    assert code == 2
+    assert (cache.data, posts(azure)) == ([b"what was there"], [])
+    assert shell.run(*command(cache, folder, path, "--skip", "import"))[0] == 0
+    code, _, err = migrate(shell, azure.premium("other"), folder, path, "--state", tmp_path / "rdbkit-migrate-shop-cache.json")
+    assert code == 2
+    assert "another cache" in err
+
+
+@pytest.mark.parametrize("version", [9, 11])
+def test_a_blob_that_was_sent_and_not_noted_is_known_again(
+    azure: Cloud, shell: Shell, folder: str, tmp_path: Path, version: int
+) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "n.rdb", version=version)
+    assert shell.run(*command(cache, folder, path, "--skip", "import"))[0] == 0
+    shell.states[0].unlink()
+    code, out, err = migrate(shell, cache, folder, path, "--json")
+    assert code == 0, err
+    (blob,) = json.loads(out)["files"][0]["blobs"]
+    assert (blob["present"], blob["sent_bytes"]) == (True, 0)
+    assert keys_of(cache.data[0]) == 3
+
+
+# -- what the cache does not support
+
+
+def in_databases(path: Path, databases: int) -> Path:
+    with rdbkit.create(path, version=9) as writer:
+        for db in range(databases):
+            writer.put(b"k%d" % db, b"v", db=db)
+    return path
+
+
+@pytest.mark.parametrize("changes", [{"shardCount": 3}, {"redisConfiguration": {"databases": "4"}}])
+@pytest.mark.parametrize("parts", [[], ["--split-size", "1MB"]])
+def test_databases_that_the_cache_does_not_have(
+    azure: Cloud, shell: Shell, folder: str, tmp_path: Path, changes: dict[str, Any], parts: list[str]
+) -> None:
+    cache = azure.premium(**changes)
+    path = in_databases(tmp_path / "dbs.rdb", 16)
+    code, _, err = migrate(shell, cache, folder, path, *parts)
+    assert (code, cache.data, posts(azure)) == (1, [b"what was there"], [])
+    assert "would be lost: database" in err
+    command = f"rdbkit convert {path} dbs-azure-premium.rdb --target azure-premium --collapse-dbs"
+    assert f"  database: {command}; then migrate the file that it writes" in err
+    assert not [path for method, path in azure.calls if method == "PUT" and "dbs" in path]
+    code, out, err = migrate(shell, cache, folder, path, *parts, "--on-loss", "drop", "--json")
+    assert code == 0, err
+    left = 1 if "shardCount" in changes else 4
+    assert sum(map(keys_of, cache.data)) == json.loads(out)["written"] == left
+    assert json.loads(out)["lost"] == {"database": 16 - left}
+
+
+def test_obstacles_are_found_before_anything_is_sent(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    path = a_dump(tmp_path / "o.rdb")
+    for cache, container, more, said in (
+        (azure.premium(linked=["north"]), folder, [], "geo-replicated"),
+        (azure.premium("second"), folder, ["--auth", "managed-identity"], "no managed identity"),
+        (azure.premium("third"), folder.replace("/dumps/", "/nowhere/"), [], "container"),
+    ):
+        for dry in ([], ["--dry-run"]):
+            code, _, err = migrate(shell, cache, container, path, *more, *dry)
+            assert (code, cache.data, posts(azure)) == (4, [b"what was there"], []), err
+            assert said in err
+    assert not [path for method, path in azure.calls if method == "PUT"]
+
+
+def test_a_dry_run_prints_the_request_and_leaves_nothing(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "d.rdb")
+    code, out, err = shell.run(*command(cache, folder, path), "--dry-run")
+    assert code == 0, err
+    assert "Not sent, for --dry-run:\nPOST " in out
+    assert "d.rdb?" in out
+    assert "sig=***" in out
+    code, out, err = shell.run(*command(cache, folder, path), "--dry-run", "--json")
+    assert json.loads(out)["calls"][0]["method"] == "POST"
+    assert shell.states == []
+
+
+# -- reports
+
+
+def test_a_report_replaces_nothing_but_a_report(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "r.rdb")
+    data = path.read_bytes()
+    other = tmp_path / "other.json"
+    other.write_text("{}")
+    for taken in (path, other):
+        for dry in ([], ["--dry-run"]):
+            code, _, err = migrate(shell, cache, folder, path, "--report", taken, *dry)
+            assert code == 2
+            assert "is no report" in err or "says rdb, and json is written" in err
+    code, _, err = migrate(shell, cache, folder, path, "--report", tmp_path / "nowhere" / "report.json")
+    assert code == 3
+    assert (path.read_bytes(), other.read_text(), cache.data, posts(azure)) == (data, "{}", [b"what was there"], [])
+    report = tmp_path / "report.json"
+    assert migrate(shell, cache, folder, path, "--report", report, "--dry-run")[0] == 0
+    assert json.loads(report.read_text())["dry_run"] is True
+    assert migrate(shell, cache, folder, path, "--report", report)[0] == 0
+    assert json.loads(report.read_text())["dry_run"] is False
+
+
+# -- other files, other options
+
+
+def killed_while_it_waits(azure: Cloud, shell: Shell, cache: Cache, folder: str, path: Path) -> None:
+    cache.polls = 3
+    process = shell.start(*command(cache, folder, path), "--yes", "shop-cache")
+    state = path.parent / "rdbkit-migrate-shop-cache.json.import"
+    while not (state.exists() and json.loads(state.read_text())["operation"]):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    shell.end(process)
+
+
+@pytest.mark.parametrize("what", ["other", "changed"])
+def test_an_import_of_other_files_is_not_taken_for_theirs(
+    azure: Cloud, shell: Shell, folder: str, tmp_path: Path, what: str
+) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "one.rdb")
+    killed_while_it_waits(azure, shell, cache, folder, path)
+    if what == "changed":
+        path.unlink()
+        other = a_dump(path, keys=5)
+    else:
+        other = a_dump(tmp_path / "two.rdb", keys=5)
+    code, out, err = migrate(shell, cache, folder, other, "--json")
+    assert code == 0, err
+    assert "an import of other files" in err
+    assert len(posts(azure)) == 2
+    assert keys_of(cache.data[0]) == 5
+    made = json.loads(out)
+    assert made["written"] == 5
+    assert made["import"]["resumed"] is False
+
+
+def test_what_may_have_begun_is_said(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "k.rdb")
+    process = shell.start(*command(cache, folder, path), "--yes", "shop-cache")
+    cache.on_begin = process.kill
+    shell.end(process)
+    cache.on_begin = None
+    code, out, err = migrate(shell, cache, folder, path)
+    assert code == 0, err
+    assert "whether that has begun is not known" in out
+
+
+def test_other_options_and_containers_go_on_with_what_holds(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    first = a_dump(tmp_path / "a.rdb")
+    assert migrate(shell, cache, folder, first, DUMP)[0] == 1
+    code, _, err = migrate(shell, cache, folder, first, DUMP, "--on-function", "drop", "--skip", "import")
+    assert code == 0, err
+    assert "--on-function" not in err
+    code, _, err = migrate(shell, cache, f"{folder}elsewhere/", first, DUMP, "--on-function", "drop")
+    assert code == 0, err
+    assert [keys_of(data) for data in cache.data] == [3, 27]
+
+
+def test_parts_that_are_gone_are_made_again(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "p.rdb", keys=3000, version=11, size=100)
+    args = [*command(cache, folder, path, "--split-size", "300KB", "--concurrency", "1"), "--yes", "shop-cache"]
+    process = shell.start(*args, "--cap-mbps", "2", "--block-size", "64KiB")
+    while sum(method == "PUT" and "blocklist" in path for method, path in azure.calls) < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    shell.end(process)
+    shutil.rmtree(tmp_path / "rdbkit-migrate-shop-cache.json.parts")
+    code, _, err = shell.run(*args)
+    assert code == 0, err
+    assert sum(map(keys_of, cache.data)) == 3000
+    assert list(tmp_path.glob("rdbkit-*")) == []
+
+
+def test_a_blob_of_another_file_is_not_taken_for_this(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "q.rdb", version=9)
+    big = a_dump(tmp_path / "big.rdb", keys=50, version=9)
+    azure.blob(f"{folder.partition('/devstoreaccount1/')[2]}q.rdb", big.read_bytes())
+    code, _, err = migrate(shell, cache, folder, path, "--skip", "upload")
+    assert (code, cache.data, posts(azure)) == (4, [b"what was there"], [])
+    assert "the blob has 50 keys, and 3 are to come of" in err
+    other = azure.premium("other")
+    code, out, err = migrate(shell, other, folder, path, "--skip", "upload", "--skip", "check", "--json")
+    assert code == 0, err
+    assert json.loads(out)["written"] == 50, "what is said is what is in the blob"
+
+
+def name_of(folder: str, name: str) -> str:
+    """Of a blob, as Cloud.blob takes it."""
+    return f"{folder.partition('/devstoreaccount1/')[2]}{name}"
+
+
+def test_one_file_that_was_sent_and_one_that_was_not(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    first, second = a_dump(tmp_path / "a.rdb", version=9), a_dump(tmp_path / "b.rdb", version=9, keys=4)
+    azure.blob(name_of(folder, "b.rdb"), b"theirs")
+    assert migrate(shell, cache, folder, first, second)[0] == 4
+    azure.blob(name_of(folder, "a.rdb"), a_dump(tmp_path / "x.rdb", version=9, keys=50).read_bytes())
+    azure.blob(name_of(folder, "b.rdb"), second.read_bytes())
+    code, _, err = migrate(shell, cache, folder, first, second, "--skip", "upload")
+    assert (code, cache.data, posts(azure)) == (4, [b"what was there"], [])
+    assert "somebody has written it since" in err
+
+
+def test_parts_that_were_not_sent_are_not_taken_from_elsewhere(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "p.rdb", keys=3000, version=9, size=100)
+    azure.blob(name_of(folder, "p/0002.rdb"), a_dump(tmp_path / "x.rdb", version=9).read_bytes())
+    args: list[str | Path] = [path, "--split-size", "300KB"]
+    assert migrate(shell, cache, folder, *args)[0] == 4, "the second part is there and another"
+    code, _, err = migrate(shell, cache, folder, *args, "--skip", "upload")
+    assert (code, cache.data, posts(azure)) == (4, [b"what was there"], [])
+    assert "not all parts of it have been sent" in err
+
+
+def test_an_import_of_a_blob_that_was_replaced_is_not_taken_for_the_new_ones(
+    azure: Cloud, shell: Shell, folder: str, tmp_path: Path
+) -> None:
+    cache = azure.premium()
+    cache.polls = 3
+    path = a_dump(tmp_path / "one.rdb", version=9)
+    azure.blob(name_of(folder, "one.rdb"), path.read_bytes())
+    args = [*command(cache, folder, path, "--skip", "upload"), "--yes", "shop-cache"]
+    process = shell.start(*args)
+    state = tmp_path / "rdbkit-migrate-shop-cache.json.import"
+    while not (state.exists() and json.loads(state.read_text())["operation"]):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    shell.end(process)
+    assert shell.run(*command(cache, folder, path, "--skip", "import"))[0] == 4, "the blobs may still be read"
+    path.unlink()
+    azure.blob(name_of(folder, "one.rdb"), a_dump(path, keys=7, version=9).read_bytes())
+    code, out, err = shell.run(*args, "--json")
+    assert code == 0, err
+    assert json.loads(out)["written"] == 7
+    assert keys_of(cache.data[0]) == 7
+
+
+def test_what_was_checked_for_another_cache_of_this_name_is_checked_anew(
+    azure: Cloud, shell: Shell, folder: str, tmp_path: Path
+) -> None:
+    path = in_databases(tmp_path / "m.rdb", 4)
+    assert shell.run(*command(azure.premium(), folder, path, "--skip", "import"))[0] == 0
+    cache = azure.premium(shardCount=2)
+    code, _, err = migrate(shell, cache, folder, path)
+    assert (code, cache.data) == (1, [b"what was there"])
+    assert "would be lost: database" in err
+
+
+@pytest.mark.parametrize("name", ["...rdb", "..rdb", ".rdb", ".rdb.gz"])
+def test_names_that_leave_nothing_for_a_blob(azure: Cloud, shell: Shell, folder: str, tmp_path: Path, name: str) -> None:
+    cache = azure.premium()
+    folder_ = tmp_path / "in"
+    folder_.mkdir()
+    path = a_dump(folder_ / name)
+    for _ in range(2):
+        code, _, err = migrate(shell, cache, folder, path, "--split-size", "1MB")
+        assert code == 2
+        assert "dots alone" in err
+    assert path.exists()
+
+
+def test_a_file_that_gets_a_successor_while_it_is_sent(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path, successor = a_dump(tmp_path / "dump.rdb"), a_dump(tmp_path / "next.rdb", keys=9)
+
+    def replace(method: str, where: str) -> str:
+        if method == "PUT" and "comp=blocklist" in where and successor.exists():
+            successor.rename(path)
+        return ""
+
+    azure.fault = replace
+    code, _, err = migrate(shell, cache, folder, path)
+    assert code == 3
+    assert "the file was changed or replaced" in err
+    code, _, err = migrate(shell, cache, folder, path)
+    assert code == 0, err
+    assert keys_of(cache.data[0]) == 9
+
+
+def test_states_of_another_shape(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "s.rdb")
+    assert shell.run(*command(cache, folder, path, "--skip", "import"))[0] == 0
+    (state,) = shell.states
+    good = json.loads(state.read_text())
+    texts = ["[" * 100_000]
+    for change in ({"blobs": 3}, {"blobs": [{"name": 1}]}, {"losses": {"a": "b"}}, {"earlier": [1]}, {"size": "x"}):
+        texts.append(json.dumps(good | {"files": [good["files"][0] | change]}))
+    texts.append(json.dumps(good | {"format": 1}))
+    for text in texts:
+        state.write_text(text)
+        code, _, err = migrate(shell, cache, folder, path)
+        assert code == 2, err
+        assert "is no state of rdbkit migrate" in err
+    assert posts(azure) == []
+
+
+def test_the_report_may_go_to_what_is_no_file(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    path = a_dump(tmp_path / "s.rdb")
+    code, out, err = shell.run(*command(azure.premium(), folder, path), "--dry-run", "--report", "/dev/stdout", "--json")
+    assert code == 0, err
+    assert out.count('"dry_run"') == 2
+    assert shell.run(*command(azure.premium(), folder, path), "--dry-run", "--report", "/dev/null")[0] == 0
+
+
+def test_only_premium_has_an_identity_to_read_with(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    code, _, err = migrate(shell, azure.managed(), folder, a_dump(tmp_path / "s.rdb"), "--auth", "managed-identity")
+    assert code == 2
+    assert "only Premium reads blobs with a managed identity" in err

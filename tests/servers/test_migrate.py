@@ -1,0 +1,81 @@
+"""From a dump of Redis 7.2 to data in a real Redis 6.0, by every step of a migration, and the proof that it is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures.server import running
+from fixtures.server import truth as answers
+
+from .. import azurite
+from ..arm import Cloud, cloud
+from ..azure.test_cache_import import Shell
+from ..azurite import needs_azurite
+from ..rdb import FIXTURES, truth
+
+pytestmark = needs_azurite
+SERVERS = Path(os.environ["RDBKIT_SERVERS"])
+DUMP = FIXTURES / "rich/redis-7.2.6.rdb"
+
+
+@pytest.fixture
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    with azurite.running(tmp_path_factory.mktemp("azurite")) as blobs, cloud(tmp_path_factory.mktemp("cloud"), blobs) as found:
+        yield found
+
+
+def test_from_a_dump_to_a_filled_cache(azure: Cloud, tmp_path: Path) -> None:
+    shell = Shell(azure, tmp_path)
+    cache = azure.premium()
+    with ExitStack() as stack:
+        ports: list[int] = []
+
+        def load(files: list[bytes]) -> None:
+            """What the service does with the blob that the SAS has let it fetch."""
+            (tmp_path / "in.rdb").write_bytes(files[0])
+            _, folder = stack.enter_context(running(next((SERVERS / "redis-6.0").glob("*-server")), tmp_path / "in.rdb"))
+            ports.append(int((folder / "server.conf").read_text().split()[1]))
+
+        cache.load = load
+        code, _, err = shell.run(
+            "migrate", str(DUMP), "--target", "azure-premium", "--resource-id", cache.path, "--container",
+            azure.blob("dumps/all/"), "--on-function", "drop", "--yes", "shop-cache",
+        )  # fmt: skip
+        assert code == 0, err  # that the functions are lost is allowed
+        url = f"redis://127.0.0.1:{ports[0]}"
+        command = [sys.executable, "-m", "rdbkit", "verify-import", str(DUMP), url, "--json"]
+        proof = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert proof.returncode == 1, proof.stderr
+        report = json.loads(proof.stdout)
+        assert report["functions"] == [{"what": "missing", "name": "l"}], "it says what was lost"
+        assert report["equal"] == report["keys"]
+        proof = subprocess.run([*command, "--ignore", "functions"], capture_output=True, text=True, check=False)
+        assert proof.returncode == 0, proof.stdout + proof.stderr
+        assert json.loads(proof.stdout)["same"] is True
+
+
+def test_what_is_imported_is_in_the_server(azure: Cloud, tmp_path: Path) -> None:
+    shell = Shell(azure, tmp_path)
+    cache = azure.premium()
+    dump = FIXTURES / "rich/redis-6.0.16.rdb"
+    seen: list[Any] = []
+
+    def load(files: list[bytes]) -> None:
+        (tmp_path / "in.rdb").write_bytes(files[0])
+        with running(next((SERVERS / "redis-6.0").glob("*-server")), tmp_path / "in.rdb") as (client, _):
+            seen.extend((row["db"], row["key"], row["type"], row["value"]) for row in answers(client))
+
+    cache.load = load
+    code, _, err = shell.imports(cache, azure.blob("dumps/server.rdb", dump.read_bytes()))
+    assert code == 0, err
+    assert seen == [(row["db"], row["key"], row["type"], row["value"]) for row in truth(dump) or ()]
+    assert len(seen) > 20
