@@ -55,7 +55,7 @@ class ValueType(NamedTuple):
     """What a type byte means.
 
     `encoding` is what `OBJECT ENCODING` would say of the stored form; `layout` is the grammar of the bytes after the key
-    (see `walk.py`); `since` the first RDB version of its flavour that has it; `universal` the lowest RDB version that can
+    (see `skip.py`); `since` the first RDB version of its flavour that has it; `universal` the lowest RDB version that can
     hold the same data in another encoding (None: no other encoding holds it).
     """
 
