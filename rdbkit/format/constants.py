@@ -167,6 +167,12 @@ def newer_types(flavour: str, version: int) -> dict[int, ValueType]:
     return {t.id: t for t in value_types(flavour, version).values() if t.since > newest and t not in FOREIGN}
 
 
+#: AUX fields in which KeyDB says behind a key when its members expire: a member, and then its expiry in Unix milliseconds. What
+#: begins like them is not about the file but about the key before it.
+MEMBER_EXPIRY: Final = b"keydb-subexpire"
+MEMBER_EXPIRY_KEY: Final = MEMBER_EXPIRY + b"-key"
+MEMBER_EXPIRY_WHEN: Final = MEMBER_EXPIRY + b"-when"
+
 #: Stands for the type of module data outside of keys, where something needs one.
 MODULE_DATA: Final = ValueType(247, "module data", "module-data", "module", "m", 9, None)
 

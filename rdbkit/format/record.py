@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rdbkit.errors import CorruptError, LimitError, RdbError
 from rdbkit.format.budget import HOW_TO_RAISE, NAME, OBJECT
-from rdbkit.format.constants import MODULE_DATA, ValueType
+from rdbkit.format.constants import MEMBER_EXPIRY, MEMBER_EXPIRY_KEY, MEMBER_EXPIRY_WHEN, MODULE_DATA, ValueType
 from rdbkit.format.decode import Decoder, FileTypes, elements_of, value_of
 from rdbkit.format.primitives import read_length, read_string
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
@@ -24,7 +24,6 @@ _NAME_LIMIT = 16 << 20
 _PIECE = 1 << 17
 #: Bytes of compressed and packed content to decode at a time, of which each may become an object of sixty.
 _BATCH = 1 << 16
-_MEMBER_EXPIRY = b"keydb-subexpire"
 
 
 class Record:
@@ -355,7 +354,7 @@ class Collector(Visitor):
             last.size += self.stray_bytes()
 
     def event(self, event: Event) -> None:
-        if isinstance(event, Aux) and event.key.startswith(_MEMBER_EXPIRY):
+        if isinstance(event, Aux) and event.key.startswith(MEMBER_EXPIRY):
             self.member_expiry(event)
         if self.wants_events:
             self.found.append(event)
@@ -373,9 +372,9 @@ class Collector(Visitor):
             self.budget.give_back(self.members_bytes)
             self.members_of = last
             self.members_bytes = 0
-        if event.key == _MEMBER_EXPIRY + b"-key":
+        if event.key == MEMBER_EXPIRY_KEY:
             self.member = event.value
-        elif event.key == _MEMBER_EXPIRY + b"-when" and event.value.isdigit():
+        elif event.key == MEMBER_EXPIRY_WHEN and event.value.isdigit():
             if last.member_expire_ms is None:
                 last.member_expire_ms = {}
             size: i64 = len(self.member) + OBJECT

@@ -297,8 +297,8 @@ class _Builder:
             members = {}
         self._write(key, value, expire_ms)
         for member, ms in members.items():
-            self._writer.aux(b"keydb-subexpire-key", member)
-            self._writer.aux(b"keydb-subexpire-when", ms)
+            self._writer.aux(c.MEMBER_EXPIRY_KEY, member)
+            self._writer.aux(c.MEMBER_EXPIRY_WHEN, ms)
         return True
 
     def _fit_stream(self, stream: Stream) -> None:

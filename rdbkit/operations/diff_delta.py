@@ -47,7 +47,6 @@ SOON_MS: Final = 86_400_000
 
 _BATCH: Final = 512  # elements or keys in a command
 _ENDINGS: Final = (".resp", ".rdb")
-_MEMBER_EXPIRY: Final = b"keydb-subexpire"
 _KEYDB: Final = Header(c.REDIS, 9)
 _WITH_TEMPLATES: Final = 15
 
@@ -274,7 +273,7 @@ class DeltaWriter:
                 if item.name in self.wanted:
                     self.wanted.remove(item.name)
                     self.library(item)
-            elif isinstance(item, HashTemplate) or (isinstance(item, Aux) and wanted and item.key.startswith(_MEMBER_EXPIRY)):
+            elif isinstance(item, HashTemplate) or (isinstance(item, Aux) and wanted and item.key.startswith(c.MEMBER_EXPIRY)):
                 self.beside(item)
 
     def prelude(self, second: Snapshot, functions: Sequence[FunctionDifference]) -> None:

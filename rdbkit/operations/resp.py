@@ -21,6 +21,7 @@ from typing import IO, Any, Final
 import anycrc
 
 from rdbkit.errors import LossError
+from rdbkit.format.constants import MEMBER_EXPIRY_WHEN
 from rdbkit.format.primitives import read_length, read_uint64
 from rdbkit.format.record import Record
 from rdbkit.model import Aux, Event, FunctionLibrary, KeyMetadata, ModuleAux, module_name
@@ -48,7 +49,6 @@ _ID_BYTES = 9
 # Of RESTORE's payload. Redis 8.0, the first with a type that is restored, knows RDB 12.
 _RESTORE_VERSION = (12).to_bytes(2, "little")
 _DRAGONFLY_SET = 32
-_KEYDB_EXPIRY = b"keydb-subexpire-when"
 
 #: A stream entry as it waits for its turn: its id and the encoded XADD.
 _Waiting = tuple[int, int, bytes]
@@ -120,7 +120,7 @@ class RespWriter:
             yield from self._function(item)
         elif isinstance(item, KeyMetadata):
             self._metadata = True
-        elif isinstance(item, Aux) and item.key == _KEYDB_EXPIRY and self._large is not None:
+        elif isinstance(item, Aux) and item.key == MEMBER_EXPIRY_WHEN and self._large is not None:
             # behind a value, so that a record larger than a block does not know of it
             self._lose("member-expiry", "the expiry of members", record=self._large)
         elif isinstance(item, ModuleAux):

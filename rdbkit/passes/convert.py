@@ -78,7 +78,6 @@ _MODULE: Final = 7
 _JSON_MODULE: Final = "ReJSON-RL"
 _JSON_VERSIONS: Final = (2, 3)  # of its encodings, those that begin with the document as text
 _MODULE_STRING: Final = 5
-_MEMBER_EXPIRY: Final = b"keydb-subexpire"
 _SECONDS_ONLY: Final = 3  # RDB versions before this have no milliseconds, and 32 bits for seconds
 _LAST_SECOND: Final = 1 << 31
 _SECONDS_HEAD: Final = 6  # bytes of such an expiry and a type
@@ -332,7 +331,7 @@ class Rewriter(Visitor):
             self.metadata.append(event)
             self.needs_inspection = True
             return
-        if isinstance(event, Aux) and event.key.startswith(_MEMBER_EXPIRY):
+        if isinstance(event, Aux) and event.key.startswith(c.MEMBER_EXPIRY):
             self.member_expiry(event, start, end)
             return
         if start < 0:

@@ -15,6 +15,7 @@ from librt.strings import BytesWriter
 from rdbkit.errors import CorruptError, RdbError
 from rdbkit.format.budget import OBJECT
 from rdbkit.format.compiled import COMPILED
+from rdbkit.format.constants import MEMBER_EXPIRY
 from rdbkit.format.decode import Decoder, FileTypes, score_of
 from rdbkit.format.primitives import read_integer, read_string
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
@@ -35,7 +36,6 @@ _COMMA: Final = 0x2C
 _SHORT: Final = 48
 #: Up to here a double has each integer, and is rendered as one.
 _EXACT: Final = 1 << 53
-_MEMBER_EXPIRY: Final = b"keydb-subexpire"
 #: Bytes of unpacked content from which on a value is written in batches; of a string, a multiple of three.
 _BATCH: Final = 1 << 20
 _SLICE: Final = 3 << 18
@@ -799,7 +799,7 @@ class JsonLines(Visitor):
         self.open = True
 
     def event(self, event: Event) -> None:
-        if isinstance(event, Aux) and event.key.startswith(_MEMBER_EXPIRY):
+        if isinstance(event, Aux) and event.key.startswith(MEMBER_EXPIRY):
             if event.key.endswith(b"-key"):
                 self.member = event.value
             elif event.value.isdigit() and (self.open or not self.begun):  # else of a record that was left out

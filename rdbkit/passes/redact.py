@@ -101,7 +101,6 @@ _SINGLE: Final = frozenset({STRING, NUMBER, LISTPACK, ZIPLIST, INTSET, ZIPMAP, T
 HARMLESS: Final = frozenset(
     {b"redis-ver", b"valkey-ver", b"redis-bits", b"ctime", b"used-mem", b"aof-base", b"aof-preamble", b"slot-info"}
 )
-_MEMBER_EXPIRY: Final = b"keydb-subexpire"
 _SCRIPT: Final = b"lua"
 _MILLISECONDS_SINCE: Final = 3
 _HINTS_SINCE: Final = 9
@@ -491,7 +490,7 @@ class Redactor(Visitor):
     def aux(self, event: Aux, among: bool) -> None:
         if event.key in HARMLESS and not among:
             self.out.write(self.buf[self.event_at : self.event_end])
-        elif event.key.startswith(_MEMBER_EXPIRY):
+        elif event.key.startswith(c.MEMBER_EXPIRY):
             if self.last_written and event.key.endswith(b"-when"):
                 self.drop("member-expiry")
         else:

@@ -39,7 +39,6 @@ _MOST_DEAD: Final = 1 << 18
 _ROW_BYTES: Final = 1 << 12
 _MOST_ROW_BYTES: Final = 1 << 26
 _PIECE: Final = 4 << 20
-_MEMBER_EXPIRY: Final = b"keydb-subexpire"
 _DATABASES: Final = 1 << 14
 
 # What a byte can begin.
@@ -545,6 +544,6 @@ class Surveyor(Verifier):
             self.sound_to = self.base + self.event_end
         if isinstance(event, ResizeDb):
             self.announced = max(self.announced, 0) + event.keys
-        if self.bad and isinstance(event, Aux) and event.key.startswith(_MEMBER_EXPIRY):
+        if self.bad and isinstance(event, Aux) and event.key.startswith(c.MEMBER_EXPIRY):
             # KeyDB says behind a key when its members expire: of one that goes, it must not be said of the one before
             self.tell(None, None, int(self.base + self.event_at), int(self.event_end - self.event_at))

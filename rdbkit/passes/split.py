@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from librt.strings import BytesWriter
 
 from rdbkit.format.compiled import COMPILED
-from rdbkit.format.constants import ValueType
+from rdbkit.format.constants import MEMBER_EXPIRY, ValueType
 from rdbkit.format.primitives import read_string
 from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, Visitor
 from rdbkit.format.slots import key_slot, slot_of, tag_slot_of
@@ -30,7 +30,6 @@ TAG: Final = 5
 KEY: Final = 6
 
 _BRACE: Final = b"{"
-_MEMBER_EXPIRY: Final = b"keydb-subexpire"
 _SLOT_INFO: Final = b"slot-info"
 _SCRIPT: Final = b"lua"
 _SELECTION: Final = 17  # bytes in front of the keys of a database: its number, and room for its counts
@@ -297,7 +296,7 @@ class Splitter(Visitor):
             self.note("slot-import")
         elif isinstance(event, Aux) and event.key == _SLOT_INFO:
             self.note("slot-info")
-        elif isinstance(event, Aux) and event.key.startswith(_MEMBER_EXPIRY) and self.buffers:
+        elif isinstance(event, Aux) and event.key.startswith(MEMBER_EXPIRY) and self.buffers:
             self.end_run()
             buffer = self.buffers[self.current]  # KeyDB says behind a key what it has to say of its members
             buffer.out.write(raw)
