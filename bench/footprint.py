@@ -24,7 +24,7 @@ from bench.cases import BenchError, note
 from fixtures.loaded import FIELDS_EXPIRE, LINES, LOADS, allocator, ask, binary, fill, pages
 from fixtures.server import Client, Refused, running
 from rdbkit.operations.memory import memory, memory_rows
-from rdbkit.targets import find_target
+from rdbkit.targets.target import find_target
 
 SEEDS = (901, 902)
 KEYS = 700

@@ -104,7 +104,10 @@ def test_examples_in_docstrings_hold(monkeypatch: pytest.MonkeyPatch) -> None:
         "azure.errors",
         "azure.resources",
         "live.connection",
+        "targets.commands",
         "targets.memory",
+        "targets.releases",
+        "targets.target",
         *ON_FIXTURES,
     ):
         result = doctest.testmod(importlib.import_module(f"rdbkit.{name}"))

@@ -13,7 +13,7 @@ from rdbkit.azure.errors import translating_errors
 from rdbkit.azure.resources import PREMIUM, Arm, CacheState, Call, Status
 from rdbkit.azure.sas import EXPORT_PERMISSIONS, LEAST_HOURS, Signed, Signer, patience
 from rdbkit.errors import TargetError
-from rdbkit.targets import Target
+from rdbkit.targets.target import Target
 
 __all__ = ["Export", "begin_export", "prepare_export", "wait_for_export"]
 
@@ -61,7 +61,7 @@ def prepare_export(
 
     Args:
         arm: the cache.
-        target: the service, of `rdbkit.targets.find_target`.
+        target: the service, of `rdbkit.find_target`.
         place: the container, of `rdbkit.azure.blob_url.parse_place`.
         prefix: of the blobs' names; by default the cache's name. Of Premium alone.
         credentials, auth, storage_subscription, hours: as of `rdbkit.azure.cache_import.prepare_import`.

@@ -25,7 +25,7 @@ from rdbkit.azure.sas import LEAST_HOURS, Signed, Signer, patience
 from rdbkit.errors import CorruptError, TargetError, UnsupportedVersionError
 from rdbkit.operations.check import AS_IT_IS, Check, check
 from rdbkit.storage.temporary import PRIVATE, Permissions, Temporary
-from rdbkit.targets import Target
+from rdbkit.targets.target import Target
 from rdbkit.text import size
 
 __all__ = [
@@ -273,7 +273,7 @@ def prepare_import(
 
     Args:
         arm: the cache.
-        target: the service, of `rdbkit.targets.find_target`.
+        target: the service, of `rdbkit.find_target`.
         places: of the blobs, of `rdbkit.azure.blob_url.parse_place`.
         credentials: of the storage account; by default what the environment and the machine have.
         auth: `SAS`, or `MANAGED_IDENTITY` for the cache's own identity, of Premium alone.

@@ -43,7 +43,7 @@ from rdbkit.snapshot.reader import open_snapshot
 from rdbkit.storage.output import open_output
 from rdbkit.storage.source import Rereading, changed, check_distinct
 from rdbkit.storage.temporary import Permissions, make_folders
-from rdbkit.targets import Target
+from rdbkit.targets.target import Target
 from rdbkit.text import valid_text
 
 __all__ = ["STEPS", "FileProgress", "Migration"]
@@ -121,7 +121,7 @@ class Migration:
 
     Args:
         arm: the cache.
-        target: the service, of `rdbkit.targets.find_target`.
+        target: the service, of `rdbkit.find_target`.
         files: paths.
         container: a container, or a folder in one, where blobs are to be.
         path: of the file that another run goes on with.

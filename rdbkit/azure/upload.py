@@ -26,7 +26,7 @@ from rdbkit.operations.convert import Conversion, convert
 from rdbkit.policy.rules import Policies
 from rdbkit.storage.rate_limiter import RateLimiter
 from rdbkit.storage.source import Identity, Input, Reader, changed
-from rdbkit.targets import Target
+from rdbkit.targets.target import Target
 
 __all__ = ["BLOCK_BYTES", "CONCURRENCY", "Upload", "upload", "upload_converted"]
 

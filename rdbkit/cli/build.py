@@ -12,7 +12,7 @@ from rdbkit.cli.render import printable, progress
 from rdbkit.cli.status import status, strict_option
 from rdbkit.operations.build import Build
 from rdbkit.operations.build import build as build_snapshot
-from rdbkit.targets import Target
+from rdbkit.targets.target import Target
 from rdbkit.text import count
 
 _MOST_SHOWN = 20

@@ -16,7 +16,7 @@ from rdbkit.operations.check import AS_IT_IS, CANNOT, Check, Finding
 from rdbkit.operations.check import check as check_snapshot
 from rdbkit.operations.duplicates import Duplicates, find_duplicates
 from rdbkit.storage.source import Rereading
-from rdbkit.targets import Sku, Target
+from rdbkit.targets.target import Sku, Target
 from rdbkit.text import count, valid_text
 
 #: GitHub's levels of annotations.

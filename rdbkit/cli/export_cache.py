@@ -25,7 +25,7 @@ from rdbkit.cli.import_ import (
 from rdbkit.cli.render import output, printable
 from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.upload import read_place
-from rdbkit.targets import Target
+from rdbkit.targets.target import Target
 
 
 @click.command("export-cache", cls=SecretsCommand)

@@ -34,7 +34,7 @@ from rdbkit.cli.secrets import FiniteRange, SecretsCommand
 from rdbkit.cli.upload import place_options, read_place, secret_option
 from rdbkit.errors import TargetError
 from rdbkit.operations.check import AS_IT_IS, CANNOT, Check
-from rdbkit.targets import Target, find_target, load_targets
+from rdbkit.targets.target import Target, find_target, load_targets
 
 C = TypeVar("C", bound=Callable[..., Any])
 

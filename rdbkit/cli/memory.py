@@ -17,8 +17,8 @@ from rdbkit.cli.render import printable, progress, size
 from rdbkit.operations.memory import Memory, memory_rows, telling, write_memory_text
 from rdbkit.operations.memory import memory as read_memory
 from rdbkit.selection import Selection
-from rdbkit.targets import Target
 from rdbkit.targets.memory import QUANTUM, QUANTUM_OF_PACKAGES
+from rdbkit.targets.target import Target
 from rdbkit.text import count
 
 _FORMATS: Final = ("csv", "jsonl", "parquet", "table")

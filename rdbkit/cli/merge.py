@@ -20,7 +20,7 @@ from rdbkit.operations.duplicates import Duplicate, DuplicateError
 from rdbkit.operations.merge import ON_DUPLICATE, Merge, OnDuplicate, OnFunction
 from rdbkit.operations.merge import merge as merge_files
 from rdbkit.storage.output import open_output
-from rdbkit.targets import Target
+from rdbkit.targets.target import Target
 from rdbkit.text import count, json_bytes, valid_text
 
 #: What helps here where convert has an option of its own.

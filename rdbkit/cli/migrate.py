@@ -38,7 +38,7 @@ from rdbkit.errors import LossError, TargetError
 from rdbkit.operations.duplicates import DuplicateError
 from rdbkit.selection import parse_bytes
 from rdbkit.storage.output import open_output
-from rdbkit.targets import Target
+from rdbkit.targets.target import Target
 
 _REMEDIES: Final = {**ON_THE_WAY, "function": "--on-function drop; rdbkit convert can extract them to a file"}
 

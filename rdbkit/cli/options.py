@@ -23,7 +23,7 @@ from rdbkit.selection import (
     parse_slots,
     parse_ttl,
 )
-from rdbkit.targets import NO_MODULES, Target, find_target
+from rdbkit.targets.target import NO_MODULES, Target, find_target
 
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])

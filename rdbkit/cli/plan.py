@@ -14,7 +14,7 @@ from rdbkit.cli.options import target_options
 from rdbkit.cli.render import Output, output, printable, progress, size
 from rdbkit.operations.plan import GB, Names, Plan, bicep
 from rdbkit.operations.plan import plan as make_plan
-from rdbkit.targets import Sku, Target
+from rdbkit.targets.target import Sku, Target
 
 _PERCENT: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*%?")
 #: What a command's line may end behind: all up to the next option that is not inside of quotes.

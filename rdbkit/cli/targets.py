@@ -13,8 +13,8 @@ import click
 
 from rdbkit.cli.files import EXISTING, Verb
 from rdbkit.cli.render import Output, Plain, output, printable
-from rdbkit.targets import Fact, Sku, Target, find_target, load_targets
 from rdbkit.targets.facts import KEYS
+from rdbkit.targets.target import Fact, Sku, Target, find_target, load_targets
 
 #: Facts by what people call them, where that is not their name in the files.
 _LABELS: Final = {

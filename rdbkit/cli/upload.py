@@ -23,7 +23,7 @@ from rdbkit.cli.status import status
 from rdbkit.errors import LossError
 from rdbkit.selection import parse_bytes
 from rdbkit.storage.source import standard_input
-from rdbkit.targets import Target
+from rdbkit.targets.target import Target
 from rdbkit.text import count
 
 C = TypeVar("C", bound=Callable[..., Any])

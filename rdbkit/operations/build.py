@@ -29,7 +29,7 @@ from rdbkit.passes.hashes import PlacedNames
 from rdbkit.policy.ledger import Ledger, Loss
 from rdbkit.snapshot.writer import Writer, create
 from rdbkit.storage.source import Input, Source, is_same_file, open_source
-from rdbkit.targets import Target, find_target
+from rdbkit.targets.target import Target, find_target
 from rdbkit.values import (
     Array,
     CronJob,

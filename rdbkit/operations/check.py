@@ -28,8 +28,7 @@ from rdbkit.policy.ledger import Ledger
 from rdbkit.policy.rules import Edits, Policies, Rules
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.snapshot.writer import Writer, create
-from rdbkit.targets import Fact, Sku, Target, tolerated
-from rdbkit.targets.facts import release_line
+from rdbkit.targets.target import Fact, Sku, Target, tolerated
 from rdbkit.text import count, json_bytes, path_word, shell_word
 
 BLOCKER: Final = "blocker"
@@ -234,7 +233,7 @@ def check(
 
     Args:
         snapshot: just opened.
-        target: of `rdbkit.targets.find_target`; `Target.with_engine` for a version that is known to run there.
+        target: of `rdbkit.find_target`; `Target.with_engine` for a version that is known to run there.
         sku: the size of the service that it goes to.
         clustered: it goes to a cluster, which has database 0 alone.
         databases: how many the target is configured for.
@@ -244,7 +243,7 @@ def check(
         progress: called with bytes of the file read so far.
 
     >>> import rdbkit
-    >>> from rdbkit.targets import find_target
+    >>> from rdbkit.targets.target import find_target
     >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
     ...     report = check(snapshot, find_target("azure-premium"))
     >>> report.verdict, [finding.code for finding in report.findings]
@@ -418,7 +417,7 @@ def _of_content(snapshot: Snapshot, target: Target, examiner: DryRun) -> list[Fi
             why = (
                 f"the documents promise RDB {target.rdb}, which has no expiry of fields; the engine is known to load RDB "
                 f"{snapshot.header.version}, which has, and where you rely on that, convert for the engine itself: "
-                f"--target {release_line(target.engine or '')} keeps them"
+                f"--target {target.release_line} keeps them"
             )
         found.append(
             Finding(

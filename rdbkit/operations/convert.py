@@ -49,7 +49,7 @@ from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Block, Limits, Snapshot, open_snapshot
 from rdbkit.snapshot.writer import UNKNOWN, create
 from rdbkit.storage.source import Input, Rereading, is_same_file
-from rdbkit.targets import Target, find_target, tolerated
+from rdbkit.targets.target import Target, find_target, tolerated
 
 #: What of a large value is kept in memory before it goes to a temporary file.
 _SPOOL_BYTES: Final = 8 << 20

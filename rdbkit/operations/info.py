@@ -13,7 +13,7 @@ from rdbkit.model import module_product
 from rdbkit.passes.info import InfoTally
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Snapshot
-from rdbkit.targets import Target, load_targets
+from rdbkit.targets.target import Target, load_targets
 from rdbkit.text import count, json_bytes, valid_text
 
 #: Names of the histogram's columns; a key counts in the first that fits.

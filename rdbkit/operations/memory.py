@@ -29,8 +29,8 @@ from rdbkit.passes.memory import (
 from rdbkit.passes.patterns import Node, Patterns
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Snapshot
-from rdbkit.targets import Target
 from rdbkit.targets.memory import QUANTUM_OF_PACKAGES, Layout, layout_of
+from rdbkit.targets.target import Target
 from rdbkit.text import json_bytes, valid_text
 
 __all__ = ["Memory", "MemoryRow", "memory", "memory_rows", "telling", "write_memory_text"]
@@ -191,7 +191,7 @@ def memory(
 
     Args:
         snapshot: just opened.
-        target: of `rdbkit.targets.find_target`.
+        target: of `rdbkit.find_target`.
         quantum: of the allocator, in bytes: 16 in packages of distributions that link their own jemalloc, 8 in servers as their
             projects build them.
         pages: the allocator gives pieces of more than 32 KB in whole pages, as jemalloc 5.3.1 does; else in size classes, which are
@@ -206,7 +206,7 @@ def memory(
     Raises: RdbError where the file is damaged.
 
     >>> import rdbkit
-    >>> from rdbkit.targets import find_target
+    >>> from rdbkit.targets.target import find_target
     >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
     ...     report = memory(snapshot, find_target("redis-7.0"))
     >>> report.keys, report.keys_bytes, report.biggest[0].key, report.biggest[0].bytes
@@ -245,7 +245,7 @@ def memory_rows(
     The arguments, and what is raised, are those of `memory`.
 
     >>> import rdbkit
-    >>> from rdbkit.targets import find_target
+    >>> from rdbkit.targets.target import find_target
     >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
     ...     row = next(memory_rows(snapshot, find_target("redis-7.0")))
     >>> row.key, row.memory, row.size

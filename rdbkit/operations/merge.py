@@ -23,7 +23,7 @@ from rdbkit.policy.rules import Edits, Policies, Rules
 from rdbkit.snapshot.reader import open_snapshot, usual_limits
 from rdbkit.snapshot.writer import UNKNOWN, Writer, create
 from rdbkit.storage.source import Rereading, check_distinct
-from rdbkit.targets import Target, find_target
+from rdbkit.targets.target import Target, find_target
 
 __all__ = ["Merge", "OnDuplicate", "merge"]
 

@@ -16,7 +16,7 @@ from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, Check, check
 from rdbkit.operations.memory import LEFT, Memory, Prefix, memory
 from rdbkit.passes.memory import EDGES
 from rdbkit.storage.source import Rereading, check_distinct
-from rdbkit.targets import Sku, Target
+from rdbkit.targets.target import Sku, Target
 from rdbkit.text import json_bytes, path_word, shell_word, size, valid_text
 
 __all__ = ["Names", "Plan", "PlannedFile", "Size", "Step", "bicep", "plan"]
@@ -185,7 +185,7 @@ def plan(
 
     Args:
         files: paths of the shards of one source, or of one whole one.
-        target: a service, of `rdbkit.targets.find_target`.
+        target: a service, of `rdbkit.find_target`.
         sku: the size to plan for; by default the smallest that holds the data.
         growth: by what share the data is to have room to grow; 0.2 for a fifth.
         high_availability: whether the cache is to have a replica.
@@ -197,7 +197,7 @@ def plan(
     Raises: ValueError for a target that is no service, and for a file that is given twice; ChangedError where a file is another at
         its second reading; RdbError where one is damaged; OSError where one cannot be opened.
 
-    >>> from rdbkit.targets import find_target
+    >>> from rdbkit.targets.target import find_target
     >>> found = plan(["fixtures/random/redis-6.2.16.rdb"], find_target("azure-managed"))
     >>> found.chosen.name, found.files[0].verdict
     ('Balanced_B0', 'lossless')

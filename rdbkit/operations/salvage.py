@@ -31,7 +31,7 @@ from rdbkit.snapshot.reader import BLOCK_SIZE, Limits, Snapshot, open_snapshot, 
 from rdbkit.storage.source import UNKNOWN, Identity, Source, open_source
 from rdbkit.storage.spliced_file import SplicedFile
 from rdbkit.storage.temporary import Permissions, temporary_file
-from rdbkit.targets import find_target
+from rdbkit.targets.target import find_target
 from rdbkit.text import json_bytes, valid_text
 
 __all__ = ["Lost", "Salvage", "salvage"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from rdbkit.format import constants as c
 from rdbkit.model import Header
 from rdbkit.selection import Selection
-from rdbkit.targets import Target
+from rdbkit.targets.target import Target
 
 if TYPE_CHECKING:
     from rdbkit.policy.script import ScriptRecord

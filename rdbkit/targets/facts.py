@@ -21,6 +21,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
+from rdbkit.targets.releases import release_line
+
 
 @dataclass(frozen=True, slots=True)
 class Fact:
@@ -118,8 +120,6 @@ _TOP: Final = {"source", "sources", "defaults", "targets"}
 _SOURCE_KEYS: Final = {"title", "date"}
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DATE: Final = re.compile(r"\d{4}(-\d\d(-\d\d)?)?")
-#: A release of an engine: "7.4", "7.4.3", "redis-7.4", "valkey-8.0"; without a name it is one of Redis.
-_ENGINE: Final = re.compile(r"(?:([a-z]+)-)?(\d+\.\d+)(?:\.\d+)*")
 _SYNTAX: Final = re.compile(r"(.*) \(at line (\d+), column \d+\)", re.S)
 _WANTED: Final = {
     "text": "a text",
@@ -144,16 +144,6 @@ def read(path: str | os.PathLike[str], known: Mapping[str, Facts], lines: Collec
     Raises: ValueError for a mistake in it, OSError where it cannot be read.
     """
     return _File(os.fspath(path), lines).targets(known)
-
-
-def release_line(engine: str) -> str:
-    """The release line that an engine belongs to, as far as its name says that.
-
-    >>> release_line("7.4.3"), release_line("valkey-8.0"), release_line("new")
-    ('redis-7.4', 'valkey-8.0', 'new')
-    """
-    match = _ENGINE.fullmatch(engine)
-    return f"{match[1] or 'redis'}-{match[2]}" if match else engine
 
 
 class _File:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
 
-from rdbkit.targets import Target
-from rdbkit.targets.facts import release_line
+from rdbkit.targets.target import Target
 
 #: Bytes between jemalloc's smallest size classes: as servers build it for themselves, and as distributions package it. Of a server
 #: that one does not know the larger counts: a figure for sizing must not be too low.
@@ -66,13 +65,12 @@ def layouts() -> list[Layout]:
 def layout_of(target: Target) -> Layout:
     """How a target lays data out in memory; of a service, how the engine does that runs there.
 
-    >>> from rdbkit.targets import find_target
+    >>> from rdbkit.targets.target import find_target
     >>> layout_of(find_target("azure-premium")).name, layout_of(find_target("valkey-9.1")).name
     ('redis-6.0', 'valkey-9.0')
     """
-    name = release_line(target.engine) if target.engine else target.name
     for targets, layout in _lines().values():
-        if name in targets:
+        if target.release_line in targets:
             return layout
     # a version of the format, or a server of a user's own: what the oldest that reads such files is
     if target.valkey:

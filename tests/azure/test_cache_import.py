@@ -28,7 +28,7 @@ from rdbkit.azure.sas import Signer, check_window
 from rdbkit.cli import cli
 from rdbkit.errors import TargetError
 from rdbkit.operations.check import check
-from rdbkit.targets import find_target
+from rdbkit.targets.target import find_target
 
 from .. import azurite
 from ..arm import BUSY_TEXT, SAS_TEXT, Cache, Cloud, cloud

@@ -16,7 +16,7 @@ import rdbkit
 from rdbkit.cli import cli
 from rdbkit.cli.plan import _folded
 from rdbkit.operations.check import check
-from rdbkit.targets import find_target
+from rdbkit.targets.target import find_target
 from rdbkit.text import path_word, shell_word
 
 from ..rdb import FIXTURES

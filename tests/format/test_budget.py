@@ -23,7 +23,7 @@ from rdbkit.operations.info import info
 from rdbkit.operations.salvage import salvage
 from rdbkit.operations.verify import verify
 from rdbkit.policy.rules import Policies
-from rdbkit.targets import find_target
+from rdbkit.targets.target import find_target
 from tests.rdb import Dribble, aux, key, length, rdb, string
 
 MB = 1 << 20

@@ -20,7 +20,7 @@ from pathlib import Path
 import rdbkit
 from rdbkit.operations.check import AS_IT_IS
 from rdbkit.operations.check import check as run_check
-from rdbkit.targets import find_target
+from rdbkit.targets.target import find_target
 from tests.fuzz.directed import cases
 from tests.fuzz.mutate import mutants
 from tests.fuzz.oracle import LINES, Server, Verdict

@@ -20,7 +20,7 @@ from rdbkit.operations.keys import keys as run_keys
 from rdbkit.operations.keys import write_parquet, write_text
 from rdbkit.operations.memory import memory as run_memory
 from rdbkit.operations.memory import memory_rows, write_memory_text
-from rdbkit.targets import find_target
+from rdbkit.targets.target import find_target
 
 NOW: Final = 1_800_000_000_000
 TARGETS: Final = (

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 import rdbkit
 from rdbkit.cli import cli
 from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSLESS, LOSSY
-from rdbkit.targets import find_target, load_targets
+from rdbkit.targets.target import find_target, load_targets
 
 from ..rdb import FIXTURES, key, length, rdb, string
 

@@ -19,7 +19,7 @@ from rdbkit.cli import cli
 from rdbkit.operations.check import check
 from rdbkit.operations.export import export_jsonl
 from rdbkit.operations.verify import verify
-from rdbkit.targets import find_target, tolerated
+from rdbkit.targets.target import find_target, tolerated
 
 from ..encoders import listpack_of
 from ..format.test_decode import F64, GOOD_NODE, ID, counted, entry, lp, stream_node, zl

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 import rdbkit
 from rdbkit.operations import build as operation
 from rdbkit.operations.build import Build, build
-from rdbkit.targets import find_target, target_names
+from rdbkit.targets.target import find_target, target_names
 
 from ..encoders import ENCODERS, EXPIRING_MEMBERS, EXPIRING_SECONDS, Encoder
 from ..format.test_decode import file_of

@@ -16,7 +16,7 @@ import pytest
 import rdbkit
 from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSLESS, LOSSY, Check, check
 from rdbkit.operations.duplicates import find_duplicates
-from rdbkit.targets import find_target, target_names
+from rdbkit.targets.target import find_target, target_names
 
 from ..rdb import DUMPS, FIXTURES, aux, key, length, rdb, string
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 import rdbkit
 from rdbkit.format import constants as c
-from rdbkit.targets import find_target, target_names
+from rdbkit.targets.target import find_target, target_names
 
 from ..encoders import ENCODERS, Encoder, comparable
 from ..rdb import DUMPS, FIXTURES, key, length, rdb, string

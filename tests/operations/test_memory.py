@@ -17,7 +17,7 @@ import rdbkit
 from rdbkit.operations.keys import keys, write_parquet
 from rdbkit.operations.memory import Memory, MemoryRow, memory, memory_rows, telling, write_memory_text
 from rdbkit.selection import Selection
-from rdbkit.targets import find_target
+from rdbkit.targets.target import find_target
 
 from ..rdb import DUMPS, FIXTURES, aux, key, length, rdb, string
 

@@ -22,7 +22,7 @@ import pytest
 import rdbkit
 from rdbkit.operations.memory import Memory, memory
 from rdbkit.operations.memory_page import write_page
-from rdbkit.targets import find_target
+from rdbkit.targets.target import find_target
 
 from ..rdb import FIXTURES, aux, key, rdb, string
 

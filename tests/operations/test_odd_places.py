@@ -25,7 +25,7 @@ from rdbkit.operations.memory import memory
 from rdbkit.operations.split import Division
 from rdbkit.parallel import pool as parallel
 from rdbkit.snapshot import reader
-from rdbkit.targets import find_target
+from rdbkit.targets.target import find_target
 from tests.rdb import aux, rdb, string
 
 EXPIRY = 4_102_444_800_000

@@ -17,7 +17,7 @@ import pytest
 import rdbkit
 from rdbkit.operations.memory import memory
 from rdbkit.operations.plan import GB, Names, Plan, bicep, plan
-from rdbkit.targets import find_target
+from rdbkit.targets.target import find_target
 
 from ..rdb import FIXTURES, aux, key, length, rdb, string
 

@@ -10,7 +10,7 @@ import pytest
 import rdbkit
 from fixtures.server import Refused, running
 from rdbkit.operations.check import AS_IT_IS, check
-from rdbkit.targets import find_target
+from rdbkit.targets.target import find_target
 
 from ..rdb import FIXTURES
 

@@ -17,7 +17,7 @@ from fixtures.loaded import FIELDS_EXPIRE, LINES, LOADS, allocator, ask, binary,
 from fixtures.server import Client, running
 from rdbkit.operations.memory import memory, memory_rows
 from rdbkit.policy.rules import Policies
-from rdbkit.targets import find_target
+from rdbkit.targets.target import find_target
 
 SERVERS = Path(os.environ["RDBKIT_SERVERS"])
 SEEDS = {"redis-6.0": 71, "redis-7.0": 72, "redis-8.0": 73, "redict-7.3": 74, "valkey-8.1": 75, "valkey-9.1": 76}

@@ -19,7 +19,7 @@ from rdbkit.azure.migrate import Migration
 from rdbkit.cli import cli
 from rdbkit.operations.merge import merge
 from rdbkit.storage.source import Identity, Input, Rereading, Source, open_source
-from rdbkit.targets import find_target
+from rdbkit.targets.target import find_target
 
 from ..rdb import FIXTURES
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from rdbkit.targets import Target, find_target, load_targets, target_names
 from rdbkit.targets.facts import KEYS, Fact
+from rdbkit.targets.target import Target, find_target, load_targets, target_names
 
 DATED = re.compile(r"20\d\d(-\d\d(-\d\d)?)?")
 #: Derived from the others, or no facts.
@@ -507,6 +507,6 @@ def test_it_fits_a_terminal_of_80_columns(name: str | None) -> None:
 
 
 def test_nothing_is_read_before_it_is_asked_for() -> None:
-    code = "import sys, rdbkit.targets\nprint('tomllib' in sys.modules, 'difflib' in sys.modules)"
+    code = "import sys, rdbkit.targets.target\nprint('tomllib' in sys.modules, 'difflib' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["False", "False"]

@@ -1,0 +1,437 @@
+"""What each server and Azure service loads: data in TOML files beside this loader, with source and date of each fact.
+
+What is documented and what is known are kept apart: `Target.rdb` is the newest version that the documents of a service promise,
+`Target.undocumented` those beyond it that the engine which runs there is known to load.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from rdbkit.format import constants as c
+from rdbkit.model import Header, module_product
+from rdbkit.targets.facts import Fact, Facts, iter_rows, read
+from rdbkit.targets.releases import release, release_line, release_title
+
+if TYPE_CHECKING:
+    import datetime
+
+__all__ = ["Fact", "Sku", "Target", "find_target", "load_targets", "target_names", "tolerated"]
+
+#: What released servers load; others are known to forks, or to builds that nobody released.
+_LOADED: Final = {"string", "list", "set", "zset", "hash", "stream", "array", "module"}
+_VERSION: Final = re.compile(r"rdb-([1-9][0-9]{0,8})")
+#: Facts that are attributes of a target under their own name.
+_ATTRIBUTES: Final = (
+    "rdb", "lines", "valkey", "types", "extra_types", "modules", "optional_modules", "databases", "single_db",
+    "clustered_databases", "pre_release_functions", "undocumented", "max_key_bytes", "takes_gzip", "engine", "closed", "retires",
+)  # fmt: skip
+#: What `--modules` says for none.
+NO_MODULES: Final = "none"
+#: What another engine is another reason for, and what is taken from the engine where the documents say nothing.
+_VERSIONS: Final = ("rdb", "undocumented")
+_OF_ENGINE: Final = (*_VERSIONS, "valkey", "types", "extra_types", "modules", "pre_release_functions")
+
+
+@dataclass(frozen=True, slots=True)
+class Sku:
+    """A size in which a service is sold.
+
+    Attributes:
+        name: as the service calls it, such as "P2" or "B10".
+        tier: what it belongs to, such as "balanced"; empty where there is one tier only.
+        memory_gb: the size as advertised, in GB.
+        usable_gb: what of it is there for data, in GB.
+        databases: the most that it can have, None where that does not depend on the size.
+        preview: it is offered, but not yet generally available.
+        note: what has to be known besides.
+        inferred: something of it is a conclusion; the note says what.
+        source, date: where the size is said, and when.
+    """
+
+    name: str
+    tier: str
+    memory_gb: float
+    usable_gb: float
+    databases: int | None = None
+    preview: bool = False
+    note: str = ""
+    inferred: bool = False
+    source: str = ""
+    date: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server line or service.
+
+    Attributes:
+        name: stable identifier, e.g. "redis-7.0" or "azure-premium".
+        title: name for humans.
+        lines: other names of it, such as "redis-6.0" for what loads the same files as "redis-5.0".
+        rdb: newest RDB version with the REDIS magic; of a service, the newest that its documents promise.
+        valkey: RDB versions with the VALKEY magic.
+        types: highest value type it knows, None for all of its RDB version.
+        extra_types: value types that only this server has.
+        modules: module types built in.
+        optional_modules: module types that can be chosen when the service is created.
+        databases: most databases, None where configurable.
+        clustered_databases: the same of a cluster, None where configurable or not known.
+        single_db: only database 0 is imported.
+        pre_release_functions: loads the function libraries of 7.0 release candidates.
+        undocumented: RDB versions that the engine knows and the service does not promise.
+        max_key_bytes: keys larger than this make an import fail.
+        takes_gzip: whether a file may be compressed with gzip, None where no source says.
+        exact: it is no server but a version of the format, and a file for it has just that version.
+        engine: the release that runs there, such as "7.4" of Redis or "valkey-8.0"; None for what is a server itself.
+        documented: of a service, the newest RDB version that is promised for each engine.
+        skus: the sizes in which a service is sold.
+        closed: since when no new ones can be created.
+        retires: when it ends.
+        facts: everything that is said of it, by the names above and those of `rdbkit.targets.facts.KEYS`, with source and date.
+        source, date: where `rdb` is from.
+        options: of the command line, and their values, that make this of the target with this name: "--targets-file",
+            "--redis-version", "--modules".
+    """
+
+    name: str
+    title: str
+    rdb: int
+    lines: list[str] = field(default_factory=list)
+    valkey: list[int] = field(default_factory=list)
+    types: int | None = None
+    extra_types: list[int] = field(default_factory=list)
+    modules: list[str] = field(default_factory=list)
+    optional_modules: list[str] = field(default_factory=list)
+    databases: int | None = None
+    clustered_databases: int | None = None
+    single_db: bool = False
+    pre_release_functions: bool = False
+    undocumented: list[int] = field(default_factory=list)
+    max_key_bytes: int | None = None
+    takes_gzip: bool | None = None
+    exact: bool = False
+    engine: str | None = None
+    documented: dict[str, int] = field(default_factory=dict)
+    skus: tuple[Sku, ...] = ()
+    closed: datetime.date | None = None
+    retires: datetime.date | None = None
+    facts: dict[str, Fact] = field(default_factory=dict)
+    source: str = ""
+    date: str = ""
+    options: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_service(self) -> bool:
+        """Whether it is a service that runs an engine, rather than a server or a version of the format."""
+        return self.engine is not None
+
+    @property
+    def release_line(self) -> str:
+        """The server that it is, or whose engine runs there: of a service a release line, otherwise its own name.
+
+        >>> find_target("azure-premium").release_line, find_target("valkey-8.1").release_line
+        ('redis-6.0', 'valkey-8.1')
+        """
+        return release_line(self.engine) if self.engine is not None else self.name
+
+    def header_for(self, source: Header) -> Header:
+        """The header that a file with this one gets for the target: its own, where the target's documents promise to load it."""
+        if self.exact:
+            return Header(c.VALKEY, self.valkey[0]) if self.valkey else Header(c.REDIS, self.rdb)
+        if source.version <= self.rdb if source.flavour == c.REDIS else source.version in self.valkey:
+            return source
+        # what Valkey has of its own, it writes under its own name only
+        return Header(c.VALKEY, self.valkey[-1]) if self.valkey else Header(c.REDIS, self.rdb)
+
+    def types_in(self, header: Header) -> dict[int, c.ValueType]:
+        """The value types that it loads from a file with this header, by their numbers."""
+        newest = self.rdb if header.flavour == c.REDIS else header.version
+        return {
+            t.id: t
+            for t in c.value_types(header.flavour, newest).values()
+            if t.id in self.extra_types
+            or (self.exact and t.since <= newest)
+            or (t.since <= newest and (self.types is None or t.id <= self.types) and t.type in _LOADED and t not in c.FOREIGN)
+        }
+
+    def with_engine(self, version: str) -> Target:
+        """The same service with this engine, of which somebody knows that it runs there.
+
+        `rdb` becomes what is documented for it, and where nothing is, for the newest engine before it. `undocumented` becomes
+        what this engine loads beyond.
+
+        Args:
+            version: "7.4", "7.4.3", or with the name of the engine, "valkey-8.0".
+
+        Raises: ValueError for what is no release, naming those that are, and for a target that is a server itself.
+
+        >>> managed = find_target("azure-managed").with_engine("7.2.4")
+        >>> managed.title, managed.rdb, managed.undocumented
+        ('Azure Managed Redis (Redis 7.2)', 11, [])
+        """
+        if self.exact:
+            raise ValueError(f"{self.name} is a version of the format, whatever runs there")
+        line = release_line(version)
+        if line not in _lines():
+            raise ValueError(f"{version!r} is no release of an engine; known: {', '.join(self._engines())}")
+        if self.name in _lines():
+            raise ValueError(f"{self.name} is a release of a server itself: let the target be {line}")
+        engine = line.removeprefix("redis-")
+        facts = {key: fact for key, fact in self.facts.items() if key not in _OF_ENGINE or not (fact.inferred or key in _VERSIONS)}
+        facts["engine"] = Fact(engine, "what was said to run there", "")
+        made = replace(_made(self.name, facts), options=self.options)
+        # what is known beyond the documents changes nothing of what is written
+        same = all(getattr(made, name) == getattr(self, name) for name in _OF_ENGINE if name != "undocumented")
+        return made if same else replace(made, options=(*made.options, ("--redis-version", version)))
+
+    def with_modules(self, products: Sequence[str]) -> Target:
+        """The same service, which was created with these of its `optional_modules`, and no others.
+
+        Args:
+            products: such as "RedisJSON"; what the service does not offer is passed over.
+
+        >>> managed = find_target("azure-managed").with_modules(["RedisJSON"])
+        >>> managed.modules, managed.optional_modules
+        (['ReJSON-RL'], [])
+        """
+        there = [name for name in self.optional_modules if module_product(name) in products]
+        if there == self.optional_modules:
+            return replace(self, modules=[*self.modules, *there], optional_modules=[])
+        said = ",".join(sorted({module_product(name) or name for name in there})) or NO_MODULES
+        return replace(self, modules=[*self.modules, *there], optional_modules=[], options=(*self.options, ("--modules", said)))
+
+    def sku(self, name: str) -> Sku:
+        """The size of this name, in capitals or not.
+
+        Raises: ValueError where there is none, naming the nearest, or where it has no known size or no import.
+        """
+        for sku in self.skus:
+            if sku.name.lower() == name.lower():
+                return sku
+        for other, why in self._skus_beside().items():
+            if other.lower() == name.lower():
+                raise ValueError(f"{other} {why}")
+        if not self.skus:
+            raise ValueError(f"{self.name} has no sizes")
+        names = [sku.name for sku in self.skus]
+        # a letter more or less says little of a name of two letters
+        near = _near(name.upper(), names, 0.4)
+        raise ValueError(f"{self.name} has no size {name!r}; {near}")
+
+    def _skus_beside(self) -> dict[str, str]:
+        found = {}
+        if "skus_without_size" in self.facts:
+            why = f"of {self.name} is a size of which no source says how large it is: a --targets-file can"
+            found = dict.fromkeys(self.facts["skus_without_size"].value, why)
+        if "skus_without_import" in self.facts:
+            found |= dict.fromkeys(self.facts["skus_without_import"].value, "is of a tier that has no import")
+        return found
+
+    def _engines(self) -> list[str]:
+        others = [line.removeprefix("redis-") for line in _lines() if line not in map(release_line, self.documented)]
+        return [*self.documented, *others]
+
+
+def load_targets(extra: str | os.PathLike[str] | None = None) -> tuple[Target, ...]:
+    """All targets, servers before services, in the order of the files.
+
+    Args:
+        extra: a TOML file with further targets, or other facts of those that there are.
+
+    Raises: ValueError for a mistake in that file, naming file, line and key; OSError where it cannot be read.
+    """
+    if extra is None:
+        return _load_ours()
+    known = {name: facts for name, facts in _facts().items() if "lines" not in facts} | _lines()
+    option = ("--targets-file", os.fsdecode(extra))
+    theirs = {name: replace(_made(name, facts), options=(option,)) for name, facts in read(extra, known, _lines()).items()}
+    found = []
+    for target in _load_ours():
+        names = [target.name, *target.lines]
+        rest = [name for name in names if name not in theirs]
+        if len(rest) == len(names):
+            found.append(target)
+        elif rest:  # a line that has facts of its own now leaves its row
+            title = ", ".join([release_title(rest[0]), *(release_title(line).split()[-1] for line in rest[1:])])
+            found.append(replace(target, name=rest[0], lines=rest[1:], title=title))
+        found += [theirs.pop(name) for name in names if name in theirs]
+    return (*found, *theirs.values())
+
+
+def find_target(name: str, extra: str | os.PathLike[str] | None = None) -> Target:
+    """The target of this name: a release line ("redis-6.2"), a service ("azure-premium") or a version of the format ("rdb-9").
+
+    Args:
+        extra: a TOML file as of `load_targets`.
+
+    Raises: ValueError, which names the nearest ones, where there is none, and for a mistake in the file.
+
+    >>> find_target("redis-6.2").title, find_target("rdb-9").exact
+    ('Redis 6.2', True)
+    """
+    for target in load_targets(extra):
+        if name == target.name or name in target.lines:
+            return _alone(target, name) if target.lines else target
+    match = _VERSION.fullmatch(name)
+    if match:
+        version = int(match[1])
+        if version in c.VALKEY_VERSIONS:
+            return Target(name, f"VALKEY{version:03d}", 11, valkey=[version], exact=True)
+        if version <= c.NEWEST_REDIS:
+            return Target(name, f"RDB {version}", version, exact=True)
+    raise ValueError(f"there is no target {name!r}; {_near(name, target_names(extra), 0.5)}")
+
+
+def _alone(row: Target, name: str) -> Target:
+    """One release line of those that share a row."""
+    others = [other for other in (row.name, *row.lines) if other != name]
+    facts = {key: replace(row.facts[key], value=value) for key, value in (("title", release_title(name)), ("lines", others))}
+    return replace(row, name=name, title=release_title(name), lines=others, facts=row.facts | facts)
+
+
+def target_names(extra: str | os.PathLike[str] | None = None) -> list[str]:
+    """Every name that `find_target` takes, versions of the format last."""
+    names = [name for target in load_targets(extra) for name in (target.name, *target.lines)]
+    return names + [f"rdb-{version}" for version in (*range(1, c.NEWEST_REDIS + 1), *c.VALKEY_VERSIONS)]
+
+
+def tolerated(target: Target) -> frozenset[str]:
+    """The faults of values that a target loads and serves all the same: names of rules as `rdbkit.verify` has them. A version of
+    the format tolerates none.
+
+    >>> "stream-length" in tolerated(find_target("redis-7.0")), "stream-length" in tolerated(find_target("valkey-9.1"))
+    (True, False)
+    """
+    return frozenset(rule for rule, row in _tolerated().items() if target.release_line in row["lines"])
+
+
+@cache
+def _tolerated() -> dict[str, dict[str, list[str]]]:
+    import tomllib
+
+    with open(os.path.join(os.path.dirname(__file__), "tolerated.toml"), "rb") as file:
+        return tomllib.load(file)
+
+
+# -- from facts to targets
+
+
+@cache
+def _load_ours() -> tuple[Target, ...]:
+    return tuple(_made(name, facts) for name, facts in _facts().items())
+
+
+@cache
+def _facts() -> dict[str, Facts]:
+    # not importlib.resources: importing that costs more than reading a snapshot of ten megabytes
+    here = os.path.dirname(__file__)
+    servers = read(os.path.join(here, "servers.toml"), {}, ())
+    return servers | read(os.path.join(here, "azure.toml"), servers, _by_line(servers))
+
+
+@cache
+def _lines() -> dict[str, Facts]:
+    """The facts of each release line of a server."""
+    return _by_line({name: facts for name, facts in _facts().items() if "engine" not in facts})
+
+
+def _by_line(rows: Mapping[str, Facts]) -> dict[str, Facts]:
+    found = {}
+    for name, facts in rows.items():
+        alone = {key: fact for key, fact in facts.items() if key != "lines"}
+        for line in (name, *(facts["lines"].value if "lines" in facts else ())):
+            title = replace(facts["title"], value=release_title(line)) if "lines" in facts else facts["title"]
+            found[line] = {**alone, "title": title}
+    return found
+
+
+def _made(name: str, facts: Facts) -> Target:
+    """The target of whom these facts are; what they imply is added to them."""
+    facts = dict(facts)
+    documented = dict(iter_rows(facts, "documented"))
+    title = facts["title"].value
+    if "engine" in facts:
+        line = release_line(facts["engine"].value)
+        title += f" ({release_title(line)})"
+        facts |= {key: fact for key, fact in _implied(line, documented).items() if key not in facts}
+    if "undocumented" in facts:
+        beyond = [version for version in facts["undocumented"].value or () if version > facts["rdb"].value]
+        facts["undocumented"] = replace(facts["undocumented"], value=beyond)
+        if not beyond:
+            del facts["undocumented"]
+    skus = dict(iter_rows(facts, "skus"))
+    by_sku = facts["sku_databases"].value if "sku_databases" in facts else {}
+    share = facts["usable_share"].value if "usable_share" in facts else 1
+    attributes: dict[str, Any] = {key: facts[key].value for key in _ATTRIBUTES if key in facts and facts[key].value is not None}
+    target = Target(
+        name,
+        title,
+        **attributes,
+        documented={engine: fact.value for engine, fact in documented.items()},
+        skus=tuple(_sku(each, fact, share, by_sku) for each, fact in skus.items()),
+        source=facts["rdb"].source,
+        date=facts["rdb"].date,
+    )
+    target.facts.update(_told(facts, skus))
+    return target
+
+
+def _told(facts: Facts, skus: Mapping[str, Fact]) -> Facts:
+    if skus:
+        first = next(iter(skus.values()))
+        facts["skus"] = Fact(list(skus), "; ".join(dict.fromkeys(fact.source for fact in skus.values())), first.date)
+    return facts
+
+
+def _implied(line: str, documented: Mapping[str, Fact]) -> Facts:
+    """What a service loads that runs this engine: what is documented for it, and what the engine is known to load beyond."""
+    known = _lines()[line]["rdb"]
+    own = release(line)
+    assert own is not None
+    before = {engine: each for engine in documented if (each := release(engine)) and each.family == own.family and each <= own}
+    if before:
+        newest = max(before, key=before.__getitem__)
+        rdb = documented[newest]
+        if before[newest] != own:
+            told = release_title(release_line(newest))
+            rdb = replace(rdb, note=f"said of {told}; nothing is said of {release_title(line)}", inferred=True)
+        found = {"rdb": rdb}
+    else:
+        note = f"as {release_title(line)} has it; the service's documents say nothing"
+        found = {key: replace(f, note=note, inferred=True) for key, f in _lines()[line].items() if key in _OF_ENGINE}
+        rdb = found["rdb"]
+    beyond = list(range(rdb.value + 1, known.value + 1))
+    if beyond:
+        note = f"{release_title(line)} does; that the service does, too, is said nowhere"
+        found["undocumented"] = Fact(beyond, known.source, known.date, note, inferred=True)
+    return found
+
+
+def _sku(name: str, fact: Fact, share: float, databases: Mapping[str, int]) -> Sku:
+    row = fact.value
+    return Sku(
+        name,
+        row.get("tier", ""),
+        row["memory_gb"],
+        row.get("usable_gb", round(row["memory_gb"] * share, 4)),
+        row.get("databases", databases.get(name)),
+        row.get("preview", False),
+        fact.note,
+        fact.inferred,
+        fact.source,
+        fact.date,
+    )
+
+
+def _near(name: str, known: Iterable[str], cutoff: float) -> str:
+    from difflib import get_close_matches
+
+    known = list(known)
+    near = get_close_matches(name, known, 3, cutoff)
+    return f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known)}"
