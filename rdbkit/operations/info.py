@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from rdbkit.format import constants as c
 from rdbkit.format.scan import STRING_INT, STRING_LZF
@@ -18,6 +18,19 @@ from rdbkit.text import count, json_bytes, valid_text
 
 #: Names of the histogram's columns; a key counts in the first that fits.
 EXPIRY_BUCKETS = ("expired", "1h", "1d", "7d", "30d", "later", "never")
+#: Value types.
+_MODULE: Final = 7
+_LISTPACK_EX: Final = 25
+#: The first RDB version that has each.
+_EXPIRY_SINCE: Final = 3
+_MODULES_SINCE: Final = 8
+_FUNCTIONS_SINCE: Final = 10
+_FIELD_EXPIRY_SINCE: Final = 12
+_KEY_METADATA_SINCE: Final = 13
+#: What is left out of a stream, by its type, in files below the version that has the type.
+_COUNTERS: Final = "below RDB {} some counters are left out, which servers then estimate"
+_DEDUP: Final = "below RDB {} there is no place for idempotent producers and unowned pending entries"
+_LEFT_OUT: Final = {19: _COUNTERS, 21: _COUNTERS, 26: _DEDUP, 27: _DEDUP}
 
 
 @dataclass
@@ -199,45 +212,68 @@ def _names(kind: int, snapshot: Snapshot) -> tuple[str, str]:
     return value_type.type, value_type.encoding
 
 
-def _report(snapshot: Snapshot, tally: InfoTally) -> Info:
-    totals: dict[int, tuple[int, int]] = {}
-    databases = []
+def _databases(snapshot: Snapshot, tally: InfoTally) -> list[DatabaseInfo]:
+    """The databases that have keys, by number."""
+    found = []
     for number in sorted(tally.databases):
         database = tally.databases[number]
         by_type: dict[str, int] = {}
+        for kind, (keys, _) in sorted(database.totals.items()):
+            for name, n in _modules_in(tally, number) if kind == _MODULE else [(_names(kind, snapshot)[0], keys)]:
+                by_type[name] = by_type.get(name, 0) + n
+        if by_type:
+            found.append(DatabaseInfo(number, sum(by_type.values()), database.expiring, database.expired, by_type))
+    return found
+
+
+def _modules_in(tally: InfoTally, number: int) -> list[tuple[str, int]]:
+    """Module types in a database, with keys of each."""
+    return [(name, keys) for (db, name, _), (keys, _) in tally.modules.items() if db == number]
+
+
+def _modules(tally: InfoTally) -> list[ModuleInfo]:
+    """Module types by their encoding: those that keys have, and behind them those that have data outside of keys alone."""
+    found: dict[tuple[str, int], ModuleInfo] = {}
+
+    def entry(name: str, encver: int) -> ModuleInfo:
+        return found.setdefault((name, encver), ModuleInfo(name, encver, 0, 0, 0, module_product(name)))
+
+    for (_, name, encver), (keys, size) in tally.modules.items():
+        module = entry(name, encver)
+        module.keys += keys
+        module.bytes += size
+    for (name, encver), size in tally.module_data.items():
+        entry(name, encver).aux_bytes += size
+    return list(found.values())
+
+
+def _types(snapshot: Snapshot, tally: InfoTally, modules: list[ModuleInfo]) -> list[TypeInfo]:
+    """Types and stored forms, what takes the most bytes first."""
+    totals: dict[int, tuple[int, int]] = {}
+    for _, database in sorted(tally.databases.items()):
         for kind, (in_db, db_bytes) in sorted(database.totals.items()):
             keys, size = totals.get(kind, (0, 0))
             totals[kind] = (keys + in_db, size + db_bytes)
-            if kind == 7:
-                for (db, name, _), (count, _size) in tally.modules.items():
-                    if db == number:
-                        by_type[name] = by_type.get(name, 0) + count
-            else:
-                name = _names(kind, snapshot)[0]
-                by_type[name] = by_type.get(name, 0) + in_db
-        if by_type:
-            databases.append(DatabaseInfo(number, sum(by_type.values()), database.expiring, database.expired, by_type))
     key_bytes = sum(size for _, size in totals.values())
-    types = []
-    modules: dict[tuple[str, int], ModuleInfo] = {}
-    for (_, name, encver), (keys, size) in tally.modules.items():
-        entry = modules.setdefault((name, encver), ModuleInfo(name, encver, 0, 0, 0, module_product(name)))
-        entry.keys += keys
-        entry.bytes += size
-    types += [TypeInfo(m.name, "module", 7, m.keys, m.bytes, m.bytes / key_bytes) for m in modules.values()]
+    types = [TypeInfo(m.name, "module", _MODULE, m.keys, m.bytes, m.bytes / key_bytes) for m in modules if m.keys]
     for kind, (keys, size) in totals.items():
-        if kind == 7:
-            continue
-        name, encoding = _names(kind, snapshot)
-        rdb_type = 0 if kind >= STRING_INT else kind
-        types.append(TypeInfo(name, encoding, rdb_type, keys, size, size / key_bytes))
-    types.sort(key=lambda t: -t.bytes)
-    biggest = [
+        if kind != _MODULE:
+            rdb_type = 0 if kind >= STRING_INT else kind
+            types.append(TypeInfo(*_names(kind, snapshot), rdb_type, keys, size, size / key_bytes))
+    return sorted(types, key=lambda t: -t.bytes)
+
+
+def _biggest(snapshot: Snapshot, tally: InfoTally) -> list[BigKey]:
+    return [
         BigKey(db, key, *_names(kind, snapshot), size, -offset, None if expire == -1 else expire)
         for size, offset, db, key, kind, expire in sorted(tally.biggest, reverse=True)
     ]
-    for (name, encver), size in tally.module_data.items():
-        modules.setdefault((name, encver), ModuleInfo(name, encver, 0, 0, 0, module_product(name))).aux_bytes += size
+
+
+def _report(snapshot: Snapshot, tally: InfoTally) -> Info:
+    databases = _databases(snapshot, tally)
+    modules = _modules(tally)
+    types = _types(snapshot, tally, modules)
     keys = sum(d.keys for d in databases)
     expiring = sum(d.expiring for d in databases)
     counts = [*tally.buckets, int(tally.later), keys - expiring]
@@ -264,15 +300,15 @@ def _report(snapshot: Snapshot, tally: InfoTally) -> Info:
         keys=keys,
         expiring=expiring,
         expired=sum(d.expired for d in databases),
-        key_bytes=key_bytes,
+        key_bytes=sum(t.bytes for t in types),
         databases=databases,
         types=types,
-        biggest=biggest,
+        biggest=_biggest(snapshot, tally),
         expiry=dict(zip(EXPIRY_BUCKETS, counts, strict=True)),
         functions=[
             {"name": f.name, "engine": f.engine, "bytes": len(f.source), "pre_release": f.pre_release} for f in tally.functions
         ],
-        modules=list(modules.values()),
+        modules=modules,
         slots=int(tally.slots),
         other={k: n for k, n in tally.events.items() if k in ("KeyMetadata", "SlotImport", "HashTemplate")},
         needs_version=0,
@@ -282,101 +318,178 @@ def _report(snapshot: Snapshot, tally: InfoTally) -> Info:
 
 def _judge(report: Info, snapshot: Snapshot, tally: InfoTally) -> None:
     """Fill in which RDB version the content needs, who loads the file, and what to do next."""
-    redis = report.flavour == c.REDIS
     used = {t.rdb_type: snapshot.types[t.rdb_type] for t in report.types}
-    has_functions = bool(report.functions)
-    report.needs_version = max([t.since for t in used.values()] + ([10] if has_functions else []) + [1])
-    lowest: int | None = 10 if has_functions else 1
-    notes = report.lowest_version_notes
-    field_expiry = 0
-    if has_functions:
-        notes.append("functions: only RDB 10 and above")
-    if report.expiring:
-        lowest = max(lowest or 1, 3)
-    for kind, t in used.items():
-        if t.universal is not None:
-            lowest = max(lowest, t.universal) if lowest is not None else None
-            if kind in (19, 21):
-                notes.append(f"{t.name}: below RDB {t.since} some counters are left out, which servers then estimate")
-            if kind in (26, 27):
-                notes.append(
-                    f"{t.name}: below RDB {t.since} there is no place for idempotent producers and unowned pending entries"
-                )
-            continue
-        keys = sum(row.keys for row in report.types if row.rdb_type == kind)
-        if kind == 25 and keys == tally.without_field_expiry:
-            continue  # every field expiry is gone: a plain hash holds it
-        if t.type == "hash":
-            lowest = max(lowest, 12) if lowest is not None else None
-            field_expiry += keys
-        elif t.type == "module":
-            lowest = max(lowest, 8) if lowest is not None else None
-        elif t.type in ("cron", "json") or t.id in (31, 32):
-            lowest = None
-            notes.append(f"{t.name}: no Redis or Valkey release reads it")
-        else:
-            lowest = max(lowest, t.since) if lowest is not None else None
-            notes.append(f"{t.name}: only RDB {t.since} and above")
-    if field_expiry:
-        notes.append(f"{count(field_expiry, 'hash')} with field expiry: only RDB 12 and above, or VALKEY080")
-    if report.other.get("KeyMetadata"):
-        lowest = max(lowest, 13) if lowest is not None else None
-        notes.append("key metadata of modules: only RDB 13 and above")
-    report.lowest_version = lowest
-    report.loads_as_is = [_loads(report, t, used, redis) for t in load_targets()]
+    report.needs_version = max([1, *(t.since for t in used.values()), *([_FUNCTIONS_SINCE] if report.functions else [])])
+    expiring_fields = _hashes_with_field_expiry(report, used, tally.without_field_expiry)
+    report.lowest_version, report.lowest_version_notes = _lowest_version(report, used, expiring_fields)
+    report.loads_as_is = [_Loading(report, target, used).answer() for target in load_targets()]
     report.next = _next(report)
 
 
-def _loads(report: Info, target: Target, used: dict[int, c.ValueType], redis: bool) -> Loads:
-    def verdict(word: str, why: str) -> Loads:
-        return Loads(target.name, target.title, word, why)
+def _hashes_with_field_expiry(report: Info, used: dict[int, c.ValueType], without: int) -> int:
+    """Hashes that no encoding without field expiry holds; where all of type 25 are `without` one, a plain hash holds them."""
+    rows = [row for row in report.types if _can_have_field_expiry(used[row.rdb_type])]
+    return sum(row.keys for row in rows if row.rdb_type != _LISTPACK_EX or row.keys != without)
 
-    version = report.rdb_version
-    header = f"RDB {version}" if redis else f"VALKEY{version:03d}"
-    undocumented = redis and version in target.undocumented
-    if (version > target.rdb and not undocumented) if redis else version not in target.valkey:
-        return verdict("no", f"{header} is newer than RDB {target.rdb}" if redis else f"{header} is Valkey's own version")
-    for kind, t in used.items():
-        if t.type == "module" or kind in target.extra_types:
-            continue
-        newest = target.rdb if not undocumented else version
-        unknown = t.since > newest if redis else False
-        if target.types is not None and kind > target.types:
-            unknown = True
-        if t.type == "gcra":
-            return verdict("no", "rate limiters (GCRA) are in no released server")
-        if unknown or kind == 64 or (redis and version <= 9 and 30 <= kind <= 32):
-            return verdict("no", f"{t.name} (type {kind}) is unknown to it")
-    if report.functions and target.rdb < 10:
-        return verdict("no", "functions are unknown to it")
-    if any(f["pre_release"] for f in report.functions) and not target.pre_release_functions:
-        return verdict("no", "functions of a 7.0 release candidate, which it refuses")
-    missing = [m.name for m in report.modules if m.name not in target.modules]
-    if missing:
-        if target.rdb < 8:
-            return verdict("no", f"modules are unknown to it: {', '.join(missing)}")
-        absent = [name for name in missing if name not in target.optional_modules]
-        if absent:
-            service = target.name.startswith("azure-")
-            return verdict("no", f"{'has no module for' if service else 'needs a module loaded:'} {', '.join(absent)}")
-    if target.max_key_bytes and any(k.bytes > target.max_key_bytes for k in report.biggest):
-        return verdict("no", "a key is larger than 2 GB")
-    highest = max((d.db for d in report.databases), default=0)
-    if target.single_db and highest > 0:
-        outside = sum(d.keys for d in report.databases if d.db)
-        return verdict("partly", f"only database 0 is imported: {count(outside, 'key')} would be dropped silently")
-    if target.databases is not None and highest >= target.databases:
-        return verdict("partly", f"database {highest} is beyond its {target.databases}: dropped silently")
-    why = []
-    if undocumented:
-        why.append(f"the documents promise RDB {target.rdb} and below; the engine knows {version}")
-    if missing:
-        why.append(f"if created with the module for {', '.join(missing)}")
+
+def _lowest_version(report: Info, used: dict[int, c.ValueType], expiring_fields: int) -> tuple[int | None, list[str]]:
+    """The lowest RDB version that holds the content in some form, None where none does, and what is to be known of that.
+
+    Args:
+        used: value types of the file.
+        expiring_fields: how many hashes have field expiry.
+    """
+    needs: list[int | None] = [1]
+    notes = []
+    if report.functions:
+        needs.append(_FUNCTIONS_SINCE)
+        notes.append("functions: only RDB 10 and above")
+    if report.expiring:
+        needs.append(_EXPIRY_SINCE)
+    for t in used.values():
+        if not _can_have_field_expiry(t):
+            lowest, note = _lowest_of(t)
+            needs.append(lowest)
+            notes += [f"{t.name}: {note}"] if note else []
+    if expiring_fields:
+        needs.append(_FIELD_EXPIRY_SINCE)
+        notes.append(f"{count(expiring_fields, 'hash')} with field expiry: only RDB 12 and above, or VALKEY080")
     if report.other.get("KeyMetadata"):
-        why.append("if the modules that own the key metadata are loaded")
-    if highest >= 16 and not target.databases and not target.single_db:
-        why.append(f"if configured for {highest + 1} databases")
-    return verdict("undocumented" if undocumented else "yes", "; ".join(why))
+        needs.append(_KEY_METADATA_SINCE)
+        notes.append("key metadata of modules: only RDB 13 and above")
+    known = [version for version in needs if version is not None]
+    return max(known) if len(known) == len(needs) else None, notes
+
+
+def _can_have_field_expiry(t: c.ValueType) -> bool:
+    """Whether it is a type of hashes whose fields can expire."""
+    return t.type == "hash" and t.universal is None
+
+
+def _lowest_of(t: c.ValueType) -> tuple[int | None, str]:
+    """The lowest RDB version that holds a value type in some form, None where none does, and what is to be known of that."""
+    if t.universal is not None:
+        return t.universal, _LEFT_OUT[t.id].format(t.since) if t.id in _LEFT_OUT else ""
+    if t.type == "module":
+        return _MODULES_SINCE, ""
+    if t in c.FOREIGN:
+        return None, "no Redis or Valkey release reads it"
+    return t.since, f"only RDB {t.since} and above"
+
+
+@dataclass(frozen=True)
+class _Loading:
+    """The file of a report, as it is, before a target; `used` are its value types."""
+
+    report: Info
+    target: Target
+    used: dict[int, c.ValueType]
+
+    def answer(self) -> Loads:
+        """Whether the target loads the file: the first reason against it counts."""
+        why_not = (
+            self.refused_header()
+            or self.refused_type()
+            or self.refused_functions()
+            or self.refused_modules()
+            or self.refused_size()
+        )
+        if why_not:
+            return self.loads("no", why_not)
+        dropped = self.dropped_databases()
+        if dropped:
+            return self.loads("partly", dropped)
+        return self.loads("undocumented" if self.is_undocumented else "yes", "; ".join(self.conditions()))
+
+    def loads(self, word: str, why: str) -> Loads:
+        return Loads(self.target.name, self.target.title, word, why)
+
+    @property
+    def is_redis(self) -> bool:
+        return self.report.flavour == c.REDIS
+
+    @property
+    def is_undocumented(self) -> bool:
+        """The engine knows the version, and the service does not promise it."""
+        return self.is_redis and self.report.rdb_version in self.target.undocumented
+
+    @property
+    def missing_modules(self) -> list[str]:
+        return [m.name for m in self.report.modules if m.name not in self.target.modules]
+
+    @property
+    def highest_db(self) -> int:
+        return max((d.db for d in self.report.databases), default=0)
+
+    def refused_header(self) -> str:
+        version, target = self.report.rdb_version, self.target
+        if not self.is_redis:
+            return "" if version in target.valkey else f"VALKEY{version:03d} is Valkey's own version"
+        return "" if version <= target.rdb or self.is_undocumented else f"RDB {version} is newer than RDB {target.rdb}"
+
+    def refused_type(self) -> str:
+        for kind, t in self.used.items():
+            if t.type == "module" or kind in self.target.extra_types:
+                continue
+            if t.type == "gcra":
+                return "rate limiters (GCRA) are in no released server"
+            if self.is_unknown(kind, t):
+                return f"{t.name} (type {kind}) is unknown to it"
+        return ""
+
+    def is_unknown(self, kind: int, t: c.ValueType) -> bool:
+        version, target = self.report.rdb_version, self.target
+        if t in c.FOREIGN:
+            return True
+        if target.types is not None and kind > target.types:
+            return True
+        return self.is_redis and t.since > (version if self.is_undocumented else target.rdb)
+
+    def refused_functions(self) -> str:
+        functions = self.report.functions
+        if functions and self.target.rdb < _FUNCTIONS_SINCE:
+            return "functions are unknown to it"
+        if any(f["pre_release"] for f in functions) and not self.target.pre_release_functions:
+            return "functions of a 7.0 release candidate, which it refuses"
+        return ""
+
+    def refused_modules(self) -> str:
+        target, missing = self.target, self.missing_modules
+        if missing and target.rdb < _MODULES_SINCE:
+            return f"modules are unknown to it: {', '.join(missing)}"
+        absent = [name for name in missing if name not in target.optional_modules]
+        lacks = "has no module for" if target.name.startswith("azure-") else "needs a module loaded:"
+        return f"{lacks} {', '.join(absent)}" if absent else ""
+
+    def refused_size(self) -> str:
+        most = self.target.max_key_bytes
+        return "a key is larger than 2 GB" if most and any(k.bytes > most for k in self.report.biggest) else ""
+
+    def dropped_databases(self) -> str:
+        target, highest = self.target, self.highest_db
+        if target.single_db and highest > 0:
+            return f"only database 0 is imported: {count(_beyond_first_db(self.report), 'key')} would be dropped silently"
+        if target.databases is not None and highest >= target.databases:
+            return f"database {highest} is beyond its {target.databases}: dropped silently"
+        return ""
+
+    def conditions(self) -> list[str]:
+        """What has to be so for the target to load it."""
+        report, target, why = self.report, self.target, []
+        if self.is_undocumented:
+            why.append(f"the documents promise RDB {target.rdb} and below; the engine knows {report.rdb_version}")
+        if self.missing_modules:
+            why.append(f"if created with the module for {', '.join(self.missing_modules)}")
+        if report.other.get("KeyMetadata"):
+            why.append("if the modules that own the key metadata are loaded")
+        if self.highest_db >= 16 and not target.databases and not target.single_db:
+            why.append(f"if configured for {self.highest_db + 1} databases")
+        return why
+
+
+def _beyond_first_db(report: Info) -> int:
+    """Keys in databases other than 0."""
+    return sum(d.keys for d in report.databases if d.db)
 
 
 def _next(report: Info) -> str:
@@ -402,10 +515,15 @@ def _advice(report: Info, target: Target, row: Loads, name: str) -> str:
     if lowest is None or lowest > target.rdb:
         needs = f"its content needs RDB {lowest} (see the notes)" if lowest is not None else row.why
         return f"{name} does not take it, and in an older form only with losses: {needs}"
-    rewritten = f"rewritten as RDB {target.rdb} {name} takes it"
+    return _rewritten(report, target, name) + (f" ({row.why})" if row.loads == "undocumented" else "")
+
+
+def _rewritten(report: Info, target: Target, name: str) -> str:
+    """What `rdbkit convert` makes of the file for a service that does not take it as it is."""
+    what = f"rewritten as RDB {target.rdb} {name} takes it"
     if any(row.type == "stream" and row.rdb_type != 15 for row in report.types):
-        rewritten += ", with the losses of streams noted above"
-    outside = sum(d.keys for d in report.databases if d.db)
+        what += ", with the losses of streams noted above"
+    outside = _beyond_first_db(report)
     if target.single_db and outside:
-        rewritten += f", but only database 0: {count(outside, 'key')} must be moved or dropped"
-    return rewritten + (f" ({row.why})" if row.loads == "undocumented" else "")
+        what += f", but only database 0: {count(outside, 'key')} must be moved or dropped"
+    return what
