@@ -8,18 +8,22 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from itertools import accumulate
+from typing import Any, Final, TypeVar
 
 import rdbkit
 from rdbkit.model import module_product
 from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, Check, check
 from rdbkit.operations.memory import LEFT, Memory, Prefix, memory
 from rdbkit.passes.memory import EDGES
+from rdbkit.snapshot.reader import Snapshot
 from rdbkit.storage.source import Rereading, check_distinct
 from rdbkit.targets.target import Sku, Target
 from rdbkit.text import json_bytes, path_word, shell_word, size, valid_text
 
 __all__ = ["Names", "Plan", "PlannedFile", "Size", "Step", "bicep", "plan"]
+
+T = TypeVar("T")
 
 GB: Final = 1 << 30
 #: What of a shard is left over on average, for slots do not spread evenly.
@@ -34,6 +38,12 @@ _PREFIXES: Final = 10
 _API: Final = "2025-07-01"
 _PORT: Final = 10000
 _SEARCH: Final = "RediSearch"
+#: What is to be known of each policy of clustering.
+_POLICIES: Final = {
+    "NoCluster": " behaves as the source does; it is for sizes up to 24 GB, and can be changed later",
+    "EnterpriseCluster": ": one endpoint for every client; it cannot be changed later",
+    "OSSCluster": ": for clients that know Redis Cluster; it cannot be changed later",
+}
 
 
 @dataclass(frozen=True)
@@ -206,19 +216,8 @@ def plan(
         raise ValueError(f"{target.name} is no service that is sold in sizes")
     check_distinct(files)
     now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-    rereading = Rereading()
-    checks: list[Check] = []
-    memories: list[Memory] = []
-    read = 0
-
-    def update(done: int) -> None:
-        if progress is not None:
-            progress(read + done)
-
-    for file in files:
-        with rdbkit.open(file, relaxed=relaxed, rereading=rereading) as snapshot:
-            memories.append(memory(snapshot, target, top=1, now_ms=now, progress=update))
-        read += os.path.getsize(file)
+    reading = _Reading(files, relaxed, progress)
+    memories = reading.of_each(lambda snapshot: memory(snapshot, target, top=1, now_ms=now, progress=reading.update))
     data = sum(_data(weighed) for weighed in memories)
     needed = math.ceil(data * (1 + growth))
     sizes = _sizes(target, needed, sku)
@@ -227,13 +226,11 @@ def plan(
     modules = _modules(memories, target)
     clustering = _clustering(target, chosen, modules, any(w.cluster for w in memories))
     # how many databases there will be is known now
-    of_size = next((s.databases for s in target.skus if chosen is not None and s.name == chosen.sku), None)
-    for file in files:
-        with rdbkit.open(file, relaxed=relaxed, rereading=rereading) as snapshot:
-            checks.append(
-                check(snapshot, target, clustered=clustering == "cluster", databases=of_size, now_ms=now, progress=update)
-            )
-        read += os.path.getsize(file)
+    of_size = _databases_of(chosen, target)
+    clustered = clustering == "cluster"
+    checks = reading.of_each(
+        lambda snapshot: check(snapshot, target, clustered=clustered, databases=of_size, now_ms=now, progress=reading.update)
+    )
     taken: set[str] = set()
     planned = [_file(report, weighed, taken) for report, weighed in zip(checks, memories, strict=True)]
     databases = sorted({d.db for weighed in memories for d in weighed.databases})
@@ -261,6 +258,31 @@ def plan(
     found.notes = _notes(found, target, sku, memories)
     found.steps = _steps(found, target, now)
     return found
+
+
+class _Reading:
+    """Reads the files, as often as is asked for, and counts the bytes of all that has been read."""
+
+    def __init__(self, files: Sequence[str], relaxed: bool, progress: Callable[[int], object] | None) -> None:
+        self.files = files
+        self.relaxed = relaxed
+        self.progress = progress
+        self.rereading = Rereading()
+        self.read = 0  # of the files before the one at hand
+
+    def of_each(self, read: Callable[[Snapshot], T]) -> list[T]:
+        """What `read` makes of each file."""
+        found = []
+        for file in self.files:
+            with rdbkit.open(file, relaxed=self.relaxed, rereading=self.rereading) as snapshot:
+                found.append(read(snapshot))
+            self.read += os.path.getsize(file)
+        return found
+
+    def update(self, done: int) -> None:
+        """So many bytes of the file at hand have been read."""
+        if self.progress is not None:
+            self.progress(self.read + done)
 
 
 # -- how much, and which sizes
@@ -329,6 +351,11 @@ def _chosen(sizes: list[Size]) -> Size | None:
     return next((each for each in alone if each.tier == "balanced"), alone[0] if alone else None)
 
 
+def _databases_of(chosen: Size | None, target: Target) -> int | None:
+    """How many databases a size can have, None where that does not depend on it."""
+    return next((sku.databases for sku in target.skus if chosen is not None and sku.name == chosen.sku), None)
+
+
 def _modules(memories: list[Memory], target: Target) -> list[str]:
     """What has to be chosen when the service is created, for there are values of it, by the names that services have for it."""
     types = {row.type for weighed in memories for row in weighed.types if row.encoding == "module"}
@@ -378,16 +405,41 @@ def _notes(found: Plan, target: Target, sku: Sku | None, memories: list[Memory])
     notes = []
     if found.keys == 0:
         notes.append("there are no keys: an import would only empty the cache")
+    notes += _notes_on_databases(found, target)
+    notes += _notes_on_largest_key(found, target, memories)
+    notes += _notes_on_size(found, target, sku)
+    if len(found.files) > 1 and found.keys:
+        notes.append("keys that are in several files count once for each: rdbkit check --duplicates finds them")
+    if found.chosen is not None and not found.high_availability and "cluster_policies" in target.facts:
+        notes.append("without high availability there is no replica: a node that fails takes its data with it")
+    if any(weighed.estimated_keys for weighed in memories):
+        notes.append("values of modules count with their bytes in the file: what they take in memory is not known")
+    if found.chosen is not None and found.clustering in _POLICIES:
+        notes.append(f"clustering policy {found.clustering}{_POLICIES[found.clustering]}")
+    if _SEARCH in found.modules:
+        notes.append("RediSearch wants the clustering policy EnterpriseCluster and no eviction")
+    return notes
+
+
+def _notes_on_databases(found: Plan, target: Target) -> list[str]:
     beyond = [db for db in found.databases if db > 0]
-    if beyond and (target.single_db or found.clustering == "cluster"):
+    if not beyond:
+        return []
+    if target.single_db or found.clustering == "cluster":
         numbers = ", ".join(map(str, beyond[:5])) + (", ..." if len(beyond) > 5 else "")
-        notes.append(f"keys in databases beyond 0 ({numbers}), where the target has 0 alone: the conversion moves them")
-    elif beyond and target.databases is not None and found.chosen is not None:
-        most = next((s.databases for s in target.skus if s.name == found.chosen.sku), None) or target.databases
-        if beyond[-1] >= most:
-            notes.append(f"database {beyond[-1]} is beyond the {most} of {found.chosen.sku}: the conversion moves its keys")
-        elif beyond[-1] >= 16:
-            notes.append(f"database {beyond[-1]}: more than 16 databases have to be asked for when the cache is created")
+        return [f"keys in databases beyond 0 ({numbers}), where the target has 0 alone: the conversion moves them"]
+    if target.databases is None or found.chosen is None:
+        return []
+    most = _databases_of(found.chosen, target) or target.databases
+    if beyond[-1] >= most:
+        return [f"database {beyond[-1]} is beyond the {most} of {found.chosen.sku}: the conversion moves its keys"]
+    if beyond[-1] >= 16:
+        return [f"database {beyond[-1]}: more than 16 databases have to be asked for when the cache is created"]
+    return []
+
+
+def _notes_on_largest_key(found: Plan, target: Target, memories: list[Memory]) -> list[str]:
+    notes = []
     heaviest = max((key.bytes for weighed in memories for key in weighed.biggest), default=0)
     if target.max_key_bytes is not None and heaviest > target.max_key_bytes:
         notes.append(f"the largest key takes {size(heaviest)}: an import fails with keys larger than {size(target.max_key_bytes)}")
@@ -395,81 +447,70 @@ def _notes(found: Plan, target: Target, sku: Sku | None, memories: list[Memory])
         if heaviest > found.chosen.usable_bytes // found.chosen.shards:
             notes.append("the largest key does not fit into one shard: a key is never spread over several")
         notes.append(f"shards fill unevenly: {_UNEVEN - 1:.0%} is added for that")
-    if found.used_memory is not None and found.used_memory * (1 + found.growth) > _usable(found.chosen):
-        notes.append(
-            f"the source had {size(found.used_memory)} in use, with growth more than {_name(found.chosen)} has: buffers,"
-            " fragmentation and another allocator count there, but look at its INFO memory before you decide"
-        )
-    if found.chosen is None and sku is not None:
-        enough = ", ".join(_times(each) for each in _sizes(target, found.needed_bytes, None)[:3])
-        room = f"{sku.name} has {sku.usable_gb:g} GB for data, and {size(found.needed_bytes)} are needed"
-        notes.append(f"{room}; large enough: {enough}" if enough else room)
-    elif found.chosen is None:
-        largest = max(target.skus, key=lambda s: s.memory_gb)
-        notes.append(f"no size holds it: the largest, {largest.name}, has {largest.usable_gb:g} GB for data")
-    if len(found.files) > 1 and found.keys:
-        notes.append("keys that are in several files count once for each: rdbkit check --duplicates finds them")
-    if found.chosen is not None and not found.high_availability and "cluster_policies" in target.facts:
-        notes.append("without high availability there is no replica: a node that fails takes its data with it")
-    if sum(weighed.estimated_keys for weighed in memories):
-        notes.append("values of modules count with their bytes in the file: what they take in memory is not known")
-    if found.chosen is None:
-        pass
-    elif found.clustering == "NoCluster":
-        notes.append(
-            "clustering policy NoCluster behaves as the source does; it is for sizes up to 24 GB, and can be changed later"
-        )
-    elif found.clustering in ("EnterpriseCluster", "OSSCluster"):
-        why = {"EnterpriseCluster": "one endpoint for every client", "OSSCluster": "for clients that know Redis Cluster"}
-        notes.append(f"clustering policy {found.clustering}: {why[found.clustering]}; it cannot be changed later")
-    if _SEARCH in found.modules:
-        notes.append("RediSearch wants the clustering policy EnterpriseCluster and no eviction")
     return notes
+
+
+def _notes_on_size(found: Plan, target: Target, sku: Sku | None) -> list[str]:
+    chosen, used = found.chosen, found.used_memory
+    if chosen is not None:
+        if used is None or used * (1 + found.growth) <= chosen.usable_bytes:
+            return []
+        return [
+            f"the source had {size(used)} in use, with growth more than {chosen.sku} has: buffers,"
+            " fragmentation and another allocator count there, but look at its INFO memory before you decide"
+        ]
+    if sku is None:
+        largest = max(target.skus, key=lambda s: s.memory_gb)
+        return [f"no size holds it: the largest, {largest.name}, has {largest.usable_gb:g} GB for data"]
+    enough = ", ".join(_times(each) for each in _sizes(target, found.needed_bytes, None)[:3])
+    room = f"{sku.name} has {sku.usable_gb:g} GB for data, and {size(found.needed_bytes)} are needed"
+    return [f"{room}; large enough: {enough}" if enough else room]
 
 
 def _times(each: Size) -> str:
     return each.sku if each.shards == 1 else f"{each.shards} shards of {each.sku}"
 
 
-def _usable(chosen: Size | None) -> float:
-    return math.inf if chosen is None else chosen.usable_bytes
-
-
-def _name(chosen: Size | None) -> str:
-    return "" if chosen is None else chosen.sku
-
-
 def _dual_writing(memories: list[Memory], now: int) -> DualWriting:
-    expiring = sum(w.expiring for w in memories)
     last = max((w.last_expiry_ms for w in memories if w.last_expiry_ms is not None), default=None)
-    gone: dict[str, float] = {}
-    so_far = 0
-    for at in range(len(EDGES)):
-        so_far += sum(w.expiry[at].keys for w in memories)
-        if expiring:
-            gone[LEFT[at]] = so_far / expiring
     never = [w.expiry[-1] for w in memories]
-    prefixes: dict[bytes, Prefix] = {}
-    for weighed in memories:
-        for p in weighed.prefixes:
-            keys, taken = p.keys - p.expiring, p.bytes - p.expiring_bytes
-            if p.depth == 1 and keys:
-                before = prefixes.get(p.prefix)
-                if before is not None:
-                    keys, taken = keys + before.keys, taken + before.bytes
-                prefixes[p.prefix] = Prefix(p.prefix, 1, keys, taken, 0.0, 0, 0)
-    total = sum(row.bytes for row in never)
-    largest = sorted(prefixes.values(), key=lambda p: (-p.bytes, p.prefix))[:_PREFIXES]
-    for p in largest:
-        p.share = p.bytes / total
-    day = None
-    if last is not None:
-        try:
-            day = time.strftime("%Y-%m-%d", time.gmtime(last / 1000))
-        except (ValueError, OverflowError, OSError):
-            day = f"{last} ms"
-    days = None if last is None else max(0.0, (last - now) / _DAY_MS)
-    return DualWriting(expiring, day, days, gone, sum(row.keys for row in never), total, largest)
+    lasting_bytes = sum(row.bytes for row in never)
+    return DualWriting(
+        expiring=sum(w.expiring for w in memories),
+        last_expiry=None if last is None else _day(last),
+        days=None if last is None else max(0.0, (last - now) / _DAY_MS),
+        gone=_gone(memories),
+        lasting=sum(row.keys for row in never),
+        lasting_bytes=lasting_bytes,
+        prefixes=_lasting_prefixes(memories, lasting_bytes),
+    )
+
+
+def _gone(memories: list[Memory]) -> dict[str, float]:
+    """What share of the expiring keys will have been renewed or have died, by the names of `LEFT`; empty where none expires."""
+    expiring = sum(w.expiring for w in memories)
+    if not expiring:
+        return {}
+    in_each = (sum(w.expiry[at].keys for w in memories) for at in range(len(EDGES)))
+    return {left: so_far / expiring for left, so_far in zip(LEFT, accumulate(in_each), strict=False)}
+
+
+def _lasting_prefixes(memories: list[Memory], total: int) -> list[Prefix]:
+    """The largest prefixes of keys that do not expire, with their share of `total` bytes."""
+    sums: dict[bytes, tuple[int, int]] = {}
+    for p in (p for weighed in memories for p in weighed.prefixes if p.depth == 1 and p.keys > p.expiring):
+        keys, taken = sums.get(p.prefix, (0, 0))
+        sums[p.prefix] = keys + p.keys - p.expiring, taken + p.bytes - p.expiring_bytes
+    largest = sorted(sums.items(), key=lambda item: (-item[1][1], item[0]))[:_PREFIXES]
+    return [Prefix(prefix, 1, keys, taken, taken / total, 0, 0) for prefix, (keys, taken) in largest]
+
+
+def _day(ms: int) -> str:
+    """The day of a time, or the time itself where it is beyond every calendar."""
+    try:
+        return time.strftime("%Y-%m-%d", time.gmtime(ms / 1000))
+    except (ValueError, OverflowError, OSError):
+        return f"{ms} ms"
 
 
 # -- the steps
