@@ -521,7 +521,6 @@ NOT_NUMBERS = [b"", b"-", b"-0", b"00", b"01", b"+1", b" 1", b"1.0", b"1e3", b"9
 LONG = [bytes([65 + n % 26]) * n for n in (20, 62, 63, 64, 65, 125, 126, 127, 252, 253, 254, 255, 256, 300)]
 LONG += [bytes(range(256)) * 17, bytes(random_byte for random_byte in Random(1).randbytes(5000))]
 TEXT = st.one_of(st.sampled_from(NUMBERS), st.sampled_from(NOT_NUMBERS + LONG), st.binary(max_size=8))
-SMALL_TEXT = st.binary(max_size=5)
 
 
 def many(rng_seed: int, n: int) -> list[bytes]:

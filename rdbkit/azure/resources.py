@@ -233,7 +233,7 @@ class Arm:
     def __enter__(self) -> Arm:
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # -- what it is

@@ -113,7 +113,6 @@ class StreamRecoder:
 
     def begin_group(self) -> None:
         self.pending_count: i64 = 0
-        self.consumer_count: i64 = 0
         self.consumers_left: i64 = 0
         self.names_bytes: i64 = 0  # of consumers
         self.pending.truncate(0)
@@ -175,7 +174,6 @@ class StreamRecoder:
             n, pos = read_length(buf, pos)
             if not self.holds:
                 out.write(buf[begin:pos])
-            self.consumer_count = n
             self.consumers_left = n
             self.next = _CONSUMER
         elif step == _CONSUMER:

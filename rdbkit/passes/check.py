@@ -20,7 +20,6 @@ from rdbkit.policy.rules import Rules
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-EXPIRED: Final = "expired"
 MOST_DATABASES: Final = 1000
 
 

@@ -13,8 +13,6 @@ from tests.fuzz.mutate import LATER, assembled, flipped, mutant, source, sources
 from tests.rdb import CRC, DUMPS, aux, length
 
 CASES = directed.cases()
-#: Beginnings of lengths and records that announce much.
-LENGTHS = (b"\x81" + b"\xff" * 8, b"\x80\xff\xff\xff\xff", b"\x7f\xff", b"\xc3", b"\xfe", b"\xfa", b"\xfc")
 #: Names of AUX fields that some reader takes a meaning from.
 FIELDS = (b"redis-ver", b"lua", b"x", b"keydb-subexpire-key", b"keydb-subexpire-when", b"mvcc-tstamp")
 

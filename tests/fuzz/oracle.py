@@ -16,7 +16,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple
@@ -78,7 +77,6 @@ class Server:
         self.folder = Path(tempfile.mkdtemp(prefix="rdbkit-oracle-"))
         self.process: subprocess.Popen[bytes] | None = None
         self.client: Client | None = None
-        self.starts = 0
 
     def __enter__(self) -> Server:
         return self
@@ -170,7 +168,6 @@ class Server:
 
         Raises: ConnectionError where it ends before it serves, TimeoutError.
         """
-        self.starts += 1
         place = self.folder / "socket"
         place.unlink(missing_ok=True)
         name = self.binary.parent.name
@@ -381,22 +378,3 @@ def _reason(log: str) -> str:
             return (found[1] if found.lastindex else found[0]).strip()
     lines = [line for line in log.splitlines() if " # " in line and "WARNING" not in line and "Server initialized" not in line]
     return lines[0].split(" # ", 1)[1] if lines else ""
-
-
-def ask_all(servers: Path, files: Sequence[bytes], lines: Sequence[str] = LINES, workers: int = 1) -> dict[str, list[Verdict]]:
-    """What a server of each line does with each file.
-
-    Args:
-        servers: the folder that `fixtures/servers.sh` filled.
-        workers: servers of one line that share the files.
-    """
-
-    def share(line: str, files: Sequence[bytes]) -> list[Verdict]:
-        with Server(servers / line / "redis-server") as server:
-            return [server.ask(data) for data in files]
-
-    size = -(-len(files) // workers) or 1
-    parts = [files[at : at + size] for at in range(0, len(files), size)]
-    with ThreadPoolExecutor(max_workers=len(lines) * workers) as pool:
-        waiting = {line: [pool.submit(share, line, part) for part in parts] for line in lines}
-        return {line: [verdict for future in futures for verdict in future.result()] for line, futures in waiting.items()}

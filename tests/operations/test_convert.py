@@ -160,7 +160,6 @@ def test_a_target_gets_only_types_that_it_knows(name: str) -> None:
 
 # -- losses
 
-HASH_LP = b"\x10\0\0\0\x04\0\x81a\x02\x811\x02\x81b\x02\x812\x02\xff"
 EXPIRING = key(
     b"h", 24, FAR.to_bytes(8, "little") + b"\x03" + b"\1" + string(b"soon") + string(b"1") + b"\0" + string(b"never") + string(b"2")
     + length(1001) + string(b"later") + string(b"3"),

@@ -17,8 +17,6 @@ from rdbkit.operations.info import info
 from ..rdb import DUMPS, Dribble, truth
 
 NOW_MS = 1_800_000_000_000
-# Servers without these answer a type name where a record says module.
-MODULE_TYPES = {"vectorset"}
 
 WAYS: dict[str, Any] = {
     "path": lambda p: rdbkit.open(p),
