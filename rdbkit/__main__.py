@@ -1,3 +1,5 @@
+"""`python -m rdbkit`."""
+
 from rdbkit.cli import main
 
 main()

@@ -159,8 +159,10 @@ class FunctionLibrary(Event):
 
 
 class ModuleAux(Event):
-    """Data of a module outside of keys (opcode 247): its type's name and encoding version, `when` 1 before or 2 after the
-    keys, `size` in bytes."""
+    """Data of a module outside of keys (opcode 247).
+
+    Its type's name and encoding version, `when` 1 before or 2 after the keys, `size` in bytes.
+    """
 
     __slots__ = ("module", "size", "version", "when")
 

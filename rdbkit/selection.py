@@ -33,8 +33,11 @@ _EVER: Final = 1 << 64
 
 
 class Part(NamedTuple):
-    """Conditions of a selection: types, databases, bytes, a window of expiry and whether keys that never expire are in it, what a
-    name begins with (one of each group) and what not, and what else is asked of it."""
+    """Conditions of a selection.
+
+    Types, databases, bytes, a window of expiry and whether keys that never expire are in it, what a name begins with (one of each
+    group) and what not, and what else is asked of it.
+    """
 
     types: frozenset[str] | None
     dbs: tuple[range, ...]

@@ -428,8 +428,9 @@ class Migration:
             raise changed(course.file)
 
     def prepare(self) -> ImportPlan:
-        """Ask all that can be asked before the import; the blobs have to be those that were sent, or, where the upload was left
-        out, have as many keys as the files become.
+        """Ask all that can be asked before the import.
+
+        The blobs have to be those that were sent, or, with `--skip upload`, have as many keys as the files become.
 
         Raises: as `prepare_import`; TargetError for other blobs.
         """

@@ -169,10 +169,12 @@ class Status:
 
     @property
     def has_ended(self) -> bool:
+        """Whether nothing more happens."""
         return self.word.lower() in _ENDED
 
     @property
     def has_succeeded(self) -> bool:
+        """Whether it has done what was asked for."""
         return self.word.lower() == "succeeded"
 
 

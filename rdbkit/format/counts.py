@@ -289,8 +289,10 @@ class PieceCounter:
             raise CorruptError("the value ends before its count") from None
 
     def walk(self, buf: bytes, last: bool) -> i64:
-        """Count what stands in `buf`; returns where what is still needed begins, and leaves in `skip` how far beyond `buf` that
-        is."""
+        """Count what stands in `buf`.
+
+        Returns where what is still needed begins, and leaves in `skip` how far beyond `buf` that is.
+        """
         pos: i64 = 0
         end: i64 = len(buf)
         rule = self.rule

@@ -203,8 +203,11 @@ def _hash(out: BytesWriter, value: dict[bytes, bytes], flavour: str, version: in
 
 
 def _is_kept(number: float) -> bool:
-    """Whether an array keeps a fraction as a number, which it does where its last two bits are 0: servers have something else in
-    them, and clear them when they load. Source: arTryEncodeFloat and arFromFloatBits in Redis' src/sparsearray.c and .h."""
+    """Whether an array keeps a fraction as a number, which it does where its last two bits are 0.
+
+    Servers use them for something else, and clear them when they load. Source: arTryEncodeFloat and arFromFloatBits in Redis'
+    src/sparsearray.c and .h.
+    """
     return number - number == 0 and struct.pack("<d", number)[0] & 3 == 0
 
 

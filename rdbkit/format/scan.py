@@ -401,8 +401,11 @@ class Scanner:
             pos = end
 
     def opcodes(self, buf: bytes, pos: i64, room: i64, visitor: Visitor) -> i64:
-        """Read opcodes from `pos` on up to a value's type byte, whose position is returned, or a negative number: incomplete,
-        or the file's end. `start` moves behind everything that is no attribute of the record to come."""
+        """Read opcodes from `pos` on up to a value's type byte.
+
+        Returns its position, or a negative number: incomplete, or the file's end. `start` moves behind everything that is no
+        attribute of the record to come.
+        """
         self.start = pos
         self.pending = False
         self.held = []

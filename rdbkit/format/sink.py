@@ -31,10 +31,10 @@ class Sink:
         """A part of a stream, a module's value and the like: an object of `rdbkit.values`."""
 
     def run(self, buf: bytes, at: int, until: int, last: int) -> tuple[int, int]:
-        """In the interpreter, where a call for each is dear: take entries of the listpack `buf[at:last]` that begin before `until`
-        all at once.
+        """Take all entries of the listpack `buf[at:last]` that begin before `until` at once.
 
-        Returns where it left off, and how many there were; the others come one by one.
+        Only the interpreter asks for it, where a call for each is dear. Returns where it left off, and how many there were; the
+        others come one by one.
         """
         return at, 0
 

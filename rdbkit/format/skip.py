@@ -286,8 +286,10 @@ class Walker:
             return safe
 
     def walk_run(self, buf: bytes, pos: i64, a_round: i64, behind: i64) -> i64:
-        """`a_round` strings for each that the counter says, `behind` bytes behind each; leaves in `left` how many are still to
-        come."""
+        """Skip `a_round` strings for each that the counter says, and `behind` bytes after each.
+
+        Leaves in `left` how many are still to come.
+        """
         if self.left < 0:
             self.left = self.count * a_round
         left: i64 = self.left

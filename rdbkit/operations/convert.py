@@ -227,13 +227,24 @@ class Destination(Protocol):
     checksum: bool
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Bytes written so far."""
+        ...
+
     @property
-    def can_correct(self) -> bool: ...
+    def can_correct(self) -> bool:
+        """Whether counts may be put right when they are known."""
+        ...
+
     def copy(
         self, data: bytes, db: int, keys: int, expires: int, counts: tuple[int, int] | None = None, selects: bool = True
-    ) -> None: ...
-    def append(self, data: bytes) -> None: ...
+    ) -> None:
+        """See `Writer.copy`."""
+        ...
+
+    def append(self, data: bytes) -> None:
+        """See `Writer.append`."""
+        ...
 
 
 class Job:
@@ -265,6 +276,7 @@ class Job:
             self.rewriter.names = NameLog()
 
     def make_rewriter(self) -> Rewriter:
+        """The visitor of the blocks; `check` has one that only counts."""
         return Rewriter(self.snapshot.file_types, self.snapshot.limits.item_bytes, self.rules, self.ledger)
 
     def _hand_over(self) -> None:

@@ -55,6 +55,7 @@ class NameLog:
         return self._partitions.on_disk()
 
     def close(self) -> None:
+        """Give the file back."""
         self._partitions.close()
 
 

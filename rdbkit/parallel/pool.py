@@ -77,8 +77,9 @@ def in_order(
     settings: tuple[Any, ...],
     hashes: NameHashes | None = None,
 ) -> Iterator[Result | Record]:
-    """What several processes make of the pieces of a snapshot, in file order, and each record larger than a block, to be read
-    before the next step.
+    """What several processes make of the pieces of a snapshot, in file order.
+
+    Records larger than a block come as they are, to be read before the next step.
 
     Args:
         make: a function of a module, called with `settings` in each process; returns what is called with each piece.

@@ -88,9 +88,11 @@ LAST_MS: Final = (1 << 63) - 1
 
 
 class Segment(NamedTuple):
-    """Bytes to write next: `keys` records of database `db`, `expires` of them with an expiry; without keys, `db` does not matter.
-    `declared_counts` is the source's RESIZEDB; `has_selectdb` whether the source has a SELECTDB, which the first database need
-    not have."""
+    """Bytes to write next: `keys` records of database `db`, `expires` of them with an expiry.
+
+    Without keys, `db` does not matter. `declared_counts` is the source's RESIZEDB; `has_selectdb` whether the source has a
+    SELECTDB, which the first database need not have.
+    """
 
     db: int
     data: bytes

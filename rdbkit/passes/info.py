@@ -178,8 +178,11 @@ class InfoTally(Visitor):
             self.threshold = self.biggest[0][0]
 
     def look_inside(self, kind: i64, buf: bytes, value_at: i64, size: i64) -> None:
-        """A module value begins with its module's id; a listpack hash that can have field expiries with the first of them, 0
-        where all are gone."""
+        """Note what the beginning of a value says.
+
+        A module value begins with its module's id; a listpack hash with field expiries with the first of them, 0 where all are
+        gone.
+        """
         if kind == _LISTPACK_EX:
             if read_int64(buf, value_at) == 0:
                 self.without_field_expiry += 1

@@ -39,26 +39,32 @@ class ScriptRecord:
 
     @property
     def type(self) -> str:
+        """The type as `TYPE` answers it."""
         return self._record.type
 
     @property
     def encoding(self) -> str:
+        """The encoding in the file."""
         return self._record.encoding
 
     @property
     def size(self) -> int | None:
+        """Bytes of the record in the file; None while a record larger than a block is read."""
         return self._record.size
 
     @property
     def idle_s(self) -> int | None:
+        """Seconds since the last access, where the file has them."""
         return self._record.idle_s
 
     @property
     def freq(self) -> int | None:
+        """The LFU counter, 0 to 255, where the file has it."""
         return self._record.freq
 
     @property
     def value(self) -> Any:
+        """The decoded value; see `rdbkit.values`. Assign to it to change it."""
         if not self._was_read and not self._was_set:
             self._value = self._record.value
             self._was_read = True

@@ -199,8 +199,10 @@ class Snapshot:
 
     @property
     def warnings(self) -> list[CorruptError]:
-        """The first 1,000 faults of values that were read all the same, since nothing is lost by them and servers load them, too:
-        a stream's length that is not its number of entries, for one. Errors with their places, which were not raised.
+        """The first 1,000 faults of values that were read all the same.
+
+        Nothing is lost by them, and servers load them, too: a stream's length that is not its number of entries, for one.
+        Errors with their places, which were not raised.
         """
         return list(self.file_types.warnings)
 
@@ -216,7 +218,7 @@ class Snapshot:
 
     @property
     def compression(self) -> str | None:
-        """ "gzip" or None."""
+        """What the file is compressed with: "gzip" or None."""
         return self._source.compression
 
     @property

@@ -23,7 +23,9 @@ UNKNOWN = 1 << 62
 class Reader(Protocol):
     """Anything that bytes can be read from; short reads are allowed, b"" is the end."""
 
-    def read(self, n: int, /) -> bytes: ...
+    def read(self, n: int, /) -> bytes:
+        """Up to `n` bytes."""
+        ...
 
 
 Input = str | os.PathLike[str] | Reader
@@ -168,6 +170,7 @@ class FileSource(Source):
         self.total = size
 
     def refill(self, buf: bytes, pos: int, n: int) -> bytes:
+        """See `Source.refill`."""
         left = len(buf) - pos
         if 0 < left < n:
             self.file.seek(-left, os.SEEK_CUR)
@@ -189,6 +192,7 @@ class GzipSource(Source):
         self._started = False
 
     def read(self, n: int) -> bytes:
+        """Up to `n` unpacked bytes."""
         while True:
             if self._unpacker.eof:
                 while self._input[:1] == b"\0":  # zero padding after the last member
@@ -226,9 +230,11 @@ class GzipSource(Source):
             return piece
 
     def identity(self) -> Identity | None:
+        """That of the packed input."""
         return self.inner.identity()
 
     def close(self) -> None:
+        """Close the packed input."""
         self.inner.close()
 
 

@@ -107,8 +107,9 @@ def make_folders(path: str, permissions: Permissions) -> list[str]:
 
 
 class Temporary:
-    """A temporary file, which is locked until `close`, also where it gets another name: so a run that finds one without a lock
-    knows that its process was killed, and removes it.
+    """A temporary file, which is locked until `close`, also where it gets another name.
+
+    So a run that finds one without a lock knows that its process was killed, and removes it.
 
     Attributes:
         path: of the file.

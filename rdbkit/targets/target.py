@@ -302,8 +302,9 @@ def target_names(extra: str | os.PathLike[str] | None = None) -> list[str]:
 
 
 def tolerated(target: Target) -> frozenset[str]:
-    """The faults of values that a target loads and serves all the same: names of rules as `rdbkit.verify` has them. A version of
-    the format tolerates none.
+    """The faults of values that a target loads and serves all the same: names of rules as `rdbkit.verify` has them.
+
+    A version of the format tolerates none.
 
     >>> "stream-length" in tolerated(find_target("redis-7.0")), "stream-length" in tolerated(find_target("valkey-9.1"))
     (True, False)
