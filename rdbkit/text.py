@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 from binascii import b2a_base64
+from typing import Final
+
+#: Signatures and keys of a storage account, as they stand in URLs, connection strings and headers.
+_SIGNATURE: Final = re.compile(
+    r"(?i)(sig=|AccountKey=|SharedAccessSignature=|Signature=|Authorization:?\s*(?:SharedKey|Bearer)\s+)([^&;\s'\"<>]+)"
+)
+#: A login in a URL; of one without a colon, nobody knows whether it is a user or a password. A server's password is often not
+#: escaped, so it may have any sign in it; elsewhere the login ends before the first slash, and what follows may have an "@".
+_LOGIN: Final = re.compile(
+    r"(?i)(rediss?://)(?:([^:@/\s]*:).*@|[^:@/\s]+@)|([a-z][a-z0-9+.-]*://)(?:([^:@/\s]*:)[^/\s]*@|[^:@/\s]+@)"
+)
+_LONGEST_LINE: Final = 300
 
 
 def shell_word(text: str) -> str:
@@ -94,3 +107,20 @@ def count(n: int, noun: str) -> str:
     ('1 key', '2,000 hashes')
     """
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}{'es' if noun.endswith('sh') else 's'}"
+
+
+def scrub(text: str) -> str:
+    """The text without secrets: the signatures and keys of a storage account, and the logins of URLs.
+
+    >>> scrub("https://a.blob.core.windows.net/c/b?sv=1&sig=abc%3D&se=2")
+    'https://a.blob.core.windows.net/c/b?sv=1&sig=***&se=2'
+    >>> scrub("cannot reach redis://app:s3cret@host:6379")
+    'cannot reach redis://app:***@host:6379'
+    """
+    return _LOGIN.sub(r"\1\2\3\4***@", _SIGNATURE.sub(r"\1***", text))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, without secrets; the name of its class where it says nothing."""
+    text = scrub(str(error)).strip()
+    return text.splitlines()[0][:_LONGEST_LINE] if text else type(error).__name__

@@ -9,6 +9,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from rdbkit.errors import TargetError
+from rdbkit.text import first_line, scrub
 
 #: What to do about uncommitted blocks whose ids have another length than ours: the service takes one length for a blob.
 FOREIGN_BLOCKS: Final = (
@@ -16,10 +17,6 @@ FOREIGN_BLOCKS: Final = (
     "another name, or write an empty blob over them, which drops them, and delete it"
 )
 
-#: Signatures and keys, as they stand in URLs, connection strings and headers.
-_SECRET: Final = re.compile(
-    r"(?i)(sig=|AccountKey=|SharedAccessSignature=|Signature=|Authorization:?\s*(?:SharedKey|Bearer)\s+)([^&;\s'\"<>]+)"
-)
 _INSTALL: Final = "pip install 'rdbkit[azure]'"
 #: By the service's error code: what it means, and what helps.
 _MEANINGS: Final = {
@@ -102,15 +99,6 @@ def meaning(code: str, message: str) -> str | None:
     return next((text for words, text in _WORDS if words.search(message)), None) or _OF_ARM.get(code)
 
 
-def scrub(text: str) -> str:
-    """The text without signatures and keys.
-
-    >>> scrub("https://a.blob.core.windows.net/c/b?sv=1&sig=abc%3D&se=2")
-    'https://a.blob.core.windows.net/c/b?sv=1&sig=***&se=2'
-    """
-    return _SECRET.sub(r"\1***", text)
-
-
 def missing_package(e: ImportError) -> TargetError:
     """The error for an installation without the extra."""
     return TargetError(f"this needs the packages of Azure ({e.name} is missing): {_INSTALL}")
@@ -179,7 +167,7 @@ def _reason(e: BaseException) -> str:
     *_, last = _chain(e)
     if isinstance(last, TimeoutError):
         return "it took too long"
-    return _first_line(last)
+    return first_line(last)
 
 
 def _of_response(e: Any) -> str:
@@ -191,14 +179,9 @@ def _of_response(e: Any) -> str:
         known = meaning(code, str(e.message or ""))
     if known is None and e.status_code == 403:
         known = "the request is not allowed: a firewall, a missing role, or an expired SAS"
-    return f"{known} ({status})" if known else f"{_first_line(e)} ({status})"
+    return f"{known} ({status})" if known else f"{first_line(e)} ({status})"
 
 
 def _is_of_storage(e: Any) -> bool:
     """Whether it is the blob service that has answered, which means other things by the same words."""
     return "x-ms-version" in e.response.headers
-
-
-def _first_line(e: BaseException) -> str:
-    text = scrub(str(e)).strip()
-    return text.splitlines()[0][:300] if text else type(e).__name__

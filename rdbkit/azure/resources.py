@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
-from rdbkit.azure.errors import missing_package, scrub, translating_errors
+from rdbkit.azure.errors import missing_package, translating_errors
 from rdbkit.errors import TargetError
+from rdbkit.text import scrub
 
 __all__ = ["ENDPOINT", "PREMIUM", "REDIS_ENTERPRISE", "Arm", "CacheState", "Call", "ResourceId", "Status", "parse_resource_id"]
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import click
 
-from rdbkit.azure.errors import scrub
 from rdbkit.cli.options import SelectionCommand
+from rdbkit.text import scrub
 
 __all__ = ["FiniteRange", "SecretsCommand", "without_secrets"]
 

@@ -19,7 +19,7 @@ from rdbkit.selection import Selection, parse_duration
 from rdbkit.text import count
 
 if TYPE_CHECKING:
-    from rdbkit.live.connection import Cluster, Credentials, Server
+    from rdbkit.live.server import Cluster, Credentials, Server
     from rdbkit.live.verify_import import ImportDifference, ImportProof
 
 _MOST_KEYS: Final = 1 << 62
@@ -35,7 +35,7 @@ _WORDS: Final = {
 
 
 def _url(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    from rdbkit.live.connection import parse_url
+    from rdbkit.live.server_url import parse_url
 
     try:
         parse_url(value)
@@ -180,14 +180,15 @@ def verify_import(
 
 
 def _connected(url: str, password: str | None, entra: bool, ca_cert: str | None, verify_tls: bool, cluster: Cluster) -> Server:
-    from rdbkit.live.connection import connect, entra_credentials, parse_url
+    from rdbkit.live.server import connect, entra_credentials
+    from rdbkit.live.server_url import parse_url
 
-    place = parse_url(url)
-    if not place.tls and (ca_cert or not verify_tls):
+    parsed = parse_url(url)
+    if not parsed.tls and (ca_cert or not verify_tls):
         raise click.UsageError("--ca-cert and --no-verify-tls are for rediss://")
-    if entra and not place.tls:
+    if entra and not parsed.tls:
         raise click.UsageError("--entra sends a token, which needs TLS: write rediss://")
-    if entra and (password or place.password):
+    if entra and (password or parsed.password):
         raise click.UsageError("--entra and a password exclude each other")
     credentials: Credentials | None = entra_credentials() if entra else None
     return connect(url, password=password, credentials=credentials, ca_cert=ca_cert, verify_tls=verify_tls, cluster=cluster)

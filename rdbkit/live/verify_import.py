@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias
 from librt.strings import write_i64_le
 
 from rdbkit.format.record import Record
-from rdbkit.live.connection import Refusal, Server, info_number
+from rdbkit.live.server import Refusal, Server, info_number
 from rdbkit.model import FunctionLibrary
 from rdbkit.operations.diff_delta import FunctionDifference
 from rdbkit.operations.resp import command
@@ -234,7 +234,7 @@ def verify_import(
         raise ValueError("a share or number of keys is greater than 0")
     if rate is not None and not LEAST_RATE <= rate < math.inf:
         raise ValueError(f"a rate is a number of keys a second, at least {LEAST_RATE}")
-    if db_map and server.place.db is not None:
+    if db_map and server.url.db is not None:
         raise ValueError("a database in the URL is for the keys of all databases; leave it out to map them")
     options: dict[str, Any] = {"relaxed": relaxed, "verify_checksum": verify_checksum}
     if block_size is not None:
@@ -289,19 +289,19 @@ class _Check:
         self.rereading = Rereading()
         self.progress = progress
         self.asker = _Asker(server, tolerance, rate)
-        self.proof = ImportProof(str(server.place), server.kind, server.version, files)
+        self.proof = ImportProof(str(server.url), server.kind, server.version, files)
         self.proof.counted = selection.is_everything
         self.compares_functions = selection.is_everything and not ignore_functions
         self.rows: dict[int, ImportedDatabase] = {}
-        self.place = (0, 0)  # which file is at work, and how many of its records are done
+        self.position = (0, 0)  # which file is at work, and how many of its records are done
         self.read = 0
         self.unsized: list[tuple[Record, _Outcome]] = []
 
     def identity(self, tolerance: int) -> dict[str, Any]:
         """What a state belongs to."""
-        place = self.server.place
+        url = self.server.url
         options = [self.pick, self.seed.hex(), tolerance, sorted(self.db_map.items()), repr(self.selection)]
-        return {"files": [_identity(name) for name in self.files], "server": [place.host, place.port, place.db], "options": options}
+        return {"files": [_identity(name) for name in self.files], "server": [url.host, url.port, url.db], "options": options}
 
     def run(self) -> ImportProof:
         if self.state is not None and (saved := self.state.load()) is not None:
@@ -311,7 +311,7 @@ class _Check:
                 raise ValueError(self.state.no_state) from None
         if self.pick is not None:
             self.below = float(self.pick) if self.pick < 1 else min(1.0, self.pick / max(1, self.count()))
-        first, done = self.place
+        first, done = self.position
         self.read = sum(os.path.getsize(name) for name in self.files[:first])
         for number in range(first, len(self.files)):
             self.check_file(number, done if number == first else 0)
@@ -336,7 +336,7 @@ class _Check:
 
     def database(self, db: int) -> int:
         """The server's database for one of the files."""
-        return self.server.place.db if self.server.place.db is not None else self.db_map.get(db, db)
+        return self.server.url.db if self.server.url.db is not None else self.db_map.get(db, db)
 
     def count(self) -> int:
         """How many keys there are to pick from."""
@@ -518,7 +518,7 @@ class _Check:
 
     def advance(self, number: int, done: int) -> None:
         """All up to here has been looked at."""
-        self.place = number, done
+        self.position = number, done
         if self.state is not None and not self.unsized:
             self.state.save(self.saved)
 
@@ -528,12 +528,17 @@ class _Check:
         shown = [
             asdict(each) | {"key": each.key.hex(), "file": each.file and self.files.index(each.file)} for each in proof.samples
         ]
-        return {"place": self.place, "counts": counts, "databases": [asdict(row) for row in self.rows.values()], "samples": shown}
+        return {
+            "place": self.position,
+            "counts": counts,
+            "databases": [asdict(row) for row in self.rows.values()],
+            "samples": shown,
+        }
 
     def restore(self, saved: Any) -> None:
         """Take over what was saved. Raises: ValueError, TypeError and the like where it has another form than `saved` gives it."""
         number, done = saved["place"]
-        self.place = _number(number, len(self.files)), _number(done)
+        self.position = _number(number, len(self.files)), _number(done)
         for name in ("keys", "checked", *(n.replace("-", "_") for n in _OUTCOMES)):
             setattr(self.proof, name, _number(saved["counts"][name]))
         for row in saved["databases"]:

@@ -21,8 +21,7 @@ import pytest
 
 from fixtures.server import RELEASES, Client, free_port, running
 from rdbkit.errors import TargetError
-from rdbkit.live import connection
-from rdbkit.live.connection import connect
+from rdbkit.live.server import connect
 from rdbkit.live.verify_import import ImportProof, verify_import
 from rdbkit.operations.split import Division, parse_slot_parts, split
 from rdbkit.selection import Selection
@@ -549,7 +548,7 @@ def test_a_token_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             client.call("ACL", "SETUSER", "oid", "on", "resetpass", f">{given[-1]}", "~*", "+@all")
             return "oid", given[-1]
 
-        monkeypatch.setattr(connection, "_LOOK_S", 0.0)
+        monkeypatch.setattr("rdbkit.live.server._LOOK_S", 0.0)
         with connect(url, credentials=credentials) as server:
             assert verify_import([str(path)], server, batch=100).equal == 1000
         assert len(given) > 10
@@ -605,7 +604,7 @@ def test_tls_is_verified_against_the_name_that_was_given(tmp_path: Path) -> None
 
 
 def test_tls_is_asked_for_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "_HANDSHAKE_S", 0.5)
+    monkeypatch.setattr("rdbkit.live.server._HANDSHAKE_S", 0.5)
     said = r"no TLS answer from 127\.0\.0\.1:\d+.*; if it is a plain port, write redis://"
     # it waits for the rest of a command, or answers with an error
     with served("redis-7.0") as (_, url), pytest.raises(TargetError, match=said):
@@ -646,7 +645,7 @@ def test_a_broken_connection_is_opened_again(tmp_path: Path) -> None:
 
 
 def test_a_server_that_is_lost_is_told_and_the_work_goes_on_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "WAITS", (0.01, 0.01))
+    monkeypatch.setattr("rdbkit.live.server.WAITS", (0.01, 0.01))
     monkeypatch.setattr("rdbkit.live.verify_import._SAVE_S", 0.0)
     path = saved("redis-7.0", [("SET", f"k{i}", i) for i in range(1000)], tmp_path / "a.rdb")
     state = str(tmp_path / "state.json")

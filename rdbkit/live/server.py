@@ -1,4 +1,4 @@
-"""A connection to a live server or cluster, which asks many things at once and changes nothing.
+"""A live server or cluster, which is asked many things at once and changed by none.
 
 Commands go out as bytes and replies come back as they are, errors among them. In a cluster each command goes to the node that has
 its key. What the network breaks is tried again, since to ask twice does no harm. Secrets stay out of every message.
@@ -14,15 +14,15 @@ import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
-from urllib.parse import unquote, urlsplit
 
 from rdbkit.errors import TargetError
 from rdbkit.format.slots import SLOTS, key_slot
+from rdbkit.live.server_url import ServerUrl, parse_url
 from rdbkit.operations.resp import command
+from rdbkit.text import first_line
 
-__all__ = ["Cluster", "Refusal", "Reply", "Server", "ServerUrl", "connect", "entra_credentials", "parse_url", "scrub"]
+__all__ = ["Cluster", "Credentials", "Refusal", "Reply", "Server", "connect", "entra_credentials"]
 
 Cluster: TypeAlias = Literal["auto", "yes", "no"]
 #: What gives a user's name (or none) and a password each time it is called: a token has a new one now and then.
@@ -30,19 +30,15 @@ Credentials: TypeAlias = Callable[[], tuple[str | None, str]]
 Address: TypeAlias = tuple[str, int]
 
 PASSWORD_VARIABLE: Final = "RDBKIT_REDIS_PASSWORD"
-_DEFAULT_PORT: Final = 6379
 _INSTALL: Final = "pip install 'rdbkit[live]'"
 #: Entra ID's name for Azure Managed Redis, and for Azure Cache for Redis.
 _ENTRA_SCOPE: Final = "https://redis.azure.com/.default"
-#: A login in a URL, whatever signs its password has; of one without a colon, nobody knows whether it is a user or a password.
-_SECRET: Final = re.compile(r"(?i)([a-z][a-z0-9+.-]*://)(?:([^:@/\s]*:).*@|[^:@/\s]+@)")
 #: Seconds to wait before each further attempt.
 WAITS: Final = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
 _CONNECT_S: Final = 15.0
 _REPLY_S: Final = 60.0
 #: A server that does not speak TLS waits for the end of what it takes for a command, and says nothing.
 _HANDSHAKE_S: Final = 10.0
-_MOST_DATABASE_DIGITS: Final = 9
 #: Packages that log what is in the error as well, on many lines.
 _LOUD: Final = ("azure", "msal", "redis.auth")
 #: How often tokens and the server's clock are looked at.
@@ -80,69 +76,6 @@ class Refusal(NamedTuple):
 Reply: TypeAlias = "bytes | int | Refusal | list[Reply] | None"
 
 
-@dataclass(frozen=True)
-class ServerUrl:
-    """What a URL says: where a server is, and who asks. Its text has no password, and no user without one, which may be one."""
-
-    host: str
-    port: int
-    tls: bool
-    user: str | None
-    password: str | None
-    db: int | None
-
-    def __str__(self) -> str:
-        user = f"{self.user or ''}:***@" if self.password else "***@" if self.user else ""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'rediss' if self.tls else 'redis'}://{user}{host}:{self.port}{'' if self.db is None else f'/{self.db}'}"
-
-    __repr__ = __str__
-
-
-def parse_url(url: str) -> ServerUrl:
-    """Take a URL apart: `redis://` or, with TLS, `rediss://`, then `user:password@host:port/db`, of which the host alone must be.
-
-    Raises: ValueError, whose text has nothing of the URL: where it is malformed, nobody knows which part is the password.
-
-    >>> parse_url("rediss://app:s3cret@cache.example:10000")
-    rediss://app:***@cache.example:10000
-    >>> parse_url("redis://localhost/3").db
-    3
-    """
-    if not url.startswith(("redis://", "rediss://")):
-        raise ValueError("a server's URL begins with redis:// or, for TLS, with rediss://: write redis://host:port")
-    try:
-        # a password may have signs in it that mean something in a URL
-        scheme, _, rest = url.partition("://")
-        login, at, where = rest.rpartition("@")
-        parts = urlsplit(f"{scheme}://{where}")
-        host, port = parts.hostname, parts.port
-        (host or "").encode("idna")
-    except ValueError:
-        raise ValueError("the URL's host or port cannot be read: write redis://host:port") from None
-    if not host:
-        raise ValueError("the URL names no host: write redis://host:port")
-    if parts.query or parts.fragment:
-        raise ValueError("a server's URL ends with its port or database; the rest is said by options")
-    db = parts.path.strip("/")
-    if db and not (db.isascii() and db.isdecimal() and len(db) <= _MOST_DATABASE_DIGITS):
-        raise ValueError("what stands behind the URL's host and port is no database: write redis://host:port/0")
-    user, colon, password = login.partition(":")
-    return ServerUrl(
-        host, port or _DEFAULT_PORT, scheme == "rediss", unquote(user) or None if at else None,
-        unquote(password) if colon else None, int(db) if db else None,
-    )  # fmt: skip
-
-
-def scrub(text: str) -> str:
-    """The text without the passwords of URLs in it.
-
-    >>> scrub("cannot reach redis://app:s3cret@host:6379")
-    'cannot reach redis://app:***@host:6379'
-    """
-    return _SECRET.sub(r"\1\2***@", text)
-
-
 def entra_credentials() -> Credentials:
     """Credentials of the Entra ID identity that is at hand: of the environment, a managed identity, or the Azure CLI.
 
@@ -161,7 +94,7 @@ def entra_credentials() -> Credentials:
             user, password = provider.get_credentials()
         except Exception as e:  # the identity libraries have many; all say that there is no token
             raise TargetError(
-                f"no Entra ID token can be had: {_first_line(e).rstrip('.')}; sign in (az login), or leave out --entra and give a "
+                f"no Entra ID token can be had: {first_line(e).rstrip('.')}; sign in (az login), or leave out --entra and give a "
                 "password"
             ) from None
         return user, password
@@ -190,17 +123,17 @@ def connect(
 
     Raises: ValueError for a malformed URL; TargetError where it cannot be reached or does not let one in.
     """
-    place = parse_url(url)
+    server_url = parse_url(url)
     if credentials is None:
-        found = password or place.password or os.environ.get(PASSWORD_VARIABLE)
-        if found is not None or place.user is not None:
-            login = (place.user, found or "")
+        found = password or server_url.password or os.environ.get(PASSWORD_VARIABLE)
+        if found is not None or server_url.user is not None:
+            login = (server_url.user, found or "")
 
             def credentials() -> tuple[str | None, str]:
                 return login
 
     context = None
-    if place.tls:
+    if server_url.tls:
         try:
             context = ssl.create_default_context(cafile=ca_cert)
         except ssl.SSLError as e:
@@ -208,21 +141,21 @@ def connect(
         if not verify_tls:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-    return Server(place, credentials, context, cluster)
+    return Server(server_url, credentials, context, cluster)
 
 
 class Server:
     """A server or a cluster; made by `connect`. A context manager.
 
     Attributes:
-        place: where it is.
+        url: where it is.
         kind: "standalone" or "cluster".
         version: what it calls itself, as "redis 7.0.15"; None where it does not say.
         features: names of commands that not every server has, and this one does.
     """
 
-    def __init__(self, place: ServerUrl, credentials: Credentials | None, context: ssl.SSLContext | None, cluster: Cluster) -> None:
-        self.place = place
+    def __init__(self, url: ServerUrl, credentials: Credentials | None, context: ssl.SSLContext | None, cluster: Cluster) -> None:
+        self.url = url
         self._credentials = credentials
         self._context = context
         self._login: tuple[str | None, str] | None = None if credentials is None else credentials()
@@ -231,11 +164,11 @@ class Server:
         self._owners: list[Address | None] = []
         self._offset_ms = 0
         self._offset_at: float | None = None
-        self._home = (place.host, place.port)
-        with _explained(place, self._login):
+        self._home = (url.host, url.port)
+        with _translating_errors(url, self._login):
             hello = self._node(self._home).exchange(0, [command(b"HELLO")])[0]
             if isinstance(hello, Refusal) and hello.code == "DENIED":
-                raise TargetError(f"the server lets nobody in from here: {hello.text[:300]}", source=str(place))
+                raise TargetError(f"the server lets nobody in from here: {hello.text[:300]}", source=str(url))
             about = _pairs(hello) if isinstance(hello, list) else {}
             self.version = _version(about) or _version_of_info(self._node(self._home).exchange(0, [command(b"INFO", b"server")])[0])
             if cluster != "no":
@@ -274,7 +207,7 @@ class Server:
             while True:
                 reply = self._persist(address, db, [command(b"SCAN", cursor, b"COUNT", _SCAN_COUNT)])[0]
                 if isinstance(reply, Refusal):
-                    raise TargetError(f"its keys cannot be listed: {reply}", source=str(self.place), db=db)
+                    raise TargetError(f"its keys cannot be listed: {reply}", source=str(self.url), db=db)
                 cursor, names = reply
                 yield names
                 if cursor == b"0":
@@ -308,7 +241,7 @@ class Server:
     def _node(self, address: Address) -> _Node:
         if address not in self._nodes:
             # A certificate is for the name that was given, as in Azure, whose nodes go by their IP; or for the node's own name.
-            names = list(dict.fromkeys((self.place.host, address[0])))
+            names = list(dict.fromkeys((self.url.host, address[0])))
             self._nodes[address] = _Node(address, names, self._context, lambda: self._login)
         return self._nodes[address]
 
@@ -337,7 +270,7 @@ class Server:
         if isinstance(reply, Refusal) or not reply:
             if must and not self._owners:
                 why = f": {reply}" if reply else ""
-                raise TargetError(f"it does not say which node has which slots (CLUSTER SLOTS){why}", source=str(self.place))
+                raise TargetError(f"it does not say which node has which slots (CLUSTER SLOTS){why}", source=str(self.url))
             return
         owners: list[Address | None] = [None] * SLOTS
         for first, last, (host, port, *_), *_ in reply:
@@ -365,7 +298,7 @@ class Server:
         sent = []
         for address, group in groups.items():
             try:
-                with _login_explained(self.place, self._login):
+                with _translating_login_errors(self.url, self._login):
                     self._node(address).send(db, [text for i in group for text in requests[i][1]])
                 sent.append((address, group))
             except _broken() as e:
@@ -373,7 +306,7 @@ class Server:
                 trouble = _of_node(address, e)
         for address, group in sent:
             try:
-                with _login_explained(self.place, self._login):
+                with _translating_login_errors(self.url, self._login):
                     found = iter(self._node(address).receive())
             except _broken() as e:
                 again += group
@@ -409,7 +342,7 @@ class Server:
         while True:
             self._renew_login()
             try:
-                with _login_explained(self.place, self._login):
+                with _translating_login_errors(self.url, self._login):
                     return self._node(address).exchange(db, commands)
             except _broken() as e:
                 self._wait(waits, _of_node(address, e))
@@ -418,7 +351,7 @@ class Server:
         """Wait before the next attempt. Raises: TargetError after the last."""
         wait = next(waits, None)
         if wait is None:
-            raise TargetError(f"the connection is lost: {trouble}; run this again, with --state it goes on", source=str(self.place))
+            raise TargetError(f"the connection is lost: {trouble}; run this again, with --state it goes on", source=str(self.url))
         time.sleep(wait)
         if self._owners:
             try:
@@ -562,7 +495,7 @@ def _broken() -> tuple[type[Exception], ...]:
 
 
 @contextmanager
-def _login_explained(place: ServerUrl, login: tuple[str | None, str] | None) -> Iterator[None]:
+def _translating_login_errors(url: ServerUrl, login: tuple[str | None, str] | None) -> Iterator[None]:
     """A login that is refused is not tried again. Raises: TargetError."""
     from redis.exceptions import AuthenticationError
 
@@ -574,19 +507,19 @@ def _login_explained(place: ServerUrl, login: tuple[str | None, str] | None) -> 
         elif not login[1]:
             text = f"the server does not let this user in without a password: --password-file or {PASSWORD_VARIABLE}"
         else:
-            text = f"the server does not let this user in: {_first_line(e).rstrip('.')}; compare user and password"
-        raise TargetError(text, source=str(place)) from None
+            text = f"the server does not let this user in: {first_line(e).rstrip('.')}; compare user and password"
+        raise TargetError(text, source=str(url)) from None
 
 
 @contextmanager
-def _explained(place: ServerUrl, login: tuple[str | None, str] | None) -> Iterator[None]:
+def _translating_errors(url: ServerUrl, login: tuple[str | None, str] | None) -> Iterator[None]:
     """The errors of a first connection, in words. Raises: TargetError."""
     try:
         from redis.exceptions import InvalidResponse
     except ImportError as e:
         raise _missing(e) from None
     try:
-        with _login_explained(place, login):
+        with _translating_login_errors(url, login):
             yield
     except _broken() as e:
         if isinstance(e, InvalidResponse):
@@ -594,10 +527,10 @@ def _explained(place: ServerUrl, login: tuple[str | None, str] | None) -> Iterat
         elif _was_closed(e):
             text = "the connection was closed at once"
         else:
-            text = f"the server cannot be reached: {_first_line(e).rstrip('.')}; compare host and port"
-            raise TargetError(text, source=str(place)) from None
-        text += "; compare host and port" if place.tls else "; the port may want TLS: write rediss://"
-        raise TargetError(text, source=str(place)) from None
+            text = f"the server cannot be reached: {first_line(e).rstrip('.')}; compare host and port"
+            raise TargetError(text, source=str(url)) from None
+        text += "; compare host and port" if url.tls else "; the port may want TLS: write rediss://"
+        raise TargetError(text, source=str(url)) from None
 
 
 def _was_closed(e: BaseException | None) -> bool:
@@ -613,13 +546,8 @@ def _missing(e: ImportError) -> TargetError:
     return TargetError(f"this needs the packages of live servers ({e.name} is missing): {_INSTALL}")
 
 
-def _first_line(e: BaseException) -> str:
-    text = scrub(str(e)).strip()
-    return text.splitlines()[0][:300] if text else type(e).__name__
-
-
 def _of_node(address: Address, e: BaseException) -> str:
-    text = _first_line(e)
+    text = first_line(e)
     name = f"{address[0]}:{address[1]}"
     return text if name in text else f"{name}: {text}"
 
