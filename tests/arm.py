@@ -90,6 +90,18 @@ class Cloud:
     def endpoint(self) -> str:
         return f"https://localhost:{self.port}"
 
+    @contextmanager
+    def operations_going_on(self, cache: Cache) -> Iterator[None]:
+        """What is begun on the cache meanwhile ends only afterwards, however long that is."""
+        before, cache.polls = cache.polls, 1 << 60
+        try:
+            yield
+        finally:
+            cache.polls = before
+            for operation in self.operations.values():
+                if operation["cache"] is cache:
+                    operation["polls"] = min(operation["polls"], before)
+
     @property
     def account(self) -> str:
         """The blob service, as a URL."""
@@ -181,7 +193,7 @@ class Cloud:
 
     def ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
         """Ask Azurite as it is."""
-        connection = http.client.HTTPConnection(urlsplit(self.azurite).netloc, timeout=30)
+        connection = http.client.HTTPConnection(urlsplit(self.azurite).netloc, timeout=600)
         try:
             connection.request(method, path, body, {"x-ms-version": "2025-11-05", **headers})
             answer = connection.getresponse()

@@ -162,9 +162,9 @@ def test_a_literal_glob_matches_its_text_alone(text: bytes, other: bytes) -> Non
 )
 def test_many_stars_take_no_more_time_than_few(pattern: bytes) -> None:
     selection = Selection(keys=[pattern, pattern])
-    begin = time.monotonic()
+    begin = time.process_time()
     assert not wants(selection, b"a" * 10_000)
-    assert time.monotonic() - begin < 60  # with time that doubles at each star it would take years
+    assert time.process_time() - begin < 60  # with time that doubles at each star it would take years
 
 
 # -- the conditions

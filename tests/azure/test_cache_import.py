@@ -11,7 +11,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from rdbkit.targets.target import find_target
 from .. import azurite
 from ..arm import BUSY_TEXT, SAS_TEXT, Cache, Cloud, cloud
 from ..azurite import ACCOUNT, KEY, needs_azurite
+from ..processes import GUARD, heeding_signals, until
 from ..rdb import FIXTURES, key, length, rdb, string
 
 pytestmark = needs_azurite
@@ -63,13 +63,13 @@ class Shell:
 
     def start(self, *args: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "rdbkit", *args, "--arm-endpoint", self.azure.endpoint],
+            heeding_signals([sys.executable, "-m", "rdbkit", *args, "--arm-endpoint", self.azure.endpoint]),
             env=self.environment, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True,
         )  # fmt: skip
 
     def end(self, process: subprocess.Popen[str]) -> tuple[int, str, str]:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=GUARD)
         left = [path.read_text() for path in self.folder.glob("rdbkit-*.json")]
         for text in (out, err, *left):
             assert not re.search(r"sig=(?!\*\*\*)|Bearer|secret-of-the-identity|\.c2ln|" + re.escape(KEY[:20]), text), text
@@ -552,15 +552,8 @@ def test_a_blob_that_changes_meanwhile(azure: Cloud, shell: Shell) -> None:
 
 def test_killed_while_it_waits(azure: Cloud, shell: Shell) -> None:
     cache = azure.premium()
-    cache.polls = 3
     url = azure.blob("dumps/small.rdb", SMALL)
-    process = shell.start(*shell.command(cache, url), "--yes", "shop-cache")
-    for _ in range(600):
-        if shell.states and json.loads(shell.states[0].read_text())["operation"]:
-            break
-        time.sleep(0.02)
-    process.kill()
-    shell.end(process)
+    killed_while_it_waits(azure, shell, cache, url)
     (state,) = shell.states
     assert (state.name, state.stat().st_mode & 0o777) == ("rdbkit-import-shop-cache.json", 0o600)
     code, _, err = shell.run(*shell.command(cache, azure.blob("dumps/other.rdb", SMALL)))
@@ -577,13 +570,18 @@ def test_killed_while_it_waits(azure: Cloud, shell: Shell) -> None:
     assert (len(posts(azure)), cache.data, shell.states) == (1, [SMALL], [])
 
 
+def waits(shell: Shell) -> bool:
+    """Whether the state of an import that has begun is there."""
+    return bool(shell.states and json.loads(shell.states[0].read_text())["operation"])
+
+
 def killed_while_it_waits(azure: Cloud, shell: Shell, cache: Cache, url: str) -> str:
     """The etag of the blob whose import was begun."""
-    process = shell.start(*shell.command(cache, url), "--yes", "shop-cache")
-    while not (shell.states and json.loads(shell.states[0].read_text())["operation"]):
-        time.sleep(0.02)
-    process.kill()
-    shell.end(process)
+    with azure.operations_going_on(cache):
+        process = shell.start(*shell.command(cache, url), "--yes", "shop-cache")
+        until(lambda: waits(shell), process)
+        process.kill()
+        shell.end(process)
     return str(json.loads(shell.states[0].read_text())["blobs"][0]["etag"])
 
 
@@ -593,7 +591,6 @@ NEWER = rdb(b"\xfe\x00", key(b"greeting", 0, string(b"good morning")))
 @pytest.mark.parametrize("tells_etag", [True, False])
 def test_a_blob_that_is_replaced_while_its_import_is_waited_for(azure: Cloud, shell: Shell, tells_etag: bool) -> None:
     cache = azure.premium()
-    cache.polls = 3
     url = azure.blob("dumps/replaced.rdb", SMALL)
     killed_while_it_waits(azure, shell, cache, url)
     azure.blob("dumps/replaced.rdb", NEWER)
@@ -631,13 +628,11 @@ def test_a_blob_that_cannot_be_asked_for_is_waited_for_all_the_same(azure: Cloud
 
 def test_interrupted_while_it_waits(azure: Cloud, shell: Shell) -> None:
     cache = azure.premium()
-    cache.polls = 100
-    process = shell.start(*shell.command(cache, azure.blob("dumps/small.rdb", SMALL)), "--yes", "shop-cache")
-    while not (shell.states and json.loads(shell.states[0].read_text())["operation"]):
-        time.sleep(0.02)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    code, _, err = shell.end(process)
+    with azure.operations_going_on(cache):
+        process = shell.start(*shell.command(cache, azure.blob("dumps/small.rdb", SMALL)), "--yes", "shop-cache")
+        until(lambda: any("asyncoperations" in path.lower() for _, path in azure.calls), process)
+        process.send_signal(signal.SIGINT)
+        code, _, err = shell.end(process)
     assert code == 130
     assert "the import goes on without this: run the same command again to wait for it" in err
     assert len(shell.states) == 1
@@ -706,12 +701,11 @@ def test_a_connection_that_breaks_while_it_waits(azure: Cloud, shell: Shell) -> 
 def test_an_operation_that_is_forgotten(azure: Cloud, shell: Shell) -> None:
     cache = azure.premium()
     url = azure.blob("dumps/small.rdb", SMALL)
-    process = shell.start(*shell.command(cache, url), "--yes", "shop-cache")
-    cache.polls = 100
-    while not (shell.states and json.loads(shell.states[0].read_text())["operation"]):
-        time.sleep(0.02)
-    azure.operations.clear()
-    code, _, err = shell.end(process)
+    with azure.operations_going_on(cache):
+        process = shell.start(*shell.command(cache, url), "--yes", "shop-cache")
+        until(lambda: waits(shell), process)
+        azure.operations.clear()
+        code, _, err = shell.end(process)
     assert (code, shell.states) == (4, [])
     assert "no longer knows the import that was begun on" in last_line(err)
 

@@ -6,8 +6,6 @@ import gzip
 import io
 import json
 import shutil
-import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import rdbkit
 from .. import azurite
 from ..arm import Cache, Cloud, cloud
 from ..azurite import needs_azurite
+from ..processes import until
 from ..rdb import FIXTURES
 from .test_cache_import import Shell, posts
 
@@ -247,24 +246,20 @@ def test_a_blob_that_is_gone_is_sent_again(azure: Cloud, shell: Shell, folder: s
 @pytest.mark.parametrize("name", ["upload", "import"])
 def test_a_run_that_is_killed_is_gone_on_with(azure: Cloud, shell: Shell, folder: str, tmp_path: Path, name: str) -> None:
     cache = azure.premium()
-    cache.polls = 3
     path = a_dump(tmp_path / "k.rdb", keys=4000, size=1000)
     args = [*command(cache, folder, path, "--block-size", "64KiB", "--concurrency", "2"), "--yes", "shop-cache"]
-    slow = ["--cap-mbps", "20"] if name == "upload" else []
-    process = shell.start(*args, *slow)
+    slow = ["--cap-mbps", "5"] if name == "upload" else []
 
     def far_enough() -> bool:
         if name == "upload":
             return sum("comp=block&" in path or path.endswith("comp=block") for _, path in azure.calls) >= 8
-        return bool(posts(azure))
+        return has_begun(tmp_path)
 
-    deadline = time.monotonic() + 60
-    while not far_enough() and time.monotonic() < deadline:
-        assert process.poll() is None
-        time.sleep(0.02)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGKILL)
-    shell.end(process)
+    with azure.operations_going_on(cache):
+        process = shell.start(*args, *slow)
+        until(far_enough, process)
+        process.kill()
+        shell.end(process)
     assert (cache.data == [b"what was there"]) == (name == "upload")
     code, out, err = shell.run(*args, "--json")
     assert code == 0, err
@@ -408,14 +403,22 @@ def test_a_report_replaces_nothing_but_a_report(azure: Cloud, shell: Shell, fold
 
 
 def killed_while_it_waits(azure: Cloud, shell: Shell, cache: Cache, folder: str, path: Path) -> None:
-    cache.polls = 3
-    process = shell.start(*command(cache, folder, path), "--yes", "shop-cache")
-    state = path.parent / "rdbkit-migrate-shop-cache.json.import"
-    while not (state.exists() and json.loads(state.read_text())["operation"]):
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.kill()
-    shell.end(process)
+    killed_when_begun(azure, shell, cache, command(cache, folder, path), path.parent)
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether the state that a run keeps says which operation it has begun."""
+    state = folder / "rdbkit-migrate-shop-cache.json.import"
+    return state.exists() and bool(json.loads(state.read_text())["operation"])
+
+
+def killed_when_begun(azure: Cloud, shell: Shell, cache: Cache, args: list[str], folder: Path) -> None:
+    """A run that is killed as soon as it knows the operation that it has begun, which ends later."""
+    with azure.operations_going_on(cache):
+        process = shell.start(*args, "--yes", "shop-cache")
+        until(lambda: has_begun(folder), process)
+        process.kill()
+        shell.end(process)
 
 
 @pytest.mark.parametrize("what", ["other", "changed"])
@@ -469,9 +472,7 @@ def test_parts_that_are_gone_are_made_again(azure: Cloud, shell: Shell, folder: 
     path = a_dump(tmp_path / "p.rdb", keys=3000, version=11, size=100)
     args = [*command(cache, folder, path, "--split-size", "300KB", "--concurrency", "1"), "--yes", "shop-cache"]
     process = shell.start(*args, "--cap-mbps", "2", "--block-size", "64KiB")
-    while sum(method == "PUT" and "blocklist" in path for method, path in azure.calls) < 2:
-        assert process.poll() is None
-        time.sleep(0.02)
+    until(lambda: sum(method == "PUT" and "blocklist" in path for method, path in azure.calls) >= 2, process)
     process.kill()
     shell.end(process)
     shutil.rmtree(tmp_path / "rdbkit-migrate-shop-cache.json.parts")
@@ -527,17 +528,11 @@ def test_an_import_of_a_blob_that_was_replaced_is_not_taken_for_the_new_ones(
     azure: Cloud, shell: Shell, folder: str, tmp_path: Path
 ) -> None:
     cache = azure.premium()
-    cache.polls = 3
     path = a_dump(tmp_path / "one.rdb", version=9)
     azure.blob(name_of(folder, "one.rdb"), path.read_bytes())
-    args = [*command(cache, folder, path, "--skip", "upload"), "--yes", "shop-cache"]
-    process = shell.start(*args)
-    state = tmp_path / "rdbkit-migrate-shop-cache.json.import"
-    while not (state.exists() and json.loads(state.read_text())["operation"]):
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.kill()
-    shell.end(process)
+    args = command(cache, folder, path, "--skip", "upload")
+    killed_when_begun(azure, shell, cache, args, tmp_path)
+    args += ["--yes", "shop-cache"]
     assert shell.run(*command(cache, folder, path, "--skip", "import"))[0] == 4, "the blobs may still be read"
     path.unlink()
     azure.blob(name_of(folder, "one.rdb"), a_dump(path, keys=7, version=9).read_bytes())

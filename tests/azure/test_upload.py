@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -27,6 +27,7 @@ from rdbkit.azure.upload import Upload, upload, upload_converted
 
 from ..azurite import ACCOUNT, CUT, KEY, MUTE, PASS, Cutter, needs_azurite, running, service
 from ..clock import Clock
+from ..processes import GUARD, until
 from ..rdb import FIXTURES
 
 pytestmark = needs_azurite
@@ -519,7 +520,7 @@ class Silent:
     def __init__(self, data: bytes) -> None:
         self.data = io.BytesIO(data)
         self.let = threading.Event()
-        self.watchdog = threading.Timer(60, self.let.set)
+        self.watchdog = threading.Timer(GUARD, self.let.set)
         self.watchdog.start()
 
     def read(self, n: int) -> bytes:
@@ -545,7 +546,7 @@ def test_a_refusal_does_not_wait_for_the_source(place: BlobUrl) -> None:
     )
     assert process.stderr is not None
     try:
-        assert process.wait(60) == 4
+        assert process.wait(GUARD) == 4
         assert b"exists" in process.stderr.read()
     finally:
         process.kill()
@@ -591,16 +592,12 @@ def test_a_process_that_is_killed_three_times(place: BlobUrl, account: str, tmp_
     try:
         for _ in range(3):
             process = subprocess.Popen(
-                [*RDBKIT, "upload", str(path), through, "--block-size", "1MiB", "--concurrency", "4", "--cap-mbps", "600"],
+                [*RDBKIT, "upload", str(path), through, "--block-size", "1MiB", "--concurrency", "4", "--cap-mbps", "100"],
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip
-            deadline = time.monotonic() + 60
-            while len(waiting(blob)) < acknowledged + 20 and time.monotonic() < deadline:
-                assert process.poll() is None
-                time.sleep(0.02)
+            until(partial(lambda enough: len(waiting(blob)) >= enough, acknowledged + 20), process)
             process.send_signal(signal.SIGKILL)
             process.wait()
-            time.sleep(0.5)  # what is on its way arrives, or does not
             assert len(waiting(blob)) >= acknowledged + 20
             acknowledged = len(waiting(blob))
         before = counter.sent
@@ -609,9 +606,9 @@ def test_a_process_that_is_killed_three_times(place: BlobUrl, account: str, tmp_
         counter.close()
     assert ended.returncode == 0, ended.stderr
     (report,) = json.loads(ended.stdout)["blobs"]
-    assert report["kept"] == acknowledged
-    assert report["sent_bytes"] == size - acknowledged * (1 << 20)
-    assert counter.sent - before < size - acknowledged * (1 << 20) + (2 << 20), "the wire has seen no more than that"
+    assert report["kept"] >= acknowledged  # what was on its way may have arrived
+    assert report["sent_bytes"] == size - report["kept"] * (1 << 20)
+    assert counter.sent - before < report["sent_bytes"] + (2 << 20), "the wire has seen no more than that"
     digest = hashlib.md5()
     for piece in blob.download_blob().chunks():
         digest.update(piece)

@@ -87,7 +87,7 @@ def file_of(encoder: Encoder, value: Any, rng: Random) -> bytes:
 
 
 @pytest.mark.parametrize("encoder", ENCODERS, ids=lambda e: e.name)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data(), seed=st.integers(0, 1 << 32), block_size=BLOCKS)
 def test_a_value_decodes_to_itself(encoder: Encoder, data: st.DataObject, seed: int, block_size: int) -> None:
     value = data.draw(encoder.values)
@@ -173,7 +173,7 @@ FLIPS = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255
 
 
 @pytest.mark.parametrize("encoder", ENCODERS, ids=lambda e: e.name)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data(), seed=st.integers(0, 1 << 32), block_size=BLOCKS, flips=FLIPS)
 def test_changed_bytes_give_an_error_or_the_same_in_blocks_of_any_size(
     encoder: Encoder, data: st.DataObject, seed: int, block_size: int, flips: list[tuple[float, int]]

@@ -8,6 +8,7 @@ memory is address space, both with limits that no machine's being busy brings ne
 from __future__ import annotations
 
 import gc
+import math
 import multiprocessing
 import resource
 import shutil
@@ -128,7 +129,7 @@ def _child(link: Connection, folder: Path, operations: dict[str, Operation], cpu
     with suppress(EOFError):
         while True:
             task: Task = link.recv()
-            used = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]))
+            used = math.ceil(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]))
             resource.setrlimit(resource.RLIMIT_CPU, (used + cpu, resource.RLIM_INFINITY))
             link.send(outcome(task, operations[task.operation], folder))
             gc.collect()

@@ -25,6 +25,7 @@ from rdbkit.format import constants as c
 from rdbkit.targets.target import find_target, target_names
 
 from ..encoders import ENCODERS, Encoder, comparable
+from ..processes import GUARD, heeding_signals, until
 from ..rdb import DUMPS, FIXTURES, key, length, rdb, string
 
 NOW = 1_800_000_000_000
@@ -1038,22 +1039,22 @@ def long_conversion(tmp_path: Path) -> list[str]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_all_processes(long_conversion: list[str], tmp_path: Path, number: signal.Signals) -> None:
     for wait in (0.0, 0.2):
-        process = subprocess.Popen(long_conversion, start_new_session=True, stderr=subprocess.PIPE)
+        process = subprocess.Popen(heeding_signals(long_conversion), start_new_session=True, stderr=subprocess.PIPE)
         while process.poll() is None and set(os.listdir(tmp_path)) <= {"source.rdb", "made.rdb"}:
             time.sleep(0.01)  # until it writes; while Python itself starts, a signal ends it with Python's own words
         time.sleep(wait)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=GUARD)
         assert process.returncode in (0, 128 + number)  # or it had ended
         assert b"Traceback" not in said
         wait_for_the_end_of_all(process.pid)
     assert set(os.listdir(tmp_path)) <= {"source.rdb", "made.rdb"}
 
 
-def test_processes_end_with_the_one_that_has_started_them(long_conversion: list[str]) -> None:
+def test_processes_end_with_the_one_that_has_started_them(long_conversion: list[str], tmp_path: Path) -> None:
     process = subprocess.Popen(long_conversion, start_new_session=True, stderr=subprocess.DEVNULL)
-    time.sleep(0.5)
+    until(lambda: len(os.listdir(tmp_path)) > 1, process)
     process.kill()
     process.wait()
     wait_for_the_end_of_all(process.pid)
@@ -1098,13 +1099,13 @@ def test_a_process_that_was_killed_ends_the_work(tmp_path: Path, how: str) -> No
     source.write_bytes(rdb(*(key(b"k%d" % i, 0, string(b"v" * 100)) for i in range(20_000))))
     program = tmp_path / "program.py"
     program.write_text(POOL)
-    done = subprocess.run([sys.executable, program, source, how], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, program, source, how], capture_output=True, text=True, timeout=600)
     told = "RdbError one of the processes ended\n" if how == "read" else ""
     assert (done.stdout, done.returncode) == (f"{told}own process lives: True\n", 0), done.stderr
 
 
 def wait_for_the_end_of_all(group: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + GUARD
     while any_lives(group):
         if time.monotonic() > deadline:
             os.killpg(group, signal.SIGKILL)

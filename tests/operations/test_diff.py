@@ -306,7 +306,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(st.binary(max_size=3), VALUES, max_size=12), st.randoms(), st.sampled_from([2, 9, 11]))
 def test_any_data(tmp_path_factory: pytest.TempPathFactory, data: dict[bytes, Any], rng: Any, version: int) -> None:
     folder = tmp_path_factory.mktemp("any")
@@ -804,7 +804,7 @@ def test_templates_of_hashes(tmp_path: Path) -> None:
         assert [(r.key, r.value) for r in snapshot] == [(b"h", {b"a": b"1", b"b": b"9", b"c": b"3"})]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.dictionaries(st.integers(0, 15), st.tuples(VALUES, st.sampled_from([None, NOW - 1, FAR])), max_size=8),
     st.dictionaries(st.integers(0, 15), st.tuples(VALUES, st.sampled_from([None, NOW - 1, FAR])), max_size=8),

@@ -14,7 +14,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -65,6 +64,7 @@ from ..encoders import (
     zset_text,
 )
 from ..format.test_decode import as_answered, file_of
+from ..processes import GUARD, heeding_signals, until
 from ..rdb import DUMPS, FIXTURES, aux, key, length, rdb, string, truth
 from .test_resp import parsed
 
@@ -360,7 +360,7 @@ def test_lines_are_what_the_server_answered(path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoder", ENCODERS, ids=lambda e: e.name)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(data=st.data(), seed=st.integers(0, 1 << 32), block_size=st.sampled_from([16, 33, 100, 1000]))
 def test_a_value_comes_back_from_its_line(encoder: Encoder, data: st.DataObject, seed: int, block_size: int) -> None:
     value = data.draw(encoder.values)
@@ -450,7 +450,7 @@ def test_scores_of_every_writing() -> None:
     assert {struct.pack("<d", float(score)) for _, score in rows[2]["value"]} == {struct.pack("<d", score) for score in DOUBLES}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.floats(allow_nan=False) | st.integers(-(10**15), 10**15).map(lambda n: n / 1000), min_size=1, max_size=20))
 def test_any_scores_are_rendered_the_shortest(scores: list[float]) -> None:
     body = length(len(scores)) + b"".join(string(b"m%d" % n) + struct.pack("<d", score) for n, score in enumerate(scores))
@@ -458,7 +458,7 @@ def test_any_scores_are_rendered_the_shortest(scores: list[float]) -> None:
     assert_same(exported(data), lines_of(data))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.from_regex(rb"-?[0-9]{0,20}\.?[0-9]{0,18}", fullmatch=True), min_size=1, max_size=10))
 def test_any_decimals_are_rendered_the_shortest(texts: list[bytes]) -> None:
     texts = [text for text in texts if text.strip(b"-.")] or [b"1"]
@@ -767,7 +767,7 @@ def outcome(data: bytes, block_size: int, form: str, on_error: str) -> tuple[str
 
 def run(*args: str | Path, stdin: bytes = b"", **options: Any) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "rdbkit", "export", *map(str, args)]
-    return subprocess.run(command, input=stdin, capture_output=True, timeout=60, **options)
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=600, **options)
 
 
 def names(folder: Path) -> list[str]:
@@ -915,7 +915,7 @@ def test_a_full_disk_is_one_line_and_exit_3(tmp_path: Path, form: str) -> None:
     source.write_bytes(BIG)
     with Path("/dev/full").open("wb") as full:
         command = [sys.executable, "-m", "rdbkit", "export", str(source), "--format", form]
-        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=60)
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=600)
     assert result.returncode == 3
     assert result.stderr.endswith(b"No space left on device\n")
     assert result.stderr.count(b"\n") == 1
@@ -953,19 +953,15 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, form: str, data: bytes) -> 
     out.mkdir()
     temporary.mkdir()
     command = [sys.executable, "-m", "rdbkit", "export", "-", "--format", form, "-o", str(out / "file")]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"TMPDIR": str(temporary)}
-    ) as process:
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(heeding_signals(command), **pipes, env=os.environ | {"TMPDIR": str(temporary)}) as process:
         assert process.stdin is not None
         process.stdin.write(data[:-1000])
         process.stdin.flush()
-        end = time.monotonic() + 30
-        while not names(out) and time.monotonic() < end:
-            time.sleep(0.01)
-        time.sleep(0.5)  # until it has read all that there is
+        until(lambda: names(out), process)
         assert names(out) != ["file"]
         process.send_signal(signal.SIGINT)
-        process.wait(30)
+        process.wait(GUARD)
         assert process.stderr is not None
         assert process.stderr.read().strip() == b""
         assert process.returncode == 130

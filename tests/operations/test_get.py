@@ -21,7 +21,7 @@ RAW = bytes(range(256)) * 3
 
 def get(*args: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "rdbkit", "get", *map(str, args)]
-    return subprocess.run(command, input=stdin, capture_output=True, timeout=60)
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=600)
 
 
 def test_a_string_is_its_bytes_and_anything_else_json(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_name_may_be_any_bytes(tmp_path: Path) -> None:
     source = tmp_path / "a.rdb"
     source.write_bytes(rdb(b"\xfe\0", key(b"\xff\xfe", 0, string(b"v"))))
     command = [sys.executable, "-m", "rdbkit", "get", str(source), os.fsdecode(b"\xff\xfe")]
-    assert subprocess.run(command, capture_output=True, timeout=60).stdout == b"v"
+    assert subprocess.run(command, capture_output=True, timeout=600).stdout == b"v"
 
 
 @pytest.mark.parametrize("name", ["s", "l"])

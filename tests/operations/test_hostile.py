@@ -82,7 +82,7 @@ def test_a_flipped_key_byte_is_found_by_the_checksum() -> None:
     assert read(bytes(data), verify=False) == 4
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(st.sampled_from([b"REDIS0003", b"REDIS0009", b"REDIS0012", b"REDIS0015", b"VALKEY080"]), st.binary(max_size=400))
 def test_random_bytes_after_a_header(magic: bytes, noise: bytes) -> None:
     for body in (noise, b"\xfe\0" + noise):
@@ -94,7 +94,7 @@ def test_random_bytes_after_a_header(magic: bytes, noise: bytes) -> None:
                 one_line(e)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, 33), st.binary(max_size=200))
 def test_random_bytes_as_a_value(kind: int, noise: bytes) -> None:
     try:

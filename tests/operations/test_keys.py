@@ -455,7 +455,7 @@ def test_parquet_has_groups_of_bounded_size(tmp_path: Path) -> None:
 
 def run(*args: str | Path, stdin: bytes = b"", **env: str) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "rdbkit", "keys", *map(str, args)]
-    return subprocess.run(command, input=stdin, capture_output=True, timeout=60, env=os.environ | env)
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=600, env=os.environ | env)
 
 
 def test_the_command_writes_csv_in_a_pipe() -> None:
@@ -559,7 +559,7 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path) -> None:
         "u.find_spec = lambda name, *more: None if name == 'pyarrow' else find(name, *more)\n"
         f"from rdbkit.cli import main; main(['keys', {str(DUMP)!r}, '-o', {str(tmp_path / 'x.parquet')!r}])"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=600)
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1] == b"Error: parquet needs pyarrow: pip install 'rdbkit[parquet]'"
     assert list(tmp_path.iterdir()) == []

@@ -33,7 +33,7 @@ def report_of(data: bytes | Path, target: str = "redis-7.0", **options: Any) -> 
 
 def run(*args: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "rdbkit", "memory", *map(str, args)]
-    return subprocess.run(command, input=stdin, capture_output=True, timeout=60)
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=600)
 
 
 def values(*expiries: int | None) -> bytes:

@@ -155,7 +155,7 @@ def opened(page: str, folder: Path) -> Page:
             browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--window-size=1280,2200",
             f"--user-data-dir={folder / 'profile'}", "--dump-dom", file.as_uri(),
         ],
-        capture_output=True, timeout=120,
+        capture_output=True, timeout=600,
     )  # fmt: skip
     dom = result.stdout.decode()
     assert 'id="seen"' in dom, result.stderr.decode(errors="replace")[-2000:]

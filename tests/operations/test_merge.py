@@ -367,7 +367,7 @@ def test_giant_keys_of_several_databases(tmp_path: Path) -> None:
         ]  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.binary(max_size=3), st.binary(max_size=50), st.integers(0, 2)), max_size=30),
     st.sampled_from(["first", "last"]),

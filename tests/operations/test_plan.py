@@ -43,7 +43,7 @@ def planned(files: list[str], target: str = "azure-managed", **options: Any) -> 
 
 def run(*args: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "rdbkit", "plan", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=cwd)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=cwd)
 
 
 def commands(found: Plan) -> str:

@@ -120,7 +120,7 @@ def is_utf8(data: bytes) -> bool:
     return True
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(TEXTS)
 def test_form_stays(data: bytes) -> None:
     for new in (SCRAMBLER.text(data), SCRAMBLER.name(data)):
@@ -132,7 +132,7 @@ def test_form_stays(data: bytes) -> None:
     assert SCRAMBLER.text(data) == Scrambler(SECRET).text(data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(INTEGERS)
 def test_a_number_is_what_its_text_is(n: int) -> None:
     new = SCRAMBLER.integer(n)
@@ -165,7 +165,7 @@ def test_all_strings_of_a_shape_become_all_of_that_shape(shape: bytes, what: str
         assert {getattr(SCRAMBLER, what)(s) for s in strings} == strings
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(TEXTS, min_size=2, max_size=60, unique=True))
 def test_strings_do_not_meet(strings: list[bytes]) -> None:
     assert len(set(map(SCRAMBLER.text, strings))) == len(strings)
@@ -206,7 +206,7 @@ def test_other_secrets_give_others() -> None:
         Scrambler(b"")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.sampled_from([b"abc", b"\xe0\xa4\xa4", b"user:", b"\xf0\x9f\x98\x80", b"1234", b"\xed\x9f\xbf"]), max_size=60))
 def test_inside_of_lzf(parts: list[bytes]) -> None:
     data = b"".join(parts)
@@ -305,7 +305,7 @@ def assert_scrambled(old: rdbkit.Record, new: rdbkit.Record) -> None:
 
 
 @pytest.mark.parametrize("encoder", ENCODERS, ids=lambda e: e.name)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(data=st.data(), seed=st.integers(0, 1 << 32), block_size=st.sampled_from([16, 64, 300, 4000]))
 def test_every_type(encoder: Encoder, data: st.DataObject, seed: int, block_size: int) -> None:
     rng = Random(seed)

@@ -518,13 +518,13 @@ def test_large_values(path: Path) -> None:
     assert found[0] == found[1] == found[2]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.binary(max_size=300), st.sampled_from([b"REDIS0003", b"REDIS0009", b"REDIS0012", b"REDIS0015", b"VALKEY080"]))
 def test_any_bytes_behind_a_header(tmp_path_factory: pytest.TempPathFactory, body: bytes, magic: bytes) -> None:
     saved(tmp_path_factory.mktemp("any") / "dump.rdb", magic + body)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from(KINDS), st.floats(0, 1, exclude_max=True), st.sampled_from(SIZES)), max_size=5),
        st.sampled_from([p for p in DUMPS if p.parent.name == "rich"]))  # fmt: skip
 def test_damage_in_many_places(tmp_path_factory: pytest.TempPathFactory, places: list[tuple[str, float, int]], dump: Path) -> None:

@@ -636,7 +636,7 @@ def test_a_giant_key_goes_to_its_part(tmp_path: Path) -> None:
         assert sum(part.expires for part in done.parts) == 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.binary(max_size=8), st.binary(max_size=100)), max_size=40, unique_by=lambda t: t[:2]),
     st.sampled_from(range(len(LAYOUTS))),

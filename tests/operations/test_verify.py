@@ -670,7 +670,7 @@ FLIPS = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255
 SMALL = [path for path in DUMPS if path.parent.name == "rich"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(SMALL), FLIPS, st.sampled_from([None, 64, 4096]))
 def test_changed_bytes_raise_nothing_else(path: Path, flips: list[tuple[float, int]], block_size: int | None) -> None:
     data = bytearray(path.read_bytes())
@@ -686,7 +686,7 @@ def test_changed_bytes_raise_nothing_else(path: Path, flips: list[tuple[float, i
     json.dumps(report.to_dict())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=300), st.sampled_from([b"REDIS0003", b"REDIS0009", b"REDIS0011", b"REDIS0015", b"VALKEY080"]))
 def test_any_bytes_behind_a_header(body: bytes, magic: bytes) -> None:
     report = look(magic + body)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import rdbkit
@@ -119,7 +119,6 @@ def nodes_of(keys: set[bytes]) -> int:
     return len(keys) + sum(n > 1 for n in after.values()) + len(begins)
 
 
-@settings(deadline=None)
 @given(st.sets(st.binary(min_size=3, max_size=3), min_size=1, max_size=60), st.integers(0, 255))
 def test_nodes_of_radix_trees(keys: set[bytes], letter: int) -> None:
     keys = {bytes([letter]) + bytes(byte & 0x83 for byte in key) for key in keys}
@@ -267,7 +266,6 @@ def test_damage_inside_a_value_has_its_place() -> None:
     assert caught.value.offset == data.index(b"bad") + 3
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.binary(max_size=80), st.binary(max_size=300)), max_size=40), st.sampled_from(["redis-6.0", "valkey-9.1"])
 )

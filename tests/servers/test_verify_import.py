@@ -27,6 +27,7 @@ from rdbkit.operations.split import Division, parse_slot_parts, split
 from rdbkit.selection import Selection
 
 from ..clock import Clock
+from ..processes import until
 from ..rdb import FIXTURES, key, rdb, string
 
 SERVERS = Path(os.environ["RDBKIT_SERVERS"])
@@ -716,8 +717,7 @@ def test_what_was_killed_goes_on(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "rdbkit", "verify-import", str(path), place, "--state", str(state)]
         begun = time.monotonic()
         process = subprocess.Popen([*command, "--rate", "300"], stdout=subprocess.DEVNULL)
-        while not state.exists() and time.monotonic() - begun < 60:
-            time.sleep(0.05)
+        until(state.exists, process)
         process.send_signal(signal.SIGKILL)
         process.wait()
         so_far = json.loads(state.read_text())["saved"]["counts"]["equal"]

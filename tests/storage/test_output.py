@@ -10,7 +10,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from rdbkit.cli import main
 from rdbkit.passes import hashes
 from rdbkit.storage.output import open_output
 
+from ..processes import GUARD, heeding_signals, until
 from ..rdb import key, rdb, string
 
 
@@ -164,16 +164,14 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
     code = (
         "import sys, time\nfrom rdbkit.storage.output import open_output\n"
-        "with open_output(sys.argv[1]) as out:\n    out.write(b'x'); out.flush(); print('go', flush=True); time.sleep(60)"
+        "with open_output(sys.argv[1]) as out:\n    out.write(b'x'); out.flush(); print('go', flush=True); time.sleep(600)"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, tmp_path / "out.csv"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
+    command = heeding_signals([sys.executable, "-c", code, str(tmp_path / "out.csv")])
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"go\n"
-        time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        process.wait(10)
+        process.wait(GUARD)
     assert names(tmp_path) == []
 
 
@@ -181,28 +179,22 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_signal_leaves_nothing(tmp_path: Path, number: signal.Signals, ignored: bool) -> None:
     """The command waits for more of standard input; nohup has it ignore SIGHUP."""
-
-    def nohup() -> None:
-        signal.signal(number, signal.SIG_IGN)
-
     data = rdb(*(key(b"k%d" % i, 0, string(b"v" * 1000)) for i in range(3000)))
     command = [sys.executable, "-m", "rdbkit", "convert", "-", str(tmp_path / "out.rdb"), "--target", "redis-7.2"]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, preexec_fn=nohup if ignored else None, **pipes) as process:
+    with subprocess.Popen(heeding_signals(command, number if ignored else None), **pipes) as process:
         assert process.stdin is not None
         assert process.stderr is not None
         process.stdin.write(data[:-100])
         process.stdin.flush()
-        deadline = time.monotonic() + 60
-        while not names(tmp_path) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        until(lambda: names(tmp_path), process)
         assert names(tmp_path)[0].startswith(".rdbkit-")
         process.send_signal(number)
         if ignored:
             process.stdin.write(data[-100:])
         else:
-            process.wait(60)
-        _, said = process.communicate(timeout=60)
+            process.wait(GUARD)
+        _, said = process.communicate(timeout=GUARD)
     assert b"Traceback" not in said
     assert process.returncode == (0 if ignored else 128 + number)
     assert names(tmp_path) == (["out.rdb"] if ignored else [])
@@ -220,7 +212,7 @@ def test_signals_are_given_back(capfd: pytest.CaptureFixture[str]) -> None:
     call()
     thread = threading.Thread(target=call)  # where no handler can be set
     thread.start()
-    thread.join(60)
+    thread.join(GUARD)
     assert codes == [0, 0]
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == before
 

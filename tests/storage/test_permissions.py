@@ -9,8 +9,7 @@ import os
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from rdbkit.storage import temporary
 from rdbkit.storage.output import open_output
 from rdbkit.storage.temporary import PRIVATE, Permissions, Temporary, make_folders
 
+from ..processes import GUARD, until
 from ..rdb import FIXTURES, key, rdb, string
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="permissions of another kind")
@@ -247,13 +247,6 @@ def a_run(*arguments: str, data: bytes = b"") -> Iterator[subprocess.Popen[bytes
             process.kill()
 
 
-def until(there: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not there() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert there()
-
-
 def temporaries(folder: Path) -> list[Path]:
     return sorted(folder.rglob(".rdbkit-*"))
 
@@ -278,7 +271,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path) -> None:
         assert running.stdin is not None
         running.stdin.write(data[-100:])
         running.stdin.close()
-        assert running.wait(60) == 0
+        assert running.wait(GUARD) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.rdb", "c.rdb"]
 
 
@@ -286,7 +279,7 @@ def test_what_a_killed_split_left(tmp_path: Path) -> None:
     """Its parts are open now and then: the lock of one file stands for all."""
     code = (
         "import sys, time, rdbkit\n"
-        "def wait(done):\n    print('go', flush=True); time.sleep(60)\n"
+        "def wait(done):\n    print('go', flush=True); time.sleep(600)\n"
         "rdbkit.split([sys.argv[1]], sys.argv[2], rdbkit.Division(parts=3), progress=wait)"
     )
     into = tmp_path / "parts"

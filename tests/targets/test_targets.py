@@ -88,7 +88,7 @@ SERVERS = {
 
 def run(*args: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "rdbkit", "targets", *map(str, args)], capture_output=True, text=True, timeout=60, **more
+        [sys.executable, "-m", "rdbkit", "targets", *map(str, args)], capture_output=True, text=True, timeout=600, **more
     )
 
 
