@@ -1,7 +1,6 @@
 """`rdbkit verify-import`: whether a server has what was in snapshots, key by key, without changing anything in it.
 
-Each key of the files is asked for: when it expires, how many elements it has, and each element that the file has. So a value of any
-size is compared in pieces, and what the server holds besides shows in its counts. Questions about many keys go out together.
+Each key of the files is looked for by `rdbkit.live.compare`; here are the files, the counts, and the state of the work.
 """
 
 from __future__ import annotations
@@ -10,50 +9,33 @@ import json
 import math
 import os
 import time
-from array import array
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
-from typing import Any, Final, TypeAlias
-
-from librt.strings import write_i64_le
+from typing import Any, Final
 
 from rdbkit.format.record import Record
+from rdbkit.live.compare import OUTCOMES, Comparer, Outcome, hashes_not_in
 from rdbkit.live.server import Refusal, Server, info_number
 from rdbkit.model import FunctionLibrary
 from rdbkit.operations.diff_delta import FunctionDifference
 from rdbkit.operations.resp import command
-from rdbkit.passes.hashes import PARTITIONS, HashPartitions, name_hash
+from rdbkit.passes.hashes import NameHashes, name_hash
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
 from rdbkit.storage.output import open_output
-from rdbkit.storage.rate_limiter import RateLimiter
 from rdbkit.storage.source import Rereading
 from rdbkit.text import count, json_bytes, valid_text
-from rdbkit.values import StreamEntry, StreamGroup, StreamId, StreamTail
 
 __all__ = ["LEAST_RATE", "ImportDifference", "ImportProof", "ImportedDatabase", "verify_import"]
 
-#: A comparison asks for replies to commands, several times where a value is large, and returns what differs, in words.
-Comparison: TypeAlias = "Generator[list[bytes], list[Any], list[str] | None]"
-
 #: Keys a second; with fewer, the pauses were longer than a machine can wait.
 LEAST_RATE: Final = 0.001
-_SHOWN: Final = 5  # elements of a key
-_SHOWN_BYTES: Final = 60
-_WINDOW: Final = 1000  # elements of a command
-_PENDING_WINDOW: Final = 10_000
-_PIECE: Final = 1 << 20  # bytes of a string
 _BATCH_BYTES: Final = 4 << 20
 _ROUND: Final = 10_000  # keys of a file after which its place is kept, however few of them are looked for
 _SAVE_S: Final = 2.0
 _STATE: Final = 1  # version of its form
-_TYPES: Final = ("string", "list", "set", "zset", "hash", "stream")
-#: Types of the file in which fields of a hash have expiries of their own.
-_EXPIRING_HASHES: Final = (22, 23, 24, 25)
-#: What may become of a key; all but the first three are differences.
-_OUTCOMES: Final = ("equal", "expired", "not-compared", "missing", "type", "value", "expire", "refused")
 
 
 @dataclass
@@ -239,23 +221,13 @@ def verify_import(
     options: dict[str, Any] = {"relaxed": relaxed, "verify_checksum": verify_checksum}
     if block_size is not None:
         options["block_size"] = block_size
-    return _Check(
+    return _Verification(
         list(files), server, selection or Selection(), pick, seed, ttl_tolerance_ms, dict(db_map or {}), find_extra,
         ignore_functions, batch, rate, state, samples, options, progress,
     ).run()  # fmt: skip
 
 
-@dataclass
-class _Outcome:
-    """What became of a key."""
-
-    what: str
-    server_type: str | None = None
-    server_expire_ms: int | None = None
-    details: list[str] = field(default_factory=list)
-
-
-class _Check:
+class _Verification:
     def __init__(
         self,
         files: list[str],
@@ -263,7 +235,7 @@ class _Check:
         selection: Selection,
         pick: float | int | None,
         seed: int,
-        tolerance: int,
+        tolerance_ms: int,
         db_map: dict[int, int],
         find_extra: bool,
         ignore_functions: bool,
@@ -283,24 +255,24 @@ class _Check:
         self.db_map = db_map
         self.find_extra = find_extra
         self.batch = batch if rate is None else max(1, min(batch, int(rate / 4)))
-        self.state = None if state is None else _State(state, self.identity(tolerance), files)
+        self.state = None if state is None else _State(state, self.identity(tolerance_ms), files)
         self.samples = samples
         self.options = options
         self.rereading = Rereading()
         self.progress = progress
-        self.asker = _Asker(server, tolerance, rate)
+        self.comparer = Comparer(server, tolerance_ms, rate)
         self.proof = ImportProof(str(server.url), server.kind, server.version, files)
         self.proof.counted = selection.is_everything
         self.compares_functions = selection.is_everything and not ignore_functions
         self.rows: dict[int, ImportedDatabase] = {}
         self.position = (0, 0)  # which file is at work, and how many of its records are done
         self.read = 0
-        self.unsized: list[tuple[Record, _Outcome]] = []
+        self.unsized: list[tuple[Record, Outcome]] = []
 
-    def identity(self, tolerance: int) -> dict[str, Any]:
+    def identity(self, tolerance_ms: int) -> dict[str, Any]:
         """What a state belongs to."""
         url = self.server.url
-        options = [self.pick, self.seed.hex(), tolerance, sorted(self.db_map.items()), repr(self.selection)]
+        options = [self.pick, self.seed.hex(), tolerance_ms, sorted(self.db_map.items()), repr(self.selection)]
         return {"files": [_identity(name) for name in self.files], "server": [url.host, url.port, url.db], "options": options}
 
     def run(self) -> ImportProof:
@@ -395,7 +367,7 @@ class _Check:
             row = self.rows[db] = ImportedDatabase(db, server=total, asked_ms=self.server.now_ms())
         row.keys += 1
         self.proof.keys += 1
-        if record.expire_ms is not None and record.expire_ms <= row.asked_ms + self.asker.tolerance:
+        if record.expire_ms is not None and record.expire_ms <= row.asked_ms + self.comparer.tolerance_ms:
             row.expired += 1
 
     def look(self, records: list[Record], number: int) -> None:
@@ -403,7 +375,7 @@ class _Check:
         if not records:
             return
         db = self.database(records[0].db)
-        for record, outcome in zip(records, self.asker.ask(db, records), strict=True):
+        for record, outcome in zip(records, self.comparer.compare(db, records), strict=True):
             if self.selection.needs_size and record.size is None:
                 self.unsized.append((record, outcome))
             elif not self.selection.needs_size or self.selection.wants_size(record.size or 0):
@@ -416,14 +388,14 @@ class _Check:
                 self.note(record, self.database(record.db), number, outcome)
         self.unsized.clear()
 
-    def note(self, record: Record, db: int, number: int, outcome: _Outcome) -> None:
+    def note(self, record: Record, db: int, number: int, outcome: Outcome) -> None:
         proof = self.proof
         proof.checked += 1
         name = outcome.what.replace("-", "_")
         setattr(proof, name, getattr(proof, name) + 1)
         if outcome.what == "missing":
             self.rows[db].missing += 1
-        elif outcome.what == "expired" and not self.asker.is_past(record.expire_ms):
+        elif outcome.what == "expired" and not self.comparer.is_past(record.expire_ms):
             self.rows[db].expired += 1  # a hash whose fields have
         if outcome.what in ("equal", "expired", "not-compared") or len(proof.samples) >= self.samples:
             return
@@ -489,19 +461,19 @@ class _Check:
     def extra_keys(self) -> int:
         """Count and name the server's keys that are in no file, in the databases of the files."""
         with ExitStack() as stack:
-            ours, theirs = HashPartitions(), HashPartitions()
+            ours, theirs = NameHashes(), NameHashes()
             stack.callback(ours.close)
             stack.callback(theirs.close)
             for number in range(len(self.files)):
                 with self.open(number, again=True) as snapshot:
                     for record in snapshot:
-                        _partition(ours, name_hash(self.database(record.db), record.key))
+                        ours.add(self.database(record.db), record.key)
             for db in self.rows:
                 for names in self.server.scan(db):
-                    self.asker.pace.take(len(names))
+                    self.comparer.rate_limiter.take(len(names))
                     for name in names:
-                        _partition(theirs, name_hash(db, name))
-            unknown = set(_unknown(ours, theirs))
+                        theirs.add(db, name)
+            unknown = set(hashes_not_in(ours, theirs))
         shown: set[int] = set()
         for db in self.rows if unknown else ():
             for names in self.server.scan(db):
@@ -524,7 +496,7 @@ class _Check:
 
     def saved(self) -> dict[str, Any]:
         proof = self.proof
-        counts = {name: getattr(proof, name) for name in ("keys", "checked", *(n.replace("-", "_") for n in _OUTCOMES))}
+        counts = {name: getattr(proof, name) for name in ("keys", "checked", *(n.replace("-", "_") for n in OUTCOMES))}
         shown = [
             asdict(each) | {"key": each.key.hex(), "file": each.file and self.files.index(each.file)} for each in proof.samples
         ]
@@ -539,7 +511,7 @@ class _Check:
         """Take over what was saved. Raises: ValueError, TypeError and the like where it has another form than `saved` gives it."""
         number, done = saved["place"]
         self.position = _number(number, len(self.files)), _number(done)
-        for name in ("keys", "checked", *(n.replace("-", "_") for n in _OUTCOMES)):
+        for name in ("keys", "checked", *(n.replace("-", "_") for n in OUTCOMES)):
             setattr(self.proof, name, _number(saved["counts"][name]))
         for row in saved["databases"]:
             numbers: dict[str, Any] = {name: _number(n) for name, n in row.items() if name != "server" or n is not None}
@@ -547,7 +519,7 @@ class _Check:
         for each in saved["samples"]:
             self.proof.samples.append(
                 ImportDifference(
-                    _OUTCOMES[_OUTCOMES.index(each["what"])], _number(each["db"]), bytes.fromhex(each["key"]),
+                    OUTCOMES[OUTCOMES.index(each["what"])], _number(each["db"]), bytes.fromhex(each["key"]),
                     (_text(each["types"][0]), None if each["types"][1] is None else _text(each["types"][1])),
                     (_time(each["expire_ms"][0]), _time(each["expire_ms"][1])),
                     self.files[_number(each["file"])], _number(each["offset"]), [_text(line) for line in each["details"]],
@@ -562,17 +534,6 @@ def _libraries(reply: list[list[Any]]) -> dict[str, bytes]:
         facts = dict(zip(library[::2], library[1::2], strict=True))
         found[facts[b"library_name"].decode("utf-8", "surrogateescape")] = bytes(facts[b"library_code"])
     return found
-
-
-def _partition(partitions: HashPartitions, number: int) -> None:
-    write_i64_le(partitions.outs[number & (PARTITIONS - 1)], number)
-    partitions.grown(8)
-
-
-def _unknown(ours: HashPartitions, theirs: HashPartitions) -> Iterator[int]:
-    """The numbers of `theirs` that are not in `ours`, each once."""
-    for number in range(PARTITIONS):
-        yield from set(array("q", theirs.partition(number))) - set(array("q", ours.partition(number)))
 
 
 # -- state
@@ -645,471 +606,3 @@ class _State:
         """All is done."""
         with suppress(FileNotFoundError):
             os.unlink(self.path)
-
-
-# -- asking
-
-
-class _Asker:
-    """Asks for keys, several at once, and tells what became of each."""
-
-    def __init__(self, server: Server, tolerance: int, rate: float | None) -> None:
-        self.server = server
-        self.tolerance = tolerance
-        self.pace = RateLimiter(rate)
-        self.absolute = "PEXPIRETIME" in server.features
-        self.expire_command = b"PEXPIRETIME" if self.absolute else b"PTTL"
-        self.before = self.after = 0  # the server's clock around the last replies
-
-    def ask(self, db: int, records: list[Record]) -> list[_Outcome]:
-        outcomes: list[_Outcome | None] = [None] * len(records)
-        running: list[tuple[int, bytes, Generator[list[bytes], list[Any], _Outcome], list[bytes]]] = []
-        for i, record in enumerate(records):
-            steps = self.examine(record)
-            running.append((i, record.key, steps, next(steps)))
-        while running:
-            self.pace.take(len(running))
-            self.before = self.server.now_ms()
-            replies = self.server.ask(db, [(key, commands) for _, key, _, commands in running])
-            self.after = self.server.now_ms()
-            going = []
-            for (i, key, steps, _), found in zip(running, replies, strict=True):
-                try:
-                    going.append((i, key, steps, steps.send(found)))
-                except StopIteration as done:
-                    outcomes[i] = done.value
-            running = going
-        return [outcome for outcome in outcomes if outcome is not None]
-
-    def examine(self, record: Record) -> Generator[list[bytes], list[Any], _Outcome]:
-        """Ask for one key."""
-        value = self.comparison(record)
-        replies = yield [command(self.expire_command, record.key), *next(value)]
-        left, found = replies[0], replies[1:]
-        if isinstance(left, Refusal):
-            return _Outcome("refused", details=[str(left)])
-        if left == -2:
-            return _Outcome("expired" if self.is_past(record.expire_ms) or self.has_no_fields(record) else "missing")
-        low = high = None
-        if left >= 0:
-            low, high = (left, left) if self.absolute else (self.before + left, self.after + left)
-        while True:
-            refusal = next((reply for reply in found if isinstance(reply, Refusal) and reply.code != "NOGROUP"), None)
-            if refusal is not None and refusal.code == "WRONGTYPE":
-                (kind,) = yield [command(b"TYPE", record.key)]
-                return _Outcome("type", kind.decode() if isinstance(kind, bytes) else None, low)
-            if refusal is not None:
-                return _Outcome("refused", details=[str(refusal)])
-            try:
-                commands = value.send(found)
-            except StopIteration as done:
-                lines = done.value
-                break
-            found = yield commands
-        if lines and lines[0].startswith(_OTHER_TYPE):
-            return _Outcome("type", lines[0].removeprefix(_OTHER_TYPE), low)
-        if lines:
-            return _Outcome("value", None, low, lines)
-        if not self.is_near(record.expire_ms, low, high):
-            return _Outcome("expire", None, low)
-        return _Outcome("not-compared" if lines is None else "equal")
-
-    def is_past(self, expire_ms: int | None) -> bool:
-        """Whether a time has come, or is so near that nobody can tell."""
-        return expire_ms is not None and expire_ms <= self.after + self.tolerance
-
-    def is_near(self, expected: int | None, low: int | None, high: int | None) -> bool:
-        """Whether an expiry lies between two times, or near them."""
-        if expected is None or low is None or high is None:
-            return expected is None and low is None
-        return low - self.tolerance <= expected <= high + self.tolerance
-
-    def has_no_fields(self, record: Record) -> bool:
-        """Whether it is a hash whose fields have all expired."""
-        return record.type == "hash" and all(self.is_past(expire) for found in record.elements() for _, _, expire in found)
-
-    def comparison(self, record: Record) -> Comparison:
-        match record.type:
-            case "string":
-                return _string(record)
-            case "list":
-                return _collection(record, _List(record.key))
-            case "set":
-                return _collection(record, _Set(record.key, "SMISMEMBER" in self.server.features))
-            case "zset":
-                return _collection(record, _ScoredSet(record.key, "ZMSCORE" in self.server.features))
-            case "hash":
-                return _hash(record, "HPEXPIRETIME" in self.server.features, self)
-            case "stream":
-                return _stream(record)
-            case _:
-                return _opaque(record)
-
-
-#: What a line begins with that tells of another type.
-_OTHER_TYPE: Final = "\0type "
-
-
-def _opaque(record: Record) -> Comparison:
-    """A value of a module or of a type that no command gives whole: its bytes as DUMP has them, or None for not compared."""
-    is_small = record.size is not None
-    replies = yield [command(b"TYPE", record.key), *([command(b"DUMP", record.key)] if is_small else [])]
-    kind = replies[0].decode("utf-8", "replace")
-    if kind in _TYPES:
-        return [_OTHER_TYPE + kind]
-    # behind the value stand a version of two bytes and a checksum of eight
-    if is_small and isinstance(replies[1], bytes) and replies[1][:-10] == bytes([record.rdb_type]) + record.raw:
-        return []
-    return None
-
-
-def _string(record: Record) -> Comparison:
-    if record.size is not None:
-        value = record.value
-        # one byte more shows whether there is more
-        (found,) = yield [command(b"GETRANGE", record.key, b"0", b"%d" % len(value))]
-        if found == value:
-            return []
-        (length,) = yield [command(b"STRLEN", record.key)]
-        return [_bytes_differ(0, value, found, len(value), length)]
-    (length,) = yield [command(b"STRLEN", record.key)]
-    at = 0
-    for whole in record.content():
-        for begin in range(0, len(whole), _PIECE):
-            piece = whole[begin : begin + _PIECE]
-            (found,) = yield [command(b"GETRANGE", record.key, b"%d" % at, b"%d" % (at + len(piece) - 1))]
-            if found != piece:
-                return [_bytes_differ(at, piece, found, None, length)]
-            at += len(piece)
-    return [] if at == length else [f"{at:,} and {length:,} bytes"]
-
-
-def _bytes_differ(at: int, one: bytes, other: bytes, size: int | None, other_size: int) -> str:
-    first = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-    sizes = f"{other_size:,} on the server" if size is None else f"{size:,} and {other_size:,}"
-    return f"byte {at + first:,} of {sizes}: {one[first : first + 20]!r} and {other[first : first + 20]!r}"
-
-
-class _Kind:
-    """How the elements of a type are asked for and compared.
-
-    Attributes:
-        count_command: gives the number of elements.
-        least, most: so many elements the server must have.
-        lines: what differs, in words.
-    """
-
-    count_command = b""
-
-    def __init__(self, key: bytes) -> None:
-        self.key = key
-        self.least = 0
-        self.most = 0
-        self.lines: list[str] = []
-
-    def ask(self, elements: list[Any]) -> list[bytes]:
-        """The commands that ask for these elements."""
-        raise NotImplementedError
-
-    def compare(self, elements: list[Any], replies: list[Any]) -> None:
-        """Add what differs to `lines`."""
-        raise NotImplementedError
-
-    def recount(self, total: int) -> Generator[list[bytes], list[Any], int]:
-        """How many elements there are, of which the server counts `total`."""
-        yield from ()
-        return total
-
-    def differ(self, name: str, one: str, other: str) -> None:
-        if len(self.lines) < _SHOWN:
-            self.lines.append(f"{name}: {one} and {other}")
-
-    def saw(self, elements: Collection[Any]) -> None:
-        self.least += len(elements)
-        self.most += len(elements)
-
-
-class _List(_Kind):
-    count_command = b"LLEN"
-
-    def __init__(self, key: bytes) -> None:
-        super().__init__(key)
-        self.asked = 0
-
-    def ask(self, elements: list[Any]) -> list[bytes]:
-        begin = self.asked
-        self.asked += len(elements)
-        return [command(b"LRANGE", self.key, b"%d" % begin, b"%d" % (self.asked - 1))]
-
-    def compare(self, elements: list[Any], replies: list[Any]) -> None:
-        found = replies[0]
-        if found != elements:
-            for i, one in enumerate(elements):
-                other = found[i] if i < len(found) else None
-                if one != other:
-                    self.differ(f"element {self.most + i:,}", _shown(one), _shown(other))
-        self.saw(elements)
-
-
-class _Set(_Kind):
-    count_command = b"SCARD"
-
-    def __init__(self, key: bytes, several: bool) -> None:
-        super().__init__(key)
-        self.several = several
-
-    def ask(self, elements: list[Any]) -> list[bytes]:
-        if self.several:
-            return [command(b"SMISMEMBER", self.key, *elements)]
-        return [command(b"SISMEMBER", self.key, member) for member in elements]
-
-    def compare(self, elements: list[Any], replies: list[Any]) -> None:
-        found = replies[0] if self.several else replies
-        if 0 in found:
-            for member, is_there in zip(elements, found, strict=True):
-                if not is_there:
-                    self.differ("member", _shown(member), "none")
-        self.saw(elements)
-
-
-class _ScoredSet(_Kind):
-    count_command = b"ZCARD"
-
-    def __init__(self, key: bytes, several: bool) -> None:
-        super().__init__(key)
-        self.several = several
-
-    def ask(self, elements: list[Any]) -> list[bytes]:
-        if self.several:
-            return [command(b"ZMSCORE", self.key, *[member for member, _ in elements])]
-        return [command(b"ZSCORE", self.key, member) for member, _ in elements]
-
-    def compare(self, elements: list[Any], replies: list[Any]) -> None:
-        found = replies[0] if self.several else replies
-        for (member, score), text in zip(elements, found, strict=True):
-            other = None if text is None else float(text)
-            if other != score and not (score != score and other != other):  # not a number is never equal to itself
-                self.differ(_shown(member), repr(score), "none" if other is None else repr(other))
-        self.saw(elements)
-
-
-class _Hash(_Kind):
-    """A hash, some of whose fields may have expired; a server counts those until it removes them, which it does in its own time.
-
-    Attributes:
-        gone: how many fields of the file are not there since their time has come.
-    """
-
-    count_command = b"HLEN"
-
-    def __init__(self, record: Record, expiring: bool, asker: _Asker) -> None:
-        super().__init__(record.key)
-        self.expiring = expiring
-        self.asker = asker
-        self.gone = 0
-        self.names = HashPartitions() if record.rdb_type in _EXPIRING_HASHES else None
-
-    def __enter__(self) -> _Hash:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.names is not None:
-            self.names.close()
-
-    def ask(self, elements: list[Any]) -> list[bytes]:
-        names = [name for name, _, _ in elements]
-        commands = [command(b"HMGET", self.key, *names)]
-        if self.expiring:
-            commands.append(command(b"HPEXPIRETIME", self.key, b"FIELDS", b"%d" % len(names), *names))
-        return commands
-
-    def compare(self, elements: list[Any], replies: list[Any]) -> None:
-        times = replies[1] if self.expiring else [-1] * len(elements)
-        for (name, value, expire), other, at in zip(elements, replies[0], times, strict=True):
-            if self.names is not None:
-                _partition(self.names, name_hash(0, name))
-            if other is None and self.asker.is_past(expire):
-                self.gone += 1
-                continue
-            self.least += 1
-            self.most += 1
-            if other != value:
-                self.differ(_shown(name), _shown(value), _shown(other))
-            elif at == -2 and self.asker.is_past(expire):
-                continue  # it has expired between the two answers
-            elif self.expiring and not self.asker.is_near(expire, *((at, at) if at >= 0 else (None, None))):
-                self.differ(f"expiry of {_shown(name)}", str(expire or "never"), "never" if at < 0 else str(at))
-            elif not self.expiring and expire is not None:
-                self.differ(f"expiry of {_shown(name)}", str(expire), "never")
-
-    def recount(self, total: int) -> Generator[list[bytes], list[Any], int]:
-        """Where fields that have expired can be among those that are counted, list the names: those are not in the list."""
-        if self.names is None or not self.expiring or not self.gone or total <= self.most:
-            return total
-        theirs = HashPartitions()
-        try:
-            cursor = b"0"
-            while True:
-                ((cursor, names),) = yield [command(b"HSCAN", self.key, cursor, b"COUNT", b"%d" % _WINDOW, b"NOVALUES")]
-                for name in names:
-                    _partition(theirs, name_hash(0, name))
-                if cursor == b"0":
-                    break
-            return self.most + sum(1 for _ in _unknown(self.names, theirs))
-        finally:
-            theirs.close()
-
-
-def _hash(record: Record, expiring: bool, asker: _Asker) -> Comparison:
-    with _Hash(record, expiring, asker) as kind:
-        return (yield from _collection(record, kind))
-
-
-def _collection(record: Record, kind: _Kind) -> Comparison:
-    """Elements, all at once where the record is small, otherwise as they are read."""
-    count = command(kind.count_command, record.key)
-    windows = (found[at : at + _WINDOW] for found in record.elements() for at in range(0, len(found), _WINDOW))
-    total: int | None = None
-    is_large = record.size is None  # which is known when all of it has been read
-    if is_large:
-        (total,) = yield [count]
-    groups: Iterator[list[list[Any]]] = ([window] for window in windows) if is_large else iter([list(windows)])
-    for group in groups:
-        asked = [kind.ask(window) for window in group]
-        replies = yield [*([count] if total is None else []), *(text for commands in asked for text in commands)]
-        if total is None:
-            total = replies.pop(0)
-        at = 0
-        for window, commands in zip(group, asked, strict=True):
-            kind.compare(window, replies[at : at + len(commands)])
-            at += len(commands)
-        if kind.lines and is_large:
-            return kind.lines  # the rest would say the same
-    assert total is not None
-    total = yield from kind.recount(total)
-    if not kind.least <= total <= kind.most:
-        return [f"{kind.most:,} and {total:,} elements", *kind.lines]
-    return kind.lines
-
-
-def _stream(record: Record) -> Comparison:
-    key = record.key
-    lines: list[str] = []
-    next_id = b"-"
-    tail: StreamTail | None = None
-    groups: list[StreamGroup] = []
-    held: list[list[StreamEntry]] = []  # of a small one, to be asked for with the rest
-    about = [command(b"XINFO", b"STREAM", key), command(b"XINFO", b"GROUPS", key)]
-    is_large = record.size is None
-    if is_large:
-        yield [command(b"XLEN", key)]  # nothing of it may be read before it is known to be there
-    for found in record.elements():
-        entries = []
-        for item in found:
-            if isinstance(item, StreamEntry):
-                entries.append(item)
-            elif isinstance(item, StreamTail):
-                tail = item
-            elif isinstance(item, StreamGroup):
-                groups.append(item)
-        for at in range(0, len(entries), _WINDOW):
-            window = entries[at : at + _WINDOW]
-            if not is_large:
-                held.append(window)
-                continue
-            (reply,) = yield [_range_of(key, next_id, window)]
-            next_id = _after(window[-1].id)
-            _compare_entries(window, reply, lines)
-            if lines:
-                return lines
-    assert tail is not None
-    ranges = []
-    for window in held:
-        ranges.append(_range_of(key, next_id, window))
-        next_id = _after(window[-1].id)
-    asked = []
-    for group in groups:
-        asked.append(command(b"XINFO", b"CONSUMERS", key, group.name))
-        asked.append(_pending_of(key, group.name, b"-", group.pending[:_PENDING_WINDOW]))
-    replies = yield [*about, *ranges, *asked]
-    stream = {name.decode(): value for name, value in zip(replies[0][::2], replies[0][1::2], strict=True)}
-    for window, reply in zip(held, replies[2 : 2 + len(held)], strict=True):
-        _compare_entries(window, reply, lines)
-    if stream["length"] != tail.length:
-        lines.insert(0, f"{tail.length:,} and {stream['length']:,} entries")
-    if stream["last-generated-id"].decode() != str(tail.last_id):
-        lines.append(f"last id: {tail.last_id} and {stream['last-generated-id'].decode()}")
-    theirs = {}
-    for row in replies[1]:
-        facts = {name.decode(): value for name, value in zip(row[::2], row[1::2], strict=True)}
-        theirs[facts["name"]] = facts["last-delivered-id"].decode()
-    for name in theirs.keys() - {group.name for group in groups}:
-        lines.append(f"group {_shown(name)}: none and there")
-    for at, group in enumerate(groups):
-        consumers, pending = replies[2 + len(held) + 2 * at : 4 + len(held) + 2 * at]
-        shown = f"group {_shown(group.name)}"
-        if group.name not in theirs or isinstance(consumers, Refusal) or isinstance(pending, Refusal):
-            lines.append(f"{shown}: there and none")
-            continue
-        if theirs[group.name] != str(group.last_id):
-            lines.append(f"{shown}, last id: {group.last_id} and {theirs[group.name]}")
-        names = {row[row.index(b"name") + 1] for row in consumers}
-        ours = {consumer.name for consumer in group.consumers}
-        lines += [f"{shown}, consumer {_shown(name)}: there and none" for name in sorted(ours - names)]
-        lines += [f"{shown}, consumer {_shown(name)}: none and there" for name in sorted(names - ours)]
-        for begin in range(0, max(1, len(group.pending)), _PENDING_WINDOW):
-            window_of_pending = group.pending[begin : begin + _PENDING_WINDOW]
-            if begin:
-                start = _after(group.pending[begin - 1].id)
-                (pending,) = yield [_pending_of(key, group.name, start, window_of_pending)]
-            wanted = [(str(p.id), p.consumer or b"", p.delivery_count) for p in window_of_pending]
-            there = [(row[0].decode(), row[1], row[3]) for row in pending]
-            is_last = begin + _PENDING_WINDOW >= len(group.pending)
-            if wanted != (there if is_last else there[: len(wanted)]):
-                lines.append(f"{shown}: its pending entries differ{_first_pending(wanted, there)}")
-                break
-    return lines[:_SHOWN]
-
-
-def _range_of(key: bytes, start: bytes, window: list[StreamEntry]) -> bytes:
-    return command(b"XRANGE", key, start, b"+", b"COUNT", b"%d" % len(window))
-
-
-def _pending_of(key: bytes, group: bytes, start: bytes, window: Sequence[Any]) -> bytes:
-    """One more shows whether there are more."""
-    return command(b"XPENDING", key, group, start, b"+", b"%d" % (len(window) + 1))
-
-
-def _after(entry_id: StreamId) -> bytes:
-    """The id that follows."""
-    if entry_id.seq == (1 << 64) - 1:
-        return b"%d-0" % (entry_id.ms + 1)
-    return b"%d-%d" % (entry_id.ms, entry_id.seq + 1)
-
-
-def _compare_entries(window: list[StreamEntry], found: Any, lines: list[str]) -> None:
-    wanted = [(str(entry.id).encode(), [part for pair in entry.fields for part in pair]) for entry in window]
-    there = [(entry_id, parts) for entry_id, parts in found]
-    if wanted == there:
-        return
-    for one, other in zip(wanted, [*there, *[None] * (len(wanted) - len(there))], strict=False):
-        if one != other and len(lines) < _SHOWN:
-            if other is None or one[0] != other[0]:
-                lines.append(f"entry {one[0].decode()}: there and {'none' if other is None else 'not next'}")
-                return  # all that follow are out of step
-            lines.append(f"entry {one[0].decode()}: {_shown_parts(one[1])} and {_shown_parts(other[1])}")
-
-
-def _first_pending(wanted: list[Any], there: list[Any]) -> str:
-    only = next((row for row in wanted if row not in there), None)
-    return f", such as {only[0]}" if only is not None else f": {there[len(wanted)][0]} is new" if len(there) > len(wanted) else ""
-
-
-def _shown_parts(parts: list[bytes]) -> str:
-    return " ".join(_shown(part) for part in parts[:6]) + (" ..." if len(parts) > 6 else "")
-
-
-def _shown(data: bytes | None) -> str:
-    if data is None:
-        return "none"
-    return repr(data) if len(data) <= _SHOWN_BYTES else f"{data[:_SHOWN_BYTES]!r}... ({len(data):,} bytes)"

@@ -160,3 +160,7 @@ class NameHashes:
                             budget.check("names that are there twice", len(found) * NAME)
                     seen.add(hashed)
         return found
+
+    def close(self) -> None:
+        """Remove the temporary file."""
+        self.partitions.close()
