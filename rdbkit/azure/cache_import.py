@@ -8,9 +8,7 @@ that knows what there is to wait for. No secret is in that file.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +22,8 @@ from rdbkit.azure.resources import PREMIUM, Arm, CacheState, Call, Status
 from rdbkit.azure.sas import LEAST_HOURS, Signed, Signer, patience
 from rdbkit.errors import CorruptError, TargetError, UnsupportedVersionError
 from rdbkit.operations.check import AS_IT_IS, Check, check
-from rdbkit.storage.temporary import PRIVATE, Permissions, Temporary
+from rdbkit.storage.state import StateFile
+from rdbkit.storage.temporary import PRIVATE
 from rdbkit.targets.target import Target
 from rdbkit.text import size
 
@@ -168,18 +167,14 @@ class PendingOperation:
 
         Raises: ValueError where the file is something else; OSError.
         """
-        try:
-            with open(path, encoding="utf-8") as file:
-                found = json.load(file)
-            if found.pop("format") != _FORMAT:
-                raise ValueError
+        state = _state_file(path)
+        found = state.load()
+        if found is None:
+            return None
+        with state.reading():
             left = cls(path, **found)
             left._look_at_types()
-            return left
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-            raise ValueError(f"{path} is no state of rdbkit; name another file with --state, or delete it") from None
+        return left
 
     def _look_at_types(self) -> None:
         """Raise ValueError, TypeError or LookupError where something else stands in the file than `save` writes."""
@@ -194,30 +189,15 @@ class PendingOperation:
 
     def save(self) -> None:
         """Write it, so that it is there whole or not at all, and for its owner alone."""
-        values = {"format": _FORMAT} | {name: value for name, value in asdict(self).items() if name != "path"}
-        folder = os.path.dirname(os.path.abspath(self.path))
-        try:
-            temporary = Temporary(folder, Permissions([PRIVATE]))
-        except OSError as e:
-            e.filename = self.path  # not one that nobody has named
-            raise
-        try:
-            with open(os.dup(temporary.handle), "w", encoding="utf-8") as file:
-                json.dump(values, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary.path, self.path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary.path)
-            raise
-        finally:
-            temporary.close()
+        _state_file(self.path).save({name: value for name, value in asdict(self).items() if name != "path"})
 
     def forget(self) -> None:
         """Delete it."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)
+        _state_file(self.path).remove()
+
+
+def _state_file(path: str) -> StateFile:
+    return StateFile(path, "rdbkit", _FORMAT, [PRIVATE])
 
 
 # -- before

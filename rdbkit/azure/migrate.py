@@ -8,7 +8,6 @@ import that has begun is waited for. No secret is in that file.
 from __future__ import annotations
 
 import io
-import json
 import os
 import shutil
 import time
@@ -40,8 +39,8 @@ from rdbkit.operations.duplicates import duplicate_error, find_duplicates
 from rdbkit.operations.split import Division, split
 from rdbkit.policy.rules import Policies
 from rdbkit.snapshot.reader import open_snapshot
-from rdbkit.storage.output import open_output
 from rdbkit.storage.source import Rereading, changed, check_distinct
+from rdbkit.storage.state import StateFile
 from rdbkit.storage.temporary import Permissions, make_folders
 from rdbkit.targets.target import Target
 from rdbkit.text import valid_text
@@ -186,6 +185,7 @@ class Migration:
         self._client: Any = None
         self.rereading = Rereading()
         self.courses = [self._course(name) for name in files]
+        self._state = StateFile(self.path, "rdbkit migrate", _FORMAT, [course.file for course in self.courses])
         self._remember()
 
     # -- what is left to another run
@@ -199,22 +199,17 @@ class Migration:
 
     def _mark(self) -> dict[str, Any]:
         """What has to be the same for a run to go on with what another has left."""
-        return {"format": _FORMAT, "cache": str(self.arm.cache).lower()}
+        return {"cache": str(self.arm.cache).lower()}
 
     def _remember(self) -> None:
         """Take over what an earlier run has noted of files that have not changed."""
-        try:
-            with open(self.path, encoding="utf-8") as file:
-                left = json.load(file)
+        left = self._state.load()
+        if left is None:
+            return
+        with self._state.reading():
             courses = {course["file"]: FileProgress(**course) for course in left.pop("files")}
             for course in courses.values():
                 course.check_types()
-            if left["format"] != _FORMAT:
-                raise ValueError
-        except FileNotFoundError:
-            return
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            raise ValueError(f"{self.path} is no state of rdbkit migrate; name another file with --state, or delete it") from None
         if left != self._mark():
             raise ValueError(f"{self.path} is of another cache; name another file with --state, or delete it")
         for i, course in enumerate(self.courses):
@@ -230,9 +225,7 @@ class Migration:
     def _note(self) -> None:
         if not self.leaves_state:
             return
-        with open_output(self.path, True, [course.file for course in self.courses]) as out:
-            state = self._mark() | {"files": [asdict(course) for course in self.courses]}
-            out.write(json.dumps(state, indent=1).encode())
+        self._state.save(self._mark() | {"files": [asdict(course) for course in self.courses]})
 
     # -- what can be asked beforehand
 
@@ -497,8 +490,7 @@ class Migration:
     def finish(self) -> None:
         """Forget what was noted: nothing is left to go on with."""
         shutil.rmtree(self._folder, ignore_errors=True)
-        with suppress(FileNotFoundError):
-            os.unlink(self.path)
+        self._state.remove()
 
     def to_dict(self) -> dict[str, Any]:
         """The report, as plain JSON types: keys in and out, losses, bytes and times."""

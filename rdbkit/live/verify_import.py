@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from typing import Any, Final
@@ -24,8 +24,8 @@ from rdbkit.operations.resp import command
 from rdbkit.passes.hashes import NameHashes, name_hash
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
-from rdbkit.storage.output import open_output
 from rdbkit.storage.source import Rereading
+from rdbkit.storage.state import StateFile
 from rdbkit.text import count, json_bytes, valid_text
 
 __all__ = ["LEAST_RATE", "ImportDifference", "ImportProof", "ImportedDatabase", "verify_import"]
@@ -35,7 +35,13 @@ LEAST_RATE: Final = 0.001
 _BATCH_BYTES: Final = 4 << 20
 _ROUND: Final = 10_000  # keys of a file after which its place is kept, however few of them are looked for
 _SAVE_S: Final = 2.0
-_STATE: Final = 1  # version of its form
+_FORMAT: Final = 1
+#: What a state belongs to, and what is said where that is another.
+_IDENTITY: Final = {
+    "files": "a file has changed since, or others are given",
+    "server": "it is of another server",
+    "options": "other options are given",
+}
 
 
 @dataclass
@@ -277,10 +283,8 @@ class _Verification:
 
     def run(self) -> ImportProof:
         if self.state is not None and (saved := self.state.load()) is not None:
-            try:
+            with self.state.file.reading():
                 self.restore(saved)
-            except (LookupError, TypeError, ValueError, AttributeError):
-                raise ValueError(self.state.no_state) from None
         if self.pick is not None:
             self.below = float(self.pick) if self.pick < 1 else min(1.0, self.pick / max(1, self.count()))
         first, done = self.position
@@ -297,7 +301,7 @@ class _Verification:
             self.compare_functions()
         self.explain()
         if self.state is not None:
-            self.state.remove()
+            self.state.file.remove()
         return proof
 
     # -- files
@@ -567,42 +571,29 @@ def _text(value: Any) -> str:
 
 
 class _State:
-    """A file that appears whole each time; it has no secrets."""
+    """What is known so far, in a file that belongs to these files, this server and these options; it has no secrets."""
 
     def __init__(self, path: str, identity: dict[str, Any], sources: list[str]) -> None:
-        self.path = path
-        self.sources = sources
+        self.file = StateFile(path, "rdbkit verify-import", _FORMAT, sources, former="rdbkit-verify-import")
         self.identity = json.loads(json.dumps(identity))
         self.saved_at = time.monotonic()
-        self.no_state = f"{path} is no state of verify-import; delete it, or name another"
 
     def load(self) -> Any:
         """What was saved; None where nothing was. Raises: ValueError where it is of something else."""
-        try:
-            with open(self.path, "rb") as file:
-                found = json.load(file)
-            if not isinstance(found, dict) or found.get("rdbkit-verify-import") != _STATE:
-                raise ValueError
-        except FileNotFoundError:
+        found = self.file.load()
+        if found is None:
             return None
-        except (ValueError, RecursionError):
-            raise ValueError(self.no_state) from None
-        for name, what in (("files", "a file has changed since, or others are given"), ("server", "it is of another server"),
-                           ("options", "other options are given")):  # fmt: skip
-            if found.get(name) != self.identity[name]:
-                raise ValueError(f"{self.path} cannot be gone on with: {what}; remove it to begin again")
-        return found.get("saved", {})
+        with self.file.reading():
+            saved = found["saved"]
+            same = {name: found[name] == self.identity[name] for name in _IDENTITY}
+        for name, what in _IDENTITY.items():
+            if not same[name]:
+                raise ValueError(f"{self.file.path} cannot be gone on with: {what}; remove it to begin again")
+        return saved
 
     def save(self, saved: Callable[[], dict[str, Any]]) -> None:
         """Keep this, if some time has passed since the last."""
         if time.monotonic() - self.saved_at < _SAVE_S:
             return
-        text = json.dumps({"rdbkit-verify-import": _STATE, **self.identity, "saved": saved()})
-        with open_output(self.path, True, self.sources) as out:
-            out.write(text.encode())
+        self.file.save({**self.identity, "saved": saved()})
         self.saved_at = time.monotonic()
-
-    def remove(self) -> None:
-        """All is done."""
-        with suppress(FileNotFoundError):
-            os.unlink(self.path)

@@ -73,10 +73,10 @@ def test_a_state_is_kept_whole_and_belongs_to_its_files(tmp_path: Path, monkeypa
         state().load()
     for text in ("nonsense", "[]", "{}", "[" * 100_000):
         Path(path).write_text(text)
-        with pytest.raises(ValueError, match="no state of verify-import"):
+        with pytest.raises(ValueError, match="no state of rdbkit verify-import"):
             state().load()
-    state().remove()
-    state().remove()
+    state().file.remove()
+    state().file.remove()
     assert not Path(path).exists()
 
 
