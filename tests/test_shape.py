@@ -21,6 +21,7 @@ PACKAGE = Path(rdbkit.__file__ or "").parent
 # format tells of events in the model's words; record's reader is the scanner below it
 ON_FIXTURES = (
     "format.record",
+    "snapshot.large",
     "snapshot.reader",
     "storage.output",
     "operations.export",

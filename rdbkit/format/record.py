@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rdbkit.errors import CorruptError, LimitError, RdbError
 from rdbkit.format.budget import HOW_TO_RAISE, NAME, OBJECT
-from rdbkit.format.constants import MEMBER_EXPIRY, MEMBER_EXPIRY_KEY, MEMBER_EXPIRY_WHEN, MODULE_DATA, ValueType
+from rdbkit.format.constants import MEMBER_EXPIRY, MEMBER_EXPIRY_KEY, MEMBER_EXPIRY_WHEN, MODULE_AUX, MODULE_DATA, ValueType
 from rdbkit.format.decode import Decoder, FileTypes, elements_of, value_of
 from rdbkit.format.primitives import read_length, read_string
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
@@ -40,6 +40,10 @@ class Record:
         member_expire_ms: absolute expiry of each member or field that has one of its own, where the file says so behind the
             value (KeyDB); otherwise None. Of a record larger than a block it is known when the next one has been asked for.
 
+        file_types: what its types are in its file.
+        value_type: of the value.
+        type_code: the type byte; of a string that is stored as an integer or compressed, `scan.STRING_INT` or `scan.STRING_LZF`.
+
     A record is cheap: key and value are taken from the block that it was found in when they are asked for, and keep that block
     (about 1 MiB) in memory as long as the record lives.
 
@@ -51,8 +55,8 @@ class Record:
     """
 
     __slots__ = (
-        "_block", "_coding", "_end", "_key", "_key_at", "_kind", "_stream", "_type", "_value_at",
-        "db", "expire_ms", "freq", "idle_s", "member_expire_ms", "offset", "size",
+        "_block", "_end", "_key", "_key_at", "_value_at", "db", "expire_ms", "file_types", "freq", "idle_s", "member_expire_ms",
+        "offset", "size", "type_code", "value_type",
     )  # fmt: skip
 
     def __init__(
@@ -64,7 +68,7 @@ class Record:
         idle_s: int | None,
         freq: int | None,
         file_types: FileTypes,
-        kind: int,
+        type_code: int,
         block: bytes,
         key_at: int,
         value_at: int,
@@ -78,15 +82,14 @@ class Record:
         self.idle_s: int | None = idle_s
         self.freq: int | None = freq
         self.member_expire_ms: dict[bytes, int] | None = None
-        self._coding: FileTypes = file_types
-        self._type: ValueType = file_types.types.get(0 if kind >= STRING_INT else kind, MODULE_DATA)
-        self._kind: int = kind
+        self.file_types: FileTypes = file_types
+        self.value_type: ValueType = file_types.types.get(0 if type_code >= STRING_INT else type_code, MODULE_DATA)
+        self.type_code: int = type_code
         self._block: bytes = block
         self._key_at: int = key_at
         self._value_at: int = value_at
         self._end: int = end
         self._key: bytes | None = key
-        self._stream: Any = None
 
     @property
     def key(self) -> bytes:
@@ -98,26 +101,26 @@ class Record:
             try:
                 self._key, _ = read_string(self._block, self._key_at, max(_NAME_LIMIT, self._value_at - self._key_at))
             except RdbError as e:
-                e.source, e.offset, e.db, e.reading = self._coding.source, self.offset, self.db, "a key's name"
+                e.source, e.offset, e.db, e.reading = self.file_types.source, self.offset, self.db, "a key's name"
                 raise
         return self._key
 
     @property
     def type(self) -> str:
         """string, list, set, zset, hash, stream, module, array, ..."""
-        return self._type.type
+        return self.value_type.type
 
     @property
     def rdb_type(self) -> int:
         """The type byte of the file, which means something only with the file's flavour and version."""
-        return self._type.id
+        return self.value_type.id
 
     @property
     def encoding(self) -> str:
         """The stored form: as OBJECT ENCODING names it, and int, raw or lzf for strings."""
-        if self._kind == STRING_INT:
+        if self.type_code == STRING_INT:
             return "int"
-        return "lzf" if self._kind == STRING_LZF else self._type.encoding
+        return "lzf" if self.type_code == STRING_LZF else self.value_type.encoding
 
     def chunks(self) -> Iterator[bytes]:
         """The encoded value, piece by piece: in bounded memory for a value of any size.
@@ -126,17 +129,26 @@ class Record:
 
         Raises: RdbError where the file is damaged; ValueError where the record has been passed.
         """
-        if self._stream is None:
-            yield self._block[self._value_at : self._end]
-        else:
-            yield from self._stream(self)
+        yield self.raw
 
     @property
     def raw(self) -> bytes:
         """The encoded value as one piece, which takes as much memory as it is long."""
-        if self._stream is None:
-            return self._block[self._value_at : self._end]
-        return b"".join(self.chunks())
+        return self._block[self._value_at : self._end]
+
+    @property
+    def bytes_in_file(self) -> bytes:
+        """All of the record as it stands in the file, attributes, type and key included.
+
+        Raises: ValueError for a record larger than a block.
+        """
+        # a record among whose attributes something else stood has a block of its own, which is shorter than it was in the file
+        return self._block[max(self._end - (self.size or 0), 0) : self._end]
+
+    @property
+    def is_module_data(self) -> bool:
+        """Whether this is no key, but data of a module outside of keys, larger than a block."""
+        return self.type_code == MODULE_AUX
 
     @property
     def value(self) -> Any:
@@ -153,20 +165,20 @@ class Record:
         ({b'f': b'v', b'n': b'123'}, [b'a', b'1', b'-7000'])
         """
         whole: list[Any] = []
-        decoder = Decoder(self._coding)
+        decoder = Decoder(self.file_types)
         size: i64 = 0
-        for items in self._decode(decoder):
+        for items in self.decode(decoder):
             whole += items
             size += decoder.spent + len(items) * NAME
-            if size > self._coding.limit:
-                limit = self._coding.limit
-                raise self._add_location(
+            if size > self.file_types.limit:
+                limit = self.file_types.limit
+                raise self.add_location(
                     LimitError(f"a value of more than {limit} bytes in memory; {HOW_TO_RAISE}; elements() reads it in batches")
                 )
         try:
             return value_of(self.type, decoder.arity, whole, decoder.insert_index)
         except RdbError as e:
-            raise self._add_location(e) from None
+            raise self.add_location(e) from None
 
     def elements(self) -> Iterator[list[Any]]:
         """The value's elements in batches, in memory bounded by a block and the largest element.
@@ -181,12 +193,12 @@ class Record:
         ...     print(sum(len(batch) for record in snapshot for batch in record.elements() if record.type == "hash"))
         9
         """
-        decoder = Decoder(self._coding)
-        for items in self._decode(decoder):
+        decoder = Decoder(self.file_types)
+        for items in self.decode(decoder):
             try:
                 batch = elements_of(self.type, decoder.arity, items)
             except RdbError as e:
-                raise self._add_location(e) from None
+                raise self.add_location(e) from None
             if batch:
                 yield batch
 
@@ -200,17 +212,103 @@ class Record:
         ...     next(b"".join(record.content()) for record in snapshot if record.key == b"str")
         b'hello'
         """
-        if chunks is None:
-            chunks = self.chunks()
-        if self._kind >= STRING_INT or self._stream is None:
-            for batch in self._decode(Decoder(self._coding), chunks):
-                for text in batch:
-                    assert isinstance(text, bytes)
-                    yield text
+        for batch in self.decode(Decoder(self.file_types), chunks):
+            for text in batch:
+                assert isinstance(text, bytes)
+                yield text
+
+    def decode(self, decoder: Decoder, chunks: Iterator[bytes] | None = None) -> Iterator[list[Any]]:
+        """What a new decoder finds: elements in flat batches, each in `decoder.arity` parts.
+
+        Args:
+            chunks: where the value of a record larger than a block is being read already, all of it as `chunks` gives it.
+
+        Raises: as `value`.
+        """
+        sink = Items()
+        decoder.most = _BATCH
+        decoder.begin(self.type_code)
+        pos: i64
+        try:
+            pos = decoder.feed(self._block, self._value_at, sink)
+            while decoder.paused:
+                yield sink.take(decoder.arity)
+                pos = decoder.feed(self._block, pos, sink)
+            if not decoder.done or pos != self._end:
+                raise CorruptError("its parts do not end where the value ends", rule="value-end")
+            self._warn(decoder)
+            yield sink.take()
+        except RdbError as e:
+            raise self.add_location(e) from None
+
+    def _warn(self, decoder: Decoder) -> None:
+        if decoder.doubts:
+            self.file_types.warn(decoder.doubts, self.type_code, self.db, self.key, self.offset)
+
+    def add_location(self, e: RdbError) -> RdbError:
+        """Give an error from decoding its place, unless it has one; returns it."""
+        if e.source is None:
+            e.source = self.file_types.source
+            e.offset, e.db, e.key, e.reading = self.offset, self.db, self.key, f"a {self.value_type.name}"
+        return e
+
+    def __repr__(self) -> str:
+        return f"<Record db={self.db} key={self.key!r} {self.type} ({self.encoding}) {self.size} bytes at {self.offset}>"
+
+
+class LargeRecord(Record):
+    """A record larger than a block, whose value is read piece by piece, once, before the next record is asked for.
+
+    Args:
+        pieces: called with the record for the pieces of its value.
+
+    Attributes:
+        head: the first bytes of the value, as many as a visitor is shown, when they have been read.
+    """
+
+    __slots__ = ("_pieces", "head")
+
+    def __init__(
+        self,
+        db: int,
+        offset: int,
+        expire_ms: int | None,
+        idle_s: int | None,
+        freq: int | None,
+        file_types: FileTypes,
+        type_code: int,
+        key: bytes,
+        pieces: Any,
+    ) -> None:
+        super().__init__(db, offset, None, expire_ms, idle_s, freq, file_types, type_code, b"", 0, 0, 0, key)
+        self.head: bytes = b""
+        self._pieces: Any = pieces
+
+    def chunks(self) -> Iterator[bytes]:
+        yield from self._pieces(self)
+
+    @property
+    def raw(self) -> bytes:
+        return b"".join(self.chunks())
+
+    @property
+    def bytes_in_file(self) -> bytes:
+        raise ValueError("of a record larger than a block, the value alone can be read")
+
+    def in_memory(self, raw: bytes) -> Record:
+        """The same key, with its value, which `raw` is, in memory."""
+        return Record(
+            self.db, self.offset, self.size, self.expire_ms, self.idle_s, self.freq, self.file_types, self.type_code,
+            raw, 0, 0, len(raw), self.key,
+        )  # fmt: skip
+
+    def content(self, chunks: Iterator[bytes] | None = None) -> Iterator[bytes]:
+        if self.type_code >= STRING_INT:
+            yield from Record.content(self, chunks)
             return
         begun = b""
         start: i64 = 0
-        for chunk in chunks:
+        for chunk in self.chunks() if chunks is None else chunks:
             if start == 0:
                 begun += chunk
                 if len(begun) < 9:
@@ -222,44 +320,18 @@ class Record:
             _, start = read_length(begun, 0)
             yield begun[start:]
 
-    def _decode(self, decoder: Decoder, chunks: Iterator[bytes] | None = None) -> Iterator[list[Any]]:
-        """Flat batches of what the decoder finds; `chunks` where the value is being read already."""
+    def decode(self, decoder: Decoder, chunks: Iterator[bytes] | None = None) -> Iterator[list[Any]]:
         sink = Items()
         decoder.most = _BATCH
-        decoder.begin(self._kind)
-        pos: i64
+        decoder.begin(self.type_code)
         try:
-            if self._stream is None:
-                pos = decoder.feed(self._block, self._value_at, sink)
-                while decoder.paused:
-                    yield sink.take(decoder.arity)
-                    pos = decoder.feed(self._block, pos, sink)
-                if not decoder.done or pos != self._end:
-                    raise CorruptError("its parts do not end where the value ends", rule="value-end")
-                self._warn(decoder)
-                yield sink.take()
-                return
             for _ in feed_pieces(decoder, sink, self.chunks() if chunks is None else chunks):
                 if len(sink.items) >= decoder.arity:
                     yield sink.take(decoder.arity)
             self._warn(decoder)
             yield sink.take()
         except RdbError as e:
-            raise self._add_location(e) from None
-
-    def _warn(self, decoder: Decoder) -> None:
-        if decoder.doubts:
-            self._coding.warn(decoder.doubts, self._kind, self.db, self.key, self.offset)
-
-    def _add_location(self, e: RdbError) -> RdbError:
-        """Give an error from decoding its place."""
-        if e.source is None:
-            e.source = self._coding.source
-            e.offset, e.db, e.key, e.reading = self.offset, self.db, self.key, f"a {self._type.name}"
-        return e
-
-    def __repr__(self) -> str:
-        return f"<Record db={self.db} key={self.key!r} {self.type} ({self.encoding}) {self.size} bytes at {self.offset}>"
+            raise self.add_location(e) from None
 
 
 class Feeder:

@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from itertools import islice
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from rdbkit.errors import ChangedError, ChecksumError, LossError, RdbError
 from rdbkit.format.budget import HELD
@@ -26,6 +26,7 @@ from rdbkit.passes.check import MOST_DATABASES, DryRun, Tally
 from rdbkit.passes.value_checker import TWICE
 from rdbkit.policy.ledger import Ledger
 from rdbkit.policy.rules import Edits, Policies, Rules
+from rdbkit.snapshot.large import Spool
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.snapshot.writer import Writer, create
 from rdbkit.targets.target import Fact, Sku, Target, tolerated
@@ -198,6 +199,13 @@ class _Nowhere(io.BytesIO):
         return len(data)
 
 
+class _NoSpool(Spool):
+    """Takes bytes and keeps none."""
+
+    def write(self, data: bytes) -> None:
+        self.size += len(data)
+
+
 class _Examination(Job):
     """A conversion whose output goes nowhere."""
 
@@ -210,8 +218,8 @@ class _Examination(Job):
     def make_rewriter(self) -> DryRun:
         return DryRun(self.snapshot.file_types, self.snapshot.limits.item_bytes, self.rules, self.ledger, self.samples)
 
-    def make_spool(self) -> IO[bytes]:
-        return _Nowhere()
+    def make_spool(self) -> Spool:
+        return _NoSpool()
 
 
 def check(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import IO, Any, BinaryIO, Final, NamedTuple, Protocol
+from typing import Any, BinaryIO, Final, NamedTuple, Protocol
 
 from librt.strings import BytesWriter
 
@@ -19,7 +18,7 @@ from rdbkit.format.budget import Budget
 from rdbkit.format.decode import FileTypes
 from rdbkit.format.encode import write_length, write_string
 from rdbkit.format.primitives import read_uint64, skip_string
-from rdbkit.format.record import Feeder, Record, feed_pieces
+from rdbkit.format.record import Feeder, LargeRecord, Record, feed_pieces
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, Scanner
 from rdbkit.format.sink import Items
 from rdbkit.format.streams import StreamDecoder, type_of
@@ -46,13 +45,12 @@ from rdbkit.passes.value_checker import EMPTY, ORDER, TWICE
 from rdbkit.policy.ledger import Ledger, Loss
 from rdbkit.policy.rules import DROP, FAIL, Edits, Policies, Rules
 from rdbkit.selection import Selection
+from rdbkit.snapshot.large import Spool, has_wanted_size
 from rdbkit.snapshot.reader import Block, Limits, Snapshot, open_snapshot
 from rdbkit.snapshot.writer import UNKNOWN, create
 from rdbkit.storage.source import Input, Rereading, is_same_file
 from rdbkit.targets.target import Target, find_target, tolerated
 
-#: What of a large value is kept in memory before it goes to a temporary file.
-_SPOOL_BYTES: Final = 8 << 20
 _COPY_BYTES: Final = 1 << 20
 #: RDB 7 and earlier have lengths of 32 bits.
 _LONGEST_BEFORE_8: Final = (1 << 32) - 1
@@ -294,9 +292,9 @@ class Job:
         else:
             self.placed = PlacedNames()
 
-    def make_spool(self) -> IO[bytes]:
+    def make_spool(self) -> Spool:
         """Where a value waits until it is known what stands in front of it."""
-        return tempfile.SpooledTemporaryFile(_SPOOL_BYTES)
+        return Spool()
 
     def close(self) -> None:
         """Drop the temporary files."""
@@ -322,7 +320,7 @@ class Job:
         try:
             for item in self._parts(jobs) if parallel else snapshot.scan(rewriter):
                 self._write(rewriter.take())
-                if isinstance(item, Record):
+                if isinstance(item, LargeRecord):
                     self._large(item)
                 elif item is not None:
                     self._add(item)
@@ -440,7 +438,7 @@ class Job:
 
     # -- several processes
 
-    def _parts(self, jobs: int) -> Iterator[Part | Record | None]:
+    def _parts(self, jobs: int) -> Iterator[Part | LargeRecord | None]:
         from rdbkit.parallel.pool import in_order  # what it takes to start processes is not needed for most runs
 
         snapshot, rewriter = self.snapshot, self.rewriter
@@ -448,7 +446,7 @@ class Job:
         yield None
         settings = (*snapshot.header, snapshot.limits, snapshot.name, self.rules)
         for item in in_order(snapshot, jobs, _worker, settings, self.hashes):
-            if isinstance(item, Record):
+            if isinstance(item, LargeRecord):
                 rewriter.db = item.db
                 rewriter.out_db = self.rules.edits.db_of(item.db)
                 rewriter.declared_counts = self.declared_counts.get(rewriter.out_db)
@@ -476,22 +474,22 @@ class Job:
 
     # -- records larger than a block
 
-    def _large(self, record: Record) -> None:
+    def _large(self, record: LargeRecord) -> None:
         rewriter, snapshot = self.rewriter, self.snapshot
         rewriter.key, rewriter.offset, rewriter.size = record.key, record.offset, 0
-        if record._kind == c.MODULE_AUX:
+        if record.is_module_data:
             self._large_module_data(record)
             return
         rewriter.last_key, rewriter.last_at, rewriter.last_kept = record.key, -1, True
         rewriter.metadata = snapshot.large_metadata
         try:
             expire_ms = NO_EXPIRY if record.expire_ms is None else record.expire_ms
-            kept = rewriter.decide(record._kind, -1, expire_ms) and self._large_value(record)
+            kept = rewriter.decide(record.type_code, -1, expire_ms) and self._large_value(record)
             if kept:
                 rewriter.hash_name(record.key, record.offset)
         except RdbError as e:
             of_framing = e.source is not None
-            rewriter.add_location(e, record._kind)
+            rewriter.add_location(e, record.type_code)
             rewriter.out.truncate(0)
             rewriter.go_home()
             if not self.rules.skip or of_framing or isinstance(e, LossError):
@@ -532,8 +530,8 @@ class Job:
         for chunk in chunks:
             self.writer.append(chunk)
 
-    def _large_value(self, record: Record) -> bool:
-        rewriter, kind = self.rewriter, record._kind
+    def _large_value(self, record: LargeRecord) -> bool:
+        rewriter, kind = self.rewriter, record.type_code
         way = rewriter.ways[kind]
         if rewriter.looks[kind] & IMPOSSIBLE:
             raise rewriter.impossible(kind)
@@ -558,12 +556,9 @@ class Job:
         rewriter.changed = rewriter.changed or way != STREAM
         with self.make_spool() as spool:
             head = self._recode(record, way, chunks, spool)
-            if head is None or not self._has_wanted_size(record):
+            if head is None or not self._has_wanted_size(record) or not self._has_right_size(record, self._limit(kind)):
                 return False
-            if not self._has_right_size(record, self._limit(kind)):
-                return False
-            spool.seek(0)
-            self._put([head], iter(lambda: spool.read(_COPY_BYTES), b""))
+            self._put([head], spool.pieces())
         return True
 
     def _key(self) -> bytes:
@@ -622,8 +617,7 @@ class Job:
                 spool.write(chunk)
             if not self._has_wanted_size(record) or not self._has_right_size(record, limit):
                 return False
-            spool.seek(0)
-            self._put([head], iter(lambda: spool.read(_COPY_BYTES), b""))
+            self._put([head], spool.pieces())
         return True
 
     def _limit(self, kind: int) -> int | None:
@@ -641,26 +635,21 @@ class Job:
         return False
 
     def _has_wanted_size(self, record: Record) -> bool:
-        selection = self.rules.selection
-        return selection is None or not selection.needs_size or selection.wants_size(record.size or 0)
+        return has_wanted_size(record, self.rules.selection)
 
-    def _scripted(self, record: Record, way: int, raw: bytes) -> bool:
+    def _scripted(self, record: LargeRecord, way: int, raw: bytes) -> bool:
         """A script gets the value whole, in memory, when it has been looked into."""
         rewriter = self.rewriter
         key = self._key()
-        whole = Record(
-            record.db, record.offset, record.size, record.expire_ms, record.idle_s, record.freq, record._coding, record._kind,
-            key + raw, 0, len(key), len(key) + len(raw), record.key,
-        )  # fmt: skip
-        if not self._has_wanted_size(record) or not self._has_right_size(record, self._limit(record._kind)):
+        if not self._has_wanted_size(record) or not self._has_right_size(record, self._limit(record.type_code)):
             return False
-        if not rewriter.scripted(whole):
+        if not rewriter.scripted(record.in_memory(raw)):
             return False
         rewriter.name_it()
         rewriter.changed = True
         if way == MODULE and rewriter.has_module(read_uint64(raw, 0)[0]):
             way = COPY
-        kept = rewriter.value(record._kind, way, key + raw, 0, len(key), len(key) + len(raw))
+        kept = rewriter.value(record.type_code, way, key + raw, 0, len(key), len(key) + len(raw))
         if kept:
             rewriter.count()
         rewriter.end_segment()
@@ -668,9 +657,9 @@ class Job:
         self._write(rewriter.take())
         return kept
 
-    def _recode(self, record: Record, way: int, chunks: Iterator[bytes], spool: IO[bytes]) -> bytes | None:
+    def _recode(self, record: Record, way: int, chunks: Iterator[bytes], spool: Spool) -> bytes | None:
         """Write what the value becomes to `spool`; return what stands in front of it, None where the key is left out."""
-        rewriter, kind = self.rewriter, record._kind
+        rewriter, kind = self.rewriter, record.type_code
         recoder = rewriter.recoder
         body = recoder.body
         body.truncate(0)
@@ -766,7 +755,7 @@ def _first(size: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
         size = max(size - len(chunk), 0)
 
 
-def _spill(body: BytesWriter, spool: IO[bytes]) -> None:
+def _spill(body: BytesWriter, spool: Spool) -> None:
     spool.write(body.getvalue())
     body.truncate(0)
 

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from typing import Any, Final, Literal, NamedTuple
 
-from rdbkit.errors import CorruptError
 from rdbkit.format.record import Record
 from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.operations.diff_delta import (
@@ -34,6 +33,7 @@ from rdbkit.operations.diff_delta import (
 from rdbkit.operations.diff_elements import Inside, elements, form, has_expired, has_pieces, pieces
 from rdbkit.passes.diff import ENTRY, Fingerprints
 from rdbkit.passes.hashes import PARTITIONS
+from rdbkit.snapshot.large import feed
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
 from rdbkit.storage.source import Rereading
 from rdbkit.text import json_bytes, valid_text
@@ -524,18 +524,14 @@ def _compare_libraries(first: dict[str, bytes], second: dict[str, bytes]) -> lis
 
 def _hash_large(record: Record, prints: Fingerprints) -> int:
     """The hash of a value that does not fit into a block."""
-    if not prints.is_unordered(record._kind):
+    if not prints.is_unordered(record.type_code):
         whole = blake2b(digest_size=8)
         for chunk in record.chunks():
             whole.update(chunk)
         return int.from_bytes(whole.digest(), "little", signed=True)
-    prints.begin_large(record._kind)
-    rest = b""
-    for chunk in record.chunks():
-        rest = rest + chunk if rest else chunk
-        rest = rest[prints.elements.feed(rest, 0) :]
-    if rest or not prints.elements.done:
-        raise record._add_location(CorruptError("its parts do not end where the value ends"))
+    prints.begin_large(record.type_code)
+    for _ in feed(record, prints.elements):
+        pass
     return int(prints.elements.sum)
 
 

@@ -326,9 +326,7 @@ class _Copies(DeltaWriter):
     def key(self, second: Snapshot, record: Record, metadata: KeyMetadata | None, change: Change) -> None:
         expires = int(record.expire_ms is not None)
         if record.size is not None:
-            # a record among whose attributes something else stood has a block of its own, which is shorter than it was in the file
-            whole = record._block[max(record._end - record.size, 0) : record._end]
-            self.writer.copy(whole, record.db, 1, expires, UNKNOWN_COUNTS)
+            self.writer.copy(record.bytes_in_file, record.db, 1, expires, UNKNOWN_COUNTS)
             return
         self.writer.copy(second.large_head, record.db, 1, expires, UNKNOWN_COUNTS)
         for chunk in record.chunks():
@@ -498,7 +496,7 @@ class _Commands(DeltaWriter):
         if record.size is None:
             # Of a large record of KeyDB it is known only behind it whether its members expire.
             whole = again.record(change.offset, change.size) if again is not None and second.header != _KEYDB else None
-        if first is None or whole is None or record.member_expire_ms or record._type in c.FOREIGN:
+        if first is None or whole is None or record.member_expire_ms or record.value_type in c.FOREIGN:
             return None
         before = first.record(change.before, change.before_size)
         left = dict(self._members(before))

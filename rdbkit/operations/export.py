@@ -5,14 +5,12 @@ from __future__ import annotations
 import base64
 import codecs
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain
 from json.encoder import encode_basestring
-from typing import IO, TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rdbkit.errors import ChecksumError, LossError, RdbError
 from rdbkit.format.decode import Decoder
@@ -26,6 +24,7 @@ from rdbkit.passes.json_text import json_text
 from rdbkit.passes.jsonl import JsonLines
 from rdbkit.policy.ledger import Loss
 from rdbkit.selection import Selection
+from rdbkit.snapshot.large import Spool, has_wanted_size
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.values import StreamDedup, StreamEntry, StreamGroup, StreamTail
 
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from rdbkit.parallel.pool import Part
 
 Progress = Callable[[int], None]
-#: What of a large value is kept in memory before it goes to a temporary file.
-_SPOOL_BYTES = 8 << 20
 #: Values up to this size are decoded as one piece, which is faster.
 _WHOLE_BYTES = 4 << 20
 
@@ -208,9 +205,10 @@ def _export_commands(
         out.writelines(writer.commands(record))
         return True
     db = writer.db
-    with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
+    with Spool() as spool:
         try:
-            spool.writelines(writer.commands(record))
+            for piece in writer.commands(record):
+                spool.write(piece)
         except LossError:
             raise
         except RdbError as e:
@@ -219,11 +217,10 @@ def _export_commands(
             report.skipped.append(snapshot.budget.keep(e))
             writer.db = db  # for SELECT is thrown away with the rest
             return False
-        if not _has_wanted_size(record, selection):
+        if not has_wanted_size(record, selection):
             writer.db = db
             return False
-        spool.seek(0)
-        shutil.copyfileobj(spool, out)
+        out.writelines(spool.pieces())
     return True
 
 
@@ -244,34 +241,28 @@ def _export_large(record: Record, lines: JsonLines, selection: Selection | None,
         size += len(chunk)
         if size > _WHOLE_BYTES:
             break
-    with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
+    with Spool() as spool:
         try:
             if size <= _WHOLE_BYTES:
-                if _has_wanted_size(record, selection):
-                    lines.whole(record._kind, record.key, b"".join(begun), expire_ms)
+                if has_wanted_size(record, selection):
+                    lines.whole(record.type_code, record.key, b"".join(begun), expire_ms)
                 return
             out.write(lines.take())
             lines.out.write(lines.head + json_text(record.key))
-            lines.attributes(record._kind, expire_ms)
+            lines.attributes(record.type_code, expire_ms)
             spool.write(lines.take())
             for piece in _value_pieces(record, chain(begun, chunks)):
                 spool.write(piece)
         except RdbError as e:
-            record._add_location(e)
+            record.add_location(e)
             if not lines.skip:
                 raise
             lines.skipped.append(lines.budget.keep(e))
             return
-        if _has_wanted_size(record, selection):
-            spool.seek(0)
-            shutil.copyfileobj(spool, out)
+        if has_wanted_size(record, selection):
+            out.writelines(spool.pieces())
             lines.written += 1
             lines.open = True
-
-
-def _has_wanted_size(record: Record, selection: Selection | None) -> bool:
-    """Asked when the record has been read, since its size is not known before."""
-    return selection is None or not selection.needs_size or selection.wants_size(record.size or 0)
 
 
 def value_json(record: Record) -> Iterator[bytes]:
@@ -297,8 +288,8 @@ def _value_pieces(record: Record, chunks: Iterator[bytes], more: bool = True) ->
     if kind == "string":
         yield from _string_pieces(record, chunks)
         return
-    decoder = Decoder(record._coding)
-    batches = record._decode(decoder, chunks)
+    decoder = Decoder(record.file_types)
+    batches = record.decode(decoder, chunks)
     if kind == "hash":
         yield from _hash_pieces(decoder, batches, more)
     elif kind == "stream":
@@ -317,22 +308,21 @@ def _string_pieces(record: Record, chunks: Iterator[bytes]) -> Iterator[bytes]:
     """A string: text if all of it is UTF-8, which is known at its end, otherwise base64."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     is_text = True
-    with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as content:
+    with Spool() as content:
         for piece in record.content(chunks):
             content.write(piece)
             if is_text:
                 is_text = _decodes(decoder, piece)
         is_text = is_text and _decodes(decoder, b"", True)
-        content.seek(0)
         if is_text:
             yield b'"'
             decoder.reset()
-            while piece := content.read(1 << 20):
+            for piece in content.pieces():
                 yield encode_basestring(decoder.decode(piece))[1:-1].encode()
             yield b'"'
         else:
             yield b'{"base64":"'
-            while piece := content.read(3 << 18):
+            for piece in content.pieces(3 << 18):
                 yield base64.b64encode(piece)
             yield b'"}'
 
@@ -364,7 +354,7 @@ def _array_pieces(kind: str, decoder: Decoder, batches: Iterator[list[Any]], mor
                 yield between + body
                 between = b","
         yield b"]" if between == b"," else b"[]"
-        if more and expiries.file.tell():
+        if more and expiries.batches.size:
             yield b',"member_expire_ms":'
             yield from expiries.pieces()
 
@@ -383,7 +373,7 @@ def _hash_pieces(decoder: Decoder, batches: Iterator[list[Any]], more: bool) -> 
             if decoder.arity == 3:
                 expiries.add(jsonl.expiries_body(names, items[2::3], expiries.as_object))
         yield from fields.pieces()
-        if more and expiries.file.tell():
+        if more and expiries.batches.size:
             yield b',"field_expire_ms":'
             yield from expiries.pieces()
 
@@ -392,34 +382,32 @@ class _Members:
     """Members of a JSON object, batch by batch in a temporary file, that may have to become pairs of an array."""
 
     def __init__(self) -> None:
-        self.file: IO[bytes] = tempfile.SpooledTemporaryFile(_SPOOL_BYTES)  # noqa: SIM115 (closed by `close`)
+        self.batches = Spool()
         self.as_object = True
 
     def close(self) -> None:
-        self.file.close()
+        self.batches.close()
 
     def add(self, body: bytes) -> None:
         if body:
-            self.file.write((b"," if self.file.tell() else b"") + body + b"\n")
+            self.batches.write((b"," if self.batches.size else b"") + body + b"\n")
 
     def become_pairs(self) -> None:
         """Rewrite what is there; JSON text has no line breaks of its own, so a line is a batch."""
         if not self.as_object:
             return
         self.as_object = False
-        before = self.file
-        self.file = tempfile.SpooledTemporaryFile(_SPOOL_BYTES)  # noqa: SIM115
+        before = self.batches
+        self.batches = Spool()
         with before:
-            before.seek(0)
-            for line in before:
+            for line in before.lines():
                 # as lists, since names may repeat
                 pairs = json.loads(b"{" + line.lstrip(b",") + b"}", object_pairs_hook=list)
                 self.add(b",".join(_dump([name, _bytes_form(value)]) for name, value in pairs))
 
     def pieces(self) -> Iterator[bytes]:
         yield b"{" if self.as_object else b"["
-        self.file.seek(0)
-        for line in self.file:
+        for line in self.batches.lines():
             yield line[:-1]
         yield b"}" if self.as_object else b"]"
 

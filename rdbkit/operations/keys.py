@@ -8,9 +8,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
 from rdbkit.errors import RdbError
-from rdbkit.format.counts import PieceCounter, count_rule
-from rdbkit.format.record import Record
 from rdbkit.passes.keys import CSV_HEAD, KeyRow, RowList, Rows, TextRows
+from rdbkit.snapshot.large import count_elements
 from rdbkit.snapshot.reader import Snapshot
 
 if TYPE_CHECKING:
@@ -190,20 +189,9 @@ def _scan(snapshot: Snapshot, visitor: Rows, progress: Progress | None) -> Itera
     """Scan block by block, until as many rows have been made as are wanted."""
     for large in snapshot.scan(visitor):
         if large is not None:
-            visitor.large_elements = _count_large(large)
+            visitor.large_elements = count_elements(large)
         yield
         if progress is not None:
             progress(snapshot.position)
         if visitor.left <= 0:
             return
-
-
-def _count_large(record: Record) -> int:
-    """The elements of a record that does not fit into a block."""
-    counter = PieceCounter(count_rule(record._type))
-    try:
-        for piece in record.chunks():
-            counter.feed(piece)
-        return counter.finish()
-    except RdbError as e:
-        raise record._add_location(e) from None

@@ -9,7 +9,6 @@ from typing import Any, BinaryIO, Final
 
 from rdbkit.errors import RdbError
 from rdbkit.format.constants import ValueType
-from rdbkit.format.counts import PieceCounter, count_rule
 from rdbkit.format.record import Record
 from rdbkit.format.scan import STRING_INT, STRING_LZF, Visitor
 from rdbkit.passes.filter import Filter
@@ -28,6 +27,7 @@ from rdbkit.passes.memory import (
 )
 from rdbkit.passes.patterns import Node, Patterns
 from rdbkit.selection import Selection
+from rdbkit.snapshot.large import count_elements
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.targets.memory import QUANTUM_OF_PACKAGES, Layout, layout_of
 from rdbkit.targets.target import Target
@@ -310,17 +310,10 @@ def _scan_rows(
 
 def _weigh_large(record: Record, scale: RecordSizer) -> int:
     """Let the gauge read a record that does not fit into a block; returns how many elements it has, -1 where it has none."""
-    scale.begin_large(record._kind)
-    if not scale.needs_pieces(record._kind):
+    scale.begin_large(record.type_code)
+    if not scale.needs_pieces(record.type_code):
         return 1  # a string
-    counter = PieceCounter(count_rule(record._type))
-    try:
-        for piece in record.chunks():
-            scale.gauge.piece(piece)
-            counter.feed(piece)
-        return counter.finish()
-    except RdbError as e:
-        raise record._add_location(e) from None
+    return count_elements(record, scale.gauge.piece)
 
 
 def _names(kind: int, types: dict[int, ValueType]) -> tuple[str, str]:

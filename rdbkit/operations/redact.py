@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from librt.strings import BytesWriter
 
-from rdbkit.errors import RdbError
 from rdbkit.format import constants as c
-from rdbkit.format.decode import MODULE
-from rdbkit.format.record import Record, feed_pieces
-from rdbkit.format.scan import NO_EXPIRY, STRING_INT
+from rdbkit.format.record import Record
+from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.model import Header
 from rdbkit.passes.redact import Redactor, Values
 from rdbkit.passes.scramble import PUNCTUATION, Scrambler
 from rdbkit.selection import Selection
+from rdbkit.snapshot.large import Spool, feed, has_wanted_size
 from rdbkit.snapshot.reader import Limits, Snapshot, open_snapshot
 from rdbkit.snapshot.writer import Writer, create
 from rdbkit.storage.source import Input, is_same_file
 
 __all__ = ["Redaction", "redact"]
 
-#: What of a large value is kept in memory before it goes to a temporary file.
-_SPOOL_BYTES: Final = 8 << 20
-_COPY_BYTES: Final = 1 << 20
 #: What follows the snapshot in the input and is no part of it, by the trailer's kind.
 _BEHIND: Final = {"aof": "commands", "snapshot": "behind", "unknown": "trailer"}
 #: Of no use to who reproduces something, so that they are no finding.
@@ -175,18 +170,14 @@ class _Job:
             return
         head = redactor.large_head(record.rdb_type, record.key, self.snapshot.large_head, expire_ms)
         self.write()
-        pieces = self.pieces(record)
         if selection is None or not selection.needs_size:
-            self.put(head, pieces, expire_ms)
+            self.put(head, self.pieces(record), expire_ms)
             return
-        with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
-            for piece in pieces:
-                spool.write(piece)
-            if not selection.wants_size(record.size or 0):  # which is known by now
+        with Spool(self.pieces(record)) as spool:
+            if has_wanted_size(record, selection):
+                self.put(head, spool.pieces(), expire_ms)
+            else:
                 redactor.leave_out()
-                return
-            spool.seek(0)
-            self.put(head, _read(spool), expire_ms)
 
     def put(self, head: bytes, pieces: Iterator[bytes], expire_ms: int) -> None:
         redactor = self.redactor
@@ -198,21 +189,12 @@ class _Job:
 
     def pieces(self, record: Record) -> Iterator[bytes]:
         """The value, scrambled."""
-        kind = record._kind
-        if self.snapshot.file_types.ways[0 if kind >= STRING_INT else kind] == MODULE:
+        if record.type == "module":
             yield from record.chunks()
             return
         values, out = self.values, BytesWriter()
-        values.begin(kind)
-        try:
-            for _ in feed_pieces(values, out, record.chunks()):
-                yield out.getvalue()
-                out.truncate(0)
+        values.begin(record.type_code)
+        for _ in feed(record, values, out):
             yield out.getvalue()
-        except RdbError as e:
-            raise self.redactor.add_location(e, record.rdb_type, record.offset, record.key) from None
-
-
-def _read(file: IO[bytes]) -> Iterator[bytes]:
-    while data := file.read(_COPY_BYTES):
-        yield data
+            out.truncate(0)
+        yield out.getvalue()

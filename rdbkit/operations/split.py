@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import md5, sha256
-from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO, Final, Literal, cast
 
 from rdbkit.errors import LossError
@@ -24,6 +23,7 @@ from rdbkit.format.slots import SLOTS
 from rdbkit.model import Aux, FunctionLibrary, Header
 from rdbkit.operations.duplicates import duplicate_error, find_duplicates
 from rdbkit.passes.split import BYTES, DATABASE, KEY, PREFIX, SLOT, TAG, TYPE, PartBuffer, Splitter
+from rdbkit.snapshot.large import Spool
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
 from rdbkit.snapshot.writer import UNKNOWN, Writer
 from rdbkit.storage.source import Rereading, check_distinct
@@ -41,7 +41,6 @@ _OPEN_FILES: Final = 64
 _BUFFERED: Final = 16 << 20  # bytes that wait for their files, of all parts together
 _STRETCH: Final = 1 << 20
 _PIECE: Final = 1 << 20
-_SPOOLED: Final = 8 << 20  # bytes of a value, from which on it waits on the disk
 _ROOM: Final = 4096  # bytes of a part beside records and what stands before them
 _SLOTS: Final = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
@@ -620,7 +619,7 @@ class _Job:
 
     def _large(self, snapshot: Snapshot, record: Record, splitter: Splitter) -> None:
         """A record larger than a block goes straight to its part."""
-        if record._kind == c.MODULE_AUX:
+        if record.is_module_data:
             splitter.leave_front()
             splitter.event_at = -1  # it will tell of this when it has passed it, and nothing of it is in its block
             if not self.parts:
@@ -635,15 +634,12 @@ class _Job:
             chunks = record.chunks()
             if keys:
                 splitter.hashes.add(splitter.db, record.key)
-                number = int(splitter.part_of(record._kind, record.key))
+                number = int(splitter.part_of(record.type_code, record.key))
                 if number < 0 and splitter.capacity:
                     # how much room it needs is known at its end
-                    spool = stack.enter_context(SpooledTemporaryFile(_SPOOLED))
-                    for chunk in chunks:
-                        spool.write(chunk)
-                    splitter.make_room(len(head) + spool.tell())
-                    spool.seek(0)
-                    chunks = iter(lambda: spool.read(_PIECE), b"")
+                    spool = stack.enter_context(Spool(chunks))
+                    splitter.make_room(len(head) + spool.size)
+                    chunks = spool.pieces()
                 if number < 0:
                     number = int(splitter.filling)
                 numbers = range(number, number + 1)

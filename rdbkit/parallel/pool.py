@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 from rdbkit.errors import CorruptError, RdbError
 from rdbkit.format.budget import Budget
 from rdbkit.format.decode import FileTypes
-from rdbkit.format.record import Record
+from rdbkit.format.record import LargeRecord
 from rdbkit.format.scan import Scanner
 from rdbkit.passes.hashes import NameHashes
 from rdbkit.passes.jsonl import JsonLines
@@ -76,7 +76,7 @@ def in_order(
     make: Callable[..., Callable[[Block], Result]],
     settings: tuple[Any, ...],
     hashes: NameHashes | None = None,
-) -> Iterator[Result | Record]:
+) -> Iterator[Result | LargeRecord]:
     """What several processes make of the pieces of a snapshot, in file order.
 
     Records larger than a block come as they are, to be read before the next step.
@@ -138,7 +138,7 @@ class Part(NamedTuple):
     error: RdbError | None
 
 
-def json_parts(snapshot: Snapshot, jobs: int, selection: Selection | None, skip: bool) -> Iterator[Part | Record]:
+def json_parts(snapshot: Snapshot, jobs: int, selection: Selection | None, skip: bool) -> Iterator[Part | LargeRecord]:
     """The parts of a snapshot as JSON lines; see `in_order`."""
     return in_order(snapshot, jobs, _json_lines, (*snapshot.header, snapshot.limits, snapshot.name, selection, skip))
 

@@ -38,6 +38,7 @@ class Elements:
     Attributes:
         sum: of what has been read, as 62 bits.
         done: the last element has been read.
+        need, paused: as of `Decoder`.
     """
 
     def __init__(self) -> None:
@@ -45,6 +46,8 @@ class Elements:
         self.left: i64 = -1
         self.sum: i64 = 0
         self.done: bool = False
+        self.need: i64 = 0
+        self.paused: bool = False
 
     def begin(self, way: i64) -> None:
         """Make ready for a value."""
@@ -53,7 +56,7 @@ class Elements:
         self.sum = 0
         self.done = False
 
-    def feed(self, buf: bytes, pos: i64) -> i64:
+    def feed(self, buf: bytes, pos: i64, sink: object) -> i64:
         """Read the elements that lie whole in `buf`; returns where the first one begins that does not."""
         end: i64
         size: i64 = len(buf)
@@ -133,7 +136,7 @@ class Fingerprints(Visitor):
         else:
             elements = self.elements
             elements.begin(way)
-            if elements.feed(buf, value_at) != end or not elements.done:
+            if elements.feed(buf, value_at, None) != end or not elements.done:
                 raise CorruptError("its parts do not end where the value ends", offset=int(value_at))
             value = elements.sum
         self.add(name, value ^ self.kinds[kind], expire_ms, self.base + start)

@@ -115,7 +115,7 @@ class Verifier(Visitor):
 
         Raises: RdbError with a source where the framing breaks.
         """
-        kind: i64 = record._kind
+        kind: i64 = record.type_code
         if not self.deep:
             return
         self.names.add(record.db, record.key)

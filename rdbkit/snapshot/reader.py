@@ -18,7 +18,7 @@ from rdbkit.errors import ChecksumError, CorruptError, LimitError, RdbError, Tru
 from rdbkit.format import constants as c
 from rdbkit.format.budget import HELD_BYTES, HOW_TO_RAISE, Budget
 from rdbkit.format.decode import FileTypes
-from rdbkit.format.record import Collector, Record
+from rdbkit.format.record import Collector, LargeRecord, Record
 from rdbkit.format.scan import NO_EXPIRY, LastRecord, Prelude, Scanner, Visitor
 from rdbkit.model import Aux, Checksum, Event, FunctionLibrary, Header, KeyMetadata, ModuleAux, Trailer
 from rdbkit.storage.source import UNKNOWN, Identity, Input, Rereading, Source, open_source
@@ -140,7 +140,7 @@ class Snapshot:
         self._crc_at = 0  # offset up to which _crc covers
         self._mark = b""
         self._rdb_end = 0
-        self._large: Record | None = None
+        self._large: LargeRecord | None = None
         self._handed_out = False
         self._started = False
         self._ended = False  # and the file was then what is expected
@@ -265,7 +265,7 @@ class Snapshot:
             raise
         yield from collector.take()
 
-    def scan(self, visitor: Visitor) -> Iterator[Record | None]:
+    def scan(self, visitor: Visitor) -> Iterator[LargeRecord | None]:
         """Tell `visitor` of everything, the fastest way through a file.
 
         Yields None after each block, and each record larger than one, which is to be read before the next step, or passed.
@@ -287,7 +287,7 @@ class Snapshot:
                 if left >= self._block_size:
                     record = self._open_large(visitor)
                     if record is not None:
-                        if record._kind != c.MODULE_AUX or visitor.wants_module_data:
+                        if not record.is_module_data or visitor.wants_module_data:
                             yield record
                         for _ in self._stream(record):
                             pass
@@ -333,7 +333,7 @@ class Snapshot:
             visitor.event(event)
             visitor.leave(len(raw))
 
-    def blocks(self, hashes: Any = None) -> Iterator[Block | Record]:
+    def blocks(self, hashes: Any = None) -> Iterator[Block | LargeRecord]:
         """The file in pieces for work in several processes, and each record larger than a block.
 
         A piece begins with a record, and ends where nothing more is said of its last; only the first piece, and one behind a
@@ -484,7 +484,7 @@ class Snapshot:
 
     # -- records larger than a block
 
-    def _open_large(self, visitor: Visitor) -> Record | None:
+    def _open_large(self, visitor: Visitor) -> LargeRecord | None:
         """The large record or module data that begins at the buffer's position; None where its head is not complete."""
         scanner = self._scanner
         visitor.base = self._base
@@ -495,7 +495,7 @@ class Snapshot:
         kind = scanner.kind
         self._large_strays = b"".join([self._buf[begin:end] for _, begin, end in scanner.strays])
         if kind == c.MODULE_AUX:
-            record = Record(0, offset, None, None, None, None, self.file_types, kind, b"", 0, 0, 0, b"")
+            record = LargeRecord(0, offset, None, None, None, self.file_types, kind, b"", self._chunks)
             self.module_data = next(event for event in scanner.held if isinstance(event, ModuleAux))
             self.large_metadata = []
         else:
@@ -505,22 +505,21 @@ class Snapshot:
             expire = None if scanner.expire_ms == NO_EXPIRY else scanner.expire_ms
             idle = None if visitor.idle_s < 0 else visitor.idle_s
             freq = None if visitor.freq < 0 else visitor.freq
-            record = Record(visitor.db, offset, None, expire, idle, freq, self.file_types, kind, b"", 0, 0, 0, scanner.key)
+            record = LargeRecord(visitor.db, offset, expire, idle, freq, self.file_types, kind, scanner.key, self._chunks)
             self.large_metadata = [event for event in scanner.held if isinstance(event, KeyMetadata)]
             scanner.release(visitor)
-        record._stream = self._chunks
         self.large_head = scanner.head
         self._pos = value_at
         self._large = record
         self._handed_out = False
         return record
 
-    def _still_there(self, record: Record) -> None:
+    def _still_there(self, record: LargeRecord) -> None:
         """Asked after each piece, since the consumer may have gone on to the next record in between."""
         if self._large is not record:
             raise ValueError("this record has been passed; a value larger than a block can be read only before the next one")
 
-    def _chunks(self, record: Record) -> Iterator[bytes]:
+    def _chunks(self, record: LargeRecord) -> Iterator[bytes]:
         """What `Record.chunks` gives for a large record."""
         self._still_there(record)
         if self._handed_out:
@@ -528,7 +527,7 @@ class Snapshot:
         self._handed_out = True
         yield from self._stream(record)
 
-    def _stream(self, record: Record) -> Iterator[bytes]:
+    def _stream(self, record: LargeRecord) -> Iterator[bytes]:
         """The rest of the large record's value; sets its size at the end."""
         walker = self._scanner.walker
         while True:
@@ -541,8 +540,8 @@ class Snapshot:
                 raise self._explain(e, record) from None
             if self._pos > begin:
                 piece = self._buf[begin : self._pos]
-                if len(record._block) < _HEAD:
-                    record._block += piece[:_HEAD]
+                if len(record.head) < _HEAD:
+                    record.head += piece[:_HEAD]
                 yield piece
                 self._still_there(record)
             if walker.done:
@@ -555,11 +554,11 @@ class Snapshot:
         if record.size is None:
             record.size = self._base + self._pos - record.offset
 
-    def _close_large(self, record: Record, visitor: Visitor) -> None:
+    def _close_large(self, record: LargeRecord, visitor: Visitor) -> None:
         self._large = None
         visitor.base = self._base
         size = record.size or 0
-        if record._kind == c.MODULE_AUX:
+        if record.is_module_data:
             visitor.event_at = visitor.event_end = -1  # nothing of it is in the buffer that the visitor has
             for event in self._scanner.held:
                 if isinstance(event, ModuleAux):
@@ -568,7 +567,7 @@ class Snapshot:
             self._scanner.held = []
             return
         expire = NO_EXPIRY if record.expire_ms is None else record.expire_ms
-        visitor.large(record._kind, record.offset, record.key, size, expire, record._block)
+        visitor.large(record.type_code, record.offset, record.key, size, expire, record.head)
         visitor.strays = []
         visitor.idle_s = -1
         visitor.freq = -1
@@ -637,7 +636,7 @@ class Snapshot:
 
     # -- errors
 
-    def _explain(self, e: RdbError, record: Record | None = None) -> RdbError:
+    def _explain(self, e: RdbError, record: LargeRecord | None = None) -> RdbError:
         """Give an error from a block its place in the file, and the key it happened in."""
         if e.source is not None:
             return e
@@ -645,8 +644,8 @@ class Snapshot:
         if e.offset is not None:
             e.offset += self._base
         if record is not None:
-            if record._kind != c.MODULE_AUX:
-                e.db, e.key, e.reading = record.db, record.key, f"a {record._type.name}"
+            if not record.is_module_data:
+                e.db, e.key, e.reading = record.db, record.key, f"a {record.value_type.name}"
             else:
                 e.reading = "module data"
         elif e.reading is None and hasattr(self, "_scanner") and not self._scanner.finished:

@@ -175,7 +175,7 @@ class Writer:
 
         Raises: LossError where the version does not know its encoding, and nothing of it is written; what reading raises.
         """
-        t = record._type
+        t = record.value_type
         own = self._types.get(t.id)
         if own is not t or t.since > self.header.version:
             raise LossError(f"{self.header} does not know the encoding of a {t.name}", db=record.db, key=record.key)

@@ -112,7 +112,7 @@ def parts_of(base: str) -> tuple[bytes, list[bytes], list[tuple[int, bytes]]]:
     with rdbkit.open(RICH / f"{base}.rdb") as snapshot:
         libraries = [b"\xf5" + string(library.code) for library in snapshot.functions]
         magic = b"VALKEY%03d" if snapshot.header.flavour == "valkey" else b"REDIS%04d"
-        return magic % snapshot.header.version, libraries, [(record._kind, record.raw) for record in snapshot]
+        return magic % snapshot.header.version, libraries, [(record.type_code, record.raw) for record in snapshot]
 
 
 def document() -> bytes:

@@ -29,6 +29,7 @@ import rdbkit
 from rdbkit.operations import export as operation
 from rdbkit.operations.export import Export, export_jsonl, export_resp
 from rdbkit.selection import Selection
+from rdbkit.snapshot import large
 from rdbkit.values import (
     Array,
     CronJob,
@@ -86,12 +87,12 @@ def exported(data: bytes | Path, block_size: int = 1 << 20, form: str = "jsonl",
 @contextmanager
 def in_pieces() -> Iterator[None]:
     """Every record larger than a block is written in bounded memory, and by way of real temporary files."""
-    before = operation._WHOLE_BYTES, operation._SPOOL_BYTES
-    operation._WHOLE_BYTES, operation._SPOOL_BYTES = -1, 16
+    before = operation._WHOLE_BYTES, large.HELD_BYTES
+    operation._WHOLE_BYTES, large.HELD_BYTES = -1, 16
     try:
         yield
     finally:
-        operation._WHOLE_BYTES, operation._SPOOL_BYTES = before
+        operation._WHOLE_BYTES, large.HELD_BYTES = before
 
 
 # -- what a line must be, and what it says
