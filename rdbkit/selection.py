@@ -1,7 +1,7 @@
 """Which keys: conditions that are decided before a value is looked at, and the text forms in which they are written.
 
-`Selection` holds the conditions. The `parse_*` functions read what a command line or a configuration file gives, and raise
-ValueError with one line that says what is wrong.
+`Selection` reads what a user says into clauses, which `rdbkit.format.filter` asks of records. The `parse_*` functions read what a
+command line or a configuration file gives, and raise ValueError with one line that says what is wrong.
 """
 
 from __future__ import annotations
@@ -9,45 +9,21 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable
-from copy import copy
 from itertools import chain
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
-from rdbkit.format.constants import REDIS, VALKEY, value_types
+from rdbkit.format.constants import ValueType
+from rdbkit.format.filter import TYPES, Clause, Filter
 from rdbkit.format.record import Record
-from rdbkit.format.slots import SLOTS, key_slot
+from rdbkit.format.slots import SLOTS
 
 #: From and to, both included; None for an open end.
 Bounds: TypeAlias = tuple[int | None, int | None]
 Expiry: TypeAlias = Literal["expired", "not-expired", "no-ttl"]
 T = TypeVar("T")
 
-#: What `Record.type` may say, in any flavour and version.
-TYPES: Final = frozenset(
-    t.type
-    for flavour, version in ((REDIS, 9), (REDIS, 14), (REDIS, 15), (VALKEY, 80))
-    for t in value_types(flavour, version).values()
-)
 #: Beyond every time that a file can hold.
 _EVER: Final = 1 << 64
-
-
-class Part(NamedTuple):
-    """Conditions of a selection.
-
-    Types, databases, bytes, a window of expiry and whether keys that never expire are in it, what a name begins with (one of each
-    group) and what not, and what else is asked of it.
-    """
-
-    types: frozenset[str] | None
-    dbs: tuple[range, ...]
-    size: Bounds
-    first_ms: int
-    last_ms: int
-    never_expiring: bool
-    beginnings: tuple[tuple[bytes, ...], ...]
-    not_beginnings: tuple[bytes, ...]
-    wants_rest_of_key: Callable[[bytes], bool] | None
 
 
 class Selection:
@@ -84,10 +60,7 @@ class Selection:
     [b's_i32', b's_i16', b's_lp', b's_i64']
     """
 
-    __slots__ = (
-        "_also", "_beginnings", "_dbs", "_first_ms", "_given", "_globs", "_has_key_tests", "_last_ms", "_never_expiring",
-        "_not_beginnings", "_not_globs", "_regexes", "_sample", "_size", "_slots", "_types",
-    )  # fmt: skip
+    __slots__ = ("_clauses", "_filter")
 
     def __init__(
         self,
@@ -113,12 +86,9 @@ class Selection:
             "keys": keys, "regexes": regexes, "prefixes": prefixes, "not_keys": not_keys, "types": types, "dbs": dbs, "size": size,
             "ttl": ttl, "expires": expires, "expiry": expiry, "slots": slots, "sample": sample,
         }  # fmt: skip
-        self._given: dict[str, Any] = {name: value for name, value in options.items() if value}
-        self._also: tuple[Selection, ...] = ()
-
         for name in types:
             if name not in TYPES:
-                raise ValueError(f"no type is called {name!r}; there are {', '.join(sorted(TYPES))}")
+                raise ValueError(f"no type is called {name!r}; there are {', '.join(TYPES)}")
         for r in dbs:
             if not r or min(r[0], r[-1]) < 0:
                 raise ValueError(f"databases are numbered from 0 on, not {_shown_range(r)}")
@@ -131,39 +101,28 @@ class Selection:
         if sample is not None and not 1 <= sample[0] <= sample[1]:
             raise ValueError(f"a sample is 1 to m keys of m, not {sample[0]} of {sample[1]}")
 
-        self._types: frozenset[str] | None = frozenset(types) or None
-        self._dbs: tuple[range, ...] = dbs
-        self._size: Bounds = size or (None, None)
+        now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+        first, last = _window(ttl, expires, expiry, now)
         # a glob that is a name's beginning and a star is the same as that prefix, and cheaper
         begun, not_begun = _beginnings(keys), _beginnings(not_keys)
-        self._beginnings: tuple[tuple[bytes, ...], ...] = tuple(group for group in (prefixes, begun) if group)
-        self._globs = None if begun else _any_glob(keys)
-        self._not_beginnings: tuple[bytes, ...] = not_begun
-        self._not_globs = None if not_begun else _any_glob(not_keys)
-        self._slots: frozenset[int] | None = frozenset(chain.from_iterable(slots)) or None
-        self._sample: tuple[int, int] | None = sample
-        self._regexes: tuple[re.Pattern[bytes], ...] = tuple(_regex(pattern) for pattern in regexes)
-        self._has_key_tests: bool = bool(keys or regexes or prefixes or not_keys or slots or sample)
-
-        # all that is said of expiry comes down to a window of time, and whether keys that never expire are wanted too
-        now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-        first, last = -_EVER, _EVER
-        if ttl is not None:
-            first, last = now + max(ttl[0] or 0, 0), _EVER if ttl[1] is None else now + ttl[1]
-        if expires is not None:
-            first = first if expires[0] is None else max(first, expires[0])
-            last = last if expires[1] is None else min(last, expires[1])
-        if expiry == "expired":
-            last = min(last, now - 1)
-        elif expiry == "not-expired":
-            first = max(first, now)
-        elif expiry == "no-ttl":
-            first, last = _EVER, -_EVER
-        elif expiry is not None:
-            raise ValueError(f"expiry is expired, not-expired or no-ttl, not {expiry!r}")
-        self._first_ms: int = first
-        self._last_ms: int = last
-        self._never_expiring: bool = ttl is None and expires is None and expiry != "expired"
+        clause = Clause(
+            given={name: value for name, value in options.items() if value},
+            types=frozenset(types) or None,
+            dbs=dbs,
+            size=size or (None, None),
+            first_ms=first,
+            last_ms=last,
+            never_expiring=ttl is None and expires is None and expiry != "expired",
+            beginnings=tuple(group for group in (prefixes, begun) if group),
+            not_beginnings=not_begun,
+            globs=None if begun else _any_glob(keys),
+            not_globs=None if not_begun else _any_glob(not_keys),
+            regexes=tuple(_regex(pattern) for pattern in regexes),
+            slots=frozenset(chain.from_iterable(slots)) or None,
+            sample=sample,
+        )
+        self._clauses: tuple[Clause, ...] = (clause,)
+        self._filter: Filter = Filter(self._clauses)
 
     def wants(self, db: int, key: bytes, type: str, size: int | None, expire_ms: int | None) -> bool:  # noqa: A002 (as Record has it)
         """Whether this key is wanted.
@@ -172,43 +131,39 @@ class Selection:
             size: bytes that the record takes in the file; None where that is not known yet: it is then left to `wants_size`.
             expire_ms: Unix time of its expiry in milliseconds, None for none.
         """
-        return self._wants_rest(db, type, size, expire_ms) and self._wants_key(key)
+        return self._filter.wants_key(db, key, type, size, expire_ms)
 
     def __call__(self, record: Record) -> bool:
         """Whether this record is wanted, for `filter(selection, snapshot)`.
 
         The `size` of a record larger than a block is None until it has been read: it is then left to `wants_size`.
         """
-        # the key comes last, since taking it from the block costs more than the other tests do
-        return self._wants_rest(record.db, record.type, record.size, record.expire_ms) and (
-            not self._has_key_tests or self._wants_key(record.key)
-        )
+        return self._filter.wants_record(record)
 
     def wants_size(self, size: int) -> bool:
         """Whether a record of so many bytes in the file is wanted, all else aside."""
-        low, high = self._size
-        return (low is None or low <= size) and (high is None or size <= high)
+        return self._filter.wants_size(size)
+
+    def filter_for(self, types: dict[int, ValueType], limit: int) -> Filter:
+        """What tests the records of one snapshot while it is scanned.
+
+        Args:
+            types: `Snapshot.types`.
+            limit: most bytes of a key's name.
+        """
+        return Filter(self._clauses, types, limit)
 
     @property
     def size(self) -> Bounds:
         """Bytes that a record may take in the file, from and to."""
-        return self._size
-
-    def parts(self) -> list[Part]:
-        """The conditions one by one, for those who test many keys; all of them must hold."""
-        alone = copy(self)
-        alone._also = ()
-        has_rest = self._globs or self._not_globs or self._slots or self._sample or self._regexes
-        own = Part(
-            self._types, self._dbs, self._size, self._first_ms, self._last_ms, self._never_expiring, self._beginnings,
-            self._not_beginnings, alone._wants_rest_of_key if has_rest else None,
-        )  # fmt: skip
-        return [own, *chain.from_iterable(other.parts() for other in self._also)]
+        lows = [clause.size[0] for clause in self._clauses if clause.size[0] is not None]
+        highs = [clause.size[1] for clause in self._clauses if clause.size[1] is not None]
+        return max(lows, default=None), min(highs, default=None)
 
     @property
     def needs_size(self) -> bool:
         """Whether the answer depends on the record's size."""
-        return self._size != (None, None)
+        return self.size != (None, None)
 
     @property
     def is_everything(self) -> bool:
@@ -217,59 +172,45 @@ class Selection:
 
     def __bool__(self) -> bool:
         """Whether any condition is set."""
-        return bool(self._given) or any(self._also)
+        return any(clause.given for clause in self._clauses)
 
     def __and__(self, other: Selection) -> Selection:
         """What both want."""
-        both = copy(self)
-        both._also = (*self._also, other)
-        both._size = _intersect(self._size, other._size)
-        both._has_key_tests = self._has_key_tests or other._has_key_tests
-        return both
+        return _of_clauses(self._clauses + other._clauses)
 
     def __repr__(self) -> str:
-        own = f"Selection({', '.join(f'{name}={value!r}' for name, value in self._given.items())})"
-        return " & ".join([own, *map(repr, self._also)])
+        return " & ".join(
+            f"Selection({', '.join(f'{name}={value!r}' for name, value in clause.given.items())})" for clause in self._clauses
+        )
 
-    def _wants_rest(self, db: int, type_: str, size: int | None, expire_ms: int | None) -> bool:
-        if self._types is not None and type_ not in self._types:
-            return False
-        if self._dbs and not any(db in r for r in self._dbs):
-            return False
-        if expire_ms is None:
-            if not self._never_expiring:
-                return False
-        elif not self._first_ms <= expire_ms <= self._last_ms:
-            return False
-        if size is not None and not self.wants_size(size):
-            return False
-        return not self._also or all(other._wants_rest(db, type_, size, expire_ms) for other in self._also)
+    def __reduce__(self) -> tuple[Callable[[tuple[Clause, ...]], Selection], tuple[tuple[Clause, ...]]]:
+        return _of_clauses, (self._clauses,)
 
-    def _wants_key(self, key: bytes) -> bool:
-        # cheapest first; what a user's regular expression costs is not known
-        for beginnings in self._beginnings:
-            if not key.startswith(beginnings):
-                return False
-        if self._not_beginnings and key.startswith(self._not_beginnings):
-            return False
-        return self._wants_rest_of_key(key)
 
-    def _wants_rest_of_key(self, key: bytes) -> bool:
-        """Whether a key is wanted whose beginning is."""
-        if self._globs is not None and self._globs.fullmatch(key) is None:
-            return False
-        if self._not_globs is not None and self._not_globs.fullmatch(key) is not None:
-            return False
-        if self._slots is not None and key_slot(key) not in self._slots:
-            return False
-        if self._sample is not None:
-            n, m = self._sample
-            # not a CRC: names that count up fall into its remainders by a pattern
-            if _hash(key) % m >= n:
-                return False
-        if self._regexes and not any(regex.search(key) for regex in self._regexes):
-            return False
-        return not self._also or all(other._wants_key(key) for other in self._also)
+def _of_clauses(clauses: tuple[Clause, ...]) -> Selection:
+    selection = Selection.__new__(Selection)
+    selection._clauses = clauses
+    selection._filter = Filter(clauses)
+    return selection
+
+
+def _window(ttl: Bounds | None, expires: Bounds | None, expiry: Expiry | None, now: int) -> tuple[int, int]:
+    """What is said of expiry comes down to one window of time, beside the keys that never expire."""
+    first, last = -_EVER, _EVER
+    if ttl is not None:
+        first, last = now + max(ttl[0] or 0, 0), _EVER if ttl[1] is None else now + ttl[1]
+    if expires is not None:
+        first = first if expires[0] is None else max(first, expires[0])
+        last = last if expires[1] is None else min(last, expires[1])
+    if expiry == "expired":
+        last = min(last, now - 1)
+    elif expiry == "not-expired":
+        first = max(first, now)
+    elif expiry == "no-ttl":
+        first, last = _EVER, -_EVER
+    elif expiry is not None:
+        raise ValueError(f"expiry is expired, not-expired or no-ttl, not {expiry!r}")
+    return first, last
 
 
 def _several(values: T | Iterable[T], kind: type[T]) -> tuple[T, ...]:
@@ -287,12 +228,6 @@ def _ranges(values: int | range | Iterable[int | range]) -> tuple[range, ...]:
 
 def _shown_range(r: range) -> str:
     return str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" if r else "an empty range"
-
-
-def _intersect(a: Bounds, b: Bounds) -> Bounds:
-    lows = [x for x in (a[0], b[0]) if x is not None]
-    highs = [x for x in (a[1], b[1]) if x is not None]
-    return max(lows, default=None), min(highs, default=None)
 
 
 def _is_reversed(bounds: Bounds) -> bool:
@@ -381,12 +316,6 @@ def _glob_class(pattern: bytes, at: int) -> tuple[bytes, int]:
 
 def _shown(pattern: bytes) -> str:
     return repr(pattern)[1:]
-
-
-def _hash(key: bytes) -> int:
-    from hashlib import blake2b  # late: it takes as long as everything else here, and few runs take samples
-
-    return int.from_bytes(blake2b(key, digest_size=8).digest(), "big")
 
 
 # -- text forms

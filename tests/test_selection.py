@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import io
+import json
 import pickle
 import re
 import time
@@ -16,10 +20,15 @@ from hypothesis import strategies as st
 
 import rdbkit
 from rdbkit.cli.options import SelectionCommand, selection_options
+from rdbkit.format.lzf import lzf_compress
 from rdbkit.format.slots import key_slot
+from rdbkit.operations.export import export_jsonl, export_resp
+from rdbkit.operations.info import info
+from rdbkit.operations.keys import keys, write_text
 from rdbkit.selection import Selection, parse_dbs, parse_expires, parse_sample, parse_size, parse_slots, parse_ttl
+from rdbkit.targets.target import find_target
 
-from .rdb import FIXTURES, key, rdb, string
+from .rdb import FIXTURES, key, length, rdb, string
 
 NOW = 1_800_000_000_000
 HOUR = 3_600_000
@@ -367,6 +376,165 @@ def test_a_record_larger_than_a_block_has_its_size_later(tmp_path: Path) -> None
         kept = [(r, r.key) for r in filter(selection, snapshot)]
     assert [name for _, name in kept] == [b"big", b"small"]
     assert [name for r, name in kept if selection.wants_size(r.size or 0)] == [b"small"]
+
+
+# -- every verb tests in the same way
+
+LZF_NAME = b"user:" + b"0" * 40
+FAR = (1 << 62) + 5
+TARGET = find_target("redis-7.2")
+#: With it every name is read before, to find those that would meet.
+MOVED = rdbkit.Edits(rename_prefix=((b"", b"new:"),))
+#: Database, key, type, size in the file and expiry of each record, as it was put there.
+FACTS: list[tuple[int, bytes, str, int, int | None]] = []
+
+
+def in_every_way() -> bytes:
+    """Keys of several databases, in every form that a name can have, of types, sizes and expiries that differ."""
+    names = [
+        *((name, string(name)) for name in (b"", b"user:1", b"user:2", b"auser:1", b"{user1000}.a", b"{user1000}.b")),
+        (b"\xff\x00\n*", string(b"\xff\x00\n*")),
+        *((name, string(name)) for name in (b"user:" + b"long" * 30, b"x" * 63, b"y" * 64)),
+        (b"123", b"\xc0\x7b"), (b"-30000", b"\xc1\xd0\x8a"), (LZF_NAME, b"\xc3" + string_of_lzf(LZF_NAME)),
+    ]  # fmt: skip
+    kinds = [
+        ("string", 0, string(b"value")), ("string", 0, b"\xc0\x07"), ("list", 1, b"\x02" + string(b"a") + string(b"b")),
+        ("set", 2, b"\x01" + string(b"m")), ("hash", 4, b"\x01" + string(b"f") + string(b"v")),
+        ("zset", 3, b"\x01" + string(b"m") + b"\x011"),
+        ("hash", 4, b"\x01" + string(b"f") + string(b"v" * 3000)), ("string", 0, string(b"w" * 4000)),
+    ]  # fmt: skip
+    expiries = [None, 1, NOW - 1, NOW, NOW + HOUR, FAR]
+    parts = []
+    FACTS.clear()
+    for db in (0, 1, 3, 200):
+        # the first ones without SELECTDB, which database 0 does not need
+        parts.append(b"" if db == 0 else b"\xfe" + length(db))
+        for number, (name, stored) in enumerate(names):
+            for shift in range(3):
+                type_name, kind, value = kinds[(number + 3 * shift + db) % len(kinds)]
+                at = expiries[(number + shift + db) % len(expiries)]
+                called = name + b":%d" % shift if shift else name
+                head = key(b"", kind, b"", at)[:-1]
+                body = head + (string(called) if shift else stored) + value
+                FACTS.append((db, called, type_name, len(body), at))
+                parts.append(body)
+    return rdb(*parts)
+
+
+def string_of_lzf(data: bytes) -> bytes:
+    packed = lzf_compress(data)
+    assert packed is not None
+    return length(len(packed)) + length(len(data)) + packed
+
+
+def is_wanted(options: dict[str, Any], fact: tuple[int, bytes, str, int, int | None]) -> bool:
+    """Said again in the plainest way, for the options of `CHOICES`."""
+    db, name, type_name, size, at = fact
+    left = None if at is None else at - NOW
+    tests: dict[str, Any] = {
+        "keys": lambda given: any(naive_glob(pattern, name) for pattern in given),
+        "not_keys": lambda given: not any(naive_glob(pattern, name) for pattern in given),
+        "regexes": lambda given: any(re.search(pattern, name) for pattern in given),
+        "prefixes": lambda given: any(name.startswith(prefix) for prefix in given),
+        "types": lambda given: type_name in given,
+        "dbs": lambda given: any(db in numbers for numbers in given),
+        "size": lambda given: (given[0] or 0) <= size <= (given[1] or 1 << 70),
+        "ttl": lambda given: left is not None and max(given[0] or 0, 0) <= left <= (given[1] or 1 << 70),
+        "expires": lambda given: at is not None and (given[0] or -(1 << 70)) <= at <= (given[1] or 1 << 70),
+        "expiry": lambda given: given == ("no-ttl" if left is None else "expired" if left < 0 else "") or (
+            given == "not-expired" and (left is None or left >= 0)
+        ),
+        "slots": lambda given: any(key_slot(name) in numbers for numbers in given),
+        "sample": lambda given: int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") % given[1] < given[0],
+    }  # fmt: skip
+    return all(tests[condition](given) for condition, given in options.items())
+
+
+CHOICES: list[dict[str, Any]] = [
+    {"keys": [b"user:*"]}, {"keys": [b"*1", b"?"]}, {"keys": [b""]}, {"not_keys": [b"user:*"]},
+    {"not_keys": [b"*0*", b""]},
+    {"regexes": [rb"\d$", rb"^\xff"]}, {"prefixes": [b"user:", b"-"]}, {"prefixes": [b""]},
+    {"types": ["hash", "set"]}, {"types": ["zset"]},
+    {"dbs": [range(1, 2)]}, {"dbs": [range(0, 1), range(150, 1000)]}, {"size": (None, 30)},
+    {"size": (100, None)}, {"size": (3000, 3050)},
+    {"ttl": (0, HOUR)}, {"ttl": (None, None)}, {"expires": (None, NOW)}, {"expires": (NOW, FAR)}, {"expires": (None, None)},
+    {"expiry": "expired"}, {"expiry": "not-expired"}, {"expiry": "no-ttl"}, {"slots": [range(3443, 3444), range(0, 4000)]},
+    {"sample": (1, 3)}, {"sample": (5, 5)},
+    {"keys": [b"user*"], "types": ["hash", "string"], "dbs": [range(0, 4)], "expiry": "not-expired", "size": (10, 4010)},
+    {"prefixes": [b"user"], "keys": [b"*:1"], "not_keys": [b"user:1*"], "slots": [range(0, 16384)], "regexes": [b"."]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", CHOICES, ids=repr)
+@pytest.mark.parametrize("joined", [False, True], ids=["one", "joined"])
+def test_every_verb_chooses_the_same_keys(options: dict[str, Any], joined: bool, tmp_path: Path) -> None:
+    path = tmp_path / "dump.rdb"
+    path.write_bytes(in_every_way())
+    if joined:  # each condition a clause of its own, behind one that holds always
+        selection = Selection(dbs=range(0, 1 << 31), types="string") & Selection(now_ms=NOW)
+        wanted = [fact for fact in FACTS if fact[2] == "string" and is_wanted(options, fact)]
+        for name, given in options.items():
+            selection &= Selection(**{name: given}, now_ms=NOW)
+    else:
+        selection = Selection(**options, now_ms=NOW)
+        wanted = [fact for fact in FACTS if is_wanted(options, fact)]
+    assert joined or 0 < len(wanted) <= len(FACTS)
+    names = sorted((db, name) for db, name, *_ in wanted)
+    assert len(set(names)) == len(names)
+
+    def opened(block_size: int) -> rdbkit.Snapshot:
+        return rdbkit.open(path, block_size=block_size)
+
+    for block_size in (1000, 1 << 20):  # the longest records are larger than a block, or not
+        with opened(block_size) as snapshot:
+            report = info(snapshot, top=len(FACTS), selection=selection, now_ms=NOW)
+        assert sorted((big.db, big.key) for big in report.biggest) == names
+        assert report.keys == len(names)
+        with opened(block_size) as snapshot:
+            assert sorted((row.db, row.key) for row in keys(snapshot, selection=selection)) == names
+        for as_json in (False, True):
+            out = io.BytesIO()
+            with opened(block_size) as snapshot:
+                write_text(snapshot, out, as_json=as_json, selection=selection)
+            assert out.getvalue().count(b"\n") == len(names) + (not as_json) + csv_breaks(names, as_json)
+        out = io.BytesIO()
+        with opened(block_size) as snapshot:
+            export_jsonl(snapshot, out, selection=selection)
+        lines = [json.loads(line) for line in out.getvalue().splitlines()]
+        assert sorted((line["db"], json_key(line["key"])) for line in lines) == names
+        with opened(block_size) as snapshot:
+            written = export_resp(snapshot, io.BytesIO(), selection=selection).written
+        assert written == len(names)
+        with opened(block_size) as snapshot:
+            assert sorted((r.db, r.key) for r in snapshot if selection(r) and selection.wants_size(len_of(r))) == names
+        with opened(block_size) as snapshot:
+            assert rdbkit.memory(snapshot, TARGET, selection=selection, now_ms=NOW, top=len(FACTS)).keys == len(names)
+        with opened(block_size) as snapshot:
+            assert sorted((row.db, row.key) for row in rdbkit.memory_rows(snapshot, TARGET, selection=selection)) == names
+        for edits, prefix in ((rdbkit.Edits(), b""), (MOVED, b"new:")):
+            copy = tmp_path / "copy.rdb"
+            rdbkit.convert(path, copy, target="rdb-9", edits=edits, selection=selection, force=True, block_size=block_size)
+            with rdbkit.open(copy) as snapshot:
+                assert sorted((r.db, r.key) for r in snapshot) == [(db, prefix + name) for db, name in names]
+        rdbkit.redact(path, tmp_path / "secret.rdb", secret=b"s", selection=selection, force=True, block_size=block_size)
+        with rdbkit.open(tmp_path / "secret.rdb") as snapshot:
+            assert [(r.db, r.type, r.expire_ms) for r in snapshot] == [(f[0], f[2], f[4]) for f in wanted]
+
+
+def len_of(record: rdbkit.Record) -> int:
+    """Its size, which one larger than a block has when it has been read."""
+    for _ in record.chunks():
+        pass
+    assert record.size is not None
+    return record.size
+
+
+def json_key(text: Any) -> bytes:
+    return base64.b64decode(text["base64"]) if isinstance(text, dict) else text.encode()
+
+
+def csv_breaks(names: list[tuple[int, bytes]], as_json: bool) -> int:
+    return 0 if as_json else sum(name.count(b"\n") for _, name in names if b"\xff" not in name)
 
 
 # -- text forms

@@ -88,13 +88,14 @@ def export_jsonl(
     {"db":0,"key":"i8","type":"string","encoding":"int","value":"12"}
     """
     wanted = selection if selection else None
-    lines = JsonLines(snapshot.file_types, snapshot.limits.item_bytes, wanted, on_error == "skip")
+    limit = snapshot.limits.item_bytes
+    lines = JsonLines(snapshot.file_types, limit, wanted.filter_for(snapshot.types, limit) if wanted else None, on_error == "skip")
     lines.spill = out.write
     report = Export()
     # what is said of templates in front of the keys that use them would have to go to all processes: RDB 15 alone has them
     parallel = jobs > 1 and snapshot.header.version != 15
     try:
-        for item in _parts(snapshot, jobs, lines) if parallel else snapshot.scan(lines):
+        for item in _parts(snapshot, jobs, wanted, lines.skip) if parallel else snapshot.scan(lines):
             if item is None or isinstance(item, Record):
                 out.write(lines.take())
                 if item is not None:
@@ -117,10 +118,10 @@ def export_jsonl(
     return report
 
 
-def _parts(snapshot: Snapshot, jobs: int, lines: JsonLines) -> Iterator[Part | Record]:
+def _parts(snapshot: Snapshot, jobs: int, selection: Selection | None, skip: bool) -> Iterator[Part | Record]:
     from rdbkit.parallel.pool import json_parts  # what it takes to start processes is not needed for most runs
 
-    return json_parts(snapshot, jobs, lines.selection, lines.skip)
+    return json_parts(snapshot, jobs, selection, skip)
 
 
 def _export_part(part: Part, lines: JsonLines, out: BinaryIO) -> None:

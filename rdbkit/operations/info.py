@@ -176,7 +176,8 @@ def info(
     """
     # the largest key is wanted in any case: some targets refuse keys above a size
     now = int(time.time() * 1000) if now_ms is None else now_ms
-    tally = InfoTally(now, max(top, 1), snapshot.limits.item_bytes, selection or None, snapshot.types)
+    limit = snapshot.limits.item_bytes
+    tally = InfoTally(now, max(top, 1), limit, selection.filter_for(snapshot.types, limit) if selection else None)
     for _ in snapshot.scan(tally):
         if progress is not None:
             progress(snapshot.position)

@@ -99,7 +99,9 @@ def write_text(
     db,key,type,encoding,size,elements,expire_ms,idle_s,freq,slot,key_base64
     0,l_big,list,quicklist,13862,3000,,,,11226,
     """
-    visitor = TextRows(snapshot.types, snapshot.limits.item_bytes, selection, limit, as_json)
+    name_limit = snapshot.limits.item_bytes
+    wanted = selection.filter_for(snapshot.types, name_limit) if selection else None
+    visitor = TextRows(snapshot.types, name_limit, wanted, limit, as_json)
     if not as_json:
         out.write(CSV_HEAD)
     size = 0
@@ -175,7 +177,9 @@ def _groups(rows: Iterable[NamedTuple]) -> Iterator[list[NamedTuple]]:
 
 
 def _rows(snapshot: Snapshot, selection: Selection | None, limit: int | None, progress: Progress | None) -> Iterator[KeyRow]:
-    visitor = RowList(snapshot.types, snapshot.limits.item_bytes, selection, limit)
+    name_limit = snapshot.limits.item_bytes
+    wanted = selection.filter_for(snapshot.types, name_limit) if selection else None
+    visitor = RowList(snapshot.types, name_limit, wanted, limit)
     try:
         for _ in _scan(snapshot, visitor, progress):
             yield from visitor.take()

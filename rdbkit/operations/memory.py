@@ -11,7 +11,6 @@ from rdbkit.errors import RdbError
 from rdbkit.format.constants import ValueType
 from rdbkit.format.record import Record
 from rdbkit.format.scan import STRING_INT, STRING_LZF, Visitor
-from rdbkit.passes.filter import Filter
 from rdbkit.passes.footprint import AllocationModel
 from rdbkit.passes.memory import (
     CSV_HEAD_OF_MEMORY,
@@ -218,8 +217,8 @@ def memory(
     scale = RecordSizer(snapshot.types, heap)
     patterns = Patterns(separators, depth)
     limit = snapshot.limits.item_bytes
-    sieve = Filter(selection, snapshot.types, limit) if selection else None
-    tally = MemoryTally(scale, patterns, now, top, limit, sieve)
+    wanted = selection.filter_for(snapshot.types, limit) if selection else None
+    tally = MemoryTally(scale, patterns, now, top, limit, wanted)
     for large in snapshot.scan(tally):
         if large is not None:
             tally.large_elements = _weigh_large(large, scale)
@@ -252,7 +251,9 @@ def memory_rows(
     (b'h_lp', 80, 25)
     """
     scale = RecordSizer(snapshot.types, AllocationModel(layout_of(target).sizes, quantum, pages))
-    visitor = MemoryRows(snapshot.types, scale, snapshot.limits.item_bytes, selection)
+    limit = snapshot.limits.item_bytes
+    wanted = selection.filter_for(snapshot.types, limit) if selection else None
+    visitor = MemoryRows(snapshot.types, scale, limit, wanted)
     try:
         for _ in _scan_rows(snapshot, visitor, scale, progress):
             yield from visitor.take()
@@ -282,7 +283,9 @@ def write_memory_text(
     The others, and what is raised, are those of `memory`.
     """
     scale = RecordSizer(snapshot.types, AllocationModel(layout_of(target).sizes, quantum, pages))
-    visitor = MemoryText(snapshot.types, scale, snapshot.limits.item_bytes, selection, as_json)
+    limit = snapshot.limits.item_bytes
+    wanted = selection.filter_for(snapshot.types, limit) if selection else None
+    visitor = MemoryText(snapshot.types, scale, limit, wanted, as_json)
     if not as_json:
         out.write(CSV_HEAD_OF_MEMORY)
     size = 0

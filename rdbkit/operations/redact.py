@@ -102,7 +102,7 @@ def redact(
     if is_same_file(src, dst):
         raise ValueError("the destination is the source")
     scrambler = Scrambler(secret)
-    wanted = selection if selection else None
+    selection = selection if selection else None
     more: dict[str, Any] = {} if block_size is None else {"block_size": block_size}
     with open_snapshot(src, relaxed=relaxed, verify_checksum=verify_checksum, limits=limits, **more) as snapshot:
         header = snapshot.header
@@ -112,8 +112,10 @@ def redact(
         writer.recounts = True
         kept = separator if keep_prefixes else b""
         version = header.version if header.flavour == c.REDIS else c.NEWEST_REDIS
-        redactor = Redactor(snapshot.file_types, snapshot.limits.item_bytes, version, scrambler, kept, keep_modules, wanted)
-        job = _Job(snapshot, writer, redactor, Values(snapshot.file_types, scrambler), wanted)
+        limit = snapshot.limits.item_bytes
+        wanted = selection.filter_for(snapshot.types, limit) if selection else None
+        redactor = Redactor(snapshot.file_types, limit, version, scrambler, kept, keep_modules, wanted)
+        job = _Job(snapshot, writer, redactor, Values(snapshot.file_types, scrambler), selection)
         with writer:
             job.run(progress)
     return job.report

@@ -147,10 +147,11 @@ def _json_lines(
     flavour: str, version: int, limits: Limits, source: str, selection: Selection | None, skip: bool
 ) -> Callable[[Block], Part]:
     file_types = FileTypes(flavour, version, limits.string_bytes, source, Budget(limits.held_bytes))
+    wanted = selection.filter_for(file_types.types, limits.item_bytes) if selection else None
 
     def render(block: Block) -> Part:
         file_types.budget = Budget(limits.held_bytes)
-        lines = JsonLines(file_types, limits.item_bytes, selection, skip)
+        lines = JsonLines(file_types, limits.item_bytes, wanted, skip)
         lines.base = block.offset
         lines.db = block.db
         lines.database()

@@ -15,6 +15,7 @@ from rdbkit.format import constants as c
 from rdbkit.format.counts import count_rule, element_count
 from rdbkit.format.decode import Decoder, FileTypes
 from rdbkit.format.encode import encode_value, write_length, write_string
+from rdbkit.format.filter import Filter
 from rdbkit.format.primitives import read_string, read_uint64, skip_string
 from rdbkit.format.record import Record
 from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
@@ -35,7 +36,6 @@ from rdbkit.model import (
     SlotInfo,
     module_name,
 )
-from rdbkit.passes.filter import Filter
 from rdbkit.passes.hashes import NameHashes, PlacedNames
 from rdbkit.passes.json_text import number_text
 from rdbkit.passes.value_checker import EMPTY, ORDER, TWICE, ElementNames, ValueChecker
@@ -163,10 +163,7 @@ class Rewriter(Visitor):
             self.modules = None
         self.is_keydb: bool = 64 in target.extra_types
         # what is to be done
-        self.selection: Any = rules.selection
-        self.sieve: Filter | None = None
-        if rules.selection is not None:
-            self.sieve = Filter(rules.selection, file_types.types, limit)
+        self.filter: Filter | None = None if rules.selection is None else rules.selection.filter_for(file_types.types, limit)
         self.edits: Any = rules.edits
         self.edited: bool = rules.edits.drop_expired or rules.edits.set_ttl_ms is not None or rules.edits.shift_ttl_ms != 0
         self.edited = self.edited or bool(rules.edits.rename_prefix) or bool(rules.decisions) or rules.edits.script is not None
@@ -322,8 +319,8 @@ class Rewriter(Visitor):
         db = int(self.db)
         to: int = self.edits.db_of(db)
         self.db_missing = (self.single_db and to > 0) or 0 < self.databases <= to
-        if self.sieve is not None:
-            self.sieve.database(db)
+        if self.filter is not None:
+            self.filter.database(db)
         self.needs_inspection = self.db_missing
 
     def event(self, event: Event) -> None:
@@ -463,7 +460,7 @@ class Rewriter(Visitor):
             # an expiry in seconds and nothing else is as it has to be
             is_short = key_at - start == _SECONDS_HEAD and self.buf[start] == c.EXPIRETIME
             self.needs_inspection = self.needs_inspection or not is_short
-        if self.sieve is not None and not self.sieve.wants(self.buf, key_at, kind, end - start, expire_ms):
+        if self.filter is not None and not self.filter.wants(self.buf, key_at, kind, end - start, expire_ms):
             self.leave_out(start, end)
             return
         if self.looks[kind]:
@@ -697,12 +694,9 @@ class Rewriter(Visitor):
         self.head_changed = self.drops_attributes
         key = self.key
         edits = self.edits
-        if size < 0 and self.selection is not None:
-            # of a record larger than a block, whose size is not known yet, and left to those who will know it
-            name = self.file_types.types[0 if kind >= STRING_INT else kind].type
-            at = None if expire_ms == NO_EXPIRY else expire_ms
-            if not self.selection.wants(self.db, key, name, None, at):
-                return False
+        # of a record larger than a block, whose size is not known yet, and left to those who will know it
+        if size < 0 and self.filter is not None and not self.filter.wants_large(key, kind, size, expire_ms):
+            return False
         if self.edited:
             if edits.drop_expired and expire_ms != NO_EXPIRY and expire_ms <= self.now_ms:
                 return False
@@ -1054,10 +1048,15 @@ class Names(Visitor):
 
     def __init__(self, types: dict[int, c.ValueType], limit: int, rules: Rules, found: Any) -> None:
         super().__init__()
-        self.types: dict[int, c.ValueType] = types
         self.limit: i64 = limit
         self.rules: Any = rules
+        self.filter: Filter | None = None if rules.selection is None else rules.selection.filter_for(types, limit)
         self.found: Any = found
+        self.database()
+
+    def database(self) -> None:
+        if self.filter is not None:
+            self.filter.database(int(self.db))
 
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         key, _ = read_string(self.buf, key_at, self.limit)
@@ -1067,14 +1066,11 @@ class Names(Visitor):
         rules, edits = self.rules, self.rules.edits
         if int(offset) in rules.duplicates:
             return
-        db = int(self.db)
-        if rules.selection is not None:
-            name = self.types[0 if kind >= STRING_INT else kind].type
-            at = None if expire_ms == NO_EXPIRY else expire_ms
-            if not rules.selection.wants(db, key, name, size, at):
-                return
+        if self.filter is not None and not self.filter.wants_large(key, kind, size, expire_ms):
+            return
         if edits.drop_expired and expire_ms != NO_EXPIRY and expire_ms <= rules.now_ms:
             return
+        db = int(self.db)
         self.found(edits.db_of(db), edits.key_of(key), int(offset), db, key)
 
 

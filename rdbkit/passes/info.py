@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rdbkit.format.budget import OBJECT
-from rdbkit.format.constants import ValueType
+from rdbkit.format.filter import Filter
 from rdbkit.format.primitives import read_int64, read_string, read_uint64
-from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, Visitor
+from rdbkit.format.scan import KINDS, NO_EXPIRY, Visitor
 from rdbkit.model import Event, FunctionLibrary, ModuleAux, SlotInfo, module_name
 
 if TYPE_CHECKING:
@@ -50,14 +50,12 @@ class InfoTally(Visitor):
         now_ms: what counts as already expired.
         top: how many of the biggest keys to keep.
         limit: most bytes of a key's name.
-        selection: `rdbkit.Selection` of the keys to count, or None for all.
-        types: of the snapshot; a selection asks for them.
+        wanted: which keys to count; None for all.
     """
 
-    def __init__(self, now_ms: int, top: int, limit: int, selection: Any = None, types: dict[int, ValueType] | None = None) -> None:
+    def __init__(self, now_ms: int, top: int, limit: int, wanted: Filter | None = None) -> None:
         super().__init__()
-        self.selection: Any = selection
-        self.types: dict[int, ValueType] = types or {}
+        self.filter: Filter | None = wanted
         self.top: i64 = top
         self.limit: i64 = limit
         self.databases: dict[int, Database] = {}
@@ -85,6 +83,8 @@ class InfoTally(Visitor):
     def database(self) -> None:
         self.sum_up()
         number = int(self.db)
+        if self.filter is not None:
+            self.filter.database(number)
         found = self.databases.get(number)
         if found is None:
             found = Database()
@@ -107,34 +107,25 @@ class InfoTally(Visitor):
                 cell.keys = 0
                 cell.bytes = 0
 
-    def wanted(self, kind: i64, key: bytes, size: i64, expire_ms: i64) -> bool:
-        """Whether the selection takes a record."""
-        name = self.types[0 if kind >= STRING_INT else kind].type
-        wants: bool = self.selection.wants(self.db, key, name, size, None if expire_ms == NO_EXPIRY else expire_ms)
-        return wants
-
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
-        cell = self.cells[kind]
         size: i64 = end - start
-        if self.selection is not None and not self.wanted(kind, read_string(self.buf, key_at, self.limit)[0], size, expire_ms):
+        if self.filter is not None and not self.filter.wants(self.buf, key_at, kind, size, expire_ms):
             return
-        cell.keys += 1
-        cell.bytes += size
-        if expire_ms != NO_EXPIRY:
-            if expire_ms > self.month:
-                self.expiring_later += 1
-            else:
-                self.soon(expire_ms)
+        self.count(kind, size, expire_ms, self.buf, value_at)
         if size > self.threshold:
             key, _ = read_string(self.buf, key_at, self.limit)
             self.big(size, self.base + start, key, kind, expire_ms)
-        if cell.looks_inside:
-            self.look_inside(kind, self.buf, value_at, size)
 
     def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
-        cell = self.cells[kind]
-        if self.selection is not None and not self.wanted(kind, key, size, expire_ms):
+        if self.filter is not None and not self.filter.wants_large(key, kind, size, expire_ms):
             return
+        self.count(kind, size, expire_ms, head, 0)
+        if size > self.threshold:
+            self.big(size, offset, key, kind, expire_ms)
+
+    def count(self, kind: i64, size: i64, expire_ms: i64, buf: bytes, value_at: i64) -> None:
+        """A record of `size` bytes, whose value begins in `buf` at `value_at`."""
+        cell = self.cells[kind]
         cell.keys += 1
         cell.bytes += size
         if expire_ms != NO_EXPIRY:
@@ -142,10 +133,8 @@ class InfoTally(Visitor):
                 self.expiring_later += 1
             else:
                 self.soon(expire_ms)
-        if size > self.threshold:
-            self.big(size, offset, key, kind, expire_ms)
         if cell.looks_inside:
-            self.look_inside(kind, head, 0, size)
+            self.look_inside(kind, buf, value_at, size)
 
     def soon(self, expire_ms: i64) -> None:
         """A key that expires within 30 days, or has expired."""

@@ -17,6 +17,7 @@ from rdbkit.format.budget import OBJECT
 from rdbkit.format.compiled import COMPILED
 from rdbkit.format.constants import MEMBER_EXPIRY
 from rdbkit.format.decode import Decoder, FileTypes, score_of
+from rdbkit.format.filter import Filter
 from rdbkit.format.primitives import read_integer, read_string
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
 from rdbkit.format.sink import Items, Sink
@@ -462,7 +463,7 @@ class JsonLines(Visitor):
     Args:
         file_types: of the snapshot.
         limit: most bytes of a key's name.
-        selection: `rdbkit.Selection`, or None for every key.
+        wanted: which keys; None for all.
         skip: go on behind a value that is damaged.
 
     Attributes:
@@ -474,13 +475,13 @@ class JsonLines(Visitor):
         early_members, early_times: those that came before any record, where lines begin in the middle of a file.
     """
 
-    def __init__(self, file_types: FileTypes, limit: int, selection: Any, skip: bool) -> None:
+    def __init__(self, file_types: FileTypes, limit: int, wanted: Filter | None, skip: bool) -> None:
         super().__init__()
         self.out: BytesWriter = BytesWriter()
         self.spill: Any = None
         self.file_types: FileTypes = file_types
         self.limit: i64 = limit
-        self.selection: Any = selection
+        self.filter: Filter | None = wanted
         self.skip: bool = skip
         self.written: i64 = 0
         self.skipped: list[RdbError] = []
@@ -539,12 +540,6 @@ class JsonLines(Visitor):
             self.members_bytes = 0
         self.out.write(b"}\n")
 
-    def wanted(self, kind: i64, key: bytes, size: int | None, expire_ms: i64) -> bool:
-        """Whether the selection takes a record."""
-        kind_name = self.file_types.types[0 if kind >= STRING_INT else kind].type
-        wants: bool = self.selection.wants(self.db, key, kind_name, size, None if expire_ms == NO_EXPIRY else expire_ms)
-        return wants
-
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         buf = self.buf
         out = self.out
@@ -555,7 +550,7 @@ class JsonLines(Visitor):
             not COMPILED
             and (kind == 0 or kind == STRING_INT)
             and first < 0x40
-            and self.selection is None
+            and self.filter is None
             and self.short_string(kind, key_at, value_at, end, expire_ms)
         ):
             return
@@ -567,10 +562,8 @@ class JsonLines(Visitor):
                 self.open = False
         mark: i64 = len(out)
         try:
-            if self.selection is not None:
-                name, _ = read_string(buf, key_at, self.limit)
-                if not self.wanted(kind, name, end - start, expire_ms):
-                    return
+            if self.filter is not None and not self.filter.wants(buf, key_at, kind, end - start, expire_ms):
+                return
             out.write(self.head)
             if first < 0x40:
                 write_text(out, buf, key_at + 1, key_at + 1 + first)
@@ -603,6 +596,8 @@ class JsonLines(Visitor):
             self.spill(self.take())
 
     def database(self) -> None:
+        if self.filter is not None:
+            self.filter.database(int(self.db))
         self.head = f'{{"db":{self.db},"key":'.encode()
 
     def short_string(self, kind: int, key_at: int, value_at: int, end: int, expire_ms: int) -> bool:
@@ -780,7 +775,7 @@ class JsonLines(Visitor):
         self.freq = -1 if freq is None else freq
 
     def whole(self, kind: i64, key: bytes, value: bytes, expire_ms: i64) -> None:
-        """A record whose value is at hand as one piece; the selection has been asked."""
+        """A record whose value is at hand as one piece; the filter has been asked."""
         self.end_line()
         mark: i64 = len(self.out)
         self.out.write(self.head)

@@ -14,11 +14,11 @@ from librt.strings import BytesWriter
 from rdbkit.format.compiled import COMPILED
 from rdbkit.format.constants import ValueType
 from rdbkit.format.counts import UNKNOWN, count_rule, element_count
+from rdbkit.format.filter import Filter
 from rdbkit.format.primitives import read_string
 from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
 from rdbkit.format.slots import key_slot, slot_of, tag_slot_of
 from rdbkit.passes.json_text import json_text, write_number
-from rdbkit.selection import Selection
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -72,15 +72,21 @@ _CSV_QUOTED: Final = re.compile(rb'[",\r\n]').search
 class Rows(Visitor):
     """What both kinds of rows share.
 
+    Args:
+        types: of the snapshot.
+        name_limit: most bytes of a key's name.
+        wanted: which keys; None for all.
+        limit: how many rows at most; None for all.
+
     Attributes:
         left: how many rows are still wanted.
         large_elements: to be set to the count of the record that `large` will tell of next.
     """
 
-    def __init__(self, types: dict[int, ValueType], name_limit: int, selection: Selection | None, limit: int | None) -> None:
+    def __init__(self, types: dict[int, ValueType], name_limit: int, wanted: Filter | None, limit: int | None) -> None:
         super().__init__()
         self.name_limit: i64 = name_limit
-        self.selection: Selection | None = selection if selection else None
+        self.filter: Filter | None = wanted
         self.left: i64 = NO_LIMIT if limit is None else limit
         self.large_elements: i64 = UNKNOWN
         rules = bytearray(KINDS)
@@ -93,29 +99,28 @@ class Rows(Visitor):
             self.types[kind] = value_type.type
             self.encodings[kind] = value_type.encoding
         self.rules: bytes = bytes(rules)
+        if wanted is not None:
+            wanted.database(0)
 
-    def wants(self, key: bytes, kind: i64, size: i64, expire_ms: i64) -> bool:
-        """Whether the selection takes this key."""
-        selection = self.selection
-        if selection is None:
-            return True
-        return selection.wants(self.db, key, self.types[kind], size, None if expire_ms == NO_EXPIRY else expire_ms)
+    def database(self) -> None:
+        if self.filter is not None:
+            self.filter.database(int(self.db))
 
 
 class RowList(Rows):
     """Collects the rows of a block."""
 
-    def __init__(self, types: dict[int, ValueType], name_limit: int, selection: Selection | None, limit: int | None) -> None:
-        super().__init__(types, name_limit, selection, limit)
+    def __init__(self, types: dict[int, ValueType], name_limit: int, wanted: Filter | None, limit: int | None) -> None:
+        super().__init__(types, name_limit, wanted, limit)
         self.rows: list[KeyRow] = []
 
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
-        key, _ = read_string(self.buf, key_at, self.name_limit)
-        if self.left > 0 and self.wants(key, kind, end - start, expire_ms):
+        if self.left > 0 and (self.filter is None or self.filter.wants(self.buf, key_at, kind, end - start, expire_ms)):
+            key, _ = read_string(self.buf, key_at, self.name_limit)
             self.add(kind, key, end - start, element_count(self.rules[kind], self.buf, value_at, end), expire_ms)
 
     def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
-        if self.left > 0 and self.wants(key, kind, size, expire_ms):
+        if self.left > 0 and (self.filter is None or self.filter.wants_large(key, kind, size, expire_ms)):
             self.add(kind, key, size, self.large_elements, expire_ms)
 
     def add(self, kind: i64, key: bytes, size: i64, elements: i64, expire_ms: i64) -> None:
@@ -149,12 +154,12 @@ class TextRows(Rows):
         self,
         types: dict[int, ValueType],
         name_limit: int,
-        selection: Selection | None,
+        wanted: Filter | None,
         limit: int | None,
         as_json: bool,
         tells_memory: bool = False,
     ) -> None:
-        super().__init__(types, name_limit, selection, limit)
+        super().__init__(types, name_limit, wanted, limit)
         self.tells_memory: bool = tells_memory
         self.out: BytesWriter = BytesWriter()
         self.as_json: bool = as_json
@@ -176,6 +181,7 @@ class TextRows(Rows):
         self.database()
 
     def database(self) -> None:
+        super().database()
         self.before = (b'{"db":%d,"key":' if self.as_json else b"%d,") % int(self.db)
 
     def middle(self, type_name: str, encoding: str) -> bytes:
@@ -186,6 +192,8 @@ class TextRows(Rows):
 
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         buf = self.buf
+        if self.left <= 0 or (self.filter is not None and not self.filter.wants(buf, key_at, kind, end - start, expire_ms)):
+            return
         first: i64 = buf[key_at]
         at: i64 = key_at + 1
         stop: i64 = value_at
@@ -196,15 +204,13 @@ class TextRows(Rows):
                 buf, _ = read_string(buf, key_at, self.name_limit)
                 at = 0
                 stop = len(buf)
-        if self.left <= 0 or (self.selection is not None and not self.wants(buf[at:stop], kind, end - start, expire_ms)):
-            return
         # first, since it may raise, and half a row must not stay
         elements: i64 = 1 if kind == 0 else element_count(self.rules[kind], self.buf, value_at, end)
         slot: i64 = self.write_key(buf, at, stop)
         self.write_rest(self.after[kind], end - start, elements, expire_ms, slot)
 
     def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
-        if self.left > 0 and self.wants(key, kind, size, expire_ms):
+        if self.left > 0 and (self.filter is None or self.filter.wants_large(key, kind, size, expire_ms)):
             slot: i64 = self.write_key(key, 0, len(key))
             self.write_rest(self.after[kind], size, self.large_elements, expire_ms, slot)
 

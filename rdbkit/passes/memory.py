@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from rdbkit.format.budget import OBJECT
 from rdbkit.format.constants import ValueType
 from rdbkit.format.counts import element_count
+from rdbkit.format.filter import Filter
 from rdbkit.format.primitives import read_string, read_uint64
 from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
 from rdbkit.format.slots import key_slot
 from rdbkit.model import Event, SlotInfo, module_name
-from rdbkit.passes.filter import Filter
 from rdbkit.passes.footprint import AllocationModel, ValueSizer, is_long, text_length
 from rdbkit.passes.keys import CSV_HEAD, Rows, TextRows
 from rdbkit.passes.patterns import Patterns
-from rdbkit.selection import Selection
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -137,7 +136,7 @@ class MemoryTally(Visitor):
         now_ms: what time left is counted from.
         top: how many of the biggest keys to keep.
         limit: most bytes of a key's name.
-        sieve: which keys to count, None for all.
+        wanted: which keys to count; None for all.
 
     Attributes:
         left: keys and bytes by the time they have left, a row for each of `EDGES` and one for later.
@@ -148,14 +147,14 @@ class MemoryTally(Visitor):
         biggest: bytes, negative offset, database, key, kind, expiry and elements of each.
     """
 
-    def __init__(self, scale: RecordSizer, patterns: Patterns, now_ms: int, top: int, limit: int, sieve: Filter | None) -> None:
+    def __init__(self, scale: RecordSizer, patterns: Patterns, now_ms: int, top: int, limit: int, wanted: Filter | None) -> None:
         super().__init__()
         self.scale: RecordSizer = scale
         self.patterns: Patterns = patterns
         self.now_ms: i64 = now_ms
         self.top: i64 = top
         self.limit: i64 = limit
-        self.sieve: Filter | None = sieve
+        self.filter: Filter | None = wanted
         self.sums: list[Sum] = [Sum() for _ in range(KINDS)]
         self.databases: dict[int, DatabaseSums] = {}
         self.current: DatabaseSums = DatabaseSums()
@@ -175,8 +174,8 @@ class MemoryTally(Visitor):
     def database(self) -> None:
         self.sum_up()
         number = int(self.db)
-        if self.sieve is not None:
-            self.sieve.database(number)
+        if self.filter is not None:
+            self.filter.database(number)
         found = self.databases.get(number)
         if found is None:
             found = DatabaseSums()
@@ -203,13 +202,28 @@ class MemoryTally(Visitor):
 
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         buf = self.buf
-        if self.sieve is not None and not self.sieve.wants(buf, key_at, kind, end - start, expire_ms):
+        if self.filter is not None and not self.filter.wants(buf, key_at, kind, end - start, expire_ms):
             return
         if buf[key_at] < 0x40:
             key = buf[key_at + 1 : value_at]
         else:
             key, _ = read_string(buf, key_at, self.limit)
         size: i64 = self.scale.weigh(kind, buf, len(key), value_at, end, expire_ms != NO_EXPIRY)
+        self.count(kind, key, size, expire_ms, buf, value_at)
+        if size > self.threshold:
+            self.big(size, self.base + start, key, kind, expire_ms, self.elements(kind, value_at, end))
+
+    def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
+        if self.filter is not None and not self.filter.wants_large(key, kind, size, expire_ms):
+            self.scale.drop_large()
+            return
+        size = self.scale.weigh_large(kind, len(key), expire_ms != NO_EXPIRY, head)
+        self.count(kind, key, size, expire_ms, head, 0)
+        if size > self.threshold:
+            self.big(size, offset, key, kind, expire_ms, self.large_elements)
+
+    def count(self, kind: i64, key: bytes, size: i64, expire_ms: i64, buf: bytes, value_at: i64) -> None:
+        """A key that takes `size` bytes, whose value begins in `buf` at `value_at`."""
         counted = self.sums[kind]
         counted.keys += 1
         counted.bytes += size
@@ -222,28 +236,6 @@ class MemoryTally(Visitor):
             self.expires(expire_ms, size)
         if kind == _MODULE:
             self.module(buf, value_at, size)
-        if size > self.threshold:
-            self.big(size, self.base + start, key, kind, expire_ms, self.elements(kind, value_at, end))
-
-    def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
-        if self.sieve is not None and not self.sieve.wants(_stored(key), 0, kind, size, expire_ms):
-            self.scale.drop_large()
-            return
-        size = self.scale.weigh_large(kind, len(key), expire_ms != NO_EXPIRY, head)
-        counted = self.sums[kind]
-        counted.keys += 1
-        counted.bytes += size
-        node = self.patterns.find(key)
-        node.keys += 1
-        node.bytes += size
-        if expire_ms != NO_EXPIRY:
-            node.expiring += 1
-            node.expiring_bytes += size
-            self.expires(expire_ms, size)
-        if kind == _MODULE:
-            self.module(head, 0, size)
-        if size > self.threshold:
-            self.big(size, offset, key, kind, expire_ms, self.large_elements)
 
     def module(self, buf: bytes, value_at: i64, size: i64) -> None:
         """A value of `size` bytes that begins with the id of its module's type."""
@@ -291,11 +283,6 @@ class MemoryTally(Visitor):
             self.threshold = self.biggest[0][0]
 
 
-def _stored(key: bytes) -> bytes:
-    """A key's name as a file has it."""
-    return b"\x80" + len(key).to_bytes(4, "big") + key
-
-
 class MemoryRow(NamedTuple):
     """What `rdbkit memory` tells of one key.
 
@@ -322,19 +309,19 @@ CSV_HEAD_OF_MEMORY: Final = CSV_HEAD.replace(b",size,", b",memory,size,")
 class MemoryRows(Rows):
     """Collects the rows of a block."""
 
-    def __init__(self, types: dict[int, ValueType], scale: RecordSizer, name_limit: int, selection: Selection | None) -> None:
-        super().__init__(types, name_limit, selection, None)
+    def __init__(self, types: dict[int, ValueType], scale: RecordSizer, name_limit: int, wanted: Filter | None) -> None:
+        super().__init__(types, name_limit, wanted, None)
         self.scale: RecordSizer = scale
         self.rows: list[MemoryRow] = []
 
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
-        key, _ = read_string(self.buf, key_at, self.name_limit)
-        if self.wants(key, kind, end - start, expire_ms):
+        if self.filter is None or self.filter.wants(self.buf, key_at, kind, end - start, expire_ms):
+            key, _ = read_string(self.buf, key_at, self.name_limit)
             self.memory = self.scale.weigh(kind, self.buf, len(key), value_at, end, expire_ms != NO_EXPIRY)
             self.add(kind, key, end - start, element_count(self.rules[kind], self.buf, value_at, end), expire_ms)
 
     def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
-        if self.wants(key, kind, size, expire_ms):
+        if self.filter is None or self.filter.wants_large(key, kind, size, expire_ms):
             self.memory = self.scale.weigh_large(kind, len(key), expire_ms != NO_EXPIRY, head)
             self.add(kind, key, size, self.large_elements, expire_ms)
 
@@ -366,9 +353,9 @@ class MemoryText(TextRows):
     """Writes rows as lines of CSV, or of JSON where `as_json`."""
 
     def __init__(
-        self, types: dict[int, ValueType], scale: RecordSizer, name_limit: int, selection: Selection | None, as_json: bool
+        self, types: dict[int, ValueType], scale: RecordSizer, name_limit: int, wanted: Filter | None, as_json: bool
     ) -> None:
-        super().__init__(types, name_limit, selection, None, as_json, True)
+        super().__init__(types, name_limit, wanted, None, as_json, True)
         self.scale: RecordSizer = scale
 
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:

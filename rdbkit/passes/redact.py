@@ -6,7 +6,7 @@ content are copied.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from librt.strings import BytesWriter
 
@@ -41,6 +41,7 @@ from rdbkit.format.decode import (
     FileTypes,
 )
 from rdbkit.format.encode import integer_form, write_length
+from rdbkit.format.filter import Filter
 from rdbkit.format.primitives import read_int64, read_length, read_string, skip_length, skip_string
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, Visitor
 from rdbkit.format.sink import Sink
@@ -59,10 +60,8 @@ from rdbkit.model import (
     SlotInfo,
 )
 from rdbkit.passes.convert import Segment, write_expiry
-from rdbkit.passes.filter import Filter
 from rdbkit.passes.scramble import PIECE, Scrambler
 from rdbkit.passes.scramble_packed import Packer, write_number
-from rdbkit.selection import Selection
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -381,6 +380,7 @@ class Redactor(Visitor):
         version: of the file's header, or the newest for a flavour that has no older ones.
         separator: names keep all up to the last one of these; b"" for nothing.
         keep_modules: values of modules are copied.
+        wanted: which keys; None for all.
 
     Attributes:
         left_out: records that the selection left out.
@@ -395,7 +395,7 @@ class Redactor(Visitor):
         scrambler: Scrambler,
         separator: bytes,
         keep_modules: bool,
-        selection: Selection | None,
+        wanted: Filter | None,
     ) -> None:
         super().__init__()
         self.file_types: FileTypes = file_types
@@ -405,8 +405,7 @@ class Redactor(Visitor):
         self.separator: bytes = separator
         self.values: Values = Values(file_types, scrambler)
         self.keep_modules: bool = keep_modules
-        self.selection: Any = selection
-        self.sieve: Filter | None = None if selection is None else Filter(selection, file_types.types, limit)
+        self.filter: Filter | None = wanted
         self.out: BytesWriter = BytesWriter()
         self.segments: list[Segment] = []
         self.out_db: int = 0
@@ -463,8 +462,8 @@ class Redactor(Visitor):
     # -- what stands around records
 
     def database(self) -> None:
-        if self.sieve is not None:
-            self.sieve.database(int(self.db))
+        if self.filter is not None:
+            self.filter.database(int(self.db))
 
     def event(self, event: Event) -> None:
         among = self.event_at < 0
@@ -500,7 +499,7 @@ class Redactor(Visitor):
 
     def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         buf = self.buf
-        if self.sieve is not None and not self.sieve.wants(buf, key_at, kind, end - start, expire_ms):
+        if self.filter is not None and not self.filter.wants(buf, key_at, kind, end - start, expire_ms):
             self.leave_out()
             return
         number: i64 = 0 if kind >= STRING_INT else kind
