@@ -142,48 +142,75 @@ class Credentials:
         Raises: TargetError where the packages are missing, or no identity is found; ValueError for a connection string of another
             account, and for a key that is none.
         """
-        try:
-            from azure.storage.blob import BlobServiceClient
-        except ImportError as e:
-            raise missing_package(e) from None
-        text = self.connection_string or os.environ.get("AZURE_STORAGE_CONNECTION_STRING")
-        sas = self.sas or place.sas or os.environ.get("AZURE_STORAGE_SAS_TOKEN")
+        client_class = _client_class()
+        text = self._connection_string(place)
+        if text:
+            return _by_connection_string(client_class, text, place, settings)
+        given_sas = self.sas or place.sas
+        sas = given_sas or os.environ.get("AZURE_STORAGE_SAS_TOKEN")
         key = self.key or os.environ.get("AZURE_STORAGE_KEY")
-        if text and (self.connection_string or not (place.sas or self.sas or self.key or self.token)):
-            found = _KEY_IN_STRING.search(text)
-            if found is not None:
-                _check_key(found[1], "AccountKey in the connection string")
-            try:
-                service = BlobServiceClient.from_connection_string(text, **settings)
-            except ValueError as e:
-                raise ValueError(f"the connection string cannot be read: {e}") from None
-            if service.url.split("?")[0].rstrip("/") != place.account.rstrip("/"):
-                raise ValueError(f"the connection string is of another account than {place.url}")
-            return service
         if self.token is not None:
-            return BlobServiceClient(place.account, credential=self.token, **settings)
-        if self.sas or place.sas:
-            return BlobServiceClient(place.account, credential=sas.lstrip("?") if sas else None, **settings)
-        if key:
+            credential = self.token
+        elif key and not given_sas:
             _check_key(key, "the key" if self.key else "AZURE_STORAGE_KEY")
-            try:
-                return BlobServiceClient(place.account, credential=key, **settings)
-            except ValueError:
-                raise ValueError(
-                    "a key takes a URL that has the account's name: https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB"
-                ) from None
-        if sas:
-            return BlobServiceClient(place.account, credential=sas.lstrip("?"), **settings)
-        try:
-            from azure.identity import DefaultAzureCredential
-        except ImportError as e:
-            raise missing_package(e) from None
-        if place.account.startswith("http:"):
-            raise ValueError("an identity works over https alone: give a connection string, a SAS or a key")
-        token = DefaultAzureCredential()
-        with translating_errors(place.url):
-            token.get_token(_SCOPE)  # or there is nothing to try
-        return BlobServiceClient(place.account, credential=token, **settings)
+            return _by_key(client_class, key, place, settings)
+        else:
+            credential = sas.lstrip("?") if sas else _identity(place)
+        return client_class(place.account, credential=credential, **settings)
+
+    def _connection_string(self, place: BlobUrl) -> str | None:
+        """The one that was given; where nothing was, that of the environment."""
+        if self.connection_string or place.sas or self.sas or self.key or self.token:
+            return self.connection_string
+        return os.environ.get("AZURE_STORAGE_CONNECTION_STRING")
+
+
+def _client_class() -> Any:
+    """`BlobServiceClient`. Raises: TargetError where the packages are missing."""
+    try:
+        from azure.storage.blob import BlobServiceClient
+    except ImportError as e:
+        raise missing_package(e) from None
+    return BlobServiceClient
+
+
+def _by_connection_string(client_class: Any, text: str, place: BlobUrl, settings: dict[str, Any]) -> Any:
+    found = _KEY_IN_STRING.search(text)
+    if found is not None:
+        _check_key(found[1], "AccountKey in the connection string")
+    try:
+        service = client_class.from_connection_string(text, **settings)
+    except ValueError as e:
+        raise ValueError(f"the connection string cannot be read: {e}") from None
+    if service.url.split("?")[0].rstrip("/") != place.account.rstrip("/"):
+        raise ValueError(f"the connection string is of another account than {place.url}")
+    return service
+
+
+def _by_key(client_class: Any, key: str, place: BlobUrl, settings: dict[str, Any]) -> Any:
+    try:
+        return client_class(place.account, credential=key, **settings)
+    except ValueError:
+        raise ValueError(
+            "a key takes a URL that has the account's name: https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB"
+        ) from None
+
+
+def _identity(place: BlobUrl) -> Any:
+    """What azure-identity finds.
+
+    Raises: TargetError where its package is missing, or it finds nothing; ValueError for a URL that it is not sent to.
+    """
+    try:
+        from azure.identity import DefaultAzureCredential
+    except ImportError as e:
+        raise missing_package(e) from None
+    if place.account.startswith("http:"):
+        raise ValueError("an identity works over https alone: give a connection string, a SAS or a key")
+    token = DefaultAzureCredential()
+    with translating_errors(place.url):
+        token.get_token(_SCOPE)  # or there is nothing to try
+    return token
 
 
 def _check_key(key: str, what: str) -> None:

@@ -255,9 +255,6 @@ class Arm:
         linked = list(self._client.linked_server.list(group, name))
         shards = found.shard_count or 0
         settings = getattr(found.redis_configuration, "additional_properties", None) or {}
-        access = "public network" if found.public_network_access != "Disabled" else "private endpoints alone"
-        if found.subnet_id:
-            access = "a virtual network"
         kind = found.identity.type if found.identity is not None else None
         return CacheState(
             id=str(self.cache),
@@ -274,7 +271,7 @@ class Arm:
             databases=1 if shards else int(settings.get("databases") or 16),
             modules=[],
             geo_replication=[_last(each.linked_redis_cache_id) for each in linked],
-            access=access,
+            access="a virtual network" if found.subnet_id else _access(found),
             endpoint=f"{found.host_name}:{found.ssl_port}",
             identities=[each.strip() for each in _word(kind).split(",") if each.strip() not in ("", "None")],
         )
@@ -284,8 +281,6 @@ class Arm:
         cluster = self._client.redis_enterprise.get(group, name)
         found = self._client.databases.get(group, name, self.cache.database)
         states = [_state(each.resource_state or each.provisioning_state) for each in (cluster, found)]
-        linked = (found.geo_replication.linked_databases if found.geo_replication is not None else None) or []
-        others = [_last(str(each.id).partition("/databases/")[0]) for each in linked]
         sku = _word(cluster.sku.name)
         return CacheState(
             id=str(self.cache),
@@ -300,8 +295,8 @@ class Arm:
             shards=0,
             databases=1,
             modules=[each.name for each in found.modules or ()],
-            geo_replication=[each for each in others if each.lower() != name.lower()] if len(others) > 1 else [],
-            access="public network" if cluster.public_network_access != "Disabled" else "private endpoints alone",
+            geo_replication=_others_in_group(found.geo_replication, name),
+            access=_access(cluster),
             endpoint=f"{cluster.host_name}:{found.port}",
         )
 
@@ -375,14 +370,7 @@ class Arm:
         """
         from azure.core.rest import HttpRequest
 
-        ours = urlsplit(self.endpoint)
-        try:
-            theirs = urlsplit(url)
-            host = theirs.hostname or ""
-        except ValueError:
-            theirs, host = ours, ""
-        is_text = url.isascii() and url.isprintable() and " " not in url
-        if theirs.scheme != "https" or not is_text or not (host == ours.hostname or host.endswith(f".{ours.hostname}")):
+        if not self._is_ours(url):
             # the token must not go to whomever a state file names
             raise TargetError(f"the operation is not one of {self.endpoint}", source=self.cache.name)
         with translating_errors(self.cache.name):
@@ -390,22 +378,38 @@ class Arm:
             if response.status_code == 404:
                 return None
             response.raise_for_status()
-        wait = _seconds(response.headers, _POLL)
+        return _status_in(response)
+
+    def _is_ours(self, url: str) -> bool:
+        """Whether a URL is one of the endpoint's host, or of one below it."""
+        if not url.isascii() or not url.isprintable() or " " in url:
+            return False
         try:
-            body = response.json() if response.content else {}
+            parts = urlsplit(url)
+            host = parts.hostname or ""
         except ValueError:
-            body = {}
-        if not isinstance(body, dict):
-            body = {}
-        # the status resource says how it stands; where there is only a Location, the code of the answer does
-        word = str(body.get("status") or ("InProgress" if response.status_code == 202 else "Succeeded"))
-        error = body.get("error") or {}
-        error = error.get("error") or error if isinstance(error, dict) else {"message": str(error)}
-        percent = body.get("percentComplete")
-        return Status(
-            word, float(percent) if isinstance(percent, int | float) else None, str(error.get("code") or ""),
-            scrub(str(error.get("message") or "")), wait,
-        )  # fmt: skip
+            return False
+        ours = urlsplit(self.endpoint).hostname
+        return parts.scheme == "https" and (host == ours or host.endswith(f".{ours}"))
+
+
+def _status_in(response: Any) -> Status:
+    """What an answer says of its operation."""
+    try:
+        body = response.json() if response.content else {}
+    except ValueError:
+        body = {}
+    if not isinstance(body, dict):
+        body = {}
+    # the status resource says how it stands; where there is only a Location, the code of the answer does
+    word = str(body.get("status") or ("InProgress" if response.status_code == 202 else "Succeeded"))
+    error = body.get("error") or {}
+    error = error.get("error") or error if isinstance(error, dict) else {"message": str(error)}
+    percent = body.get("percentComplete")
+    return Status(
+        word, float(percent) if isinstance(percent, int | float) else None, str(error.get("code") or ""),
+        scrub(str(error.get("message") or "")), _seconds(response.headers, _POLL),
+    )  # fmt: skip
 
 
 def _authentication(auth: str, storage_subscription: str) -> dict[str, str]:
@@ -421,6 +425,18 @@ def _word(value: Any) -> str:
 def _state(value: Any) -> str:
     word = _word(value)
     return "Running" if word in ("Succeeded", "Running") else word or "unknown"
+
+
+def _access(found: Any) -> str:
+    """From where a cache is reached."""
+    return "public network" if found.public_network_access != "Disabled" else "private endpoints alone"
+
+
+def _others_in_group(geo_replication: Any, name: str) -> list[str]:
+    """The caches beside this one in its group of active geo-replication, which is None for none."""
+    linked = (geo_replication.linked_databases if geo_replication is not None else None) or []
+    caches = [_last(str(each.id).partition("/databases/")[0]) for each in linked]
+    return [each for each in caches if each.lower() != name.lower()] if len(caches) > 1 else []
 
 
 def _last(resource: str | None) -> str:

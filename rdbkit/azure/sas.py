@@ -148,28 +148,37 @@ def check_window(query: str, place: BlobUrl, permissions: str) -> datetime.datet
         raise TargetError("what stands behind the question mark is no SAS; leave it out, and one is made", source=place.url)
     now = datetime.datetime.now(datetime.UTC)
     start, end = (_time(values.get(name), place) for name in ("st", "se"))
+    why_not = _window_fault(start, end, now) or _rights_fault(values, place, permissions)
+    if why_not:
+        raise TargetError(why_not, source=place.url)
+    return end
+
+
+def _window_fault(start: datetime.datetime | None, end: datetime.datetime | None, now: datetime.datetime) -> str:
+    """Why a service does not take a SAS of this time, empty where it does; what is None, a stored access policy says."""
     if end is not None and end <= now:
-        raise TargetError(f"the SAS has expired on {_shown(end)}; make a new one, or leave it out", source=place.url)
+        return f"the SAS has expired on {_shown(end)}; make a new one, or leave it out"
     if end is not None and end < now + _AHEAD:
         left = int((end - now).total_seconds() // 60)
-        raise TargetError(
+        return (
             f"the SAS ends in {left} minutes, on {_shown(end)}: the service wants an hour at least; make a longer one, or leave it "
-            "out",
-            source=place.url,
+            "out"
         )
     if start is not None and start > now - _BACK:
-        raise TargetError(
-            f"the SAS begins on {_shown(start)}: the service wants 15 minutes ago at least; let it begin earlier, or leave it out",
-            source=place.url,
+        return (
+            f"the SAS begins on {_shown(start)}: the service wants 15 minutes ago at least; let it begin earlier, or leave it out"
         )
+    return ""
+
+
+def _rights_fault(values: dict[str, str], place: BlobUrl, permissions: str) -> str:
+    """Why a SAS with these values is not enough for a place, empty where it is."""
     missing = [letter for letter in permissions if letter not in values["sp"]] if "sp" in values else []
     if missing:
-        raise TargetError(
-            f"the SAS allows {values['sp']}, and {''.join(missing)} is missing; make one with it, or leave it out", source=place.url
-        )
+        return f"the SAS allows {values['sp']}, and {''.join(missing)} is missing; make one with it, or leave it out"
     if not place.blob and values.get("sr", "c") != "c":
-        raise TargetError("the SAS is not of a container; make one with sr=c, or leave it out", source=place.url)
-    return end
+        return "the SAS is not of a container; make one with sr=c, or leave it out"
+    return ""
 
 
 def _time(text: str | None, place: BlobUrl) -> datetime.datetime | None:
