@@ -268,16 +268,10 @@ class _Builder:
 
     def _put(self, key: _Key, size: int) -> bool:
         """Write a key; False where all of it is lost."""
-        if key.db >= self._databases:
-            last = self._databases - 1
-            return self._lose("database", f"database {key.db}: it has {f'0 to {last}' if last else '0 alone'}")
-        if key.type not in self._types:
-            return self._lose(key.type, f"a key of type {key.type}")
+        lost = self._lost_whole(key)
+        if lost is not None:
+            return self._lose(*lost)
         value = key.value
-        if not value and key.type in _FILLED:
-            return self._lose("empty", f"a {key.type} without elements: servers have no such key, and refuse or skip it")
-        if key.type == "module" and self._modules is not None and value.module not in self._modules:
-            return self._lose("module", f"a value of module {value.module}")
         if key.type == "hash" and value.field_expire_ms and not self._has_field_expiry:
             self._lose("field-expiry", "the expiry of fields", len(value.field_expire_ms))
             value.field_expire_ms = {}
@@ -286,20 +280,40 @@ class _Builder:
         limit = self._target.max_key_bytes
         if limit is not None and size > limit // _GROWTH and self._size_of(value) > limit:
             return self._lose("oversize", f"a key of more than {limit} bytes")
-        expire_ms = key.expire_ms
-        if expire_ms is not None and self._header.version < _MILLISECONDS and not -_SECONDS <= expire_ms // 1000 < _SECONDS:
-            self._lose("expiry", "an expiry after 2038")
-            expire_ms = None
-        members = key.member_expire_ms
-        # KeyDB has them behind a key, where others do not look
-        if members and _KEYDB_CRON not in self._target.extra_types:
-            self._lose("member-expiry", "the expiry of members", len(members))
-            members = {}
+        expire_ms = self._fit_expiry(key.expire_ms)
+        members = self._fit_members(key.member_expire_ms)
         self._write(key, value, expire_ms)
         for member, ms in members.items():
-            self._writer.aux(c.MEMBER_EXPIRY_KEY, member)
-            self._writer.aux(c.MEMBER_EXPIRY_WHEN, ms)
+            self._writer.aux(b"keydb-subexpire-key", member)
+            self._writer.aux(b"keydb-subexpire-when", ms)
         return True
+
+    def _lost_whole(self, key: _Key) -> tuple[str, str] | None:
+        """The loss, and what it is, where the target has no place for a key at all."""
+        if key.db >= self._databases:
+            last = self._databases - 1
+            return "database", f"database {key.db}: it has {f'0 to {last}' if last else '0 alone'}"
+        if key.type not in self._types:
+            return key.type, f"a key of type {key.type}"
+        if not key.value and key.type in _FILLED:
+            return "empty", f"a {key.type} without elements: servers have no such key, and refuse or skip it"
+        if key.type == "module" and self._modules is not None and key.value.module not in self._modules:
+            return "module", f"a value of module {key.value.module}"
+        return None
+
+    def _fit_expiry(self, expire_ms: int | None) -> int | None:
+        """The expiry of a key, without one that the version cannot say."""
+        if expire_ms is not None and self._header.version < _MILLISECONDS and not -_SECONDS <= expire_ms // 1000 < _SECONDS:
+            self._lose("expiry", "an expiry after 2038")
+            return None
+        return expire_ms
+
+    def _fit_members(self, members: dict[bytes, int]) -> dict[bytes, int]:
+        """The expiries of members, which KeyDB has behind a key, where others do not look."""
+        if members and _KEYDB_CRON not in self._target.extra_types:
+            self._lose("member-expiry", "the expiry of members", len(members))
+            return {}
+        return members
 
     def _fit_stream(self, stream: Stream) -> None:
         """Take out of a stream what the version does not support."""

@@ -491,19 +491,33 @@ class _Commands(DeltaWriter):
 
     def _elements(self, record: Record, second: Snapshot, change: Change) -> Iterator[bytes] | None:
         """The commands that change the value of the first file into that of `record`; None where it is to be written whole."""
-        first, again = self.places
-        whole: Record | None = record
-        if record.size is None:
-            # Of a large record of KeyDB it is known only behind it whether its members expire.
-            whole = again.record(change.offset, change.size) if again is not None and second.header != _KEYDB else None
+        first = self.places[0]
+        whole = self._read_again(second, change) if record.size is None else record
         if first is None or whole is None or record.member_expire_ms or record.value_type in c.FOREIGN:
             return None
         before = first.record(change.before, change.before_size)
+        difference = self._difference(before, whole)
+        if difference is None:
+            return None
+        changed, gone = difference
+        expires = _field_expiries(changed) if record.type == "hash" else {}
+        if expires and "field-expiry" not in self.features:
+            return None  # a loss, which is told of where the value is written whole
+        return self._commands(record, before, changed, expires, gone)
+
+    def _read_again(self, second: Snapshot, change: Change) -> Record | None:
+        """A record of the second file that does not fit into a block, read whole; None where that cannot be."""
+        again = self.places[1]
+        # Of a large record of KeyDB it is known only behind it whether its members expire.
+        return again.record(change.offset, change.size) if again is not None and second.header != _KEYDB else None
+
+    def _difference(self, before: Record, after: Record) -> tuple[list[tuple[bytes, Any]], list[bytes]] | None:
+        """The elements to set, with what belongs to each, and those to remove; None where they are more than half of them."""
         left = dict(self._members(before))
         most = len(left)
         there = 0
         changed: list[tuple[bytes, Any]] = []
-        for name, state in self._members(whole):
+        for name, state in self._members(after):
             there += 1
             if name not in left:
                 if not self._has_expired(state):
@@ -511,16 +525,7 @@ class _Commands(DeltaWriter):
             elif not self._same(left.pop(name), state):
                 changed.append((name, state))
         gone = [name for name, state in left.items() if not self._has_expired(state)]
-        if 2 * (len(changed) + len(gone)) > max(most, there):
-            return None
-        expires: dict[int, list[bytes]] = {}
-        if record.type == "hash":
-            for name, (_, expire_ms) in changed:
-                if expire_ms is not None:
-                    expires.setdefault(expire_ms, []).append(name)
-            if expires and "field-expiry" not in self.features:
-                return None  # a loss, which is told of where the value is written whole
-        return self._commands(record, before, changed, expires, gone)
+        return None if 2 * (len(changed) + len(gone)) > max(most, there) else (changed, gone)
 
     def _members(self, record: Record) -> Iterator[tuple[bytes, Any]]:
         """Each element with what belongs to it: nothing, its score, or value and expiry of a field."""
@@ -544,15 +549,7 @@ class _Commands(DeltaWriter):
         self, record: Record, before: Record, changed: list[tuple[bytes, Any]], expires: dict[int, list[bytes]], gone: list[bytes]
     ) -> Iterator[bytes]:
         key = record.key
-        if record.type == "set":
-            put, take = b"SADD", b"SREM"
-            arguments = [[name] for name, _ in changed]
-        elif record.type == "zset":
-            put, take = b"ZADD", b"ZREM"
-            arguments = [[number(score), name] for name, score in changed]
-        else:
-            put, take = b"HSET" if "several-fields" in self.features else b"HMSET", b"HDEL"
-            arguments = [[name, value] for name, (value, _) in changed]  # takes their expiries off, too
+        put, take, arguments = self._setting(record, changed)
         # What is new goes first, so that the key never is without elements, which would delete it, and its expiry with it.
         for part in _batches(arguments):
             yield from pieces([put, key, *part])
@@ -564,6 +561,24 @@ class _Commands(DeltaWriter):
         if self.compares_expiry and (record.expire_ms is not None or before.expire_ms is not None):
             # Also where it is the same: a key that has gone by the time of loading is made anew above.
             yield _expiry(record)
+
+    def _setting(self, record: Record, changed: list[tuple[bytes, Any]]) -> tuple[bytes, bytes, list[list[bytes]]]:
+        """The command that sets elements, the one that removes them, and the arguments of the first for each element."""
+        if record.type == "set":
+            return b"SADD", b"SREM", [[name] for name, _ in changed]
+        if record.type == "zset":
+            return b"ZADD", b"ZREM", [[number(score), name] for name, score in changed]
+        put = b"HSET" if "several-fields" in self.features else b"HMSET"
+        return put, b"HDEL", [[name, value] for name, (value, _) in changed]  # takes their expiries off, too
+
+
+def _field_expiries(changed: list[tuple[bytes, Any]]) -> dict[int, list[bytes]]:
+    """The fields that expire, by the time when they do."""
+    expires: dict[int, list[bytes]] = {}
+    for name, (_, expire_ms) in changed:
+        if expire_ms is not None:
+            expires.setdefault(expire_ms, []).append(name)
+    return expires
 
 
 def _expiry(record: Record) -> bytes:

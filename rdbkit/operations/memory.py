@@ -325,39 +325,66 @@ def _names(kind: int, types: dict[int, ValueType]) -> tuple[str, str]:
     return types[kind].type, types[kind].encoding
 
 
-def _report(snapshot: Snapshot, target: Target, layout: Layout, heap: AllocationModel, tally: MemoryTally) -> Memory:
-    by_kind: dict[int, tuple[int, int]] = {}
-    databases = []
-    dataset = int(heap.hidden)
-    overhead = 0
-    for number in sorted(tally.databases):
-        sums = tally.databases[number]
+def _databases(tally: MemoryTally) -> list[MemoryOfDatabase]:
+    """The databases that have keys, by number."""
+    found = []
+    for number, sums in sorted(tally.databases.items()):
         keys = sum(n for n, _ in sums.kinds.values())
-        if not keys:
-            continue
-        expiring = int(sums.expiring)
-        databases.append(MemoryOfDatabase(number, keys, expiring, sum(size for _, size in sums.kinds.values())))
-        for kind, (n, size) in sums.kinds.items():
-            before = by_kind.get(kind, (0, 0))
-            by_kind[kind] = before[0] + n, before[1] + size
-        dataset += int(heap.allocated_keys(keys, expiring) - heap.keys_outside(keys))
-        overhead += int(heap.main_tables(keys, expiring))
-    total = sum(size for _, size in by_kind.values())
-    keys = sum(d.keys for d in databases)
-    expiring = sum(d.expiring for d in databases)
-    by_type = {(name, "module"): sums for name, sums in tally.modules.items()}
+        if keys:
+            found.append(MemoryOfDatabase(number, keys, int(sums.expiring), sum(size for _, size in sums.kinds.values())))
+    return found
+
+
+def _by_kind(tally: MemoryTally, databases: list[MemoryOfDatabase]) -> dict[int, tuple[int, int]]:
+    """Keys and bytes of each value type."""
+    found: dict[int, tuple[int, int]] = {}
+    for database in databases:
+        for kind, (n, size) in tally.databases[database.db].kinds.items():
+            before = found.get(kind, (0, 0))
+            found[kind] = before[0] + n, before[1] + size
+    return found
+
+
+def _types(
+    by_kind: dict[int, tuple[int, int]], modules: dict[str, tuple[int, int]], types: dict[int, ValueType]
+) -> list[MemoryOfType]:
+    """Types and stored forms, the heaviest first; those of modules by their name."""
+    by_type = {(name, "module"): sums for name, sums in modules.items()}
     for kind, (n, taken) in by_kind.items():
         if kind != _MODULE:
-            before = by_type.get(_names(kind, snapshot.types), (0, 0))
-            by_type[_names(kind, snapshot.types)] = before[0] + n, before[1] + taken
-    types = [
+            before = by_type.get(_names(kind, types), (0, 0))
+            by_type[_names(kind, types)] = before[0] + n, before[1] + taken
+    total = sum(size for _, size in by_kind.values())
+    return [
         MemoryOfType(name, encoding, n, size, size / total)
         for (name, encoding), (n, size) in sorted(by_type.items(), key=lambda item: (-item[1][1], item[0]))
     ]
+
+
+def _biggest(tally: MemoryTally, types: dict[int, ValueType]) -> list[HeavyKey]:
+    return [
+        HeavyKey(db, key, *_names(kind, types), size, None if n < 0 else n, None if expire == -1 else expire, -offset)
+        for size, offset, db, key, kind, expire, n in sorted(tally.biggest, reverse=True)
+    ]
+
+
+def _used_memory(snapshot: Snapshot) -> int | None:
+    """What the server that wrote the file had in use, None where it does not say so in a number of 64 bits."""
+    used = snapshot.aux.get("used-mem", "")
+    return int(used) if used.isascii() and used.isdigit() and len(used) < 19 else None
+
+
+def _report(snapshot: Snapshot, target: Target, layout: Layout, heap: AllocationModel, tally: MemoryTally) -> Memory:
+    databases = _databases(tally)
+    by_kind = _by_kind(tally, databases)
+    dataset = int(heap.hidden) + sum(int(heap.allocated_keys(d.keys, d.expiring) - heap.keys_outside(d.keys)) for d in databases)
+    overhead = sum(int(heap.main_tables(d.keys, d.expiring)) for d in databases)
+    total = sum(d.bytes for d in databases)
+    keys = sum(d.keys for d in databases)
+    expiring = sum(d.expiring for d in databases)
     gauge = tally.scale.gauge
     guessed = [counts for kind, counts in by_kind.items() if gauge.guesses(kind)]
     left = [*tally.left, [keys - expiring, total - sum(size for _, size in tally.left)]]
-    used = snapshot.aux.get("used-mem", "")
     return Memory(
         file=snapshot.name,
         target=target.name,
@@ -374,17 +401,14 @@ def _report(snapshot: Snapshot, target: Target, layout: Layout, heap: Allocation
         total_bytes=total + dataset + overhead + layout.sizes["base"],
         estimated_keys=sum(n for n, _ in guessed),
         estimated_bytes=sum(size for _, size in guessed),
-        used_memory=int(used) if used.isascii() and used.isdigit() and len(used) < 19 else None,
+        used_memory=_used_memory(snapshot),
         cluster=bool(tally.slots),
         file_bytes=snapshot.rdb_size,
         now_ms=int(tally.now_ms),
         last_expiry_ms=None if tally.last_expiry == NEVER else int(tally.last_expiry),
         databases=databases,
-        types=types,
-        biggest=[
-            HeavyKey(db, key, *_names(kind, snapshot.types), size, None if n < 0 else n, None if expire == -1 else expire, -offset)
-            for size, offset, db, key, kind, expire, n in sorted(tally.biggest, reverse=True)
-        ],
+        types=_types(by_kind, tally.modules, snapshot.types),
+        biggest=_biggest(tally, snapshot.types),
         prefixes=list(_prefixes(tally.patterns.root, b"", 0, total)),
         prefixes_closed=tally.patterns.closed,
         expiry=[TimeLeft(name, n, size) for name, (n, size) in zip(LEFT, left, strict=True)],

@@ -20,7 +20,7 @@ from rdbkit.operations.duplicates import Duplicate, DuplicateError, NameLog, dup
 from rdbkit.passes.hashes import NameHashes
 from rdbkit.policy.ledger import Ledger, Loss
 from rdbkit.policy.rules import Edits, Policies, Rules
-from rdbkit.snapshot.reader import open_snapshot, usual_limits
+from rdbkit.snapshot.reader import Snapshot, open_snapshot, usual_limits
 from rdbkit.snapshot.writer import UNKNOWN, Writer, create
 from rdbkit.storage.source import Rereading, check_distinct
 from rdbkit.targets.target import Target, find_target
@@ -145,36 +145,21 @@ def merge(
     >>> print(report.header, report.keys)
     REDIS0009 66
     """
-    if not files:
-        raise ValueError("there is nothing to merge")
-    check_distinct(files)
-    for name in files:
-        if name == "-" or not os.path.isfile(name):
-            what = "standard input" if name == "-" else name
-            raise ValueError(f"{what}: it is read several times, and has to be a file")
-    if isinstance(dst, str | os.PathLike) and os.path.exists(dst) and any(os.path.samefile(dst, name) for name in files):
-        raise ValueError(f"{os.fspath(dst)} is one of the files to be read")
+    _check_files(files, dst)
     with ExitStack() as stack:
-        headers = []
-        preludes = []
-        rereading = Rereading()
-        for name in files:
-            with open_snapshot(name, relaxed=relaxed, verify_checksum=False, rereading=rereading) as snapshot:
-                headers.append(snapshot.header)
-                preludes.append(snapshot.prelude())
+        sources = _Sources(files, relaxed, samples)
+        headers, preludes = sources.read_preludes()
         chosen = _Preludes(files, preludes, on_function)
         found = _target(target, headers)
         header = found.header_for(max(headers, key=lambda h: h.version))
         ledger = _Ledger(loss_callback)
         report = Merge([], header, found.title, ledger, function_conflicts=chosen.conflicts)
         if loss_callback is not None:
-            for each in chosen.conflicts:
-                what = f"library of functions {each.name!r}: that of {each.kept} is kept"
-                loss_callback(Loss("duplicate", what, len(each.left_out), None, None))
+            chosen.tell(loss_callback)
         writer = stack.enter_context(create(dst, version=header.version, flavour=header.flavour, force=force, sources=files))
         for key, value in _fields(preludes):
             writer.aux(key, value)
-        decisions = _decisions(files, on_duplicate, relaxed, samples, report, rereading)
+        decisions = sources.decisions(on_duplicate, report)
         hashes = NameHashes() if on_duplicate in ("fail", "keep-all-error-list") else None
         if hashes is not None:
             stack.callback(hashes.partitions.close)
@@ -183,7 +168,7 @@ def merge(
         read = 0
         failed: LossError | None = None
         for number, name in enumerate(files):
-            with open_snapshot(name, relaxed=relaxed, verify_checksum=verify_checksum, rereading=rereading) as snapshot:
+            with sources.open(name, verify_checksum) as snapshot:
                 snapshot.keep_prelude(chosen.wants(number))
                 rules = Rules(
                     target=found,
@@ -199,14 +184,9 @@ def merge(
                     skip=False,
                     decisions=decisions.get(number, {}),
                 )
-                job = Job(snapshot, grouped, rules, ledger, None if progress is None else _after(read, progress))
+                job = Job(snapshot, grouped, rules, ledger, _after(read, progress))
                 job.rewriter.hashes = hashes
-                try:
-                    job.run(1)
-                except LossError as e:
-                    if e.report is None:
-                        raise
-                    failed = e  # the others are read all the same: all losses are to be known
+                failed = _run(job) or failed
                 report.sources.append((name, job.report.keys))
                 report.left_out += job.report.left_out
                 report.functions += job.report.functions
@@ -214,7 +194,7 @@ def merge(
         if failed is not None:
             raise failed
         if hashes is not None and hashes.any_twice():
-            _look_closer(files, relaxed, samples, report, rereading)
+            sources.look_closer(report)
             if report.duplicates and on_duplicate == "fail":
                 error = duplicate_error(report.duplicates, report.samples)
                 error.samples = report.samples[:samples]
@@ -226,8 +206,33 @@ def merge(
     return report
 
 
-def _after(read: int, progress: Callable[[int], object]) -> Callable[[int], object]:
-    return lambda done: progress(read + done)
+def _check_files(files: Sequence[str], dst: str | os.PathLike[str] | BinaryIO) -> None:
+    """Raise ValueError for sources that cannot be read several times, or are the destination, or are the same."""
+    if not files:
+        raise ValueError("there is nothing to merge")
+    check_distinct(files)
+    for name in files:
+        if name == "-" or not os.path.isfile(name):
+            what = "standard input" if name == "-" else name
+            raise ValueError(f"{what}: it is read several times, and has to be a file")
+    if isinstance(dst, str | os.PathLike) and os.path.exists(dst) and any(os.path.samefile(dst, name) for name in files):
+        raise ValueError(f"{os.fspath(dst)} is one of the files to be read")
+
+
+def _run(job: Job) -> LossError | None:
+    """Read one source; the error is given back, since the others are read all the same: all losses are to be known."""
+    try:
+        job.run(1)
+    except LossError as e:
+        if e.report is None:
+            raise
+        return e
+    return None
+
+
+def _after(read: int, progress: Callable[[int], object] | None) -> Callable[[int], object] | None:
+    """Progress of a file before which so many bytes have been read."""
+    return None if progress is None else lambda done: progress(read + done)
 
 
 def _target(target: str | Target | None, headers: Sequence[Header]) -> Target:
@@ -254,57 +259,85 @@ def _fields(preludes: Sequence[Sequence[tuple[Event, bytes]]]) -> list[tuple[byt
             scripts[event.value] = None
             continue
         before = fields.get(event.key)
-        both = before is not None and before.isdigit() and event.value.isdigit() and len(before + event.value) < 37
-        if before is None:
-            fields[event.key] = event.value
-        elif both and event.key == b"used-mem":
-            fields[event.key] = b"%d" % (int(before) + int(event.value))
-        elif both and event.key == b"ctime":
-            fields[event.key] = max(before, event.value, key=int)
+        fields[event.key] = event.value if before is None else _joined(event.key, before, event.value)
     return [*fields.items(), *((_SCRIPT, body) for body in scripts)]
 
 
-# -- keys that are there more than once
+def _joined(key: bytes, before: bytes, value: bytes) -> bytes:
+    """A field that two sources have: the sum of their memory, the later time, and of anything else the first."""
+    are_numbers = before.isdigit() and value.isdigit() and len(before + value) < 37
+    if are_numbers and key == b"used-mem":
+        return b"%d" % (int(before) + int(value))
+    if are_numbers and key == b"ctime":
+        return max(before, value, key=int)
+    return before
 
 
-def _decisions(
-    files: Sequence[str], on_duplicate: OnDuplicate, relaxed: bool, samples: int, report: Merge, rereading: Rereading
-) -> dict[int, dict[int, bytes | None]]:
-    """By file, the offsets of the records that are left out."""
-    if on_duplicate in ("fail", "keep-all-error-list"):
-        return {}
-    decisions: dict[int, dict[int, bytes | None]] = {}
-    log = NameLog()
-    try:
-        for number, name in enumerate(files):
+class _Sources:
+    """The files, which are read several times.
 
-            def met(db: int, key: bytes, offset: int, expire_ms: int, number: int = number) -> None:
-                until = _NEVER if expire_ms == NO_EXPIRY else max(expire_ms, 0)
-                place = number.to_bytes(4, "big") + offset.to_bytes(8, "big") + until.to_bytes(8, "big")
-                log.add(db, key, place)
+    Args:
+        files: their paths.
+        relaxed: as for `rdbkit.open`.
+        samples: how many keys to name that are there more than once.
+    """
 
-            scan_keys(name, relaxed, met, rereading)
-        report.disk_bytes += log.on_disk()
-        for places in log.repeated(20):
-            report.duplicates += 1
-            kept = places[-1] if on_duplicate == "last" else places[0]
-            if on_duplicate == "latest-expiry":
-                kept = max(places, key=lambda place: place[12:])
-            for place in places:
-                if place is not kept:
-                    decisions.setdefault(int.from_bytes(place[:4], "big"), {})[int.from_bytes(place[4:12], "big")] = None
-    finally:
-        log.close()
-    if report.duplicates:
-        _look_closer(files, relaxed, samples, report, rereading)
-    return decisions
+    def __init__(self, files: Sequence[str], relaxed: bool, samples: int) -> None:
+        self.files = files
+        self.relaxed = relaxed
+        self.samples = samples
+        self.rereading = Rereading()
 
+    def open(self, name: str, verify_checksum: bool) -> Snapshot:
+        """One of them."""
+        return open_snapshot(name, relaxed=self.relaxed, verify_checksum=verify_checksum, rereading=self.rereading)
 
-def _look_closer(files: Sequence[str], relaxed: bool, samples: int, report: Merge, rereading: Rereading) -> None:
-    """Count the names that are there more than once, and find the first of them: one at least, for an error to name."""
-    found = find_duplicates(files, relaxed=relaxed, samples=max(samples, 1), rereading=rereading)
-    report.duplicates = found.keys
-    report.samples = found.samples
+    def read_preludes(self) -> tuple[list[Header], list[list[tuple[Event, bytes]]]]:
+        """The header of each, and what stands in front of its keys."""
+        headers, preludes = [], []
+        for name in self.files:
+            with self.open(name, False) as snapshot:
+                headers.append(snapshot.header)
+                preludes.append(snapshot.prelude())
+        return headers, preludes
+
+    # -- keys that are there more than once
+
+    def decisions(self, on_duplicate: OnDuplicate, report: Merge) -> dict[int, dict[int, bytes | None]]:
+        """By file, the offsets of the records that are left out."""
+        if on_duplicate in ("fail", "keep-all-error-list"):
+            return {}
+        decisions: dict[int, dict[int, bytes | None]] = {}
+        log = NameLog()
+        try:
+            for number, name in enumerate(self.files):
+
+                def met(db: int, key: bytes, offset: int, expire_ms: int, number: int = number) -> None:
+                    until = _NEVER if expire_ms == NO_EXPIRY else max(expire_ms, 0)
+                    place = number.to_bytes(4, "big") + offset.to_bytes(8, "big") + until.to_bytes(8, "big")
+                    log.add(db, key, place)
+
+                scan_keys(name, self.relaxed, met, self.rereading)
+            report.disk_bytes += log.on_disk()
+            for places in log.repeated(20):
+                report.duplicates += 1
+                kept = places[-1] if on_duplicate == "last" else places[0]
+                if on_duplicate == "latest-expiry":
+                    kept = max(places, key=lambda place: place[12:])
+                for place in places:
+                    if place is not kept:
+                        decisions.setdefault(int.from_bytes(place[:4], "big"), {})[int.from_bytes(place[4:12], "big")] = None
+        finally:
+            log.close()
+        if report.duplicates:
+            self.look_closer(report)
+        return decisions
+
+    def look_closer(self, report: Merge) -> None:
+        """Count the names that are there more than once, and find the first of them: one at least, for an error to name."""
+        found = find_duplicates(self.files, relaxed=self.relaxed, samples=max(self.samples, 1), rereading=self.rereading)
+        report.duplicates = found.keys
+        report.samples = found.samples
 
 
 class _Preludes:
@@ -336,6 +369,12 @@ class _Preludes:
                 raise error
             if others:
                 self.conflicts.append(FunctionConflict(name, files[kept[0]], others))
+
+    def tell(self, loss_callback: Callable[[Loss], object]) -> None:
+        """Report the libraries that are left out since another one has their name."""
+        for each in self.conflicts:
+            what = f"library of functions {each.name!r}: that of {each.kept} is kept"
+            loss_callback(Loss("duplicate", what, len(each.left_out), None, None))
 
     def wants(self, number: int) -> Callable[[Event, bytes], bool]:
         """What is taken of the source of this number; AUX fields are written apart from it."""
