@@ -9,10 +9,38 @@ from pathlib import Path
 from typing import Any
 
 import anycrc
+import pytest
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 DUMPS = sorted([*FIXTURES.glob("rich/*.rdb"), *FIXTURES.glob("random/*.rdb")])
+#: Those of DUMPS that every test of a dump takes, so that each format, and each of its forks, is there; the others are exhaustive.
+REPRESENTATIVE = {
+    "rich/keydb-6.3.4-ext", "rich/redis-2.4.18", "rich/redis-2.8.24", "rich/redis-3.2.13", "rich/redis-4.0.14", "rich/redis-6.2.16",
+    "rich/redis-7.0.15", "rich/redis-7.2.6-mod", "rich/redis-7.2.6", "rich/redis-7.4.1", "rich/redis-8.6-dev",
+    "rich/redis-8.8-dev-keymeta", "rich/valkey-9.1.2-cluster", "random/redis-3.2.13", "random/valkey-9.1.2",
+}  # fmt: skip
+exhaustive = pytest.mark.exhaustive
 CRC = anycrc.Model("CRC64-REDIS")
+
+
+def each_dump(folder: str = "", answered: bool = False) -> list[Any]:
+    """The dumps as parameters of a test: those of one folder, or whose server was asked. Most are exhaustive."""
+    return [
+        pytest.param(path, id=name, marks=() if name in REPRESENTATIVE else exhaustive)
+        for path in DUMPS
+        if (name := f"{path.parent.name}/{path.stem}").startswith(folder) and (truth(path) is not None or not answered)
+    ]
+
+
+def dumps_at_once() -> list[Any]:
+    """The same as two parameters, each a list: for tests that would be too many with one for each dump."""
+    some = [path for path in DUMPS if f"{path.parent.name}/{path.stem}" in REPRESENTATIVE]
+    return [pytest.param(some, id="some"), pytest.param(sorted({*DUMPS} - {*some}), id="the others", marks=exhaustive)]
+
+
+def rarely(*values: Any) -> list[Any]:
+    """Values of a parameter that only an exhaustive run takes."""
+    return [pytest.param(value, marks=exhaustive) for value in values]
 
 
 def length(n: int) -> bytes:

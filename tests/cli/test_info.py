@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ..processes import GUARD, heeding_signals
-from ..rdb import DUMPS, FIXTURES, aux, key, rdb, string
+from ..rdb import FIXTURES, aux, each_dump, key, rdb, string
 
 RICH = FIXTURES / "rich"
 
@@ -48,7 +48,7 @@ def test_the_report_of_a_known_dump() -> None:
         assert " ".join(words.split()) in text, words
 
 
-@pytest.mark.parametrize("path", [pytest.param(p, id=f"{p.parent.name}/{p.name}") for p in DUMPS])
+@pytest.mark.parametrize("path", each_dump())
 def test_json_has_all_of_it(path: Path) -> None:
     report = json.loads(run("info", "--json", path).stdout)
     assert report["keys"] == sum(d["keys"] for d in report["databases"]) == sum(t["keys"] for t in report["types"])

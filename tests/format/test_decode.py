@@ -38,7 +38,7 @@ from ..encoders import (
     ziplist_body,
     ziplist_of,
 )
-from ..rdb import DUMPS, Dribble, key, length, rdb, string, truth
+from ..rdb import DUMPS, Dribble, each_dump, key, length, rdb, string, truth
 
 WHOLE = 1 << 24  # a block that any record of these tests fits in
 AFTER = key(b"after", 0, string(b"v"))
@@ -243,7 +243,7 @@ def as_answered(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("block_size", [64, WHOLE])
-@pytest.mark.parametrize("path", [pytest.param(p, id=f"{p.parent.name}/{p.name}") for p in DUMPS if truth(p) is not None])
+@pytest.mark.parametrize("path", each_dump(answered=True))
 def test_values_are_those_the_server_answered(path: Path, block_size: int) -> None:
     rows = {(row["db"], row["key"].encode("latin-1")): row for row in truth(path) or []}
     seen = 0
@@ -257,7 +257,7 @@ def test_values_are_those_the_server_answered(path: Path, block_size: int) -> No
     assert seen == len(rows)
 
 
-@pytest.mark.parametrize("path", [pytest.param(p, id=f"{p.parent.name}/{p.name}") for p in DUMPS])
+@pytest.mark.parametrize("path", each_dump())
 def test_elements_of_a_dump_join_to_its_values(path: Path) -> None:
     with rdbkit.open(path) as snapshot:
         values = [(r.key, comparable(r.value)) for r in snapshot]

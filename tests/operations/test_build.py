@@ -27,7 +27,7 @@ from rdbkit.targets.target import find_target, target_names
 
 from ..encoders import ENCODERS, EXPIRING_MEMBERS, EXPIRING_SECONDS, Encoder
 from ..format.test_decode import file_of
-from ..rdb import DUMPS, FIXTURES, Dribble
+from ..rdb import DUMPS, FIXTURES, Dribble, each_dump
 from .test_export import exported, names, rows_in
 
 RICH = [path for path in DUMPS if path.parent.name == "rich"]
@@ -71,7 +71,7 @@ def own_target(path: Path) -> str:
         return f"rdb-{snapshot.header.version}"
 
 
-@pytest.mark.parametrize("path", [pytest.param(p, id=f"{p.parent.name}/{p.name}") for p in DUMPS])
+@pytest.mark.parametrize("path", each_dump())
 def test_a_dump_comes_back_from_its_lines(path: Path) -> None:
     data, report = built(exported(path), own_target(path))
     assert not report.ledger.counts
@@ -142,7 +142,7 @@ TARGETS += ["valkey-8.1", "valkey-9.0", "azure-premium", "azure-managed", "rdb-1
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@pytest.mark.parametrize("path", [pytest.param(p, id=p.name) for p in RICH])
+@pytest.mark.parametrize("path", each_dump("rich"))
 def test_a_target_gets_what_it_loads_and_the_rest_is_told(path: Path, name: str) -> None:
     target = find_target(name)
     lines = exported(path)

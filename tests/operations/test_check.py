@@ -18,7 +18,7 @@ from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSLESS, LOSSY, Check, ch
 from rdbkit.operations.duplicates import find_duplicates
 from rdbkit.targets.target import find_target, target_names
 
-from ..rdb import DUMPS, FIXTURES, aux, key, length, rdb, string
+from ..rdb import FIXTURES, aux, dumps_at_once, each_dump, key, length, rdb, string
 
 NOW = 1_800_000_000_000
 RICH = FIXTURES / "rich"
@@ -34,9 +34,10 @@ def codes(found: Check) -> dict[str, int]:
     return {f.code: f.count for f in found.findings}
 
 
+@pytest.mark.parametrize("dumps", dumps_at_once())
 @pytest.mark.parametrize("name", target_names())
-def test_check_and_convert_agree(name: str) -> None:
-    for path in DUMPS:
+def test_check_and_convert_agree(name: str, dumps: list[Path]) -> None:
+    for path in dumps:
         for block_size in (None, 64):
             found = report(path, name, block_size)
             more: dict[str, Any] = {} if block_size is None else {"block_size": block_size}
@@ -61,7 +62,7 @@ def test_check_and_convert_agree(name: str) -> None:
             assert all(f.severity in ("blocker", "loss", "warning", "note") for f in found.findings), notes
 
 
-@pytest.mark.parametrize("path", [pytest.param(p, id=p.stem) for p in DUMPS if p.parent.name == "rich"])
+@pytest.mark.parametrize("path", each_dump("rich"))
 def test_what_the_options_allow_is_all_that_is_lost(path: Path) -> None:
     """The command that check gives works, and loses what check says."""
     for name in ("azure-premium", "azure-managed", "redis-3.2", "valkey-9.1"):

@@ -26,7 +26,7 @@ from rdbkit.targets.target import find_target, target_names
 
 from ..encoders import ENCODERS, Encoder, comparable
 from ..processes import GUARD, heeding_signals, until
-from ..rdb import DUMPS, FIXTURES, key, length, rdb, string
+from ..rdb import DUMPS, FIXTURES, each_dump, key, length, rdb, string
 
 NOW = 1_800_000_000_000
 FAR = 4_102_444_800_000
@@ -75,7 +75,7 @@ def drop() -> rdbkit.Policies:
 
 
 @pytest.mark.parametrize("block_size", BLOCKS)
-@pytest.mark.parametrize("path", [pytest.param(p, id=f"{p.parent.name}/{p.stem}") for p in DUMPS])
+@pytest.mark.parametrize("path", each_dump())
 def test_a_file_for_its_own_version_is_the_same(path: Path, block_size: int | None) -> None:
     with rdbkit.open(path) as snapshot:
         flavour, version = snapshot.header
@@ -123,7 +123,7 @@ def test_what_is_damaged_but_not_decoded_is_passed_on_and_what_is_decoded_is_ref
 
 
 @pytest.mark.parametrize("line", LINES)
-@pytest.mark.parametrize("path", [pytest.param(p, id=p.stem) for p in DUMPS if p.parent.name == "rich"])
+@pytest.mark.parametrize("path", each_dump("rich"))
 def test_blocks_and_processes_do_not_matter(path: Path, line: str) -> None:
     whole, report = convert(path, line, policies=drop())
     pieces, other = convert(path, line, policies=drop(), block_size=64)

@@ -22,7 +22,7 @@ from rdbkit.operations.diff import Diff, diff
 from rdbkit.operations.export import export_resp
 from rdbkit.passes.diff import Fingerprints
 
-from ..rdb import DUMPS, FIXTURES, aux, key, length, rdb, string
+from ..rdb import FIXTURES, aux, each_dump, key, length, rdb, string
 
 NOW = 1_800_000_000_000
 DUMP = FIXTURES / "random" / "redis-7.2.6.rdb"
@@ -51,7 +51,7 @@ def compared(one: str | Path, other: str | Path, **options: Any) -> Diff:
     return diff(str(one), str(other), **({"now_ms": NOW} | options))
 
 
-@pytest.mark.parametrize("path", DUMPS, ids=lambda p: f"{p.parent.name}/{p.name}")
+@pytest.mark.parametrize("path", each_dump())
 def test_a_conversion_without_loss_is_equal(path: Path, tmp_path: Path) -> None:
     assert compared(path, path).same
     policies = rdbkit.Policies(loss="drop")
@@ -571,7 +571,7 @@ def empty(path: Path, like: Path) -> Path:
         return path
 
 
-@pytest.mark.parametrize("path", DUMPS, ids=lambda p: f"{p.parent.name}/{p.name}")
+@pytest.mark.parametrize("path", each_dump())
 def test_the_delta_of_nothing_is_all(path: Path, tmp_path: Path) -> None:
     first = empty(tmp_path / "empty.rdb", path)
     for block_size in (None, 64):

@@ -66,13 +66,12 @@ from ..encoders import (
 )
 from ..format.test_decode import as_answered, file_of
 from ..processes import GUARD, heeding_signals, until
-from ..rdb import DUMPS, FIXTURES, aux, key, length, rdb, string, truth
+from ..rdb import FIXTURES, aux, each_dump, key, length, rdb, string, truth
 from .test_resp import parsed
 
 RICH = FIXTURES / "rich"
 DUMP = RICH / "redis-7.4.1.rdb"
 KEYDB = RICH / "keydb-6.3.4-ext.rdb"
-ALL = [pytest.param(p, id=f"{p.parent.name}/{p.name}") for p in DUMPS]
 WHOLE = 1 << 24
 
 
@@ -327,7 +326,7 @@ def assert_same(found: bytes, wanted: bytes) -> None:
 # -- dumps of servers
 
 
-@pytest.mark.parametrize("path", ALL)
+@pytest.mark.parametrize("path", each_dump())
 def test_lines_are_the_same_in_blocks_of_any_size(path: Path) -> None:
     text = assert_the_same_every_way(path, 16, 1000)
     assert exported(gzip.compress(path.read_bytes())) == text
@@ -339,7 +338,7 @@ def test_lines_are_the_same_in_blocks_of_any_size(path: Path) -> None:
             assert comparable(value_in(row)) == comparable(record.value)
 
 
-@pytest.mark.parametrize("path", [pytest.param(p, id=f"{p.parent.name}/{p.name}") for p in DUMPS if truth(p) is not None])
+@pytest.mark.parametrize("path", each_dump(answered=True))
 def test_lines_are_what_the_server_answered(path: Path) -> None:
     answers = {(answer["db"], answer["key"].encode("latin-1")): answer for answer in truth(path) or []}
     compared = 0

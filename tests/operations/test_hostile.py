@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import rdbkit
 from rdbkit.operations.info import info
 
-from ..rdb import DUMPS, FIXTURES, key, length, rdb, string
+from ..rdb import FIXTURES, each_dump, key, length, rdb, string
 
 ERAS = ["redis-2.4.18", "redis-4.0.14", "redis-6.0.16", "redis-7.2.6", "redis-8.8-dev"]
 FLIPPED = ["redis-3.2.13", "redis-8.0.6", "valkey-9.1.2"]
@@ -47,7 +47,7 @@ def test_cut_at_every_byte(name: str, part: int) -> None:
         assert_cut(data, end)
 
 
-@pytest.mark.parametrize("path", [pytest.param(p, id=f"{p.parent.name}/{p.name}") for p in DUMPS])
+@pytest.mark.parametrize("path", each_dump())
 def test_cut_at_300_places(path: Path) -> None:
     data = path.read_bytes()
     for i in range(300):

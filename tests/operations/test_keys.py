@@ -27,11 +27,10 @@ from rdbkit.format.slots import key_slot
 from rdbkit.operations.keys import SORTS, KeyRow, keys, write_parquet, write_text
 from rdbkit.selection import Selection
 
-from ..rdb import DUMPS, FIXTURES, key, length, rdb, string, truth
+from ..rdb import DUMPS, FIXTURES, each_dump, key, length, rdb, string, truth
 
 RICH = FIXTURES / "rich"
 DUMP = RICH / "redis-7.4.1.rdb"
-ALL = [pytest.param(p, id=f"{p.parent.name}/{p.name}") for p in DUMPS]
 
 
 def rows_of(data: bytes | Path, block_size: int = 1 << 20, **options: Any) -> list[KeyRow]:
@@ -91,7 +90,7 @@ def true_count(answer: dict[str, Any]) -> int | None:
     return len(value["pairs"] if isinstance(value, dict) else value)
 
 
-@pytest.mark.parametrize("path", ALL)
+@pytest.mark.parametrize("path", each_dump())
 def test_rows_are_what_the_server_answered(path: Path) -> None:
     rows = {(r.db, r.key.decode("latin-1")): r for r in rows_of(path)}
     compared = 0
@@ -113,7 +112,7 @@ def in_pieces(row: KeyRow, path: Path) -> KeyRow:
     return row._replace(elements=None) if "2.4" in path.name and row.encoding == "zipmap" else row
 
 
-@pytest.mark.parametrize("path", ALL)
+@pytest.mark.parametrize("path", each_dump())
 def test_rows_are_those_of_the_records_in_blocks_of_any_size(path: Path) -> None:
     rows = rows_of(path)
     with rdbkit.open(path) as snapshot:
@@ -357,7 +356,7 @@ def test_a_selection_chooses_rows(block_size: int) -> None:
 # -- text
 
 
-@pytest.mark.parametrize("path", ALL)
+@pytest.mark.parametrize("path", each_dump())
 def test_text_holds_the_rows(path: Path) -> None:
     for block_size in (64, 1 << 20):
         rows = rows_of(path, block_size)

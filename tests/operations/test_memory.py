@@ -19,7 +19,7 @@ from rdbkit.operations.memory import Memory, MemoryRow, memory, memory_rows, tel
 from rdbkit.selection import Selection
 from rdbkit.targets.target import find_target
 
-from ..rdb import DUMPS, FIXTURES, aux, key, length, rdb, string
+from ..rdb import FIXTURES, aux, each_dump, key, length, rdb, string
 
 NOW = 1_800_000_000_000
 HOUR = 3_600_000
@@ -115,7 +115,7 @@ def test_selection_counts_what_it_takes() -> None:
     assert len(rows) == report.keys
 
 
-@pytest.mark.parametrize("path", DUMPS, ids=lambda p: f"{p.parent.name}/{p.name}")
+@pytest.mark.parametrize("path", each_dump())
 def test_rows_are_those_of_keys_with_their_memory(path: Path) -> None:
     target = find_target("azure-managed")
     with rdbkit.open(path) as snapshot:

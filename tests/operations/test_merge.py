@@ -22,7 +22,7 @@ from rdbkit.operations.merge import Merge, merge
 from rdbkit.operations.split import Division, split
 from rdbkit.passes.hashes import NameHashes
 
-from ..rdb import CRC, DUMPS, FIXTURES, aux, key, length, rdb, string
+from ..rdb import CRC, DUMPS, FIXTURES, aux, each_dump, key, length, rdb, string
 from .test_split import LAYOUTS, NAMES, content
 
 NOW = 1_800_000_000_000
@@ -45,7 +45,7 @@ def write(path: Path, *parts: bytes, magic: bytes = b"REDIS0009") -> str:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=NAMES)
-@pytest.mark.parametrize("path", DUMPS, ids=lambda p: f"{p.parent.name}/{p.name}")
+@pytest.mark.parametrize("path", each_dump())
 def test_what_was_split_comes_together(path: Path, layout: Division, tmp_path: Path) -> None:
     done = split([str(path)], str(tmp_path / "parts"), layout)
     files = [str(tmp_path / "parts" / part.file) for part in done.parts]

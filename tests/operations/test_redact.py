@@ -26,7 +26,7 @@ from rdbkit.operations.redact import redact
 from rdbkit.passes.scramble import Scrambler, behind_leads, literals
 
 from ..encoders import ENCODERS, NOT_NUMBERS, NUMBERS, Encoder, intset, listpack, ziplist, ziplist_body
-from ..rdb import DUMPS, FIXTURES, aux, key, length, rdb, string
+from ..rdb import FIXTURES, aux, each_dump, key, length, rdb, string
 from .test_convert_hostile import damaged
 
 SECRET = b"not to be told"
@@ -405,7 +405,7 @@ def test_the_form_of_names_stays() -> None:
 # -- files
 
 
-@pytest.mark.parametrize("path", DUMPS, ids=lambda p: f"{p.parent.name}/{p.name}")
+@pytest.mark.parametrize("path", each_dump())
 def test_a_dump_keeps_its_structure_and_loses_its_content(path: Path) -> None:
     new, report = done(path, keep_modules=True)
     assert done(path, keep_modules=True)[0] == new

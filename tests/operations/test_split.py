@@ -19,7 +19,7 @@ import rdbkit
 from rdbkit.format.slots import SLOTS, key_slot
 from rdbkit.operations.split import Division, Split, parse_nodes, parse_slot_parts, split
 
-from ..rdb import CRC, DUMPS, FIXTURES, aux, key, length, rdb, string
+from ..rdb import CRC, FIXTURES, aux, each_dump, key, length, rdb, string
 
 THREE = parse_slot_parts("0-5460,5461-10922,10923-16383")
 LAYOUTS = [
@@ -40,7 +40,7 @@ def parts_of(done: Split, folder: Path) -> list[list[tuple[Any, ...]]]:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=NAMES)
-@pytest.mark.parametrize("path", DUMPS, ids=lambda p: f"{p.parent.name}/{p.name}")
+@pytest.mark.parametrize("path", each_dump())
 def test_parts_have_what_the_source_has(path: Path, layout: Division, tmp_path: Path) -> None:
     done = split([str(path)], str(tmp_path / "parts"), layout)
     found = parts_of(done, tmp_path / "parts")

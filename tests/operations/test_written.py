@@ -20,10 +20,9 @@ from rdbkit.operations.split import Division, split
 from rdbkit.operations.verify import verify
 from rdbkit.policy.rules import Policies
 
-from ..rdb import DUMPS, key, rdb, string
+from ..rdb import each_dump, key, rdb, string
 from .test_verify import library
 
-RICH = [p for p in DUMPS if p.parent.name == "rich"]
 EACH = 6
 HERE = [b"\xfe\x03", b"\xfb\x07\x02", library(b"#!lua name=l\n1"), library(b"no head"), b"\xf8\x05", b"\xf9\x05", b"\xfa\x01a\x01b"]
 
@@ -90,7 +89,7 @@ def verbs(path: Path, data: bytes) -> dict[str, Callable[[], list[bytes]]]:
     }
 
 
-@pytest.mark.parametrize("dump", RICH, ids=lambda p: p.stem)
+@pytest.mark.parametrize("dump", each_dump("rich"))
 def test_what_is_written_of_damaged_files_is_no_worse(dump: Path, tmp_path: Path) -> None:
     whole = dump.read_bytes()
     path = tmp_path / "damaged.rdb"
@@ -107,7 +106,7 @@ def test_what_is_written_of_damaged_files_is_no_worse(dump: Path, tmp_path: Path
                 assert broken(written) <= before, (name, number)
 
 
-@pytest.mark.parametrize("dump", RICH, ids=lambda p: p.stem)
+@pytest.mark.parametrize("dump", each_dump("rich"))
 def test_what_salvage_and_build_write_is_sound(dump: Path, tmp_path: Path) -> None:
     whole = dump.read_bytes()
     path = tmp_path / "damaged.rdb"

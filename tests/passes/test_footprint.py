@@ -20,7 +20,7 @@ from rdbkit.passes.footprint import AllocationModel, RadixTree, entry_of, entry_
 from rdbkit.targets.memory import QUANTUM, QUANTUM_OF_PACKAGES, layout_of, layouts
 from rdbkit.targets.target import find_target, load_targets, target_names
 
-from ..rdb import DUMPS, FIXTURES, key, length, rdb, string
+from ..rdb import FIXTURES, each_dump, key, length, rdb, string
 
 #: What servers that have loaded a file said of its keys, by the name of the file.
 LOADED = {name: f"memory/{name}.rdb.gz" for name in WRITERS} | {name.replace("/", "-"): f"{name}.rdb" for name in OLD}
@@ -67,7 +67,7 @@ def report_of(data: bytes | Path, target: str = "redis-7.0", block_size: int = 1
         return memory(snapshot, find_target(target), **options)
 
 
-@pytest.mark.parametrize("path", DUMPS, ids=lambda p: f"{p.parent.name}/{p.name}")
+@pytest.mark.parametrize("path", each_dump())
 def test_small_blocks_weigh_the_same(path: Path) -> None:
     for target in ("redis-6.0", "redis-7.2", "valkey-9.1"):
         whole = report_of(path, target, now_ms=0)
@@ -78,7 +78,7 @@ def test_small_blocks_weigh_the_same(path: Path) -> None:
         assert [p.prefix for p in pieces.prefixes] == [p.prefix for p in whole.prefixes]
 
 
-@pytest.mark.parametrize("path", DUMPS, ids=lambda p: f"{p.parent.name}/{p.name}")
+@pytest.mark.parametrize("path", each_dump())
 def test_every_dump_is_weighed_for_every_line(path: Path) -> None:
     with rdbkit.open(path) as snapshot:
         keys = sum(1 for _ in snapshot)

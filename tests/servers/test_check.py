@@ -13,14 +13,14 @@ from fixtures.server import Refused, running
 from rdbkit.operations.check import AS_IT_IS, check
 from rdbkit.targets.target import find_target
 
-from ..rdb import DUMPS
+from ..rdb import each_dump
 
 SERVERS = Path(os.environ["RDBKIT_SERVERS"])
 LINES = ["redis-6.0", "redis-7.0", "redis-8.0", "valkey-8.1", "valkey-9.1", "redict-7.3"]
 
 
 @pytest.mark.parametrize("line", LINES)
-@pytest.mark.parametrize("path", [pytest.param(p, id=f"{p.parent.name}/{p.name}") for p in DUMPS])
+@pytest.mark.parametrize("path", each_dump())
 def test_a_server_agrees(path: Path, line: str) -> None:
     with rdbkit.open(path) as snapshot:
         report = check(snapshot, find_target(line))

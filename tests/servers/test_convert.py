@@ -14,7 +14,7 @@ import rdbkit
 from fixtures.server import Client, running
 from fixtures.server import truth as answers
 
-from ..rdb import DUMPS, truth
+from ..rdb import each_dump, truth
 from .test_resp import plain, same_expiry
 
 SERVERS = Path(os.environ["RDBKIT_SERVERS"])
@@ -85,7 +85,7 @@ def has(client: Client, rows: list[dict[str, Any]], precise: bool = True) -> Non
 
 
 @pytest.mark.parametrize(("line", "target"), PAIRS)
-@pytest.mark.parametrize("path", [pytest.param(p, id=f"{p.parent.name}/{p.stem}") for p in DUMPS if truth(p)])
+@pytest.mark.parametrize("path", each_dump(answered=True))
 def test_a_server_of_the_target_has_the_data(path: Path, line: str, target: str, tmp_path: Path) -> None:
     made = tmp_path / "made.rdb"
     policies = rdbkit.Policies(loss="drop", module="drop" if target.startswith("rdb-") and line != "redis-8.0" else None)

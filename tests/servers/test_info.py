@@ -12,7 +12,7 @@ import rdbkit
 from fixtures.server import Refused, running
 from rdbkit.operations.info import info
 
-from ..rdb import DUMPS
+from ..rdb import each_dump
 
 SERVERS = Path(os.environ["RDBKIT_SERVERS"])
 # server unpacked by fixtures/servers.sh -> the target that stands for its line
@@ -27,7 +27,7 @@ TARGETS = {
 
 
 @pytest.mark.parametrize("server", TARGETS)
-@pytest.mark.parametrize("path", [pytest.param(p, id=f"{p.parent.name}/{p.name}") for p in DUMPS])
+@pytest.mark.parametrize("path", each_dump())
 def test_a_server_loads_what_info_says_that_it_loads(path: Path, server: str) -> None:
     with rdbkit.open(path) as snapshot:
         report = info(snapshot)

@@ -18,7 +18,7 @@ from fixtures.server import truth as answers
 from rdbkit.operations.resp import RespWriter
 from rdbkit.targets.commands import features
 
-from ..rdb import DUMPS, truth
+from ..rdb import each_dump, truth
 
 SERVERS = Path(os.environ["RDBKIT_SERVERS"])
 LINES = ["redis-6.0", "redis-7.0", "redis-8.0", "valkey-8.1", "valkey-9.1", "redict-7.3"]
@@ -104,7 +104,7 @@ def same_expiry(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-@pytest.mark.parametrize("path", [pytest.param(p, id=f"{p.parent.name}/{p.name}") for p in DUMPS if truth(p)])
+@pytest.mark.parametrize("path", each_dump(answered=True))
 def test_a_server_has_the_same_again(path: Path, server: Server) -> None:
     writer = load(server, path)
     line, client = server

@@ -14,7 +14,7 @@ import rdbkit
 from fixtures.server import running
 from fixtures.server import truth as answers
 
-from ..rdb import DUMPS, truth
+from ..rdb import each_dump, truth
 from .test_resp import plain, same_expiry
 
 SERVERS = Path(os.environ["RDBKIT_SERVERS"])
@@ -29,7 +29,7 @@ VERSIONS = {
 
 
 @pytest.mark.parametrize("line", VERSIONS)
-@pytest.mark.parametrize("path", [pytest.param(p, id=f"{p.parent.name}/{p.name}") for p in DUMPS if truth(p)])
+@pytest.mark.parametrize("path", each_dump(answered=True))
 def test_a_server_answers_what_was_put(path: Path, line: str, tmp_path: Path) -> None:
     flavour, version = VERSIONS[line]
     made = tmp_path / "made.rdb"

@@ -14,7 +14,7 @@ import pytest
 import rdbkit
 from rdbkit.operations.info import info
 
-from ..rdb import DUMPS, Dribble, truth
+from ..rdb import DUMPS, Dribble, each_dump, truth
 
 NOW_MS = 1_800_000_000_000
 
@@ -38,14 +38,6 @@ def expected(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def with_truth() -> list[Any]:
-    return [pytest.param(p, id=f"{p.parent.name}/{p.name}") for p in DUMPS if truth(p) is not None]
-
-
-def all_dumps() -> list[Any]:
-    return [pytest.param(p, id=f"{p.parent.name}/{p.name}") for p in DUMPS]
-
-
 def test_there_are_dumps() -> None:
     assert len(DUMPS) >= 61
 
@@ -54,7 +46,7 @@ def kind_of(record: rdbkit.Record) -> str:
     return "vectorset" if record.type == "module" else record.type
 
 
-@pytest.mark.parametrize("path", with_truth())
+@pytest.mark.parametrize("path", each_dump(answered=True))
 def test_keys_types_and_expiries_are_those_the_server_answered(path: Path) -> None:
     rows = expected(path)
     with rdbkit.open(path) as snapshot:
@@ -76,7 +68,7 @@ def test_keys_types_and_expiries_are_those_the_server_answered(path: Path) -> No
     assert snapshot.checksum.state == ("ok" if snapshot.header.version >= 5 else "absent")
 
 
-@pytest.mark.parametrize("path", with_truth())
+@pytest.mark.parametrize("path", each_dump(answered=True))
 def test_values_of_plain_strings_are_those_the_server_answered(path: Path) -> None:
     rows = {(t["db"], t["key"]): t["value"] for t in expected(path) if t["type"] == "string"}
     seen = 0
@@ -91,7 +83,7 @@ def test_values_of_plain_strings_are_those_the_server_answered(path: Path) -> No
     assert seen
 
 
-@pytest.mark.parametrize("path", with_truth())
+@pytest.mark.parametrize("path", each_dump(answered=True))
 @pytest.mark.parametrize("way", [w for w in WAYS if w != "path"])
 def test_info_counts_are_the_same_however_a_dump_is_read(path: Path, way: str) -> None:
     counts: Counter[tuple[int, str]] = Counter((t["db"], t["type"]) for t in expected(path))
@@ -106,7 +98,7 @@ def test_info_counts_are_the_same_however_a_dump_is_read(path: Path, way: str) -
         assert found == counts
 
 
-@pytest.mark.parametrize("path", all_dumps())
+@pytest.mark.parametrize("path", each_dump())
 def test_records_are_the_same_in_blocks_of_any_size(path: Path) -> None:
     def read(snapshot: rdbkit.Snapshot) -> list[Any]:
         with snapshot:
@@ -123,7 +115,7 @@ def test_records_are_the_same_in_blocks_of_any_size(path: Path) -> None:
         assert read(reader(path)) == whole, way
 
 
-@pytest.mark.parametrize("path", all_dumps())
+@pytest.mark.parametrize("path", each_dump())
 def test_records_and_events_cover_every_byte(path: Path) -> None:
     """Nothing of the file lies between records but what the events say."""
     with rdbkit.open(path) as snapshot:

@@ -16,9 +16,8 @@ from rdbkit.format.encode import integer_form
 from rdbkit.format.listpack import encode_listpack, walk_listpack
 from rdbkit.format.sink import Items
 
-from ..rdb import DUMPS, FIXTURES
+from ..rdb import FIXTURES, each_dump
 
-RICH = [path for path in DUMPS if path.parent.name == "rich"]
 VERSIONS = [("redis", 2), ("redis", 6), ("redis", 9), ("redis", 10), ("redis", 11), ("redis", 12), ("redis", 14), ("valkey", 80)]
 
 
@@ -34,7 +33,7 @@ def about(record: rdbkit.Record) -> tuple[Any, ...]:
     return record.db, record.key, record.type, record.expire_ms, record.idle_s, record.freq
 
 
-@pytest.mark.parametrize("path", [pytest.param(p, id=p.stem) for p in RICH])
+@pytest.mark.parametrize("path", each_dump("rich"))
 def test_records_are_copied_as_they_stand(path: Path) -> None:
     out = io.BytesIO()
     before = records(path)
@@ -49,7 +48,7 @@ def test_records_are_copied_as_they_stand(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("flavour", "version"), VERSIONS)
-@pytest.mark.parametrize("path", [pytest.param(p, id=p.stem) for p in RICH])
+@pytest.mark.parametrize("path", each_dump("rich"))
 def test_values_are_read_back(path: Path, flavour: str, version: int) -> None:
     out = io.BytesIO()
     put: list[rdbkit.Record] = []
