@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ def dumps_at_once() -> list[Any]:
 def rarely(*values: Any) -> list[Any]:
     """Values of a parameter that only an exhaustive run takes."""
     return [pytest.param(value, marks=exhaustive) for value in values]
+
+
+def one_in(n: int, cases: Iterable[Any]) -> list[Any]:
+    """Cases as parameters, each a value or a tuple of them; all but one in n are exhaustive."""
+    each = [case if isinstance(case, tuple) else (case,) for case in cases]
+    return [pytest.param(*case, marks=exhaustive if number % n else ()) for number, case in enumerate(each)]
 
 
 def length(n: int) -> bytes:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -66,7 +66,7 @@ from ..encoders import (
 )
 from ..format.test_decode import as_answered, file_of
 from ..processes import GUARD, heeding_signals, until
-from ..rdb import FIXTURES, aux, each_dump, key, length, rdb, string, truth
+from ..rdb import FIXTURES, aux, each_dump, key, length, one_in, rdb, string, truth
 from .test_resp import parsed
 
 RICH = FIXTURES / "rich"
@@ -1016,8 +1016,7 @@ AMOUNTS = {"hash": 1_000_000 * SCALE, "strings": 200_000_000 * SCALE}
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("what", AMOUNTS)
+@pytest.mark.parametrize(("form", "what"), one_in(3, product(FORMS, AMOUNTS)))  # a hash as JSON, strings as commands
 def test_memory_is_bounded(form: str, what: str) -> None:
     root = Path(__file__).resolve().parents[2]
     command = [sys.executable, "-c", MEMORY, str(root), form, what, str(AMOUNTS[what])]
