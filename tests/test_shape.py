@@ -14,8 +14,8 @@ import rdbkit
 from .rdb import FIXTURES
 
 ROOM_ORDER = [
-    "errors", "model", "values", "text", "format", "storage", "snapshot", "targets", "selection", "policy", "passes", "parallel",
-    "operations", "azure", "live", "cli",
+    "errors", "model", "values", "text", "resp", "format", "storage", "snapshot", "targets", "selection", "policy", "passes",
+    "parallel", "operations", "azure", "live", "cli",
 ]  # fmt: skip
 PACKAGE = Path(rdbkit.__file__ or "").parent
 # format tells of events in the model's words; record's reader is the scanner below it
@@ -24,6 +24,7 @@ ON_FIXTURES = (
     "snapshot.large",
     "snapshot.reader",
     "storage.output",
+    "operations.commands",
     "operations.export",
     "operations.info",
     "passes.jsonl",
@@ -104,6 +105,7 @@ def test_examples_in_docstrings_hold(monkeypatch: pytest.MonkeyPatch) -> None:
         "azure.blob_url",
         "azure.resources",
         "live.server_url",
+        "resp",
         "targets.commands",
         "targets.memory",
         "targets.releases",

@@ -10,13 +10,14 @@ from typing import Final
 import click
 
 from rdbkit.cli.files import READ_TWICE, OutputPath, Verb, temporaries, written
+from rdbkit.cli.options import commands_target_option
 from rdbkit.cli.render import WORTH_TELLING, Output, key_name, libraries, output, printable, progress, show_functions, size
 from rdbkit.operations.diff import IGNORED, Diff, Difference
 from rdbkit.operations.diff import diff as compare
 from rdbkit.operations.diff_delta import Delta, delta_format
 from rdbkit.operations.diff_elements import expiries
 from rdbkit.selection import parse_duration
-from rdbkit.targets.commands import features
+from rdbkit.targets.target import Target
 from rdbkit.text import count
 
 _WORDS: Final = {
@@ -61,10 +62,7 @@ def _tolerance(ctx: click.Context, param: click.Parameter, value: str) -> int:
     help="Write what differs: OUT.resp gets the commands that turn A into B, OUT.rdb a snapshot of what is new or changed; .gz "
     "compresses.",
 )  # fmt: skip
-@click.option(
-    "--target", metavar="LINE",
-    help="Of OUT.resp: the server that will take it, such as redis-6.0 or valkey-8.1 (default: the newest Redis).",
-)  # fmt: skip
+@commands_target_option("OUT.resp")
 @click.option(
     "--on-loss", type=click.Choice(["fail", "drop"]), default="fail", show_default=True,
     help="Data that the target of OUT.resp does not support: fail, or leave it out.",
@@ -81,7 +79,7 @@ def diff(
     ttl_tolerance: int,
     samples: int,
     delta: str | None,
-    target: str | None,
+    target: Target | None,
     on_loss: str,
     force: bool,
     as_json: bool,
@@ -115,7 +113,7 @@ def diff(
     return 0 if found.same else 1
 
 
-def _check(only: str | None, delta: str | None, target: str | None, on_loss: str, force: bool) -> None:
+def _check(only: str | None, delta: str | None, target: Target | None, on_loss: str, force: bool) -> None:
     """Raise click.UsageError for options that do not go together."""
     if delta is None:
         if target or on_loss != "fail" or force:
@@ -129,10 +127,6 @@ def _check(only: str | None, delta: str | None, target: str | None, on_loss: str
         raise click.BadParameter(printable(str(e)), param_hint="--delta") from None
     if form != "resp" and (target or on_loss != "fail"):
         raise click.UsageError("--target and --on-loss are for --delta OUT.resp")
-    try:
-        features(target)
-    except ValueError as e:
-        raise click.BadParameter(str(e), param_hint="--target") from None
 
 
 def _show(found: Diff, out: Output) -> None:

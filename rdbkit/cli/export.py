@@ -8,12 +8,12 @@ import click
 
 import rdbkit
 from rdbkit.cli.files import READ_ONCE, format_for, output_options, refuse_terminal, writing
-from rdbkit.cli.options import MOST_JOBS, SelectionCommand, selection_options, tell_if_none
+from rdbkit.cli.options import MOST_JOBS, SelectionCommand, commands_target_option, selection_options, tell_if_none
 from rdbkit.cli.render import printable, progress, warn
 from rdbkit.cli.status import status, strict_option
 from rdbkit.operations.export import Export, export_jsonl, export_resp
 from rdbkit.selection import Selection
-from rdbkit.targets.commands import features
+from rdbkit.targets.target import Target
 from rdbkit.text import count
 
 _MOST_SHOWN = 20
@@ -26,11 +26,7 @@ _FORMATS = ("jsonl", "resp")
     "--format", "format_", type=click.Choice(_FORMATS), help="What to write; by default what the name after -o ends in, else jsonl."
 )
 @output_options
-@click.option(
-    "--target",
-    metavar="LINE",
-    help="Of resp: the server that will take it, such as redis-6.0 or valkey-8.1 (default: the newest Redis).",
-)
+@commands_target_option("resp")
 @click.option(
     "--on-loss",
     type=click.Choice(["fail", "drop"]),
@@ -62,7 +58,7 @@ def export(
     format_: str | None,
     output: str,
     force: bool,
-    target: str | None,
+    target: Target | None,
     on_loss: str,
     on_error: str,
     jobs: int,
@@ -82,10 +78,6 @@ def export(
         raise click.UsageError("--target and --on-loss are for --format resp")
     if chosen == "resp" and jobs > 1:
         raise click.UsageError("--jobs is for --format jsonl")
-    try:
-        features(target)
-    except ValueError as e:
-        raise click.BadParameter(str(e), param_hint="--target") from None
     if chosen == "resp":
         refuse_terminal(output)
     with (

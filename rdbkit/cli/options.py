@@ -23,6 +23,7 @@ from rdbkit.selection import (
     parse_slots,
     parse_ttl,
 )
+from rdbkit.targets.commands import features
 from rdbkit.targets.target import NO_MODULES, Target, find_target
 
 R = TypeVar("R")
@@ -55,15 +56,32 @@ class SelectionCommand(Verb):
 
 def target_option(command: F) -> F:
     """Give a click command `--target` and `--targets-file`; it takes them as `target: Target`."""
-    return _with_target(command, True)
+    return _with_target(command, True, _TARGET_HELP)
 
 
 def optional_target_option(command: F) -> F:
     """The same where none need be given; the command takes `target: Target | None`."""
-    return _with_target(command, False)
+    return _with_target(command, False, _TARGET_HELP)
 
 
-def _with_target(command: F, required: bool) -> F:
+def commands_target_option(of: str) -> Callable[[F], F]:
+    """The same where commands are written, into what `of` names; the command takes a target that has commands."""
+
+    def decorate(command: F) -> F:
+        @functools.wraps(command)
+        def with_features(*args: Any, target: Target | None, **given: Any) -> Any:
+            _found("--target", features, target)
+            return command(*args, **given, target=target)
+
+        takes = "a release line (redis-6.2, valkey-8.1) or a service (azure-premium)"
+        return _with_target(
+            cast(F, with_features), False, f"Of {of}: what will take the commands, {takes}; by default the newest Redis."
+        )
+
+    return decorate
+
+
+def _with_target(command: F, required: bool, told: str) -> F:
     @functools.wraps(command)
     def with_target(*args: Any, target: str | None, targets_file: str | None, **given: Any) -> Any:
         found = None if target is None else _found("--target", find_target, target, targets_file)
@@ -75,7 +93,7 @@ def _with_target(command: F, required: bool) -> F:
         metavar="FILE",
         help="TOML with targets of your own, or with other facts of ours.",
     )(with_target)
-    return cast(F, click.option("--target", required=required, metavar="TARGET", help=_TARGET_HELP)(decorated))
+    return cast(F, click.option("--target", required=required, metavar="TARGET", help=told)(decorated))
 
 
 def service_options(command: F) -> F:

@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from rdbkit.format.record import Record
 from rdbkit.live.server import Refusal, Server
-from rdbkit.operations.resp import command
 from rdbkit.passes.hashes import PARTITIONS, NameHashes
+from rdbkit.resp import command
 from rdbkit.storage.rate_limiter import RateLimiter
 from rdbkit.values import StreamEntry, StreamGroup, StreamId, StreamTail
 

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from rdbkit.errors import TargetError
 from rdbkit.format.slots import SLOTS, key_slot
 from rdbkit.live.server_url import ServerUrl, parse_url
-from rdbkit.operations.resp import command
+from rdbkit.resp import command
 from rdbkit.text import first_line
 
 __all__ = ["Cluster", "Credentials", "Refusal", "Reply", "Server", "connect", "entra_credentials"]

@@ -20,8 +20,8 @@ from rdbkit.live.compare import OUTCOMES, Comparer, Outcome, hashes_not_in
 from rdbkit.live.server import Refusal, Server, info_number
 from rdbkit.model import FunctionLibrary
 from rdbkit.operations.diff_delta import FunctionDifference
-from rdbkit.operations.resp import command
 from rdbkit.passes.hashes import NameHashes, name_hash
+from rdbkit.resp import command
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
 from rdbkit.storage.source import Rereading

@@ -36,6 +36,7 @@ from rdbkit.passes.hashes import PARTITIONS
 from rdbkit.snapshot.large import feed
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
 from rdbkit.storage.source import Rereading
+from rdbkit.targets.target import Target
 from rdbkit.text import json_bytes, valid_text
 
 __all__ = ["Diff", "Difference", "diff"]
@@ -141,7 +142,7 @@ def diff(
     ttl_tolerance_ms: int = 0,
     samples: int = 10,
     delta: str | os.PathLike[str] | None = None,
-    target: str | None = None,
+    target: Target | str | None = None,
     on_loss: str = "fail",
     force: bool = False,
     now_ms: int | None = None,

@@ -20,14 +20,15 @@ from rdbkit.format.encode import write_length, write_string
 from rdbkit.format.record import Collector, Record
 from rdbkit.format.scan import Scanner
 from rdbkit.model import Aux, Event, FunctionLibrary, HashTemplate, Header, KeyMetadata
-from rdbkit.operations.resp import COMMAND_BYTES, RespWriter, command, number, pieces
+from rdbkit.operations.commands import COMMAND_BYTES, RespWriter
 from rdbkit.policy.ledger import Loss
+from rdbkit.resp import command, number, pieces
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.snapshot.writer import UNKNOWN as UNKNOWN_COUNTS
 from rdbkit.snapshot.writer import Writer, create
 from rdbkit.storage.output import open_output
 from rdbkit.storage.source import UNKNOWN, Identity, changed
-from rdbkit.targets.commands import features
+from rdbkit.targets.target import Target
 from rdbkit.text import valid_text
 
 __all__ = ["Delta", "FunctionDifference"]
@@ -186,7 +187,7 @@ def delta_writer(
     files: tuple[str, str],
     reopen: Callable[[str], Snapshot],
     *,
-    target: str | None,
+    target: Target | str | None,
     on_loss: str,
     force: bool,
     now_ms: int,
@@ -216,7 +217,7 @@ def delta_writer(
         commands = RespWriter(target, on_loss, now_ms=now_ms)
         report.losses, report.loss_counts = commands.losses, commands.loss_counts
         with open_output(name, force, files) as out:
-            yield _Commands(report, files, reopen, out, commands, features(target), now_ms, compares_expiry)
+            yield _Commands(report, files, reopen, out, commands, now_ms, compares_expiry)
         return
     with reopen(files[1]) as snapshot:
         header = snapshot.header
@@ -395,14 +396,13 @@ class _Commands(DeltaWriter):
         reopen: Callable[[str], Snapshot],
         out: BinaryIO,
         commands: RespWriter,
-        features: frozenset[str],
         now_ms: int,
         compares_expiry: bool,
     ) -> None:
         super().__init__(report, files, reopen)
         self.out = out
         self.commands = commands
-        self.features = features
+        self.features = commands.features
         self.now_ms = now_ms
         self.compares_expiry = compares_expiry
         self.whole = False  # the last record was written so
@@ -447,33 +447,33 @@ class _Commands(DeltaWriter):
         size = db = 0
         with self.reopen(self.files[0]) as first:
             for record in records_at(first, offsets):
+                if self.commands.lacks_database(record):
+                    continue
                 if keys and (record.db != db or len(keys) == _BATCH or size > COMMAND_BYTES):
                     self._unlink(db, keys)
                     keys, size = [], 0
                 db = record.db
                 keys.append(record.key)
                 size += len(record.key)
-        self._unlink(db, keys)
+        if keys:
+            self._unlink(db, keys)
 
     def _unlink(self, db: int, keys: list[bytes]) -> None:
-        self._select(db)
+        self.out.write(self.commands.select(db))
         self.out.writelines(pieces([b"UNLINK" if "unlink" in self.features else b"DEL", *keys]))
-
-    def _select(self, db: int) -> None:
-        if self.commands.db != db:
-            self.commands.db = db
-            self.out.write(command(b"SELECT", b"%d" % db))
 
     def key(self, second: Snapshot, record: Record, metadata: KeyMetadata | None, change: Change) -> None:
         self.whole = False
+        if self.commands.lacks_database(record):
+            return
         if change.how == EXPIRY:
-            self._select(record.db)
+            self.out.write(self.commands.select(record.db))
             self.out.write(_expiry(record))
             return
         if change.how == ELEMENTS:
             found = self._elements(record, second, change)
             if found is not None:
-                self._select(record.db)
+                self.out.write(self.commands.select(record.db))
                 self.out.writelines(found)
                 return
         self.whole = True

@@ -18,7 +18,7 @@ from rdbkit.format.primitives import read_uint64
 from rdbkit.format.record import Record
 from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.model import Aux, KeyMetadata, module_name
-from rdbkit.operations.resp import RespWriter
+from rdbkit.operations.commands import RespWriter
 from rdbkit.passes import jsonl
 from rdbkit.passes.json_text import json_text
 from rdbkit.passes.jsonl import JsonLines
@@ -26,6 +26,7 @@ from rdbkit.policy.ledger import Loss
 from rdbkit.selection import Selection
 from rdbkit.snapshot.large import Spool, has_wanted_size
 from rdbkit.snapshot.reader import Snapshot
+from rdbkit.targets.target import Target
 from rdbkit.values import StreamDedup, StreamEntry, StreamGroup, StreamTail
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def export_resp(
     snapshot: Snapshot,
     out: BinaryIO,
     *,
-    target: str | None = None,
+    target: Target | str | None = None,
     on_loss: str = "fail",
     selection: Selection | None = None,
     on_error: str = "stop",
@@ -153,7 +154,7 @@ def export_resp(
     """Write commands that make a server hold the same data; `redis-cli --pipe` takes them.
 
     Args:
-        target: release line of the server that will take them, as "redis-6.0"; None for the newest Redis.
+        target: the server or service that will take them, as a `Target` or its name; None for the newest Redis.
         on_loss: "fail" at what the target does not support, or "drop" it.
         snapshot, out, selection, on_error, progress: as for `export_jsonl`.
 

@@ -21,7 +21,7 @@ from rdbkit.targets.releases import release, release_line, release_title
 if TYPE_CHECKING:
     import datetime
 
-__all__ = ["Fact", "Sku", "Target", "find_target", "load_targets", "target_names", "tolerated"]
+__all__ = ["Fact", "Sku", "Target", "as_target", "find_target", "load_targets", "target_names", "tolerated"]
 
 #: What released servers load; others are known to forks, or to builds that nobody released.
 _LOADED: Final = {"string", "list", "set", "zset", "hash", "stream", "array", "module"}
@@ -286,6 +286,18 @@ def find_target(name: str, extra: str | os.PathLike[str] | None = None) -> Targe
         if version <= c.NEWEST_REDIS:
             return Target(name, f"RDB {version}", version, exact=True)
     raise ValueError(f"there is no target {name!r}; {_near(name, target_names(extra), 0.5)}")
+
+
+def as_target(target: Target | str) -> Target:
+    """A target that is given as it is, or by its name.
+
+    Raises: ValueError where there is none of this name; TypeError for anything else.
+    """
+    if isinstance(target, Target):
+        return target
+    if isinstance(target, str):
+        return find_target(target)
+    raise TypeError(f"target is a Target or its name, as in 'redis-6.2', not {type(target).__name__}")
 
 
 def _alone(row: Target, name: str) -> Target:

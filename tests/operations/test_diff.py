@@ -21,6 +21,7 @@ from rdbkit.operations import diff as module
 from rdbkit.operations.diff import Diff, diff
 from rdbkit.operations.export import export_resp
 from rdbkit.passes.diff import Fingerprints
+from rdbkit.targets.target import find_target
 
 from ..rdb import FIXTURES, aux, each_dump, key, length, rdb, string
 
@@ -829,6 +830,23 @@ def test_a_delta_merged_over_the_first_is_the_second(
     assert merged.missing == found.delta.deleted
 
 
+def test_a_delta_for_what_lacks_a_database(tmp_path: Path) -> None:
+    def each(*keys: tuple[bytes, bytes]) -> list[bytes]:
+        return [key(name, 0, string(value)) for name, value in keys]
+
+    gone, kept = (b"gone", b"1"), (b"kept", b"1")
+    one = write(tmp_path / "a.rdb", b"\xfe\x00", *each(gone, kept), b"\xfe\x03", *each(gone, kept))
+    other = write(tmp_path / "b.rdb", b"\xfe\x00", *each((b"kept", b"2")), b"\xfe\x03", *each((b"kept", b"2"), (b"new", b"1")))
+    found = diff(one, other, delta=tmp_path / "d.resp", target="azure-managed", on_loss="drop")
+    assert commands(tmp_path / "d.resp") == [[b"SELECT", b"0"], [b"UNLINK", b"gone"], [b"SET", b"kept", b"2"]]
+    assert found.delta is not None
+    assert found.delta.loss_counts == {"database": 3}
+    assert [(loss.db, loss.key) for loss in found.delta.losses] == [(3, b"gone"), (3, b"kept"), (3, b"new")]
+    with pytest.raises(rdbkit.LossError, match="a key in database 3 cannot be given to azure-managed"):
+        diff(one, other, delta=tmp_path / "e.resp", target=find_target("azure-managed"))
+    assert not (tmp_path / "e.resp").exists()
+
+
 def test_the_command_with_a_delta(tmp_path: Path) -> None:
     rich = FIXTURES / "rich" / "redis-7.0.15.rdb"
     other = write(tmp_path / "b.rdb", b"\xfe\x00", key(b"new", 0, string(b"v")), key(b"str", 0, string(b"other")))
@@ -871,7 +889,7 @@ def test_the_command_with_a_delta(tmp_path: Path) -> None:
         ["--delta", "out.txt"], ["--delta", "-"], ["--delta", "d.resp", "--only", "keys"], ["--target", "redis-6.0"], ["--force"],
         ["--on-loss", "drop"], ["--delta", "d.rdb", "--target", "redis-6.0"], ["--delta", "d.rdb", "--on-loss", "drop"],
         ["--delta", "d.resp", "--target", "azure"], ["--delta", "a.rdb", "--force"], ["--delta", "link.rdb", "--force"],
-        ["--delta", "there.resp"],
+        ["--delta", "there.resp"], ["--delta", "d.resp", "--target", "rdb-9"],
     ],
     ids=" ".join,
 )  # fmt: skip

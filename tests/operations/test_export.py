@@ -67,7 +67,7 @@ from ..encoders import (
 from ..format.test_decode import as_answered, file_of
 from ..processes import GUARD, heeding_signals, until
 from ..rdb import FIXTURES, aux, each_dump, key, length, one_in, rdb, string, truth
-from .test_resp import parsed
+from .test_commands import parsed
 
 RICH = FIXTURES / "rich"
 DUMP = RICH / "redis-7.4.1.rdb"
@@ -798,6 +798,7 @@ def test_the_command_writes_what_the_library_does(tmp_path: Path) -> None:
         (["--target", "redis-6.0"], b"--format resp"),
         (["--on-loss", "drop"], b"--format resp"),
         (["--format", "resp", "--target", "redis-99"], b"redis-99"),
+        (["--format", "resp", "--target", "rdb-9"], b"a version of the format, which has no commands"),
         (["--format", "xml"], b"xml"),
         (["--on-error", "never"], b"never"),
         (["-o", str(DUMP), "--force"], b"are the same file"),

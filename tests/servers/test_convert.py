@@ -15,7 +15,7 @@ from fixtures.server import Client, running
 from fixtures.server import truth as answers
 
 from ..rdb import each_dump, truth
-from .test_resp import plain, same_expiry
+from .test_commands import plain, same_expiry
 
 SERVERS = Path(os.environ["RDBKIT_SERVERS"])
 #: Targets whose files a server has to load.

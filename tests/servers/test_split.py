@@ -16,7 +16,7 @@ from rdbkit.operations.merge import merge
 from rdbkit.operations.split import Division, parse_slot_parts, split
 
 from ..rdb import FIXTURES, truth
-from .test_resp import plain, same_expiry
+from .test_commands import plain, same_expiry
 
 SERVERS = Path(os.environ["RDBKIT_SERVERS"])
 WAYS = {

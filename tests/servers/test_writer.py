@@ -15,7 +15,7 @@ from fixtures.server import running
 from fixtures.server import truth as answers
 
 from ..rdb import each_dump, truth
-from .test_resp import plain, same_expiry
+from .test_commands import plain, same_expiry
 
 SERVERS = Path(os.environ["RDBKIT_SERVERS"])
 VERSIONS = {

@@ -15,8 +15,9 @@ import pytest
 import rdbkit
 from fixtures.server import Client, running
 from fixtures.server import truth as answers
-from rdbkit.operations.resp import RespWriter
+from rdbkit.operations.commands import RespWriter
 from rdbkit.targets.commands import features
+from rdbkit.targets.target import find_target
 
 from ..rdb import each_dump, truth
 
@@ -51,7 +52,7 @@ def load(server: Server, path: Path, block_size: int | None = None) -> RespWrite
     """Empties the server and pipes the dump into it; nothing of it may be an error."""
     line, client = server
     client.call("FLUSHALL")
-    if "functions" in features(line):
+    if "functions" in features(find_target(line)):
         client.call("FUNCTION", "FLUSH")
     writer = RespWriter(line, on_loss="drop")
     options: dict[str, Any] = {} if block_size is None else {"block_size": block_size}
@@ -109,14 +110,14 @@ def test_a_server_has_the_same_again(path: Path, server: Server) -> None:
     writer = load(server, path)
     line, client = server
     for kind in writer.loss_counts:
-        assert path.stem in ALWAYS.get(kind, ()) or NEEDS[kind] not in features(line), writer.losses
+        assert path.stem in ALWAYS.get(kind, ()) or NEEDS[kind] not in features(find_target(line)), writer.losses
     wanted = after(path, writer)
     found = [dict(row) for row in answers(client)]
     assert [(row["db"], row["key"]) for row in found] == [(row["db"], row["key"]) for row in wanted]
     for one, other in zip(found, wanted, strict=True):
         assert plain(one) == plain(other)
         assert same_expiry(one["expire_ms"], other["expire_ms"]), (one, other)
-    if "functions" in features(line):
+    if "functions" in features(find_target(line)):
         with rdbkit.open(path) as snapshot:
             names = [event.name for event in snapshot.events() if isinstance(event, rdbkit.FunctionLibrary)]
         libraries = client.items("FUNCTION", "LIST")
@@ -141,7 +142,7 @@ def fill(client: Client, line: str) -> None:
     client.call("XTRIM", "all", "MAXLEN", 0)
     client.call("XADD", "untouched", "7-0", "f", "v")
     client.call("XADD", "zero", "MAXLEN", 0, "1-0", "f", "v")
-    if "create-consumer" in features(line):
+    if "create-consumer" in features(find_target(line)):
         client.call("XGROUP", "CREATECONSUMER", "all", "g", "idle")
     client.call("XCLAIM", "between", "g", "c", 0, "1-1", "TIME", 1_700_000_000_000, "RETRYCOUNT", 7, "JUSTID")
 

@@ -6,6 +6,7 @@ import io
 import math
 import tracemalloc
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,10 +14,11 @@ from typing import Any
 import pytest
 
 import rdbkit
-from rdbkit.operations import resp
-from rdbkit.operations.resp import COMMAND_BYTES, RespWriter
+from rdbkit.operations.commands import COMMAND_BYTES, RespWriter
 from rdbkit.policy.ledger import KEPT, Loss
 from rdbkit.targets.commands import features
+from rdbkit.targets.facts import Fact
+from rdbkit.targets.target import Target, find_target
 from rdbkit.values import CronJob, PendingEntry, Stream, StreamConsumer, StreamDedup, StreamEntry, StreamGroup, StreamId
 
 from ..encoders import array, cron, hash_expiring, set_dragonfly, signed, stream, zset_binary
@@ -129,14 +131,6 @@ def test_a_command_has_at_most_a_megabyte_but_for_a_larger_element() -> None:
     assert all(len(command) == 3 or sum(map(len, command)) <= COMMAND_BYTES + 100 for command in found)
     found = commands(key(b"h", 4, hash_of([(b"f", b"x" * COMMAND_BYTES), (b"g", b"v")])))
     assert [command[2::2] for command in found] == [[b"f"], [b"g"]]
-
-
-def test_a_large_argument_is_handed_on_as_it_is() -> None:
-    value = b"x" * 200_000
-    found = list(resp.pieces([b"SET", b"k", value, b"after"]))
-    assert any(piece is value for piece in found)
-    assert parsed(b"".join(found)) == [[b"SET", b"k", value, b"after"]]
-    assert commands(key(b"k", 0, string(value))) == [[b"SET", b"k", value]]
 
 
 def test_a_value_larger_than_a_block_is_written_in_bounded_memory() -> None:
@@ -339,15 +333,15 @@ def test_all_losses_are_counted_and_some_kept() -> None:
 
 
 def test_targets() -> None:
-    assert "functions" in features("valkey-7.2")
-    assert "functions" not in features("keydb-6.3")
-    assert "field-expiry" in features("valkey-9.1")
-    assert "field-expiry" not in features("valkey-8.1")
-    assert "create-consumer" in features("keydb-6.3")
-    assert features("redis-8.10") == features(None)
+    assert "functions" in features(find_target("valkey-7.2"))
+    assert "functions" not in features(find_target("keydb-6.3"))
+    assert "field-expiry" in features(find_target("valkey-9.1"))
+    assert "field-expiry" not in features(find_target("valkey-8.1"))
+    assert "create-consumer" in features(find_target("keydb-6.3"))
+    assert features(find_target("redis-8.10")) == features(None)
     assert commands(key(b"h", 4, hash_of([(b"f", b"v")])), target="redis-3.2") == words("HMSET h f v")
     for name in ("redis", "redis-six", "memcached-1.6", "redis-7.0.1"):
-        with pytest.raises(ValueError, match="no release line"):
+        with pytest.raises(ValueError, match="no target"):
             RespWriter(name)
     with pytest.raises(ValueError, match=r"Redis 2\.6"):
         RespWriter("redis-2.4")
@@ -355,3 +349,37 @@ def test_targets() -> None:
         RespWriter(on_loss="keep")
     with pytest.raises(ValueError, match="at least one"):
         RespWriter(batch=0)
+
+
+def test_a_service_has_the_commands_of_its_engine() -> None:
+    for service, line in (("azure-premium", "redis-6.0"), ("azure-enterprise", "redis-7.2"), ("azure-managed", "redis-7.4")):
+        assert features(find_target(service)) == features(find_target(line))
+        assert RespWriter(service).features == RespWriter(find_target(service)).features
+    managed = find_target("azure-managed")
+    assert "functions" not in features(find_target("azure-managed").with_engine("6.0"))
+    (loss,) = lost(rdb(expiring({b"f": FUTURE_MS})), "azure-premium")
+    assert loss.kind == "field-expiry"
+    without = replace(managed, facts={**managed.facts, "functions": Fact(False, "a test", "")})
+    assert features(managed) - features(without) == {"functions"}
+
+
+def test_of_what_it_is_not_known_which_commands_it_has() -> None:
+    with pytest.raises(ValueError, match="rdb-9 is a version of the format, which has no commands"):
+        RespWriter("rdb-9")
+    with pytest.raises(ValueError, match="which commands ours has is not known"):
+        RespWriter(Target("ours", "Our server", 9))
+    with pytest.raises(TypeError, match="target is a Target or its name"):
+        RespWriter(6)  # type: ignore[arg-type]
+
+
+def test_a_key_in_a_database_that_the_target_lacks_is_lost() -> None:
+    # a server refuses SELECT, and what follows goes to the database before
+    file = rdb(
+        b"\xfe\x00", key(b"a", 0, string(b"1")), b"\xfe\x07", key(b"b", 0, string(b"2")), b"\xfe\x00", key(b"c", 0, string(b"3"))
+    )
+    (loss,) = lost(file, "azure-managed")
+    assert (loss.kind, loss.db, loss.key) == ("database", 7, b"b")
+    assert written(file, RespWriter("azure-managed", on_loss="drop")) == words("SELECT 0", "SET a 1", "SET c 3")
+    far = rdb(b"\xfe\x3f", key(b"a", 0, string(b"1")), b"\xfe" + length(64), key(b"b", 0, string(b"2")))
+    assert [loss.db for loss in lost(far, "azure-premium")] == [64]
+    assert written(far, RespWriter("redis-6.0")) == words("SELECT 63", "SET a 1", "SELECT 64", "SET b 2")

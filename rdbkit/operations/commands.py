@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import chain, groupby
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Final
@@ -25,16 +25,15 @@ from rdbkit.format.constants import MEMBER_EXPIRY_WHEN
 from rdbkit.format.primitives import read_length, read_uint64
 from rdbkit.format.record import Record
 from rdbkit.model import Aux, Event, FunctionLibrary, KeyMetadata, ModuleAux, module_name
-from rdbkit.passes.json_text import number_text
 from rdbkit.policy.ledger import Ledger, Loss
+from rdbkit.resp import LARGE, bulk, command, number, pieces
 from rdbkit.targets.commands import features
+from rdbkit.targets.target import Target, as_target
 from rdbkit.values import StreamDedup, StreamEntry, StreamGroup, StreamId, StreamTail
 
 #: Bytes of arguments in one command, except for a single element that is larger.
 COMMAND_BYTES: Final = 1 << 20
 
-# From this size on an argument is handed on as it is, not copied into a larger piece.
-_LARGE = 1 << 16
 # What of a stream is held in memory until its consumer groups are known.
 _SPOOL_BYTES = 8 << 20
 _DEFAULT_DEDUP = (100, 100)
@@ -58,8 +57,8 @@ class RespWriter:
     """Encodes records and events as commands.
 
     Args:
-        target: the release line of the server that will read them, such as "redis-6.0" or "valkey-9.0"; None for the newest
-            Redis.
+        target: the server or service that will read them, as a `Target` or its name ("redis-6.0", "azure-premium"); None for the
+            newest Redis.
         on_loss: "fail" raises at the first loss; "drop" leaves out what would be lost and goes on.
         batch: most elements in one command.
         now_ms: Unix milliseconds; where the target knows no expiry of fields, those that are past then are left out.
@@ -67,8 +66,10 @@ class RespWriter:
     Attributes:
         losses: the first `ledger.KEPT` losses.
         loss_counts: the counts of all of them, summed up by kind.
+        features: what the target can be told, by the names of `targets/commands.toml`.
+        db: the database that the last command was for, None before the first.
 
-    Raises: ValueError for a target that is not known.
+    Raises: ValueError for a target that is not known, or of which it is not known which commands it has.
 
     >>> import rdbkit
     >>> writer = RespWriter("redis-6.0", on_loss="drop")
@@ -78,7 +79,9 @@ class RespWriter:
     (True, {'function': 1})
     """
 
-    def __init__(self, target: str | None = None, on_loss: str = "fail", *, batch: int = 512, now_ms: int | None = None) -> None:
+    def __init__(
+        self, target: Target | str | None = None, on_loss: str = "fail", *, batch: int = 512, now_ms: int | None = None
+    ) -> None:
         if on_loss not in ("fail", "drop"):
             raise ValueError(f"on_loss is 'fail' or 'drop', not {on_loss!r}")
         if batch < 1:
@@ -86,8 +89,11 @@ class RespWriter:
         self._ledger = Ledger()
         self.losses = self._ledger.losses
         self.loss_counts = self._ledger.counts
-        self._features = features(target)
-        self._target = target or "the newest Redis"
+        found = None if target is None else as_target(target)
+        self.features = features(found)
+        self._target = "the newest Redis" if found is None else found.name
+        # what is not known of a server depends on its configuration
+        self._databases = None if found is None else 1 if found.single_db else found.databases
         self._fail = on_loss == "fail"
         self._batch = batch
         self._now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
@@ -126,9 +132,30 @@ class RespWriter:
         elif isinstance(item, ModuleAux):
             self._lose("module-aux", f"data of module {item.module} outside of keys")
 
+    def select(self, db: int) -> bytes:
+        """What has to be written before commands for the keys of a database; nothing where the last were for them too."""
+        if db == self.db:
+            return b""
+        self.db = db
+        return command(b"SELECT", b"%d" % db)
+
+    def lacks_database(self, record: Record) -> bool:
+        """Whether the target does not have the database of a record, whose loss is then told.
+
+        Raises: LossError with `on_loss="fail"`.
+        """
+        if self._databases is None or record.db < self._databases:
+            return False
+        self._lose("database", f"a key in database {record.db}", record=record)
+        return True
+
     def _record(self, record: Record) -> Iterator[bytes]:
-        if self._metadata:
-            self._metadata = False
+        metadata, self._metadata = self._metadata, False
+        self._large = None
+        # a server that refuses SELECT would put the keys into the database before
+        if self.lacks_database(record):
+            return
+        if metadata:
             self._lose("key-metadata", "metadata that modules attached to a key", record=record)
         write = self._values.get(record.type)
         if write is None:
@@ -141,14 +168,13 @@ class RespWriter:
             if not written:
                 written = True
                 if record.db != self.db:
-                    self.db = record.db
-                    yield command(b"SELECT", b"%d" % record.db)
+                    yield self.select(record.db)
             yield piece
         if written and record.expire_ms is not None:
             yield command(b"PEXPIREAT", record.key, b"%d" % record.expire_ms)
 
     def _function(self, library: FunctionLibrary) -> Iterator[bytes]:
-        if "functions" not in self._features:
+        if "functions" not in self.features:
             self._lose("function", f"function library {library.name!r}")
             return
         yield from pieces([b"FUNCTION", b"LOAD", b"REPLACE", library.code])
@@ -159,7 +185,7 @@ class RespWriter:
             yield from self._long_string(record)
             return
         for (value,) in record.elements():
-            if len(value) < _LARGE:
+            if len(value) < LARGE:
                 # in one step, for most snapshots have mostly these
                 yield b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(key), key, len(value), value)
             else:
@@ -192,10 +218,10 @@ class RespWriter:
             yield from self._split([b"ZADD", record.key], arguments, 2)
 
     def _hash(self, record: Record) -> Iterator[bytes]:
-        head = [b"HSET" if "several-fields" in self._features else b"HMSET", record.key]
+        head = [b"HSET" if "several-fields" in self.features else b"HMSET", record.key]
         for found in self._parts(record):
             expiring = [element for element in found if element[2] is not None]
-            if expiring and "field-expiry" not in self._features:
+            if expiring and "field-expiry" not in self.features:
                 self._lose("field-expiry", "the expiry of fields", len(expiring), record)
                 found = [element for element in found if element[2] is None or element[2] > self._now_ms]
                 expiring = []
@@ -207,7 +233,7 @@ class RespWriter:
                 yield from pieces([b"HPEXPIREAT", record.key, b"%d" % expire_ms, b"FIELDS", b"%d" % len(names), *names])
 
     def _array(self, record: Record) -> Iterator[bytes]:
-        if "arrays" not in self._features:
+        if "arrays" not in self.features:
             self._lose("array", "a key of type array", record=record)
             return
         cursor = None
@@ -233,11 +259,11 @@ class RespWriter:
             size = spool.tell()
             spool.seek(len(_MODULE_TYPE))
             module = module_name(read_uint64(spool.read(_ID_BYTES), 0)[0])
-            if module not in self._features:
+            if module not in self.features:
                 self._lose("module", f"a value of module {module}", record=record)
                 return
             spool.seek(0)
-            yield b"*4\r\n" + b"".join(map(_bulk, (b"RESTORE", record.key, b"0"))) + b"$%d\r\n" % size
+            yield b"*4\r\n" + b"".join(map(bulk, (b"RESTORE", record.key, b"0"))) + b"$%d\r\n" % size
             while piece := spool.read(COMMAND_BYTES):
                 yield piece
             yield b"\r\n"
@@ -270,7 +296,7 @@ class RespWriter:
         yield from pieces(head + arguments[start:])
 
     def _stream(self, record: Record) -> Iterator[bytes]:
-        if "streams" not in self._features:
+        if "streams" not in self.features:
             self._lose("stream", "a key of type stream", record=record)
             return
         key = record.key
@@ -326,7 +352,7 @@ class RespWriter:
 
     def _counters(self, key: bytes, tail: StreamTail, added: int) -> bytes:
         arguments = [b"XSETID", key, b"%d-%d" % tail.last_id]
-        if "stream-counters" in self._features:
+        if "stream-counters" in self.features:
             max_deleted = tail.max_deleted_id or _NO_ID
             arguments += [b"ENTRIESADDED", b"%d" % added, b"MAXDELETEDID", b"%d-%d" % max_deleted]
         return command(*arguments)
@@ -334,18 +360,18 @@ class RespWriter:
     def _without_nacked(self, group: StreamGroup, record: Record) -> StreamGroup:
         """The group without what the target cannot be told."""
         unowned = sum(entry.consumer is None for entry in group.pending)
-        if not unowned or "nack" in self._features:
+        if not unowned or "nack" in self.features:
             return group
         self._lose("nacked", f"pending entries of group {_shown(group.name)} that belong to no consumer", unowned, record)
         return group._replace(pending=[entry for entry in group.pending if entry.consumer is not None], nacked=[])
 
     def _group(self, key: bytes, group: StreamGroup) -> Iterator[bytes]:
         create = [b"XGROUP", b"CREATE", key, group.name, b"%d-%d" % group.last_id]
-        if group.entries_read is not None and "stream-counters" in self._features:
+        if group.entries_read is not None and "stream-counters" in self.features:
             create += [b"ENTRIESREAD", b"%d" % group.entries_read]
         yield command(*create)
         for consumer in group.consumers:
-            if "create-consumer" in self._features:
+            if "create-consumer" in self.features:
                 yield command(b"XGROUP", b"CREATECONSUMER", key, group.name, consumer.name)
             else:
                 # to read what is pending behind all entries gives nothing, and makes the consumer
@@ -374,7 +400,7 @@ class RespWriter:
     def _dedup(self, key: bytes, dedup: StreamDedup, record: Record) -> Iterator[bytes]:
         config = dedup.duration_s, dedup.max_entries
         if config != _DEFAULT_DEDUP:
-            if "stream-dedup" in self._features:
+            if "stream-dedup" in self.features:
                 yield command(b"XCFGSET", key, b"IDMP-DURATION", b"%d" % config[0], b"IDMP-MAXSIZE", b"%d" % config[1])
             else:
                 self._lose("dedup", "for how long a stream remembers its producers", record=record)
@@ -396,42 +422,6 @@ class RespWriter:
             times = f" ({count} times)" if count > 1 else ""
             raise LossError(f"{what}{times} cannot be given to {self._target} by a command", db=db, key=key)
         self._ledger.add(Loss(kind, what, count, db, key))
-
-
-def command(*arguments: bytes) -> bytes:
-    r"""One command in one piece.
-
-    >>> command(b"SELECT", b"0")
-    b'*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n'
-    """
-    return b"*%d\r\n%b" % (len(arguments), b"".join(map(_bulk, arguments)))
-
-
-def pieces(arguments: Sequence[bytes]) -> Iterator[bytes]:
-    """One command, its large arguments as pieces of their own so that they are not copied."""
-    start = 0
-    head = b"*%d\r\n" % len(arguments)
-    if max(map(len, arguments)) >= _LARGE:
-        for at, argument in enumerate(arguments):
-            if len(argument) >= _LARGE:
-                yield head + b"".join(map(_bulk, arguments[start:at])) + b"$%d\r\n" % len(argument)
-                yield argument
-                head = b"\r\n"
-                start = at + 1
-    yield head + b"".join(map(_bulk, arguments[start:]))
-
-
-def number(value: bytes | int | float) -> bytes:
-    """A score or an array's value as an argument.
-
-    >>> number(3.0), number(0.1), number(float("-inf")), number(b"as it is")
-    (b'3', b'0.1', b'-inf', b'as it is')
-    """
-    return value if isinstance(value, bytes) else number_text(value)
-
-
-def _bulk(argument: bytes) -> bytes:
-    return b"$%d\r\n%b\r\n" % (len(argument), argument)
 
 
 def _batches(spool: IO[bytes]) -> Iterator[list[_Waiting]]:
