@@ -9,67 +9,67 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rdbkit.errors import CorruptError
-from rdbkit.format.constants import ValueType
-from rdbkit.format.listpack import walk_listpack
-from rdbkit.format.primitives import MAX_LENGTH, check_packed, read_length, read_string, read_uint32, skip_length, skip_string
+from rdbkit.format.constants import ValueType, check_rows
+from rdbkit.format.packed import UNKNOWN
+from rdbkit.format.primitives import MAX_LENGTH, read_length, read_string, skip_length, skip_string
+from rdbkit.format.readers import LISTPACK, READERS, reader_number
 from rdbkit.format.sink import Sink
 from rdbkit.format.skip import skip_container
-from rdbkit.format.ziplist import walk_ziplist
-from rdbkit.format.zipmap import walk_zipmap
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-UNKNOWN: Final = -1
-
-# Rules. Those of packed values say the rest in bits: the packed form, entries an element, and what stands before.
+# Rules: in the lowest bits where the count stands, above them of what is packed the entries an element, what stands in front and
+# the reader.
 _NONE: Final = 0
 _ONE: Final = 1
 _LENGTH: Final = 2
-_LENGTH_BEHIND_8: Final = 3
-_STREAM: Final = 4
-_ZIPLISTS: Final = 5
-_NODES: Final = 6
-_FIELDS: Final = 7
-_VALUES: Final = 8
-_ID_AND_VALUES: Final = 9
-_PACKED: Final = 16
-_PAIRS: Final = 4
-_TRIPLES: Final = 8
-_BEHIND_8: Final = 32
+_STREAM: Final = 3
+_NODES: Final = 4
+_PACKED_NODES: Final = 5
+_FIELDS: Final = 6
+_VALUES: Final = 7
+_ID_AND_VALUES: Final = 8
+_PACKED: Final = 9
+_PLACE: Final = 15
+_ARITY: Final = 4  # where its two bits begin
+_HEAD: Final = 6  # where the four bits of the bytes in front begin
+_READER: Final = 10
 
-_LISTPACK: Final = 0
-_ZIPLIST: Final = 1
-_INTSET: Final = 2
-_ZIPMAP: Final = 3
-_FORMS: Final = {"listpack": _LISTPACK, "listpackex": _LISTPACK, "ziplist": _ZIPLIST, "intset": _INTSET, "zipmap": _ZIPMAP}
+_RULES: Final = {
+    "string": _ONE,
+    "strings": _LENGTH,
+    "scored": _LENGTH,
+    "text-scored": _LENGTH,
+    "nodes": _NODES,
+    "packed-nodes": _PACKED_NODES,
+    "packed": _PACKED,
+    "expiry-first": _LENGTH,
+    "expiry-last": _LENGTH,
+    "expiry-text": _LENGTH,
+    "stream": _STREAM,
+    "array": _LENGTH,
+    "module": _NONE,
+    "cron": _NONE,
+    "number": _NONE,
+    "named-listpack": _FIELDS,
+    "named": _FIELDS,
+    "template-listpack": _ID_AND_VALUES,
+    "template": _VALUES,
+}
+check_rows("shape", _RULES, "no rule by which to count shape")
 
 #: Bytes of a value, or of a quicklist's node, that hold all that its count takes, in whatever form they stand.
 HEAD: Final = 64
-_LONGEST_HEADER: Final = 10  # of the packed forms: that of a ziplist
+_LONGEST_HEADER: Final = max([reader.header for reader in READERS])
 
 
 def count_rule(value_type: ValueType) -> int:
     """The rule by which values of this type are counted; see `element_count`."""
-    layout, encoding = value_type.layout, value_type.encoding
-    if encoding in _FORMS:
-        rule = _PACKED | _FORMS[encoding]
-        if encoding == "listpackex":
-            rule |= _TRIPLES
-        elif value_type.type in ("hash", "zset") and encoding != "zipmap":
-            rule |= _PAIRS
-        return rule | _BEHIND_8 if layout == "ds" else rule
-    if encoding == "quicklist":
-        return _NODES if "c" in layout else _ZIPLISTS
-    if encoding == "stream":
-        return _STREAM
-    if encoding == "template":
-        return _FIELDS if layout[0] == "x" else _VALUES if layout[0] == "y" else _ID_AND_VALUES
-    if layout[0] in "*#":
-        return _LENGTH
-    if layout.startswith("d*"):
-        return _LENGTH_BEHIND_8
-    return _ONE if value_type.type == "string" else _NONE
+    rule = _RULES[value_type.shape]
+    if rule == _ONE and value_type.type != "string":
+        return _NONE
+    return rule | value_type.arity << _ARITY | value_type.head << _HEAD | reader_number(value_type) << _READER
 
 
 def element_count(rule: i64, buf: bytes, pos: i64, end: i64, whole: bool = True) -> i64:
@@ -88,30 +88,26 @@ def element_count(rule: i64, buf: bytes, pos: i64, end: i64, whole: bool = True)
     >>> element_count(count_rule(value_types("redis", 10)[16]), value, 0, len(value))
     1
     """
-    if rule == _ONE:
+    place: i64 = rule & _PLACE
+    if place == _ONE:
         return 1
     n: i64
     start: i64 = pos
     try:
-        if rule >= _PACKED:
-            if rule & _BEHIND_8:
-                pos += 8
-            n = _packed(rule & 3, buf, pos, whole)
-            group: i64 = (rule >> 2 & 3) + 1
-            if n < 0 or group == 1:
+        if place == _PACKED:
+            n = _packed(rule >> _READER, buf, pos + (rule >> _HEAD & 15), whole)
+            arity: i64 = rule >> _ARITY & 3
+            if n < 0 or arity == 1:
                 return n
-            if n % group != 0:
-                raise CorruptError(f"a value of {n} packed entries, where they come {group} by {group}")
-            return n // group
-        if rule == _LENGTH:
-            n, pos = read_length(buf, pos)
+            if n % arity != 0:
+                raise CorruptError(f"a value of {n} packed entries, where they come {arity} by {arity}")
+            return n // arity
+        if place == _LENGTH:
+            n, pos = read_length(buf, pos + (rule >> _HEAD & 15))
             return n
-        if rule == _LENGTH_BEHIND_8:
-            n, pos = read_length(buf, pos + 8)
-            return n
-        if rule in (_NODES, _ZIPLISTS):
+        if place in (_NODES, _PACKED_NODES):
             return _nodes(rule, buf, pos) if whole else UNKNOWN
-        if rule == _STREAM:
+        if place == _STREAM:
             if not whole:
                 return UNKNOWN
             n, pos = read_length(buf, pos)
@@ -119,18 +115,18 @@ def element_count(rule: i64, buf: bytes, pos: i64, end: i64, whole: bool = True)
                 pos = skip_string(buf, skip_string(buf, pos))
             n, pos = read_length(buf, pos)
             return n
-        if rule == _FIELDS:
+        if place == _FIELDS:
             n, pos = read_length(buf, pos)
             if n == 0:
-                return _packed(_LISTPACK, buf, pos, whole)
+                return _packed(LISTPACK, buf, pos, whole)
             n, pos = read_length(buf, pos)
             return n
-        if rule == _ID_AND_VALUES:
-            n = _packed(_LISTPACK, buf, pos, whole)
+        if place == _ID_AND_VALUES:
+            n = _packed(LISTPACK, buf, pos, whole)
             if n == 0:
                 raise CorruptError("a hash by template without the template's id")
             return n - 1 if n > 0 else n
-        if rule == _VALUES and whole:
+        if place == _VALUES and whole:
             pos = skip_length(buf, pos)
             n = 0
             while pos < end:
@@ -150,77 +146,43 @@ def _nodes(rule: i64, buf: bytes, pos: i64) -> i64:
     """The elements of all nodes of a quicklist."""
     total: i64 = 0
     n: i64
+    reader: i64 = rule >> _READER
     n, pos = read_length(buf, pos)
     for _ in range(n):
-        if rule == _NODES:
+        if rule & _PLACE == _NODES:
             plain: bool = buf[pos] == 1
             pos = skip_container(buf, pos)
-            total += 1 if plain else _packed(_LISTPACK, buf, pos, True)
+            total += 1 if plain else _packed(reader, buf, pos, True)
         else:
-            total += _packed(_ZIPLIST, buf, pos, True)
+            total += _packed(reader, buf, pos, True)
         pos = skip_string(buf, pos)
     return total
 
 
-def _packed(form: i64, buf: bytes, pos: i64, whole: bool) -> i64:
-    """The entries (of a zipmap the pairs) of the packed value in the string at `pos`."""
+def _packed(number: i64, buf: bytes, pos: i64, whole: bool) -> i64:
+    """The entries of the packed value in the string at `pos`, which this one of `READERS` reads."""
+    reader = READERS[number]
     first: i64 = buf[pos]
     size: i64
     start: i64
     count: i64
     if first < 0xC0:
         size, start = read_length(buf, pos)
-        count = _header(form, buf, start, size)
+        count = reader.header_count(buf, start, size)
     elif first == 0xC3:
         packed, start = read_length(buf, pos + 1)
         size, start = read_length(buf, start)
         first = buf[start]
         if _LONGEST_HEADER <= first + 1 <= 32 and packed > _LONGEST_HEADER:
-            count = _header(form, buf, start + 1, size)  # it begins with so many bytes as they are
+            count = reader.header_count(buf, start + 1, size)  # it begins with so many bytes as they are
         else:
-            count = _header(form, _lzf_head(buf, start, min(start + packed, len(buf)), size), 0, size)
+            count = reader.header_count(_lzf_head(buf, start, min(start + packed, len(buf)), size), 0, size)
     else:
         raise CorruptError("a number stands where a packed value is due")
     if count != UNKNOWN or not whole:
         return count
     blob, _ = read_string(buf, pos, MAX_LENGTH)
-    sink = Sink()
-    if form == _LISTPACK:
-        return walk_listpack(blob, 0, len(blob), sink)
-    if form == _ZIPLIST:
-        return walk_ziplist(blob, 0, len(blob), sink)
-    return walk_zipmap(blob, 0, len(blob), sink) // 2
-
-
-def _header(form: i64, buf: bytes, pos: i64, size: i64) -> i64:
-    """What the header at `pos` of a packed value of `size` bytes says; -1 where its count does not fit there."""
-    n: i64
-    if form in (_LISTPACK, _ZIPLIST):
-        what = "listpack" if form == _LISTPACK else "ziplist"
-        count_at: i64 = 4 if form == _LISTPACK else 8
-        least: i64 = count_at + 3
-        check_packed(what, buf, pos, size, least)
-        n = buf[pos + count_at] | buf[pos + count_at + 1] << 8
-        if n == 65535:
-            return UNKNOWN
-        if n * 2 + least > size:
-            raise CorruptError(f"a {what} of {size} bytes says that it has {n} entries")
-        return n
-    if form == _INTSET:
-        if size < 8:
-            raise CorruptError(f"an intset of {size} bytes, where at least 8 are needed")
-        n = read_uint32(buf, pos + 4)
-        if n * read_uint32(buf, pos) != size - 8:
-            raise CorruptError(f"an intset of {size} bytes says that it has {n} numbers of {read_uint32(buf, pos)} bytes")
-        return n
-    if size < 2:
-        raise CorruptError(f"a zipmap of {size} bytes, where the empty one has 2")
-    n = buf[pos]
-    if n >= 254:
-        return UNKNOWN
-    if n * 3 + 2 > size:
-        raise CorruptError(f"a zipmap of {size} bytes says that it has {n} fields")
-    return n
+    return reader.walk(blob, 0, len(blob), Sink())
 
 
 def _lzf_head(data: bytes, pos: i64, end: i64, size: i64) -> bytes:
@@ -296,31 +258,32 @@ class PieceCounter:
         pos: i64 = 0
         end: i64 = len(buf)
         rule = self.rule
+        place: i64 = rule & _PLACE
         n: i64
         while not self.done:
             if end - pos < HEAD and not last:
                 return pos
-            if rule != _NODES and rule != _ZIPLISTS and rule != _STREAM:
+            if place != _NODES and place != _PACKED_NODES and place != _STREAM:
                 self.count = element_count(rule, buf, pos, end, False)
                 self.done = True
             elif self.left < 0:
                 n, pos = read_length(buf, pos)
-                self.left = n * 2 if rule == _STREAM else n
+                self.left = n * 2 if place == _STREAM else n
                 self.count = 0
             elif self.left > 0:
-                if rule == _NODES:
+                if place == _NODES:
                     plain: bool = buf[pos] == 1
                     pos = skip_container(buf, pos)
-                    self.add(1 if plain else _packed(_LISTPACK, buf, pos, False))
-                elif rule == _ZIPLISTS:
-                    self.add(_packed(_ZIPLIST, buf, pos, False))
+                    self.add(1 if plain else _packed(rule >> _READER, buf, pos, False))
+                elif place == _PACKED_NODES:
+                    self.add(_packed(rule >> _READER, buf, pos, False))
                 pos = skip_string(buf, pos)
                 self.left -= 1
                 if pos > end:
                     self.skip = pos - end
                     return end
             else:
-                if rule == _STREAM:
+                if place == _STREAM:
                     self.count, pos = read_length(buf, pos)
                 self.done = True
         return end

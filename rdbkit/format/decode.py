@@ -17,72 +17,63 @@ from rdbkit.errors import CorruptError, LimitError
 from rdbkit.format import constants as c
 from rdbkit.format.budget import HELD, HOW_TO_RAISE, NAME, Budget
 from rdbkit.format.compiled import COMPILED
-from rdbkit.format.intset import HEADER as INTSET_HEADER
-from rdbkit.format.intset import begin_intset, intset_numbers, walk_intset
-from rdbkit.format.listpack import STRETCH, begin_listpack, end_listpack, listpack_entries, walk_listpack
 from rdbkit.format.modules import read_module
+from rdbkit.format.packed import STRETCH, Cursor, PackedReader
 from rdbkit.format.primitives import read_int64, read_integer, read_length, read_string, read_uint64, skip_string
+from rdbkit.format.readers import LISTPACK, READERS, reader_number
 from rdbkit.format.sink import Items, Sink
 from rdbkit.format.skip import BATCH, SAME, skip_container
 from rdbkit.format.streams import HARMLESS, StreamDecoder, level_of
-from rdbkit.format.ziplist import begin_ziplist, end_ziplist, walk_ziplist, ziplist_entries
-from rdbkit.format.zipmap import begin_zipmap, end_zipmap, walk_zipmap, zipmap_strings
 from rdbkit.values import Array, CronJob, Hash, Set, Stream, StreamDedup, StreamEntry, StreamGroup, StreamTail
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-# How a type's value is read.
+# How a type's value is read, by its shape; see `constants.SHAPES`.
 STRING: Final = 1
-STRINGS: Final = 2  # a count, and strings for each
-SCORED: Final = 3  # a count, and a string and a double for each
-TEXT_SCORED: Final = 4  # a count, and a string and a double as text for each
-NODES: Final = 5  # quicklist of listpacks and plain elements
-ZIPLIST_NODES: Final = 6  # quicklist of ziplists
-LISTPACK: Final = 7
-ZIPLIST: Final = 8
-INTSET: Final = 9
-ZIPMAP: Final = 10
-EXPIRY_FIRST: Final = 11  # a count, and expiry, field and value for each
-EXPIRY_LAST: Final = 12  # a count, and field, value and expiry for each
-EXPIRY_TEXT: Final = 13  # a count, and strings for each, of which the last is an expiry in seconds (Dragonfly)
-TRIPLES: Final = 14  # a listpack of field, value and expiry
-STREAM: Final = 15
-ARRAY: Final = 16
-MODULE: Final = 17
-CRON: Final = 18
-NUMBER: Final = 19
-NAMED_LISTPACK: Final = 20  # field names, and values as a listpack
-NAMED: Final = 21  # field names, and values
-TEMPLATE_LISTPACK: Final = 22  # values as a listpack, the number of their template before them
-TEMPLATE: Final = 23  # number of a template, and values
+STRINGS: Final = 2
+SCORED: Final = 3
+TEXT_SCORED: Final = 4
+NODES: Final = 5
+PACKED_NODES: Final = 6
+PACKED: Final = 7
+EXPIRY_FIRST: Final = 8
+EXPIRY_LAST: Final = 9
+EXPIRY_TEXT: Final = 10
+# From here on, the whole of the value is read in one go, or what stands in front of its elements is not only their count.
+TRIPLES: Final = 11  # packed, with an expiry for each
+STREAM: Final = 12
+ARRAY: Final = 13
+MODULE: Final = 14
+CRON: Final = 15
+NUMBER: Final = 16
+NAMED_LISTPACK: Final = 17
+NAMED: Final = 18
+TEMPLATE_LISTPACK: Final = 19
+TEMPLATE: Final = 20
 
-_BY_LAYOUT: Final = {
-    "*(sd)": SCORED,
-    "*(st)": TEXT_SCORED,
-    "*(cs)": NODES,
-    "*(lss)": EXPIRY_FIRST,
-    "d*(lss)": EXPIRY_FIRST,
-    "*(ssd)": EXPIRY_LAST,
-    "*(sss)": EXPIRY_TEXT,
-    "ds": TRIPLES,
-    "#o@(lu)": ARRAY,
-    "lm": MODULE,
-    "sdd*(s)*(s)": CRON,
-    "l": NUMBER,
-    "xs": NAMED_LISTPACK,
-    "x@(s)": NAMED,
-    "y@(s)": TEMPLATE,
+_WAYS: Final = {
+    "string": STRING,
+    "strings": STRINGS,
+    "scored": SCORED,
+    "text-scored": TEXT_SCORED,
+    "nodes": NODES,
+    "packed-nodes": PACKED_NODES,
+    "packed": PACKED,
+    "expiry-first": EXPIRY_FIRST,
+    "expiry-last": EXPIRY_LAST,
+    "expiry-text": EXPIRY_TEXT,
+    "stream": STREAM,
+    "array": ARRAY,
+    "module": MODULE,
+    "cron": CRON,
+    "number": NUMBER,
+    "named-listpack": NAMED_LISTPACK,
+    "named": NAMED,
+    "template-listpack": TEMPLATE_LISTPACK,
+    "template": TEMPLATE,
 }
-_PACKED: Final = {
-    "listpack": LISTPACK,
-    "ziplist": ZIPLIST,
-    "intset": INTSET,
-    "zipmap": ZIPMAP,
-    "listpackex": TRIPLES,
-    "template": TEMPLATE_LISTPACK,
-}
-_PACK_NAMES: Final = {LISTPACK: "listpack", NODES: "listpack", ZIPLIST: "ziplist", ZIPLIST_NODES: "ziplist", ZIPMAP: "zipmap"}
+c.check_rows("shape", _WAYS, "no decoder for shape")
 #: More bytes than there are: the value is wanted whole.
 _WHOLE: Final = 1 << 62
 _NOT_A_NUMBER: Final = float("nan")
@@ -93,15 +84,7 @@ _LATEST: Final = (1 << 48) - 1
 
 def way_of(t: c.ValueType) -> int:
     """How a value of this type is read: one of the constants above."""
-    if t.type == "stream":
-        return STREAM
-    if t.layout == "s":
-        return _PACKED.get(t.encoding, STRING)
-    if t.layout == "*(s)":
-        return ZIPLIST_NODES if t.encoding == "quicklist" else STRINGS
-    if t.layout == "*(ss)":
-        return EXPIRY_TEXT if t.type == "set" else STRINGS
-    return _BY_LAYOUT[t.layout]
+    return TRIPLES if t.shape == "packed" and t.arity == 3 else _WAYS[t.shape]
 
 
 @cache
@@ -110,20 +93,14 @@ def _batch_of(size: int, scored: bool) -> struct.Struct:
     return struct.Struct("<" + (f"x{size}s" + ("d" if scored else "")) * BATCH)
 
 
-def arity_of(t: c.ValueType) -> int:
-    """How many calls of a sink make an element of this type; see `Decoder`."""
-    way = way_of(t)
-    if way in (EXPIRY_FIRST, EXPIRY_LAST, TRIPLES) or (way == EXPIRY_TEXT and t.type == "hash"):
-        return 3
-    return 2 if t.type in ("hash", "zset") or way == EXPIRY_TEXT else 1
-
-
 class FileTypes:
     """How the values of one file are read; shared by its decoders.
 
     Attributes:
         flavour, version: of the file.
         source: name of the file, for errors.
+        types: what each type byte means; `ways`, `arities`, `heads`, `readers` of what is packed and `levels` of streams say how
+            its values are read.
         templates: field names of hashes, by the number of their template; filled while the file is scanned.
         limit: most bytes that one string may unpack to.
         warnings: the first faults that were passed over, with their places; `warned` is how many there were in all.
@@ -144,17 +121,21 @@ class FileTypes:
         self.ways: list[int] = [0] * 256
         self.levels: list[int] = [0] * 256
         self.arities: list[int] = [1] * 256
+        self.heads: list[int] = [0] * 256
+        self.readers: list[PackedReader] = [READERS[0]] * 256
         self.types: dict[int, c.ValueType] = c.value_types(flavour, version)
         for t in self.types.values():
             self.ways[t.id] = way_of(t)
-            self.arities[t.id] = arity_of(t)
+            self.arities[t.id] = t.arity
+            self.heads[t.id] = t.head
+            self.readers[t.id] = READERS[reader_number(t)]
             self.levels[t.id] = level_of(t.id)
 
-    def warn(self, doubts: list[CorruptError], kind: i64, db: int, key: bytes, offset: int) -> None:
+    def warn(self, doubts: list[CorruptError], type_code: i64, db: int, key: bytes, offset: int) -> None:
         """Remember faults of a value that were passed over."""
         for e in doubts:
             e.source, e.offset, e.db, e.key = self.source, offset, db, key
-            e.reading = f"a {self.types[0 if kind >= 256 else kind].name}"
+            e.reading = f"a {self.types[0 if type_code >= 256 else type_code].name}"
             self.warned += 1
             if len(self.warnings) < _MOST_WARNINGS:
                 self.warnings.append(e)
@@ -189,9 +170,9 @@ class Decoder:
         self.arity: int = 1
         self.insert_index: int | None = None
         self.way: i64 = 0
-        self.kind: i64 = 0
+        self.type_code: i64 = 0
         self.left: i64 = -1
-        self.base: i64 = 0
+        self.base: i64 = 1  # that an expiry of 1 stands for
         self.names: tuple[bytes, ...] = ()
         self.at: i64 = 0  # of the next in names
         self.stream: StreamDecoder | None = None
@@ -199,31 +180,26 @@ class Decoder:
         self.paused: bool = False
         self.spent: i64 = 0
         # a large packed collection that is being read
-        self.inner: bytes | None = None
-        self.inner_pos: i64 = 0
-        self.inner_end: i64 = 0
-        self.inner_at: i64 = 0
-        self.inner_count: i64 = 0
-        self.inner_before: i64 = 0  # bytes of the entry before, or the number before
-        self.inner_begin: i64 = 0  # of the entry before
+        self.reader: PackedReader = READERS[0]
+        self.cursor: Cursor | None = None
 
-    def begin(self, kind: i64) -> None:
+    def begin(self, type_code: i64) -> None:
         """Make ready for a value of this type (as `Visitor.record` tells it)."""
-        if kind >= 256:
-            kind = 0
-        self.kind = kind
-        self.way = self.file_types.ways[kind]
+        if type_code >= 256:
+            type_code = 0
+        self.type_code = type_code
+        self.way = self.file_types.ways[type_code]
         self.done = False
         self.need = 0
         self.left = -1
-        self.arity = self.file_types.arities[kind]
+        self.arity = self.file_types.arities[type_code]
         self.paused = False
-        self.inner = None
+        self.cursor = None
         if self.doubts:
             self.doubts = []
         if self.way == STREAM:
             self.stream = StreamDecoder(
-                self.file_types.levels[kind], self.file_types.packed_limit, self.file_types.budget, self.lenient, self.doubts
+                self.file_types.levels[type_code], self.file_types.packed_limit, self.file_types.budget, self.lenient, self.doubts
             )
             self.stream.builds = self.builds
             self.stream.most = self.most
@@ -248,7 +224,7 @@ class Decoder:
         self.need = 0
         self.spent = 0
         self.paused = False
-        if self.inner is not None and not self.packed_goes_on(sink):
+        if self.cursor is not None and not self.packed_goes_on(sink):
             return pos
         left: i64 = self.left
         end: i64 = len(buf)
@@ -260,14 +236,14 @@ class Decoder:
                     pos = self.element(buf, pos, sink)
                     self.done = True
                     return pos
-                if LISTPACK <= way <= ZIPMAP:
+                if way == PACKED:
                     pos = self.packed(buf, pos, sink)
                     if self.paused:
                         self.left = 0
                     else:
                         self.done = True
                     return pos
-                if way == TRIPLES or way >= ARRAY:
+                if way >= TRIPLES:
                     pos = self.rare(buf, pos, sink)
                     if self.done:
                         return pos
@@ -320,7 +296,7 @@ class Decoder:
                     left -= 1
                     if self.spent > self.most:
                         return self.pause(pos, left)
-            elif way == ZIPLIST_NODES:
+            elif way == PACKED_NODES:
                 while left > 0:
                     pos = self.packed(buf, pos, sink)
                     left -= 1
@@ -398,13 +374,14 @@ class Decoder:
 
     def head(self, buf: bytes, pos: i64) -> i64:
         """The count, and the base of expiries where there is one before it; sets `left`."""
-        self.base = 0
-        if self.kind == 24:
-            buf[pos + 8]
+        self.base = 1
+        head: i64 = self.file_types.heads[self.type_code]
+        if head > 0:
+            buf[pos + head]
             self.base = read_int64(buf, pos)
             if self.base < 0 or self.base > _LATEST:
                 raise CorruptError(f"a first expiry of {self.base} ms cannot be", rule="field-expiry")
-            pos += 8
+            pos += head
         n, pos = read_length(buf, pos)
         if self.way == STRINGS and self.arity == 2:
             n *= 2
@@ -459,8 +436,8 @@ class Decoder:
         data, _ = read_string(buf, pos, self.file_types.limit)
         return data, 0, len(data), stop
 
-    def listpack(self, buf: bytes, pos: i64) -> tuple[list[object], i64]:
-        """`(entries, stop)` of the listpack that the string at `pos` holds.
+    def entries(self, reader: PackedReader, buf: bytes, pos: i64) -> tuple[list[object], i64]:
+        """`(entries, stop)` of the packed collection that the string at `pos` holds.
 
         Raises: LimitError where its entries take more than what may be held.
         """
@@ -469,97 +446,52 @@ class Decoder:
         count: i64
         try:
             if end - start > STRETCH:
-                count = walk_listpack(data, start, end, Sink())
+                count = reader.walk(data, start, end, Sink())
                 self.file_types.budget.check("entries of a packed collection", end - start + count * NAME)
-            walk_listpack(data, start, end, items)
+            reader.walk(data, start, end, items)
         except IndexError:
-            raise overrun("listpack") from None
+            raise overrun(reader.name) from None
         self.spent += end - start
         return items.items, stop
 
     def packed(self, buf: bytes, pos: i64, sink: Sink) -> i64:
         """One string that holds elements; `paused` where it is not at its end."""
-        way = self.way
+        reader = self.file_types.readers[self.type_code]
         buf, start, end, stop = self.unpacked(buf, pos)
         count: i64
         if end - start > STRETCH and self.most < _WHOLE:
-            self.inner = buf
-            self.inner_pos = start
-            self.inner_end = end
-            self.inner_count = 0
-            self.inner_before = 0
-            if way in (LISTPACK, NODES):
-                start = begin_listpack(buf, start, end)
-            elif way in (ZIPLIST, ZIPLIST_NODES):
-                start = begin_ziplist(buf, start, end)
-            elif way == INTSET:
-                begin_intset(buf, start, end)
-                start += INTSET_HEADER
-            else:
-                start = begin_zipmap(buf, start, end)
-            self.inner_at = start
-            self.inner_begin = start
+            self.reader = reader
+            self.cursor = Cursor(buf, start, end, reader.begin(buf, start, end))
             self.packed_goes_on(sink)
             return stop
         self.spent += end - start
         try:
-            if way in (LISTPACK, NODES):
-                count = walk_listpack(buf, start, end, sink)
-            elif way in (ZIPLIST, ZIPLIST_NODES):
-                count = walk_ziplist(buf, start, end, sink)
-            elif way == INTSET:
-                count = walk_intset(buf, start, end, sink)
-            else:
-                count = walk_zipmap(buf, start, end, sink)
+            count = reader.walk(buf, start, end, sink)
         except IndexError:
-            raise overrun(_PACK_NAMES[way]) from None
+            raise overrun(reader.name) from None
         self.check_pairs(count)
         return stop
 
     def packed_goes_on(self, sink: Sink) -> bool:
         """More of a large packed collection; False, and `paused`, where that is not all of it."""
-        way = self.way
-        buf = self.inner
-        assert buf is not None
-        at: i64 = self.inner_at
-        last: i64 = self.inner_end - 1
+        reader = self.reader
+        cursor = self.cursor
+        assert cursor is not None
+        last: i64 = cursor.end - reader.end_mark
         until: i64
-        n: i64
-        if way == INTSET:
-            last += 1
         try:
-            while at < last:
+            while cursor.at < last:
                 if self.spent > self.most:
-                    self.inner_at = at
                     self.paused = True
                     return False
-                until = min(at + STRETCH, last)
-                self.spent += until - at
-                if way in (LISTPACK, NODES):
-                    at, n = listpack_entries(buf, at, until, last, sink)
-                    self.inner_count += n
-                elif way in (ZIPLIST, ZIPLIST_NODES):
-                    at, self.inner_begin, n = ziplist_entries(buf, at, until, last, self.inner_before, sink)
-                    self.inner_before = at - self.inner_begin
-                    self.inner_count += n
-                elif way == INTSET:
-                    n = buf[self.inner_pos]
-                    self.inner_before = intset_numbers(
-                        buf, at, until, n, at > self.inner_pos + INTSET_HEADER, self.inner_before, sink
-                    )
-                    at = until
-                else:
-                    at, self.inner_count = zipmap_strings(buf, at, until, last, self.inner_count, sink)
-            if way in (LISTPACK, NODES):
-                end_listpack(buf, self.inner_pos, self.inner_end, at, self.inner_count)
-            elif way in (ZIPLIST, ZIPLIST_NODES):
-                end_ziplist(buf, self.inner_pos, self.inner_begin, self.inner_count)
-            elif way == ZIPMAP:
-                end_zipmap(buf, self.inner_pos, self.inner_count)
+                until = min(cursor.at + STRETCH, last)
+                self.spent += until - cursor.at
+                reader.step(cursor, until, sink)
+            reader.finish(cursor)
         except IndexError:
-            raise overrun(_PACK_NAMES[way]) from None
-        self.check_pairs(self.inner_count)
-        self.inner = None
+            raise overrun(reader.name) from None
+        self.check_pairs(cursor.count)
+        self.cursor = None
         return True
 
     def check_pairs(self, count: i64) -> None:
@@ -630,7 +562,7 @@ class Decoder:
             if number > _LATEST:
                 raise CorruptError(f"a field's expiry of {number} ms cannot be", rule="field-expiry")
             expiry = number
-            if expiry > 0 and self.kind == 24:
+            if expiry > 0:
                 expiry += self.base - 1
                 if expiry > _LATEST:
                     raise CorruptError(f"a field's expiry of {expiry} ms cannot be", rule="field-expiry")
@@ -690,10 +622,11 @@ class Decoder:
 
     def triples(self, buf: bytes, pos: i64, sink: Sink) -> i64:
         """A listpack of fields, values and expiries, the fields that do not expire last."""
-        if self.kind == 25:
-            buf[pos + 8]
-            pos += 8  # the first expiry, which is a hint
-        found, pos = self.listpack(buf, pos)
+        head: i64 = self.file_types.heads[self.type_code]
+        if head > 0:
+            buf[pos + head]
+            pos += head  # the first expiry, which is a hint
+        found, pos = self.entries(self.file_types.readers[self.type_code], buf, pos)
         if len(found) % 3:
             raise CorruptError(f"{len(found)} entries, where each field has a value and an expiry", rule="pairs")
         before: i64 = 0
@@ -771,7 +704,7 @@ class Decoder:
         form, pos = read_length(buf, pos)
         found: list[object]
         if form == 0:
-            found, pos = self.listpack(buf, pos)
+            found, pos = self.entries(READERS[LISTPACK], buf, pos)
         else:
             items = Items()
             n, pos = read_length(buf, pos)
@@ -785,7 +718,7 @@ class Decoder:
 
     def named_listpack(self, buf: bytes, pos: i64, sink: Sink, by_number: bool) -> i64:
         """A listpack of a template's number and the values of a hash."""
-        found, pos = self.listpack(buf, pos)
+        found, pos = self.entries(READERS[LISTPACK], buf, pos)
         first = found[0] if found else b""
         assert isinstance(first, bytes)
         names = self.names

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from rdbkit.errors import CorruptError
 from rdbkit.format.compiled import COMPILED
-from rdbkit.format.listpack import STRETCH
+from rdbkit.format.packed import STRETCH, Cursor, PackedReader
 from rdbkit.format.primitives import read_int16, read_int32, read_int64, read_uint32
 from rdbkit.format.sink import Items, Sink
 
@@ -17,6 +17,35 @@ if TYPE_CHECKING:
 
 HEADER: Final = 8
 _FORMATS: Final = {2: "h", 4: "i", 8: "q"}
+
+
+class IntsetReader(PackedReader):
+    """The reader of intsets, for `readers.py`."""
+
+    def __init__(self) -> None:
+        super().__init__("intset", HEADER, 0)
+
+    def begin(self, buf: bytes, pos: i64, end: i64) -> i64:
+        begin_intset(buf, pos, end)
+        return pos + HEADER
+
+    def step(self, cursor: Cursor, until: i64, sink: Sink) -> None:
+        width: i64 = cursor.buf[cursor.pos]
+        cursor.before = intset_numbers(cursor.buf, cursor.at, until, width, cursor.count > 0, cursor.before, sink)
+        cursor.count += (until - cursor.at) // width
+        cursor.at = until
+
+    def header_count(self, buf: bytes, pos: i64, size: i64) -> i64:
+        if size < HEADER:
+            raise CorruptError(f"an intset of {size} bytes, where at least 8 are needed")
+        n: i64 = read_uint32(buf, pos + 4)
+        width: i64 = read_uint32(buf, pos)
+        if n * width != size - HEADER:
+            raise CorruptError(f"an intset of {size} bytes says that it has {n} numbers of {width} bytes")
+        return n
+
+    def walk(self, buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
+        return walk_intset(buf, pos, end, sink)
 
 
 def walk_intset(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:

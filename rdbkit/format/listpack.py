@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rdbkit.errors import CorruptError
 from rdbkit.format.compiled import COMPILED
+from rdbkit.format.packed import STRETCH, Cursor, PackedReader, announced_entries
 from rdbkit.format.primitives import check_packed, read_int16, read_int32, read_int64, read_integer, read_uint32
 from rdbkit.format.sink import Items, Sink
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-_HEADER: Final = 6
+HEADER: Final = 6
 _END: Final = 0xFF
-#: Of large packed collections, so many bytes are looked at in one go, so that what is made of them is bounded.
-STRETCH: Final = 1 << 16
+_WIDTHS: Final = {0xF1: 2, 0xF2: 3, 0xF3: 4, 0xF4: 8}  # bytes of an integer behind the first one
 _NUMBER_SIZES: Final = (3, 4, 5, 9)  # of entries that begin with 0xf1 to 0xf4
 _MANY: Final = 65535  # stands for a count that does not fit
 #: The length byte of a plain string, by the first byte of its entry; the plain form of an integer from 0 to 127.
@@ -29,6 +29,30 @@ _DOUBLE: Final = struct.Struct("<d").pack
 _SHORT: Final = struct.Struct("<Bh").pack
 _INT: Final = struct.Struct("<Bi").pack
 _SMALL_NUMBERS: Final = [bytes([0xC0, n]) for n in range(128)]
+
+
+class ListpackReader(PackedReader):
+    """The reader of listpacks, for `readers.py`."""
+
+    def __init__(self) -> None:
+        super().__init__("listpack", HEADER, 1)
+
+    def begin(self, buf: bytes, pos: i64, end: i64) -> i64:
+        return begin_listpack(buf, pos, end)
+
+    def step(self, cursor: Cursor, until: i64, sink: Sink) -> None:
+        n: i64
+        cursor.at, n = listpack_entries(cursor.buf, cursor.at, until, cursor.end - 1, sink)
+        cursor.count += n
+
+    def finish(self, cursor: Cursor) -> None:
+        end_listpack(cursor.buf, cursor.pos, cursor.end, cursor.at, cursor.count)
+
+    def header_count(self, buf: bytes, pos: i64, size: i64) -> i64:
+        return announced_entries("listpack", buf, pos, size, 4)
+
+    def walk(self, buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
+        return walk_listpack(buf, pos, end, sink)
 
 
 def walk_listpack(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
@@ -52,10 +76,10 @@ def begin_listpack(buf: bytes, pos: i64, end: i64) -> i64:
 
     Raises: CorruptError.
     """
-    check_packed("listpack", buf, pos, end - pos, _HEADER + 1)
+    check_packed("listpack", buf, pos, end - pos, HEADER + 1)
     if buf[end - 1] != _END:
         raise CorruptError("a listpack does not end with 0xff", rule="listpack-end")
-    return pos + _HEADER
+    return pos + HEADER
 
 
 def end_listpack(buf: bytes, pos: i64, end: i64, at: i64, count: i64) -> None:
@@ -331,6 +355,66 @@ def _skip_backlen(buf: bytes, at: i64, size: i64) -> i64:
     return stop
 
 
+def listpack_size(buf: bytes, at: i64) -> i64:
+    """Bytes of a listpack's entry without the length behind it."""
+    first: i64 = buf[at]
+    if first < 0x80:
+        return 1
+    if first < 0xC0:
+        return (first & 0x3F) + 1
+    if first < 0xE0:
+        return 2
+    if first < 0xF0:
+        return ((first & 0x0F) << 8 | buf[at + 1]) + 2
+    if first == 0xF0:
+        return read_uint32(buf, at + 1) + 5
+    return _WIDTHS[int(first)] + 1
+
+
+def listpack_end(buf: bytes, at: i64) -> i64:
+    """Where the next entry begins."""
+    size: i64 = listpack_size(buf, at)
+    if size < 128:
+        return at + size + 1
+    return at + size + (2 if size <= 16382 else 3 if size <= 2097150 else 4 if size <= 268435454 else 5)
+
+
+def skip_entries(buf: bytes, at: i64, count: i64) -> i64:
+    """The end of so many entries of a listpack."""
+    while count > 0:
+        at = listpack_end(buf, at)
+        count -= 1
+    return at
+
+
+def listpack_number(buf: bytes, at: i64) -> i64:
+    """The integer of an entry that is one."""
+    first: i64 = buf[at]
+    if first < 0x80:
+        return first
+    n: i64
+    if first < 0xE0:
+        n = (first & 0x1F) << 8 | buf[at + 1]
+        return n if n < 4096 else n - 8192
+    if first == 0xF1:
+        return read_int16(buf, at + 1)
+    if first == 0xF3:
+        return read_int32(buf, at + 1)
+    if first == 0xF4:
+        return read_int64(buf, at + 1)
+    n = buf[at + 1] | buf[at + 2] << 8 | buf[at + 3] << 16
+    return n if n < 0x800000 else n - 0x1000000
+
+
+def listpack_text(buf: bytes, at: i64) -> bytes:
+    """The content of an entry, integers as their text."""
+    first: i64 = buf[at]
+    if first < 0x80 or 0xC0 <= first < 0xE0 or first > 0xF0:
+        return b"%d" % listpack_number(buf, at)
+    head: i64 = 1 if first < 0xC0 else 2 if first < 0xF0 else 5
+    return buf[at + head : at + listpack_size(buf, at)]
+
+
 def encode_listpack(entries: list[bytes | int]) -> bytes:
     """A listpack of these entries; text that is a 64-bit integer becomes one, as in servers.
 
@@ -338,7 +422,7 @@ def encode_listpack(entries: list[bytes | int]) -> bytes:
     b'\\r\\x00\\x00\\x00\\x02\\x00\\x82ab\\x03\\x01\\x01\\xff'
     """
     parts: list[bytes] = []
-    size = _HEADER + 1
+    size = HEADER + 1
     for entry in entries:
         n = entry if isinstance(entry, int) else _integer(entry)
         if n is not None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from rdbkit.errors import CorruptError, LimitError
 from rdbkit.format.budget import HELD, HOW_TO_RAISE, NAME, Budget
-from rdbkit.format.listpack import STRETCH, walk_listpack
+from rdbkit.format.listpack import walk_listpack
+from rdbkit.format.packed import STRETCH
 from rdbkit.format.primitives import read_int64, read_length, read_string, read_uint64, skip_string
 from rdbkit.format.sink import Items, Sink
 from rdbkit.values import PendingEntry, StreamConsumer, StreamDedup, StreamEntry, StreamGroup, StreamId, StreamTail

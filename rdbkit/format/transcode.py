@@ -13,9 +13,10 @@ from librt.strings import BytesWriter, write_f64_le, write_i64_le
 
 from rdbkit.errors import CorruptError
 from rdbkit.format.compiled import COMPILED
-from rdbkit.format.decode import LISTPACK, NODES, Decoder, FileTypes, score_in, too_large
+from rdbkit.format.decode import NODES, PACKED, Decoder, FileTypes, score_in, too_large
 from rdbkit.format.encode import write_length, write_score, write_string
-from rdbkit.format.listpack import STRETCH, any_twice, collect_plain, collect_scored, plain_text, walk_listpack
+from rdbkit.format.listpack import any_twice, collect_plain, collect_scored, plain_text, walk_listpack
+from rdbkit.format.packed import STRETCH
 from rdbkit.format.primitives import read_string
 from rdbkit.format.sink import Items, Names, Sink
 
@@ -44,7 +45,7 @@ _LISTPACK_HEADER: Final = 6
 _HEADER: Final = struct.Struct("<IH").unpack_from
 _COUNT_AT: Final = 4
 _MANY: Final = 65535
-PACKED: Final = 2  # container of a quicklist's node that is a listpack
+PACKED_NODE: Final = 2  # container of a quicklist's node that is a listpack
 _TWICE: Final = "element-twice"
 
 
@@ -300,7 +301,10 @@ class Recoder:
         self.is_empty: bool = False
         self.members: i64 = 1  # calls of the sink that make an element of what is written
         self.becomes: list[int] = [0] * 256
+        self.listpacks: list[int] = [0] * 256  # how values are read that are listpacks, or have them as nodes; 0 for others
         for t in file_types.types.values():
+            if t.packed == "listpack":
+                self.listpacks[t.id] = file_types.ways[t.id]
             if t.type == "zset":
                 self.becomes[t.id] = ZSET_TEXT if text_scores else ZSET
             else:
@@ -334,10 +338,10 @@ class Recoder:
         self.begin(kind, out)
         self.is_empty = False
         decoder = self.decoder
-        way = decoder.way
-        if way == LISTPACK:
+        way = self.listpacks[kind]
+        if way == PACKED:
             self.end_at(self.listpack(buf, pos, out), end)
-        elif way == NODES and buf[pos] == 1 and buf[pos + 1] == PACKED:
+        elif way == NODES and buf[pos] == 1 and buf[pos + 1] == PACKED_NODE:
             self.end_at(self.listpack(buf, pos + 2, out), end)
         else:
             body = self.body
@@ -375,10 +379,10 @@ class Recoder:
 
     def quick(self, kind: int, buf: bytes, pos: int, end: int, out: BytesWriter) -> bool:
         """An ordinary collection in one listpack, for the interpreter, in few calls; False, with nothing written, for any other."""
-        way = self.file_types.ways[kind]
-        if way == NODES and buf[pos] == 1 and buf[pos + 1] == PACKED:
+        way = self.listpacks[kind]
+        if way == NODES and buf[pos] == 1 and buf[pos + 1] == PACKED_NODE:
             pos += 2
-        elif way != LISTPACK:
+        elif way != PACKED:
             return False
         becomes = self.becomes[kind]
         if self.compress or becomes == ZSET_TEXT or self.file_types.arities[kind] == 3:

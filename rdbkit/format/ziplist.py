@@ -8,16 +8,44 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rdbkit.errors import CorruptError
+from rdbkit.format.packed import Cursor, PackedReader, announced_entries
 from rdbkit.format.primitives import check_packed, read_int16, read_int32, read_int64, read_uint32
 from rdbkit.format.sink import Sink
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-_HEADER: Final = 10
+HEADER: Final = 10
 _END: Final = 0xFF
 _BIG_PREVIOUS: Final = 0xFE
+#: Bytes of an integer behind the byte that says so; those from 0xf1 to 0xfd are their number themselves.
+_WIDTHS: Final = {0xFE: 1, 0xC0: 2, 0xF0: 3, 0xD0: 4, 0xE0: 8}
 _MANY: Final = 65535  # stands for a count that does not fit
+
+
+class ZiplistReader(PackedReader):
+    """The reader of ziplists, for `readers.py`."""
+
+    def __init__(self) -> None:
+        super().__init__("ziplist", HEADER, 1)
+
+    def begin(self, buf: bytes, pos: i64, end: i64) -> i64:
+        return begin_ziplist(buf, pos, end)
+
+    def step(self, cursor: Cursor, until: i64, sink: Sink) -> None:
+        n: i64
+        cursor.at, cursor.begin, n = ziplist_entries(cursor.buf, cursor.at, until, cursor.end - 1, cursor.before, sink)
+        cursor.before = cursor.at - cursor.begin
+        cursor.count += n
+
+    def finish(self, cursor: Cursor) -> None:
+        end_ziplist(cursor.buf, cursor.pos, cursor.begin, cursor.count)
+
+    def header_count(self, buf: bytes, pos: i64, size: i64) -> i64:
+        return announced_entries("ziplist", buf, pos, size, 8)
+
+    def walk(self, buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
+        return walk_ziplist(buf, pos, end, sink)
 
 
 def walk_ziplist(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
@@ -39,10 +67,10 @@ def begin_ziplist(buf: bytes, pos: i64, end: i64) -> i64:
 
     Raises: CorruptError.
     """
-    check_packed("ziplist", buf, pos, end - pos, _HEADER + 1)
+    check_packed("ziplist", buf, pos, end - pos, HEADER + 1)
     if buf[end - 1] != _END:
         raise CorruptError("a ziplist does not end with 0xff", rule="ziplist-end")
-    return pos + _HEADER
+    return pos + HEADER
 
 
 def end_ziplist(buf: bytes, pos: i64, begin: i64, count: i64) -> None:
@@ -142,3 +170,26 @@ def _number(buf: bytes, at: i64, first: i64) -> i64:
     if first == 0xE0:
         return read_int64(buf, at)
     return first - 0xF1
+
+
+def ziplist_size(buf: bytes, at: i64) -> i64:
+    """Bytes of a ziplist's entry from its form on."""
+    first: i64 = buf[at]
+    if first < 0x40:
+        return first + 1
+    if first < 0x80:
+        return ((first & 0x3F) << 8 | buf[at + 1]) + 2
+    if first == 0x80:
+        return (buf[at + 1] << 24 | buf[at + 2] << 16 | buf[at + 3] << 8 | buf[at + 4]) + 5
+    return _WIDTHS.get(int(first), 0) + 1
+
+
+def ziplist_text(buf: bytes, at: i64) -> bytes:
+    """The content of an entry whose form stands at `at`, integers as their text."""
+    first: i64 = buf[at]
+    size: i64 = ziplist_size(buf, at)
+    if first < 0xC0:
+        return buf[at + (1 if first < 0x40 else 2 if first < 0x80 else 5) : at + size]
+    if size == 1:
+        return b"%d" % (first - 0xF1)
+    return b"%d" % int.from_bytes(buf[at + 1 : at + size], "little", signed=True)

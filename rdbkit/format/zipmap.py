@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rdbkit.errors import CorruptError
+from rdbkit.format.packed import UNKNOWN, Cursor, PackedReader
 from rdbkit.format.primitives import read_uint32
 from rdbkit.format.sink import Sink
 
@@ -13,6 +14,35 @@ if TYPE_CHECKING:
 
 _END: Final = 0xFF
 _BIG: Final = 0xFE  # a length of four bytes follows; as the count: too many for a byte
+
+
+class ZipmapReader(PackedReader):
+    """The reader of zipmaps, for `readers.py`."""
+
+    def __init__(self) -> None:
+        super().__init__("zipmap", 1, 1)
+
+    def begin(self, buf: bytes, pos: i64, end: i64) -> i64:
+        return begin_zipmap(buf, pos, end)
+
+    def step(self, cursor: Cursor, until: i64, sink: Sink) -> None:
+        cursor.at, cursor.count = zipmap_strings(cursor.buf, cursor.at, until, cursor.end - 1, cursor.count, sink)
+
+    def finish(self, cursor: Cursor) -> None:
+        end_zipmap(cursor.buf, cursor.pos, cursor.count)
+
+    def header_count(self, buf: bytes, pos: i64, size: i64) -> i64:
+        if size < 2:
+            raise CorruptError(f"a zipmap of {size} bytes, where the empty one has 2")
+        n: i64 = buf[pos]
+        if n >= _BIG:
+            return UNKNOWN
+        if n * 3 + 2 > size:
+            raise CorruptError(f"a zipmap of {size} bytes says that it has {n} fields")
+        return 2 * n
+
+    def walk(self, buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
+        return walk_zipmap(buf, pos, end, sink)
 
 
 def walk_zipmap(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:

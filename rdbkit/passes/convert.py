@@ -70,7 +70,7 @@ _EMPTY: Final = 2  # whether it has elements
 IMPOSSIBLE: Final = 4  # the file's version has no such type
 #: No collection without elements takes more bytes, if it has one node at most.
 _EMPTY_BYTES: Final = 24
-_NEVER_EMPTY: Final = (9, 11)  # zipmaps and intsets without elements are refused
+_NEVER_EMPTY: Final = ("zipmap", "intset")  # packed encodings that are refused without elements
 _EMPTY_SINCE: Final = 10  # servers that load this version skip keys without elements
 
 _STRING: Final = 0
@@ -247,7 +247,7 @@ class Rewriter(Visitor):
             in_doubt = t.type == "stream" and (self.ways[t.id] == STREAM or any(rule not in self.tolerated for rule in _REFUSED))
             if self.rules.deep or in_doubt:
                 looks[t.id] |= OPEN if opens[t.id] else 0
-            elif t.type in ("list", "set", "zset", "hash") and (self.drops_empty or t.id in _NEVER_EMPTY):
+            elif t.type in ("list", "set", "zset", "hash") and (self.drops_empty or t.packed in _NEVER_EMPTY):
                 looks[t.id] |= _EMPTY
         if self.rules.deep:
             looks[STRING_LZF] = OPEN
@@ -514,7 +514,7 @@ class Rewriter(Visitor):
                 self.offset = self.base + start
                 self.size = end - start
                 self.note_empty()
-                if not self.drops_empty and way == COPY and kind not in _NEVER_EMPTY:
+                if not self.drops_empty and way == COPY and self.file_types.types[kind].packed not in _NEVER_EMPTY:
                     return way
                 self.leave_out(start, end)
             else:

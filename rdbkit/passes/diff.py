@@ -29,7 +29,16 @@ _WHOLE: Final = 0
 _MEMBERS: Final = 1
 _PAIRS: Final = 2
 _SCORED: Final = 3
-_UNORDERED: Final = {"*(s)": _MEMBERS, "*(ss)": _PAIRS, "*(sd)": _SCORED}
+_PLAIN: Final = [_WHOLE, _MEMBERS, _PAIRS, _WHOLE]  # by their arity
+
+
+def _way_of(t: ValueType) -> int:
+    """How values of this type are hashed: element by element where their order says nothing, and is easily known."""
+    if t.type not in ("set", "hash", "zset"):
+        return _WHOLE
+    if t.shape in ("strings", "expiry-text"):
+        return _PLAIN[t.arity]
+    return _SCORED if t.shape == "scored" else _WHOLE
 
 
 class Elements:
@@ -114,8 +123,7 @@ class Fingerprints(Visitor):
         ways = bytearray(KINDS)
         kinds = [0] * KINDS  # what a type is called goes into the hash: numbers mean something with their version alone
         for kind, value_type in types.items():
-            if value_type.type in ("set", "hash", "zset") and value_type.encoding != "cron":
-                ways[kind] = _UNORDERED.get(value_type.layout, _WHOLE)
+            ways[kind] = _way_of(value_type)
             kinds[kind] = hash((value_type.type, value_type.encoding, value_type.layout)) & 0xFFFFFFFFFFFF
         for kind in (STRING_INT, STRING_INT + 1):
             kinds[kind] = kinds[0]

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Final
 
 from rdbkit.errors import CorruptError, LimitError
 from rdbkit.format.compiled import COMPILED
-from rdbkit.format.constants import ValueType
+from rdbkit.format.constants import ValueType, check_rows
 from rdbkit.format.counts import count_rule, element_count
-from rdbkit.format.intset import walk_intset
-from rdbkit.format.listpack import walk_listpack
+from rdbkit.format.packed import PackedReader
 from rdbkit.format.primitives import read_integer, read_length, read_string, skip_length, skip_string
+from rdbkit.format.readers import READERS, reader_number
 from rdbkit.format.scan import KINDS, STRING_INT, STRING_LZF
 from rdbkit.format.sink import Sink
 from rdbkit.format.skip import (
@@ -34,8 +34,6 @@ from rdbkit.format.skip import (
     compile_layout,
     skip_container,
 )
-from rdbkit.format.ziplist import walk_ziplist
-from rdbkit.format.zipmap import walk_zipmap
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -69,6 +67,31 @@ _HASH: Final = 5
 _ZSET: Final = 6
 _NODES: Final = 7
 _STREAM: Final = 8
+
+_COLLECTION: Final = 9  # by its type: one of _LIST to _ZSET
+_COLLECTIONS: Final = {"list": _LIST, "set": _SET, "hash": _HASH, "zset": _ZSET}
+_WAYS: Final = {
+    "string": _STRING,
+    "strings": _COLLECTION,
+    "scored": _COLLECTION,
+    "text-scored": _COLLECTION,
+    "nodes": _NODES,
+    "packed-nodes": _NODES,
+    "packed": _PACKED,
+    "expiry-first": _COLLECTION,
+    "expiry-last": _COLLECTION,
+    "expiry-text": _OTHER,
+    "stream": _STREAM,
+    "array": _OTHER,
+    "module": _OTHER,
+    "cron": _OTHER,
+    "number": _OTHER,
+    "named-listpack": _OTHER,
+    "named": _OTHER,
+    "template-listpack": _OTHER,
+    "template": _OTHER,
+}
+check_rows("shape", _WAYS, "nothing says what memory it takes for shape")
 
 # What stands at a place of a layout's program.
 _PASSED: Final = 0
@@ -596,18 +619,14 @@ class ExpirySet:
 
 def _way_of(value_type: ValueType) -> int:
     """How values of this type are measured."""
-    name, encoding = value_type.type, value_type.encoding
-    if name == "string":
-        return _STRING
-    if name == "stream":
-        return _STREAM
-    if encoding == "quicklist":
-        return _NODES
-    if encoding in ("listpack", "listpackex", "ziplist", "intset", "zipmap"):
-        return _PACKED
-    if value_type.layout in ("*(s)", "*(ss)", "*(st)", "*(sd)", "*(lss)", "d*(lss)", "*(ssd)") and encoding != "cron":
-        return {"list": _LIST, "set": _SET, "hash": _HASH, "zset": _ZSET}[name]
-    return _OTHER
+    way = _WAYS[value_type.shape]
+    if way == _COLLECTION:
+        return _COLLECTIONS[value_type.type]
+    if way == _STRING and value_type.type != "string":
+        return _OTHER
+    if value_type.shape == "expiry-text" and value_type.type == "set":
+        return _SET
+    return way
 
 
 def _places(way: int, program: bytes) -> bytes:
@@ -813,6 +832,7 @@ class ValueSizer:
         self.fields_expire: list[bool] = [False] * KINDS
         self.of_ziplists: list[bool] = [False] * KINDS
         self.last_expiries: list[bool] = [False] * KINDS
+        self.readers: list[PackedReader] = [READERS[0]] * KINDS
         self.are_ints: list[bool] = [False] * KINDS
         self.are_zipmaps: list[bool] = [False] * KINDS
         self.are_ziplists: list[bool] = [False] * KINDS
@@ -821,15 +841,16 @@ class ValueSizer:
             way = _way_of(value_type)
             ways[kind] = way
             self.rules[kind] = count_rule(value_type)
-            self.turns[kind] = {"list": _LIST, "set": _SET, "hash": _HASH, "zset": _ZSET}.get(value_type.type, 0)
-            self.ahead[kind] = 8 if value_type.layout == "ds" else 0
-            self.of_ziplists[kind] = value_type.layout == "*(s)" and value_type.encoding == "quicklist"
-            self.last_expiries[kind] = value_type.layout == "*(ssd)"
-            self.fields_expire[kind] = value_type.encoding == "listpackex"
-            self.are_ints[kind] = value_type.encoding == "intset"
-            self.are_zipmaps[kind] = value_type.encoding == "zipmap"
-            self.are_ziplists[kind] = value_type.encoding == "ziplist"
-            self.are_listpacks[kind] = value_type.encoding in ("listpack", "listpackex")
+            self.turns[kind] = _COLLECTIONS.get(value_type.type, 0)
+            self.ahead[kind] = value_type.head
+            self.of_ziplists[kind] = way == _NODES and value_type.packed == "ziplist"
+            self.last_expiries[kind] = value_type.shape == "expiry-last"
+            self.fields_expire[kind] = value_type.expires
+            self.readers[kind] = READERS[reader_number(value_type)]
+            self.are_ints[kind] = value_type.packed == "intset"
+            self.are_zipmaps[kind] = value_type.packed == "zipmap"
+            self.are_ziplists[kind] = value_type.packed == "ziplist"
+            self.are_listpacks[kind] = value_type.packed == "listpack"
             if way >= _WALKED:
                 self.programs[kind] = compile_layout(value_type.layout, runs=False)
                 self.places_of[kind] = _places(way, self.programs[kind])
@@ -925,14 +946,7 @@ class ValueSizer:
         loose.begin(self.turns[kind], texts)
         try:
             data, _ = read_string(buf, pos + self.ahead[kind], _UNPACKED)
-            if self.are_ints[kind]:
-                walk_intset(data, 0, len(data), loose)
-            elif self.are_zipmaps[kind]:
-                walk_zipmap(data, 0, len(data), loose)
-            elif self.are_ziplists[kind]:
-                walk_ziplist(data, 0, len(data), loose)
-            else:
-                walk_listpack(data, 0, len(data), loose)
+            self.readers[kind].walk(data, 0, len(data), loose)
         except (CorruptError, LimitError, IndexError):
             return False
         return True

@@ -47,6 +47,9 @@ _SPILLED: Final = 4 << 20
 _LIST: Final = 1
 _HASH: Final = 2
 _ZSET: Final = 3
+_JSON_SHAPES: Final = {"list": _LIST, "set": _LIST, "hash": _HASH, "zset": _ZSET}
+#: Shapes of values that `Decoder` tells of in that way, where their elements cannot expire. All others are rendered whole.
+_ELEMENTS: Final = ("strings", "scored", "text-scored", "nodes", "packed-nodes", "packed")
 
 
 # -- text
@@ -503,10 +506,8 @@ class JsonLines(Visitor):
         self.shapes: list[int] = [0] * 258
         for t in file_types.types.values():
             self.middles[t.id] = self.middle(t.type, t.encoding)
-            if COMPILED and t.encoding not in ("listpackex", "template"):
-                self.shapes[t.id] = {"list": _LIST, "set": _LIST, "hash": _HASH, "zset": _ZSET}.get(t.type, 0)
-            if "l" in t.layout or t.layout in ("*(ssd)", "*(sss)") or (t.type == "set" and t.layout == "*(ss)"):
-                self.shapes[t.id] = 0
+            if COMPILED and t.shape in _ELEMENTS and not t.expires:
+                self.shapes[t.id] = _JSON_SHAPES[t.type]
         self.middles[STRING_INT] = self.middle("string", "int")
         self.middles[STRING_LZF] = self.middle("string", "lzf")
 

@@ -13,8 +13,9 @@ from librt.strings import BytesWriter
 
 from rdbkit.format.compiled import COMPILED
 from rdbkit.format.constants import ValueType
-from rdbkit.format.counts import UNKNOWN, count_rule, element_count
+from rdbkit.format.counts import count_rule, element_count
 from rdbkit.format.filter import Filter
+from rdbkit.format.packed import UNKNOWN
 from rdbkit.format.primitives import read_string
 from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
 from rdbkit.format.slots import key_slot, slot_of, tag_slot_of
@@ -89,16 +90,15 @@ class Rows(Visitor):
         self.filter: Filter | None = wanted
         self.left: i64 = NO_LIMIT if limit is None else limit
         self.large_elements: i64 = UNKNOWN
-        rules = bytearray(KINDS)
+        self.rules: list[int] = [0] * KINDS
         self.memory: i64 = -1  # of the record to come, where rows tell it
         self.types: list[str] = [""] * KINDS
         self.encodings: list[str] = [""] * KINDS
         kinds = [*types.items(), (STRING_INT, types[0]._replace(encoding="int")), (STRING_LZF, types[0]._replace(encoding="lzf"))]
         for kind, value_type in kinds:
-            rules[kind] = count_rule(value_type)
+            self.rules[kind] = count_rule(value_type)
             self.types[kind] = value_type.type
             self.encodings[kind] = value_type.encoding
-        self.rules: bytes = bytes(rules)
         if wanted is not None:
             wanted.database(0)
 

@@ -13,33 +13,7 @@ from librt.strings import BytesWriter
 from rdbkit.errors import CorruptError, RdbError
 from rdbkit.format import constants as c
 from rdbkit.format.budget import Budget
-from rdbkit.format.decode import (
-    ARRAY,
-    CRON,
-    EXPIRY_FIRST,
-    EXPIRY_LAST,
-    EXPIRY_TEXT,
-    INTSET,
-    LISTPACK,
-    MODULE,
-    NAMED,
-    NAMED_LISTPACK,
-    NODES,
-    NUMBER,
-    SCORED,
-    STREAM,
-    STRING,
-    STRINGS,
-    TEMPLATE,
-    TEMPLATE_LISTPACK,
-    TEXT_SCORED,
-    TRIPLES,
-    ZIPLIST,
-    ZIPLIST_NODES,
-    ZIPMAP,
-    Decoder,
-    FileTypes,
-)
+from rdbkit.format.decode import ARRAY, MODULE, STREAM, STRING, Decoder, FileTypes
 from rdbkit.format.encode import integer_form, write_length
 from rdbkit.format.filter import Filter
 from rdbkit.format.primitives import read_int64, read_length, read_string, skip_length, skip_string
@@ -61,7 +35,7 @@ from rdbkit.model import (
 )
 from rdbkit.passes.convert import Segment, write_expiry
 from rdbkit.passes.scramble import PIECE, Scrambler
-from rdbkit.passes.scramble_packed import Packer, write_number
+from rdbkit.passes.scramble_packed import Packer, scrambler_of, write_number
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -73,29 +47,36 @@ _NUMBER: Final = 3  # a number stored as a length
 _BYTES: Final = 4  # eight bytes
 _SCORE: Final = 5  # a double as text
 _NODE: Final = 6  # of a quicklist: its container, and a listpack or a plain element
-_ZIPLIST: Final = 7
-_SECONDS: Final = 8  # an expiry as text
-_TAGGED: Final = 9  # an element of an array
-_PACKED: Final = 10  # all of a packed collection
+_SECONDS: Final = 7  # an expiry as text
+_TAGGED: Final = 8  # an element of an array
+_PACKED: Final = 9  # all of a packed collection
 
+#: The parts of an element, by the shape of its value; none where a value has none that are known to be scrambled one by one.
 _PARTS: Final = {
-    STRING: bytes([_TEXT]),
-    SCORED: bytes([_MEMBER, _BYTES]),
-    TEXT_SCORED: bytes([_MEMBER, _SCORE]),
-    NODES: bytes([_NODE]),
-    ZIPLIST_NODES: bytes([_ZIPLIST]),
-    EXPIRY_FIRST: bytes([_NUMBER, _MEMBER, _TEXT]),
-    EXPIRY_LAST: bytes([_MEMBER, _TEXT, _BYTES]),
-    ARRAY: bytes([_TAGGED]),
-    NUMBER: bytes([_NUMBER]),
-    LISTPACK: bytes([_PACKED]),
-    ZIPLIST: bytes([_PACKED]),
-    INTSET: bytes([_PACKED]),
-    ZIPMAP: bytes([_PACKED]),
-    TRIPLES: bytes([_PACKED]),
+    "string": bytes([_TEXT]),
+    "strings": bytes([_MEMBER, _TEXT]),
+    "scored": bytes([_MEMBER, _BYTES]),
+    "text-scored": bytes([_MEMBER, _SCORE]),
+    "nodes": bytes([_NODE]),
+    "packed-nodes": bytes([_PACKED]),
+    "packed": bytes([_PACKED]),
+    "expiry-first": bytes([_NUMBER, _MEMBER, _TEXT]),
+    "expiry-last": bytes([_MEMBER, _TEXT, _BYTES]),
+    "expiry-text": bytes([_MEMBER, _TEXT, _SECONDS]),
+    "stream": b"",
+    "array": bytes([_TAGGED]),
+    "module": b"",
+    "cron": b"",
+    "number": bytes([_NUMBER]),
+    "named-listpack": b"",
+    "named": b"",
+    "template-listpack": b"",
+    "template": b"",
 }
+c.check_rows("shape", _PARTS, "it cannot be redacted: nothing says the parts of shape")
 #: Without a count in front.
-_SINGLE: Final = frozenset({STRING, NUMBER, LISTPACK, ZIPLIST, INTSET, ZIPMAP, TRIPLES})
+_SINGLE: Final = ("string", "number", "packed")
+_TEMPLATES: Final = ("named-listpack", "named", "template-listpack", "template")
 #: AUX fields that say nothing of keys and users.
 HARMLESS: Final = frozenset(
     {b"redis-ver", b"valkey-ver", b"redis-bits", b"ctime", b"used-mem", b"aof-base", b"aof-preamble", b"slot-info"}
@@ -103,6 +84,16 @@ HARMLESS: Final = frozenset(
 _SCRIPT: Final = b"lua"
 _MILLISECONDS_SINCE: Final = 3
 _HINTS_SINCE: Final = 9
+
+
+def _parts_of(t: c.ValueType) -> bytes:
+    """The parts of an element of this type, in the order in which they stand."""
+    parts = _PARTS[t.shape]
+    if t.shape == "strings" and t.arity == 1:
+        return bytes([_MEMBER if t.type == "set" else _TEXT])
+    if t.shape == "expiry-text" and t.arity == 2:
+        return bytes([_MEMBER, _SECONDS])
+    return parts
 
 
 class _Streams(StreamDecoder):
@@ -156,8 +147,16 @@ class Values:
         self.done: bool = False
         self.need: i64 = 0
         self.paused: bool = False  # never, which decoders that hold what they read may be
-        self.kind: i64 = 0
+        self.all_parts: list[bytes] = [b""] * 256
+        self.scramblers: list[int] = [0] * 256
+        self.singles: list[bool] = [False] * 256
+        for t in file_types.types.values():
+            self.all_parts[t.id] = _parts_of(t)
+            self.scramblers[t.id] = scrambler_of(t)
+            self.singles[t.id] = t.shape in _SINGLE
         self.way: i64 = 0
+        self.packing: i64 = 0  # how what is packed is scrambled
+        self.heading: i64 = 0  # bytes in front of its count or string
         self.zset: bool = False
         self.parts: bytes = b""
         self.part: i64 = 0
@@ -168,33 +167,27 @@ class Values:
         self.ahead: i64 = 0
         self.checked: i64 = 0
 
-    def begin(self, kind: i64) -> None:
+    def begin(self, type_code: i64) -> None:
         """Make ready for a value of this type."""
-        if kind >= STRING_INT:
-            kind = 0
-        self.kind = kind
-        self.way = self.file_types.ways[kind]
-        self.zset = self.file_types.types[kind].type == "zset"
+        if type_code >= STRING_INT:
+            type_code = 0
+        self.way = self.file_types.ways[type_code]
+        self.zset = self.file_types.types[type_code].type == "zset"
         self.done = False
         self.need = 0
         self.part = 0
-        self.left = 1 if self.way in _SINGLE else -1
+        self.left = 1 if self.singles[type_code] else -1
         self.inside = 0
         self.ahead = 0
         self.checked = 0
         if self.way == STREAM:
-            self.stream = _Streams(self.file_types.levels[kind], self.file_types.packed_limit, self.file_types.budget, self.packer)
+            level = self.file_types.levels[type_code]
+            self.stream = _Streams(level, self.file_types.packed_limit, self.file_types.budget, self.packer)
             return
-        arity = self.file_types.arities[kind]
-        if self.way == STRINGS:
-            self.parts = (
-                bytes([_MEMBER, _TEXT]) if arity == 2 else bytes([_MEMBER if self.file_types.types[kind].type == "set" else _TEXT])
-            )
-        elif self.way == EXPIRY_TEXT:
-            self.parts = bytes([_MEMBER, _TEXT, _SECONDS]) if arity == 3 else bytes([_MEMBER, _SECONDS])
-        else:
-            self.parts = _PARTS[int(self.way)]
-        self.decoder.begin(kind)
+        self.parts = self.all_parts[type_code]
+        self.packing = self.scramblers[type_code]
+        self.heading = self.file_types.heads[type_code]
+        self.decoder.begin(type_code)
 
     def whole(self, kind: i64, buf: bytes, pos: i64, end: i64, out: BytesWriter) -> None:
         """Write the value `buf[pos:end]`.
@@ -266,9 +259,9 @@ class Values:
         """What stands in front of the elements."""
         begin: i64 = pos
         n: i64
-        if self.kind == 24:
-            buf[pos + 8]
-            pos += 8
+        if self.heading > 0:
+            buf[pos + self.heading]
+            pos += self.heading
         n, pos = read_length(buf, pos)
         if self.way == ARRAY:
             has_index, pos = read_length(buf, pos)
@@ -359,16 +352,14 @@ class Values:
             self.ready(buf, pos, begin)
             out.write(buf[begin:pos])
             return self.text(buf, pos, out, False)
-        if self.kind == 25:
-            pos += 8  # the first expiry
-        return self.blob(buf, pos, begin, out)
+        return self.blob(buf, pos + self.heading, begin, out)
 
     def blob(self, buf: bytes, pos: i64, begin: i64, out: BytesWriter) -> i64:
         stop: i64 = skip_string(buf, pos)
         if stop > len(buf):
             self.lack(stop - begin)
         out.write(buf[begin:pos])
-        return self.packer.blob(self.way, self.zset, buf, pos, out)
+        return self.packer.blob(self.packing, self.zset, buf, pos, out)
 
 
 class Redactor(Visitor):
@@ -425,12 +416,11 @@ class Redactor(Visitor):
         self.database()
 
     def called(self, t: c.ValueType) -> str:
-        way = self.file_types.ways[t.id]
-        if way == MODULE:
+        if t.shape == "module":
             return "" if self.keep_modules else "module"
-        if way == CRON or t.type == "json":
+        if t.type in ("cron", "json"):
             return t.type
-        return "template-hash" if way in (NAMED, NAMED_LISTPACK, TEMPLATE, TEMPLATE_LISTPACK) else ""
+        return "template-hash" if t.shape in _TEMPLATES else ""
 
     def drop(self, kind: str) -> None:
         """Count something that is left out."""

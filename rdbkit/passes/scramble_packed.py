@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 from librt.strings import BytesWriter
 
-from rdbkit.format.decode import INTSET, TRIPLES, ZIPLIST, ZIPLIST_NODES, ZIPMAP, score_of
+from rdbkit.format.constants import ValueType, check_rows
+from rdbkit.format.decode import score_of
 from rdbkit.format.encode import write_length
+from rdbkit.format.intset import HEADER as INTSET_HEADER
+from rdbkit.format.listpack import HEADER as LISTPACK_HEADER
+from rdbkit.format.listpack import listpack_end, listpack_number, listpack_size, listpack_text, skip_entries
 from rdbkit.format.lzf import lzf_compress
 from rdbkit.format.primitives import (
     read_int16,
@@ -24,21 +28,31 @@ from rdbkit.format.primitives import (
     skip_length,
     skip_string,
 )
+from rdbkit.format.ziplist import HEADER as ZIPLIST_HEADER
+from rdbkit.format.ziplist import ziplist_size, ziplist_text
 from rdbkit.passes.scramble import Scrambler
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-_LISTPACK_HEADER: Final = 6
-_ZIPLIST_HEADER: Final = 10
-_INTSET_HEADER: Final = 8
-#: Bytes of an integer entry behind its first one; those of a ziplist from 0xf1 to 0xfd are their number themselves.
-_LISTPACK_WIDTHS: Final = {0xF1: 2, 0xF2: 3, 0xF3: 4, 0xF4: 8}
-_ZIPLIST_WIDTHS: Final = {0xFE: 1, 0xC0: 2, 0xF0: 3, 0xD0: 4, 0xE0: 8}
+# How a packed collection is scrambled.
+_LISTPACK: Final = 1
+_ZIPLIST: Final = 2
+_INTSET: Final = 3
+_ZIPMAP: Final = 4
+_TRIPLES: Final = 5  # a listpack of fields, values and expiries
+_BY_ENCODING: Final = {"": 0, "listpack": _LISTPACK, "ziplist": _ZIPLIST, "intset": _INTSET, "zipmap": _ZIPMAP}
+check_rows("packed", _BY_ENCODING, "it cannot be redacted: nothing scrambles packed encoding")
+
 _SAME_FIELDS: Final = 2
 _LONGEST_NUMBER: Final = 20  # as text
 #: With fewer literals that change, two strings that are LZF could become the same by chance.
 _FEW: Final = 24
+
+
+def scrambler_of(value_type: ValueType) -> int:
+    """How the packed collections of a type are scrambled, for `Packer`; 0 where it has none."""
+    return _TRIPLES if value_type.packed == "listpack" and value_type.arity == 3 else _BY_ENCODING[value_type.packed]
 
 
 class Packer:
@@ -95,18 +109,18 @@ class Packer:
             write_length(out, len(data))
             out.write(data)
 
-    def blob(self, way: i64, zset: bool, buf: bytes, pos: i64, out: BytesWriter) -> i64:
+    def blob(self, scrambler: i64, zset: bool, buf: bytes, pos: i64, out: BytesWriter) -> i64:
         """The string at `pos`, which lies whole in `buf` and holds elements that have been checked; returns its end."""
         body = BytesWriter()
         start: i64 = 0
         stop: i64 = skip_string(buf, pos)
         if buf[pos] >= 0xC0:
             data, _ = read_string(buf, pos, self.limit)
-            self.packed(way, zset, data, 0, len(data), body)
+            self.packed(scrambler, zset, data, 0, len(data), body)
             self.pack(body.getvalue(), out)
             return stop
         _, start = read_length(buf, pos)
-        self.packed(way, zset, buf, start, stop, body)
+        self.packed(scrambler, zset, buf, start, stop, body)
         if len(body) == stop - start:
             out.write(buf[pos:start])
         else:
@@ -114,15 +128,15 @@ class Packer:
         out.write(body.getvalue())
         return stop
 
-    def packed(self, way: i64, zset: bool, buf: bytes, pos: i64, end: i64, out: BytesWriter) -> None:
+    def packed(self, scrambler: i64, zset: bool, buf: bytes, pos: i64, end: i64, out: BytesWriter) -> None:
         """The packed collection `buf[pos:end]`."""
-        if way == INTSET:
+        if scrambler == _INTSET:
             self.intset(buf, pos, end, out)
-        elif way == ZIPMAP:
+        elif scrambler == _ZIPMAP:
             self.zipmap(buf, pos, end, out)
-        elif way in (ZIPLIST, ZIPLIST_NODES):
+        elif scrambler == _ZIPLIST:
             self.ziplist(zset, buf, pos, end, out)
-        elif way == TRIPLES:
+        elif scrambler == _TRIPLES:
             self.triples(buf, pos, end, out)
         else:
             self.listpack(zset, buf, pos, end, out)
@@ -130,7 +144,7 @@ class Packer:
     # -- listpacks
 
     def listpack(self, zset: bool, buf: bytes, pos: i64, end: i64, out: BytesWriter) -> None:
-        at: i64 = pos + _LISTPACK_HEADER
+        at: i64 = pos + LISTPACK_HEADER
         out.write(buf[pos:at])
         last: i64 = end - 1
         if zset:
@@ -154,7 +168,7 @@ class Packer:
 
     def triples(self, buf: bytes, pos: i64, end: i64, out: BytesWriter) -> None:
         """Fields, values and expiries, which stay."""
-        at: i64 = pos + _LISTPACK_HEADER
+        at: i64 = pos + LISTPACK_HEADER
         out.write(buf[pos:at])
         last: i64 = end - 1
         stop: i64
@@ -187,7 +201,7 @@ class Packer:
             out.write(buf[at + 2 : stop])
             return b"%d" % n
         if first > 0xF0:
-            size = _LISTPACK_WIDTHS[int(first)]
+            size = listpack_size(buf, at) - 1
             number = self.scrambler.integer(listpack_number(buf, at))
             out.append(buf[at])
             write_number(out, number, size)
@@ -217,7 +231,7 @@ class Packer:
         self.pack(body.getvalue(), out)
 
     def entries(self, buf: bytes, pos: i64, end: i64, out: BytesWriter) -> None:
-        at: i64 = pos + _LISTPACK_HEADER
+        at: i64 = pos + LISTPACK_HEADER
         last: i64 = end - 1
         out.write(buf[pos:at])
         shared: i64 = int(listpack_text(buf, skip_entries(buf, at, 2)))
@@ -251,7 +265,7 @@ class Packer:
     # -- older packed collections
 
     def ziplist(self, zset: bool, buf: bytes, pos: i64, end: i64, out: BytesWriter) -> None:
-        at: i64 = pos + _ZIPLIST_HEADER
+        at: i64 = pos + ZIPLIST_HEADER
         last: i64 = end - 1
         if not zset:
             out.write(buf[pos:at])
@@ -285,9 +299,9 @@ class Packer:
                     body.write(int(size).to_bytes(4, "little"))
                 body.write(content)
                 size = len(body) - tail
-        out.write(int(len(body) + _ZIPLIST_HEADER + 1).to_bytes(4, "little"))
-        out.write(int(tail + _ZIPLIST_HEADER).to_bytes(4, "little"))
-        out.write(buf[pos + 8 : pos + _ZIPLIST_HEADER])
+        out.write(int(len(body) + ZIPLIST_HEADER + 1).to_bytes(4, "little"))
+        out.write(int(tail + ZIPLIST_HEADER).to_bytes(4, "little"))
+        out.write(buf[pos + 8 : pos + ZIPLIST_HEADER])
         out.write(body.getvalue())
         out.append(buf[last])
 
@@ -311,7 +325,7 @@ class Packer:
 
     def intset(self, buf: bytes, pos: i64, end: i64, out: BytesWriter) -> None:
         width: i64 = read_uint32(buf, pos)
-        at: i64 = pos + _INTSET_HEADER
+        at: i64 = pos + INTSET_HEADER
         out.write(buf[pos:at])
         numbers: list[int] = []
         while at < end:
@@ -377,86 +391,3 @@ def _name_of(pair: Pair) -> bytes:
 def write_number(out: BytesWriter, n: int, width: i64) -> None:
     """An integer in so many bytes."""
     out.write(n.to_bytes(int(width), "little", signed=True))
-
-
-def listpack_size(buf: bytes, at: i64) -> i64:
-    """Bytes of a listpack's entry without the length behind it."""
-    first: i64 = buf[at]
-    if first < 0x80:
-        return 1
-    if first < 0xC0:
-        return (first & 0x3F) + 1
-    if first < 0xE0:
-        return 2
-    if first < 0xF0:
-        return ((first & 0x0F) << 8 | buf[at + 1]) + 2
-    if first == 0xF0:
-        return read_uint32(buf, at + 1) + 5
-    return _LISTPACK_WIDTHS[int(first)] + 1
-
-
-def listpack_end(buf: bytes, at: i64) -> i64:
-    """Where the next entry begins."""
-    size: i64 = listpack_size(buf, at)
-    if size < 128:
-        return at + size + 1
-    return at + size + (2 if size <= 16382 else 3 if size <= 2097150 else 4 if size <= 268435454 else 5)
-
-
-def skip_entries(buf: bytes, at: i64, count: i64) -> i64:
-    """The end of so many entries of a listpack."""
-    while count > 0:
-        at = listpack_end(buf, at)
-        count -= 1
-    return at
-
-
-def listpack_number(buf: bytes, at: i64) -> i64:
-    """The integer of an entry that is one."""
-    first: i64 = buf[at]
-    if first < 0x80:
-        return first
-    n: i64
-    if first < 0xE0:
-        n = (first & 0x1F) << 8 | buf[at + 1]
-        return n if n < 4096 else n - 8192
-    if first == 0xF1:
-        return read_int16(buf, at + 1)
-    if first == 0xF3:
-        return read_int32(buf, at + 1)
-    if first == 0xF4:
-        return read_int64(buf, at + 1)
-    n = buf[at + 1] | buf[at + 2] << 8 | buf[at + 3] << 16
-    return n if n < 0x800000 else n - 0x1000000
-
-
-def listpack_text(buf: bytes, at: i64) -> bytes:
-    """The content of an entry, integers as their text."""
-    first: i64 = buf[at]
-    if first < 0x80 or 0xC0 <= first < 0xE0 or first > 0xF0:
-        return b"%d" % listpack_number(buf, at)
-    head: i64 = 1 if first < 0xC0 else 2 if first < 0xF0 else 5
-    return buf[at + head : at + listpack_size(buf, at)]
-
-
-def ziplist_size(buf: bytes, at: i64) -> i64:
-    """Bytes of a ziplist's entry from its form on."""
-    first: i64 = buf[at]
-    if first < 0x40:
-        return first + 1
-    if first < 0x80:
-        return ((first & 0x3F) << 8 | buf[at + 1]) + 2
-    if first == 0x80:
-        return (buf[at + 1] << 24 | buf[at + 2] << 16 | buf[at + 3] << 8 | buf[at + 4]) + 5
-    return _ZIPLIST_WIDTHS.get(int(first), 0) + 1
-
-
-def ziplist_text(buf: bytes, at: i64) -> bytes:
-    """The content of an entry whose form stands at `at`, integers as their text."""
-    first: i64 = buf[at]
-    size: i64 = ziplist_size(buf, at)
-    if first < 0xC0:
-        return buf[at + (1 if first < 0x40 else 2 if first < 0x80 else 5) : at + size]
-    if size == 1:
-        return b"%d" % (first - 0xF1)
-    return b"%d" % int.from_bytes(buf[at + 1 : at + size], "little", signed=True)

@@ -320,7 +320,7 @@ class ValueChecker:
         self.doubts: list[CorruptError] = []
         traits = bytearray(KINDS)
         for t in file_types.types.values():
-            traits[t.id] = _traits(t.type, t.encoding)
+            traits[t.id] = _traits(t.type, t.packed)
         traits[STRING_LZF] = _DECODED
         self.opens: bytes = bytes(traits)
         self.elements.tolerates_twice = TWICE in tolerated
@@ -390,14 +390,13 @@ class ValueChecker:
         self.elements.close()
 
 
-def _traits(name: str, encoding: str) -> int:
+def _traits(name: str, packed: str) -> int:
     """What is to be seen of a value of this type."""
     if name in ("string", "json", "gcra", "cron", "module"):  # the framing is all there is to check
         return 0
     if name == "zset":
-        in_order = encoding in ("ziplist", "listpack")
-        return _DECODED | _NAMED | _SCORED | _FILLED | (_ORDERED if in_order else 0)
-    if name == "set" and encoding == "intset":  # its numbers ascend, so that none comes twice
+        return _DECODED | _NAMED | _SCORED | _FILLED | (_ORDERED if packed else 0)
+    if name == "set" and packed == "intset":  # its numbers ascend, so that none comes twice
         return _DECODED | _FILLED
     if name in ("set", "hash", "array"):
         return _DECODED | _NAMED | _FILLED
