@@ -180,22 +180,23 @@ def _run(args: list[str] | None) -> NoReturn:
         # whoever read our output has gone: leave without a word, and without one from the interpreter's own flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except RdbError as e:
-        from rdbkit.cli.render import complain
-
-        complain(e)
-        sys.exit(1 if isinstance(e, LossError) else 4 if isinstance(e, TargetError) else 3)
-    except MemoryError:
-        click.echo(
-            "rdbkit: there is not enough memory for this; a value that has to be held whole may take several times its size",
-            err=True,
-        )
-        sys.exit(3)
-    except OSError as e:
-        from rdbkit.cli.render import printable
-
-        name = f"{printable(_bytes_of(e.filename))}: " if e.filename else ""
-        click.echo(f"rdbkit: {name}{printable(str(e.strerror or e))}", err=True)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(3)
+    except (RdbError, MemoryError, OSError) as e:
+        sys.exit(_tell_failure(e))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tell_failure(e: RdbError | MemoryError | OSError) -> int:
+    """Say in a line why a command ends; its exit code."""
+    from rdbkit.cli.render import complain, printable
+
+    if isinstance(e, RdbError):
+        complain(e)
+        return 1 if isinstance(e, LossError) else 4 if isinstance(e, TargetError) else 3
+    if isinstance(e, MemoryError):
+        what = "there is not enough memory for this; a value that has to be held whole may take several times its size"
+        click.echo(f"rdbkit: {what}", err=True)
+        return 3
+    name = f"{printable(_bytes_of(e.filename))}: " if e.filename else ""
+    click.echo(f"rdbkit: {name}{printable(str(e.strerror or e))}", err=True)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 3

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
-from rdbkit.cli.files import READ_ONCE, Verb, refuse_terminal, snapshot_options, written
+from rdbkit.cli.files import READ_ONCE, Verb, file_size, refuse_terminal, snapshot_options, written
 from rdbkit.cli.options import target_option
 from rdbkit.cli.render import printable, progress
 from rdbkit.cli.status import status, strict_option
@@ -37,9 +35,8 @@ def build(lines: str, out: str, target: Target, force: bool, on_loss: str, stric
     output; .gz compresses. Exit code 0 if OUT was written, without what --on-loss drop allows to be lost, 1 if nothing was written
     since something would be lost, 3 if a line cannot be read. With --strict, 1 also if something is lost.
     """
-    total = os.path.getsize(lines) if lines != "-" and os.path.isfile(lines) else None
     refuse_terminal(out)
-    with written(out), progress(lines, total) as update:
+    with written(out), progress(lines, file_size(lines)) as update:
         report = build_snapshot(lines, out, target=target, force=force, on_loss=on_loss, progress=update)
     _tell(report, out)
     return status(lost=report.ledger.counts, strict=strict)

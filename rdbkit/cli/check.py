@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any, Final
 
 import click
 
 import rdbkit
-from rdbkit.cli.files import READ_ONCE, Verb
+from rdbkit.cli.files import READ_ONCE, Verb, file_size
 from rdbkit.cli.options import target_options
 from rdbkit.cli.render import RUN_FIRST, Output, output, printable, progress, size
 from rdbkit.operations.check import AS_IT_IS, CANNOT, Check, Finding
@@ -55,13 +54,12 @@ def check(
     FILE is a path or - for standard input; gzip is recognised. Exit code 0 only if every FILE imports as it is; 1 if there is
     something to do, or FILE is damaged; 3 if FILE cannot be opened or is no snapshot.
     """
-    if duplicates and not all(name != "-" and os.path.isfile(name) for name in files):
+    if duplicates and any(file_size(name) is None for name in files):
         raise click.UsageError("--duplicates reads each FILE twice: they have to be files")
     reports: list[Check] = []
     rereading = Rereading() if duplicates else None
     for name in files:
-        total = None if name == "-" or not os.path.isfile(name) else os.path.getsize(name)
-        with rdbkit.open(name, relaxed=relaxed, rereading=rereading) as snapshot, progress(name, total) as update:
+        with rdbkit.open(name, relaxed=relaxed, rereading=rereading) as snapshot, progress(name, file_size(name)) as update:
             reports.append(
                 check_snapshot(
                     snapshot, target, sku=sku, clustered=clustered, databases=databases, deep=deep, samples=samples, progress=update
@@ -69,21 +67,28 @@ def check(
             )
     twice = find_duplicates(files, relaxed=relaxed, samples=samples, rereading=rereading) if duplicates else None
     if as_json:
-        everything: dict[str, Any] = {"files": [_as_json(report) for report in reports]}
-        if twice is not None:
-            everything["duplicates"] = twice.to_dict()
-        click.echo(json.dumps(everything, ensure_ascii=False))
+        _print_json(reports, twice)
     elif format_ == "github":
         for report in reports:
             _annotate(report)
     else:
-        out = output()
-        for report in reports:
-            _show(report, target, out)
-        if twice is not None:
-            _show_duplicates(twice, out)
+        _show_all(reports, twice, target, output())
     clean = all(report.verdict == AS_IT_IS for report in reports) and (twice is None or not twice.keys)
     return 0 if clean else 1
+
+
+def _print_json(reports: list[Check], twice: Duplicates | None) -> None:
+    everything: dict[str, Any] = {"files": [_as_json(report) for report in reports]}
+    if twice is not None:
+        everything["duplicates"] = twice.to_dict()
+    click.echo(json.dumps(everything, ensure_ascii=False))
+
+
+def _show_all(reports: list[Check], twice: Duplicates | None, target: Target, out: Output) -> None:
+    for report in reports:
+        _show(report, target, out)
+    if twice is not None:
+        _show_duplicates(twice, out)
 
 
 def _show(report: Check, target: Target, out: Output) -> None:

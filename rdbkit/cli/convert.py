@@ -13,15 +13,16 @@ from typing import Any, Final
 
 import click
 
-from rdbkit.cli.files import EXISTING, READ_ONCE, WithArgument, refuse_terminal, snapshot_options, written
+from rdbkit.cli.files import EXISTING, READ_ONCE, WithArgument, file_size, refuse_terminal, snapshot_options, written
 from rdbkit.cli.losses import (
     MOST_SHOWN,
+    ledger_file,
     ledger_option,
     libraries_file,
+    libraries_path,
     policy_options,
     read_policies,
     tell_losses,
-    teller,
 )
 from rdbkit.cli.options import MOST_JOBS, SelectionCommand, database_pairs, selection_options, service_options, tell_if_none
 from rdbkit.cli.render import complain, printable, progress, size
@@ -29,10 +30,9 @@ from rdbkit.cli.status import status
 from rdbkit.errors import LossError, RdbError
 from rdbkit.operations.convert import Conversion, is_read_twice
 from rdbkit.operations.convert import convert as convert_snapshot
-from rdbkit.policy.rules import Edits
+from rdbkit.policy.rules import Edits, Policies
 from rdbkit.policy.script import ScriptRecord
 from rdbkit.selection import Selection, parse_duration
-from rdbkit.storage.output import open_output
 from rdbkit.text import count, valid_text
 
 _NEVER: Final = "never"
@@ -111,33 +111,22 @@ def convert(file: str, out: str, selection: Selection, **options: Any) -> int:
     and lost only what options allow, 1 if nothing was written because something would be lost, 3 if FILE cannot be read or is
     damaged. With --strict, 1 also for a loss that an option allows.
     """
-    if out == "-" and options["as_json"]:
-        raise click.UsageError("--json needs standard output, which OUT is")
-    if options["script"] and options["jobs"] > 1:
-        raise click.UsageError("--script runs in one process: leave out --jobs")
-    try:
-        policies, edits = read_policies(options), _edits(options)
-    except ValueError as e:
-        raise click.UsageError(str(e)) from None
+    policies, edits = _checked(file, out, selection, options)
     begin = time.monotonic()
-    is_file = file != "-" and os.path.isfile(file)
-    if (is_read_twice(edits, selection) or edits.on_duplicate != "fail") and not is_file:
-        raise click.UsageError("to find keys that have one name FILE is read twice: it has to be a file")
-    extract = options["on_function"][1] if options["on_function"] else ""
     failed: LossError | None = None
     refuse_terminal(out)
     with ExitStack() as stack:
         stack.enter_context(written(out))
-        ledger = stack.enter_context(open_output(options["ledger"], options["force"], [file])) if options["ledger"] else None
-        write_libraries = stack.enter_context(libraries_file(extract, [file], options["force"]))
-        update = stack.enter_context(progress(file, os.path.getsize(file) if is_file else None))
+        loss_callback = stack.enter_context(ledger_file(options, [file]))
+        write_libraries = stack.enter_context(libraries_file(libraries_path(options), [file], options["force"]))
+        update = stack.enter_context(progress(file, file_size(file)))
         try:
             report = convert_snapshot(
                 file, out, target=options["target"], policies=policies, edits=edits, selection=selection,
                 compress=options["compress"], jobs=options["jobs"], on_error=options["on_error"], deep=options["deep"],
                 force=options["force"],
                 relaxed=options["relaxed"], verify_checksum=not options["no_checksum"],
-                loss_callback=teller(ledger), progress=update,
+                loss_callback=loss_callback, progress=update,
             )  # fmt: skip
         except LossError as e:
             if e.report is None:
@@ -157,6 +146,21 @@ def convert(file: str, out: str, selection: Selection, **options: Any) -> int:
         tell_if_none(selection, report.written)
     lost = report.ledger.counts or report.skipped or report.checksum
     return status(lost=lost, strict=options["strict"], found=failed)
+
+
+def _checked(file: str, out: str, selection: Selection, options: dict[str, Any]) -> tuple[Policies, Edits]:
+    """What becomes of losses and of keys; raises click.UsageError for options that exclude each other."""
+    if out == "-" and options["as_json"]:
+        raise click.UsageError("--json needs standard output, which OUT is")
+    if options["script"] and options["jobs"] > 1:
+        raise click.UsageError("--script runs in one process: leave out --jobs")
+    try:
+        policies, edits = read_policies(options), _edits(options)
+    except ValueError as e:
+        raise click.UsageError(str(e)) from None
+    if (is_read_twice(edits, selection) or edits.on_duplicate != "fail") and file_size(file) is None:
+        raise click.UsageError("to find keys that have one name FILE is read twice: it has to be a file")
+    return policies, edits
 
 
 def _left_out_for_other_reasons(report: Conversion, edits: Edits) -> bool:

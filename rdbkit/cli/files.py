@@ -253,6 +253,11 @@ def writing(output: str, sources: Sequence[str], force: bool, styled: bool = Fal
         yield out
 
 
+def file_size(name: str) -> int | None:
+    """Bytes of a FILE; None for standard input, and for what is no regular file."""
+    return os.path.getsize(name) if name != "-" and os.path.isfile(name) else None
+
+
 @contextmanager
 def written(output: str, styled: bool = False) -> Iterator[None]:
     """The errors of writing a file, in the words of the command line.

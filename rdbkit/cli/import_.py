@@ -29,7 +29,7 @@ from rdbkit.azure.cache_import import (
 from rdbkit.azure.resources import ENDPOINT, Arm, CacheState, Call, ResourceId, Status, parse_resource_id
 from rdbkit.azure.sas import LEAST_HOURS, MOST_HOURS
 from rdbkit.cli.files import EXISTING, OutputPath
-from rdbkit.cli.render import RUN_FIRST, Output, output, printable, progress, size
+from rdbkit.cli.render import RUN_FIRST, Output, output, printable, progress, size, usage_errors
 from rdbkit.cli.secrets import FiniteRange, SecretsCommand
 from rdbkit.cli.upload import place_options, read_place, secret_option
 from rdbkit.errors import TargetError
@@ -153,48 +153,63 @@ def import_(
     with opened(cache, arm_endpoint) as arm:
         left = left_before(path, "import", cache)
         if left is not None and left.operation and not dry_run:
-            if [blob["url"] for blob in left.blobs] != [place.url for place in places]:
-                raise click.UsageError(
-                    f"an import of other blobs was begun on {when(left.begun)}: run that command again to wait for it, or "
-                    f"delete {printable(path)}"
-                )
-            click.echo(f"going on to wait for the import that was begun on {when(left.begun)}", err=True)
-            others = _others(left, places, etags, credentials)
-            return _finish(arm, left, None, True, as_json, others)
-        if yes is None and not dry_run and not sys.stdin.isatty():
-            raise click.UsageError(f"nobody can type the cache's name here: --yes {cache.name} says that it may be emptied")
-        try:
-            with _reading(places) as update:
-                prepared = prepare_import(
-                    arm, target, places, credentials=credentials, auth=AUTH[auth], storage_subscription=storage_subscription,
-                    hours=sas_hours, etags=etags, examine=not no_check, progress=update,
-                )  # fmt: skip
-        except ValueError as e:
-            raise click.UsageError(printable(str(e))) from None
-        if left is not None and left.operation:
-            prepared.warnings.append(f"an import that was begun on {when(left.begun)} is waited for first, without --dry-run")
-        elif left is not None:
-            prepared.warnings.append(
-                f"a run of {when(left.begun)} was ended while it asked the service to begin; whether that has begun is not known"
-            )
+            return _go_on(arm, left, places, etags, credentials, path, as_json)
+        if not dry_run:
+            check_can_confirm(yes, cache)
+        with usage_errors(), _reading(places) as update:
+            prepared = prepare_import(
+                arm, target, places, credentials=credentials, auth=AUTH[auth], storage_subscription=storage_subscription,
+                hours=sas_hours, etags=etags, examine=not no_check, progress=update,
+            )  # fmt: skip
+        if left is not None:
+            prepared.warnings.append(_left_warning(left))
         if not as_json:
             _show(prepared, output())
         if dry_run or not prepared.importable:
-            if as_json:
-                click.echo(json.dumps(prepared.to_dict() | {"dry_run": dry_run, "import": None}))
-            elif prepared.importable:
-                show_call(prepared.call)
-            return 0 if prepared.importable else 3 if _is_damaged(prepared) else 1
+            return _end_here(prepared, dry_run, as_json)
         confirm(prepared.cache, cache, yes)
         waiting = begin_import(arm, prepared, path)
         return _finish(arm, waiting, prepared, False, as_json)
 
 
 def _place(url: str) -> BlobUrl:
-    try:
+    with usage_errors():
         return read_place(url)
-    except ValueError as e:
-        raise click.UsageError(printable(str(e))) from None
+
+
+def _go_on(
+    arm: Arm,
+    left: PendingOperation,
+    places: list[BlobUrl],
+    etags: tuple[str, ...],
+    credentials: Credentials,
+    path: str,
+    as_json: bool,
+) -> int:
+    """Wait for the import that an earlier run has begun, and left at `path`."""
+    if [blob["url"] for blob in left.blobs] != [place.url for place in places]:
+        raise click.UsageError(
+            f"an import of other blobs was begun on {when(left.begun)}: run that command again to wait for it, or "
+            f"delete {printable(path)}"
+        )
+    click.echo(f"going on to wait for the import that was begun on {when(left.begun)}", err=True)
+    return _finish(arm, left, None, True, as_json, _others(left, places, etags, credentials))
+
+
+def _left_warning(left: PendingOperation) -> str:
+    """What is to be known of an import that an earlier run has left."""
+    if left.operation:
+        return f"an import that was begun on {when(left.begun)} is waited for first, without --dry-run"
+    return f"a run of {when(left.begun)} was ended while it asked the service to begin; whether that has begun is not known"
+
+
+def _end_here(prepared: ImportPlan, dry_run: bool, as_json: bool) -> int:
+    """Report what is not imported, since that was not asked for or cannot be; the exit code."""
+    if as_json:
+        click.echo(json.dumps(prepared.to_dict() | {"dry_run": dry_run, "import": None}))
+    elif prepared.importable:
+        show_call(prepared.call)
+    return 0 if prepared.importable else 3 if _is_damaged(prepared) else 1
 
 
 def _is_damaged(prepared: ImportPlan) -> bool:
@@ -204,9 +219,8 @@ def _is_damaged(prepared: ImportPlan) -> bool:
 def _others(left: PendingOperation, places: list[BlobUrl], etags: tuple[str, ...], credentials: Credentials) -> list[str]:
     """URLs of blobs that are others by now than those of the import that was begun; said at once, since the wait may be long."""
     try:
-        found = replaced(left, places, etags=etags, credentials=credentials)
-    except ValueError as e:
-        raise click.UsageError(printable(str(e))) from None
+        with usage_errors():
+            found = replaced(left, places, etags=etags, credentials=credentials)
     except TargetError as e:  # the import is what matters
         click.echo(f"Warning: whether the blobs are still those that it is of is not known: {printable(str(e))}", err=True)
         return []
@@ -222,6 +236,12 @@ def check_name(yes: str | None, cache: ResourceId) -> None:
         raise click.UsageError(f"{shown} is not the cache's name, which is {printable(cache.name)}: nothing was done")
 
 
+def check_can_confirm(yes: str | None, cache: ResourceId) -> None:
+    """Raise click.UsageError where `confirm` would ask for the cache's name, and nobody is there."""
+    if yes is None and not sys.stdin.isatty():
+        raise click.UsageError(f"nobody can type the cache's name here: --yes {cache.name} says that it may be emptied")
+
+
 @contextmanager
 def opened(cache: ResourceId, endpoint: str) -> Iterator[Arm]:
     """The cache, with the errors of the options."""
@@ -235,10 +255,8 @@ def opened(cache: ResourceId, endpoint: str) -> Iterator[Arm]:
 
 def left_before(path: str, verb: str, cache: ResourceId) -> PendingOperation | None:
     """What an earlier run has left at `path`, of the same verb and cache."""
-    try:
+    with usage_errors():
         left = PendingOperation.read(path)
-    except ValueError as e:
-        raise click.UsageError(printable(str(e))) from None
     if left is not None and (left.verb != verb or left.resource_id.lower() != str(cache).lower()):
         raise click.UsageError(f"{printable(path)} is of another cache or verb: name another file with --state")
     return left

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -61,7 +62,7 @@ def info(
     relaxed: bool,
     no_checksum: bool,
     selection: Selection,
-) -> None:
+) -> int:
     """What is in snapshots, and who loads them as they are.
 
     FILE is a path or - for standard input; gzip is recognised. Exit code 1 if there is no library NAME, 3 if a file cannot be read
@@ -70,46 +71,43 @@ def info(
     if library is not None and as_json:
         raise click.UsageError("--library prints the source itself: with --json, take --functions")
     sources = functions or library is not None
-    reports: list[Info] = []
-    failed = False
     out = None if as_json or sources else output()
-    for name in files:
-        try:
-            with (
-                rdbkit.open(name, relaxed=relaxed, verify_checksum=not no_checksum) as snapshot,
-                progress(name, snapshot.size) as update,
-            ):
-                report = read_info(snapshot, top=top, selection=selection, sources=sources, progress=update)
-        except rdbkit.RdbError as e:
-            failed = True
-            complain(e)
-            continue
-        except OSError as e:
-            failed = True
-            click.echo(f"rdbkit: {printable(name)}: {e.strerror or e}", err=True)
-            continue
+    reports: list[Info] = []
+    for report in _reports(files, relaxed, not no_checksum, top=top, selection=selection, sources=sources):
         reports.append(report)
         if out is not None:
-            if len(reports) > 1:
-                out.line("")
-            _show(report, out)
+            _show(report, out, len(reports) > 1)
+    code = 0 if len(reports) == len(files) else 3
     if as_json:
         _print_json(reports, len(files))
     elif sources:
-        found = _print_sources(reports, library)
-        if not failed and library is not None and not found:
-            sys.exit(1)
-    elif out is not None and len(files) > 1 and reports:
-        total = _total(reports)
-        out.heading(f"\nTotal of {len(reports)} files: {total['keys']} keys, {size(total['key_bytes'])}")
+        code = max(code, _print_sources(reports, library))
+    elif out is not None:
+        _show_total(reports, len(files), out)
     if reports and not sources:
         tell_if_none(selection, sum(report.keys for report in reports))
-    if failed:
-        sys.exit(3)
+    return code
 
 
-def _print_sources(reports: list[Info], name: str | None) -> bool:
-    """The sources of function libraries, or of the one that is named, on standard output; whether there were any.
+def _reports(files: tuple[str, ...], relaxed: bool, verify_checksum: bool, **options: Any) -> Iterator[Info]:
+    """The report on each FILE that can be read; of any other it is said why it cannot be."""
+    for name in files:
+        try:
+            with (
+                rdbkit.open(name, relaxed=relaxed, verify_checksum=verify_checksum) as snapshot,
+                progress(name, snapshot.size) as update,
+            ):
+                report = read_info(snapshot, progress=update, **options)
+        except rdbkit.RdbError as e:
+            complain(e)
+        except OSError as e:
+            click.echo(f"rdbkit: {printable(name)}: {e.strerror or e}", err=True)
+        else:
+            yield report
+
+
+def _print_sources(reports: list[Info], name: str | None) -> int:
+    """The sources of function libraries, or of the one that is named, on standard output; 1 where that one is not there, else 0.
 
     A terminal gets them with control characters escaped. Anything else gets the bytes: of a single one exactly these, since that is
     what FUNCTION LOAD takes, and of several each beginning on a line of its own.
@@ -124,17 +122,21 @@ def _print_sources(reports: list[Info], name: str | None) -> bool:
     with written("-"):
         for source in found:
             if is_terminal:
-                lines = source.decode("utf-8", "backslashreplace").split("\n")
-                click.echo("\n".join(printable(line.expandtabs()) for line in lines))
-                continue
-            sys.stdout.buffer.write(source)
-            if len(found) > 1 and not source.endswith(b"\n"):
-                sys.stdout.buffer.write(b"\n")
+                _echo_source(source)
+            else:
+                sys.stdout.buffer.write(source)
+                if len(found) > 1 and not source.endswith(b"\n"):
+                    sys.stdout.buffer.write(b"\n")
         sys.stdout.flush()
     if len(found) > 1:
         one = "FUNCTION LOAD takes one, which --library NAME prints"
         click.echo(f"rdbkit: {libraries(len(found))}, each beginning with its #! line; {one}", err=True)
-    return bool(found)
+    return 1 if name is not None and not found else 0
+
+
+def _echo_source(source: bytes) -> None:
+    lines = source.decode("utf-8", "backslashreplace").split("\n")
+    click.echo("\n".join(printable(line.expandtabs()) for line in lines))
 
 
 def _total(reports: list[Info]) -> dict[str, Any]:
@@ -153,7 +155,24 @@ def _print_json(reports: list[Info], files: int) -> None:
     click.echo(json.dumps(result, indent=2))
 
 
+_CHECKSUMS = {"absent": "none (RDB 4 and older have none)", "disabled": "disabled by the writer (0)"}
+_TRAILERS = {
+    "padding": "zero padding",
+    "aof": "AOF commands, which this report leaves out",
+    "snapshot": "another snapshot, which no server reads",
+}
+_OTHERS = {
+    "KeyMetadata": "module metadata of keys",
+    "SlotImport": "slot imports going on",
+    "HashTemplate": "hash templates",
+}
+
+
 def _facts(r: Info) -> list[tuple[str, str]]:
+    return [*_facts_of_writer(r), *_facts_of_file(r), *_facts_of_content(r)]
+
+
+def _facts_of_writer(r: Info) -> list[tuple[str, str]]:
     magic = f"VALKEY{r.rdb_version:03d}" if r.flavour == "valkey" else f"RDB {r.rdb_version}"
     rows = [("format", magic)]
     if r.writer:
@@ -163,49 +182,51 @@ def _facts(r: Info) -> list[tuple[str, str]]:
         rows.append(("created", f"{when(r.created * 1000)} UTC"))
     if r.used_memory:
         rows.append(("memory used", f"{size(r.used_memory)} in the server that wrote it"))
+    return rows
+
+
+def _facts_of_file(r: Info) -> list[tuple[str, str]]:
     container = [x for x in (r.compression, "diskless capture" if r.framing else None) if x]
-    rows.append(("size", size(r.rdb_size) + (f" ({', '.join(container)})" if container else "")))
-    rows.append(
-        (
-            "checksum",
-            {"absent": "none (RDB 4 and older have none)", "disabled": "disabled by the writer (0)"}.get(r.checksum, r.checksum),
-        )
-    )
+    rows = [
+        ("size", size(r.rdb_size) + (f" ({', '.join(container)})" if container else "")),
+        ("checksum", _CHECKSUMS.get(r.checksum, r.checksum)),
+    ]
     if r.trailer not in ("none", "mark"):
-        what = {
-            "padding": "zero padding",
-            "aof": "AOF commands, which this report leaves out",
-            "snapshot": "another snapshot, which no server reads",
-        }.get(r.trailer, "unknown bytes")
+        what = _TRAILERS.get(r.trailer, "unknown bytes")
         rows.append(("followed by", what + (f", {size(r.trailer_size)}" if r.trailer_size is not None else "")))
     other = {k: v for k, v in r.aux.items() if k not in ("redis-bits", "ctime", "used-mem", f"{r.writer}-ver")}
     if other:
         rows.append(("aux", printable(", ".join(f"{k}={v}" for k, v in other.items()), 300)))
+    return rows
+
+
+def _facts_of_content(r: Info) -> list[tuple[str, str]]:
+    rows = []
     if r.selected:
         rows.append(("keys", "only those that the options choose are counted"))
     if r.slots:
         rows.append(("cluster", f"{r.slots} slots"))
     if r.functions:
-        rows.append(
-            (
-                "functions",
-                printable(", ".join(f"{f['name']} ({f['engine']}, {size(f['bytes'])})" for f in r.functions), 300),
-            )
-        )
+        shown = ", ".join(f"{f['name']} ({f['engine']}, {size(f['bytes'])})" for f in r.functions)
+        rows.append(("functions", printable(shown, 300)))
     for m in r.modules:
         aux = f", {size(m.aux_bytes)} outside of keys" if m.aux_bytes else ""
         product = f" ({m.product})" if m.product else ""
         rows.append(("module", f"{printable(m.name)}{product} encoding {m.version}: {count(m.keys, 'key')}, {size(m.bytes)}{aux}"))
-    names = {
-        "KeyMetadata": "module metadata of keys",
-        "SlotImport": "slot imports going on",
-        "HashTemplate": "hash templates",
-    }
-    rows += [("also", f"{names[k]}: {n}") for k, n in r.other.items()]
-    return rows
+    return rows + [("also", f"{_OTHERS[k]}: {n}") for k, n in r.other.items()]
 
 
-def _show(r: Info, out: Output) -> None:
+def _show_total(reports: list[Info], files: int, out: Output) -> None:
+    """The sums of several FILEs."""
+    if files > 1 and reports:
+        total = _total(reports)
+        out.heading(f"\nTotal of {len(reports)} files: {total['keys']} keys, {size(total['key_bytes'])}")
+
+
+def _show(r: Info, out: Output, follows: bool) -> None:
+    """One report; `follows` another."""
+    if follows:
+        out.line("")
     out.heading(printable(r.file))
     out.facts(_facts(r))
     out.table(

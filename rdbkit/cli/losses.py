@@ -121,6 +121,21 @@ def read_policies(options: dict[str, Any]) -> Policies:
     )
 
 
+@contextmanager
+def ledger_file(options: dict[str, Any], sources: Sequence[str]) -> Iterator[Callable[[Loss], object] | None]:
+    """What writes each loss to the file of `ledger_option`, which is opened now; None where none was asked for."""
+    if not options["ledger"]:
+        yield None
+        return
+    with open_output(options["ledger"], options["force"], sources) as file:
+        yield teller(file)
+
+
+def libraries_path(options: dict[str, Any]) -> str:
+    """Where the sources of function libraries are to go, empty where they were not asked for."""
+    return options["on_function"][1] if options["on_function"] else ""
+
+
 def teller(ledger: BinaryIO | None) -> Callable[[Loss], object] | None:
     """Writes each loss to a file as a line of JSON, where there is one."""
     if ledger is None:
@@ -187,11 +202,7 @@ def tell_losses(
     counts = ledger.forbidden if failed else ledger.counts
     losses = [loss for loss in ledger.losses if loss.kind in counts]
     for loss in losses[:MOST_SHOWN]:
-        where = f" in db {loss.db}, key {printable(loss.key, 80)}" if loss.key is not None else ""
-        times = f" ({loss.count})" if loss.count > 1 else ""
-        click.echo(
-            f"rdbkit: {'would be lost' if failed else 'lost'}: {loss.kind}{where}: {printable(loss.what, 200)}{times}", err=True
-        )
+        click.echo(f"rdbkit: {lost}: {_described(loss)}", err=True)
     more = sum(ledger.keys[kind] for kind in counts) - min(len(losses), MOST_SHOWN)
     if more > 0:
         click.echo(f"rdbkit: and {more} more; {has_all}", err=True)
@@ -204,6 +215,12 @@ def tell_losses(
         click.echo(f"rdbkit: {written_so_far}. To write it all the same:", err=True)
         for kind in ledger.forbidden:
             click.echo(f"  {kind}: {(_REMEDIES | dict(remedies or {})).get(kind, _ANY_LOSS)}", err=True)
+
+
+def _described(loss: Loss) -> str:
+    where = f" in db {loss.db}, key {printable(loss.key, 80)}" if loss.key is not None else ""
+    times = f" ({loss.count})" if loss.count > 1 else ""
+    return f"{loss.kind}{where}: {printable(loss.what, 200)}{times}"
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -12,8 +12,8 @@ import click
 import rdbkit
 from rdbkit.cli.files import READ_ONCE, OutputPath, check_parquet, format_for, output_options, writing
 from rdbkit.cli.options import SelectionCommand, selection_options, target_option, tell_if_none
+from rdbkit.cli.render import Output, printable, progress, size
 from rdbkit.cli.render import output as report_output
-from rdbkit.cli.render import printable, progress, size
 from rdbkit.operations.memory import Memory, memory_rows, telling, write_memory_text
 from rdbkit.operations.memory import memory as read_memory
 from rdbkit.selection import Selection
@@ -131,13 +131,7 @@ def show(report: Memory, target: Target) -> None:
     if not report.keys:
         return
     if len(report.databases) > 1:
-        out.table(
-            "By database",
-            ("db", "keys", "expiring", "memory"),
-            [(str(d.db), f"{d.keys:,}", f"{d.expiring:,}", size(d.bytes)) for d in report.databases[:_ROWS]],
-        )
-        if len(report.databases) > _ROWS:
-            out.line(f"  ... and {count(len(report.databases) - _ROWS, 'database')} more: --json has them all")
+        _show_databases(report, out)
     out.table(
         "By type and encoding in the file",
         ("type", "encoding", "keys", "memory", "share", "a key"),
@@ -146,6 +140,24 @@ def show(report: Memory, target: Target) -> None:
             for t in report.types
         ],
     )
+    _show_prefixes(report, out)
+    if report.biggest:
+        _show_biggest(report, out)
+    left = [row for row in report.expiry if row.keys]
+    out.table("Time left", ("left", "keys", "memory"), [(_LEFT[row.left], f"{row.keys:,}", size(row.bytes)) for row in left])
+
+
+def _show_databases(report: Memory, out: Output) -> None:
+    out.table(
+        "By database",
+        ("db", "keys", "expiring", "memory"),
+        [(str(d.db), f"{d.keys:,}", f"{d.expiring:,}", size(d.bytes)) for d in report.databases[:_ROWS]],
+    )
+    if len(report.databases) > _ROWS:
+        out.line(f"  ... and {count(len(report.databases) - _ROWS, 'database')} more: --json has them all")
+
+
+def _show_prefixes(report: Memory, out: Output) -> None:
     rows = [p for p in telling(report.prefixes) if p.share >= _SMALL]
     out.table(
         "By prefix",
@@ -160,20 +172,20 @@ def show(report: Memory, target: Target) -> None:
     )  # fmt: skip
     if len(rows) > _ROWS:
         out.line(f"  ... and {count(len(rows) - _ROWS, 'row')} more: --json has them all")
-    if report.biggest:
-        out.table(
-            "Heaviest keys",
-            ("memory", "db", "type", "elements", "key"),
-            [
-                (
-                    size(k.bytes), str(k.db), f"{printable(k.type)} ({k.encoding})",
-                    "" if k.elements is None else f"{k.elements:,}", printable(k.key, 40),
-                )
-                for k in report.biggest
-            ],
-        )  # fmt: skip
-    left = [row for row in report.expiry if row.keys]
-    out.table("Time left", ("left", "keys", "memory"), [(_LEFT[row.left], f"{row.keys:,}", size(row.bytes)) for row in left])
+
+
+def _show_biggest(report: Memory, out: Output) -> None:
+    out.table(
+        "Heaviest keys",
+        ("memory", "db", "type", "elements", "key"),
+        [
+            (
+                size(k.bytes), str(k.db), f"{printable(k.type)} ({k.encoding})",
+                "" if k.elements is None else f"{k.elements:,}", printable(k.key, 40),
+            )
+            for k in report.biggest
+        ],
+    )  # fmt: skip
 
 
 _LEFT: Final = {

@@ -11,7 +11,16 @@ from typing import Any, Final
 import click
 
 from rdbkit.cli.files import READ_TWICE, Verb, refuse_terminal, snapshot_option, written
-from rdbkit.cli.losses import MOST_SHOWN, ledger_option, libraries_file, policy_options, read_policies, tell_losses, teller
+from rdbkit.cli.losses import (
+    MOST_SHOWN,
+    ledger_file,
+    ledger_option,
+    libraries_file,
+    libraries_path,
+    policy_options,
+    read_policies,
+    tell_losses,
+)
 from rdbkit.cli.options import optional_target_option
 from rdbkit.cli.render import WORTH_TELLING, printable, progress, size
 from rdbkit.cli.status import status
@@ -19,7 +28,6 @@ from rdbkit.errors import LossError
 from rdbkit.operations.duplicates import Duplicate, DuplicateError
 from rdbkit.operations.merge import ON_DUPLICATE, Merge, OnDuplicate, OnFunction
 from rdbkit.operations.merge import merge as merge_files
-from rdbkit.storage.output import open_output
 from rdbkit.targets.target import Target
 from rdbkit.text import count, json_bytes, valid_text
 
@@ -68,19 +76,18 @@ def merge(
         policies = read_policies(options)
     except ValueError as e:
         raise click.UsageError(str(e)) from None
-    extract = options["on_function"][1] if options["on_function"] else ""
     begin = time.monotonic()
     refuse_terminal(out)
     with ExitStack() as stack:
         stack.enter_context(written(out))
-        ledger = stack.enter_context(open_output(options["ledger"], options["force"], files)) if options["ledger"] else None
-        write_libraries = stack.enter_context(libraries_file(extract, files, options["force"]))
+        loss_callback = stack.enter_context(ledger_file(options, files))
+        write_libraries = stack.enter_context(libraries_file(libraries_path(options), files, options["force"]))
         update = stack.enter_context(progress("merge", sum(map(os.path.getsize, files))))
         try:
             report = merge_files(
                 files, out, target=target, on_duplicate=on_duplicate, on_function=on_function_conflict, policies=policies,
                 force=options["force"], relaxed=options["relaxed"], verify_checksum=not options["no_checksum"], samples=samples,
-                loss_callback=teller(ledger), progress=update,
+                loss_callback=loss_callback, progress=update,
             )  # fmt: skip
         except DuplicateError as e:
             _tell_duplicates(e.samples)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
@@ -12,13 +11,14 @@ from typing import Any, Final
 import click
 
 from rdbkit.azure.blob_url import BlobUrl, Credentials
-from rdbkit.azure.cache_import import wait_for, when
+from rdbkit.azure.cache_import import PendingOperation, wait_for, when
 from rdbkit.azure.migrate import STEPS, FileProgress, Migration
 from rdbkit.azure.resources import Call, ResourceId
 from rdbkit.cli.files import EXISTING, OutputPath
 from rdbkit.cli.import_ import (
     AUTH,
     cache_options,
+    check_can_confirm,
     check_name,
     confirm,
     going_on,
@@ -29,8 +29,8 @@ from rdbkit.cli.import_ import (
     show_warnings,
     watch,
 )
-from rdbkit.cli.losses import LEDGER_ELSEWHERE, ON_THE_WAY, policy_options, read_policies, tell_losses
-from rdbkit.cli.render import Output, output, printable, progress, size
+from rdbkit.cli.losses import LEDGER_ELSEWHERE, ON_THE_WAY, libraries_path, policy_options, read_policies, tell_losses
+from rdbkit.cli.render import Output, output, printable, progress, size, usage_errors
 from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.status import status
 from rdbkit.cli.upload import read_place, sending_options
@@ -103,14 +103,13 @@ def migrate(
     lost, 3 if FILE is damaged, 4 if a service refuses or fails. With --strict, 1 also if something was lost.
     """
     check_name(yes, cache)
-    if yes is None and not dry_run and "import" not in skip and not sys.stdin.isatty():
-        raise click.UsageError(f"nobody can type the cache's name here: --yes {cache.name} says that it may be emptied")
-    if options["on_function"] and options["on_function"][0] == "extract":
+    if not dry_run and "import" not in skip:
+        check_can_confirm(yes, cache)
+    if libraries_path(options):
         raise click.UsageError("to extract functions, convert with --on-function extract=FILE first; drop leaves them out")
-    if report is not None and not _is_report(report):
-        raise click.BadParameter(f"{printable(report)} exists and is no report: name another file", param_hint="--report")
+    _check_report(report)
     try:
-        with ExitStack() as stack:
+        with usage_errors(), ExitStack() as stack:
             # opened before anything is done, so that it is not found out at the end that it cannot be written
             written = None if report is None else stack.enter_context(open_output(report, force=True, sources=files))
             arm = stack.enter_context(opened(cache, arm_endpoint))
@@ -138,8 +137,6 @@ def migrate(
             raise
         tell_losses(e.report.ledger, e, False, _remedies(job), undone="nothing was sent of it", has_all=LEDGER_ELSEWHERE)
         return 1
-    except ValueError as e:
-        raise click.UsageError(printable(str(e))) from None
     if as_json:
         click.echo(json.dumps(made, ensure_ascii=False))
     elif not dry_run:
@@ -153,6 +150,12 @@ def _remedies(job: Migration) -> dict[str, str]:
     """What to say of losses; of keys in other databases, the command that moves those of the last file that was looked at."""
     command = job.checks[-1].command if job.checks else ""
     return {**_REMEDIES, "database": f"{command}; then migrate the file that it writes"} if command else dict(_REMEDIES)
+
+
+def _check_report(path: str | None) -> None:
+    """Raise click.BadParameter for a file that is not to be replaced by a report."""
+    if path is not None and not _is_report(path):
+        raise click.BadParameter(f"{printable(path)} exists and is no report: name another file", param_hint="--report")
 
 
 def _is_report(path: str) -> bool:
@@ -175,25 +178,8 @@ def _run(
     """All steps; returns the request that would begin the import, where this is a dry run."""
     sends, imports = "upload" not in skip, "import" not in skip
     left = None if dry_run else job.left_import()
-    if left is not None and left.operation and not imports:
-        raise TargetError(
-            f"an import that was begun on {when(left.begun)} may still read the blobs; wait for it, by this without --skip import",
-            source=job.cache.name,
-        )
-    if left is not None and left.operation:
-        if job.is_of_these(left):
-            click.echo("going on to wait for the import that was begun", err=True)
-            with going_on("import"):
-                job.wait(left, True, watch("import"))
-            return None
-        click.echo(f"waiting for the end of an import of other files, or other states of these, of {when(left.begun)}", err=True)
-        with going_on("import"):
-            wait_for(job.arm, left, resumed=True, progress=watch("import"))
-    elif left is not None:
-        job.warnings.append(
-            f"a run of {when(left.begun)} was ended while it asked the service to import; whether that has begun is not known: "
-            "look at the cache first"
-        )
+    if left is not None and not _settle(job, left, imports):
+        return None
     call = job.look(sends=sends, imports=imports)
     if "check" not in skip:
         with _telling("check", [course.file for course in job.courses]) as update:
@@ -211,6 +197,30 @@ def _run(
     if imports:
         _import(job, yes)
     return None
+
+
+def _settle(job: Migration, left: PendingOperation, imports: bool) -> bool:
+    """See to an import that an earlier run has left; whether there is anything to do after it."""
+    if not left.operation:
+        job.warnings.append(
+            f"a run of {when(left.begun)} was ended while it asked the service to import; whether that has begun is not known: "
+            "look at the cache first"
+        )
+        return True
+    if not imports:
+        raise TargetError(
+            f"an import that was begun on {when(left.begun)} may still read the blobs; wait for it, by this without --skip import",
+            source=job.cache.name,
+        )
+    if job.is_of_these(left):
+        click.echo("going on to wait for the import that was begun", err=True)
+        with going_on("import"):
+            job.wait(left, True, watch("import"))
+        return False
+    click.echo(f"waiting for the end of an import of other files, or other states of these, of {when(left.begun)}", err=True)
+    with going_on("import"):
+        wait_for(job.arm, left, resumed=True, progress=watch("import"))
+    return True
 
 
 def _import(job: Migration, yes: str | None) -> None:

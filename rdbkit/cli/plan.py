@@ -12,7 +12,7 @@ import click
 from rdbkit.cli.files import EXISTING, OutputPath, Verb, force_option, writing
 from rdbkit.cli.options import target_options
 from rdbkit.cli.render import Output, output, printable, progress, size
-from rdbkit.operations.plan import GB, Names, Plan, bicep
+from rdbkit.operations.plan import GB, Names, Plan, Step, bicep
 from rdbkit.operations.plan import plan as make_plan
 from rdbkit.targets.target import Sku, Target
 
@@ -97,16 +97,8 @@ def _show(found: Plan, out: Output) -> None:
     files = printable(found.files[0].file) if len(found.files) == 1 else f"{len(found.files)} files"
     out.heading(f"{files} to {found.title}")
     out.facts(_facts(found))
-    for said in found.said:
-        out.line(f"\n{said[0].upper()}{said[1:]}.")
-    if len(found.files) > 1:
-        rows = [(printable(f.file, 40), f"{f.keys:,}", size(f.memory_bytes), f.verdict) for f in found.files]
-        out.table("Files", ("file", "keys", "memory", "verdict"), rows)
-    for file in found.files:
-        if file.verdict != "as-it-is" or file.findings:
-            out.line(f"\n{printable(file.file)}: {file.summary}" + (":" if file.findings else "."))
-            for finding in file.findings:
-                out.line(f"  {printable(finding)}")
+    _show_sentences(found.said, out)
+    _show_files(found, out)
     if found.sizes:
         out.table(
             "Smallest sizes that hold it",
@@ -116,16 +108,40 @@ def _show(found: Plan, out: Output) -> None:
                 for s in found.sizes
             ],
         )
-    for note in found.notes:
-        out.line(f"\n{note[0].upper()}{note[1:]}.")
+    _show_sentences(found.notes, out)
     for number, step in enumerate(found.steps, 1):
-        out.line(f"\n{number}. {step.title}")
-        if step.note:
-            out.line(f"   {step.note[0].upper()}{step.note[1:]}.")
-        for command in step.commands:
-            for line in _folded(command):  # whose words have nothing in them that is not printable
-                click.echo(f"   {line}")  # never cut, so that it can be copied whatever the terminal's width
+        _show_step(number, step, out)
     _show_dual_writing(found, out)
+
+
+def _show_sentences(texts: list[str], out: Output) -> None:
+    for text in texts:
+        out.line(f"\n{_sentence(text)}")
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _show_files(found: Plan, out: Output) -> None:
+    """All files, where there are several, and what is to be said of one."""
+    if len(found.files) > 1:
+        rows = [(printable(f.file, 40), f"{f.keys:,}", size(f.memory_bytes), f.verdict) for f in found.files]
+        out.table("Files", ("file", "keys", "memory", "verdict"), rows)
+    for file in found.files:
+        if file.verdict != "as-it-is" or file.findings:
+            out.line(f"\n{printable(file.file)}: {file.summary}" + (":" if file.findings else "."))
+            for finding in file.findings:
+                out.line(f"  {printable(finding)}")
+
+
+def _show_step(number: int, step: Step, out: Output) -> None:
+    out.line(f"\n{number}. {step.title}")
+    if step.note:
+        out.line(f"   {_sentence(step.note)}")
+    for command in step.commands:
+        for line in _folded(command):  # whose words have nothing in them that is not printable
+            click.echo(f"   {line}")  # never cut, so that it can be copied whatever the terminal's width
 
 
 def _folded(command: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from rdbkit.cli.files import EXISTING, READ_ONCE, refuse_terminal, snapshot_options, written
+from rdbkit.cli.files import EXISTING, READ_ONCE, file_size, refuse_terminal, snapshot_options, written
 from rdbkit.cli.options import SelectionCommand, selection_options, tell_if_none
 from rdbkit.cli.render import output, printable, progress, size
 from rdbkit.cli.status import status, strict_option
@@ -87,7 +87,7 @@ def redact(
     secret = _secret(secret_file, random_)
     begin = time.monotonic()
     refuse_terminal(out)
-    with written(out), progress(file, os.path.getsize(file) if os.path.isfile(file) else None) as update:
+    with written(out), progress(file, file_size(file)) as update:
         try:
             report = redact_snapshot(
                 file, out, secret=secret or os.urandom(_RANDOM_BYTES), keep_prefixes=keep_prefixes,

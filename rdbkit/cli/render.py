@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rdbkit.operations.diff_delta import FunctionDifference
     from rdbkit.snapshot.reader import Snapshot
 
-__all__ = ["Output", "complain", "output", "printable", "progress", "size", "warn", "when"]
+__all__ = ["Output", "complain", "output", "printable", "progress", "size", "usage_errors", "warn", "when"]
 
 
 #: Bytes of temporary files from which on they are worth a word.
@@ -174,6 +174,15 @@ def progress(name: str, total: int | None) -> Iterator[Any]:
     finally:
         if bar is not None:
             bar.stop()
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Let what the library says of its arguments, a ValueError, be a wrong usage of the command."""
+    try:
+        yield
+    except ValueError as e:
+        raise click.UsageError(printable(str(e))) from None
 
 
 def complain(e: RdbError) -> None:

@@ -10,11 +10,11 @@ from typing import Final, Literal
 import click
 
 from rdbkit.cli.files import EXISTING, READ_TWICE, OutputFolder, Verb, force_option, written
-from rdbkit.cli.render import Output, output, printable, progress, size
+from rdbkit.cli.render import Output, output, printable, progress, size, usage_errors
 from rdbkit.cli.status import status, strict_option
 from rdbkit.errors import LossError
 from rdbkit.operations.duplicates import DuplicateError
-from rdbkit.operations.split import MANIFEST, By, Division, Split, parse_nodes, parse_slot_parts
+from rdbkit.operations.split import MANIFEST, By, Division, Part, Split, parse_nodes, parse_slot_parts
 from rdbkit.operations.split import split as split_files
 from rdbkit.selection import parse_bytes
 from rdbkit.text import count
@@ -93,7 +93,7 @@ def split(
         layout = Division(
             size=None if size_ is None else parse_bytes(size_),
             parts=parts,
-            slots=parse_slot_parts(slots) if slots else parse_nodes(Path(nodes).read_text(errors="replace")) if nodes else None,
+            slots=_slots(slots, nodes),
             by="key" if one_key_per_file else by,
             separators=os.fsencode(prefix_separator),
         )
@@ -101,18 +101,19 @@ def split(
         raise click.BadParameter(str(e), param_hint=given[0]) from None
     with written(into), progress("split", sum(map(os.path.getsize, files))) as update:
         try:
-            done = split_files(
-                files,
-                into,
-                layout,
-                functions=functions,
-                digests=not no_digests,
-                on_loss=on_loss,
-                force=force,
-                relaxed=relaxed,
-                verify_checksum=not no_checksum,
-                progress=update,
-            )
+            with usage_errors():
+                done = split_files(
+                    files,
+                    into,
+                    layout,
+                    functions=functions,
+                    digests=not no_digests,
+                    on_loss=on_loss,
+                    force=force,
+                    relaxed=relaxed,
+                    verify_checksum=not no_checksum,
+                    progress=update,
+                )
         except DuplicateError as e:
             click.echo(f"rdbkit: {printable(e.message)}; nothing was written. {_MERGE}", err=True)
             return 1
@@ -120,22 +121,29 @@ def split(
             _tell_behind(e.report)
             click.echo("rdbkit: nothing was written. To write the parts all the same: --on-loss drop", err=True)
             return status(lost=True, strict=strict, found=True)
-        except ValueError as e:
-            raise click.UsageError(printable(str(e))) from None
     if as_json:
         click.echo(json.dumps(done.to_dict()))
     else:
         _show(done, into, output())
     large = [part for part in done.parts if layout.size is not None and part.bytes > layout.size]
     if large:
-        names = ", ".join(part.file for part in large[:10])
-        more = f" and {len(large) - 10:,} more" if len(large) > 10 else ""
-        click.echo(
-            f"rdbkit: larger than {size_}, since keys, hash tags and scripts are not divided: {names}{more}",
-            err=True,
-        )
+        _tell_large(large, size_)
     _tell_behind(done.behind)
     return status(lost=not done.whole, strict=strict, found=large)
+
+
+def _slots(ranges: str | None, nodes: str | None) -> tuple[tuple[str, tuple[range, ...]], ...] | None:
+    """The parts of --slots or --nodes. Raises: ValueError."""
+    if ranges:
+        return parse_slot_parts(ranges)
+    return parse_nodes(Path(nodes).read_text(errors="replace")) if nodes else None
+
+
+def _tell_large(large: list[Part], most: str | None) -> None:
+    """The parts that are larger than was asked for, on standard error."""
+    names = ", ".join(part.file for part in large[:10])
+    more = f" and {len(large) - 10:,} more" if len(large) > 10 else ""
+    click.echo(f"rdbkit: larger than {most}, since keys, hash tags and scripts are not divided: {names}{more}", err=True)
 
 
 def _tell_behind(found: list[tuple[str, str]]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import click
@@ -14,10 +14,18 @@ from click.core import ParameterSource
 from rdbkit.azure.blob_url import BlobUrl, Credentials, parse_place
 from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, Upload, upload_converted
 from rdbkit.azure.upload import upload as bring
-from rdbkit.cli.files import InputPath
-from rdbkit.cli.losses import LEDGER_ELSEWHERE, ON_THE_WAY, libraries_file, policy_options, read_policies, tell_losses
+from rdbkit.cli.files import InputPath, file_size
+from rdbkit.cli.losses import (
+    LEDGER_ELSEWHERE,
+    ON_THE_WAY,
+    libraries_file,
+    libraries_path,
+    policy_options,
+    read_policies,
+    tell_losses,
+)
 from rdbkit.cli.options import optional_target_option
-from rdbkit.cli.render import Output, output, printable, progress, size
+from rdbkit.cli.render import Output, output, printable, progress, size, usage_errors
 from rdbkit.cli.secrets import FiniteRange, SecretsCommand, without_secrets
 from rdbkit.cli.status import status
 from rdbkit.errors import LossError
@@ -127,55 +135,29 @@ def upload(
     code 0 if all is there, without what options allow to be lost, 1 if a FILE was not sent since something of it would be lost, 3
     if FILE cannot be read, 4 if the service refuses or fails. With --strict, 1 also if something was lost.
     """
-    if len(files) < 2:
-        raise click.UsageError("name at least one FILE, and the URL behind it")
-    *names, url = files
-    for name in names:
-        if "://" in name and not os.path.exists(name):
-            raise click.UsageError(f"{printable(name)} is a URL, where a file is wanted: FILEs come first, and one URL behind them")
+    names, url = _arguments(files)
     if target is None:
         _refuse_policies([*options, "targets_file"])
     quiet()
-    try:
-        place = read_place(url)
-        places = [_place(place, name, len(names)) for name in names]
-    except ValueError as e:
-        raise click.UsageError(printable(str(e))) from None
-    if len({each.url for each in places}) < len(places):
-        raise click.UsageError("several FILEs would become one blob")
+    places = _places(url, names)
     settings: dict[str, Any] = {
         "credentials": Credentials(connection_string=connection_string, sas=sas),
         "page_blob": page_blob, "block_bytes": block_size, "concurrency": concurrency, "overwrite": overwrite, "cap_mbps": cap_mbps,
     }  # fmt: skip
-    if options["on_function"] and options["on_function"][1] and len(names) > 1:
+    if libraries_path(options) and len(names) > 1:
         raise click.UsageError("--on-function extract=FILE is for one FILE")
     done: list[Upload] = []
     lost = False
     try:
         for name, blob in zip(names, places, strict=True):
             try:
-                lost |= _send(name, blob, target, options, settings, done)
+                with _file_errors(names), usage_errors():
+                    lost |= _send(name, blob, target, options, settings, done)
             except LossError as e:
                 if e.report is None:
                     raise
-                before = f"; of {count(len(done), 'FILE')} before it, all was" if done else ""
-                tell_losses(
-                    e.report.ledger,
-                    e,
-                    False,
-                    ON_THE_WAY,
-                    undone=f"nothing of {printable(name)} was sent{before}",
-                    has_all=LEDGER_ELSEWHERE,
-                )
+                _tell_unsent(name, e, len(done))
                 return 1
-            except FileExistsError as e:
-                raise click.UsageError(f"{printable(os.fsdecode(e.filename))} exists") from None
-            except OSError as e:
-                if e.filename is not None:
-                    e.filename = without_secrets(os.fsdecode(e.filename), names)
-                raise
-            except ValueError as e:
-                raise click.UsageError(printable(str(e))) from None
     finally:
         # what is there is told, whatever becomes of the FILEs behind it
         if done and as_json:
@@ -185,19 +167,59 @@ def upload(
     return status(lost=lost, strict=options["strict"])
 
 
+def _arguments(files: tuple[str, ...]) -> tuple[list[str], str]:
+    """The FILEs, and the URL behind them."""
+    if len(files) < 2:
+        raise click.UsageError("name at least one FILE, and the URL behind it")
+    *names, url = files
+    for name in names:
+        if "://" in name and not os.path.exists(name):
+            raise click.UsageError(f"{printable(name)} is a URL, where a file is wanted: FILEs come first, and one URL behind them")
+    return names, url
+
+
+def _places(url: str, names: list[str]) -> list[BlobUrl]:
+    """The blob that each FILE becomes."""
+    with usage_errors():
+        place = read_place(url)
+        places = [_place(place, name, len(names)) for name in names]
+    if len({each.url for each in places}) < len(places):
+        raise click.UsageError("several FILEs would become one blob")
+    return places
+
+
+@contextmanager
+def _file_errors(names: list[str]) -> Iterator[None]:
+    """Let an error of the file system name what was given, but no secret of it."""
+    try:
+        yield
+    except FileExistsError as e:
+        raise click.UsageError(f"{printable(os.fsdecode(e.filename))} exists") from None
+    except OSError as e:
+        if e.filename is not None:
+            e.filename = without_secrets(os.fsdecode(e.filename), names)
+        raise
+
+
+def _tell_unsent(name: str, e: LossError, done: int) -> None:
+    """What would be lost of a FILE, which was not sent for that; `done` have been before it."""
+    assert e.report is not None
+    before = f"; of {count(done, 'FILE')} before it, all was" if done else ""
+    undone = f"nothing of {printable(name)} was sent{before}"
+    tell_losses(e.report.ledger, e, False, ON_THE_WAY, undone=undone, has_all=LEDGER_ELSEWHERE)
+
+
 def _send(
     name: str, blob: BlobUrl, target: Target | None, options: dict[str, Any], settings: dict[str, Any], done: list[Upload]
 ) -> bool:
     """Bring one FILE, and add it to those that are done; whether something was lost."""
     with ExitStack() as stack:
-        is_file = name != "-" and os.path.isfile(name)
-        update = stack.enter_context(progress(name, os.path.getsize(name) if is_file else None))
+        update = stack.enter_context(progress(name, file_size(name)))
         if target is None:
             src: Any = standard_input() if name == "-" else name
             done.append(bring(src, blob, progress=update, **settings))
             return False
-        extract = options["on_function"][1] if options["on_function"] else ""
-        write_libraries = stack.enter_context(libraries_file(extract, [name]))
+        write_libraries = stack.enter_context(libraries_file(libraries_path(options), [name]))
         report, sent = upload_converted(name, blob, target=target, policies=read_policies(options), progress=update, **settings)
         done.append(sent)
         write_libraries(report.functions, report.ledger.notes.get("function-kept", 0))

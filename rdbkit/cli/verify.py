@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Final
 
 import click
 
-from rdbkit.cli.files import READ_ONCE, Verb
+from rdbkit.cli.files import READ_ONCE, Verb, file_size
 from rdbkit.cli.render import Output, key_name, output, printable, progress, size
 from rdbkit.errors import RdbError
 from rdbkit.operations.verify import Fault, Verification
@@ -38,9 +37,8 @@ def verify(files: tuple[str, ...], deep: bool, samples: int, as_json: bool, rela
     reports = []
     failed: RdbError | OSError | None = None
     for name in files:
-        total = None if name == "-" or not os.path.isfile(name) else os.path.getsize(name)
         try:
-            with progress(name, total) as update:
+            with progress(name, file_size(name)) as update:
                 reports.append(prove(name, deep=deep, samples=samples, relaxed=relaxed, progress=update))
         except (RdbError, OSError) as e:
             if len(files) == 1:
