@@ -118,25 +118,25 @@ def _print_sources(reports: list[Info], name: str | None) -> int:
     if not found and reports:
         which = "function libraries" if name is None else f"function library {printable(name)}"
         click.echo(f"rdbkit: {', '.join(printable(report.file) for report in reports)}: no {which}", err=True)
-    is_terminal = sys.stdout.isatty()
-    with written("-"):
-        for source in found:
-            if is_terminal:
-                _echo_source(source)
-            else:
-                sys.stdout.buffer.write(source)
-                if len(found) > 1 and not source.endswith(b"\n"):
-                    sys.stdout.buffer.write(b"\n")
-        sys.stdout.flush()
+    _write_sources(found)
     if len(found) > 1:
         one = "FUNCTION LOAD takes one, which --library NAME prints"
         click.echo(f"rdbkit: {libraries(len(found))}, each beginning with its #! line; {one}", err=True)
     return 1 if name is not None and not found else 0
 
 
-def _echo_source(source: bytes) -> None:
-    lines = source.decode("utf-8", "backslashreplace").split("\n")
-    click.echo("\n".join(printable(line.expandtabs()) for line in lines))
+def _write_sources(found: list[bytes]) -> None:
+    is_terminal = sys.stdout.isatty()
+    with written("-"):
+        for source in found:
+            if is_terminal:
+                lines = source.decode("utf-8", "backslashreplace").split("\n")
+                click.echo("\n".join(printable(line.expandtabs()) for line in lines))
+                continue
+            sys.stdout.buffer.write(source)
+            if len(found) > 1 and not source.endswith(b"\n"):
+                sys.stdout.buffer.write(b"\n")
+        sys.stdout.flush()
 
 
 def _total(reports: list[Info]) -> dict[str, Any]:
