@@ -15,6 +15,7 @@ from rdbkit.cli.render import libraries, printable
 from rdbkit.cli.status import strict_option
 from rdbkit.errors import LossError
 from rdbkit.policy.ledger import Ledger, Loss
+from rdbkit.policy.losses import Policy, policies, remedy_of
 from rdbkit.policy.rules import Policies
 from rdbkit.storage.output import open_output
 
@@ -22,78 +23,27 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 MOST_SHOWN: Final = 20
 
-#: What to say of each kind of loss that is not allowed.
-_REMEDIES: Final = {
-    "field-expiry": "--on-field-ttl drop-ttl, drop-field, key-min or key-max",
-    "function": "--on-function drop or extract=FILE",
-    "module": "--on-module drop, json-as-string, or keep where the target has the module loaded",
-    "module-aux": "--on-module drop, or keep where the target has the module loaded",
-    "json": "--on-module json-as-string or drop",
-    "stream-counters": "--on-stream-extras drop",
-    "nacked": "--on-pending-unowned drop or assign=NAME",
-    "array": "--on-array hash or drop",
-    "key-metadata": "--on-key-metadata drop",
-    "oversize": "--on-oversize drop",
-    "database": "--map-db or --collapse-dbs to move them, --db to choose",
-    "duplicate": "--on-duplicate first or last",
-    "conflict": "--on-conflict first, last or rename=PATTERN",
-}
-_ANY_LOSS: Final = "--on-loss drop"
 #: Of verbs that have no ledger: where all losses are.
 LEDGER_ELSEWHERE: Final = "rdbkit convert has --ledger FILE for all"
 #: The same for verbs that convert on the way, and have less options than `convert`.
 ON_THE_WAY: Final = {"database": "rdbkit convert has --map-db, --collapse-dbs and --db; bring the file there that it writes"}
 
 
-_OPTIONS: Final = (
-    click.option(
-        "--on-loss",
-        type=click.Choice(["fail", "drop"]),
-        default="fail",
-        show_default=True,
-        help="Other data that the target does not support: list it and write nothing, or leave it out.",
-    ),
-    click.option(
-        "--on-field-ttl",
-        type=click.Choice(["fail", "drop-ttl", "drop-field", "key-min", "key-max"]),
-        help="Fields of hashes that expire: drop-ttl keeps them for ever, drop-field leaves them out, key-min and key-max let the "
-        "key expire with its first or last field.  [default: as --on-loss]",
-    ),
-    click.option(
-        "--on-function",
-        type=WithArgument("fail", "drop", takes="extract", is_output=True),
-        metavar="fail|drop|extract=FILE",
-        help="Function libraries that the target does not have; extract writes their sources to FILE, also those that the target "
-        "gets.  [default: as --on-loss]",
-    ),
-    click.option(
-        "--on-module",
-        type=click.Choice(["fail", "drop", "json-as-string", "keep"]),
-        help="Values of modules: RedisJSON documents can become strings; keep them where the target has the module.  "
-        "[default: as --on-loss]",
-    ),
-    click.option(
-        "--on-stream-extras",
-        type=click.Choice(["drop", "fail"]),
-        help="Counters of streams, which the target makes anew.  [default: drop]",
-    ),
-    click.option(
-        "--on-pending-unowned",
-        type=WithArgument("fail", "drop", takes="assign"),
-        metavar="fail|drop|assign=NAME",
-        help="Pending entries of streams that belong to no consumer; assign gives them to one.  [default: as --on-loss]",
-    ),
-    click.option("--on-array", type=click.Choice(["fail", "hash", "drop"]), help="Arrays: hash makes hashes of index and value."),
-    click.option("--on-key-metadata", type=click.Choice(["fail", "drop"]), help="What modules attached to keys."),
-    click.option("--on-oversize", type=click.Choice(["fail", "drop"]), help="Keys larger than the target takes."),
-    strict_option,
-)
+def _option(policy: Policy) -> Callable[[C], C]:
+    more: dict[str, Any] = {"default": policy.default, "show_default": True} if policy.default else {}
+    if not policy.argument:
+        return click.option(policy.option, type=click.Choice(policy.choices), help=policy.help, **more)
+    takes, argument = policy.argument.split("=")
+    words = [choice for choice in policy.choices if choice != takes]
+    kind = WithArgument(*words, takes=takes, is_output=argument == "FILE")
+    return click.option(policy.option, type=kind, metavar="|".join(policy.shown), help=policy.help, **more)
 
 
 def policy_options(command: C) -> C:
     """Give a click command the options of policies, of which `read_policies` makes `Policies`, and `--strict`."""
-    for decorate in reversed(_OPTIONS):
-        command = decorate(command)
+    command = strict_option(command)
+    for policy in reversed(policies().values()):
+        command = _option(policy)(command)
     return command
 
 
@@ -214,7 +164,7 @@ def tell_losses(
         written_so_far = "what was written has no end mark" if to_stdout else undone
         click.echo(f"rdbkit: {written_so_far}. To write it all the same:", err=True)
         for kind in ledger.forbidden:
-            click.echo(f"  {kind}: {(_REMEDIES | dict(remedies or {})).get(kind, _ANY_LOSS)}", err=True)
+            click.echo(f"  {kind}: {(remedies or {}).get(kind) or remedy_of(kind)}", err=True)
 
 
 def _described(loss: Loss) -> str:

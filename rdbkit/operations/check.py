@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
 from itertools import islice
 from typing import Any, Final
 
@@ -25,6 +24,7 @@ from rdbkit.operations.verify import rules as rules_of_values
 from rdbkit.passes.check import MOST_DATABASES, DryRun, Tally
 from rdbkit.passes.value_checker import TWICE
 from rdbkit.policy.ledger import Ledger
+from rdbkit.policy.losses import LossKind, loss_kinds
 from rdbkit.policy.rules import Edits, Policies, Rules
 from rdbkit.snapshot.large import Spool
 from rdbkit.snapshot.reader import Snapshot
@@ -168,28 +168,7 @@ class Check:
         return result
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """What is said of a kind of loss or note of the ledger; `one` and `many` are the words for one of it and for several."""
-
-    code: str
-    severity: str
-    one: str
-    many: str
-    why: str
-    fix: str = ""
-
-
 _FORMAT: Final = "src/rdb.c of the release line"
-
-
-@cache
-def _rules() -> dict[str, _Rule]:
-    """By the kinds of the ledger."""
-    import tomllib
-
-    with open(os.path.join(os.path.dirname(__file__), "findings.toml"), "rb") as file:
-        return {kind: _Rule(**rule) for kind, rule in tomllib.load(file).items()}
 
 
 class _Nowhere(io.BytesIO):
@@ -415,9 +394,9 @@ def _of_content(snapshot: Snapshot, target: Target, examiner: DryRun) -> list[Fi
     """Losses and notes of the conversion, and keys that have expired."""
     found = []
     for kind, tally in examiner.tallies.items():
-        rule = _rules()[kind]
+        rule = loss_kinds()[kind]
         n = int(tally.count)
-        title = f"{n:,} {rule.one if n == 1 else rule.many}"
+        title = rule.counted(n)
         why = rule.why
         if kind == "module":
             title += f": {_modules(examiner, False)}"
@@ -455,7 +434,7 @@ def _of_content(snapshot: Snapshot, target: Target, examiner: DryRun) -> list[Fi
     return found
 
 
-def _fix(kind: str, rule: _Rule, examiner: DryRun) -> str:
+def _fix(kind: str, rule: LossKind, examiner: DryRun) -> str:
     """The options that allow a loss, in words that do not exclude those of other losses."""
     keeps_documents = examiner.documents > 0 or "json" in examiner.tallies
     if not keeps_documents or kind not in ("module", "module-aux"):
@@ -534,10 +513,10 @@ def _moves(examiner: DryRun, target: Target) -> tuple[str, Edits | None]:
 
 
 def _of_databases(examiner: DryRun, target: Target, fix: str) -> Finding:
-    moving, rule = examiner.moving, _rules()["database"]
+    moving, rule = examiner.moving, loss_kinds()["database"]
     n = int(moving.keys)
     return Finding(
-        rule.code, rule.severity, f"{n:,} {rule.one if n == 1 else rule.many}", n, n, int(moving.bytes), _samples(moving), rule.why,
+        rule.code, rule.severity, rule.counted(n), n, n, int(moving.bytes), _samples(moving), rule.why,
         _source(target, "database"), fix,
     )  # fmt: skip
 
@@ -551,9 +530,9 @@ def _of_names(snapshot: Snapshot, rules: Rules, samples: int) -> list[Finding] |
     found = find_clashes(snapshot.reopen, rules, _PATTERNS, samples)
     if not found.keys:
         return []
-    rule = _rules()["conflict"]
+    rule = loss_kinds()["conflict"]
     fix = rule.fix if found.pattern is None else f"--on-conflict {shell_word(f'rename={found.pattern}')}"
-    title = f"{found.keys:,} {rule.one if found.keys == 1 else rule.many}"
+    title = rule.counted(found.keys)
     first = [Sample(*sample) for sample in found.samples]
     return [
         Finding(

@@ -17,22 +17,8 @@ _KEPT_BYTES: Final = 4 << 20
 class Loss:
     """Something that the target cannot be given.
 
-    `kind` is one of
-    - "stream", "array", "module", "cron", "gcra", "json": a key of that type, left out whole or, an array, made a hash;
-    - "function": a library of functions; "module-aux": data of a module outside of keys;
-    - "field-expiry", "member-expiry": when fields of a hash or members expire;
-    - "nacked": pending entries of a stream that belong to no consumer;
-    - "dedup": what a stream remembers of its producers;
-    - "array-cursor": where an array is inserted into next;
-    - "key-metadata": what modules attached to a key;
-    - "database": a key in a database that the target does not have; "conflict": a key whose name another one has, too;
-    - "oversize": a key that is larger than the target takes; "expiry": a time that it cannot hold;
-    - "duplicate": a key, or elements of one value, that come twice;
-    - "value": what a script put into a key;
-    - "commands": what was written after the snapshot and stands behind it in the same file; "behind": another snapshot there;
-    - and of notes: "function-kept" (a library whose source was asked for, which the target gets too), "stream-counters",
-      "eviction-hints", "expiry-precision", "aux", "slot-import", "expired-field", "trailer", "empty", "corrected" (a number or
-      order in a value that contradicted its content), "fault" (one that the target loads all the same).
+    `kind` is one of those in losses.toml, which has words for each: a type of key, as "stream" or "module", of which keys are lost,
+    or what else is lost, as "field-expiry" and "function", or noted, as "eviction-hints".
 
     `what` says it in words, `count` how many of it (fields, pending entries, ...); `db` and `key` are None where it belongs to
     no key. A `note` is no loss of data: the target recomputes it, or has no use for it.

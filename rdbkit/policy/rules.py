@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from rdbkit.format import constants as c
 from rdbkit.model import Header
+from rdbkit.policy.losses import policies
 from rdbkit.selection import Selection
 from rdbkit.targets.target import Target
 
@@ -18,21 +19,6 @@ _LAST_DB: Final = (1 << 31) - 1
 _LONGEST_MS: Final = 10_000 * 366 * 86_400_000
 FAIL: Final = "fail"
 DROP: Final = "drop"
-
-#: What each policy can be.
-CHOICES: Final = {
-    "field_ttl": (FAIL, "drop-ttl", "drop-field", "key-min", "key-max"),
-    "function": (FAIL, DROP, "extract"),
-    "module": (FAIL, DROP, "json-as-string", "keep"),
-    "stream_extras": (DROP, FAIL),
-    "pending_unowned": (FAIL, DROP, "assign"),
-    "array": (FAIL, "hash", DROP),
-    "key_metadata": (FAIL, DROP),
-    "oversize": (FAIL, DROP),
-    "loss": (FAIL, DROP),
-}
-#: What "drop" for every loss means where a policy has another word for it.
-_DROPPED: Final = {"field_ttl": "drop-ttl"}
 
 
 @dataclass(frozen=True)
@@ -70,8 +56,8 @@ class Policies:
     oversize: str | None = None
 
     def __post_init__(self) -> None:
-        for name, choices in CHOICES.items():
-            chosen = getattr(self, name)
+        for name, policy in policies().items():
+            chosen, choices = getattr(self, name), policy.choices
             if chosen is not None and chosen not in choices:
                 raise ValueError(f"{name} is {', '.join(choices[:-1])} or {choices[-1]}, not {chosen!r}")
         if (self.pending_unowned == "assign") != (self.owner is not None):
@@ -82,9 +68,8 @@ class Policies:
         given: str | None = getattr(self, name)
         if given is not None:
             return given
-        if name == "stream_extras":
-            return DROP
-        return FAIL if self.loss == FAIL else _DROPPED.get(name, DROP)
+        policy = policies()[name]
+        return policy.default or (FAIL if self.loss == FAIL else policy.drop)
 
 
 @dataclass(frozen=True)
@@ -178,5 +163,5 @@ class Rules:
     @property
     def may_drop(self) -> bool:
         """Whether fewer keys may be written than there are, or in other databases."""
-        drops = any(self.policies.chosen(name) not in (FAIL, "keep") for name in CHOICES if name != "stream_extras")
+        drops = any(self.policies.chosen(name) not in (FAIL, "keep") for name in policies() if name != "stream_extras")
         return drops or self.skip or self.selection is not None or self.edits != Edits()
