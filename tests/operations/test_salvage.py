@@ -52,7 +52,7 @@ def saved(path: Path, data: bytes, **options: Any) -> tuple[Salvage, bytes, list
     """The report, the new file, which is sound, and everything that is lost."""
     path.write_bytes(data)
     out, lost = io.BytesIO(), list[Lost]()
-    arguments: dict[str, Any] = {"samples": 1 << 30, "tell": lost.append} | options
+    arguments: dict[str, Any] = {"samples": 1 << 30, "loss_callback": lost.append} | options
     report = salvage(path, out, **arguments)
     result = out.getvalue()
     proof = verify(io.BytesIO(result), deep=True)
