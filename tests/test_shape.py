@@ -58,6 +58,33 @@ def test_imports_go_one_way() -> None:
     assert seen > 30
 
 
+def test_only_storage_asks_the_system_about_files() -> None:
+    """Whatever is outside of `storage` would not know a file that is in another place than the disk."""
+    questions = {
+        f"os.{name}" for name in ("access", "fstat", "listdir", "lstat", "scandir", "stat", "walk")
+    } | {
+        f"os.path.{name}"
+        for name in ("exists", "getmtime", "getsize", "isdir", "isfile", "islink", "lexists", "realpath", "samefile", "samestat")
+    }  # fmt: skip
+    of_paths = {"exists", "is_dir", "is_file", "is_symlink", "iterdir", "lstat", "samefile", "stat"}
+    allowed = {
+        # whether a standard stream is open
+        ("cli/streams.py", "os.fstat"),
+    }
+    asked = set()
+    for path in PACKAGE.rglob("*.py"):
+        name = path.relative_to(PACKAGE).as_posix()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module in ("os", "os.path", "pathlib"):
+                assert name.startswith("storage/") or {a.name for a in node.names} <= {"Path"}, f"{name} imports from {node.module}"
+            if isinstance(node, ast.Attribute):
+                text = ast.unparse(node)
+                if text in questions or (node.attr in of_paths and not text.startswith("os.")):
+                    asked.add((name, text))
+    assert {each for each in asked if not each[0].startswith("storage/")} == allowed
+    assert len(asked) > len(allowed) + 5
+
+
 def test_public_names_are_there_and_documented() -> None:
     assert sorted(rdbkit.__all__) == rdbkit.__all__
     for name in rdbkit.__all__:

@@ -39,7 +39,8 @@ from rdbkit.operations.duplicates import duplicate_error, find_duplicates
 from rdbkit.operations.split import Division, split
 from rdbkit.policy.rules import Policies
 from rdbkit.snapshot.reader import open_snapshot
-from rdbkit.storage.source import Rereading, changed, check_distinct
+from rdbkit.storage.location import check_distinct, exists, revision
+from rdbkit.storage.source import Rereading, changed
 from rdbkit.storage.state import StateFile
 from rdbkit.storage.temporary import Permissions, make_folders
 from rdbkit.targets.target import Target
@@ -191,11 +192,11 @@ class Migration:
     # -- what is left to another run
 
     def _course(self, name: str) -> FileProgress:
-        found = os.stat(name)
+        size, mtime_ns = revision(name)
         target = self.target
         cache = f"{target.name} {target.engine} {target.rdb} {sorted(target.modules)} {target.databases} {target.single_db}"
         terms = f"{cache} {self.container.url} {self.policies} {self.part_bytes}"
-        return FileProgress(os.path.abspath(name), found.st_size, found.st_mtime_ns, terms=terms)
+        return FileProgress(os.path.abspath(name), size, mtime_ns, terms=terms)
 
     def _mark(self) -> dict[str, Any]:
         """What has to be the same for a run to go on with what another has left."""
@@ -379,7 +380,7 @@ class Migration:
                 continue
             settings["progress"] = _of(progress, course.file)
             if self.part_bytes is not None:
-                if not all("etag" in blob or os.path.exists(blob["part"]) for blob in course.blobs or [{"part": ""}]):
+                if not all("etag" in blob or exists(blob["part"]) for blob in course.blobs or [{"part": ""}]):
                     self.divide(course, _of(progress, course.file))
                 self._look_at(course)
                 for blob, place in zip(course.blobs, self.places(course), strict=True):
@@ -416,8 +417,7 @@ class Migration:
     def _look_at(self, course: FileProgress) -> None:
         """Raise ChangedError where a file is not the one that was rehearsed, in this run or an earlier one."""
         self.rereading.check(course.file)
-        found = os.stat(course.file)
-        if (found.st_size, found.st_mtime_ns) != (course.size, course.mtime_ns):
+        if revision(course.file) != (course.size, course.mtime_ns):
             raise changed(course.file)
 
     def prepare(self) -> ImportPlan:

@@ -24,8 +24,9 @@ from rdbkit.azure.errors import FOREIGN_BLOCKS, missing_package, translating_err
 from rdbkit.errors import RdbError, TargetError
 from rdbkit.operations.convert import Conversion, convert
 from rdbkit.policy.rules import Policies
+from rdbkit.storage.location import Identity, is_rereadable
 from rdbkit.storage.rate_limiter import RateLimiter
-from rdbkit.storage.source import Identity, Input, Reader, changed
+from rdbkit.storage.source import Input, Reader, changed
 from rdbkit.targets.target import Target
 
 __all__ = ["BLOCK_BYTES", "CONCURRENCY", "Upload", "upload", "upload_converted"]
@@ -151,8 +152,7 @@ def upload_converted(
     sending = _Settings(place, **settings)
     if sending.page_blob:
         raise ValueError("a page blob has to know its length beforehand, and a conversion does not: convert the file first")
-    is_file = isinstance(src, (str, os.PathLike)) and src != "-" and os.path.isfile(src)
-    identity = Identity.of(src) if is_file else None
+    identity = Identity.of(src) if is_rereadable(src) else None
     pipe = _Pipe()
     reports: list[Conversion] = []
 

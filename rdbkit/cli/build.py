@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
-from rdbkit.cli.files import READ_ONCE, Verb, file_size, refuse_terminal, snapshot_options, written
+from rdbkit.cli.files import READ_ONCE, Verb, refuse_terminal, snapshot_options, written
 from rdbkit.cli.options import target_option
 from rdbkit.cli.render import printable, progress
 from rdbkit.cli.status import status, strict_option
 from rdbkit.operations.build import Build
 from rdbkit.operations.build import build as build_snapshot
+from rdbkit.storage.location import file_size
 from rdbkit.targets.target import Target
 from rdbkit.text import count
 

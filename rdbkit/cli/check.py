@@ -8,12 +8,13 @@ from typing import Any, Final
 import click
 
 import rdbkit
-from rdbkit.cli.files import READ_ONCE, Verb, file_size
+from rdbkit.cli.files import READ_ONCE, Verb
 from rdbkit.cli.options import target_options
 from rdbkit.cli.render import RUN_FIRST, Output, output, printable, progress, size
 from rdbkit.operations.check import AS_IT_IS, CANNOT, Check, Finding
 from rdbkit.operations.check import check as check_snapshot
 from rdbkit.operations.duplicates import Duplicates, find_duplicates
+from rdbkit.storage.location import file_size, is_rereadable
 from rdbkit.storage.source import Rereading
 from rdbkit.targets.target import Sku, Target
 from rdbkit.text import count, valid_text
@@ -54,7 +55,7 @@ def check(
     FILE is a path or - for standard input; gzip is recognised. Exit code 0 only if every FILE imports as it is; 1 if there is
     something to do, or FILE is damaged; 3 if FILE cannot be opened or is no snapshot.
     """
-    if duplicates and any(file_size(name) is None for name in files):
+    if duplicates and not all(map(is_rereadable, files)):
         raise click.UsageError("--duplicates reads each FILE twice: they have to be files")
     reports: list[Check] = []
     rereading = Rereading() if duplicates else None

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import click
 
-from rdbkit.cli.files import EXISTING, READ_ONCE, WithArgument, file_size, refuse_terminal, snapshot_options, written
+from rdbkit.cli.files import EXISTING, READ_ONCE, WithArgument, refuse_terminal, snapshot_options, written
 from rdbkit.cli.losses import (
     MOST_SHOWN,
     ledger_file,
@@ -33,6 +33,7 @@ from rdbkit.operations.convert import convert as convert_snapshot
 from rdbkit.policy.rules import Edits, Policies
 from rdbkit.policy.script import ScriptRecord
 from rdbkit.selection import Selection, parse_duration
+from rdbkit.storage.location import file_size, is_rereadable
 from rdbkit.text import count, valid_text
 
 _NEVER: Final = "never"
@@ -158,7 +159,7 @@ def _checked(file: str, out: str, selection: Selection, options: dict[str, Any])
         policies, edits = read_policies(options), _edits(options)
     except ValueError as e:
         raise click.UsageError(str(e)) from None
-    if (is_read_twice(edits, selection) or edits.on_duplicate != "fail") and file_size(file) is None:
+    if (is_read_twice(edits, selection) or edits.on_duplicate != "fail") and not is_rereadable(file):
         raise click.UsageError("to find keys that have one name FILE is read twice: it has to be a file")
     return policies, edits
 
@@ -237,9 +238,10 @@ def _summarise(report: Conversion, src: str, dst: str, seconds: float) -> None:
     left = f", {count(report.left_out, 'key')} left out" if report.left_out else ""
     sizes = ""
     if dst != "-":
-        sizes = f", {size(os.path.getsize(dst))}"
-        if src != "-" and os.path.isfile(src):
-            sizes += f" (was {size(os.path.getsize(src))})"
+        sizes = f", {size(file_size(dst) or 0)}"
+        before = file_size(src)
+        if before is not None:
+            sizes += f" (was {size(before)})"
     say(f"{count(report.written, 'key')} written{left}{sizes}, {seconds:.1f} s")
 
 
@@ -257,7 +259,7 @@ def _as_json(report: Conversion, src: str, dst: str, failed: LossError | None) -
     ledger = report.ledger
     return {
         "source": {"file": valid_text(src), "header": str(report.source)},
-        "destination": None if failed else {"file": valid_text(dst), "header": str(report.header), "bytes": os.path.getsize(dst)},
+        "destination": None if failed else {"file": valid_text(dst), "header": str(report.header), "bytes": file_size(dst) or 0},
         "target": report.target,
         "identical": report.identical,
         "keys": report.keys,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import ExitStack
 from typing import Final
 
@@ -17,6 +16,7 @@ from rdbkit.operations.diff import diff as compare
 from rdbkit.operations.diff_delta import Delta, delta_format
 from rdbkit.operations.diff_elements import expiries
 from rdbkit.selection import parse_duration
+from rdbkit.storage.location import total_size
 from rdbkit.targets.target import Target
 from rdbkit.text import count
 
@@ -95,7 +95,7 @@ def diff(
     _check(only, delta, target, on_loss, force)
     with ExitStack() as stack:
         stack.enter_context(temporaries() if delta is None else written(delta))
-        update = stack.enter_context(progress("diff", os.path.getsize(first) + os.path.getsize(second)))
+        update = stack.enter_context(progress("diff", total_size((first, second))))
         try:
             found = compare(
                 first, second, only_keys=only is not None, ignore=ignore, ttl_tolerance_ms=ttl_tolerance, samples=samples,

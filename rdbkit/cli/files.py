@@ -16,6 +16,7 @@ import click
 
 from rdbkit.cli.render import printable
 from rdbkit.cli.streams import sending_data
+from rdbkit.storage.location import exists, file_id, is_file, is_folder, real_path
 from rdbkit.storage.output import open_output
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -167,10 +168,9 @@ def _check_outputs(inputs: Sequence[tuple[str, str]], outputs: Sequence[tuple[st
 
 def _identity(file: str) -> object:
     """What is the same for all names of a file; None for what has nothing to lose, such as /dev/null."""
-    if os.path.isfile(file):
-        found = os.stat(file)  # a hard link has another path
-        return found.st_dev, found.st_ino
-    return None if os.path.exists(file) else os.path.realpath(file)
+    if is_file(file):
+        return file_id(file)  # a hard link has another path
+    return None if exists(file) else real_path(file)
 
 
 class _ReadTwice(InputPath):
@@ -178,7 +178,7 @@ class _ReadTwice(InputPath):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         name = os.fsdecode(super().convert(value, param, ctx))
-        if name == _STDOUT or (os.path.exists(name) and not os.path.isfile(name) and not os.path.isdir(name)):
+        if name == _STDOUT or (exists(name) and not is_file(name) and not is_folder(name)):
             shown = "standard input" if name == _STDOUT else printable(name)
             raise click.UsageError(f"{shown}: it is read several times, and has to be a file", ctx)
         with open(name, "rb"):
@@ -253,11 +253,6 @@ def writing(output: str, sources: Sequence[str], force: bool, styled: bool = Fal
         yield out
 
 
-def file_size(name: str) -> int | None:
-    """Bytes of a FILE; None for standard input, and for what is no regular file."""
-    return os.path.getsize(name) if name != "-" and os.path.isfile(name) else None
-
-
 @contextmanager
 def written(output: str, styled: bool = False) -> Iterator[None]:
     """The errors of writing a file, in the words of the command line.
@@ -273,7 +268,7 @@ def written(output: str, styled: bool = False) -> Iterator[None]:
         # Whoever read has had enough, which is no failure; to click, which would see it next, it is one.
         raise click.exceptions.Exit(0) from None
     except OSError as e:
-        if e.filename is None and os.path.isdir(output):  # what is written into a folder does not have names of its own
+        if e.filename is None and is_folder(output):  # what is written into a folder does not have names of its own
             e.filename = output
         _name_temporaries(e)
         raise

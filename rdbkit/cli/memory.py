@@ -17,6 +17,7 @@ from rdbkit.cli.render import output as report_output
 from rdbkit.operations.memory import Memory, memory_rows, telling, write_memory_text
 from rdbkit.operations.memory import memory as read_memory
 from rdbkit.selection import Selection
+from rdbkit.storage.location import exists
 from rdbkit.targets.memory import QUANTUM, QUANTUM_OF_PACKAGES
 from rdbkit.targets.target import Target
 from rdbkit.text import count
@@ -119,7 +120,7 @@ def _check_html(html: str, force: bool) -> None:
     """What can be known before the file is read."""
     if find_spec("plotly") is None:
         raise click.UsageError("--html needs plotly: pip install 'rdbkit[html]'")
-    if os.path.exists(html) and not force:
+    if exists(html) and not force:
         raise click.UsageError(f"{printable(html)} exists; --force replaces it")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from contextlib import ExitStack
 from typing import Any, Final
@@ -28,6 +27,7 @@ from rdbkit.errors import LossError
 from rdbkit.operations.duplicates import Duplicate, DuplicateError
 from rdbkit.operations.merge import ON_DUPLICATE, Merge, OnDuplicate, OnFunction
 from rdbkit.operations.merge import merge as merge_files
+from rdbkit.storage.location import file_size, total_size
 from rdbkit.targets.target import Target
 from rdbkit.text import count, json_bytes, valid_text
 
@@ -82,7 +82,7 @@ def merge(
         stack.enter_context(written(out))
         loss_callback = stack.enter_context(ledger_file(options, files))
         write_libraries = stack.enter_context(libraries_file(libraries_path(options), files, options["force"]))
-        update = stack.enter_context(progress("merge", sum(map(os.path.getsize, files))))
+        update = stack.enter_context(progress("merge", total_size(files)))
         try:
             report = merge_files(
                 files, out, target=target, on_duplicate=on_duplicate, on_function=on_function_conflict, policies=policies,
@@ -120,7 +120,7 @@ def _summarise(report: Merge, dst: str, seconds: float) -> None:
     name = "standard output" if err else printable(dst)
     click.echo(f"{name}: {report.header} of {count(len(report.sources), 'file')}", err=err)
     left = f", {count(report.left_out, 'key')} left out" if report.left_out else ""
-    total = "" if err else f", {size(os.path.getsize(dst))}"
+    total = "" if err else f", {size(file_size(dst) or 0)}"
     click.echo(f"{count(report.keys, 'key')} written{left}{total}, {seconds:.1f} s", err=err)
     if report.disk_bytes >= WORTH_TELLING:
         click.echo(f"temporary files had {size(report.disk_bytes)}, and are gone", err=err)
@@ -148,7 +148,7 @@ def _tell_conflicts(report: Merge) -> None:
 def _as_json(report: Merge, dst: str) -> dict[str, Any]:
     return {
         "sources": [{"file": valid_text(name), "keys": keys} for name, keys in report.sources],
-        "destination": {"file": valid_text(dst), "header": str(report.header), "bytes": os.path.getsize(dst)},
+        "destination": {"file": valid_text(dst), "header": str(report.header), "bytes": file_size(dst) or 0},
         "target": report.target,
         "keys": report.keys,
         "databases": {str(db): keys for db, keys in sorted(report.written.items())},

@@ -37,6 +37,7 @@ from rdbkit.cli.upload import read_place, sending_options
 from rdbkit.errors import LossError, TargetError
 from rdbkit.operations.duplicates import DuplicateError
 from rdbkit.selection import parse_bytes
+from rdbkit.storage.location import exists, is_file, total_size
 from rdbkit.storage.output import open_output
 from rdbkit.targets.target import Target
 
@@ -160,7 +161,7 @@ def _check_report(path: str | None) -> None:
 
 def _is_report(path: str) -> bool:
     """Whether a name is free for a report: there is no such file, or an earlier report, or what is no file."""
-    if os.path.exists(path) and not os.path.isfile(path):
+    if exists(path) and not is_file(path):
         return True
     try:
         with open(path, "rb") as file:
@@ -239,7 +240,7 @@ def _import(job: Migration, yes: str | None) -> None:
 @contextmanager
 def _telling(what: str, files: Any) -> Iterator[Callable[[str, int], object]]:
     """Progress over all files."""
-    with progress(what, sum(map(os.path.getsize, files))) as update:
+    with progress(what, total_size(files)) as update:
         done: dict[str, int] = {}
 
         def tell(name: str, n: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from typing import Final
 
@@ -14,6 +13,7 @@ from rdbkit.cli.options import target_options
 from rdbkit.cli.render import Output, output, printable, progress, size
 from rdbkit.operations.plan import GB, Names, Plan, Step, bicep
 from rdbkit.operations.plan import plan as make_plan
+from rdbkit.storage.location import exists, total_size
 from rdbkit.targets.target import Sku, Target
 
 _PERCENT: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*%?")
@@ -72,10 +72,10 @@ def plan(
         raise click.BadParameter(
             f"{target.name} is not sold in sizes; azure-managed, azure-premium and azure-enterprise are", param_hint="--target"
         )
-    if bicep_file is not None and os.path.exists(bicep_file) and not force:
+    if bicep_file is not None and exists(bicep_file) and not force:
         raise click.UsageError(f"{printable(bicep_file)} exists; --force replaces it")
     names = Names(name, resource_group, location, storage_account, container)
-    with progress("plan", 2 * sum(map(os.path.getsize, files))) as update:
+    with progress("plan", 2 * total_size(files)) as update:
         found = make_plan(
             files, target, sku=sku, growth=growth, high_availability=ha, names=names, relaxed=relaxed, progress=update
         )

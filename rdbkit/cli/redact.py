@@ -10,13 +10,14 @@ from typing import Any, Final
 
 import click
 
-from rdbkit.cli.files import EXISTING, READ_ONCE, file_size, refuse_terminal, snapshot_options, written
+from rdbkit.cli.files import EXISTING, READ_ONCE, refuse_terminal, snapshot_options, written
 from rdbkit.cli.options import SelectionCommand, selection_options, tell_if_none
 from rdbkit.cli.render import output, printable, progress, size
 from rdbkit.cli.status import status, strict_option
 from rdbkit.operations.redact import Redaction
 from rdbkit.operations.redact import redact as redact_snapshot
 from rdbkit.selection import Selection
+from rdbkit.storage.location import file_size
 from rdbkit.text import count, valid_text
 
 _VARIABLE: Final = "RDBKIT_SECRET"
@@ -128,7 +129,7 @@ def _secret(path: str | None, is_random: bool) -> bytes | None:
 
 def _as_json(report: Redaction, out: str) -> dict[str, Any]:
     return {
-        "destination": {"file": valid_text(out), "header": str(report.source), "bytes": os.path.getsize(out)},
+        "destination": {"file": valid_text(out), "header": str(report.source), "bytes": file_size(out) or 0},
         "keys": report.keys,
         "written": report.written,
         "left_out": report.left_out,
@@ -148,7 +149,7 @@ def _show(report: Redaction, out: str, seconds: float) -> None:
     rows = [("keys", f"{report.keys:,}"), ("written", f"{report.written:,}")]
     if report.left_out:
         rows.append(("not selected", f"{report.left_out:,}"))
-    rows += [("bytes", size(os.path.getsize(out))), ("time", f"{seconds:.1f} s")]
+    rows += [("bytes", size(file_size(out) or 0)), ("time", f"{seconds:.1f} s")]
     shown = output()
     shown.heading(heading)
     shown.facts(rows)

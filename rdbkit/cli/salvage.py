@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import ExitStack
 
 import click
@@ -13,6 +12,7 @@ from rdbkit.cli.render import Output, key_name, output, printable, progress, siz
 from rdbkit.cli.status import status, strict_option
 from rdbkit.operations.salvage import Lost, Salvage
 from rdbkit.operations.salvage import salvage as save
+from rdbkit.storage.location import file_size
 from rdbkit.text import count
 
 
@@ -43,7 +43,7 @@ def salvage(file: str, out: str, force: bool, losses: str | None, samples: int, 
                 list_.write(json.dumps(lost.to_dict(), ensure_ascii=False).encode() + b"\n")
 
         stack.enter_context(written(out))
-        update = stack.enter_context(progress(file, os.path.getsize(file)))
+        update = stack.enter_context(progress(file, file_size(file)))
         report = save(file, out, samples=samples, force=force, loss_callback=tell, progress=update)
     if as_json:
         click.echo(json.dumps(report.to_dict(), ensure_ascii=False))

@@ -17,6 +17,7 @@ from rdbkit.operations.duplicates import DuplicateError
 from rdbkit.operations.split import MANIFEST, By, Division, Part, Split, parse_nodes, parse_slot_parts
 from rdbkit.operations.split import split as split_files
 from rdbkit.selection import parse_bytes
+from rdbkit.storage.location import total_size
 from rdbkit.text import count
 
 _SHOWN = 30
@@ -99,7 +100,7 @@ def split(
         )
     except ValueError as e:
         raise click.BadParameter(str(e), param_hint=given[0]) from None
-    with written(into), progress("split", sum(map(os.path.getsize, files))) as update:
+    with written(into), progress("split", total_size(files)) as update:
         try:
             with usage_errors():
                 done = split_files(

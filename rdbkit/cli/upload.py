@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from rdbkit.azure.blob_url import BlobUrl, Credentials, parse_place
 from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, Upload, upload_converted
 from rdbkit.azure.upload import upload as bring
-from rdbkit.cli.files import InputPath, file_size
+from rdbkit.cli.files import InputPath
 from rdbkit.cli.losses import (
     LEDGER_ELSEWHERE,
     ON_THE_WAY,
@@ -30,6 +30,7 @@ from rdbkit.cli.secrets import FiniteRange, SecretsCommand, without_secrets
 from rdbkit.cli.status import status
 from rdbkit.errors import LossError
 from rdbkit.selection import parse_bytes
+from rdbkit.storage.location import exists, file_size
 from rdbkit.storage.source import standard_input
 from rdbkit.targets.target import Target
 from rdbkit.text import count
@@ -173,7 +174,7 @@ def _arguments(files: tuple[str, ...]) -> tuple[list[str], str]:
         raise click.UsageError("name at least one FILE, and the URL behind it")
     *names, url = files
     for name in names:
-        if "://" in name and not os.path.exists(name):
+        if "://" in name and not exists(name):
             raise click.UsageError(f"{printable(name)} is a URL, where a file is wanted: FILEs come first, and one URL behind them")
     return names, url
 

@@ -7,11 +7,12 @@ from typing import Final
 
 import click
 
-from rdbkit.cli.files import READ_ONCE, Verb, file_size
+from rdbkit.cli.files import READ_ONCE, Verb
 from rdbkit.cli.render import Output, key_name, output, printable, progress, size
 from rdbkit.errors import RdbError
 from rdbkit.operations.verify import Fault, Verification
 from rdbkit.operations.verify import verify as prove
+from rdbkit.storage.location import file_size
 from rdbkit.text import count
 
 _CHECKSUMS: Final = {

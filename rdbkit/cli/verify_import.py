@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +15,7 @@ from rdbkit.cli.secrets import FiniteRange, SecretsCommand
 from rdbkit.live.verify_import import LEAST_RATE
 from rdbkit.operations.diff_elements import expiries
 from rdbkit.selection import Selection, parse_duration
+from rdbkit.storage.location import total_size
 from rdbkit.text import count
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def verify_import(
         click.echo("rdbkit: certificates are not verified: whoever is in between can read and change everything", err=True)
     with ExitStack() as stack:
         server = stack.enter_context(_connected(url, password, entra, ca_cert, not no_verify_tls, cluster))
-        update = stack.enter_context(progress("verify-import", sum(map(os.path.getsize, files))))
+        update = stack.enter_context(progress("verify-import", total_size(files)))
         try:
             found = compare(
                 files, server, selection=selection, pick=pick, seed=seed, ttl_tolerance_ms=ttl_tolerance, db_map=map_db,

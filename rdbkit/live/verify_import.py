@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -24,6 +23,7 @@ from rdbkit.passes.hashes import NameHashes, name_hash
 from rdbkit.resp import command
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
+from rdbkit.storage.location import fingerprint, total_size
 from rdbkit.storage.source import Rereading
 from rdbkit.storage.state import StateFile
 from rdbkit.text import count, json_bytes, valid_text
@@ -279,7 +279,7 @@ class _Verification:
         """What a state belongs to."""
         url = self.server.url
         options = [self.pick, self.seed.hex(), tolerance_ms, sorted(self.db_map.items()), repr(self.selection)]
-        return {"files": [_identity(name) for name in self.files], "server": [url.host, url.port, url.db], "options": options}
+        return {"files": [fingerprint(name) for name in self.files], "server": [url.host, url.port, url.db], "options": options}
 
     def run(self) -> ImportProof:
         if self.state is not None and (saved := self.state.load()) is not None:
@@ -288,7 +288,7 @@ class _Verification:
         if self.pick is not None:
             self.below = float(self.pick) if self.pick < 1 else min(1.0, self.pick / max(1, self.count()))
         first, done = self.position
-        self.read = sum(os.path.getsize(name) for name in self.files[:first])
+        self.read = total_size(self.files[:first])
         for number in range(first, len(self.files)):
             self.check_file(number, done if number == first else 0)
         proof = self.proof
@@ -541,15 +541,6 @@ def _libraries(reply: list[list[Any]]) -> dict[str, bytes]:
 
 
 # -- state
-
-
-def _identity(name: str) -> list[Any]:
-    """What tells a file from another: size, time of change, first and last bytes (header and checksum)."""
-    found = os.stat(name)
-    with open(name, "rb") as file:
-        head = file.read(16)
-        file.seek(max(0, found.st_size - 16))
-        return [valid_text(os.path.basename(name)), found.st_size, found.st_mtime_ns, head.hex(), file.read(16).hex()]
 
 
 def _number(value: Any, most: int = 1 << 64) -> int:

@@ -28,7 +28,8 @@ from rdbkit.model import Header
 from rdbkit.passes.hashes import PlacedNames
 from rdbkit.policy.ledger import Ledger, Loss
 from rdbkit.snapshot.writer import Writer, create
-from rdbkit.storage.source import Input, Source, is_same_file, open_source
+from rdbkit.storage.location import is_same_file
+from rdbkit.storage.source import Input, Source, open_source
 from rdbkit.targets.target import Target, find_target
 from rdbkit.values import (
     Array,

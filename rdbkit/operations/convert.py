@@ -48,7 +48,8 @@ from rdbkit.selection import Selection
 from rdbkit.snapshot.large import Spool, has_wanted_size
 from rdbkit.snapshot.reader import Block, Limits, Snapshot, open_snapshot
 from rdbkit.snapshot.writer import UNKNOWN, create
-from rdbkit.storage.source import Input, Rereading, is_same_file
+from rdbkit.storage.location import is_rereadable, is_same_file
+from rdbkit.storage.source import Input, Rereading
 from rdbkit.targets.target import Target, find_target, tolerated
 
 _COPY_BYTES: Final = 1 << 20
@@ -210,7 +211,7 @@ def lacks_checksum(snapshot: Snapshot, src: object) -> bool:
     """Whether a file is known to have no checksum before it is read: then nothing but a look into its values tells of damage."""
     if snapshot.header.flavour == c.REDIS and snapshot.header.version < _CHECKSUM_SINCE:
         return True
-    if snapshot.compression is not None or not isinstance(src, str | os.PathLike) or not os.path.isfile(src):
+    if snapshot.compression is not None or not is_rereadable(src):
         return False
     with open(src, "rb") as file:
         size = file.seek(0, os.SEEK_END)

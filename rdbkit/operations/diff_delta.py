@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,8 +25,9 @@ from rdbkit.resp import command, number, pieces
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.snapshot.writer import UNKNOWN as UNKNOWN_COUNTS
 from rdbkit.snapshot.writer import Writer, create
+from rdbkit.storage.location import Identity, is_same_file
 from rdbkit.storage.output import open_output
-from rdbkit.storage.source import UNKNOWN, Identity, changed
+from rdbkit.storage.source import UNKNOWN, changed
 from rdbkit.targets.target import Target
 from rdbkit.text import valid_text
 
@@ -210,7 +210,7 @@ def delta_writer(
     form = delta_format(name)
     if form == "rdb" and (target is not None or on_loss != "fail"):
         raise ValueError("target and on_loss are for commands, in a file whose name ends in .resp")
-    if os.path.exists(name) and any(os.path.samefile(name, each) for each in files):
+    if any(is_same_file(name, each) for each in files):
         raise ValueError(f"{name} is one of the files to be read")
     report = Delta(name, form)
     if form == "resp":

@@ -22,7 +22,8 @@ from rdbkit.policy.ledger import Ledger, Loss
 from rdbkit.policy.rules import Edits, Policies, Rules
 from rdbkit.snapshot.reader import Snapshot, open_snapshot, usual_limits
 from rdbkit.snapshot.writer import UNKNOWN, Writer, create
-from rdbkit.storage.source import Rereading, check_distinct
+from rdbkit.storage.location import check_distinct, is_rereadable, is_same_file
+from rdbkit.storage.source import Rereading
 from rdbkit.targets.target import Target, find_target
 
 __all__ = ["Merge", "OnDuplicate", "merge"]
@@ -212,10 +213,10 @@ def _check_files(files: Sequence[str], dst: str | os.PathLike[str] | BinaryIO) -
         raise ValueError("there is nothing to merge")
     check_distinct(files)
     for name in files:
-        if name == "-" or not os.path.isfile(name):
+        if not is_rereadable(name):
             what = "standard input" if name == "-" else name
             raise ValueError(f"{what}: it is read several times, and has to be a file")
-    if isinstance(dst, str | os.PathLike) and os.path.exists(dst) and any(os.path.samefile(dst, name) for name in files):
+    if isinstance(dst, str | os.PathLike) and any(is_same_file(dst, name) for name in files):
         raise ValueError(f"{os.fspath(dst)} is one of the files to be read")
 
 

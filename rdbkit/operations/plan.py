@@ -17,7 +17,8 @@ from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, Check, check
 from rdbkit.operations.memory import LEFT, Memory, Prefix, memory
 from rdbkit.passes.memory import EDGES
 from rdbkit.snapshot.reader import Snapshot
-from rdbkit.storage.source import Rereading, check_distinct
+from rdbkit.storage.location import check_distinct, file_size
+from rdbkit.storage.source import Rereading
 from rdbkit.targets.target import Sku, Target
 from rdbkit.text import json_bytes, path_word, shell_word, size, valid_text
 
@@ -276,7 +277,7 @@ class _Reading:
         for file in self.files:
             with rdbkit.open(file, relaxed=self.relaxed, rereading=self.rereading) as snapshot:
                 found.append(read(snapshot))
-            self.read += os.path.getsize(file)
+            self.read += file_size(file) or 0
         return found
 
     def update(self, done: int) -> None:
@@ -315,7 +316,7 @@ def _file(report: Check, weighed: Memory, taken: set[str]) -> PlannedFile:
         convert="" if usable else report.command_to(name),
         upload=report.file if usable else name,
         blob=name,
-        upload_bytes=os.path.getsize(report.file) if usable else weighed.file_bytes,
+        upload_bytes=file_size(report.file) or 0 if usable else weighed.file_bytes,
         exact=usable,
     )
 

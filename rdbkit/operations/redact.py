@@ -19,7 +19,8 @@ from rdbkit.selection import Selection
 from rdbkit.snapshot.large import Spool, feed, has_wanted_size
 from rdbkit.snapshot.reader import Limits, Snapshot, open_snapshot
 from rdbkit.snapshot.writer import Writer, create
-from rdbkit.storage.source import Input, is_same_file
+from rdbkit.storage.location import is_same_file
+from rdbkit.storage.source import Input
 
 __all__ = ["Redaction", "redact"]
 

@@ -28,7 +28,8 @@ from rdbkit.passes.hashes import NameHashes
 from rdbkit.passes.salvage import ROW, Search, Surveyor, Templates
 from rdbkit.passes.verify import Repeats
 from rdbkit.snapshot.reader import BLOCK_SIZE, Limits, Snapshot, open_snapshot, usual_limits
-from rdbkit.storage.source import UNKNOWN, Identity, Source, open_source
+from rdbkit.storage.location import Identity, is_same_file
+from rdbkit.storage.source import UNKNOWN, Source, open_source
 from rdbkit.storage.spliced_file import SplicedFile
 from rdbkit.storage.temporary import Permissions, temporary_file
 from rdbkit.targets.target import find_target
@@ -172,7 +173,7 @@ def salvage(
     (26, {'gap': 1})
     """
     name = os.fspath(src)
-    if isinstance(dst, str | os.PathLike) and os.path.isfile(dst) and os.path.samefile(name, dst):
+    if is_same_file(name, dst):
         raise ValueError("the destination is the source")
     with _plain(name) as plain, plain.translating_errors():
         job = _Job(name, plain, samples, limits, block_size, loss_callback, progress)

@@ -26,8 +26,19 @@ from rdbkit.passes.split import BYTES, DATABASE, KEY, PREFIX, SLOT, TAG, TYPE, P
 from rdbkit.snapshot.large import Spool
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
 from rdbkit.snapshot.writer import UNKNOWN, Writer
-from rdbkit.storage.source import Rereading, check_distinct
-from rdbkit.storage.temporary import Permissions, Temporary, group_of_new, make_folders
+from rdbkit.storage.location import (
+    check_distinct,
+    exists,
+    file_size,
+    is_folder,
+    is_link,
+    is_rereadable,
+    is_same_file,
+    is_taken,
+    total_size,
+)
+from rdbkit.storage.source import Rereading
+from rdbkit.storage.temporary import Permissions, Temporary, give_name, group_of_new, make_folders
 from rdbkit.text import json_bytes, valid_text
 
 __all__ = ["Division", "Part", "Split", "parse_nodes", "parse_slot_parts", "split"]
@@ -254,12 +265,12 @@ def split(
         raise ValueError("there is nothing to split")
     check_distinct(files)
     for name in files:
-        if name == "-" or not os.path.isfile(name):
+        if not is_rereadable(name):
             what = "standard input" if name == "-" else name
             raise ValueError(f"{what}: it is read several times, and has to be a file")
     job = _Job(files, into, layout, functions, digests, on_loss, force, relaxed, verify_checksum, progress)
     job.check_name(MANIFEST)
-    if os.path.lexists(into) and not os.path.isdir(into):
+    if is_taken(into) and not is_folder(into):
         raise NotADirectoryError(20, "Not a directory", into)
     made = make_folders(into, job.permissions)
     try:
@@ -272,12 +283,6 @@ def split(
         raise
     finally:
         job.close()
-
-
-def _file_id(path: str) -> tuple[int, int]:
-    """What is the same for all names of a file."""
-    found = os.stat(path)
-    return found.st_dev, found.st_ino
 
 
 class _Files:
@@ -307,7 +312,7 @@ class _Files:
         """The file; where the system lets no more be open, one less is from here on."""
         while True:
             try:
-                if os.path.exists(path):
+                if exists(path):
                     return open(path, "r+b", buffering=0)
                 return open(path, "xb", buffering=0, opener=lambda name, flags: os.open(name, flags, self._mode()))
             except OSError as e:
@@ -380,8 +385,6 @@ class _Job:
         progress: Callable[[int], object] | None,
     ) -> None:
         self.sources = files
-        self.real_sources = {os.path.realpath(name) for name in files}
-        self.source_ids = {_file_id(name) for name in files}
         self.into = into
         self.layout = layout
         self.functions = functions
@@ -453,11 +456,11 @@ class _Job:
     def check_name(self, name: str) -> None:
         """Raise where a file cannot be called so: now, rather than when all is written."""
         path = os.path.join(self.into, name)
-        if os.path.isdir(path) and not os.path.islink(path):
+        if is_folder(path) and not is_link(path):
             raise IsADirectoryError(21, "Is a directory", path)
-        if os.path.realpath(path) in self.real_sources or (os.path.isfile(path) and _file_id(path) in self.source_ids):
+        if any(is_same_file(path, name) for name in self.sources):
             raise ValueError(f"{path} is one of the files to be read")
-        if not self.force and os.path.lexists(path):
+        if not self.force and is_taken(path):
             raise FileExistsError(17, "File exists", path)
 
     def _open_source(self, name: str) -> Snapshot:
@@ -507,7 +510,7 @@ class _Job:
         count = layout.parts
         if count is None:
             assert layout.size is not None
-            total = sum(os.path.getsize(name) for name in self.sources)
+            total = total_size(self.sources)
             room = self._capacity() - self._stretch()
             if room <= 0:
                 raise ValueError(f"what stands before the keys leaves no room in {layout.size} bytes")
@@ -526,7 +529,7 @@ class _Job:
         """How many bytes go to a part at a time: little of what each of them gets."""
         size = self.layout.size
         if size is None and self.layout.parts is not None:
-            size = sum(os.path.getsize(name) for name in self.sources) // self.layout.parts
+            size = total_size(self.sources) // self.layout.parts
         return _STRETCH if size is None else max(1, min(_STRETCH, size // 64))
 
     def _begin(self, snapshot: Snapshot, labels: list[bytes] | None) -> None:
@@ -673,7 +676,7 @@ class _Job:
             found.append(
                 Part(
                     _file_name(number, part.label, len(self.parts)), part.label, part.writer.written, part.expires, part.databases,
-                    os.path.getsize(part.file.path), ranges, part.writer.crc64,
+                    file_size(part.file.path) or 0, ranges, part.writer.crc64,
                 )
             )  # fmt: skip
         if slots is not None and len(found) > len(slots) and not found[-1].keys:  # nothing is outside of the ranges
@@ -708,10 +711,7 @@ class _Job:
         for file, name in zip(files, names, strict=True):
             final = os.path.join(self.into, name)
             try:
-                if os.path.exists(final):
-                    found = os.stat(file.path)
-                    os.chmod(file.path, found.st_mode & self.permissions.also(final).mode(found.st_gid))
-                os.replace(file.path, final)
+                give_name(file.path, final, self.permissions)
             except OSError as e:
                 e.filename = final
                 raise

@@ -12,6 +12,7 @@ from rdbkit.errors import ChangedError, ChecksumError, CorruptError, LimitError,
 from rdbkit.format.budget import OBJECT, Budget
 from rdbkit.passes.verify import Repeats, Verifier, judge_event
 from rdbkit.snapshot.reader import Limits, Snapshot, open_snapshot
+from rdbkit.storage.location import is_rereadable
 from rdbkit.storage.source import Input, Rereading
 from rdbkit.text import count, json_bytes, valid_text
 
@@ -240,7 +241,7 @@ class _Job:
         hashes = verifier.names.twice(self.budget)
         if not hashes:
             return
-        if not isinstance(self.src, str | os.PathLike) or not os.path.isfile(self.src):
+        if not is_rereadable(self.src):
             message = f"{len(hashes)} names, it seems, are there twice; a file, which can be read again, tells for certain"
             self.tell(CorruptError(message, rule="key-twice"), None, None, None)
             return

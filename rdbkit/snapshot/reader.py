@@ -21,7 +21,8 @@ from rdbkit.format.decode import FileTypes
 from rdbkit.format.record import Collector, LargeRecord, Record
 from rdbkit.format.scan import NO_EXPIRY, LastRecord, Prelude, Scanner, Visitor
 from rdbkit.model import Aux, Checksum, Event, FunctionLibrary, Header, KeyMetadata, ModuleAux, Trailer
-from rdbkit.storage.source import UNKNOWN, Identity, Input, Rereading, Source, open_source
+from rdbkit.storage.location import Identity, is_file, is_folder
+from rdbkit.storage.source import UNKNOWN, Input, Rereading, Source, open_source
 
 BLOCK_SIZE = 1 << 20
 _HEAD = 16  # bytes of a large value that a visitor is shown: a module's id, or the first field expiry
@@ -691,7 +692,7 @@ def open_snapshot(
     ...     print(snapshot.header, snapshot.aux["redis-ver"], sum(1 for record in snapshot))
     REDIS0010 7.0.15 27
     """
-    if isinstance(src, str | os.PathLike) and src != "-" and os.path.isdir(src):
+    if isinstance(src, str | os.PathLike) and src != "-" and is_folder(src):
         raise IsADirectoryError(21, "Is a directory", os.fspath(src))
     source = open_source(src)
     try:
@@ -705,9 +706,9 @@ def open_snapshot(
         source.close()
         raise
     is_path = isinstance(src, str | os.PathLike)
-    if src != "-" and (is_path or os.path.isfile(snapshot.name)):  # open files have the names of their paths
+    if src != "-" and (is_path or is_file(snapshot.name)):  # open files have the names of their paths
         snapshot._path = snapshot.name
-    if snapshot._path is not None and is_path and os.path.isfile(snapshot.name):
+    if snapshot._path is not None and is_path and is_file(snapshot.name):
         again = rereading or Rereading()
         again.remember(snapshot.name, snapshot.identity)
         snapshot._open_again = lambda: open_snapshot(

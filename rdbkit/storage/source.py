@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import sys
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import BinaryIO, Protocol, Self, cast
+from typing import BinaryIO, Protocol, cast
 
 from rdbkit.errors import ChangedError, CorruptError, RdbError, TruncatedError
+from rdbkit.storage.location import Identity, exists, is_file
 
 #: Where an input of unknown size ends.
 UNKNOWN = 1 << 62
@@ -29,37 +27,6 @@ class Reader(Protocol):
 
 
 Input = str | os.PathLike[str] | Reader
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What tells a regular file from any other, and from itself after a change."""
-
-    device: int
-    inode: int
-    size: int
-    mtime_ns: int
-
-    @classmethod
-    def of(cls, file: object) -> Self | None:
-        """That of a path, or of an object whose `fileno()` says which file it is; None for what is not a regular file.
-
-        Raises: OSError where a path cannot be asked.
-        """
-        if isinstance(file, str | os.PathLike):
-            found = os.stat(file)
-        else:
-            try:
-                found = os.fstat(file.fileno())  # type: ignore[attr-defined]
-            except (AttributeError, OSError, ValueError):  # without one, closed, or never a file
-                return None
-        if not stat.S_ISREG(found.st_mode):
-            return None
-        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-
-    def is_changed_in(self, later: Identity | None) -> bool:
-        """Whether this file was written to, rather than another given its name."""
-        return later is not None and (later.device, later.inode) == (self.device, self.inode) and later != self
 
 
 class Rereading:
@@ -281,28 +248,8 @@ def _of_file(file: BinaryIO, path: str) -> Source:
     try:
         if file.seekable():
             size = os.fstat(file.fileno()).st_size
-            if size or not os.path.exists(path) or os.path.isfile(path):
+            if size or not exists(path) or is_file(path):
                 return FileSource(file, path, size)
     except OSError:
         pass
     return Source(file, path, owned=True)
-
-
-def is_same_file(one: object, other: object) -> bool:
-    """Whether both are paths of one file that there is, also by way of links."""
-    if not isinstance(one, str | os.PathLike) or not isinstance(other, str | os.PathLike):
-        return False
-    return os.path.isfile(one) and os.path.isfile(other) and os.path.samefile(one, other)
-
-
-def check_distinct(names: Sequence[str]) -> None:
-    """Raise ValueError where two of these paths are one file; OSError where there is no file."""
-    seen: dict[tuple[int, int], str] = {}
-    for name in names:
-        if name == "-":
-            continue
-        found = os.stat(name)
-        identity = found.st_dev, found.st_ino
-        if identity in seen:
-            raise ValueError(f"{name} and {seen[identity]} are the same file")
-        seen[identity] = name

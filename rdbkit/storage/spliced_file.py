@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from rdbkit.storage.source import Identity, changed
+from rdbkit.storage.location import Identity
+from rdbkit.storage.source import changed
 
 
 class SplicedFile:

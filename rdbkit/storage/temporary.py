@@ -202,6 +202,20 @@ def _remove(folder: str, number: str, others: Sequence[str]) -> None:
             os.close(handle)
 
 
+def give_name(temporary: str, final: str, permissions: Permissions) -> None:
+    """Rename a temporary file over whatever has that name; who might not read that may not read this.
+
+    Args:
+        permissions: as it was made with.
+
+    Raises: OSError.
+    """
+    if os.path.exists(final):
+        found = os.stat(temporary)
+        os.chmod(temporary, found.st_mode & permissions.also(final).mode(found.st_gid))
+    os.replace(temporary, final)
+
+
 @contextmanager
 def temporary_file(folder: str, permissions: Permissions) -> Iterator[tuple[str, BinaryIO]]:
     """A temporary file to write to, with its path, by which it can be read; it is gone at the end."""

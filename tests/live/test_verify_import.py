@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from rdbkit.cli import cli
-from rdbkit.live.verify_import import ImportDifference, ImportedDatabase, ImportProof, _identity, _State
+from rdbkit.live.verify_import import ImportDifference, ImportedDatabase, ImportProof, _State
+from rdbkit.storage.location import fingerprint
 
 from ..rdb import FIXTURES
 
@@ -57,7 +58,7 @@ def test_a_state_is_kept_whole_and_belongs_to_its_files(tmp_path: Path, monkeypa
     path = str(tmp_path / "state.json")
 
     def state(**other: Any) -> _State:
-        return _State(path, {"files": [_identity(str(data))], "server": ["h", 1, None], "options": []} | other, [])
+        return _State(path, {"files": [fingerprint(str(data))], "server": ["h", 1, None], "options": []} | other, [])
 
     assert state().load() is None
     state().save(lambda: {"place": [0, 3]})

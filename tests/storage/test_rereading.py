@@ -18,7 +18,8 @@ import rdbkit.snapshot.reader as reader
 from rdbkit.azure.migrate import Migration
 from rdbkit.cli import cli
 from rdbkit.operations.merge import merge
-from rdbkit.storage.source import Identity, Input, Rereading, Source, open_source
+from rdbkit.storage.location import Identity
+from rdbkit.storage.source import Input, Rereading, Source, open_source
 from rdbkit.targets.target import find_target
 
 from ..rdb import FIXTURES
