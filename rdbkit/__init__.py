@@ -61,32 +61,55 @@ from rdbkit.values import (
 )
 
 if TYPE_CHECKING:
-    from rdbkit.operations.build import build
+    from rdbkit.azure.blob_url import BlobUrl, Credentials, parse_place
+    from rdbkit.azure.cache_export import begin_export, prepare_export, wait_for_export
+    from rdbkit.azure.cache_import import begin_import, prepare_import, wait_for
+    from rdbkit.azure.resources import Arm, parse_resource_id
+    from rdbkit.azure.upload import Upload, upload
+    from rdbkit.live.server import connect
+    from rdbkit.live.verify_import import ImportDifference, ImportProof, verify_import
+    from rdbkit.operations.build import Build, build
     from rdbkit.operations.check import Check, Finding, check
+    from rdbkit.operations.commands import RespWriter
     from rdbkit.operations.convert import Conversion, convert
     from rdbkit.operations.diff import Diff, Difference, diff
     from rdbkit.operations.diff_delta import Delta, FunctionDifference
     from rdbkit.operations.duplicates import DuplicateError
-    from rdbkit.operations.memory import Memory, MemoryRow, memory, memory_rows
+    from rdbkit.operations.export import Export, export, export_jsonl, export_resp, value_json
+    from rdbkit.operations.get import get
+    from rdbkit.operations.info import Info, info
+    from rdbkit.operations.keys import keys, write_parquet
+    from rdbkit.operations.memory import Memory, MemoryRow, memory, memory_rows, write_memory_text
+    from rdbkit.operations.memory_page import write_page
     from rdbkit.operations.merge import Merge, merge
-    from rdbkit.operations.plan import Plan, plan
+    from rdbkit.operations.plan import Names, Plan, bicep, plan
     from rdbkit.operations.redact import Redaction, redact
     from rdbkit.operations.salvage import Salvage, salvage
-    from rdbkit.operations.split import Division, Split, split
-    from rdbkit.operations.verify import Verification, Violation, verify
+    from rdbkit.operations.split import Division, Split, parse_slot_parts, split
+    from rdbkit.operations.verify import Rule, Verification, Violation, rules, verify
+    from rdbkit.passes.keys import KeyRow
     from rdbkit.policy.ledger import Ledger, Loss
     from rdbkit.policy.rules import Edits, Policies
     from rdbkit.policy.script import ScriptRecord
+    from rdbkit.storage.output import open_output
+    from rdbkit.targets.facts import Fact
+    from rdbkit.targets.target import Sku, Target, find_target, load_targets, target_names
+
+    __version__: str
 
 __all__ = [
+    "Arm",
     "Array",
     "Aux",
+    "BlobUrl",
+    "Build",
     "ChangedError",
     "Check",
     "Checksum",
     "ChecksumError",
     "Conversion",
     "CorruptError",
+    "Credentials",
     "CronJob",
     "Delta",
     "Diff",
@@ -95,13 +118,19 @@ __all__ = [
     "DuplicateError",
     "Edits",
     "Event",
+    "Export",
+    "Fact",
     "Finding",
     "FunctionDifference",
     "FunctionLibrary",
     "Hash",
     "HashTemplate",
     "Header",
+    "ImportDifference",
+    "ImportProof",
+    "Info",
     "KeyMetadata",
+    "KeyRow",
     "Ledger",
     "LimitError",
     "Limits",
@@ -112,6 +141,7 @@ __all__ = [
     "Merge",
     "ModuleAux",
     "ModuleValue",
+    "Names",
     "PendingEntry",
     "Plan",
     "Policies",
@@ -119,11 +149,14 @@ __all__ = [
     "Record",
     "Redaction",
     "ResizeDb",
+    "RespWriter",
+    "Rule",
     "Salvage",
     "ScriptRecord",
     "SelectDb",
     "Selection",
     "Set",
+    "Sku",
     "SlotImport",
     "SlotInfo",
     "Snapshot",
@@ -135,72 +168,150 @@ __all__ = [
     "StreamGroup",
     "StreamId",
     "StreamTail",
+    "Target",
     "TargetError",
     "Trailer",
     "TruncatedError",
     "UnsupportedTypeError",
     "UnsupportedVersionError",
+    "Upload",
     "Verification",
     "Violation",
     "Writer",
+    "begin_export",
+    "begin_import",
+    "bicep",
     "build",
     "check",
+    "connect",
     "convert",
     "create",
     "diff",
+    "export",
+    "export_jsonl",
+    "export_resp",
+    "find_target",
+    "get",
+    "info",
+    "keys",
+    "load_targets",
     "memory",
     "memory_rows",
     "merge",
     "module_values",
     "open",
+    "open_output",
+    "parse_place",
+    "parse_resource_id",
+    "parse_slot_parts",
     "plan",
+    "prepare_export",
+    "prepare_import",
     "redact",
+    "rules",
     "salvage",
     "split",
+    "target_names",
+    "upload",
+    "value_json",
     "verify",
+    "verify_import",
+    "wait_for",
+    "wait_for_export",
+    "write_memory_text",
+    "write_page",
+    "write_parquet",
 ]
 
 #: The module of each name that is imported when it is asked for: reading a snapshot takes none of them.
 _MODULES = {
+    "Arm": "azure.resources",
+    "BlobUrl": "azure.blob_url",
+    "Build": "operations.build",
     "Check": "operations.check",
     "Conversion": "operations.convert",
+    "Credentials": "azure.blob_url",
     "Delta": "operations.diff_delta",
     "Diff": "operations.diff",
     "Difference": "operations.diff",
     "Division": "operations.split",
-    "ScriptRecord": "policy.script",
     "DuplicateError": "operations.duplicates",
     "Edits": "policy.rules",
+    "Export": "operations.export",
+    "Fact": "targets.facts",
     "Finding": "operations.check",
     "FunctionDifference": "operations.diff_delta",
+    "ImportDifference": "live.verify_import",
+    "ImportProof": "live.verify_import",
+    "Info": "operations.info",
+    "KeyRow": "passes.keys",
     "Ledger": "policy.ledger",
     "Loss": "policy.ledger",
     "Memory": "operations.memory",
     "MemoryRow": "operations.memory",
     "Merge": "operations.merge",
+    "Names": "operations.plan",
     "Plan": "operations.plan",
     "Policies": "policy.rules",
     "Redaction": "operations.redact",
+    "RespWriter": "operations.commands",
+    "Rule": "operations.verify",
     "Salvage": "operations.salvage",
+    "ScriptRecord": "policy.script",
+    "Sku": "targets.target",
     "Split": "operations.split",
+    "Target": "targets.target",
+    "Upload": "azure.upload",
     "Verification": "operations.verify",
     "Violation": "operations.verify",
+    "begin_export": "azure.cache_export",
+    "begin_import": "azure.cache_import",
+    "bicep": "operations.plan",
     "build": "operations.build",
     "check": "operations.check",
+    "connect": "live.server",
     "convert": "operations.convert",
     "diff": "operations.diff",
+    "export": "operations.export",
+    "export_jsonl": "operations.export",
+    "export_resp": "operations.export",
+    "find_target": "targets.target",
+    "get": "operations.get",
+    "info": "operations.info",
+    "keys": "operations.keys",
+    "load_targets": "targets.target",
     "memory": "operations.memory",
     "memory_rows": "operations.memory",
     "merge": "operations.merge",
+    "open_output": "storage.output",
+    "parse_place": "azure.blob_url",
+    "parse_resource_id": "azure.resources",
+    "parse_slot_parts": "operations.split",
     "plan": "operations.plan",
+    "prepare_export": "azure.cache_export",
+    "prepare_import": "azure.cache_import",
     "redact": "operations.redact",
+    "rules": "operations.verify",
     "salvage": "operations.salvage",
     "split": "operations.split",
+    "target_names": "targets.target",
+    "upload": "azure.upload",
+    "value_json": "operations.export",
     "verify": "operations.verify",
+    "verify_import": "live.verify_import",
+    "wait_for": "azure.cache_import",
+    "wait_for_export": "azure.cache_export",
+    "write_memory_text": "operations.memory",
+    "write_page": "operations.memory_page",
+    "write_parquet": "operations.keys",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("rdbkit")
     if name not in _MODULES:
         raise AttributeError(f"module 'rdbkit' has no attribute {name!r}")
     return getattr(import_module(f"rdbkit.{_MODULES[name]}"), name)

@@ -19,6 +19,7 @@ from rdbkit.errors import ChangedError, ChecksumError, LossError, RdbError
 from rdbkit.format.budget import HELD
 from rdbkit.format.scan import STRING_INT
 from rdbkit.model import Header
+from rdbkit.operations.arguments import Source, opened
 from rdbkit.operations.convert import Job, lacks_checksum
 from rdbkit.operations.verify import rules as rules_of_values
 from rdbkit.passes.check import MOST_DATABASES, DryRun, Tally
@@ -29,7 +30,7 @@ from rdbkit.policy.rules import Edits, Policies, Rules
 from rdbkit.snapshot.large import Spool
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.snapshot.writer import Writer, create
-from rdbkit.targets.target import Fact, Sku, Target, tolerated
+from rdbkit.targets.target import Fact, Sku, Target, as_target, tolerated
 from rdbkit.text import count, json_bytes, path_word, shell_word
 
 BLOCKER: Final = "blocker"
@@ -202,8 +203,8 @@ class _Examination(Job):
 
 
 def check(
-    snapshot: Snapshot,
-    target: Target,
+    snapshot: Source,
+    target: Target | str,
     *,
     sku: Sku | None = None,
     clustered: bool = False,
@@ -219,8 +220,8 @@ def check(
     checksum is missing or wrong (nothing else would tell of damage then), or the source cannot be read again if it proves so.
 
     Args:
-        snapshot: just opened.
-        target: of `rdbkit.find_target`; `Target.with_engine` for a version that is known to run there.
+        snapshot: a path, a file of bytes, or a snapshot that was just opened.
+        target: of `rdbkit.find_target`, or its name; `Target.with_engine` for a version that is known to run there.
         sku: the size of the service that it goes to.
         clustered: it goes to a cluster, which has database 0 alone.
         databases: how many the target is configured for.
@@ -229,14 +230,26 @@ def check(
         now_ms: what counts as expired, in Unix milliseconds; by default the clock.
         progress: called with bytes of the file read so far.
 
-    >>> import rdbkit
-    >>> from rdbkit.targets.target import find_target
-    >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
-    ...     report = check(snapshot, find_target("azure-premium"))
+    Raises: OSError where the path cannot be opened; ValueError for no target of this name; TypeError for what is no source or no
+        target; RdbError where the beginning is no snapshot's.
+
+    >>> report = check("fixtures/rich/redis-7.0.15.rdb", "azure-premium")
     >>> report.verdict, [finding.code for finding in report.findings]
     ('lossy', ['RDB101', 'RDB104', 'RDB202', 'RDB901'])
     """
-    target = configured(target, sku, clustered, databases)
+    with opened(snapshot, damaged=True) as source:
+        return _check(source, configured(as_target(target), sku, clustered, databases), sku, deep, samples, now_ms, progress)
+
+
+def _check(
+    snapshot: Snapshot,
+    target: Target,
+    sku: Sku | None,
+    deep: bool,
+    samples: int,
+    now_ms: int | None,
+    progress: Callable[[int], object] | None,
+) -> Check:
     header = target.header_for(snapshot.header)
     known = target.types_in(header)
     rules = Rules(

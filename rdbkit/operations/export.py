@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import codecs
 import json
+import os
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import chain
 from json.encoder import encode_basestring
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from rdbkit.errors import ChecksumError, LossError, RdbError
 from rdbkit.format.decode import Decoder
@@ -18,6 +19,7 @@ from rdbkit.format.primitives import read_uint64
 from rdbkit.format.record import Record
 from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.model import Aux, KeyMetadata, module_name
+from rdbkit.operations.arguments import Source, opened
 from rdbkit.operations.commands import RespWriter
 from rdbkit.passes import jsonl
 from rdbkit.passes.json_text import json_text
@@ -26,6 +28,7 @@ from rdbkit.policy.ledger import Loss
 from rdbkit.selection import Selection
 from rdbkit.snapshot.large import Spool, has_wanted_size
 from rdbkit.snapshot.reader import Snapshot
+from rdbkit.storage.output import open_output
 from rdbkit.targets.target import Target
 from rdbkit.values import StreamDedup, StreamEntry, StreamGroup, StreamTail
 
@@ -56,6 +59,57 @@ class Export:
     functions: list[str] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     loss_counts: dict[str, int] = field(default_factory=dict)
+
+
+def export(
+    src: Source,
+    dst: str | os.PathLike[str] | BinaryIO,
+    *,
+    format: Literal["jsonl", "resp"] = "jsonl",  # noqa: A002 (what the command line calls it)
+    target: Target | str | None = None,
+    on_loss: str = "fail",
+    selection: Selection | None = None,
+    on_error: str = "stop",
+    jobs: int = 1,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Export:
+    """Write every key in another form.
+
+    Args:
+        src: a path, a file of bytes, or a snapshot that was just opened.
+        dst: a path, whose file appears when it is whole (`.gz` compresses), or anything with `write`.
+        format: "jsonl" for one JSON object a line, "resp" for commands that `redis-cli --pipe` takes.
+        target: of "resp", the server or service that will take them, as a `Target` or its name; None for the newest Redis.
+        on_loss: of "resp", "fail" at what the target does not support, or "drop" it.
+        selection: which keys; None for all.
+        on_error: "stop", or "skip" to go on behind a damaged value where the file's framing is intact.
+        jobs: of "jsonl", processes that decode; a script that asks for more than one needs the guard
+            `if __name__ == "__main__":`.
+        force: replace a file that exists.
+        progress: called with bytes of the file read so far.
+
+    Raises: LossError, RdbError; ValueError for an unknown format or target, and for what is of the other format; TypeError for what
+        is no source or no target; FileExistsError and other OSError of a file.
+
+    >>> import io
+    >>> out = io.BytesIO()
+    >>> export("fixtures/rich/redis-2.4.18.rdb", out, format="resp", target="azure-premium").written
+    25
+    """
+    if format not in ("jsonl", "resp"):
+        raise ValueError(f"format is 'jsonl' or 'resp', not {format!r}")
+    if format == "jsonl" and (target is not None or on_loss != "fail"):
+        raise ValueError("target and on_loss are for format='resp'")
+    if format == "resp" and jobs > 1:
+        raise ValueError("jobs is for format='jsonl'")
+    with ExitStack() as stack:
+        snapshot = stack.enter_context(opened(src))
+        # of what has no path it is not known who may read it, as of standard input
+        out = stack.enter_context(open_output(dst, force, [snapshot.path or "-"])) if isinstance(dst, str | os.PathLike) else dst
+        if format == "jsonl":
+            return export_jsonl(snapshot, out, selection=selection, on_error=on_error, jobs=jobs, progress=progress)
+        return export_resp(snapshot, out, target=target, on_loss=on_loss, selection=selection, on_error=on_error, progress=progress)
 
 
 def export_jsonl(

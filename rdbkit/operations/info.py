@@ -10,6 +10,7 @@ from typing import Any, Final
 from rdbkit.format import constants as c
 from rdbkit.format.scan import STRING_INT, STRING_LZF
 from rdbkit.model import module_product
+from rdbkit.operations.arguments import Source, opened
 from rdbkit.passes.info import InfoTally
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Snapshot
@@ -147,7 +148,7 @@ class Info:
 
 
 def info(
-    snapshot: Snapshot,
+    snapshot: Source,
     *,
     top: int = 10,
     now_ms: int | None = None,
@@ -158,22 +159,31 @@ def info(
     """Read a snapshot to its end and report what is in it.
 
     Args:
-        snapshot: just opened.
+        snapshot: a path, a file of bytes, or a snapshot that was just opened.
         top: how many of the biggest keys to report, by bytes in the file.
         now_ms: what counts as already expired, in Unix ms; by default the clock.
         selection: which keys to count; None for all.
         sources: have `source` of each library in `functions`, as FUNCTION LOAD takes it.
         progress: called after each block with the bytes of the underlying file read so far.
 
-    Raises: RdbError where the file is damaged.
+    Raises: RdbError where the file is damaged; OSError where the path cannot be opened; TypeError for what is no source.
 
-    >>> import rdbkit
-    >>> from rdbkit.operations.info import info
-    >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
-    ...     report = info(snapshot)
+    >>> report = info("fixtures/rich/redis-7.0.15.rdb")
     >>> report.writer_version, report.keys, report.lowest_version
     ('7.0.15', 27, 10)
     """
+    with opened(snapshot) as source:
+        return _info(source, top, now_ms, selection, sources, progress)
+
+
+def _info(
+    snapshot: Snapshot,
+    top: int,
+    now_ms: int | None,
+    selection: Selection | None,
+    sources: bool,
+    progress: Callable[[int], object] | None,
+) -> Info:
     # the largest key is wanted in any case: some targets refuse keys above a size
     now = int(time.time() * 1000) if now_ms is None else now_ms
     limit = snapshot.limits.item_bytes

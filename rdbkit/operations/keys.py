@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
 from rdbkit.errors import RdbError
+from rdbkit.operations.arguments import Source, rows_of
 from rdbkit.passes.keys import CSV_HEAD, KeyRow, RowList, Rows, TextRows
 from rdbkit.snapshot.large import count_elements
 from rdbkit.snapshot.reader import Snapshot
@@ -35,7 +36,7 @@ _TEXT_ROWS = 1 << 12
 
 
 def keys(
-    snapshot: Snapshot,
+    snapshot: Source,
     *,
     selection: Selection | None = None,
     sort: Sort | None = None,
@@ -45,7 +46,7 @@ def keys(
     """One row for each key, without any value being decoded.
 
     Args:
-        snapshot: just opened.
+        snapshot: a path, a file of bytes, or a snapshot that was just opened.
         selection: which keys; by default all.
         sort: "size" or "elements", the greatest first, or "ttl", the next to expire first and those that never do last; of
             equal ones the first in the file. By default file order.
@@ -53,20 +54,24 @@ def keys(
             many rows are held in memory.
         progress: called after each block with the bytes of the underlying file read so far.
 
-    Raises: ValueError for `sort` without `limit`; RdbError where the file is damaged, behind the rows that are sound before it.
+    Raises: ValueError for `sort` without `limit`; RdbError where the file is damaged, behind the rows that are sound before it;
+        OSError where the path cannot be opened; TypeError for what is no source.
 
-    >>> import rdbkit
-    >>> from rdbkit.operations.keys import keys
-    >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
-    ...     for row in keys(snapshot, sort="elements", limit=2):
-    ...         print(row.key, row.type, row.encoding, row.size, row.elements)
+    >>> for row in keys("fixtures/rich/redis-7.0.15.rdb", sort="elements", limit=2):
+    ...     print(row.key, row.type, row.encoding, row.size, row.elements)
     b'l_big' list quicklist 13862 3000
     b's_ht' set hashtable 2898 600
     """
-    if sort is None:
-        return _rows(snapshot, selection, limit, progress)
-    if limit is None:
+    if sort is not None and limit is None:
         raise ValueError("sort needs a limit: so many rows are held in memory")
+    return rows_of(snapshot, lambda source: _keys(source, selection, sort, limit, progress))
+
+
+def _keys(
+    snapshot: Snapshot, selection: Selection | None, sort: Sort | None, limit: int | None, progress: Progress | None
+) -> Iterator[KeyRow]:
+    if sort is None or limit is None:
+        return _rows(snapshot, selection, limit, progress)
     return iter(heapq.nlargest(limit, _rows(snapshot, selection, None, progress), key=SORTS[sort]))
 
 

@@ -11,6 +11,7 @@ from rdbkit.errors import RdbError
 from rdbkit.format.constants import ValueType
 from rdbkit.format.record import Record
 from rdbkit.format.scan import STRING_INT, STRING_LZF, Visitor
+from rdbkit.operations.arguments import Source, opened, rows_of
 from rdbkit.passes.footprint import AllocationModel
 from rdbkit.passes.memory import (
     CSV_HEAD_OF_MEMORY,
@@ -29,7 +30,7 @@ from rdbkit.selection import Selection
 from rdbkit.snapshot.large import count_elements
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.targets.memory import QUANTUM_OF_PACKAGES, Layout, layout_of
-from rdbkit.targets.target import Target
+from rdbkit.targets.target import Target, as_target
 from rdbkit.text import json_bytes, valid_text
 
 __all__ = ["Memory", "MemoryRow", "memory", "memory_rows", "telling", "write_memory_text"]
@@ -170,8 +171,8 @@ def telling(prefixes: Sequence[Prefix]) -> list[Prefix]:
 
 
 def memory(
-    snapshot: Snapshot,
-    target: Target,
+    snapshot: Source,
+    target: Target | str,
     *,
     quantum: int = QUANTUM_OF_PACKAGES,
     pages: bool = False,
@@ -189,8 +190,8 @@ def memory(
     loaded the file.
 
     Args:
-        snapshot: just opened.
-        target: of `rdbkit.find_target`.
+        snapshot: a path, a file of bytes, or a snapshot that was just opened.
+        target: of `rdbkit.find_target`, or its name.
         quantum: of the allocator, in bytes: 16 in packages of distributions that link their own jemalloc, 8 in servers as their
             projects build them.
         pages: the allocator gives pieces of more than 32 KB in whole pages, as jemalloc 5.3.1 does; else in size classes, which are
@@ -202,15 +203,29 @@ def memory(
         now_ms: what time left is counted from, in Unix ms; by default the clock.
         progress: called after each block with the bytes of the underlying file read so far.
 
-    Raises: RdbError where the file is damaged.
+    Raises: RdbError where the file is damaged; OSError where the path cannot be opened; ValueError for no target of this name;
+        TypeError for what is no source or no target.
 
-    >>> import rdbkit
-    >>> from rdbkit.targets.target import find_target
-    >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
-    ...     report = memory(snapshot, find_target("redis-7.0"))
+    >>> report = memory("fixtures/rich/redis-7.0.15.rdb", "redis-7.0")
     >>> report.keys, report.keys_bytes, report.biggest[0].key, report.biggest[0].bytes
     (27, 98634, b'l_big', 29944)
     """
+    with opened(snapshot) as source:
+        return _memory(source, as_target(target), quantum, pages, separators, depth, top, selection, now_ms, progress)
+
+
+def _memory(
+    snapshot: Snapshot,
+    target: Target,
+    quantum: int,
+    pages: bool,
+    separators: bytes,
+    depth: int,
+    top: int,
+    selection: Selection | None,
+    now_ms: int | None,
+    progress: Progress | None,
+) -> Memory:
     now = int(time.time() * 1000) if now_ms is None else now_ms
     layout = layout_of(target)
     heap = AllocationModel(layout.sizes, quantum, pages)
@@ -231,8 +246,8 @@ def memory(
 
 
 def memory_rows(
-    snapshot: Snapshot,
-    target: Target,
+    snapshot: Source,
+    target: Target | str,
     *,
     quantum: int = QUANTUM_OF_PACKAGES,
     pages: bool = False,
@@ -243,13 +258,17 @@ def memory_rows(
 
     The arguments, and what is raised, are those of `memory`.
 
-    >>> import rdbkit
-    >>> from rdbkit.targets.target import find_target
-    >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
-    ...     row = next(memory_rows(snapshot, find_target("redis-7.0")))
+    >>> row = next(memory_rows("fixtures/rich/redis-7.0.15.rdb", "redis-7.0"))
     >>> row.key, row.memory, row.size
     (b'h_lp', 80, 25)
     """
+    known = as_target(target)
+    return rows_of(snapshot, lambda source: _memory_rows(source, known, quantum, pages, selection, progress))
+
+
+def _memory_rows(
+    snapshot: Snapshot, target: Target, quantum: int, pages: bool, selection: Selection | None, progress: Progress | None
+) -> Iterator[MemoryRow]:
     scale = RecordSizer(snapshot.types, AllocationModel(layout_of(target).sizes, quantum, pages))
     limit = snapshot.limits.item_bytes
     wanted = selection.filter_for(snapshot.types, limit) if selection else None

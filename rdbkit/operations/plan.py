@@ -19,7 +19,7 @@ from rdbkit.passes.memory import EDGES
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.storage.location import check_distinct, file_size
 from rdbkit.storage.source import Rereading
-from rdbkit.targets.target import Sku, Target
+from rdbkit.targets.target import Sku, Target, as_target
 from rdbkit.text import json_bytes, path_word, shell_word, size, valid_text
 
 __all__ = ["Names", "Plan", "PlannedFile", "Size", "Step", "bicep", "plan"]
@@ -182,7 +182,7 @@ class Plan:
 
 def plan(
     files: Sequence[str],
-    target: Target,
+    target: Target | str,
     *,
     sku: Sku | None = None,
     growth: float = 0.2,
@@ -196,7 +196,7 @@ def plan(
 
     Args:
         files: paths of the shards of one source, or of one whole one.
-        target: a service, of `rdbkit.find_target`.
+        target: a service, of `rdbkit.find_target`, or its name.
         sku: the size to plan for; by default the smallest that holds the data.
         growth: by what share the data is to have room to grow; 0.2 for a fifth.
         high_availability: whether the cache is to have a replica.
@@ -208,11 +208,11 @@ def plan(
     Raises: ValueError for a target that is no service, and for a file that is given twice; ChangedError where a file is another at
         its second reading; RdbError where one is damaged; OSError where one cannot be opened.
 
-    >>> from rdbkit.targets.target import find_target
-    >>> found = plan(["fixtures/random/redis-6.2.16.rdb"], find_target("azure-managed"))
+    >>> found = plan(["fixtures/random/redis-6.2.16.rdb"], "azure-managed")
     >>> found.chosen.name, found.files[0].verdict
     ('Balanced_B0', 'lossless')
     """
+    target = as_target(target)
     if not target.skus:
         raise ValueError(f"{target.name} is no service that is sold in sizes")
     check_distinct(files)

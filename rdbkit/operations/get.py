@@ -1,0 +1,33 @@
+"""What `rdbkit get` does: the value of one key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rdbkit.operations.arguments import Source, opened
+
+
+def get(src: Source, key: str | bytes, *, db: int | None = None) -> Any:
+    """The value of one key, as `Record.value` gives it.
+
+    Reading stops there: what follows it, the checksum too, is not looked at.
+
+    Args:
+        src: a path, a file of bytes, or a snapshot that was just opened.
+        key: its name; a str is taken as UTF-8.
+        db: the database to look in; by default the first that has the key.
+
+    Raises: KeyError where there is no such key; RdbError where the file is damaged before it, or its value is; OSError where the
+        path cannot be opened; TypeError for what is no source or no key.
+
+    >>> get("fixtures/rich/redis-2.4.18.rdb", "i8")
+    b'12'
+    """
+    if not isinstance(key, str | bytes):
+        raise TypeError(f"key is str or bytes, not {type(key).__name__}")
+    name = key.encode() if isinstance(key, str) else key
+    with opened(src) as snapshot:
+        for record in snapshot:
+            if record.key == name and (db is None or record.db == db):
+                return record.value
+    raise KeyError(key)
