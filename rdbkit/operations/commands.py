@@ -18,10 +18,9 @@ from itertools import chain, groupby
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Final
 
-import anycrc
-
 from rdbkit.errors import LossError
 from rdbkit.format.constants import MEMBER_EXPIRY_WHEN
+from rdbkit.format.payload import payload_pieces
 from rdbkit.format.primitives import read_length, read_uint64
 from rdbkit.format.record import Record
 from rdbkit.model import Aux, Event, FunctionLibrary, KeyMetadata, ModuleAux, module_name
@@ -41,12 +40,10 @@ _DEFAULT_DEDUP = (100, 100)
 _BEHIND = StreamId((1 << 64) - 1, (1 << 64) - 2)
 _NO_ID = StreamId(0, 0)
 _FIRST_ID = StreamId(0, 1)
-_CRC = anycrc.Model("CRC64-REDIS")
-_MODULE_TYPE = b"\x07"
 # A number takes no more.
 _ID_BYTES = 9
 # Of RESTORE's payload. Redis 8.0, the first with a type that is restored, knows RDB 12.
-_RESTORE_VERSION = (12).to_bytes(2, "little")
+_RESTORE_VERSION = 12
 _DRAGONFLY_SET = 32
 
 #: A stream entry as it waits for its turn: its id and the encoded XADD.
@@ -251,13 +248,10 @@ class RespWriter:
     def _module(self, record: Record) -> Iterator[bytes]:
         # RESTORE wants the length first, and a large value can be read only once
         with SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
-            crc = 0
-            for piece in chain([_MODULE_TYPE], record.chunks(), [_RESTORE_VERSION]):
+            for piece in payload_pieces(record.rdb_type, record.chunks(), _RESTORE_VERSION):
                 spool.write(piece)
-                crc = _CRC.calc(piece, crc)
-            spool.write(crc.to_bytes(8, "little"))
             size = spool.tell()
-            spool.seek(len(_MODULE_TYPE))
+            spool.seek(1)  # behind the type
             module = module_name(read_uint64(spool.read(_ID_BYTES), 0)[0])
             if module not in self.features:
                 self._lose("module", f"a value of module {module}", record=record)

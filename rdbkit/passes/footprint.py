@@ -14,6 +14,7 @@ from rdbkit.errors import CorruptError, LimitError
 from rdbkit.format.compiled import COMPILED
 from rdbkit.format.constants import ValueType, check_rows
 from rdbkit.format.counts import count_rule, element_count
+from rdbkit.format.entry_sizes import LISTPACK_ENDS, ZIPLIST_ENDS, as_listpack, entry_of, entry_of_number
 from rdbkit.format.packed import PackedReader
 from rdbkit.format.primitives import read_integer, read_length, read_string, skip_length, skip_string
 from rdbkit.format.readers import READERS, reader_number
@@ -42,9 +43,6 @@ _OBJECT: Final = 16
 _BUCKET: Final = 64
 _SHORT: Final = 512  # lengths up to this have their sizes in tables
 _LEVELS: Final = 24  # of a skip list that count
-_SAMPLE: Final = 512  # bytes of a ziplist that are looked at
-_LISTPACK: Final = 7  # bytes of a listpack beside its entries
-_ZIPLIST: Final = 11  # and of a ziplist
 _PAGE: Final = 4096
 _LARGE: Final = 8 * _PAGE  # from here on sizes are whole pages, where there are no large size classes
 _ID: Final = 16  # bytes of a stream's id
@@ -186,7 +184,7 @@ class AllocationModel:
         self.list_packed: bool = sizes["list_packed"] != 0
         self.list_plain: bool = sizes["list_plain"] != 0
         self.ziplists: bool = sizes["ziplists"] != 0
-        self.ends: i64 = _ZIPLIST if self.ziplists else _LISTPACK
+        self.ends: i64 = ZIPLIST_ENDS if self.ziplists else LISTPACK_ENDS
         self.buckets: bool = sizes["buckets"] != 0
         self.embedded: bool = sizes["embedded"] != 0
         self.embed_string: i64 = sizes["embed_string"]
@@ -672,83 +670,6 @@ def text_length(buf: bytes, pos: i64) -> i64:
     return len(str(read_integer(buf, pos)))
 
 
-def entry_of(n: i64, ziplist: bool) -> i64:
-    """Bytes of a text of `n` bytes as an entry of a listpack, or of a ziplist behind a short entry.
-
-    Source: lpEncodeString and lpEncodeBacklen in src/listpack.c, zipStoreEntryEncoding in src/ziplist.c.
-    """
-    if n < 64:
-        return n + 2
-    if ziplist:
-        return n + 3 if n < 16384 else n + 6
-    if n < 4096:
-        return n + 3 if n < 126 else n + 4
-    return n + 7 if n < 16378 else n + 8 if n < (1 << 21) - 6 else n + 9
-
-
-def entry_of_number(value: i64, ziplist: bool) -> i64:
-    """The same of a number. Source: lpEncodeIntegerGetType in src/listpack.c, zipTryEncoding in src/ziplist.c."""
-    if ziplist:
-        if 0 <= value <= 12:
-            return 2
-        for bits, size in ((7, 3), (15, 4), (23, 5), (31, 6)):
-            if -(1 << bits) <= value < 1 << bits:
-                return size
-        return 10
-    if 0 <= value < 128:
-        return 2
-    for bits, size in ((12, 3), (15, 4), (23, 5), (31, 6)):
-        if -(1 << bits) <= value < 1 << bits:
-            return size
-    return 10
-
-
-def as_listpack(buf: bytes, pos: i64, n: i64) -> i64:
-    """Bytes of the listpack that a ziplist of `n` bytes at `pos` becomes: of its first 512 bytes, and as much for the others.
-
-    Source: the head of src/ziplist.c. Raises: IndexError where `buf` does not have that much of it.
-    """
-    known: i64 = min(n, _SAMPLE)
-    buf[pos + known - 1]
-    sample = buf[pos : pos + known]
-    taken: i64 = 0
-    at: i64 = 10
-    to: i64 = at
-    size: i64
-    try:
-        while sample[at] != 0xFF or at != n - 1:
-            at += 1 if sample[at] < 254 else 5
-            first: i64 = sample[at]
-            if first < 0xC0:
-                if first < 0x40:
-                    size = first
-                    at += 1 + size
-                elif first < 0x80:
-                    size = (first & 0x3F) << 8 | sample[at + 1]
-                    at += 2 + size
-                else:
-                    size = sample[at + 1] << 24 | sample[at + 2] << 16 | sample[at + 3] << 8 | sample[at + 4]
-                    at += 5 + size
-                if at > n:
-                    break
-                size = entry_of(size, False)
-            elif 0xF0 < first < 0xFE:
-                size = 2
-                at += 1
-            else:
-                size = 2 if first == 0xC0 else 3 if first == 0xF0 else 4 if first == 0xD0 else 1 if first == 0xFE else 8
-                sample[at + size]
-                number = int.from_bytes(sample[at + 1 : at + 1 + size], "little", signed=True)
-                at += 1 + size
-                size = entry_of_number(number, False)
-            taken += size
-            to = at
-    except IndexError:
-        pass
-    n = max(0, n - _ZIPLIST)
-    return _LISTPACK + (n * taken // (to - 10) if to > 10 else n)
-
-
 class Loose(Sink):
     """Weighs the entries of a packed value that becomes a table, or another packed form.
 
@@ -900,7 +821,7 @@ class ValueSizer:
         if self.are_ziplists[kind] and not heap.ziplists:
             n = self.repacked(buf, pos, n)
         elif self.are_listpacks[kind] and heap.ziplists:
-            n += _ZIPLIST - _LISTPACK
+            n += ZIPLIST_ENDS - LISTPACK_ENDS
         way: i64 = self.turns[kind]
         if way == _LIST:
             return self.nodes_of(n, element_count(self.rules[kind], buf, pos, end, False) if n > heap.list_node else -1)
@@ -972,7 +893,7 @@ class ValueSizer:
         """Bytes of the listpack that the ziplist at `pos` becomes, which has `n` bytes."""
         first: i64 = buf[pos]
         if first >= 0xC0:  # compressed: it is not looked into
-            return max(0, n - _ZIPLIST) + _LISTPACK
+            return max(0, n - ZIPLIST_ENDS) + LISTPACK_ENDS
         return as_listpack(buf, pos + (1 if first < 0x40 else 2 if first < 0x80 else 5 if first == 0x80 else 9), n)
 
     def nodes_of(self, n: i64, count: i64) -> i64:
@@ -1470,7 +1391,7 @@ class ValueSizer:
                 n: i64 = text_length(buf, at)
                 self.plain = buf[pos] == 1
                 if self.heap.ziplists and not self.plain:
-                    n += _ZIPLIST - _LISTPACK
+                    n += ZIPLIST_ENDS - LISTPACK_ENDS
                 self.node(n)
                 self.count -= 1
                 pos = end
@@ -1512,7 +1433,9 @@ class ValueSizer:
                     table += heap.turned(self.before, n, False) - heap.slots(n)
                 return self.cost + table
             if small and heap.embed_pair == 0:
-                return heap.packed(_LISTPACK + self.packed + 10 * self.expiring + 2 * (n - self.expiring)) + heap.packed_expiring
+                return (
+                    heap.packed(LISTPACK_ENDS + self.packed + 10 * self.expiring + 2 * (n - self.expiring)) + heap.packed_expiring
+                )
             table = heap.tabled(n, heap.table_of_fields)
             if heap.table_grows:
                 table += (heap.turned(self.before, n, True) if self.careful else heap.grown(n)) - heap.slots(n)
