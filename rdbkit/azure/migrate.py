@@ -7,14 +7,13 @@ import that has begun is waited for. No secret is in that file.
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, Final
 
 from rdbkit.azure.blob_url import BlobUrl, Credentials
 from rdbkit.azure.cache_import import (
@@ -40,6 +39,7 @@ from rdbkit.operations.split import Division, split
 from rdbkit.policy.rules import Policies
 from rdbkit.snapshot.reader import open_snapshot
 from rdbkit.storage.location import check_distinct, exists, revision
+from rdbkit.storage.output import Nowhere
 from rdbkit.storage.source import Rereading, changed
 from rdbkit.storage.state import StateFile
 from rdbkit.storage.temporary import Permissions, make_folders
@@ -107,13 +107,6 @@ class FileProgress:
     def is_sent(self) -> bool:
         """Whether all of it has been uploaded."""
         return bool(self.blobs) and all("etag" in blob for blob in self.blobs)
-
-
-class _Nowhere(io.RawIOBase):
-    """Takes bytes."""
-
-    def write(self, data: Any) -> int:
-        return len(data)
 
 
 class Migration:
@@ -293,7 +286,7 @@ class Migration:
             self.checks.append(report)
             # what is damaged is told by the conversion
             done = convert(
-                course.file, cast(BinaryIO, _Nowhere()), target=self.target, policies=self.policies, deep=True,
+                course.file, Nowhere(), target=self.target, policies=self.policies, deep=True,
                 progress=_of(progress, course.file),
             )  # fmt: skip
             self._look_at(course)

@@ -10,7 +10,7 @@ from rdbkit.azure.blob_url import Credentials
 from rdbkit.azure.cache_export import begin_export, prepare_export, wait_for_export
 from rdbkit.azure.cache_import import when
 from rdbkit.azure.resources import ResourceId
-from rdbkit.cli.import_ import (
+from rdbkit.cli.cache_options import (
     AUTH,
     cache_options,
     going_on,

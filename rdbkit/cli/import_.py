@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import re
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar, cast
+from typing import Final
 
 import click
 
 from rdbkit.azure.blob_url import BlobUrl, Credentials
 from rdbkit.azure.cache_import import (
-    MANAGED_IDENTITY,
-    SAS,
-    Import,
     ImportPlan,
     PendingOperation,
     begin_import,
@@ -26,92 +19,31 @@ from rdbkit.azure.cache_import import (
     wait_for,
     when,
 )
-from rdbkit.azure.resources import ENDPOINT, Arm, CacheState, Call, ResourceId, Status, parse_resource_id
-from rdbkit.azure.sas import LEAST_HOURS, MOST_HOURS
-from rdbkit.cli.files import EXISTING, OutputPath
+from rdbkit.azure.resources import Arm, ResourceId, parse_resource_id
+from rdbkit.cli.cache_options import (
+    AUTH,
+    cache_options,
+    check_can_confirm,
+    check_name,
+    confirm,
+    going_on,
+    left_before,
+    opened,
+    show_cache,
+    show_call,
+    show_report,
+    show_warnings,
+    watch,
+)
 from rdbkit.cli.render import RUN_FIRST, Output, output, printable, progress, size, usage_errors
-from rdbkit.cli.secrets import FiniteRange, SecretsCommand
-from rdbkit.cli.upload import place_options, read_place, secret_option
+from rdbkit.cli.secrets import SecretsCommand
+from rdbkit.cli.upload import read_place
 from rdbkit.errors import TargetError
 from rdbkit.operations.check import AS_IT_IS, CANNOT, Check
-from rdbkit.targets.target import Target, find_target, load_targets
+from rdbkit.targets.target import Target
 
-C = TypeVar("C", bound=Callable[..., Any])
-
-AUTH: Final = {"sas": SAS, "managed-identity": MANAGED_IDENTITY}
-#: Seconds after which a wait that says nothing new says that it still waits, where no terminal shows it.
-_SAY_AGAIN: Final = 60.0
 #: Findings of a check that are about the file itself, whatever the target.
 _DAMAGE: Final = ("RDB401", "RDB402")
-_NAME: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
-
-
-def _resource(ctx: click.Context, param: click.Parameter, value: str) -> ResourceId:
-    try:
-        return parse_resource_id(value)
-    except ValueError as e:
-        raise click.BadParameter(str(e), ctx=ctx, param=param) from None
-
-
-def _service_option(command: C) -> C:
-    """Give a click command `--target` of a service, and `--targets-file`; it takes them as `target: Target`."""
-
-    @functools.wraps(command)
-    def with_service(*args: Any, target: str, targets_file: str | None, **given: Any) -> Any:
-        try:
-            services = [each.name for each in load_targets(targets_file) if each.is_service]
-        except ValueError as e:
-            raise click.BadParameter(printable(str(e)), param_hint="--targets-file") from None
-        if target not in services:  # which is not shown: it may be a URL with a SAS
-            raise click.BadParameter(f"it is none of {', '.join(services)}", param_hint="--target")
-        return command(*args, **given, target=find_target(target, targets_file))
-
-    decorated = click.option(
-        "--targets-file", type=EXISTING, metavar="FILE",
-        help="TOML with other facts of the services.",
-    )(with_service)  # fmt: skip
-    return cast(
-        C,
-        click.option(
-            "--target", required=True, metavar="TARGET", help="azure-premium, azure-managed or azure-enterprise: what the cache is."
-        )(decorated),
-    )
-
-
-_CACHE_OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
-    _service_option,
-    click.option(
-        "--resource-id", "cache", required=True, callback=_resource, metavar="ID", help="The cache: /subscriptions/.../NAME."
-    ),
-    click.option(
-        "--auth", type=click.Choice([*AUTH]), default="sas", show_default=True,
-        help="How the cache gets at the storage account; its managed identity is of Premium alone.",
-    ),
-    click.option(
-        "--sas-hours", type=FiniteRange(LEAST_HOURS, MOST_HOURS), default=LEAST_HOURS, show_default=True, metavar="N",
-        help="How long a SAS lasts that is made.",
-    ),
-    click.option(
-        "--storage-subscription", default="", metavar="ID", help="Where the storage account is, with a managed identity."
-    ),
-    secret_option("--connection-string", "Of the storage account.  [default: AZURE_STORAGE_CONNECTION_STRING]"),
-    secret_option("--sas", "Shared access signature.  [default: that of the URL, or AZURE_STORAGE_SAS_TOKEN]"),
-    place_options,
-    click.option("--arm-endpoint", default=ENDPOINT, show_default=True, metavar="URL", help="Of another cloud."),
-    click.option(
-        "--state", type=OutputPath("json", gzip=False), metavar="FILE",
-        help="Where it is noted what there is to wait for.  [default: rdbkit-VERB-NAME.json]",
-    ),
-    click.option("--dry-run", is_flag=True, help="Do everything but the change, and print the call."),
-    click.option("--json", "as_json", is_flag=True, help="Report as one JSON object."),
-)  # fmt: skip
-
-
-def cache_options(command: C) -> C:
-    """Give a click command the options that say which cache, and how it and the storage account are reached."""
-    for decorate in reversed(_CACHE_OPTIONS):
-        command = decorate(command)
-    return command
 
 
 @click.command("import", cls=SecretsCommand)
@@ -229,39 +161,6 @@ def _others(left: PendingOperation, places: list[BlobUrl], etags: tuple[str, ...
     return found
 
 
-def check_name(yes: str | None, cache: ResourceId) -> None:
-    """Raise click.UsageError for another name; it is shown where it can be one, and is no URL with a SAS."""
-    if yes is not None and yes.lower() != cache.name.lower():
-        shown = yes if _NAME.fullmatch(yes) else "what was given"
-        raise click.UsageError(f"{shown} is not the cache's name, which is {printable(cache.name)}: nothing was done")
-
-
-def check_can_confirm(yes: str | None, cache: ResourceId) -> None:
-    """Raise click.UsageError where `confirm` would ask for the cache's name, and nobody is there."""
-    if yes is None and not sys.stdin.isatty():
-        raise click.UsageError(f"nobody can type the cache's name here: --yes {cache.name} says that it may be emptied")
-
-
-@contextmanager
-def opened(cache: ResourceId, endpoint: str) -> Iterator[Arm]:
-    """The cache, with the errors of the options."""
-    try:
-        arm = Arm(cache, endpoint=endpoint)
-    except ValueError as e:
-        raise click.BadParameter(str(e), param_hint="--arm-endpoint") from None
-    with arm:
-        yield arm
-
-
-def left_before(path: str, verb: str, cache: ResourceId) -> PendingOperation | None:
-    """What an earlier run has left at `path`, of the same verb and cache."""
-    with usage_errors():
-        left = PendingOperation.read(path)
-    if left is not None and (left.verb != verb or left.resource_id.lower() != str(cache).lower()):
-        raise click.UsageError(f"{printable(path)} is of another cache or verb: name another file with --state")
-    return left
-
-
 @contextmanager
 def _reading(places: list[BlobUrl]) -> Iterator[Callable[[str, int], object]]:
     """Progress over all blobs."""
@@ -277,20 +176,6 @@ def _reading(places: list[BlobUrl]) -> Iterator[Callable[[str, int], object]]:
 
 
 # -- words
-
-
-def show_cache(cache: CacheState, where: ResourceId, out: Output) -> None:
-    """What the cache is."""
-    out.heading(f"{printable(cache.name)}: {cache.sku}, Redis {cache.redis_version}, {cache.state}")
-    out.facts([
-        ("resource group", printable(where.resource_group)),
-        ("subscription", printable(where.subscription)),
-        ("location", printable(cache.location)),
-        ("endpoint", f"{printable(cache.endpoint)} ({cache.access})"),
-        ("clustering", f"{cache.clustering}, {cache.databases} database{'s' * (cache.databases != 1)}"),
-        ("modules", ", ".join(map(printable, cache.modules)) or "none"),
-        ("geo-replication", ", ".join(map(printable, cache.geo_replication)) or "none"),
-    ])  # fmt: skip
 
 
 def _show(prepared: ImportPlan, out: Output) -> None:
@@ -323,63 +208,6 @@ def _findings(report: Check) -> list[tuple[str, str]]:
     return rows
 
 
-def show_warnings(warnings: list[str], out: Output) -> None:
-    """What should be known."""
-    if warnings:
-        out.line("")
-    for warning in warnings:
-        out.line(f"Warning: {printable(warning)}")
-
-
-def show_call(call: Call) -> None:
-    """The request that was not sent; not folded at the width of a terminal, so that it can be copied."""
-    shown = call.to_dict()
-    click.echo(f"\nNot sent, for --dry-run:\n{shown['method']} {shown['url']}\n{json.dumps(shown['body'], indent=2)}")
-
-
-def confirm(cache: CacheState, where: ResourceId, yes: str | None) -> None:
-    """Ask for the cache's name; raises click.UsageError for another."""
-    click.echo(
-        f"\nEverything in {printable(cache.name)} will be deleted ({printable(cache.endpoint)}, resource group "
-        f"{printable(where.resource_group)}), and clients cannot reach it while it imports.",
-        err=True,
-    )
-    if yes is None:
-        yes = click.prompt("Type the cache's name to go on", err=True)
-    check_name(yes, where)
-
-
-def watch(verb: str) -> Callable[[Status, float], object]:
-    """Progress of an operation on standard error: a line that changes on a terminal, otherwise one for each news and minute."""
-    is_terminal = sys.stderr.isatty()
-    last: tuple[str, float | None] = ("", None)
-    said = 0.0
-
-    def tell(status: Status, seconds: float) -> None:
-        nonlocal last, said
-        percent = f" {status.percent:.0f} %" if status.percent is not None else ""
-        minutes, rest = divmod(int(seconds), 60)
-        line = f"{verb}: {printable(status.word)}{percent} after {minutes} min {rest:02} s"
-        if is_terminal:
-            click.echo(f"\r{line:<60}", nl=status.has_ended, err=True)
-        elif last != (status.word, status.percent) or time.monotonic() - said >= _SAY_AGAIN:
-            click.echo(line, err=True)
-            said = time.monotonic()
-        last = (status.word, status.percent)
-
-    return tell
-
-
-@contextmanager
-def going_on(verb: str) -> Iterator[None]:
-    """Says, where a wait is interrupted, that what it waits for is not."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo(f"\nthe {verb} goes on without this: run the same command again to wait for it", err=True)
-        raise
-
-
 def _finish(
     arm: Arm, waiting: PendingOperation, prepared: ImportPlan | None, resumed: bool, as_json: bool, others: list[str] | None = None
 ) -> int:
@@ -399,11 +227,3 @@ def _finish(
             source=others[0],
         )
     return 0
-
-
-def show_report(report: Import, out: Output) -> None:
-    """What came of it."""
-    done = "has imported" if report.verb == "import" else "has exported"
-    minutes, seconds = divmod(int(report.seconds), 60)
-    out.heading(f"{printable(report.cache)} {done} {size(report.bytes)} in {minutes} min {seconds:02} s")
-    out.facts([("blob", f"{printable(blob['url'])}, {size(blob['bytes'])}") for blob in report.blobs])

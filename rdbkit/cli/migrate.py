@@ -14,8 +14,7 @@ from rdbkit.azure.blob_url import BlobUrl, Credentials
 from rdbkit.azure.cache_import import PendingOperation, wait_for, when
 from rdbkit.azure.migrate import STEPS, FileProgress, Migration
 from rdbkit.azure.resources import Call, ResourceId
-from rdbkit.cli.files import EXISTING, OutputPath
-from rdbkit.cli.import_ import (
+from rdbkit.cli.cache_options import (
     AUTH,
     cache_options,
     check_can_confirm,
@@ -29,6 +28,7 @@ from rdbkit.cli.import_ import (
     show_warnings,
     watch,
 )
+from rdbkit.cli.files import EXISTING, OutputPath
 from rdbkit.cli.losses import LEDGER_ELSEWHERE, ON_THE_WAY, libraries_path, policy_options, read_policies, tell_losses
 from rdbkit.cli.render import Output, output, printable, progress, size, usage_errors
 from rdbkit.cli.secrets import SecretsCommand

@@ -5,7 +5,6 @@ The question is put to the code that converts (`Job` with an `DryRun`): what tha
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import time
@@ -30,6 +29,7 @@ from rdbkit.policy.rules import Edits, Policies, Rules
 from rdbkit.snapshot.large import Spool
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.snapshot.writer import Writer, create
+from rdbkit.storage.output import Nowhere
 from rdbkit.targets.target import Fact, Sku, Target, as_target, tolerated
 from rdbkit.text import count, json_bytes, path_word, shell_word
 
@@ -172,13 +172,6 @@ class Check:
 _FORMAT: Final = "src/rdb.c of the release line"
 
 
-class _Nowhere(io.BytesIO):
-    """Takes bytes and keeps none."""
-
-    def write(self, data: Any) -> int:
-        return len(data)
-
-
 class _NoSpool(Spool):
     """Takes bytes and keeps none."""
 
@@ -306,7 +299,7 @@ def _examined(
     snapshot: Snapshot, rules: Rules, samples: int, progress: Callable[[int], object] | None
 ) -> tuple[_Examination, RdbError | None]:
     """The conversion that only looks, and the damage that it met."""
-    writer = create(_Nowhere(), version=rules.header.version, flavour=rules.header.flavour)
+    writer = create(Nowhere(), version=rules.header.version, flavour=rules.header.flavour)
     job = _Examination(snapshot, writer, rules, samples, progress)
     job.look_for_duplicates(snapshot.reopen if snapshot.can_reopen else None)
     with closing(job), writer:

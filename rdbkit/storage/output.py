@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from gzip import GzipFile
-from io import BufferedIOBase, BufferedWriter, FileIO
+from io import BufferedIOBase, BufferedWriter, BytesIO, FileIO
 from typing import Any, BinaryIO, cast
 
 from rdbkit.storage.temporary import Permissions, Temporary
@@ -117,6 +117,14 @@ class _NamedFile(FileIO):
 
 def _opened(handle: int, name: str) -> BufferedWriter:
     return BufferedWriter(_NamedFile(handle, name), _BUFFER)
+
+
+class Nowhere(BytesIO):
+    """Takes bytes and keeps none, for a conversion that only looks. A `Writer` may go back in it."""
+
+    def write(self, data: Any) -> int:
+        """Forget the data."""
+        return len(data)
 
 
 class _StandardOutput(BufferedIOBase):
