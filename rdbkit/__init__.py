@@ -63,11 +63,12 @@ from rdbkit.values import (
 if TYPE_CHECKING:
     from rdbkit.azure.blob_url import BlobUrl, Credentials, parse_place
     from rdbkit.azure.cache_export import begin_export, prepare_export, wait_for_export
-    from rdbkit.azure.cache_import import begin_import, prepare_import, wait_for
+    from rdbkit.azure.cache_import import ImportPlan, PendingOperation, begin_import, prepare_import, wait_for
+    from rdbkit.azure.migrate import Migration
     from rdbkit.azure.resources import Arm, parse_resource_id
     from rdbkit.azure.upload import Upload, upload
-    from rdbkit.live.server import connect
-    from rdbkit.live.verify_import import ImportDifference, ImportProof, verify_import
+    from rdbkit.live.server import connect, entra_credentials
+    from rdbkit.live.verify_import import ImportDifference, ImportedDatabase, ImportProof, verify_import
     from rdbkit.operations.build import Build, build
     from rdbkit.operations.check import Check, Finding, check
     from rdbkit.operations.commands import RespWriter
@@ -78,8 +79,8 @@ if TYPE_CHECKING:
     from rdbkit.operations.export import Export, export, export_jsonl, export_resp, value_json
     from rdbkit.operations.get import get
     from rdbkit.operations.info import Info, info
-    from rdbkit.operations.keys import keys, write_parquet
-    from rdbkit.operations.memory import Memory, MemoryRow, memory, memory_rows, write_memory_text
+    from rdbkit.operations.keys import keys, write_parquet, write_text
+    from rdbkit.operations.memory import Memory, MemoryRow, memory, memory_rows, telling, write_memory_text
     from rdbkit.operations.memory_page import write_page
     from rdbkit.operations.merge import Merge, merge
     from rdbkit.operations.plan import Names, Plan, bicep, plan
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     from rdbkit.policy.ledger import Ledger, Loss
     from rdbkit.policy.rules import Edits, Policies
     from rdbkit.policy.script import ScriptRecord
+    from rdbkit.selection import parse_dbs, parse_expires, parse_sample, parse_size, parse_slots, parse_ttl
     from rdbkit.storage.output import open_output
     from rdbkit.targets.facts import Fact
     from rdbkit.targets.target import Sku, Target, find_target, load_targets, target_names
@@ -127,7 +129,9 @@ __all__ = [
     "HashTemplate",
     "Header",
     "ImportDifference",
+    "ImportPlan",
     "ImportProof",
+    "ImportedDatabase",
     "Info",
     "KeyMetadata",
     "KeyRow",
@@ -139,10 +143,12 @@ __all__ = [
     "Memory",
     "MemoryRow",
     "Merge",
+    "Migration",
     "ModuleAux",
     "ModuleValue",
     "Names",
     "PendingEntry",
+    "PendingOperation",
     "Plan",
     "Policies",
     "RdbError",
@@ -187,6 +193,7 @@ __all__ = [
     "convert",
     "create",
     "diff",
+    "entra_credentials",
     "export",
     "export_jsonl",
     "export_resp",
@@ -201,9 +208,15 @@ __all__ = [
     "module_values",
     "open",
     "open_output",
+    "parse_dbs",
+    "parse_expires",
     "parse_place",
     "parse_resource_id",
+    "parse_sample",
+    "parse_size",
     "parse_slot_parts",
+    "parse_slots",
+    "parse_ttl",
     "plan",
     "prepare_export",
     "prepare_import",
@@ -212,6 +225,7 @@ __all__ = [
     "salvage",
     "split",
     "target_names",
+    "telling",
     "upload",
     "value_json",
     "verify",
@@ -221,6 +235,7 @@ __all__ = [
     "write_memory_text",
     "write_page",
     "write_parquet",
+    "write_text",
 ]
 
 #: The module of each name that is imported when it is asked for: reading a snapshot takes none of them.
@@ -242,7 +257,9 @@ _MODULES = {
     "Finding": "operations.check",
     "FunctionDifference": "operations.diff_delta",
     "ImportDifference": "live.verify_import",
+    "ImportPlan": "azure.cache_import",
     "ImportProof": "live.verify_import",
+    "ImportedDatabase": "live.verify_import",
     "Info": "operations.info",
     "KeyRow": "passes.keys",
     "Ledger": "policy.ledger",
@@ -250,7 +267,9 @@ _MODULES = {
     "Memory": "operations.memory",
     "MemoryRow": "operations.memory",
     "Merge": "operations.merge",
+    "Migration": "azure.migrate",
     "Names": "operations.plan",
+    "PendingOperation": "azure.cache_import",
     "Plan": "operations.plan",
     "Policies": "policy.rules",
     "Redaction": "operations.redact",
@@ -272,6 +291,7 @@ _MODULES = {
     "connect": "live.server",
     "convert": "operations.convert",
     "diff": "operations.diff",
+    "entra_credentials": "live.server",
     "export": "operations.export",
     "export_jsonl": "operations.export",
     "export_resp": "operations.export",
@@ -284,9 +304,15 @@ _MODULES = {
     "memory_rows": "operations.memory",
     "merge": "operations.merge",
     "open_output": "storage.output",
+    "parse_dbs": "selection",
+    "parse_expires": "selection",
     "parse_place": "azure.blob_url",
     "parse_resource_id": "azure.resources",
+    "parse_sample": "selection",
+    "parse_size": "selection",
     "parse_slot_parts": "operations.split",
+    "parse_slots": "selection",
+    "parse_ttl": "selection",
     "plan": "operations.plan",
     "prepare_export": "azure.cache_export",
     "prepare_import": "azure.cache_import",
@@ -295,6 +321,7 @@ _MODULES = {
     "salvage": "operations.salvage",
     "split": "operations.split",
     "target_names": "targets.target",
+    "telling": "operations.memory",
     "upload": "azure.upload",
     "value_json": "operations.export",
     "verify": "operations.verify",
@@ -304,6 +331,7 @@ _MODULES = {
     "write_memory_text": "operations.memory",
     "write_page": "operations.memory_page",
     "write_parquet": "operations.keys",
+    "write_text": "operations.keys",
 }
 
 
