@@ -21,7 +21,7 @@ from rdbkit.model import Header
 from rdbkit.operations.arguments import Source, opened
 from rdbkit.operations.convert import Job, lacks_checksum
 from rdbkit.operations.verify import rules as rules_of_values
-from rdbkit.passes.check import MOST_DATABASES, DryRun, Tally
+from rdbkit.passes.check import MOST_DATABASES, CountingConverter, DryRun, Tally
 from rdbkit.passes.value_checker import TWICE
 from rdbkit.policy.ledger import Ledger
 from rdbkit.policy.losses import LossKind, loss_kinds
@@ -189,7 +189,8 @@ class _Examination(Job):
         super().__init__(snapshot, writer, rules, Ledger(), progress)
 
     def make_rewriter(self) -> DryRun:
-        return DryRun(self.snapshot.file_types, self.snapshot.limits.item_bytes, self.rules, self.ledger, self.samples)
+        converter = CountingConverter(self.snapshot.file_types, self.rules)
+        return DryRun(converter, self.snapshot.limits.item_bytes, self.rules, self.ledger, self.samples)
 
     def make_spool(self) -> Spool:
         return _NoSpool()
@@ -419,12 +420,12 @@ def _of_content(snapshot: Snapshot, target: Target, examiner: DryRun) -> list[Fi
             )
         )  # fmt: skip
     names = _modules(examiner, True)
-    optional = {name for name, _, found in examiner.module_keys if found and name in target.optional_modules}
+    optional = {name for name, _, found in examiner.counted.module_keys if found and name in target.optional_modules}
     if optional:
         found.append(
             Finding(
                 "RDB304", WARNING, f"values of modules that have to be chosen: {names}",
-                sum(n for (name, _, _), n in examiner.module_keys.items() if name in optional),
+                sum(n for (name, _, _), n in examiner.counted.module_keys.items() if name in optional),
                 why="modules are chosen when the service is created, and never later; without them the import fails",
                 source=_source(target, "module"), fix="create it with these modules",
             )
@@ -442,11 +443,11 @@ def _of_content(snapshot: Snapshot, target: Target, examiner: DryRun) -> list[Fi
 
 def _fix(kind: str, rule: LossKind, examiner: DryRun) -> str:
     """The options that allow a loss, in words that do not exclude those of other losses."""
-    keeps_documents = examiner.documents > 0 or "json" in examiner.tallies
+    keeps_documents = examiner.counted.documents > 0 or "json" in examiner.tallies
     if not keeps_documents or kind not in ("module", "module-aux"):
         return rule.fix
     # documents become strings, and other data of modules is a matter of --on-loss then
-    others = int(examiner.tallies["module"].count - examiner.documents) if kind == "module" else 0
+    others = int(examiner.tallies["module"].count - examiner.counted.documents) if kind == "module" else 0
     if kind == "module-aux" or others == int(examiner.tallies[kind].count):
         return "--on-loss drop"
     return _AS_STRINGS if others == 0 else f"{_AS_STRINGS} --on-loss drop"
@@ -485,7 +486,7 @@ def _of_databases_without_keys(examiner: DryRun, target: Target) -> list[Finding
 
 def _modules(examiner: DryRun, there: bool) -> str:
     """The module types that the target has, or those that it has not, with the versions of their encodings."""
-    met = {(name, version): n for (name, version, found), n in examiner.module_keys.items() if found is there}
+    met = {(name, version): n for (name, version, found), n in examiner.counted.module_keys.items() if found is there}
     return ", ".join(f"{name} encoding {version} ({count(n, 'key')})" for (name, version), n in sorted(met.items()))
 
 
@@ -624,7 +625,7 @@ def _verdict(found: list[Finding], job: Job) -> str:
 
 def _options(snapshot: Snapshot, target: Target, examiner: DryRun, found: list[Finding]) -> list[str]:
     """Those of `rdbkit convert`: what the target is, how the file is read, and what helps against each finding."""
-    has_modules = bool(examiner.module_keys) or "module-aux" in examiner.tallies
+    has_modules = bool(examiner.counted.module_keys) or "module-aux" in examiner.tallies
     options = [f"{name} {shell_word(value)}" for name, value in target.options if name != "--modules" or has_modules]
     if snapshot.needs_relaxed:
         options.append("--relaxed")

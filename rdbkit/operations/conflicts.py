@@ -15,8 +15,8 @@ from typing import Final
 
 from rdbkit.errors import ChecksumError
 from rdbkit.operations.duplicates import NameLog
-from rdbkit.passes.convert import Names
 from rdbkit.passes.hashes import PARTITIONS, HashPartitions, name_hash
+from rdbkit.passes.names import Names
 from rdbkit.policy.rules import Rules
 from rdbkit.snapshot.reader import Snapshot
 

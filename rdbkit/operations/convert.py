@@ -7,41 +7,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Any, BinaryIO, Final, NamedTuple, Protocol
 
 from librt.strings import BytesWriter
 
-from rdbkit.errors import ChecksumError, CorruptError, LossError, RdbError
+from rdbkit.errors import ChecksumError, LossError, RdbError
 from rdbkit.format import constants as c
 from rdbkit.format.budget import Budget
 from rdbkit.format.decode import FileTypes
-from rdbkit.format.encode import write_length, write_string
-from rdbkit.format.primitives import read_uint64, skip_string
-from rdbkit.format.record import Feeder, LargeRecord, Record, feed_pieces
+from rdbkit.format.encode import write_string
+from rdbkit.format.record import LargeRecord, Record
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, Scanner
-from rdbkit.format.sink import Items
-from rdbkit.format.streams import StreamDecoder, type_of
-from rdbkit.format.transcode import HASH, HASH_EXPIRING
-from rdbkit.model import Header, module_name
+from rdbkit.model import Header
 from rdbkit.operations.duplicates import NameLog
-from rdbkit.passes.convert import (
-    ARRAY,
-    COLLECTION,
-    COPY,
-    FIELDS,
-    IMPOSSIBLE,
-    JSON,
-    MODULE,
-    OPEN,
-    STREAM,
-    Rewriter,
-    Segment,
-    document_at,
-    write_elements,
-)
+from rdbkit.passes.convert import Rewriter, Segment
 from rdbkit.passes.hashes import NameHashes, PlacedNames
-from rdbkit.passes.value_checker import EMPTY, ORDER, TWICE
+from rdbkit.passes.value import AS_IT_IS, COPY, JSON, LEFT_OUT, MODULE, OPEN, STREAM, ValueConverter
 from rdbkit.policy.ledger import Ledger, Loss
 from rdbkit.policy.rules import DROP, FAIL, Edits, Policies, Rules
 from rdbkit.selection import Selection
@@ -57,8 +38,6 @@ _COPY_BYTES: Final = 1 << 20
 _LONGEST_BEFORE_8: Final = (1 << 32) - 1
 _CHECKSUM_SINCE: Final = 5
 _CHECKSUM_BYTES: Final = 8
-#: A module value's id, the frame of its first value and that one's length take no more.
-_MODULE_HEAD: Final = 64
 
 
 @dataclass
@@ -276,7 +255,8 @@ class Job:
 
     def make_rewriter(self) -> Rewriter:
         """The visitor of the blocks; `check` has one that only counts."""
-        return Rewriter(self.snapshot.file_types, self.snapshot.limits.item_bytes, self.rules, self.ledger)
+        converter = ValueConverter(self.snapshot.file_types, self.rules)
+        return Rewriter(converter, self.snapshot.limits.item_bytes, self.rules, self.ledger)
 
     def _hand_over(self) -> None:
         self._write(self.rewriter.take())
@@ -300,8 +280,7 @@ class Job:
     def close(self) -> None:
         """Drop the temporary files."""
         rewriter = self.rewriter
-        rewriter.checker.close()
-        rewriter.recoder.names.close()
+        rewriter.converter.close()
         if rewriter.names is not None:
             rewriter.names.close()
         if self.hashes is not None:
@@ -486,10 +465,12 @@ class Job:
         try:
             expire_ms = NO_EXPIRY if record.expire_ms is None else record.expire_ms
             kept = rewriter.decide(record.type_code, -1, expire_ms) and self._large_value(record)
+            rewriter.enter_value_losses()
             if kept:
                 rewriter.hash_name(record.key, record.offset)
         except RdbError as e:
             of_framing = e.source is not None
+            rewriter.enter_value_losses()
             rewriter.add_location(e, record.type_code)
             rewriter.out.truncate(0)
             rewriter.go_home()
@@ -532,34 +513,28 @@ class Job:
             self.writer.append(chunk)
 
     def _large_value(self, record: LargeRecord) -> bool:
-        rewriter, kind = self.rewriter, record.type_code
-        way = rewriter.ways[kind]
-        if rewriter.looks[kind] & IMPOSSIBLE:
-            raise rewriter.impossible(kind)
-        opens = bool(rewriter.looks[kind] & OPEN)
-        if opens and way == COPY and rewriter.mends_streams(kind):
-            way = STREAM
-        chunks = self._checked(kind, way, record.chunks()) if opens else record.chunks()
+        rewriter, converter, type_code = self.rewriter, self.rewriter.converter, record.type_code
+        action, chunks = converter.open_pieces(type_code, record.chunks())
         if rewriter.edits.script is not None:
-            return self._scripted(record, way, b"".join(chunks))
-        if way == MODULE:
-            found = self._module_chunks(chunks)
-            if found is None:
+            return self._scripted(record, action, b"".join(chunks))
+        if action in (COPY, JSON, MODULE):
+            becomes, chunks = converter.copy_pieces(type_code, action, chunks)
+            rewriter.enter_value_losses()
+            if becomes == LEFT_OUT:
                 return False
-            way, kind, chunks = found
-        elif way == JSON:
-            if not rewriter.keeps_document("json"):
-                return False
-            way, kind = COPY, 0
-            rewriter.head_changed = True
-        if way == COPY:
-            return self._copy(record, kind, chunks, opens)
-        rewriter.changed = rewriter.changed or way != STREAM
+            if becomes != AS_IT_IS:
+                rewriter.head_changed, type_code = True, becomes
+            return self._copy(record, type_code, chunks)
+        rewriter.changed = rewriter.changed or action != STREAM
         with self.make_spool() as spool:
-            head = self._recode(record, way, chunks, spool)
-            if head is None or not self._has_wanted_size(record) or not self._has_right_size(record, self._limit(kind)):
+            becomes = converter.write_pieces(type_code, action, chunks, rewriter.expire_ms, spool.write)
+            rewriter.take_expiry()
+            rewriter.enter_value_losses()
+            if action == STREAM:
+                rewriter.changed = rewriter.changed or converter.streams.corrected or type_code != becomes
+            if becomes == LEFT_OUT or not self._has_wanted_size(record) or not self._has_right_size(record, self._limit(type_code)):
                 return False
-            self._put([head], spool.pieces())
+            self._put([self._head(becomes), converter.front], spool.pieces())
         return True
 
     def _key(self) -> bytes:
@@ -574,32 +549,7 @@ class Job:
         rewriter.out.truncate(0)
         return head
 
-    def _checked(self, kind: int, way: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """The pieces of a value, each of which has been looked into before it is handed on.
-
-        Raises: RdbError where the target does not load the value, at the latest behind its last piece.
-        """
-        rewriter = self.rewriter
-        checker = rewriter.checker
-        rewriter.opened += 1
-        checker.begin(kind)
-        feeder = Feeder(checker, None)
-        for chunk in chunks:
-            feeder.push(chunk)
-            yield chunk
-        feeder.end()
-        try:
-            checker.finish()
-        except CorruptError as e:
-            if e.rule != EMPTY or rewriter.drops_empty:
-                raise
-            rewriter.note_empty()
-        becomes = rewriter.weigh(kind, way)
-        if rewriter.mend or becomes != way:
-            rewriter.mend = False
-            raise next(e for e in checker.doubts if e.rule in (TWICE, ORDER))  # what has gone by cannot be mended
-
-    def _copy(self, record: Record, kind: int, chunks: Iterator[bytes], opens: bool) -> bool:
+    def _copy(self, record: Record, kind: int, chunks: Iterator[bytes]) -> bool:
         rewriter = self.rewriter
         if rewriter.head_changed:
             rewriter.changed = True
@@ -609,13 +559,16 @@ class Job:
         limit = self._limit(kind)
         drops = limit is not None and self.rules.policies.chosen("oversize") == DROP
         needs_size = self.rules.selection is not None and self.rules.selection.needs_size
+        opens = bool(rewriter.converter.looks[record.type_code] & OPEN)
         if not drops and not needs_size and not (opens and self.rules.skip):
             self._put([head], chunks)
+            rewriter.enter_value_losses()
             self._has_right_size(record, limit)  # what is wrong with it is entered, and nothing will be written
             return True
         with self.make_spool() as spool:
             for chunk in chunks:
                 spool.write(chunk)
+            rewriter.enter_value_losses()
             if not self._has_wanted_size(record) or not self._has_right_size(record, limit):
                 return False
             self._put([head], spool.pieces())
@@ -638,127 +591,24 @@ class Job:
     def _has_wanted_size(self, record: Record) -> bool:
         return has_wanted_size(record, self.rules.selection)
 
-    def _scripted(self, record: LargeRecord, way: int, raw: bytes) -> bool:
+    def _scripted(self, record: LargeRecord, action: int, raw: bytes) -> bool:
         """A script gets the value whole, in memory, when it has been looked into."""
         rewriter = self.rewriter
-        key = self._key()
+        rewriter.enter_value_losses()
         if not self._has_wanted_size(record) or not self._has_right_size(record, self._limit(record.type_code)):
             return False
         if not rewriter.scripted(record.in_memory(raw)):
             return False
         rewriter.name_it()
         rewriter.changed = True
-        if way == MODULE and rewriter.has_module(read_uint64(raw, 0)[0]):
-            way = COPY
-        kept = rewriter.value(record.type_code, way, key + raw, 0, len(key), len(key) + len(raw))
+        becomes = rewriter.convert(record.type_code, action, raw, 0, len(raw))
+        kept = rewriter.write(record.type_code, becomes, self._key(), raw, 0, len(raw))
         if kept:
             rewriter.count()
         rewriter.end_segment()
         rewriter.go_home()
         self._write(rewriter.take())
         return kept
-
-    def _recode(self, record: Record, way: int, chunks: Iterator[bytes], spool: Spool) -> bytes | None:
-        """Write what the value becomes to `spool`; return what stands in front of it, None where the key is left out."""
-        rewriter, kind = self.rewriter, record.type_code
-        recoder = rewriter.recoder
-        body = recoder.body
-        body.truncate(0)
-        if way == STREAM:
-            streams = rewriter.streams
-            ahead: StreamDecoder | None = None
-            for chunk in chunks:  # of which the checker has seen each
-                if ahead is None:
-                    ahead = rewriter.checker.decoder.stream
-                    assert ahead is not None
-                    streams.begin(ahead, False)
-                    feeder = Feeder(streams, body)
-                feeder.push(chunk)
-                _spill(body, spool)
-            feeder.end()
-            _spill(body, spool)
-            rewriter.judge_stream()
-            rewriter.changed = rewriter.changed or streams.corrected or streams.to < streams.level
-            nodes = BytesWriter()
-            write_length(nodes, int(streams.nodes))
-            return self._head(type_of(int(streams.to))) + nodes.getvalue()
-        if way == ARRAY:
-            if rewriter.on["array"] != "hash":
-                rewriter.lose("array", "a key of type array", 1, "array")
-                return None
-            items = Items()
-            recoder.decoder.begin(kind)
-            count = 0
-            for _ in feed_pieces(recoder.decoder, items, chunks):
-                found = items.take()
-                count += len(found)
-                write_elements(body, found, self.rules.compress)
-                _spill(body, spool)
-            found = items.take()
-            count += len(found)
-            write_elements(body, found, self.rules.compress)
-            _spill(body, spool)
-            rewriter.judge_array(recoder.decoder)
-            return self._counted(HASH, count)
-        if way not in (COLLECTION, FIELDS):
-            rewriter.lose_whole(kind)
-            return None
-        recoder.begin(kind, body)
-        for _ in feed_pieces(recoder.decoder, recoder.sink, chunks):
-            _spill(body, spool)
-        _spill(body, spool)
-        recoder.names.finish()
-        sink = recoder.sink
-        if way == COLLECTION:
-            if sink.count == 0:
-                rewriter.note_empty()
-                return None
-            if sink.expiring:
-                rewriter.lose("member-expiry", "the expiry of members", sink.expiring, "loss")
-            return self._counted(rewriter.becomes[kind], sink.count // recoder.members)
-        rewriter.judge_fields()
-        if sink.count == 0:
-            return None
-        return self._counted(int(recoder.fields.form), sink.count // 2)
-
-    def _counted(self, kind: int, count: int) -> bytes:
-        form = BytesWriter()
-        if kind == HASH_EXPIRING:
-            form.write(int(self.rewriter.recoder.fields.base).to_bytes(8, "little"))
-        write_length(form, count)
-        return self._head(kind) + form.getvalue()
-
-    def _module_chunks(self, chunks: Iterator[bytes]) -> tuple[int, int, Iterator[bytes]] | None:
-        """How a large module value goes on: what is copied of it, under which type; None where it is left out."""
-        rewriter = self.rewriter
-        begun = b""
-        for chunk in chunks:
-            begun += chunk
-            if len(begun) >= _MODULE_HEAD:
-                break
-        number, start = read_uint64(begun, 0)
-        if rewriter.has_module(number):
-            return COPY, 7, chain([begun], chunks)
-        text_at = document_at(number, begun, start)
-        if text_at < 0:
-            rewriter.lose_module(module_name(number))
-            return None
-        if not rewriter.keeps_document("module"):
-            return None
-        rewriter.head_changed = True
-        return COPY, 0, _first(skip_string(begun, text_at) - text_at, chain([begun[text_at:]], chunks))
-
-
-def _first(size: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The first `size` bytes; the rest is read and dropped."""
-    for chunk in chunks:
-        yield chunk[:size]
-        size = max(size - len(chunk), 0)
-
-
-def _spill(body: BytesWriter, spool: Spool) -> None:
-    spool.write(body.getvalue())
-    body.truncate(0)
 
 
 class Part(NamedTuple):
@@ -794,7 +644,7 @@ def _worker(flavour: str, version: int, limits: Limits, source: str, rules: Rule
     def rewrite(block: Block) -> Part:
         file_types.budget = Budget(limits.held_bytes)
         ledger: Any = _Entries()
-        rewriter = Rewriter(file_types, limits.item_bytes, rules, ledger)
+        rewriter = Rewriter(ValueConverter(file_types, rules), limits.item_bytes, rules, ledger)
         rewriter.base = block.offset
         rewriter.db = block.db
         rewriter.out_db = rules.edits.db_of(block.db)

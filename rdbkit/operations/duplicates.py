@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from rdbkit.errors import LossError
 from rdbkit.format.slots import SLOTS, key_slot
-from rdbkit.passes.convert import Keys
 from rdbkit.passes.hashes import PARTITIONS, HashPartitions
+from rdbkit.passes.names import Keys
 from rdbkit.snapshot.reader import open_snapshot
 from rdbkit.storage.source import Rereading
 from rdbkit.text import json_bytes

@@ -13,7 +13,8 @@ from rdbkit.format.decode import FileTypes
 from rdbkit.format.primitives import read_string
 from rdbkit.format.scan import KINDS, NO_EXPIRY
 from rdbkit.model import module_name
-from rdbkit.passes.convert import COPY, MODULE, Rewriter
+from rdbkit.passes.convert import Rewriter
+from rdbkit.passes.value import COPY, MODULE, ValueConverter
 from rdbkit.policy.ledger import Ledger, Loss
 from rdbkit.policy.rules import Rules
 
@@ -36,6 +37,33 @@ class Tally:
         self.samples: list[tuple[int, bytes, int]] = []
 
 
+class CountingConverter(ValueConverter):
+    """A `ValueConverter` that counts what it meets of modules.
+
+    Attributes:
+        module_keys: keys of each module type, by its name, the version of its encoding, and whether the target has it.
+        documents: JSON documents in values of modules that the target does not have.
+    """
+
+    def __init__(self, file_types: FileTypes, rules: Rules) -> None:
+        self.module_keys: dict[tuple[str, int, bool], int] = {}
+        self.documents: i64 = 0
+        super().__init__(file_types, rules)
+
+    def has_module(self, number: int) -> bool:
+        found = super().has_module(number)
+        met = (module_name(number), number & 1023, found)
+        if met not in self.module_keys:
+            self.file_types.budget.spend("types of modules", 3 * OBJECT)
+        self.module_keys[met] = self.module_keys.get(met, 0) + 1
+        return found
+
+    def keeps_document(self, kind: str) -> bool:
+        if kind == "module":
+            self.documents += 1
+        return super().keeps_document(kind)
+
+
 class DryRun(Rewriter):
     """Looks at the blocks of a snapshot as `Rewriter` does, and writes nothing.
 
@@ -48,30 +76,28 @@ class DryRun(Rewriter):
         expired: of keys that have expired.
         damaged: of values that the target would refuse, by the rule that they break, with what is wrong with the first.
         highest_db: the highest number of a database that the file names.
-        module_keys: keys of each module type, by its name, the version of its encoding, and whether the target has it.
-        documents: JSON documents in values of modules that the target does not have.
+        counted: the converter, which counts what it meets of modules.
         moving: of keys in databases that the target does not have. They are looked at as if they were in one that it has, since
             they can be moved there.
         databases_met: those that have keys, up to `MOST_DATABASES` of them.
         records, bytes: all keys, and what they take in the file.
     """
 
-    def __init__(self, file_types: FileTypes, limit: int, rules: Rules, ledger: Ledger, samples: int) -> None:
+    def __init__(self, converter: CountingConverter, limit: int, rules: Rules, ledger: Ledger, samples: int) -> None:
         self.most: i64 = samples
         self.tallies: dict[str, Tally] = {}
         self.encodings: list[Tally | None] = [None] * KINDS
         self.expired: Tally = Tally()
         self.damaged: dict[str, tuple[Tally, str]] = {}
         self.highest_db: i64 = 0
-        self.module_keys: dict[tuple[str, int, bool], int] = {}
-        self.documents: i64 = 0
         self.moving: Tally = Tally()
         self.databases_met: set[int] = set()
         self.is_away: bool = False  # the keys at hand are in such a database
         self.tells_database: bool = True  # the next key is the first of its database, or is away
         self.records: i64 = 0
         self.bytes: i64 = 0
-        super().__init__(file_types, limit, rules, ledger)
+        self.counted: CountingConverter = converter
+        super().__init__(converter, limit, rules, ledger)
 
     # -- nothing is written
 
@@ -116,10 +142,9 @@ class DryRun(Rewriter):
             self.tell_database(self.buf, key_at, b"", self.base + start, end - start)
         if expire_ms != NO_EXPIRY and expire_ms <= self.now_ms:
             self.met(self.expired, 1, self.buf, key_at, self.base + start, end - start)
-        way = self.ways[kind]
-        if (
-            way == COPY and not self.looks[kind] and not self.needs_inspection and not self.no_hints
-        ):  # nothing is special, and a call is saved
+        action = self.actions[kind]
+        # nothing is special, and a call is saved
+        if action == COPY and not self.looks[kind] and not self.needs_inspection and not self.no_hints:
             self.last_at = key_at
             self.last_kept = True
             if self.hashes is not None:
@@ -131,7 +156,7 @@ class DryRun(Rewriter):
             elif self.placed is not None:
                 self.hash_name(read_string(self.buf, key_at, self.limit)[0], self.base + start)
             return
-        if way != COPY and way != MODULE:
+        if action not in (COPY, MODULE):
             self.met(self.encoding(kind), 1, self.buf, key_at, self.base + start, end - start)
         super().record(kind, start, key_at, value_at, end, expire_ms)
 
@@ -142,8 +167,8 @@ class DryRun(Rewriter):
             self.tell_database(b"", -1, key, offset, size)
         if expire_ms != NO_EXPIRY and expire_ms <= self.now_ms:
             self.add(self.expired, 1, key, offset, size)
-        way = self.ways[kind]
-        if way != COPY and way != MODULE:
+        action = self.actions[kind]
+        if action not in (COPY, MODULE):
             self.add(self.encoding(kind), 1, key, offset, size)
 
     def leave_damaged(self, e: RdbError) -> None:
@@ -153,19 +178,6 @@ class DryRun(Rewriter):
             found = (Tally(), e.message)
             self.damaged[rule] = found
         self.add(found[0], 1, self.key, self.offset, self.size)
-
-    def has_module(self, number: int) -> bool:
-        found = super().has_module(number)
-        met = (module_name(number), number & 1023, found)
-        if met not in self.module_keys:
-            self.budget.spend("types of modules", 3 * OBJECT)
-        self.module_keys[met] = self.module_keys.get(met, 0) + 1
-        return found
-
-    def keeps_document(self, kind: str) -> bool:
-        if kind == "module":
-            self.documents += 1
-        return super().keeps_document(kind)
 
     def encoding(self, kind: i64) -> Tally:
         tally = self.encodings[kind]

@@ -86,6 +86,17 @@ def test_one_of_two_keys_is_kept_where_that_is_asked_for(tmp_path: Path, which: 
     assert report.left_out == 1
 
 
+@pytest.mark.parametrize(("which", "kept"), [("first", b"v"), ("last", b"w")])
+def test_one_of_two_fields_is_kept_of_a_key_that_is_edited_besides(tmp_path: Path, which: str, kept: bytes) -> None:
+    pack = b"\x13\0\0\0\4\0" + b"\x81f\2\x81v\2" + b"\x81f\2\x81w\2" + b"\xff"
+    source = tmp_path / "a.rdb"
+    source.write_bytes(rdb(b"\xfe\0", key(b"k", 16, string(pack)), magic=b"REDIS0010"))
+    for edits in ({}, {"rename_prefix": ((b"k", b"n"),)}, {"set_ttl_ms": 1000}):
+        report, content = converted(source, "redis-6.2", edits=rdbkit.Edits(on_duplicate=which, **edits))
+        assert list(content.values()) == [{b"f": kept}]
+        assert report.ledger.counts == {"duplicate": 1}
+
+
 def test_keys_that_a_selection_or_an_edit_leaves_out_do_not_come_twice(tmp_path: Path) -> None:
     source = tmp_path / "a.rdb"
     keys = [key(b"k", 0, string(b"1"), expire_ms=1000), key(b"k", 0, string(b"2")), key(b"j", 0, string(b"3"))]

@@ -37,7 +37,7 @@ def losses_in_the_code() -> Iterator[tuple[str, str, str]]:
             if not isinstance(node, ast.Call):
                 continue
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if name in ("Loss", "lose", "_lose", "note") and len(node.args) > 1:
+            if name in ("Loss", "ValueLoss", "lose", "_lose", "note") and len(node.args) > 1:
                 policy = literals(node.args[3]) if name == "lose" and len(node.args) > 3 else []
                 for kind in literals(node.args[0]):
                     yield path.name, kind, "".join(policy)
