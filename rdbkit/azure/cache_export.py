@@ -115,7 +115,7 @@ def begin_export(arm: Arm, prepared: Export, path: str) -> PendingOperation:
 
 def wait_for_export(
     arm: Arm,
-    waiting: PendingOperation,
+    pending: PendingOperation,
     place: BlobUrl,
     *,
     credentials: Credentials | None = None,
@@ -130,8 +130,8 @@ def wait_for_export(
 
     Raises: TargetError.
     """
-    before = {blob["url"]: blob["etag"] for blob in waiting.blobs}
-    report = wait_for(arm, waiting, resumed=resumed, progress=progress)
+    before = {blob["url"]: blob["etag"] for blob in pending.blobs}
+    report = wait_for(arm, pending, resumed=resumed, progress=progress)
     signer = Signer(credentials or Credentials())
     given = signer.given(place)
     found = _blobs(place, Signed(place, given) if given else None, signer) or []

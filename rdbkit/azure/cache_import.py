@@ -454,40 +454,40 @@ def begin_import(arm: Arm, prepared: ImportPlan, path: str) -> PendingOperation:
     blobs = _look(prepared.places, prepared.signer, prepared.auth, [blob.etag for blob in prepared.blobs])
     call = _call(arm, blobs, prepared.auth, prepared.storage_subscription)
     noted = [{"url": blob.url, "etag": blob.etag, "bytes": blob.bytes} for blob in blobs]
-    waiting = PendingOperation(path, "import", str(arm.cache), noted, begun=time.time())
-    return begin(arm, call, waiting)
+    pending = PendingOperation(path, "import", str(arm.cache), noted, begun=time.time())
+    return begin(arm, call, pending)
 
 
-def begin(arm: Arm, call: Call, waiting: PendingOperation) -> PendingOperation:
-    """Send a request that begins something, with `waiting` on disk before and after.
+def begin(arm: Arm, call: Call, pending: PendingOperation) -> PendingOperation:
+    """Send a request that begins something, with `pending` on disk before and after.
 
     Raises: TargetError; OSError where it cannot be noted, and then nothing has been sent.
     """
     from azure.core.exceptions import HttpResponseError
 
-    waiting.save()
+    pending.save()
     is_refusal = False
     try:
         with translating_errors(arm.cache.name):
             try:
-                waiting.operation = arm.begin(call)
+                pending.operation = arm.begin(call)
             except HttpResponseError as e:
                 is_refusal = e.status_code is not None and e.status_code < 500
                 raise
     except TargetError as e:
         if is_refusal:
-            waiting.forget()
-        e.message += "; nothing has begun" if is_refusal else f"; whether the {waiting.verb} has begun is not known"
+            pending.forget()
+        e.message += "; nothing has begun" if is_refusal else f"; whether the {pending.verb} has begun is not known"
         raise
-    if waiting.operation:
-        waiting.save()
+    if pending.operation:
+        pending.save()
     else:  # there is nothing to wait for
-        waiting.forget()
-    return waiting
+        pending.forget()
+    return pending
 
 
 def wait_for(
-    arm: Arm, waiting: PendingOperation, *, resumed: bool = False, progress: Callable[[Status, float], object] | None = None
+    arm: Arm, pending: PendingOperation, *, resumed: bool = False, progress: Callable[[Status, float], object] | None = None
 ) -> Import:
     """Wait until an operation has ended.
 
@@ -495,28 +495,28 @@ def wait_for(
         resumed: it was begun by an earlier run.
         progress: called with the status and the seconds since it was begun, each time that it was asked for.
 
-    Raises: TargetError where it failed, in words, and where it cannot be asked; then the next run goes on waiting.
+    Raises: TargetError where it failed, in words, and where it cannot be asked; then the next run goes on pending.
     """
-    for status in _statuses(arm, waiting):
+    for status in _statuses(arm, pending):
         if progress is not None:
-            progress(status, time.time() - waiting.begun)
+            progress(status, time.time() - pending.begun)
         if status.has_ended and not status.has_succeeded:
-            waiting.forget()
-            raise TargetError(_failed(waiting.verb, status), source=arm.cache.name)
-    waiting.forget()
+            pending.forget()
+            raise TargetError(_failed(pending.verb, status), source=arm.cache.name)
+    pending.forget()
     return Import(
-        waiting.verb, arm.cache.name, waiting.resource_id, waiting.blobs, sum(blob["bytes"] for blob in waiting.blobs),
-        time.time() - waiting.begun, resumed,
+        pending.verb, arm.cache.name, pending.resource_id, pending.blobs, sum(blob["bytes"] for blob in pending.blobs),
+        time.time() - pending.begun, resumed,
     )  # fmt: skip
 
 
 def replaced(
-    waiting: PendingOperation, places: Sequence[BlobUrl], *, etags: Sequence[str] = (), credentials: Credentials | None = None
+    pending: PendingOperation, places: Sequence[BlobUrl], *, etags: Sequence[str] = (), credentials: Credentials | None = None
 ) -> list[str]:
     """The URLs of blobs that are asked for, and are others than those of an import that was begun: they were written since.
 
     Args:
-        waiting: of the import.
+        pending: of the import.
         places: of the same blobs, in their order.
         etags: as of `prepare_import`; without them, the blobs are asked for theirs.
         credentials: of the storage account.
@@ -526,7 +526,7 @@ def replaced(
     if etags and len(etags) != len(places):
         raise ValueError("there are as many etags as blobs, or none")
     found = []
-    for i, (place, blob) in enumerate(zip(places, waiting.blobs, strict=True)):
+    for i, (place, blob) in enumerate(zip(places, pending.blobs, strict=True)):
         if etags:
             now = etags[i]
         else:
@@ -538,14 +538,14 @@ def replaced(
     return found
 
 
-def _statuses(arm: Arm, waiting: PendingOperation) -> Iterator[Status]:
-    while waiting.operation:
-        status = arm.status(waiting.operation)
+def _statuses(arm: Arm, pending: PendingOperation) -> Iterator[Status]:
+    while pending.operation:
+        status = arm.status(pending.operation)
         if status is None:
-            waiting.forget()
+            pending.forget()
             raise TargetError(
-                f"the service no longer knows the {waiting.verb} that was begun on {when(waiting.begun)}; look at the cache, and "
-                f"if it has not come to its end, {waiting.verb} again",
+                f"the service no longer knows the {pending.verb} that was begun on {when(pending.begun)}; look at the cache, and "
+                f"if it has not come to its end, {pending.verb} again",
                 source=arm.cache.name,
             )
         yield status

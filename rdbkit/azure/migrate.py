@@ -475,9 +475,9 @@ class Migration:
         """Begin the import of what was sent. Raises: as `rdbkit.azure.cache_import.begin_import`."""
         return begin_import(self.arm, prepared, self._import_path)
 
-    def wait(self, waiting: PendingOperation, resumed: bool, progress: Callable[[Status, float], object] | None = None) -> Import:
+    def wait(self, pending: PendingOperation, resumed: bool, progress: Callable[[Status, float], object] | None = None) -> Import:
         """Wait for the import of what was sent; `resumed`: an earlier run has begun it. Raises: as `wait_for`."""
-        self.result = wait_for(self.arm, waiting, resumed=resumed, progress=progress)
+        self.result = wait_for(self.arm, pending, resumed=resumed, progress=progress)
         return self.result
 
     def finish(self) -> None:

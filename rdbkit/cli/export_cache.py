@@ -74,7 +74,7 @@ def export_cache(
                     f"it, or delete {printable(path)}"
                 )
             click.echo(f"going on to wait for the export that was begun on {when(left.begun)}", err=True)
-            waiting = left
+            pending = left
         else:
             try:
                 prepared = prepare_export(
@@ -94,9 +94,9 @@ def export_cache(
                 else:
                     show_call(prepared.call)
                 return 0
-            waiting = begin_export(arm, prepared, path)
+            pending = begin_export(arm, prepared, path)
         with going_on("export"):
-            report = wait_for_export(arm, waiting, place, credentials=credentials, resumed=resumed, progress=watch("export"))
+            report = wait_for_export(arm, pending, place, credentials=credentials, resumed=resumed, progress=watch("export"))
     if as_json:
         click.echo(json.dumps(before | {"dry_run": False, "export": report.to_dict()}))
     else:

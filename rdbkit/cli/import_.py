@@ -100,8 +100,8 @@ def import_(
         if dry_run or not prepared.importable:
             return _end_here(prepared, dry_run, as_json)
         confirm(prepared.cache, cache, yes)
-        waiting = begin_import(arm, prepared, path)
-        return _finish(arm, waiting, prepared, False, as_json)
+        pending = begin_import(arm, prepared, path)
+        return _finish(arm, pending, prepared, False, as_json)
 
 
 def _place(url: str) -> BlobUrl:
@@ -209,10 +209,10 @@ def _findings(report: Check) -> list[tuple[str, str]]:
 
 
 def _finish(
-    arm: Arm, waiting: PendingOperation, prepared: ImportPlan | None, resumed: bool, as_json: bool, others: list[str] | None = None
+    arm: Arm, pending: PendingOperation, prepared: ImportPlan | None, resumed: bool, as_json: bool, others: list[str] | None = None
 ) -> int:
     with going_on("import"):
-        report = wait_for(arm, waiting, resumed=resumed, progress=watch("import"))
+        report = wait_for(arm, pending, resumed=resumed, progress=watch("import"))
     if as_json:
         before = prepared.to_dict() if prepared is not None else {}
         replacements = {"replaced": others} if others is not None else {}

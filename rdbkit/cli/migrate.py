@@ -232,9 +232,9 @@ def _import(job: Migration, yes: str | None) -> None:
         if warning not in job.warnings:
             click.echo(f"Warning: {printable(warning)}", err=True)
     confirm(prepared.cache, job.arm.cache, yes)
-    waiting = job.begin_import(prepared)
+    pending = job.begin_import(prepared)
     with going_on("import"):
-        job.wait(waiting, False, watch("import"))
+        job.wait(pending, False, watch("import"))
 
 
 @contextmanager
