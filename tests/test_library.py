@@ -72,6 +72,20 @@ def test_plan_takes_the_name_of_a_service() -> None:
         rdbkit.plan([str(DUMP)], None)  # type: ignore[arg-type]
 
 
+def test_files_are_paths_of_any_kind(tmp_path: Path) -> None:
+    for files in (str(DUMP), DUMP, [DUMP], (str(DUMP),)):
+        assert rdbkit.plan(files, "azure-managed", now_ms=NOW_MS).keys == 27
+    assert rdbkit.diff(DUMP, str(DUMP)).same
+    assert rdbkit.merge([DUMP], tmp_path / "out.rdb").keys == 27
+    for wrong in (3, b"dump.rdb", [3]):
+        with pytest.raises(TypeError, match=r"path.*, not (int|bytes)"):
+            rdbkit.plan(wrong, "azure-managed")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="is a path, str or PathLike, not BytesIO"):
+        rdbkit.diff(io.BytesIO(), DUMP)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="target is a Target or its name"):
+        rdbkit.convert(DUMP, tmp_path / "out2.rdb", target=7)  # type: ignore[arg-type]
+
+
 def test_get() -> None:
     assert rdbkit.get(DUMP, "l_big") == rdbkit.get(DUMP, b"l_big", db=0)
     assert len(rdbkit.get(DUMP, "l_big")) == 3000

@@ -24,6 +24,7 @@ ON_FIXTURES = (
     "snapshot.large",
     "snapshot.reader",
     "storage.output",
+    "operations.arguments",
     "operations.check",
     "operations.commands",
     "operations.export",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias, TypeVar
 
@@ -13,6 +13,8 @@ from rdbkit.storage.source import Input
 Row = TypeVar("Row")
 #: A path, "-" for standard input, an object with `read(n)`, or a snapshot that is open and has not been read.
 Source: TypeAlias = Input | Snapshot
+#: Of one file that is read more than once, or of several.
+Path: TypeAlias = str | os.PathLike[str]
 
 
 @contextmanager
@@ -48,3 +50,29 @@ def _open(source: Input, damaged: bool = False) -> Snapshot:
     if not isinstance(source, str | os.PathLike) and not hasattr(source, "read"):
         raise TypeError(f"a snapshot is a path, a file of bytes or an open Snapshot, not {type(source).__name__}")
     return open_snapshot(source, damaged=damaged)
+
+
+def paths_of(files: Path | Iterable[Path]) -> list[str]:
+    """The paths of one file or of several.
+
+    Raises: TypeError for what is no path.
+
+    >>> from pathlib import Path
+    >>> paths_of("a.rdb"), paths_of([Path("a.rdb"), "b.rdb"])
+    (['a.rdb'], ['a.rdb', 'b.rdb'])
+    """
+    if isinstance(files, str | os.PathLike):
+        return [path_of(files)]
+    if not hasattr(files, "__iter__"):
+        raise TypeError(f"files are paths, str or PathLike, or one of them, not {type(files).__name__}")
+    return [path_of(each) for each in files]
+
+
+def path_of(file: Path) -> str:
+    """The path of a file that has to be one, since it is read more than once.
+
+    Raises: TypeError for what is no path.
+    """
+    if not isinstance(file, str | os.PathLike):
+        raise TypeError(f"a file that is read more than once is a path, str or PathLike, not {type(file).__name__}")
+    return os.fspath(file)

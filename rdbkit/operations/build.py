@@ -30,7 +30,7 @@ from rdbkit.policy.ledger import Ledger, Loss
 from rdbkit.snapshot.writer import Writer, create
 from rdbkit.storage.location import is_same_file
 from rdbkit.storage.source import Input, Source, open_source
-from rdbkit.targets.target import Target, find_target
+from rdbkit.targets.target import Target, as_target
 from rdbkit.values import (
     Array,
     CronJob,
@@ -137,7 +137,7 @@ def build(
         raise ValueError(f"on_loss is 'fail' or 'drop', not {on_loss!r}")
     if is_same_file(src, dst):
         raise ValueError("the destination is the source")
-    found = find_target(target) if isinstance(target, str) else target
+    found = as_target(target)
     # what Valkey has of its own, it writes under its own name only
     header = Header(c.VALKEY, found.valkey[-1]) if found.valkey else Header(c.REDIS, found.rdb)
     report = Build(header, found.title)

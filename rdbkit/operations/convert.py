@@ -31,7 +31,7 @@ from rdbkit.snapshot.reader import Block, Limits, Snapshot, open_snapshot
 from rdbkit.snapshot.writer import UNKNOWN, create
 from rdbkit.storage.location import is_rereadable, is_same_file
 from rdbkit.storage.source import Input, Rereading
-from rdbkit.targets.target import Target, find_target, tolerated
+from rdbkit.targets.target import Target, as_target, tolerated
 
 _COPY_BYTES: Final = 1 << 20
 #: RDB 7 and earlier have lengths of 32 bits.
@@ -129,7 +129,7 @@ def convert(
     """
     if is_same_file(src, dst):
         raise ValueError("the destination is the source")
-    found = find_target(target) if isinstance(target, str) else target
+    found = as_target(target)
     policies, edits = policies or Policies(), edits or Edits()
     if on_error not in ("stop", "skip"):
         raise ValueError(f"on_error is 'stop' or 'skip', not {on_error!r}")

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from rdbkit.format.record import Record
 from rdbkit.format.scan import NO_EXPIRY
+from rdbkit.operations.arguments import Path, path_of
 from rdbkit.operations.diff_delta import (
     BY_ELEMENT,
     ELEMENTS,
@@ -134,8 +135,8 @@ class Diff:
 
 
 def diff(
-    first: str,
-    second: str,
+    first: Path,
+    second: Path,
     *,
     only_keys: bool = False,
     ignore: Collection[str] = (),
@@ -192,7 +193,7 @@ def diff(
     if delta is not None and only_keys:
         raise ValueError("names alone make no delta")
     comparison = _Comparison(
-        (first, second), only_keys, frozenset(ignore), ttl_tolerance_ms, samples,
+        (path_of(first), path_of(second)), only_keys, frozenset(ignore), ttl_tolerance_ms, samples,
         time.time_ns() // 1_000_000 if now_ms is None else now_ms, relaxed, verify_checksum, block_size, progress,
     )  # fmt: skip
     if delta is None:

@@ -15,6 +15,7 @@ from rdbkit.format import constants as c
 from rdbkit.format.budget import OBJECT, Budget
 from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.model import Aux, Event, FunctionLibrary, Header, ModuleAux
+from rdbkit.operations.arguments import Path, paths_of
 from rdbkit.operations.convert import Job
 from rdbkit.operations.duplicates import Duplicate, DuplicateError, NameLog, duplicate_error, find_duplicates, scan_keys
 from rdbkit.passes.hashes import NameHashes
@@ -102,7 +103,7 @@ class _Ledger(Ledger):
 
 
 def merge(
-    files: Sequence[str],
+    files: Sequence[Path],
     dst: str | os.PathLike[str] | BinaryIO,
     *,
     target: str | Target | None = None,
@@ -146,6 +147,7 @@ def merge(
     >>> print(report.header, report.keys)
     REDIS0009 66
     """
+    files = paths_of(files)
     _check_files(files, dst)
     with ExitStack() as stack:
         sources = _Sources(files, relaxed, samples)

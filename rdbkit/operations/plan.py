@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 import rdbkit
 from rdbkit.model import module_product
+from rdbkit.operations.arguments import Path, paths_of
 from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, Check, check
 from rdbkit.operations.memory import LEFT, Memory, Prefix, memory
 from rdbkit.passes.memory import EDGES
@@ -181,7 +182,7 @@ class Plan:
 
 
 def plan(
-    files: Sequence[str],
+    files: Path | Sequence[Path],
     target: Target | str,
     *,
     sku: Sku | None = None,
@@ -195,7 +196,7 @@ def plan(
     """Tell what it takes to bring snapshots into a service. Every file is read twice.
 
     Args:
-        files: paths of the shards of one source, or of one whole one.
+        files: paths of the shards of one source, or the path of one whole one.
         target: a service, of `rdbkit.find_target`, or its name.
         sku: the size to plan for; by default the smallest that holds the data.
         growth: by what share the data is to have room to grow; 0.2 for a fifth.
@@ -212,7 +213,7 @@ def plan(
     >>> found.chosen.name, found.files[0].verdict
     ('Balanced_B0', 'lossless')
     """
-    target = as_target(target)
+    files, target = paths_of(files), as_target(target)
     if not target.skus:
         raise ValueError(f"{target.name} is no service that is sold in sizes")
     check_distinct(files)
