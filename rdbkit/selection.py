@@ -86,20 +86,11 @@ class Selection:
             "keys": keys, "regexes": regexes, "prefixes": prefixes, "not_keys": not_keys, "types": types, "dbs": dbs, "size": size,
             "ttl": ttl, "expires": expires, "expiry": expiry, "slots": slots, "sample": sample,
         }  # fmt: skip
-        for name in types:
-            if name not in TYPES:
-                raise ValueError(f"no type is called {name!r}; there are {', '.join(TYPES)}")
-        for r in dbs:
-            if not r or min(r[0], r[-1]) < 0:
-                raise ValueError(f"databases are numbered from 0 on, not {_shown_range(r)}")
-        for r in slots:
-            if not r or min(r[0], r[-1]) < 0 or max(r[0], r[-1]) >= SLOTS:
-                raise ValueError(f"slots are numbered 0 to {SLOTS - 1}, not {_shown_range(r)}")
-        for bounds in (size, ttl, expires):
-            if bounds is not None and _is_reversed(bounds):
-                raise ValueError(f"a range from {bounds[0]} to {bounds[1]} ends before it begins")
-        if sample is not None and not 1 <= sample[0] <= sample[1]:
-            raise ValueError(f"a sample is 1 to m keys of m, not {sample[0]} of {sample[1]}")
+        _check_types(types)
+        _check_ranges(dbs, None, "databases are numbered from 0 on")
+        _check_ranges(slots, SLOTS, f"slots are numbered 0 to {SLOTS - 1}")
+        _check_bounds(size, ttl, expires)
+        _check_sample(sample)
 
         now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
         first, last = _window(ttl, expires, expiry, now)
@@ -112,7 +103,7 @@ class Selection:
             size=size or (None, None),
             first_ms=first,
             last_ms=last,
-            never_expiring=ttl is None and expires is None and expiry != "expired",
+            never_expiring=_takes_never_expiring(ttl, expires, expiry),
             beginnings=tuple(group for group in (prefixes, begun) if group),
             not_beginnings=not_begun,
             globs=None if begun else _any_glob(keys),
@@ -213,6 +204,11 @@ def _window(ttl: Bounds | None, expires: Bounds | None, expiry: Expiry | None, n
     return first, last
 
 
+def _takes_never_expiring(ttl: Bounds | None, expires: Bounds | None, expiry: Expiry | None) -> bool:
+    """Whether keys are wanted that never expire."""
+    return ttl is None and expires is None and expiry != "expired"
+
+
 def _several(values: T | Iterable[T], kind: type[T]) -> tuple[T, ...]:
     several = (values,) if isinstance(values, kind) else tuple(values)  # type: ignore[arg-type]
     for value in several:
@@ -230,9 +226,36 @@ def _shown_range(r: range) -> str:
     return str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" if r else "an empty range"
 
 
+def _check_types(names: tuple[str, ...]) -> None:
+    """Raise ValueError for what no type is called."""
+    for name in names:
+        if name not in TYPES:
+            raise ValueError(f"no type is called {name!r}; there are {', '.join(TYPES)}")
+
+
+def _check_ranges(ranges: tuple[range, ...], end: int | None, numbered: str) -> None:
+    """Raise ValueError for an empty range, and for one that is not within 0 and `end`; `numbered` says how it should be."""
+    for r in ranges:
+        if not r or min(r[0], r[-1]) < 0 or (end is not None and max(r[0], r[-1]) >= end):
+            raise ValueError(f"{numbered}, not {_shown_range(r)}")
+
+
+def _check_bounds(*several: Bounds | None) -> None:
+    """Raise ValueError for bounds that nothing is between."""
+    for bounds in several:
+        if bounds is not None and _is_reversed(bounds):
+            raise ValueError(f"a range from {bounds[0]} to {bounds[1]} ends before it begins")
+
+
 def _is_reversed(bounds: Bounds) -> bool:
     low, high = bounds
     return low is not None and high is not None and low > high
+
+
+def _check_sample(sample: tuple[int, int] | None) -> None:
+    """Raise ValueError for a sample of no keys, or of more than there are."""
+    if sample is not None and not 1 <= sample[0] <= sample[1]:
+        raise ValueError(f"a sample is 1 to m keys of m, not {sample[0]} of {sample[1]}")
 
 
 # -- patterns

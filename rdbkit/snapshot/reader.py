@@ -417,24 +417,14 @@ class Snapshot:
     def _read_header(self, relaxed: bool) -> Header:
         head = self._need(9)
         if head.startswith(b"$EOF:"):
-            head = self._need(47)
-            if len(head) < 47 or head[45:] != b"\r\n":
-                raise TruncatedError("the mark of a diskless capture is cut", offset=0)
-            self.framing = "eof-mark"
-            self._mark = head[5:45]
-            self._pos += 47
+            self._read_capture_mark()
             head = self._need(9)
         self._crc_at = self._base + self._pos
         if not head:
             raise TruncatedError("the file is empty" if not self._crc_at else "nothing follows the capture's mark")
         magic, digits = (head[:6], head[6:9]) if head.startswith(b"VALKEY") else (head[:5], head[5:9])
         if magic not in (b"REDIS", b"VALKEY"):
-            if len(head) < 9 and (b"REDIS".startswith(head[:5]) or b"VALKEY".startswith(head[:6])):
-                raise TruncatedError("the file ends inside its header", offset=self._crc_at)
-            for start, what in _OTHER_FORMATS:
-                if head.startswith(start):
-                    raise CorruptError(f"no RDB file: this is {what}")
-            raise CorruptError(f"no RDB file: it begins with {head[:9]!r}, not with REDIS or VALKEY and a version")
+            raise self._other_format(head)
         if len(head) < 9:
             raise TruncatedError("the file ends inside its header", offset=self._crc_at)
         if not digits.isdigit() or int(digits) < 1:
@@ -450,7 +440,35 @@ class Snapshot:
         self._pos += 9
         return header
 
+    def _read_capture_mark(self) -> None:
+        """What stands in front of the snapshot in a diskless capture, and behind it again."""
+        head = self._need(47)
+        if len(head) < 47 or head[45:] != b"\r\n":
+            raise TruncatedError("the mark of a diskless capture is cut", offset=0)
+        self.framing = "eof-mark"
+        self._mark = head[5:45]
+        self._pos += 47
+
+    def _other_format(self, head: bytes) -> RdbError:
+        """What is wrong with a file that begins so, and with neither REDIS nor VALKEY."""
+        if len(head) < 9 and (b"REDIS".startswith(head[:5]) or b"VALKEY".startswith(head[:6])):
+            return TruncatedError("the file ends inside its header", offset=self._crc_at)
+        for start, what in _OTHER_FORMATS:
+            if head.startswith(start):
+                return CorruptError(f"no RDB file: this is {what}")
+        return CorruptError(f"no RDB file: it begins with {head[:9]!r}, not with REDIS or VALKEY and a version")
+
     def _read_prelude(self, damaged: bool) -> None:
+        self._prelude = self._scan_prelude(damaged)
+        for event, _ in self._prelude:
+            if isinstance(event, Aux):
+                name, value = (text.decode("utf-8", "surrogateescape") for text in (event.key, event.value))
+                self.aux[name] = value
+            elif isinstance(event, FunctionLibrary):
+                self.functions.append(event)
+
+    def _scan_prelude(self, damaged: bool) -> list[tuple[Event, bytes]]:
+        """Read on to the first record, or to a damaged part if that is allowed."""
         collector = Prelude()
         while True:
             collector.base = self._base
@@ -475,13 +493,7 @@ class Snapshot:
                 )
             if not self._refill(max(self._block_size, left)):
                 break
-        self._prelude = collector.found
-        for event, _ in collector.found:
-            if isinstance(event, Aux):
-                name, value = (text.decode("utf-8", "surrogateescape") for text in (event.key, event.value))
-                self.aux[name] = value
-            elif isinstance(event, FunctionLibrary):
-                self.functions.append(event)
+        return collector.found
 
     # -- records larger than a block
 
