@@ -267,6 +267,49 @@ class _Hesitant(Source):
         return super().refill(buf, pos, n)
 
 
+@dataclass
+class _Break:
+    """A place where the framing breaks, and what has been read in front of it, as offsets in the file.
+
+    Attributes:
+        at: where the last thing ends that could be told apart.
+        segment: where reading began.
+        spans: begin and end of the last records.
+        events: where the events behind the last record begin.
+    """
+
+    at: int
+    segment: int
+    spans: list[tuple[int, int]]
+    events: list[int]
+
+    def gap_begin(self, found: int, to: int) -> int:
+        """Where a gap up to `to` begins: at the break, or what in front of it has swallowed the records that are `found`."""
+        begin = next((begin for begin, end in self.spans if found >= 0 and end > found), self.at)
+        if to >= begin:
+            return begin
+        # it is an event that has swallowed them
+        ends = [end for _, end in self.spans if end <= to] or [self.segment]
+        return max(ends[-1], *(event for event in self.events if event <= to), 0)
+
+
+def _expiring_layouts(snapshot: Snapshot) -> dict[int, str]:
+    """The layouts of hashes whose fields are an expiry, a name and a value each, by their types, in files of this version."""
+    newer = c.newer_types(*snapshot.header)
+    return {t.id: t.layout for t in snapshot.types.values() if t.layout.endswith(_EXPIRY_FIRST) and t.id not in newer}
+
+
+def _looks_like_fields(surveyor: Surveyor) -> bool:
+    """Whether what was believed to be strings may be fields that do not expire."""
+    return bool(surveyor.records < _SHORT and surveyor.plain * 2 >= surveyor.records)
+
+
+def _speak_against(spans: list[tuple[int, int]], found: int, ends: list[int]) -> bool:
+    """Whether the records that have been read behind `found` are more than those that end at `ends`, in the same bytes."""
+    behind = [end for start, end in spans if start > found]
+    return bool(behind) and sum(end <= behind[-1] for end in ends) < len(behind)
+
+
 class _Job:
     def __init__(
         self,
@@ -324,31 +367,12 @@ class _Job:
             if at == 0:
                 self.look_at_head(snapshot)
 
-            def broken(e: RdbError | None, db: int | None, offset: int, size: int) -> None:
-                surveyor.bad = True
-                if e is not None and e.rule == HELD:
-                    raise e
-                what = "library" if db is None else "key"
-                if e is None:
-                    self.cut(offset + shift, size)
-                else:
-                    strays = [] if db is None else [(begin + shift, end + shift) for begin, end in surveyor.strays]
-                    self.lose(Lost(what, rule_of(e), e.message, db, e.key, offset + shift, size), strays)
-
-            surveyor = Surveyor(snapshot.file_types, snapshot.limits.item_bytes, broken)
-            surveyor.names = self.names
-            surveyor.libraries = self.libraries
-            surveyor.templates = self.templates
-            surveyor.shift = shift
-            surveyor.sound_to = len(head) if head else self.begin + 9 + sum(len(raw) for _, raw in snapshot.prelude())
+            sound_to = len(head) if head else self.begin + 9 + sum(len(raw) for _, raw in snapshot.prelude())
+            surveyor = self.surveyor(snapshot, shift, sound_to)
             try:
                 if at == 0:
-                    check_functions(snapshot, self.libraries, broken)
-                for large in snapshot.scan(surveyor):
-                    if large is not None:
-                        surveyor.judge_large(large)
-                    if self.progress is not None:
-                        self.progress(min(shift + snapshot.position, self.size))
+                    check_functions(snapshot, self.libraries, surveyor.tell)
+                self.read_on(snapshot, surveyor, shift)
             except ChecksumError:
                 self.report.checksum = "mismatch"
             except RdbError as e:
@@ -358,8 +382,7 @@ class _Job:
                     return self.bridge(snapshot, surveyor, e, at, shift)
             finally:
                 surveyor.checker.close()
-                if surveyor.announced >= 0:
-                    self.report.announced = (self.report.announced or 0) + int(surveyor.announced)
+                self.announce(int(surveyor.announced))
             if snapshot.checksum is not None and at == 0:
                 self.report.checksum = snapshot.checksum.state
             end = shift + self.end_of(snapshot)
@@ -371,6 +394,46 @@ class _Job:
             self.end = min(self.end, end)
             self.look_behind(end)
         return -1, b""
+
+    def read_on(self, snapshot: Snapshot, surveyor: Surveyor, shift: int) -> None:
+        """Read to the end of a snapshot."""
+        for large in snapshot.scan(surveyor):
+            if large is not None:
+                surveyor.judge_large(large)
+            if self.progress is not None:
+                self.progress(min(shift + snapshot.position, self.size))
+
+    def announce(self, keys: int) -> None:
+        """The file says of so many keys that its databases have them; -1 where nothing was said."""
+        if keys >= 0:
+            self.report.announced = (self.report.announced or 0) + keys
+
+    def surveyor(self, snapshot: Snapshot, shift: int, sound_to: int) -> Surveyor:
+        """What reads records, and leaves out those that break a rule.
+
+        Args:
+            shift: from an offset in what is read to one in the file.
+            sound_to: where what stands before the records ends.
+        """
+
+        def broken(e: RdbError | None, db: int | None, offset: int, size: int) -> None:
+            surveyor.bad = True
+            if e is not None and e.rule == HELD:
+                raise e
+            what = "library" if db is None else "key"
+            if e is None:
+                self.cut(offset + shift, size)
+            else:
+                strays = [] if db is None else [(begin + shift, end + shift) for begin, end in surveyor.strays]
+                self.lose(Lost(what, rule_of(e), e.message, db, e.key, offset + shift, size), strays)
+
+        surveyor = Surveyor(snapshot.file_types, snapshot.limits.item_bytes, broken)
+        surveyor.names = self.names
+        surveyor.libraries = self.libraries
+        surveyor.templates = self.templates
+        surveyor.shift = shift
+        surveyor.sound_to = sound_to
+        return surveyor
 
     def open(self, pieces: SplicedFile, whole: bool) -> Snapshot:
         """The file, or a part of it, of which little may be wanted; what hashes have in common is of the whole file."""
@@ -402,36 +465,31 @@ class _Job:
         Args:
             certain: it does break; otherwise that is so only where something is found to go on with.
         """
-        broken_at = int(surveyor.sound_to) + shift
-        spans = [(begin + shift, end + shift) for begin, end in surveyor.last()]
+        place = _Break(
+            at=int(surveyor.sound_to) + shift,
+            segment=segment,
+            spans=[(begin + shift, end + shift) for begin, end in surveyor.last()],
+            events=[begin + shift for begin in surveyor.events],
+        )
         # a length that is too large swallows records: they are looked for in the last ones as well
-        back = [begin for begin, end in spans if broken_at - begin <= min(_BACK, self.backwards)]
-        heads = [(broken_at, self.kind_at(broken_at)), *zip(back, surveyor.kinds[-len(back) :] if back else [], strict=True)]
-        newer = c.newer_types(*snapshot.header)
-        layouts = {t.id: t.layout for t in snapshot.types.values() if t.layout.endswith(_EXPIRY_FIRST) and t.id not in newer}
-        fields = [self.fields_at(at, layouts[kind]) for at, kind in heads if kind in layouts]
-        expiring = sum(fields) + ROW if fields else 0
-        misled = bool(shift) and bool(layouts) and surveyor.records < _SHORT and surveyor.plain * 2 >= surveyor.records
-        if misled:  # what was believed to be strings are fields that do not expire, in front of one that does
-            expiring = self.fields or _SOME_FIELDS
-            spans = []
-        self.fields = expiring
-        found = self.find(min([begin + 1 for begin in back], default=broken_at + 1), snapshot, expiring, spans)
+        back = [begin for begin, end in place.spans if place.at - begin <= min(_BACK, self.backwards)]
+        layouts = _expiring_layouts(snapshot)
+        misled = bool(shift) and bool(layouts) and _looks_like_fields(surveyor)
+        if misled:  # in front of a field that expires
+            self.fields = self.fields or _SOME_FIELDS
+            place.spans = []
+        else:
+            self.fields = self.expiring_fields(place.at, back, surveyor.kinds, layouts)
+        found = self.find(min(back, default=place.at) + 1, snapshot, self.fields, place.spans)
         if found < 0 and not certain:
             return found, b""
         to = found if found >= 0 else self.end
-        swallowing = segment if misled else next((begin for begin, end in spans if found >= 0 and end > found), broken_at)
-        if not misled and to < swallowing:  # it is an event that has swallowed what is found
-            ends = [end for _, end in spans if end <= to] or [segment]
-            swallowing = max(ends[-1], *(begin + shift for begin in surveyor.events if begin + shift <= to), 0)
-        while self.cuts and self.cuts[-1][1] > to:  # of a damaged record that had swallowed the beginning of another
-            begin, _ = self.cuts.pop()
-            if begin < to:
-                self.cuts.append((begin, to))
-        self.backwards -= max(broken_at - to, 0)
+        swallowing = segment if misled else place.gap_begin(found, to)
+        self.shorten_cuts(to)
+        self.backwards -= max(place.at - to, 0)
         self.templates.forget(swallowing, to)
         self.lose(Lost("gap", rule_of(e), e.message, e.db, e.key, swallowing, to - swallowing))
-        before = [begin for begin, end in spans if end <= swallowing]
+        before = [begin for begin, end in place.spans if end <= swallowing]
         self.doubt(before[-1:], self.head(int(surveyor.db)))
         if found < 0:
             self.report.cut = True
@@ -441,6 +499,25 @@ class _Job:
         head = self.head(db)
         self.doubt([found], head)
         return found, head
+
+    def expiring_fields(self, at: int, back: list[int], kinds: list[int], layouts: dict[int, str]) -> int:
+        """How many fields of hashes that can expire there may be behind a break at `at`, and a row more; 0 where none can.
+
+        Args:
+            back: where the last records begin that may have swallowed some.
+            kinds: types of the last records.
+            layouts: as of `_expiring_layouts`.
+        """
+        heads = [(at, self.kind_at(at)), *zip(back, kinds[-len(back) :] if back else [], strict=True)]
+        fields = [self.fields_at(begin, layouts[kind]) for begin, kind in heads if kind in layouts]
+        return sum(fields) + ROW if fields else 0
+
+    def shorten_cuts(self, to: int) -> None:
+        """Let nothing be left out from `to` on: a damaged record had swallowed the beginning of another."""
+        while self.cuts and self.cuts[-1][1] > to:
+            begin, _ = self.cuts.pop()
+            if begin < to:
+                self.cuts.append((begin, to))
 
     def kind_at(self, at: int) -> int:
         """The type of the record at `at`, or an opcode."""
@@ -523,9 +600,8 @@ class _Job:
                 self.progress(told)
             if not search.is_row(found):
                 continue
-            behind = [end for start, end in spans if start > found]
-            if behind and sum(end <= behind[-1] for end in row.ends) < len(behind):
-                continue  # the records that have been read are more, and speak against it
+            if _speak_against(spans, found, row.ends):
+                continue
             if expiring <= 0 or not row.plain:
                 return self.deepest(found, search, expiring > 0)
             end = row.ends[0]
@@ -538,10 +614,7 @@ class _Job:
             at = end
         if self.progress is not None:
             self.progress(self.size)
-        for end in self.ends():
-            if end >= (spans[-1][1] if spans else begin) and self.is_end(end):
-                return end
-        return -1
+        return next((end for end in self.ends() if end >= (spans[-1][1] if spans else begin) and self.is_end(end)), -1)
 
     def deepest(self, at: int, search: Search, expiring: bool) -> int:
         """Where the row at `at` begins in truth: the first of its records may be none, but a length that swallows some of them.
