@@ -122,12 +122,7 @@ def encode_value(out: BytesWriter, value: Any, flavour: str, version: int, compr
     if isinstance(value, Array):
         return _array(out, value, flavour, version)
     if isinstance(value, (list, set, frozenset)):
-        if isinstance(value, Set) and value.member_expire_ms:
-            raise LossError("no RDB version has expiries of a set's members")
-        write_length(out, len(value))
-        for element in value:
-            write_string(out, _bytes(element), compress)
-        return _LIST if isinstance(value, list) else _SET
+        return _elements(out, value, compress)
     if isinstance(value, dict):
         if value and not isinstance(value, Hash) and all(isinstance(v, (int, float)) for v in value.values()):
             return _scores(out, value, version, compress)
@@ -135,20 +130,34 @@ def encode_value(out: BytesWriter, value: Any, flavour: str, version: int, compr
     if isinstance(value, Stream):
         return _stream(out, value, flavour, version)
     if isinstance(value, ModuleValue):
-        if version < 8:
-            raise LossError(f"RDB {version} has no module values")
-        number = 0
-        for letter in value.module:
-            number = number << 6 | _IDENTIFIERS.index(letter)
-        out.append(0x81)
-        out.write((number << 10 | value.version).to_bytes(8, "big"))
-        out.write(value.raw)
-        return _MODULE
+        return _module(out, value, version)
     if isinstance(value, CronJob):
         if flavour != c.REDIS or version > 9:
             raise LossError("KeyDB's cron jobs are known to KeyDB alone, which writes RDB 9")
         return _cron(out, value)
     raise TypeError(f"a value is bytes, list, set, dict or of rdbkit's types, not {type(value).__name__}")
+
+
+def _elements(out: BytesWriter, value: Any, compress: bool) -> int:
+    """A list or a set."""
+    if isinstance(value, Set) and value.member_expire_ms:
+        raise LossError("no RDB version has expiries of a set's members")
+    write_length(out, len(value))
+    for element in value:
+        write_string(out, _bytes(element), compress)
+    return _LIST if isinstance(value, list) else _SET
+
+
+def _module(out: BytesWriter, value: ModuleValue, version: int) -> int:
+    if version < 8:
+        raise LossError(f"RDB {version} has no module values")
+    number = 0
+    for letter in value.module:
+        number = number << 6 | _IDENTIFIERS.index(letter)
+    out.append(0x81)
+    out.write((number << 10 | value.version).to_bytes(8, "big"))
+    out.write(value.raw)
+    return _MODULE
 
 
 def _bytes(element: object) -> bytes:
@@ -289,6 +298,16 @@ def _group(out: BytesWriter, group: Any, level: int) -> None:
     _write_id(out, group.last_id)
     if level >= 2:
         write_length(out, _MASK if group.entries_read is None or group.entries_read < 0 else group.entries_read)
+    owned = _pending(out, group, level)
+    _consumers(out, group, owned, level)
+    if level >= 5:
+        write_length(out, len(group.nacked))
+        for entry_id in group.nacked:
+            _write_raw_id(out, entry_id)
+
+
+def _pending(out: BytesWriter, group: Any, level: int) -> dict[bytes, list[StreamId]]:
+    """The pending entries of a group; returns those of each consumer."""
     write_length(out, len(group.pending))
     owned: dict[bytes, list[StreamId]] = {consumer.name: [] for consumer in group.consumers}
     unowned: list[StreamId] = []
@@ -306,6 +325,10 @@ def _group(out: BytesWriter, group: Any, level: int) -> None:
         raise LossError("pending entries without a consumer need RDB 14")
     if set(unowned) != set(group.nacked):
         raise ValueError("the entries without a consumer are those that were given back")
+    return owned
+
+
+def _consumers(out: BytesWriter, group: Any, owned: dict[bytes, list[StreamId]], level: int) -> None:
     write_length(out, len(group.consumers))
     for consumer in group.consumers:
         write_string(out, consumer.name)
@@ -315,10 +338,6 @@ def _group(out: BytesWriter, group: Any, level: int) -> None:
         ids = owned[consumer.name]
         write_length(out, len(ids))
         for entry_id in ids:
-            _write_raw_id(out, entry_id)
-    if level >= 5:
-        write_length(out, len(group.nacked))
-        for entry_id in group.nacked:
             _write_raw_id(out, entry_id)
 
 

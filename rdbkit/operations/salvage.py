@@ -292,6 +292,10 @@ class _Break:
         ends = [end for _, end in self.spans if end <= to] or [self.segment]
         return max(ends[-1], *(event for event in self.events if event <= to), 0)
 
+    def last_before(self, at: int) -> list[int]:
+        """Where the last record in front of `at` begins, if there is one."""
+        return [begin for begin, end in self.spans if end <= at][-1:]
+
 
 def _expiring_layouts(snapshot: Snapshot) -> dict[int, str]:
     """The layouts of hashes whose fields are an expiry, a name and a value each, by their types, in files of this version."""
@@ -489,8 +493,7 @@ class _Job:
         self.backwards -= max(place.at - to, 0)
         self.templates.forget(swallowing, to)
         self.lose(Lost("gap", rule_of(e), e.message, e.db, e.key, swallowing, to - swallowing))
-        before = [begin for begin, end in place.spans if end <= swallowing]
-        self.doubt(before[-1:], self.head(int(surveyor.db)))
+        self.doubt(place.last_before(swallowing), self.head(int(surveyor.db)))
         if found < 0:
             self.report.cut = True
             return found, b""

@@ -290,18 +290,25 @@ class Splitter(Visitor):
             return
         if isinstance(event, ResizeDb):
             return
-        if isinstance(event, SlotInfo):
+        if isinstance(event, Aux):
+            self.field(event, raw)
+        elif isinstance(event, SlotInfo):
             self.note("slot-info")  # a hint, and of the whole file
         elif isinstance(event, SlotImport):
             self.note("slot-import")
-        elif isinstance(event, Aux) and event.key == _SLOT_INFO:
+        else:
+            self.pass_on(raw)
+
+    def field(self, field: Aux, raw: bytes) -> None:
+        """An AUX field among the records."""
+        if field.key == _SLOT_INFO:
             self.note("slot-info")
-        elif isinstance(event, Aux) and event.key.startswith(MEMBER_EXPIRY) and self.buffers:
+        elif field.key.startswith(MEMBER_EXPIRY) and self.buffers:
             self.end_run()
             buffer = self.buffers[self.current]  # KeyDB says behind a key what it has to say of its members
             buffer.out.write(raw)
             buffer.bytes += len(raw)
-        elif isinstance(event, Aux) and event.key != _SCRIPT:
+        elif field.key != _SCRIPT:
             self.front += raw  # as KeyDB says in front of a key when it was written
             if len(self.front) > _MOST_IN_FRONT:
                 self.leave_front()
