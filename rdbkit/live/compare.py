@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from rdbkit.format.record import Record
@@ -33,9 +34,9 @@ _EXPIRING_HASHES: Final = (22, 23, 24, 25)
 
 
 class _OtherType(NamedTuple):
-    """The server has a value of another type there."""
+    """The server has a value of another type there; `name` is None where it does not tell which."""
 
-    name: str
+    name: str | None
 
 
 #: A comparison asks for replies to commands, several times where a value is large, and returns what differs, in words; None where
@@ -109,10 +110,9 @@ class Comparer:
         return [outcome for outcome in outcomes if outcome is not None]
 
     def _steps(self, record: Record) -> Generator[list[bytes], list[Any], Outcome]:
-        """Ask for one key."""
-        value = self._comparison(record)
-        replies = yield [command(self.expire_command, record.key), *next(value)]
-        left, found = replies[0], replies[1:]
+        """Ask for one key: with its expiry goes the first question about its value."""
+        comparison = self._comparison(record)
+        left, *replies = yield [command(self.expire_command, record.key), *next(comparison)]
         if isinstance(left, Refusal):
             return Outcome("refused", details=[str(left)])
         if left == -2:
@@ -120,26 +120,16 @@ class Comparer:
         low = high = None
         if left >= 0:
             low, high = (left, left) if self.absolute else (self.before + left, self.after + left)
-        while True:
-            refusal = next((reply for reply in found if isinstance(reply, Refusal) and reply.code != "NOGROUP"), None)
-            if refusal is not None and refusal.code == "WRONGTYPE":
-                (found_type,) = yield [command(b"TYPE", record.key)]
-                return Outcome("type", found_type.decode() if isinstance(found_type, bytes) else None, low)
-            if refusal is not None:
-                return Outcome("refused", details=[str(refusal)])
-            try:
-                commands = value.send(found)
-            except StopIteration as done:
-                differences = done.value
-                break
-            found = yield commands
-        if isinstance(differences, _OtherType):
-            return Outcome("type", differences.name, low)
-        if differences:
-            return Outcome("value", None, low, differences)
+        found = yield from _finish(comparison, record.key, replies)
+        if isinstance(found, Refusal):
+            return Outcome("refused", details=[str(found)])
+        if isinstance(found, _OtherType):
+            return Outcome("type", found.name, low)
+        if found:
+            return Outcome("value", None, low, found)
         if not self.is_near(record.expire_ms, low, high):
             return Outcome("expire", None, low)
-        return Outcome("not-compared" if differences is None else "equal")
+        return Outcome("not-compared" if found is None else "equal")
 
     def is_past(self, expire_ms: int | None) -> bool:
         """Whether a time has come, or is so near that nobody can tell."""
@@ -177,6 +167,25 @@ def hashes_not_in(ours: NameHashes, theirs: NameHashes) -> Iterator[int]:
     """The hashes of `theirs` that are not in `ours`, each once."""
     for number in range(PARTITIONS):
         yield from set(array("q", theirs.partitions.partition(number))) - set(array("q", ours.partitions.partition(number)))
+
+
+def _finish(
+    comparison: Comparison, key: bytes, replies: list[Any]
+) -> Generator[list[bytes], list[Any], list[str] | _OtherType | Refusal | None]:
+    """Go on with a comparison, which gets these replies first, to what it returns, or to an error that ends it."""
+    while True:
+        refusal = next((reply for reply in replies if isinstance(reply, Refusal) and reply.code != "NOGROUP"), None)
+        if refusal is not None and refusal.code == "WRONGTYPE":
+            (found_type,) = yield [command(b"TYPE", key)]
+            return _OtherType(found_type.decode() if isinstance(found_type, bytes) else None)
+        if refusal is not None:
+            return refusal
+        try:
+            commands = comparison.send(replies)
+        except StopIteration as done:
+            differences: list[str] | _OtherType | None = done.value
+            return differences
+        replies = yield commands
 
 
 def _opaque(record: Record) -> Comparison:
@@ -364,12 +373,16 @@ class _Hash(_Elements):
             self.most += 1
             if other != value:
                 self.differ(_shown(name), _shown(value), _shown(other))
-            elif at == -2 and self.comparer.is_past(expire):
-                continue  # it has expired between the two answers
-            elif self.expiring and not self.comparer.is_near(expire, *((at, at) if at >= 0 else (None, None))):
-                self.differ(f"expiry of {_shown(name)}", str(expire or "never"), "never" if at < 0 else str(at))
-            elif not self.expiring and expire is not None:
-                self.differ(f"expiry of {_shown(name)}", str(expire), "never")
+            else:
+                self.compare_expiry(name, expire, at)
+
+    def compare_expiry(self, name: bytes, expected: int | None, at: int) -> None:
+        """The expiry of a field, of which the server says `at`: -1 for none, -2 where it has no such field."""
+        if at == -2 and self.comparer.is_past(expected):
+            return  # it has expired between the two answers
+        found = at if at >= 0 else None
+        if not self.comparer.is_near(expected, found, found):
+            self.differ(f"expiry of {_shown(name)}", str(expected or "never"), "never" if found is None else str(found))
 
     def recount(self, total: int) -> Generator[list[bytes], list[Any], int]:
         """Where fields that have expired can be among those that are counted, list the names: those are not in the list."""
@@ -398,23 +411,18 @@ def _collection(record: Record, elements: _Elements) -> Comparison:
     """Elements, all at once where the record is small, otherwise as they are read."""
     count = command(elements.count_command, record.key)
     windows = (found[at : at + _WINDOW] for found in record.elements() for at in range(0, len(found), _WINDOW))
-    total: int | None = None
-    is_large = record.size is None  # which is known when all of it has been read
-    if is_large:
-        (total,) = yield [count]
-    groups: Iterator[list[list[Any]]] = ([window] for window in windows) if is_large else iter([list(windows)])
-    for group in groups:
-        asked = [elements.ask(window) for window in group]
-        replies = yield [*([count] if total is None else []), *(text for commands in asked for text in commands)]
-        if total is None:
-            total = replies.pop(0)
-        at = 0
-        for window, commands in zip(group, asked, strict=True):
-            elements.compare(window, replies[at : at + len(commands)])
-            at += len(commands)
-        if elements.lines and is_large:
-            return elements.lines  # the rest would say the same
-    assert total is not None
+    if record.size is None:
+        (total,) = yield [count]  # nothing of it may be read before it is known to be there
+        for window in windows:
+            elements.compare(window, (yield elements.ask(window)))
+            if elements.lines:
+                return elements.lines  # the rest would say the same
+    else:
+        asked = [(window, elements.ask(window)) for window in windows]
+        total, *replies = yield [count, *(text for _, commands in asked for text in commands)]
+        following = iter(replies)
+        for window, commands in asked:
+            elements.compare(window, list(islice(following, len(commands))))
     total = yield from elements.recount(total)
     if not elements.least <= total <= elements.most:
         return [f"{elements.most:,} and {total:,} elements", *elements.lines]

@@ -53,7 +53,7 @@ _CODES: Final = {
     "ClusterCrossSlotError": "CROSSSLOT",
 }  # fmt: skip
 #: Errors of a cluster that is changing: to ask again later helps.
-_PASSING: Final = ("TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN")
+_PASSING: Final = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN")
 #: What not every server has, with a command that shows whether this one does; an empty name makes no difference to a key.
 _PROBES: Final = {
     "PEXPIRETIME": command(b"PEXPIRETIME", b""),
@@ -286,17 +286,10 @@ class Server:
     ) -> tuple[list[int], str]:
         """Ask once; returns which requests are to be asked again, and why."""
         self._renew_login()
-        groups: dict[Address, list[int]] = {}
-        for i in which:
-            owner = self._owner(requests[i][0])
-            if owner is None:
-                replies[i] = [Refusal("CLUSTERDOWN", f"no node has slot {key_slot(requests[i][0])}")] * len(requests[i][1])
-            else:
-                groups.setdefault(owner, []).append(i)
         again: list[int] = []
         trouble = ""
         sent = []
-        for address, group in groups.items():
+        for address, group in self._by_owner(requests, which, replies).items():
             try:
                 with _translating_login_errors(self.url, self._login):
                     self._node(address).send(db, [text for i in group for text in requests[i][1]])
@@ -313,28 +306,49 @@ class Server:
                 trouble = _of_node(address, e)
                 continue
             for i in group:
-                replies[i] = [next(found) for _ in requests[i][1]]
-                redirected = next((r for r in replies[i] if isinstance(r, Refusal) and self._is_passing(r)), None)
-                if redirected is not None and not self._follow(db, redirected, requests[i][1], replies, i):
+                commands = requests[i][1]
+                replies[i], passing = self._follow(db, commands, [next(found) for _ in commands])
+                if passing is not None:
                     again.append(i)
-                    trouble = str(redirected)
+                    trouble = str(passing)
         return again, trouble
 
-    def _is_passing(self, reply: Refusal) -> bool:
-        return bool(self._owners) and (reply.code in _PASSING or reply.code in ("MOVED", "ASK"))
+    def _by_owner(
+        self, requests: Sequence[tuple[bytes, list[bytes]]], which: list[int], replies: list[list[Any]]
+    ) -> dict[Address, list[int]]:
+        """These requests by the node that has their key; one whose key no node has gets its replies here."""
+        groups: dict[Address, list[int]] = {}
+        for i in which:
+            key, commands = requests[i]
+            owner = self._owner(key)
+            if owner is None:
+                replies[i] = [Refusal("CLUSTERDOWN", f"no node has slot {key_slot(key)}")] * len(commands)
+            else:
+                groups.setdefault(owner, []).append(i)
+        return groups
 
-    def _follow(self, db: int, reply: Refusal, commands: list[bytes], replies: list[list[Any]], i: int) -> bool:
-        """Ask the node that a slot is on its way to; False where that is of no use."""
-        if reply.code != "ASK":
-            return False
-        host, _, port = reply.text.split(" ")[-1].rpartition(":")
+    def _follow(self, db: int, commands: list[bytes], found: list[Any]) -> tuple[list[Any], Refusal | None]:
+        """The replies to commands about a key, of the node that its slot is on its way to where `found` names one.
+
+        Returns: the replies, and the error for which the commands are to be sent again later; None where they are answered.
+        """
+        passing = self._passing(found)
+        if passing is None or passing.code != "ASK":
+            return found, passing
+        host, _, port = passing.text.split(" ")[-1].rpartition(":")
         try:
             # the leave to ask holds for the next command alone
-            found = self._node((host, int(port))).exchange(db, [text for each in commands for text in (command(b"ASKING"), each)])
+            replies = self._node((host, int(port))).exchange(db, [text for each in commands for text in (command(b"ASKING"), each)])
         except _broken():
-            return False
-        replies[i] = found[1::2]
-        return not any(isinstance(r, Refusal) and self._is_passing(r) for r in replies[i])
+            return found, passing
+        followed = replies[1::2]
+        return followed, None if self._passing(followed) is None else passing
+
+    def _passing(self, replies: list[Any]) -> Refusal | None:
+        """The first error of a cluster that is changing."""
+        if not self._owners:
+            return None
+        return next((reply for reply in replies if isinstance(reply, Refusal) and reply.code in _PASSING), None)
 
     def _persist(self, address: Address, db: int, commands: list[bytes]) -> list[Any]:
         """Ask one node, several times if need be."""

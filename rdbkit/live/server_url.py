@@ -43,11 +43,19 @@ def parse_url(url: str) -> ServerUrl:
     """
     if not url.startswith(("redis://", "rediss://")):
         raise ValueError("a server's URL begins with redis:// or, for TLS, with rediss://: write redis://host:port")
+    scheme, _, rest = url.partition("://")
+    login, at, address = rest.rpartition("@")  # a password may have signs in it that mean something in a URL
+    host, port, db = _parse_address(address)
+    user, colon, password = login.partition(":")
+    return ServerUrl(
+        host, port, scheme == "rediss", unquote(user) or None if at else None, unquote(password) if colon else None, db
+    )  # fmt: skip
+
+
+def _parse_address(text: str) -> tuple[str, int, int | None]:
+    """Host, port and database of `host:port/db`. Raises: ValueError, as `parse_url`."""
     try:
-        # a password may have signs in it that mean something in a URL
-        scheme, _, rest = url.partition("://")
-        login, at, where = rest.rpartition("@")
-        parts = urlsplit(f"{scheme}://{where}")
+        parts = urlsplit(f"redis://{text}")
         host, port = parts.hostname, parts.port
         (host or "").encode("idna")
     except ValueError:
@@ -59,8 +67,4 @@ def parse_url(url: str) -> ServerUrl:
     db = parts.path.strip("/")
     if db and not (db.isascii() and db.isdecimal() and len(db) <= _MOST_DATABASE_DIGITS):
         raise ValueError("what stands behind the URL's host and port is no database: write redis://host:port/0")
-    user, colon, password = login.partition(":")
-    return ServerUrl(
-        host, port or _DEFAULT_PORT, scheme == "rediss", unquote(user) or None if at else None,
-        unquote(password) if colon else None, int(db) if db else None,
-    )  # fmt: skip
+    return host, port or _DEFAULT_PORT, int(db) if db else None

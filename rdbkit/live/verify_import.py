@@ -435,21 +435,11 @@ class _Verification:
 
     def compare_functions(self) -> None:
         """By name and source; each node of a cluster has all of them."""
-        ours: dict[str, set[bytes]] = {}
-        for number in range(len(self.files)):
-            with self.open(number, again=True) as snapshot:
-                for event, _ in snapshot.prelude():
-                    if isinstance(event, FunctionLibrary):
-                        ours.setdefault(event.name, set()).add(event.code)
-        replies = [found[0] for found in self.server.ask_each_node(0, [command(b"FUNCTION", b"LIST", b"WITHCODE")])]
-        refusal = next((reply for reply in replies if isinstance(reply, Refusal)), None)
-        if refusal is None:
-            nodes = [_libraries(reply) for reply in replies]
-        elif "unknown command" in refusal.text.lower():
-            nodes = [{}]  # before Redis 7.0 there are no functions
-        else:
+        ours = self.libraries_of_files()
+        nodes = self.libraries_of_nodes()
+        if isinstance(nodes, Refusal):
             if ours:
-                self.proof.notes.append(f"libraries of functions were not compared: {refusal}")
+                self.proof.notes.append(f"libraries of functions were not compared: {nodes}")
             return
         self.proof.libraries = len(ours)
         for name in sorted(ours.keys() | {name for node in nodes for name in node}):
@@ -459,6 +449,26 @@ class _Verification:
                 self.proof.functions.append(FunctionDifference("missing", name))
             elif not all(node[name] in ours[name] for node in nodes):
                 self.proof.functions.append(FunctionDifference("changed", name))
+
+    def libraries_of_files(self) -> dict[str, set[bytes]]:
+        """The sources that libraries of functions have in the files, by their names."""
+        found: dict[str, set[bytes]] = {}
+        for number in range(len(self.files)):
+            with self.open(number, again=True) as snapshot:
+                for event, _ in snapshot.prelude():
+                    if isinstance(event, FunctionLibrary):
+                        found.setdefault(event.name, set()).add(event.code)
+        return found
+
+    def libraries_of_nodes(self) -> list[dict[str, bytes]] | Refusal:
+        """The source of each library by its name, of every node; or why one does not tell."""
+        replies = [found[0] for found in self.server.ask_each_node(0, [command(b"FUNCTION", b"LIST", b"WITHCODE")])]
+        refusal = next((reply for reply in replies if isinstance(reply, Refusal)), None)
+        if refusal is None:
+            return [_libraries(reply) for reply in replies]
+        if "unknown command" in refusal.text.lower():
+            return [{}]  # before Redis 7.0 there are no functions
+        return refusal
 
     # -- keys that are in no file
 
