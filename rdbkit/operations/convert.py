@@ -131,11 +131,7 @@ def convert(
         raise ValueError("the destination is the source")
     found = as_target(target)
     policies, edits = policies or Policies(), edits or Edits()
-    if on_error not in ("stop", "skip"):
-        raise ValueError(f"on_error is 'stop' or 'skip', not {on_error!r}")
-    if edits.script is not None and jobs > 1:
-        raise ValueError("a script is asked in one process: jobs must be 1")
-    wanted = selection if selection else None
+    _check_options(on_error, edits, jobs)
 
     rereading = Rereading() if edits.moves_keys else None
 
@@ -152,7 +148,7 @@ def convert(
             known=found.types_in(header),
             policies=policies,
             edits=edits,
-            selection=wanted,
+            selection=selection or None,
             now_ms=time.time_ns() // 1_000_000 if now_ms is None else now_ms,
             compress=compress,
             skip=on_error == "skip",
@@ -160,15 +156,7 @@ def convert(
             tolerated=tolerated(found),
         )
         again = reopen if snapshot.can_reopen else None
-        if again is None and (is_read_twice(edits, wanted) or edits.on_duplicate != FAIL):
-            raise ValueError("to find keys that have the same name, the source is read twice: it has to be a file")
-        if again is not None and (edits.moves_keys or edits.on_duplicate != FAIL):
-            from rdbkit.operations.conflicts import find_decisions, find_duplicates  # few conversions need it
-
-            if edits.on_duplicate != FAIL:
-                rules = replace(rules, duplicates=find_duplicates(again, rules))
-            if edits.moves_keys:
-                rules = replace(rules, decisions=find_decisions(again, rules))
+        rules = _with_names_decided(rules, again)
         writer = create(dst, version=header.version, flavour=header.flavour, force=force, sources=[src])
         job = Job(snapshot, writer, rules, Ledger(loss_callback), progress)
         if edits.on_duplicate == FAIL and edits.script is None:
@@ -176,6 +164,37 @@ def convert(
         with closing(job), writer:
             job.run(jobs)
     return job.report
+
+
+def _check_options(on_error: str, edits: Edits, jobs: int) -> None:
+    """Raise for an option that there is not, and for options that exclude each other."""
+    if on_error not in ("stop", "skip"):
+        raise ValueError(f"on_error is 'stop' or 'skip', not {on_error!r}")
+    if edits.script is not None and jobs > 1:
+        raise ValueError("a script is asked in one process: jobs must be 1")
+
+
+def _with_names_decided(rules: Rules, reopen: Callable[[], Snapshot] | None) -> Rules:
+    """The rules, and what becomes of keys that have, or would come to have, the same name, for which the source is read before.
+
+    Args:
+        reopen: opens the source anew; None where it can be read only once.
+    """
+    edits = rules.edits
+    drops_duplicates = edits.on_duplicate != FAIL
+    if reopen is None:
+        if drops_duplicates or is_read_twice(edits, rules.selection):
+            raise ValueError("to find keys that have the same name, the source is read twice: it has to be a file")
+        return rules
+    if not drops_duplicates and not edits.moves_keys:
+        return rules
+    from rdbkit.operations.conflicts import find_decisions, find_duplicates  # few conversions need it
+
+    if drops_duplicates:
+        rules = replace(rules, duplicates=find_duplicates(reopen, rules))
+    if edits.moves_keys:
+        rules = replace(rules, decisions=find_decisions(reopen, rules))
+    return rules
 
 
 def is_read_twice(edits: Edits, selection: Selection | None) -> bool:
@@ -290,50 +309,69 @@ class Job:
 
     def run(self, jobs: int) -> None:
         """Do it; raises as `convert`."""
-        report, rewriter, snapshot = self.report, self.rewriter, self.snapshot
-        # Templates of RDB 15 stand in front of the keys that use them, and what KeyDB says behind them: those take one process.
-        # Of a source that cannot be read again, names and their places are kept by one process.
-        parallel = jobs > 1 and snapshot.header.version != 15 and snapshot.header != ("redis", 9) and self.placed is None
-        if not parallel and self.reopen is not None:
-            rewriter.hashes = self.hashes
-        rewriter.placed = self.placed
         try:
-            for item in self._parts(jobs) if parallel else snapshot.scan(rewriter):
-                self._write(rewriter.take())
+            for item in self._items(jobs):
+                self._write(self.rewriter.take())
                 if isinstance(item, LargeRecord):
                     self._large(item)
                 elif item is not None:
                     self._add(item)
                 if self.progress is not None:
-                    self.progress(snapshot.position)
+                    self.progress(self.snapshot.position)
         except ChecksumError as e:
             if not self.rules.skip:
                 raise
-            report.checksum = e
+            self.report.checksum = e
+        self._fill_report()
+        self._look_behind()
+        self._look_for_one_name()
+        self._look_for_duplicates()
+        self._raise_forbidden()
+        self._write_waiting(None)
+        self._keep_what_is_the_same()
+
+    def _items(self, jobs: int) -> Iterator[Part | LargeRecord | None]:
+        """What the source is read as: None for a block that the rewriter has seen; else what is still to be done here."""
+        snapshot, rewriter = self.snapshot, self.rewriter
+        # Templates of RDB 15 stand in front of the keys that use them, and what KeyDB says behind them: those take one process.
+        # Of a source that cannot be read again, names and their places are kept by one process.
+        if jobs > 1 and snapshot.header.version != 15 and snapshot.header != ("redis", 9) and self.placed is None:
+            return self._parts(jobs)
+        if self.reopen is not None:
+            rewriter.hashes = self.hashes
+        rewriter.placed = self.placed
+        return snapshot.scan(rewriter)
+
+    def _fill_report(self) -> None:
+        """Add what was met in this process, when all is read."""
+        report, rewriter = self.report, self.rewriter
         report.left_out += int(rewriter.left_out)
         report.skipped += rewriter.skipped
         report.functions += rewriter.functions
         report.written = self.written
         report.keys = report.written + report.left_out
-        self._look_behind()
-        self._look_for_one_name()
-        self._look_for_duplicates()
+
+    def _raise_forbidden(self) -> None:
+        """Raise the error of all losses that are not allowed."""
         forbidden = self.ledger.forbidden
         if forbidden:
             counts = ", ".join(f"{kind} {n}" for kind, n in forbidden.items())
             error = LossError(f"{self.report.target} does not support all of it, and nothing was written: {counts}")
-            error.source, error.report = snapshot.name, report
+            error.source, error.report = self.snapshot.name, self.report
             raise error
-        self._write_waiting(None)
-        changed = self.changed or rewriter.changed or snapshot.reordered or report.skipped
-        as_it_was = not changed and self.writer.size == snapshot.rdb_size
-        if as_it_was and self.writer.can_correct:
-            self.writer.recounts = False
+
+    def _keep_what_is_the_same(self) -> None:
+        """A file of which nothing has changed keeps its counts and its missing checksum, and is told to be identical."""
+        report, snapshot, writer = self.report, self.snapshot, self.writer
+        if self.changed or self.rewriter.changed or snapshot.reordered or report.skipped or writer.size != snapshot.rdb_size:
+            return
+        if writer.can_correct:
+            writer.recounts = False
         is_plain = snapshot.compression is None and snapshot.framing is None and snapshot.trailer == ("none", 0)
         state = "" if snapshot.checksum is None else snapshot.checksum.state
-        report.identical = as_it_was and not self.writer.recounts and is_plain and state != "unchecked"
-        if as_it_was and state == "disabled":
-            self.writer.checksum = False  # what is the same stays the same
+        report.identical = not writer.recounts and is_plain and state != "unchecked"
+        if state == "disabled":
+            writer.checksum = False
 
     def _look_behind(self) -> None:
         """Commands of an append-only file are changes made after the snapshot."""
