@@ -62,9 +62,9 @@ from rdbkit.values import (
 
 if TYPE_CHECKING:
     from rdbkit.azure.blob_url import BlobUrl, Credentials, parse_place
-    from rdbkit.azure.cache_export import begin_export, prepare_export, wait_for_export
-    from rdbkit.azure.cache_import import ImportPlan, PendingOperation, begin_import, prepare_import, wait_for
-    from rdbkit.azure.migrate import Migration
+    from rdbkit.azure.cache_export import begin_export, export_cache, prepare_export, wait_for_export
+    from rdbkit.azure.cache_import import ImportPlan, PendingOperation, begin_import, import_, prepare_import, wait_for
+    from rdbkit.azure.migrate import Migration, migrate
     from rdbkit.azure.resources import Arm, parse_resource_id
     from rdbkit.azure.upload import Upload, upload
     from rdbkit.live.server import connect, entra_credentials
@@ -195,16 +195,19 @@ __all__ = [
     "diff",
     "entra_credentials",
     "export",
+    "export_cache",
     "export_jsonl",
     "export_resp",
     "find_target",
     "get",
+    "import_",
     "info",
     "keys",
     "load_targets",
     "memory",
     "memory_rows",
     "merge",
+    "migrate",
     "module_values",
     "open",
     "open_output",
@@ -293,16 +296,19 @@ _MODULES = {
     "diff": "operations.diff",
     "entra_credentials": "live.server",
     "export": "operations.export",
+    "export_cache": "azure.cache_export",
     "export_jsonl": "operations.export",
     "export_resp": "operations.export",
     "find_target": "targets.target",
     "get": "operations.get",
+    "import_": "azure.cache_import",
     "info": "operations.info",
     "keys": "operations.keys",
     "load_targets": "targets.target",
     "memory": "operations.memory",
     "memory_rows": "operations.memory",
     "merge": "operations.merge",
+    "migrate": "azure.migrate",
     "open_output": "storage.output",
     "parse_dbs": "selection",
     "parse_expires": "selection",

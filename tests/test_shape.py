@@ -132,6 +132,7 @@ def test_examples_in_docstrings_hold(monkeypatch: pytest.MonkeyPatch) -> None:
         "operations.memory_page",
         "passes.patterns",
         "passes.scramble",
+        "azure.arguments",
         "azure.blob_url",
         "azure.resources",
         "live.server_url",

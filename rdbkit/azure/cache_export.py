@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from rdbkit.azure.arguments import blob_url_of, opened_cache
 from rdbkit.azure.blob_url import BlobUrl, Credentials
-from rdbkit.azure.cache_import import MANAGED_IDENTITY, SAS, Import, PendingOperation, begin, look_at_target, wait_for
+from rdbkit.azure.cache_import import (
+    MANAGED_IDENTITY,
+    SAS,
+    Import,
+    PendingOperation,
+    begin,
+    look_at_target,
+    tell_each,
+    wait_for,
+    when,
+)
 from rdbkit.azure.errors import translating_errors
-from rdbkit.azure.resources import PREMIUM, Arm, CacheState, Call, Status
+from rdbkit.azure.resources import PREMIUM, Arm, CacheState, Call, ResourceId, Status
 from rdbkit.azure.sas import EXPORT_PERMISSIONS, LEAST_HOURS, Signed, Signer, patience
 from rdbkit.errors import TargetError
-from rdbkit.targets.target import Target
+from rdbkit.targets.target import Target, as_target
 
-__all__ = ["Export", "begin_export", "prepare_export", "wait_for_export"]
+__all__ = ["Export", "begin_export", "check_goes_to", "export_cache", "prepare_export", "wait_for_export"]
 
 
 @dataclass
@@ -168,3 +180,68 @@ def _blobs(place: BlobUrl, signed: Signed | None, signer: Signer) -> list[dict[s
             if signed is not None and code == "AuthorizationPermissionMismatch":
                 return None
             raise
+
+
+# -- all of it
+
+
+def export_cache(
+    cache: str | ResourceId | Arm,
+    container: str | BlobUrl,
+    *,
+    target: str | Target,
+    prefix: str = "",
+    state: str | os.PathLike[str] | None = None,
+    credentials: Credentials | None = None,
+    auth: str = SAS,
+    storage_subscription: str = "",
+    hours: float = LEAST_HOURS,
+    warning_callback: Callable[[str], object] | None = None,
+    progress: Callable[[Status, float], object] | None = None,
+) -> Import:
+    """Export what a cache in Azure has into a container, and wait until that has ended. The cache stays as it is.
+
+    A process that is ended while it waits does not end the export; the same call then goes on waiting for it.
+
+    Args:
+        cache: its resource id, `/subscriptions/.../NAME`; or an `Arm`, for another cloud or other credentials.
+        container: `https://ACCOUNT.blob.core.windows.net/CONTAINER`, with a SAS or without; or a `BlobUrl`.
+        target: what the cache is: "azure-premium", "azure-managed" or "azure-enterprise"; or a `Target`.
+        prefix: of the blobs' names; by default the cache's name. Of Premium alone.
+        state: the file where it is noted what there is to wait for; by default `rdbkit-export-NAME.json`, as the command has it.
+        credentials, auth, storage_subscription, hours, warning_callback, progress: as of `rdbkit.import_`.
+
+    Returns: what the export has left, as `blobs`; `resumed` where an earlier run had begun it.
+
+    Raises: TargetError where something stands against the export, or a service refuses or fails; ValueError for arguments that do
+        not fit; TypeError for what is no cache, container or target; OSError.
+
+    Example:
+        cache = "/subscriptions/.../resourceGroups/shop/providers/Microsoft.Cache/redis/shop-cache"
+        done = rdbkit.export_cache(cache, "https://shop.blob.core.windows.net/dumps", target="azure-premium")
+        for blob in done.blobs:
+            print(blob["url"], blob["bytes"])
+    """
+    target = as_target(target)
+    place = blob_url_of(container)
+    with opened_cache(cache) as arm:
+        path = os.fspath(state or f"rdbkit-export-{arm.cache.name}.json")
+        left = PendingOperation.read_of(path, "export", arm.cache)
+        if left is not None and left.operation:
+            check_goes_to(left, place)
+            return wait_for_export(arm, left, place, credentials=credentials, resumed=True, progress=progress)
+        plan = prepare_export(
+            arm, target, place, prefix=prefix, credentials=credentials, auth=auth, storage_subscription=storage_subscription,
+            hours=hours,
+        )  # fmt: skip
+        tell_each(plan.warnings, warning_callback)
+        return wait_for_export(arm, begin_export(arm, plan, path), place, credentials=credentials, progress=progress)
+
+
+def check_goes_to(left: PendingOperation, place: BlobUrl) -> None:
+    """Raise ValueError where an export that was begun is to another container."""
+    if left.place != place.url:
+        raise ValueError(
+            f"an export to {left.place} was begun on {when(left.begun)}: run that command again to wait for it, or delete "
+            f"{left.path}"
+        )

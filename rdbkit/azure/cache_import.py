@@ -11,25 +11,26 @@ from __future__ import annotations
 import datetime
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import rdbkit
+from rdbkit.azure.arguments import blob_urls_of, opened_cache
 from rdbkit.azure.blob_url import BlobUrl, Credentials
 from rdbkit.azure.errors import meaning, translating_errors
-from rdbkit.azure.resources import PREMIUM, Arm, CacheState, Call, Status
+from rdbkit.azure.resources import PREMIUM, Arm, CacheState, Call, ResourceId, Status
 from rdbkit.azure.sas import LEAST_HOURS, Signed, Signer, patience
 from rdbkit.errors import CorruptError, TargetError, UnsupportedVersionError
 from rdbkit.operations.check import AS_IT_IS, Check, check
 from rdbkit.storage.state import StateFile
 from rdbkit.storage.temporary import PRIVATE
-from rdbkit.targets.target import Target
+from rdbkit.targets.target import Target, as_target
 from rdbkit.text import size
 
 __all__ = [
-    "MANAGED_IDENTITY", "SAS", "Blob", "Import", "ImportPlan", "PendingOperation", "begin", "begin_import", "look_at_target",
-    "prepare_import", "replaced", "wait_for", "when",
+    "MANAGED_IDENTITY", "SAS", "Blob", "Import", "ImportPlan", "PendingOperation", "begin", "begin_import", "import_",
+    "look_at_target", "others_than", "prepare_import", "replaced", "replacement_error", "tell_each", "wait_for", "when",
 ]  # fmt: skip
 
 #: How the service gets at the blobs, in the words of its interface.
@@ -175,6 +176,30 @@ class PendingOperation:
             left = cls(path, **found)
             left._look_at_types()
         return left
+
+    @classmethod
+    def read_of(cls, path: str, verb: str, cache: ResourceId) -> PendingOperation | None:
+        """What the last run of a verb on a cache has left there; None for nothing.
+
+        Raises: ValueError where the file is of another cache or verb, or something else; OSError.
+        """
+        left = cls.read(path)
+        if left is not None and (left.verb != verb or left.resource_id.lower() != str(cache).lower()):
+            raise ValueError(f"{path} is of another cache or verb: name another file with --state")
+        return left
+
+    def check_is_of(self, places: Sequence[BlobUrl]) -> None:
+        """Raise ValueError where an import is of other blobs."""
+        if [blob["url"] for blob in self.blobs] != [place.url for place in places]:
+            raise ValueError(
+                f"an import of other blobs was begun on {when(self.begun)}: run that command again to wait for it, or "
+                f"delete {self.path}"
+            )
+
+    @property
+    def doubt(self) -> str:
+        """What is to be known before the same is begun again, where it is not known whether this has begun."""
+        return f"a run of {when(self.begun)} was ended while it asked the service to begin; whether that has begun is not known"
 
     def _look_at_types(self) -> None:
         """Raise ValueError, TypeError or LookupError where something else stands in the file than `save` writes."""
@@ -538,6 +563,16 @@ def replaced(
     return found
 
 
+def replacement_error(urls: Sequence[str]) -> TargetError:
+    """What to raise for blobs, at least one, that are others than those of the import that was waited for."""
+    more = f" (and {len(urls) - 1} more)" if len(urls) > 1 else ""
+    return TargetError(
+        f"the blob as it is asked for now was not imported{more}: what was, is what it was when that import was begun; run "
+        "this again",
+        source=urls[0],
+    )
+
+
 def _statuses(arm: Arm, pending: PendingOperation) -> Iterator[Status]:
     while pending.operation:
         status = arm.status(pending.operation)
@@ -567,3 +602,98 @@ def _failed(verb: str, status: Status) -> str:
 def when(seconds: float) -> str:
     """A point in time, in UTC."""
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+# -- all of it
+
+
+def import_(
+    blobs: str | BlobUrl | Iterable[str | BlobUrl],
+    cache: str | ResourceId | Arm,
+    *,
+    target: str | Target,
+    state: str | os.PathLike[str] | None = None,
+    credentials: Credentials | None = None,
+    auth: str = SAS,
+    storage_subscription: str = "",
+    hours: float = LEAST_HOURS,
+    etags: Sequence[str] = (),
+    examine: bool = True,
+    warning_callback: Callable[[str], object] | None = None,
+    check_progress: Callable[[str, int], object] | None = None,
+    progress: Callable[[Status, float], object] | None = None,
+) -> Import:
+    """Import blobs into a cache in Azure, and wait until that has ended. What is in the cache is deleted.
+
+    All that can be asked is asked before, and each blob is read and checked. Nobody is asked for leave: `prepare_import` looks
+    alone. A process that is ended while it waits does not end the import; the same call then goes on waiting for it.
+
+    Args:
+        blobs: one URL or several, `https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB`, with a SAS or without; or `BlobUrl`.
+        cache: its resource id, `/subscriptions/.../NAME`; or an `Arm`, for another cloud or other credentials.
+        target: what the cache is: "azure-premium", "azure-managed" or "azure-enterprise"; or a `Target`.
+        state: the file where it is noted what there is to wait for; by default `rdbkit-import-NAME.json`, as the command has it.
+        credentials: of the storage account; by default what the environment and the machine have.
+        auth: "SAS", or "ManagedIdentity" for the cache's own identity, of Premium alone.
+        storage_subscription: where the blobs are, if not where the cache is; with an identity alone.
+        hours: that a SAS lasts which is made, at least 4.
+        etags: of the blobs as they were uploaded, in their order (`Upload.etag`).
+        examine: read every blob and `rdbkit.check` it; False where that has been done.
+        warning_callback: called with each thing that should be known before, when nothing has been changed yet; what it raises
+            ends this.
+        check_progress: called with a blob's URL and the bytes of it read so far.
+        progress: called with the service's status and the seconds since the import was begun, each time that it was asked for.
+
+    Returns: what was imported; `resumed` where an earlier run had begun it.
+
+    Raises: TargetError where something stands against the import, a blob is not imported as it is among it, a service refuses or
+        fails, or what an earlier run had begun was of a blob that has been replaced; RdbError where a blob is no snapshot, or of a
+        version that nobody knows; ValueError for arguments that do not fit; TypeError for what is no blob, cache or target;
+        OSError.
+
+    Example:
+        cache = "/subscriptions/.../resourceGroups/shop/providers/Microsoft.Cache/redis/shop-cache"
+        done = rdbkit.import_("https://shop.blob.core.windows.net/dumps/a.rdb", cache, target="azure-premium")
+        print(done.bytes, done.seconds)
+    """
+    target = as_target(target)
+    places = blob_urls_of(blobs)
+    with opened_cache(cache) as arm:
+        path = os.fspath(state or f"rdbkit-import-{arm.cache.name}.json")
+        left = PendingOperation.read_of(path, "import", arm.cache)
+        if left is not None and left.operation:
+            left.check_is_of(places)
+            others, warnings = others_than(left, places, etags, credentials)
+            tell_each(warnings, warning_callback)
+            done = wait_for(arm, left, resumed=True, progress=progress)
+            if others:
+                raise replacement_error(others)
+            return done
+        plan = prepare_import(
+            arm, target, places, credentials=credentials, auth=auth, storage_subscription=storage_subscription, hours=hours,
+            etags=etags, examine=examine, progress=check_progress,
+        )  # fmt: skip
+        tell_each([*plan.warnings, *([left.doubt] if left is not None else [])], warning_callback)
+        for blob, report in zip(plan.blobs, plan.checks, strict=False):  # there may be no checks
+            if report.verdict != AS_IT_IS:
+                found = "; ".join(f"{finding.code} {finding.title}" for finding in report.findings if finding.severity != "note")
+                raise TargetError(f"{report.summary}: {found}", source=blob.url)
+        return wait_for(arm, begin_import(arm, plan, path), progress=progress)
+
+
+def others_than(
+    left: PendingOperation, places: Sequence[BlobUrl], etags: Sequence[str], credentials: Credentials | None
+) -> tuple[list[str], list[str]]:
+    """URLs of blobs that are others by now than those of an import that was begun, and warnings."""
+    try:
+        found = replaced(left, places, etags=etags, credentials=credentials)
+    except TargetError as e:  # the import is what matters
+        return [], [f"whether the blobs are still those that it is of is not known: {e}"]
+    return found, [f"{url}: that import is of the blob as it was then, not as it is asked for now" for url in found]
+
+
+def tell_each(warnings: Sequence[str], callback: Callable[[str], object] | None) -> None:
+    """Call what may be there with each warning."""
+    if callback is not None:
+        for warning in warnings:
+            callback(warning)

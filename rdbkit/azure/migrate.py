@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
+from rdbkit.azure.arguments import blob_url_of, opened_cache
 from rdbkit.azure.blob_url import BlobUrl, Credentials
 from rdbkit.azure.cache_import import (
     SAS,
@@ -25,13 +26,16 @@ from rdbkit.azure.cache_import import (
     look_at_target,
     prepare_import,
     refuse,
+    tell_each,
     wait_for,
+    when,
 )
 from rdbkit.azure.errors import translating_errors
-from rdbkit.azure.resources import Arm, CacheState, Call, Status
+from rdbkit.azure.resources import Arm, CacheState, Call, ResourceId, Status
 from rdbkit.azure.sas import LEAST_HOURS, Signer, patience
 from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, properties_of, upload, upload_converted
 from rdbkit.errors import TargetError
+from rdbkit.operations.arguments import Path, paths_of
 from rdbkit.operations.check import AS_IT_IS, CANNOT, Check, check, configured
 from rdbkit.operations.convert import convert
 from rdbkit.operations.duplicates import duplicate_error, find_duplicates
@@ -43,10 +47,10 @@ from rdbkit.storage.output import Nowhere
 from rdbkit.storage.source import Rereading, changed
 from rdbkit.storage.state import StateFile
 from rdbkit.storage.temporary import Permissions, make_folders
-from rdbkit.targets.target import Target
+from rdbkit.targets.target import Target, as_target
 from rdbkit.text import valid_text
 
-__all__ = ["STEPS", "FileProgress", "Migration"]
+__all__ = ["STEPS", "FileProgress", "Migration", "migrate"]
 
 #: What a migration does, in this order; each can be left out.
 STEPS: Final = ("check", "upload", "import")
@@ -418,7 +422,7 @@ class Migration:
 
         The blobs have to be those that were sent, or, with `--skip upload`, have as many keys as the files become.
 
-        Raises: as `prepare_import`; TargetError for other blobs.
+        Raises: as `prepare_import`; TargetError for other blobs, and where one does not go in as it is.
         """
         places = [place for course in self.courses for place in self.places(course)]
         etags = [str(blob.get("etag", "")) for course in self.courses for blob in course.blobs or [{}]]
@@ -427,7 +431,9 @@ class Migration:
             self.arm, self.service, places, credentials=self.credentials, etags=etags, examine=not known,
             auth=self.auth, hours=self.hours, storage_subscription=self.storage_subscription,
         )  # fmt: skip
-        if not known and prepared.importable:
+        if not prepared.importable:
+            raise TargetError("a blob does not go in as it is; rdbkit import says why", source=self.cache.name)
+        if not known:
             self._take_over(prepared)
         return prepared
 
@@ -470,6 +476,41 @@ class Migration:
     @property
     def _import_path(self) -> str:
         return f"{self.path}.import"
+
+    def settle(
+        self, left: PendingOperation, *, imports: bool = True, tell: Callable[[str], object] | None = None,
+        progress: Callable[[Status, float], object] | None = None,
+    ) -> bool:  # fmt: skip
+        """See to an import that an earlier run has left: wait for what has begun, and warn of what may have.
+
+        Args:
+            left: of `left_import`.
+            imports: whether that step follows.
+            tell: called with what is waited for.
+            progress: as of `wait_for`.
+
+        Returns: whether there is anything to do after it; not where that was the import of these files.
+        Raises: as `wait_for`; TargetError where it may read the blobs that this run is to replace.
+        """
+        if not left.operation:
+            self.warnings.append(
+                f"a run of {when(left.begun)} was ended while it asked the service to import; whether that has begun is not known: "
+                "look at the cache first"
+            )
+            return True
+        if not imports:
+            raise TargetError(
+                f"an import that was begun on {when(left.begun)} may still read the blobs; wait for it, by this without --skip "
+                "import",
+                source=self.cache.name,
+            )
+        if self.is_of_these(left):
+            tell_each(["going on to wait for the import that was begun"], tell)
+            self.wait(left, True, progress)
+            return False
+        tell_each([f"waiting for the end of an import of other files, or other states of these, of {when(left.begun)}"], tell)
+        wait_for(self.arm, left, resumed=True, progress=progress)
+        return True
 
     def begin_import(self, prepared: ImportPlan) -> PendingOperation:
         """Begin the import of what was sent. Raises: as `rdbkit.azure.cache_import.begin_import`."""
@@ -526,3 +567,95 @@ def _of(progress: Callable[[str, int], object] | None, name: str) -> Callable[[i
 
 def _why(report: Check) -> str:
     return "; ".join(f"{found.code} {found.title}" for found in report.findings if found.severity == "blocker")
+
+
+# -- all of it
+
+
+def migrate(
+    files: Path | Iterable[Path],
+    cache: str | ResourceId | Arm,
+    *,
+    target: str | Target,
+    container: str | BlobUrl,
+    policies: Policies | None = None,
+    part_bytes: int | None = None,
+    skip: Collection[str] = (),
+    overwrite: bool = False,
+    block_bytes: int = BLOCK_BYTES,
+    concurrency: int = CONCURRENCY,
+    cap_mbps: float | None = None,
+    state: str | os.PathLike[str] | None = None,
+    credentials: Credentials | None = None,
+    auth: str = SAS,
+    storage_subscription: str = "",
+    hours: float = LEAST_HOURS,
+    warning_callback: Callable[[str], object] | None = None,
+    file_progress: Callable[[str, int], object] | None = None,
+    progress: Callable[[Status, float], object] | None = None,
+) -> Migration:
+    """Bring snapshots into a cache in Azure: check, convert, upload, import. What is in the cache is deleted.
+
+    Every file is checked and converted without being written first, so that nothing is sent where something would be lost that the
+    policies do not allow. Nobody is asked for leave. What was ended is gone on with by the same call.
+
+    Args:
+        files: a path or several.
+        cache: its resource id, `/subscriptions/.../NAME`; or an `Arm`, for another cloud or other credentials.
+        target: what the cache is: "azure-premium", "azure-managed" or "azure-enterprise"; or a `Target`.
+        container: where the blobs are to be, `https://ACCOUNT.blob.core.windows.net/CONTAINER` or a folder in it; or a `BlobUrl`.
+        policies: what becomes of data that the target does not support; by default, nothing is sent if there is any.
+        part_bytes: send each file in parts of so many bytes; None to send it as one.
+        skip: steps to leave out: "check", "upload", "import".
+        overwrite: replace blobs that are there and are not of this migration.
+        block_bytes, concurrency, cap_mbps: as of `rdbkit.upload`.
+        state: the file that another run goes on with; by default `rdbkit-migrate-NAME.json`, as the command has it.
+        credentials, auth, storage_subscription, hours: as of `rdbkit.import_`.
+        warning_callback: called with each thing that should be known, before anything is sent, and before the import begins; what
+            it raises ends this.
+        file_progress: called with a file and the bytes of it that have been read, or sent.
+        progress: called with the service's status and the seconds since the import was begun, each time that it was asked for.
+
+    Returns: the `Migration`: `result` of the import, `courses` of the files, and `to_dict()`, the report.
+
+    Raises: LossError where a policy does not allow a loss; DuplicateError where several files have a key; TargetError where the
+        cache cannot import what the files become, or a service refuses or fails; ChangedError where a file changes meanwhile;
+        RdbError where one is damaged; ValueError for arguments that do not fit; TypeError for what is no path, cache, container or
+        target; OSError.
+
+    Example:
+        cache = "/subscriptions/.../resourceGroups/shop/providers/Microsoft.Cache/redis/shop-cache"
+        done = rdbkit.migrate(
+            "dump.rdb", cache, target="azure-premium", container="https://shop.blob.core.windows.net/dumps",
+            policies=rdbkit.Policies(field_ttl="key-min"),
+        )
+        print(done.to_dict()["lost"])
+    """
+    target = as_target(target)
+    paths = paths_of(files)
+    place = blob_url_of(container)
+    if isinstance(skip, str) or not set(skip) <= set(STEPS):
+        raise ValueError(f"what can be skipped is a collection of {', '.join(STEPS)}")
+    with opened_cache(cache) as arm:
+        job = Migration(
+            arm, target, paths, place, os.fspath(state or f"rdbkit-migrate-{arm.cache.name}.json"), policies=policies,
+            part_bytes=part_bytes, credentials=credentials, auth=auth, hours=hours, storage_subscription=storage_subscription,
+        )  # fmt: skip
+        sends, imports = "upload" not in skip, "import" not in skip
+        left = job.left_import()
+        if left is None or job.settle(left, imports=imports, progress=progress):
+            job.look(sends=sends, imports=imports)
+            if "check" not in skip:
+                job.rehearse(file_progress)
+            tell_each(job.warnings, warning_callback)
+            if sends:
+                job.send(
+                    overwrite=overwrite, block_bytes=block_bytes, concurrency=concurrency, cap_mbps=cap_mbps, progress=file_progress
+                )
+            if imports:
+                plan = job.prepare()
+                tell_each([warning for warning in plan.warnings if warning not in job.warnings], warning_callback)
+                job.wait(job.begin_import(plan), False, progress)
+        if job.result is not None:
+            job.finish()
+        return job

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO, Final, cast
 
+from rdbkit.azure.arguments import blob_url_of
 from rdbkit.azure.blob_url import BlobUrl, Credentials
 from rdbkit.azure.errors import FOREIGN_BLOCKS, missing_package, translating_errors
 from rdbkit.errors import RdbError, TargetError
@@ -83,7 +84,7 @@ class Upload:
 
 def upload(
     src: str | os.PathLike[str] | Reader,
-    place: BlobUrl,
+    place: str | BlobUrl,
     *,
     credentials: Credentials | None = None,
     page_blob: bool = False,
@@ -99,7 +100,7 @@ def upload(
 
     Args:
         src: a path, or an object with `read(n)`, whose end is the file's.
-        place: of `rdbkit.azure.blob_url.parse_place`, with the blob's name.
+        place: the blob, `https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB`, with a SAS or without; or a `BlobUrl`.
         credentials: by default what the environment and the machine have.
         page_blob: make a page blob, filled up with zeros to a multiple of 512 bytes; for a file alone, and not resumed.
         block_bytes: bytes of a block; `concurrency` + 2 of them are in memory.
@@ -109,9 +110,14 @@ def upload(
         progress: called with bytes that have arrived, or have been compared with a blob that is there.
 
     Raises: TargetError where the service refuses or fails; ChangedError where `src` changes meanwhile; RdbError for a stream of no
-        bytes; ValueError for options that do not fit; what `src.read` raises; OSError. Blocks that have arrived stay there for a
-        week, and the next upload goes on with them.
+        bytes; ValueError for options that do not fit; TypeError for what is no place; what `src.read` raises; OSError. Blocks that
+        have arrived stay there for a week, and the next upload goes on with them.
+
+    Example:
+        sent = rdbkit.upload("dump.rdb", "https://shop.blob.core.windows.net/dumps/dump.rdb")
+        print(sent.url, sent.etag, sent.sent_bytes)
     """
+    place = blob_url_of(place)
     settings = _Settings(place, credentials, page_blob, block_bytes, concurrency, overwrite, cap_mbps, progress)
     is_path = isinstance(src, (str, os.PathLike))
     if page_blob and not is_path:
@@ -129,7 +135,7 @@ def upload(
 
 def upload_converted(
     src: Input,
-    place: BlobUrl,
+    place: str | BlobUrl,
     *,
     target: str | Target,
     policies: Policies | None = None,
@@ -149,6 +155,7 @@ def upload_converted(
 
     Raises: as `rdbkit.convert` and `upload`; there is a blob only if both end well. Where the upload fails, `src` is not awaited.
     """
+    place = blob_url_of(place)
     sending = _Settings(place, **settings)
     if sending.page_blob:
         raise ValueError("a page blob has to know its length beforehand, and a conversion does not: convert the file first")

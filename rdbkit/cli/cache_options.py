@@ -129,10 +129,7 @@ def opened(cache: ResourceId, endpoint: str) -> Iterator[Arm]:
 def left_before(path: str, verb: str, cache: ResourceId) -> PendingOperation | None:
     """What an earlier run has left at `path`, of the same verb and cache."""
     with usage_errors():
-        left = PendingOperation.read(path)
-    if left is not None and (left.verb != verb or left.resource_id.lower() != str(cache).lower()):
-        raise click.UsageError(f"{printable(path)} is of another cache or verb: name another file with --state")
-    return left
+        return PendingOperation.read_of(path, verb, cache)
 
 
 def show_cache(cache: CacheState, where: ResourceId, out: Output) -> None:

@@ -7,7 +7,7 @@ import json
 import click
 
 from rdbkit.azure.blob_url import Credentials
-from rdbkit.azure.cache_export import begin_export, prepare_export, wait_for_export
+from rdbkit.azure.cache_export import begin_export, check_goes_to, prepare_export, wait_for_export
 from rdbkit.azure.cache_import import when
 from rdbkit.azure.resources import ResourceId
 from rdbkit.cli.cache_options import (
@@ -22,7 +22,7 @@ from rdbkit.cli.cache_options import (
     show_warnings,
     watch,
 )
-from rdbkit.cli.render import output, printable
+from rdbkit.cli.render import output, printable, usage_errors
 from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.upload import read_place
 from rdbkit.targets.target import Target
@@ -68,11 +68,8 @@ def export_cache(
         before: dict[str, object] = {}
         resumed = left is not None and bool(left.operation) and not dry_run
         if left is not None and resumed:
-            if left.place != place.url:
-                raise click.UsageError(
-                    f"an export to {printable(left.place)} was begun on {when(left.begun)}: run that command again to wait for "
-                    f"it, or delete {printable(path)}"
-                )
+            with usage_errors():
+                check_goes_to(left, place)
             click.echo(f"going on to wait for the export that was begun on {when(left.begun)}", err=True)
             pending = left
         else:

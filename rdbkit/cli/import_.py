@@ -14,8 +14,9 @@ from rdbkit.azure.cache_import import (
     ImportPlan,
     PendingOperation,
     begin_import,
+    others_than,
     prepare_import,
-    replaced,
+    replacement_error,
     wait_for,
     when,
 )
@@ -38,7 +39,6 @@ from rdbkit.cli.cache_options import (
 from rdbkit.cli.render import RUN_FIRST, Output, output, printable, progress, size, usage_errors
 from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.upload import read_place
-from rdbkit.errors import TargetError
 from rdbkit.operations.check import AS_IT_IS, CANNOT, Check
 from rdbkit.targets.target import Target
 
@@ -85,7 +85,7 @@ def import_(
     with opened(cache, arm_endpoint) as arm:
         left = left_before(path, "import", cache)
         if left is not None and left.operation and not dry_run:
-            return _go_on(arm, left, places, etags, credentials, path, as_json)
+            return _go_on(arm, left, places, etags, credentials, as_json)
         if not dry_run:
             check_can_confirm(yes, cache)
         with usage_errors(), _reading(places) as update:
@@ -115,15 +115,11 @@ def _go_on(
     places: list[BlobUrl],
     etags: tuple[str, ...],
     credentials: Credentials,
-    path: str,
     as_json: bool,
 ) -> int:
-    """Wait for the import that an earlier run has begun, and left at `path`."""
-    if [blob["url"] for blob in left.blobs] != [place.url for place in places]:
-        raise click.UsageError(
-            f"an import of other blobs was begun on {when(left.begun)}: run that command again to wait for it, or "
-            f"delete {printable(path)}"
-        )
+    """Wait for the import that an earlier run has begun."""
+    with usage_errors():
+        left.check_is_of(places)
     click.echo(f"going on to wait for the import that was begun on {when(left.begun)}", err=True)
     return _finish(arm, left, None, True, as_json, _others(left, places, etags, credentials))
 
@@ -132,7 +128,7 @@ def _left_warning(left: PendingOperation) -> str:
     """What is to be known of an import that an earlier run has left."""
     if left.operation:
         return f"an import that was begun on {when(left.begun)} is waited for first, without --dry-run"
-    return f"a run of {when(left.begun)} was ended while it asked the service to begin; whether that has begun is not known"
+    return left.doubt
 
 
 def _end_here(prepared: ImportPlan, dry_run: bool, as_json: bool) -> int:
@@ -150,14 +146,10 @@ def _is_damaged(prepared: ImportPlan) -> bool:
 
 def _others(left: PendingOperation, places: list[BlobUrl], etags: tuple[str, ...], credentials: Credentials) -> list[str]:
     """URLs of blobs that are others by now than those of the import that was begun; said at once, since the wait may be long."""
-    try:
-        with usage_errors():
-            found = replaced(left, places, etags=etags, credentials=credentials)
-    except TargetError as e:  # the import is what matters
-        click.echo(f"Warning: whether the blobs are still those that it is of is not known: {printable(str(e))}", err=True)
-        return []
-    for url in found:
-        click.echo(f"Warning: {printable(url)}: that import is of the blob as it was then, not as it is asked for now", err=True)
+    with usage_errors():
+        found, warnings = others_than(left, places, etags, credentials)
+    for warning in warnings:
+        click.echo(f"Warning: {printable(warning)}", err=True)
     return found
 
 
@@ -220,10 +212,5 @@ def _finish(
     else:
         show_report(report, output())
     if others:
-        more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
-        raise TargetError(
-            f"the blob as it is asked for now was not imported{more}: what was, is what it was when that import was begun; run "
-            "this again",
-            source=others[0],
-        )
+        raise replacement_error(others)
     return 0

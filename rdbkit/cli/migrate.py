@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from rdbkit.azure.blob_url import BlobUrl, Credentials
-from rdbkit.azure.cache_import import PendingOperation, wait_for, when
+from rdbkit.azure.cache_import import PendingOperation
 from rdbkit.azure.migrate import STEPS, FileProgress, Migration
 from rdbkit.azure.resources import Call, ResourceId
 from rdbkit.cli.cache_options import (
@@ -34,7 +34,7 @@ from rdbkit.cli.render import Output, output, printable, progress, size, usage_e
 from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.status import status
 from rdbkit.cli.upload import read_place, sending_options
-from rdbkit.errors import LossError, TargetError
+from rdbkit.errors import LossError
 from rdbkit.operations.duplicates import DuplicateError
 from rdbkit.selection import parse_bytes
 from rdbkit.storage.location import exists, is_file, total_size
@@ -202,32 +202,12 @@ def _run(
 
 def _settle(job: Migration, left: PendingOperation, imports: bool) -> bool:
     """See to an import that an earlier run has left; whether there is anything to do after it."""
-    if not left.operation:
-        job.warnings.append(
-            f"a run of {when(left.begun)} was ended while it asked the service to import; whether that has begun is not known: "
-            "look at the cache first"
-        )
-        return True
-    if not imports:
-        raise TargetError(
-            f"an import that was begun on {when(left.begun)} may still read the blobs; wait for it, by this without --skip import",
-            source=job.cache.name,
-        )
-    if job.is_of_these(left):
-        click.echo("going on to wait for the import that was begun", err=True)
-        with going_on("import"):
-            job.wait(left, True, watch("import"))
-        return False
-    click.echo(f"waiting for the end of an import of other files, or other states of these, of {when(left.begun)}", err=True)
     with going_on("import"):
-        wait_for(job.arm, left, resumed=True, progress=watch("import"))
-    return True
+        return job.settle(left, imports=imports, tell=lambda text: click.echo(text, err=True), progress=watch("import"))
 
 
 def _import(job: Migration, yes: str | None) -> None:
     prepared = job.prepare()
-    if not prepared.importable:
-        raise TargetError("a blob does not go in as it is; rdbkit import says why", source=job.cache.name)
     for warning in prepared.warnings:
         if warning not in job.warnings:
             click.echo(f"Warning: {printable(warning)}", err=True)

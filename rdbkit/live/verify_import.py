@@ -8,16 +8,17 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from typing import Any, Final
 
 from rdbkit.format.record import Record
 from rdbkit.live.compare import OUTCOMES, Comparer, Outcome, hashes_not_in
-from rdbkit.live.server import Refusal, Server, info_number
+from rdbkit.live.server import Refusal, Server, connect, info_number
 from rdbkit.model import FunctionLibrary
+from rdbkit.operations.arguments import Path, paths_of
 from rdbkit.operations.diff_delta import FunctionDifference
 from rdbkit.passes.hashes import NameHashes, name_hash
 from rdbkit.resp import command
@@ -171,8 +172,8 @@ class ImportProof:
 
 
 def verify_import(
-    files: Sequence[str],
-    server: Server,
+    files: Path | Iterable[Path],
+    server: str | Server,
     *,
     selection: Selection | None = None,
     pick: float | int | None = None,
@@ -197,8 +198,8 @@ def verify_import(
     Memory does not depend on the number of keys or on the size of values.
 
     Args:
-        files: paths; the shards of a cluster together.
-        server: as `connect` gives it.
+        files: a path or several; the shards of a cluster together.
+        server: its URL, `redis://USER:PASSWORD@HOST:PORT/N`, or rediss:// for TLS; or as `connect` gives it, which takes more.
         selection: which keys to look for; by default all. The databases are those of the files.
         pick: look for a share of them (above 0, below 1), or for about so many (1 or more), chosen by hash of the name.
         seed: another one picks other keys; the same one the same keys in every run.
@@ -216,21 +217,40 @@ def verify_import(
         progress: called with the bytes of the files that have been read.
 
     Raises: ValueError for arguments that do not go together, and for a state of other files or options; TargetError where the
-        server fails or the connection is lost for long; RdbError where a file is damaged; OSError.
+        server cannot be reached or fails, or the connection is lost for long; RdbError where a file is damaged; TypeError for what
+        is no path or no server; OSError.
+
+    Example:
+        proof = rdbkit.verify_import("dump.rdb", "redis://localhost:6379")
+        print(proof.same, proof.missing, proof.value)
     """
+    paths = paths_of(files)
     if pick is not None and not 0 < pick < math.inf:
         raise ValueError("a share or number of keys is greater than 0")
     if rate is not None and not LEAST_RATE <= rate < math.inf:
         raise ValueError(f"a rate is a number of keys a second, at least {LEAST_RATE}")
-    if db_map and server.url.db is not None:
-        raise ValueError("a database in the URL is for the keys of all databases; leave it out to map them")
     options: dict[str, Any] = {"relaxed": relaxed, "verify_checksum": verify_checksum}
     if block_size is not None:
         options["block_size"] = block_size
-    return _Verification(
-        list(files), server, selection or Selection(), pick, seed, ttl_tolerance_ms, dict(db_map or {}), find_extra,
-        ignore_functions, batch, rate, state, samples, options, progress,
-    ).run()  # fmt: skip
+    with _connected(server) as opened:
+        if db_map and opened.url.db is not None:
+            raise ValueError("a database in the URL is for the keys of all databases; leave it out to map them")
+        return _Verification(
+            paths, opened, selection or Selection(), pick, seed, ttl_tolerance_ms, dict(db_map or {}), find_extra,
+            ignore_functions, batch, rate, state, samples, options, progress,
+        ).run()  # fmt: skip
+
+
+@contextmanager
+def _connected(server: str | Server) -> Iterator[Server]:
+    """A server; one that is connected to here is closed at the end."""
+    if isinstance(server, Server):
+        yield server
+    elif isinstance(server, str):
+        with connect(server) as opened:
+            yield opened
+    else:
+        raise TypeError(f"a server is a URL, as in redis://localhost:6379, or what connect gives, not {type(server).__name__}")
 
 
 class _Verification:

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from rdbkit.cli import cli
-from rdbkit.live.verify_import import ImportDifference, ImportedDatabase, ImportProof, _State
+from rdbkit.live.verify_import import ImportDifference, ImportedDatabase, ImportProof, _State, verify_import
 from rdbkit.storage.location import fingerprint
 
 from ..rdb import FIXTURES
@@ -42,6 +42,15 @@ def test_wrong_usage(options: list[str], said: str) -> None:
     result = CliRunner().invoke(cli, ["verify-import", FILE, *options])
     assert result.exit_code == 2
     assert said in " ".join(result.output.split())
+
+
+def test_what_is_no_server_and_no_path_is_told() -> None:
+    with pytest.raises(TypeError, match="a server is a URL, as in redis://localhost:6379, or what connect gives, not int"):
+        verify_import(FILE, 6379)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"a path, str or PathLike.*, not int"):
+        verify_import([3], "redis://localhost")  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="redis://"):
+        verify_import(FILE, "localhost:6379")
 
 
 def test_an_empty_password_file_is_wrong_usage(tmp_path: Path) -> None:

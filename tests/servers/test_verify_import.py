@@ -420,6 +420,7 @@ def test_a_database_is_looked_for_where_it_was_moved(tmp_path: Path) -> None:
         assert proof.same
         assert [(row.db, row.keys, row.server) for row in proof.databases] == [(0, 2, 2)]
         assert checked(path, f"{url}/0", find_extra=True).same
+        assert verify_import(path, f"{url}/0").same, "a path and a URL will do"
         with connect(f"{url}/0") as server, pytest.raises(ValueError, match="leave it out"):
             verify_import([str(path)], server, db_map={3: 0})
         proof = checked(path, url, db_map={3: 99})

@@ -1,0 +1,46 @@
+"""What the verbs about Azure take: blobs and caches, as text or as what it names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from rdbkit.azure.blob_url import BlobUrl, parse_place
+from rdbkit.azure.resources import Arm, ResourceId, parse_resource_id
+
+
+def blob_url_of(place: str | BlobUrl) -> BlobUrl:
+    """A place that is given as it is, or by its URL.
+
+    Raises: ValueError for a URL that names none; TypeError for what is neither, which is not shown.
+
+    >>> blob_url_of("https://a.blob.core.windows.net/dumps/b.rdb?sig=x")
+    BlobUrl('https://a.blob.core.windows.net/dumps/b.rdb')
+    """
+    if isinstance(place, BlobUrl):
+        return place
+    if isinstance(place, str):
+        return parse_place(place)
+    raise TypeError(f"a blob or container is a URL or a BlobUrl, not {type(place).__name__}")
+
+
+def blob_urls_of(places: str | BlobUrl | Iterable[str | BlobUrl]) -> list[BlobUrl]:
+    """One place or several. Raises: as `blob_url_of`."""
+    if isinstance(places, str | BlobUrl) or not hasattr(places, "__iter__"):
+        return [blob_url_of(places)]  # type: ignore[arg-type]  # whatever else it is, is told
+    return [blob_url_of(place) for place in places]
+
+
+@contextmanager
+def opened_cache(cache: str | ResourceId | Arm) -> Iterator[Arm]:
+    """The cache that a resource id names, through ARM of the public cloud; or an `Arm`, which stays open.
+
+    Raises: ValueError for what is no resource id of a cache; TypeError for anything else; as `Arm`.
+    """
+    if isinstance(cache, Arm):
+        yield cache
+        return
+    if not isinstance(cache, str | ResourceId):
+        raise TypeError(f"a cache is its resource id, as text, or an Arm, not {type(cache).__name__}")
+    with Arm(parse_resource_id(cache) if isinstance(cache, str) else cache) as arm:
+        yield arm
