@@ -12,7 +12,7 @@ import pytest
 
 import rdbkit
 
-from .rdb import FIXTURES
+from .rdb import FIXTURES, key, rdb, string
 
 DUMP = FIXTURES / "rich" / "redis-7.0.15.rdb"
 NOW_MS = 1_800_000_000_000
@@ -27,6 +27,9 @@ VERBS: dict[str, Callable[[Any, Any], Any]] = {
     "memory": lambda source, target: rdbkit.memory(source, target, now_ms=NOW_MS).keys_bytes,
     "memory_rows": lambda source, target: list(rdbkit.memory_rows(source, target)),
     "export": lambda source, target: exported(source, format="resp", target=target, on_loss="drop"),
+    "verify": lambda source, target: proven(rdbkit.verify(source, deep=True)),
+    "redact": lambda source, target: written(rdbkit.redact, source, secret=b"not to be told", keep_modules=True),
+    "convert": lambda source, target: written(rdbkit.convert, source, target=target, policies=rdbkit.Policies(function="drop")),
 }
 
 
@@ -34,6 +37,16 @@ def exported(source: Any, **options: Any) -> bytes:
     out = io.BytesIO()
     rdbkit.export(source, out, **options)
     return out.getvalue()
+
+
+def written(verb: Callable[..., Any], source: Any, **options: Any) -> bytes:
+    out = io.BytesIO()
+    verb(source, out, **options)
+    return out.getvalue()
+
+
+def proven(found: rdbkit.Verification) -> tuple[int, bool, str | None]:
+    return found.keys, found.sound, found.checksum
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -84,6 +97,45 @@ def test_files_are_paths_of_any_kind(tmp_path: Path) -> None:
         rdbkit.diff(io.BytesIO(), DUMP)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="target is a Target or its name"):
         rdbkit.convert(DUMP, tmp_path / "out2.rdb", target=7)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("verb", ["salvage", "split", "diff", "merge"])
+def test_what_is_read_more_than_once_is_a_path(verb: str, tmp_path: Path) -> None:
+    say: Callable[[Any], object] = {
+        "salvage": lambda source: rdbkit.salvage(source, tmp_path / "out.rdb"),
+        "split": lambda source: rdbkit.split(source, tmp_path / "parts", rdbkit.Division(by="db"), force=True),
+        "diff": lambda source: rdbkit.diff(DUMP, source),
+        "merge": lambda source: rdbkit.merge([DUMP, source], tmp_path / "out.rdb"),
+    }[verb]
+    with rdbkit.open(DUMP) as snapshot, pytest.raises(TypeError, match=r"path.*, str or PathLike,.* not Snapshot"):
+        say(snapshot)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_split_and_salvage_take_a_path_of_any_kind(tmp_path: Path) -> None:
+    sources: list[Any] = [str(DUMP), DUMP, [DUMP]]
+    for i, source in enumerate(sources):
+        assert rdbkit.split(source, tmp_path / str(i), rdbkit.Division(by="db")).keys == 27
+    for source in (str(DUMP), DUMP):
+        assert rdbkit.salvage(source, io.BytesIO()).kept == 27
+
+
+def test_an_open_snapshot_is_read_again_where_that_is_needed(tmp_path: Path) -> None:
+    twice = tmp_path / "twice.rdb"
+    twice.write_bytes(rdb(b"\xfe\x00", key(b"a", 0, string(b"1")), key(b"a", 0, string(b"2"))))
+    with rdbkit.open(twice) as snapshot:
+        (violation,) = rdbkit.verify(snapshot, deep=True).violations
+    assert (violation.rule.name, violation.samples[0].key) == ("key-twice", b"a")
+    edits = rdbkit.Edits(map_db={3: 0}, on_conflict="rename")
+    with rdbkit.open(DUMP) as snapshot:
+        moved = written(rdbkit.convert, snapshot, target="redis-7.2", edits=edits)
+    assert moved == written(rdbkit.convert, DUMP, target="redis-7.2", edits=edits)
+    with DUMP.open("rb") as file, rdbkit.open(file) as snapshot, pytest.raises(ValueError, match="it has to be a file"):
+        written(rdbkit.convert, snapshot, target="redis-7.2", edits=edits)
+    copy = tmp_path / "copy.rdb"
+    copy.write_bytes(DUMP.read_bytes())
+    with rdbkit.open(copy) as snapshot, pytest.raises(ValueError, match="the destination is the source"):
+        rdbkit.convert(snapshot, copy, target="redis-7.2", force=True)
 
 
 def test_get() -> None:

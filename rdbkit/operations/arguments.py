@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
 from rdbkit.storage.source import Input
@@ -18,19 +18,24 @@ Path: TypeAlias = str | os.PathLike[str]
 
 
 @contextmanager
-def opened(source: Source, *, damaged: bool = False) -> Iterator[Snapshot]:
+def opened(source: Source, **settings: Any) -> Iterator[Snapshot]:
     """The snapshot of a source; one that is opened here is closed at the end.
 
     Args:
-        damaged: as of `rdbkit.open`.
+        settings: of `rdbkit.open`; None stands for the default of each. A snapshot that is open has its own.
 
     Raises: TypeError for what is no source; and as `rdbkit.open`.
     """
     if isinstance(source, Snapshot):
         yield source
         return
-    with _open(source, damaged) as snapshot:
+    with _open(source, **settings) as snapshot:
         yield snapshot
+
+
+def file_of(source: Source) -> Input | None:
+    """What a source is a snapshot of: the path of one that is open, where it has one."""
+    return source.path if isinstance(source, Snapshot) else source
 
 
 def rows_of(source: Source, read: Callable[[Snapshot], Iterator[Row]]) -> Iterator[Row]:
@@ -46,10 +51,10 @@ def _rows(snapshot: Snapshot, read: Callable[[Snapshot], Iterator[Row]]) -> Iter
         yield from read(snapshot)
 
 
-def _open(source: Input, damaged: bool = False) -> Snapshot:
+def _open(source: Input, **settings: Any) -> Snapshot:
     if not isinstance(source, str | os.PathLike) and not hasattr(source, "read"):
         raise TypeError(f"a snapshot is a path, a file of bytes or an open Snapshot, not {type(source).__name__}")
-    return open_snapshot(source, damaged=damaged)
+    return open_snapshot(source, **{name: value for name, value in settings.items() if value is not None})
 
 
 def paths_of(files: Path | Iterable[Path]) -> list[str]:
@@ -61,7 +66,7 @@ def paths_of(files: Path | Iterable[Path]) -> list[str]:
     >>> paths_of("a.rdb"), paths_of([Path("a.rdb"), "b.rdb"])
     (['a.rdb'], ['a.rdb', 'b.rdb'])
     """
-    if isinstance(files, str | os.PathLike):
+    if isinstance(files, str | bytes | os.PathLike | Snapshot):  # of which the last has items, too, but they are no paths
         return [path_of(files)]
     if not hasattr(files, "__iter__"):
         raise TypeError(f"files are paths, str or PathLike, or one of them, not {type(files).__name__}")

@@ -19,6 +19,7 @@ from rdbkit.format.encode import write_string
 from rdbkit.format.record import LargeRecord, Record
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, Scanner
 from rdbkit.model import Header
+from rdbkit.operations.arguments import Source, file_of, opened
 from rdbkit.operations.duplicates import NameLog
 from rdbkit.passes.convert import Rewriter, Segment
 from rdbkit.passes.hashes import NameHashes, PlacedNames
@@ -27,10 +28,10 @@ from rdbkit.policy.ledger import Ledger, Loss
 from rdbkit.policy.rules import DROP, FAIL, Edits, Policies, Rules
 from rdbkit.selection import Selection
 from rdbkit.snapshot.large import Spool, has_wanted_size
-from rdbkit.snapshot.reader import Block, Limits, Snapshot, open_snapshot
+from rdbkit.snapshot.reader import Block, Limits, Snapshot
 from rdbkit.snapshot.writer import UNKNOWN, create
 from rdbkit.storage.location import is_rereadable, is_same_file
-from rdbkit.storage.source import Input, Rereading
+from rdbkit.storage.source import Rereading
 from rdbkit.targets.target import Target, as_target, tolerated
 
 _COPY_BYTES: Final = 1 << 20
@@ -71,7 +72,7 @@ class Conversion:
 
 
 def convert(
-    src: Input,
+    src: Source,
     dst: str | os.PathLike[str] | BinaryIO,
     *,
     target: str | Target,
@@ -97,13 +98,14 @@ def convert(
     version of the source where the target loads that, and then is the same byte for byte if nothing else has to change.
 
     Args:
-        src, relaxed, verify_checksum, limits: as for `rdbkit.open`.
+        src, relaxed, verify_checksum, limits: as for `rdbkit.open`; or a snapshot that is open, which was opened with its own.
         dst, force: as for `rdbkit.create`. The file appears when it is whole; to an object or standard output, what was written
             before a loss that is not allowed has no end mark, so that no server loads it.
         target: a release line ("redis-6.2"), a service ("azure-premium") or a version of the format ("rdb-9").
         policies: what becomes of data that the target does not support; by default, nothing is written if there is any.
         edits: databases, names and expiries to be changed. Where keys could come to have the same name, the source is read twice,
-            and has to be a path; where `is_read_twice` says no, it is read once, and names that meet are not told one by one.
+            and has to have been given as a path; where `is_read_twice` says no, it is read once, and names that meet are not told
+            one by one.
         selection: which keys; None for all. Function libraries are no keys, and taken along.
         compress: try LZF on strings that are written anew.
         jobs: processes that write values anew; the file does not depend on it. They are spawned, so that a script that asks for
@@ -118,7 +120,7 @@ def convert(
 
     Raises: LossError, with the conversion as its `report`, after all losses have been found; ChangedError where the source is read
         twice, and is another the second time; RdbError where it is damaged; ValueError for a target that there is not, or options
-        that exclude each other; OSError.
+        that exclude each other; TypeError for what is no source or no target; OSError.
 
     >>> import io, rdbkit
     >>> out = io.BytesIO()
@@ -127,19 +129,18 @@ def convert(
     >>> print(report.header, report.written, report.ledger.counts)
     REDIS0009 27 {'function': 1}
     """
-    if is_same_file(src, dst):
+    file = file_of(src)
+    if is_same_file(file, dst):
         raise ValueError("the destination is the source")
     found = as_target(target)
     policies, edits = policies or Policies(), edits or Edits()
     _check_options(on_error, edits, jobs)
 
-    rereading = Rereading() if edits.moves_keys else None
-
-    def reopen() -> Snapshot:
-        more: dict[str, Any] = {} if block_size is None else {"block_size": block_size}
-        return open_snapshot(src, relaxed=relaxed, verify_checksum=verify_checksum, limits=limits, rereading=rereading, **more)
-
-    with reopen() as snapshot:
+    settings: dict[str, Any] = {
+        "relaxed": relaxed, "verify_checksum": verify_checksum, "limits": limits, "block_size": block_size,
+        "rereading": Rereading() if edits.moves_keys else None,
+    }  # fmt: skip
+    with opened(src, **settings) as snapshot:
         header = found.header_for(snapshot.header)
         rules = Rules(
             target=found,
@@ -152,12 +153,12 @@ def convert(
             now_ms=time.time_ns() // 1_000_000 if now_ms is None else now_ms,
             compress=compress,
             skip=on_error == "skip",
-            deep=deep or lacks_checksum(snapshot, src),
+            deep=deep or lacks_checksum(snapshot, file),
             tolerated=tolerated(found),
         )
-        again = reopen if snapshot.can_reopen else None
+        again = snapshot.reopen if snapshot.can_reopen else None
         rules = _with_names_decided(rules, again)
-        writer = create(dst, version=header.version, flavour=header.flavour, force=force, sources=[src])
+        writer = create(dst, version=header.version, flavour=header.flavour, force=force, sources=[file])
         job = Job(snapshot, writer, rules, Ledger(loss_callback), progress)
         if edits.on_duplicate == FAIL and edits.script is None:
             job.look_for_duplicates(again)

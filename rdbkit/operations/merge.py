@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import IO, BinaryIO, Final, Literal
@@ -103,7 +103,7 @@ class _Ledger(Ledger):
 
 
 def merge(
-    files: Sequence[Path],
+    files: Path | Iterable[Path],
     dst: str | os.PathLike[str] | BinaryIO,
     *,
     target: str | Target | None = None,

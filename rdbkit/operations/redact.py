@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 from librt.strings import BytesWriter
 
@@ -13,14 +13,14 @@ from rdbkit.format import constants as c
 from rdbkit.format.record import Record
 from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.model import Header
+from rdbkit.operations.arguments import Source, file_of, opened
 from rdbkit.passes.redact import Redactor, Values
 from rdbkit.passes.scramble import PUNCTUATION, Scrambler
 from rdbkit.selection import Selection
 from rdbkit.snapshot.large import Spool, feed, has_wanted_size
-from rdbkit.snapshot.reader import Limits, Snapshot, open_snapshot
+from rdbkit.snapshot.reader import Limits, Snapshot
 from rdbkit.snapshot.writer import Writer, create
 from rdbkit.storage.location import is_same_file
-from rdbkit.storage.source import Input
 
 __all__ = ["Redaction", "redact"]
 
@@ -55,7 +55,7 @@ class Redaction:
 
 
 def redact(
-    src: Input,
+    src: Source,
     dst: str | os.PathLike[str] | BinaryIO,
     *,
     secret: bytes,
@@ -75,7 +75,7 @@ def redact(
     What can be seen all the same: lengths, punctuation, which strings are equal, scores, times, ids of stream entries.
 
     Args:
-        src, relaxed, verify_checksum, limits: as for `rdbkit.open`.
+        src, relaxed, verify_checksum, limits: as for `rdbkit.open`; or a snapshot that is open, which was opened with its own.
         dst, force: as for `rdbkit.create`. The file appears when it is whole.
         secret: decides what everything becomes; the same one gives the same names and values in every file. Who has it can try
             what a name was made of.
@@ -87,7 +87,7 @@ def redact(
         progress: called with bytes of the source read so far.
 
     Raises: RdbError where the source is damaged; ValueError for no secret, another separator, or a destination that is the source;
-        OSError.
+        TypeError for what is no source; OSError.
 
     >>> import io, rdbkit
     >>> out = io.BytesIO()
@@ -100,15 +100,15 @@ def redact(
     """
     if not separator or separator.strip(PUNCTUATION):
         raise ValueError(f"a separator is made of punctuation, not {separator!r}")
-    if is_same_file(src, dst):
+    if is_same_file(file_of(src), dst):
         raise ValueError("the destination is the source")
     scrambler = Scrambler(secret)
     selection = selection if selection else None
-    more: dict[str, Any] = {} if block_size is None else {"block_size": block_size}
-    with open_snapshot(src, relaxed=relaxed, verify_checksum=verify_checksum, limits=limits, **more) as snapshot:
+    settings = {"relaxed": relaxed, "verify_checksum": verify_checksum, "limits": limits, "block_size": block_size}
+    with opened(src, **settings) as snapshot:
         header = snapshot.header
         newest = c.NEWEST_REDIS if header.flavour == c.REDIS else c.VALKEY_VERSIONS[-1]
-        writer = create(dst, version=min(header.version, newest), flavour=header.flavour, force=force, sources=[src])
+        writer = create(dst, version=min(header.version, newest), flavour=header.flavour, force=force, sources=[file_of(src)])
         writer.header = header  # which may be newer than what can be created, where it is read all the same
         writer.recounts = True
         kept = separator if keep_prefixes else b""

@@ -22,6 +22,7 @@ from rdbkit.format.budget import HELD, OBJECT, Budget
 from rdbkit.format.encode import write_length
 from rdbkit.format.primitives import read_length, skip_string
 from rdbkit.model import Header
+from rdbkit.operations.arguments import Path, path_of
 from rdbkit.operations.convert import convert
 from rdbkit.operations.verify import check_functions, rule_of
 from rdbkit.passes.hashes import NameHashes
@@ -137,7 +138,7 @@ class Salvage:
 
 
 def salvage(
-    src: str | os.PathLike[str],
+    src: Path,
     dst: str | os.PathLike[str] | BinaryIO,
     *,
     samples: int = 20,
@@ -161,7 +162,7 @@ def salvage(
         progress: called with bytes of the file read so far, in the first of two runs.
 
     Raises: RdbError where the header is damaged or names a version that is not known; ValueError where `dst` is `src`;
-        ChangedError where `src` is another file in the second run; OSError.
+        ChangedError where `src` is another file in the second run; TypeError where it is no path, since it is read twice; OSError.
 
     >>> import io, tempfile
     >>> from pathlib import Path
@@ -172,7 +173,7 @@ def salvage(
     >>> report.kept, report.lost
     (26, {'gap': 1})
     """
-    name = os.fspath(src)
+    name = path_of(src)
     if is_same_file(name, dst):
         raise ValueError("the destination is the source")
     with _plain(name) as plain, plain.translating_errors():

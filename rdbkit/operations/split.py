@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
@@ -21,6 +21,7 @@ from rdbkit.format.record import Record
 from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.format.slots import SLOTS
 from rdbkit.model import Aux, FunctionLibrary, Header
+from rdbkit.operations.arguments import Path, paths_of
 from rdbkit.operations.duplicates import duplicate_error, find_duplicates
 from rdbkit.passes.split import BYTES, DATABASE, KEY, PREFIX, SLOT, TAG, TYPE, PartBuffer, Splitter
 from rdbkit.snapshot.large import Spool
@@ -220,8 +221,8 @@ def _check_slots(parts: Sequence[tuple[str, tuple[range, ...]]]) -> None:
 
 
 def split(
-    files: Sequence[str],
-    into: str,
+    files: Path | Iterable[Path],
+    into: Path,
     layout: Division,
     *,
     functions: Literal["first", "all"] = "first",
@@ -239,8 +240,8 @@ def split(
     whole, and `manifest.json` after them.
 
     Args:
-        files: the snapshots, all of one version; files, since they are read several times. Of the AUX fields those of the first
-            count.
+        files: path of the snapshot, or of several, all of one version; files, since they are read several times. Of the
+            AUX fields those of the first count.
         into: the folder, made where there is none.
         layout: how to divide.
         functions: libraries of functions, Lua scripts and modules' own data go to the "first" part, or to "all".
@@ -261,6 +262,7 @@ def split(
     ...     [(part.file, part.keys) for part in done.parts]
     [('0001-0.rdb', 26), ('0002-3.rdb', 1)]
     """
+    files, into = paths_of(files), os.fspath(into)
     if not files:
         raise ValueError("there is nothing to split")
     check_distinct(files)

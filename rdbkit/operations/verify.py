@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from rdbkit.errors import ChangedError, ChecksumError, CorruptError, LimitError, RdbError, TruncatedError, UnsupportedTypeError
 from rdbkit.format.budget import OBJECT, Budget
+from rdbkit.operations.arguments import Source, opened
 from rdbkit.passes.verify import Repeats, Verifier, judge_event
-from rdbkit.snapshot.reader import Limits, Snapshot, open_snapshot
-from rdbkit.storage.location import is_rereadable
-from rdbkit.storage.source import Input, Rereading
+from rdbkit.snapshot.reader import Limits, Snapshot
+from rdbkit.storage.source import Rereading
 from rdbkit.text import count, json_bytes, valid_text
 
 __all__ = ["Fault", "Rule", "Verification", "Violation", "rules", "verify"]
@@ -138,7 +138,7 @@ def rule_of(e: RdbError) -> str:
 
 
 def verify(
-    src: Input,
+    src: Source,
     *,
     deep: bool = False,
     samples: int = 3,
@@ -154,14 +154,14 @@ def verify(
     they load, and some that none checks although its answers depend on them. What modules keep in their values is their own.
 
     Args:
-        src, relaxed, limits, block_size: as for `rdbkit.open`.
-        deep: look into values. Names that are there twice can be told for certain only where `src` is a path, since the file is
-            then read a second time.
+        src, relaxed, limits, block_size: as for `rdbkit.open`; or a snapshot that is open, which was opened with its own.
+        deep: look into values. Names that are there twice can be told for certain only where `src` has been given as a path, since
+            the file is then read a second time.
         samples: how many places to name for each rule.
         progress: called with bytes of the file read so far.
 
     Raises: RdbError where the file is no snapshot, or of a version that is not known; ChangedError where it is read twice, and is
-        another the second time; OSError.
+        another the second time; TypeError for what is no source; OSError.
 
     >>> report = verify("fixtures/rich/redis-7.0.15.rdb", deep=True)
     >>> report.sound, report.keys, report.checksum
@@ -173,7 +173,7 @@ def verify(
 class _Job:
     def __init__(
         self,
-        src: Input,
+        src: Source,
         deep: bool,
         samples: int,
         relaxed: bool,
@@ -184,17 +184,15 @@ class _Job:
         self.src = src
         self.deep = deep
         self.samples = samples
-        self.settings: dict[str, Any] = {"relaxed": relaxed, "limits": limits, "damaged": True}
+        self.settings: dict[str, Any] = {"relaxed": relaxed, "limits": limits, "block_size": block_size, "damaged": True}
         if deep:
             self.settings["rereading"] = Rereading()
-        if block_size is not None:
-            self.settings["block_size"] = block_size
         self.progress = progress
         self.found: dict[str, Violation] = {}
         self.budget = Budget()
 
     def run(self) -> Verification:
-        with open_snapshot(self.src, **self.settings) as snapshot:
+        with opened(self.src, **self.settings) as snapshot:
             report = Verification(snapshot.name, str(snapshot.header), self.deep)
             self.budget = snapshot.budget
             verifier = Verifier(snapshot.file_types, snapshot.limits.item_bytes, self.deep, self.tell)
@@ -203,7 +201,7 @@ class _Job:
                     check_functions(snapshot, verifier.libraries, self.tell)
                 self.scan(snapshot, verifier, report)
                 if self.deep and report.whole:
-                    self.look_for_names(verifier)
+                    self.look_for_names(verifier, snapshot)
                 elif verifier.nameless:
                     message = f"{count(int(verifier.nameless), 'key')} with an empty name behind another, as a stretch of zeros is"
                     self.tell(CorruptError(message, rule="key-twice"), None, int(verifier.nameless_at), None)
@@ -236,12 +234,12 @@ class _Job:
             what = "another snapshot" if trailer.kind == "snapshot" else "bytes that are none of it"
             self.tell(CorruptError(f"{what} behind the end of the snapshot", rule="behind"), None, snapshot.rdb_size, None)
 
-    def look_for_names(self, verifier: Verifier) -> None:
+    def look_for_names(self, verifier: Verifier, read: Snapshot) -> None:
         """Whether two keys of a database have the same name."""
         hashes = verifier.names.twice(self.budget)
         if not hashes:
             return
-        if not is_rereadable(self.src):
+        if not read.can_reopen:
             message = f"{len(hashes)} names, it seems, are there twice; a file, which can be read again, tells for certain"
             self.tell(CorruptError(message, rule="key-twice"), None, None, None)
             return
@@ -249,7 +247,7 @@ class _Job:
         def met(db: int, name: bytes, first: int, offset: int, size: int) -> None:
             self.tell(CorruptError(f"the key is there before, at byte {first}", rule="key-twice", key=name), db, offset, size)
 
-        with open_snapshot(self.src, **{**self.settings, "verify_checksum": False}) as snapshot:
+        with read.reopen(verify_checksum=False) as snapshot:
             for _ in snapshot.scan(Repeats(snapshot.limits.item_bytes, hashes, met)):
                 pass
 

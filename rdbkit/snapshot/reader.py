@@ -129,7 +129,7 @@ class Snapshot:
         damaged: bool = False,
     ) -> None:
         self._source = source
-        self._open_again: Callable[[], Snapshot] | None = None  # by `open_snapshot`
+        self._open_again: Callable[[bool | None], Snapshot] | None = None  # by `open_snapshot`
         self._path: str | None = None
         self.limits = limits
         self._block_size = max(block_size, 16)
@@ -189,14 +189,17 @@ class Snapshot:
         """Whether it can be read once more: it is a file, opened by its path."""
         return self._open_again is not None
 
-    def reopen(self) -> Snapshot:
+    def reopen(self, *, verify_checksum: bool | None = None) -> Snapshot:
         """The same file from its beginning, as it was opened, where `can_reopen`.
+
+        Args:
+            verify_checksum: False where that has been done; None as it was opened.
 
         Raises: as `open_snapshot`; ChangedError where the file is another now, or is changed while it is read.
         """
         if self._open_again is None:
             raise ValueError(f"{self.name} cannot be read twice")
-        return self._open_again()
+        return self._open_again(verify_checksum)
 
     @property
     def warnings(self) -> list[CorruptError]:
@@ -723,8 +726,8 @@ def open_snapshot(
     if snapshot._path is not None and is_path and is_file(snapshot.name):
         again = rereading or Rereading()
         again.remember(snapshot.name, snapshot.identity)
-        snapshot._open_again = lambda: open_snapshot(
-            src, relaxed=relaxed, verify_checksum=verify_checksum, limits=limits, block_size=block_size, damaged=damaged,
-            rereading=again,
+        snapshot._open_again = lambda verify: open_snapshot(
+            src, relaxed=relaxed, verify_checksum=verify_checksum if verify is None else verify, limits=limits,
+            block_size=block_size, damaged=damaged, rereading=again,
         )  # fmt: skip
     return snapshot
