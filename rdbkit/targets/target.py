@@ -366,28 +366,22 @@ def _by_line(rows: Mapping[str, Facts]) -> dict[str, Facts]:
 
 def _made(name: str, facts: Facts) -> Target:
     """The target of whom these facts are; what they imply is added to them."""
-    facts = dict(facts)
     documented = dict(iter_rows(facts, "documented"))
+    skus = dict(iter_rows(facts, "skus"))
     title = facts["title"].value
     if "engine" in facts:
         line = release_line(facts["engine"].value)
         title += f" ({release_title(line)})"
-        facts |= {key: fact for key, fact in _implied(line, documented).items() if key not in facts}
-    if "undocumented" in facts:
-        beyond = [version for version in facts["undocumented"].value or () if version > facts["rdb"].value]
-        facts["undocumented"] = replace(facts["undocumented"], value=beyond)
-        if not beyond:
-            del facts["undocumented"]
-    skus = dict(iter_rows(facts, "skus"))
-    by_sku = facts["sku_databases"].value if "sku_databases" in facts else {}
-    share = facts["usable_share"].value if "usable_share" in facts else 1
-    attributes: dict[str, Any] = {key: facts[key].value for key in _ATTRIBUTES if key in facts and facts[key].value is not None}
+        facts = facts | {key: fact for key, fact in _implied(line, documented).items() if key not in facts}
+    facts = _beyond_documents(facts)
+    known = {key: fact.value for key, fact in facts.items() if fact.value is not None}
+    attributes: dict[str, Any] = {key: known[key] for key in _ATTRIBUTES if key in known}
     target = Target(
         name,
         title,
         **attributes,
         documented={engine: fact.value for engine, fact in documented.items()},
-        skus=tuple(_sku(each, fact, share, by_sku) for each, fact in skus.items()),
+        skus=tuple(_sku(each, fact, known.get("usable_share", 1), known.get("sku_databases", {})) for each, fact in skus.items()),
         source=facts["rdb"].source,
         date=facts["rdb"].date,
     )
@@ -395,11 +389,23 @@ def _made(name: str, facts: Facts) -> Target:
     return target
 
 
+def _beyond_documents(facts: Facts) -> Facts:
+    """These facts, of which `undocumented` keeps what is newer than what the documents promise."""
+    if "undocumented" not in facts:
+        return facts
+    undocumented = facts["undocumented"]
+    beyond = [version for version in undocumented.value or () if version > facts["rdb"].value]
+    if beyond:
+        return facts | {"undocumented": replace(undocumented, value=beyond)}
+    return {key: fact for key, fact in facts.items() if key != "undocumented"}
+
+
 def _told(facts: Facts, skus: Mapping[str, Fact]) -> Facts:
-    if skus:
-        first = next(iter(skus.values()))
-        facts["skus"] = Fact(list(skus), "; ".join(dict.fromkeys(fact.source for fact in skus.values())), first.date)
-    return facts
+    """These facts, with one that stands for all sizes."""
+    if not skus:
+        return facts
+    sources = dict.fromkeys(fact.source for fact in skus.values())
+    return facts | {"skus": Fact(list(skus), "; ".join(sources), next(iter(skus.values())).date)}
 
 
 def _implied(line: str, documented: Mapping[str, Fact]) -> Facts:

@@ -401,6 +401,15 @@ def test_a_mistake_is_told_with_file_line_and_key(text: str, message: str, mine:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["usable_share", "sku_databases"])
+def test_what_no_source_says_of_sizes_is_as_if_it_were_not_there(name: str, mine: Any) -> None:
+    theirs = mine(
+        f"[targets.new]\ntitle = 'N'\nrdb = 9\n{name} = {{ note = 'nobody knows' }}\n[targets.new.skus]\nS = {{ memory_gb = 4 }}"
+    )
+    sku = find_target("new", theirs).sku("S")
+    assert (sku.usable_gb, sku.databases) == (4, None)
+
+
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_bytes(b"\n\n# \xff")
     with pytest.raises(ValueError, match=r"mine\.toml, line 3: is no UTF-8: byte 0xff"):
