@@ -86,11 +86,7 @@ class Filter:
         #: the other clauses
         self.also: Filter | None = Filter(clauses[1:], types, limit) if len(clauses) > 1 else None
         self.limit: i64 = limit
-        names = dict(enumerate(TYPES)) if types is None else {code: t.type for code, t in types.items()}
-        wanted = clause.types
-        self.kinds: bytes = bytes(
-            [wanted is None or names.get(0 if kind >= STRING_INT else kind, "") in wanted for kind in range(KINDS)]
-        )
+        self.kinds: bytes = wanted_kinds(clause.types, types)
         self.dbs: tuple[range, ...] = clause.dbs
         self.db_wanted: bool = True
         low, high = clause.size
@@ -210,6 +206,14 @@ class Filter:
             if int.from_bytes(self.hash(key, digest_size=8).digest(), "big") % m >= n:
                 return False
         return not self.regexes or any(regex.search(key) is not None for regex in self.regexes)
+
+
+def wanted_kinds(wanted: frozenset[str] | None, types: dict[int, ValueType] | None) -> bytes:
+    """For each kind of record, 1 where its type is among the wanted ones (None: any), else 0; `types` as for `Filter`."""
+    if wanted is None:
+        return bytes([1]) * KINDS
+    names = dict(enumerate(TYPES)) if types is None else {code: t.type for code, t in types.items()}
+    return bytes([names.get(0 if kind >= STRING_INT else kind, "") in wanted for kind in range(KINDS)])
 
 
 def begins(buf: bytes, start: i64, end: i64, beginnings: list[bytes]) -> bool:
