@@ -14,6 +14,7 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from itertools import chain, groupby
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Final
@@ -48,6 +49,27 @@ _DRAGONFLY_SET = 32
 
 #: A stream entry as it waits for its turn: its id and the encoded XADD.
 _Waiting = tuple[int, int, bytes]
+
+
+@dataclass
+class _Stream:
+    """A stream whose entries have been read, and wait in a temporary file.
+
+    Attributes:
+        first: the id of the first entry, `live` the number of all of them.
+        gone: ids that are pending and have no entry any more, which get a placeholder for a moment.
+    """
+
+    tail: StreamTail | None = None
+    groups: list[StreamGroup] = field(default_factory=list)
+    dedup: StreamDedup | None = None
+    first: StreamId | None = None
+    live: int = 0
+    gone: list[StreamId] = field(default_factory=list)
+
+    def pending(self) -> list[StreamId]:
+        """The ids that are pending in any group, in order."""
+        return sorted({entry.id for group in self.groups for entry in group.pending})
 
 
 class RespWriter:
@@ -222,10 +244,10 @@ class RespWriter:
                 self._lose("field-expiry", "the expiry of fields", len(expiring), record)
                 found = [element for element in found if element[2] is None or element[2] > self._now_ms]
                 expiring = []
-            yield from self._split(head, list(chain.from_iterable((field, value) for field, value, _ in found)), 2)
+            yield from self._split(head, list(chain.from_iterable((name, value) for name, value, _ in found)), 2)
             fields: dict[int, list[bytes]] = {}
-            for field, _, expire_ms in expiring:
-                fields.setdefault(expire_ms, []).append(field)
+            for name, _, expire_ms in expiring:
+                fields.setdefault(expire_ms, []).append(name)
             for expire_ms, names in fields.items():
                 yield from pieces([b"HPEXPIREAT", record.key, b"%d" % expire_ms, b"FIELDS", b"%d" % len(names), *names])
 
@@ -295,54 +317,64 @@ class RespWriter:
             return
         key = record.key
         with SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
-            tail: StreamTail | None = None
-            groups: list[StreamGroup] = []
-            dedup: StreamDedup | None = None
-            first: StreamId | None = None
-            live = 0
-            for found in self._parts(record):
-                waiting: list[_Waiting] = []
-                for item in found:
-                    if isinstance(item, StreamEntry):
-                        text = b"%d-%d" % item.id
-                        waiting.append((*item.id, b"".join(pieces([b"XADD", key, text, *chain.from_iterable(item.fields)]))))
-                    elif isinstance(item, StreamTail):
-                        tail = item
-                    elif isinstance(item, StreamGroup):
-                        groups.append(self._without_nacked(item, record))
-                    else:
-                        dedup = item
-                if waiting:
-                    first = first or StreamId(*waiting[0][:2])
-                    live += len(waiting)
-                    pickle.dump(waiting, spool)
-            assert tail is not None
+            stream = self._read_stream(record, spool)
             spool.seek(0)
             # XCLAIM leaves out an entry that is not in the stream, so one that was deleted meanwhile is put there for a moment
-            pending = sorted({entry.id for group in groups for entry in group.pending})
-            gone: list[StreamId] = []
+            pending = stream.pending()
             for batch in _batches(spool):
-                yield _merged(key, batch, pending, gone)
+                yield _merged(key, batch, pending, stream.gone)
         if pending:
-            gone += pending
+            stream.gone += pending
             yield b"".join(_placeholder(key, entry_id) for entry_id in pending)
-        if not live and not gone:
+        tail = stream.tail
+        assert tail is not None
+        met = stream.live + len(stream.gone)
+        if not met:
             # an id must not be zero: XSETID below corrects it
             yield command(b"XADD", key, b"MAXLEN", b"0", b"%d-%d" % max(tail.last_id, _FIRST_ID), b"", b"")
         added = tail.length if tail.entries_added is None else tail.entries_added
-        if added >= live + len(gone):
+        if added >= met:
             yield self._counters(key, tail, added)
-        for group in groups:
+        for group in stream.groups:
             yield from self._group(key, group)
-        if gone:
-            # Those in front of all entries are trimmed, as they were: XDEL would leave a trace, the highest id deleted.
-            deleted = [b"%d-%d" % entry_id for entry_id in gone if first is not None and entry_id > first]
-            for at in range(0, len(deleted), self._batch):
-                yield command(b"XDEL", key, *deleted[at : at + self._batch])
-            yield command(b"XTRIM", key, b"MAXLEN", b"%d" % live)
+        if stream.gone:
+            yield from self._without_placeholders(key, stream)
             yield self._counters(key, tail, added)
-        if dedup is not None:
-            yield from self._dedup(key, dedup, record)
+        if stream.dedup is not None:
+            yield from self._dedup(key, stream.dedup, record)
+
+    def _read_stream(self, record: Record, spool: IO[bytes]) -> _Stream:
+        """Read the value; its entries go to the file, as `_batches` reads them."""
+        key = record.key
+        stream = _Stream()
+        for found in self._parts(record):
+            waiting: list[_Waiting] = []
+            for item in found:
+                if isinstance(item, StreamEntry):
+                    text = b"%d-%d" % item.id
+                    waiting.append((*item.id, b"".join(pieces([b"XADD", key, text, *chain.from_iterable(item.fields)]))))
+                elif isinstance(item, StreamTail):
+                    stream.tail = item
+                elif isinstance(item, StreamGroup):
+                    stream.groups.append(self._without_nacked(item, record))
+                else:
+                    stream.dedup = item
+            if waiting:
+                stream.first = stream.first or StreamId(*waiting[0][:2])
+                stream.live += len(waiting)
+                pickle.dump(waiting, spool)
+        return stream
+
+    def _without_placeholders(self, key: bytes, stream: _Stream) -> Iterator[bytes]:
+        """The commands that delete them again.
+
+        Those in front of all entries are trimmed, as they were: XDEL would leave a trace, the highest id deleted.
+        """
+        first = stream.first
+        deleted = [b"%d-%d" % entry_id for entry_id in stream.gone if first is not None and entry_id > first]
+        for at in range(0, len(deleted), self._batch):
+            yield command(b"XDEL", key, *deleted[at : at + self._batch])
+        yield command(b"XTRIM", key, b"MAXLEN", b"%d" % stream.live)
 
     def _counters(self, key: bytes, tail: StreamTail, added: int) -> bytes:
         arguments = [b"XSETID", key, b"%d-%d" % tail.last_id]
