@@ -235,6 +235,38 @@ class _Known(NamedTuple):
     offset: int
 
 
+class _Digest(NamedTuple):
+    """What is compared of a value first.
+
+    Attributes:
+        value: `_digest` of it, which begins with its type.
+        size: of its record, in bytes.
+        has_expired: some of its fields have expired, where that matters.
+    """
+
+    value: bytes
+    size: int
+    has_expired: bool
+
+
+class _Digests:
+    """The digests of records of one file, by their offsets; in arrays, since there can be many."""
+
+    def __init__(self, offsets: array[int]) -> None:
+        self.offsets = array("q", sorted(offsets))
+        self._values = [b""] * len(offsets)
+        self._sizes = array("q", bytes(8 * len(offsets)))
+        self._expired = bytearray(len(offsets))
+
+    def put(self, offset: int, value: bytes, size: int, has_expired: bool) -> None:
+        at = bisect_left(self.offsets, offset)
+        self._values[at], self._sizes[at], self._expired[at] = value, size, has_expired
+
+    def get(self, offset: int) -> _Digest:
+        at = bisect_left(self.offsets, offset)
+        return _Digest(self._values[at], self._sizes[at], bool(self._expired[at]))
+
+
 class _Comparison:
     def __init__(
         self,
@@ -334,24 +366,27 @@ class _Comparison:
             other_value, other_expire, other_offset = candidates.pop()
             if expire == other_expire and (value == other_value or self.only_keys):
                 result.equal += 1
-                continue
-            flags = self.flags_of(expire, other_expire)
-            if flags & _EXPIRES_OTHERWISE and not flags & _GONE and (self.is_past(expire) or self.is_past(other_expire)):
-                # only one of the two is still there
-                self.alone("missing", expire, (offset, -1))
-                self.alone("extra", other_expire, (-1, other_offset), REPLACE)
-            elif value == other_value or self.only_keys:
-                if flags & _EXPIRES_OTHERWISE:
-                    self.differ("expire", (offset, other_offset), flags)
-                else:
-                    result.equal += 1
             else:
-                self.suspects[0].append(offset)
-                self.suspects[1].append(other_offset)
-                self.flags.append(flags)
+                self.match_unlike((offset, other_offset), (expire, other_expire), value == other_value or self.only_keys)
         for left in others.values():
             for _, expire, offset in left:
                 self.alone("extra", expire, (-1, offset))
+
+    def match_unlike(self, offsets: tuple[int, int], expiries: tuple[int, int], same_value: bool) -> None:
+        """Compare a key of both files that is not stored in the same bytes there, or expires at another time."""
+        flags = self.flags_of(*expiries)
+        if flags & _EXPIRES_OTHERWISE and not flags & _GONE and any(map(self.is_past, expiries)):
+            # only one of the two is still there
+            self.alone("missing", expiries[0], (offsets[0], -1))
+            self.alone("extra", expiries[1], (-1, offsets[1]), REPLACE)
+        elif not same_value:
+            self.suspects[0].append(offsets[0])
+            self.suspects[1].append(offsets[1])
+            self.flags.append(flags)
+        elif flags & _EXPIRES_OTHERWISE:
+            self.differ("expire", offsets, flags)
+        else:
+            self.result.equal += 1
 
     def is_past(self, expire: int) -> bool:
         return expire != NO_EXPIRY and expire <= self.now
@@ -422,39 +457,32 @@ class _Comparison:
         """Compare the values that are not stored in the same bytes."""
         if not self.suspects[0]:
             return
-        digests = []
-        for name, offsets in zip(self.files, self.suspects, strict=True):
-            order = array("q", sorted(offsets))
-            found = [b""] * len(order)
-            sizes = array("q", bytes(8 * len(order)))
-            expired = bytearray(len(order))
-            for record in self.records(name, order):
-                at = bisect_left(order, record.offset)
-                found[at], expired[at] = _digest(record, self.now, self.compares_expiry)
-                sizes[at] = record.size or 0
-            digests.append((order, found, sizes, expired))
-        by_element = [_TYPES[name][0] for name in BY_ELEMENT]
+        digests = [self.digests(name, offsets) for name, offsets in zip(self.files, self.suspects, strict=True)]
         unsure: list[_Unsure] = []
         for one, other, flags in zip(*self.suspects, self.flags, strict=True):
-            places = [bisect_left(digest[0], at) for digest, at in zip(digests, (one, other), strict=True)]
-            (first, size, gone), (second, other_size, other_gone) = (
-                (d[1][at], d[2][at], d[3][at]) for d, at in zip(digests, places, strict=True)
-            )
-            if first[:1] != second[:1]:
+            first, second = digests[0].get(one), digests[1].get(other)
+            if first.value[:1] != second.value[:1]:
                 self.differ("type", (one, other), flags)
-            elif first != second:
-                by_elements = first[0] in by_element and max(size, other_size) <= MOST_BYTES
-                both_sizes = (size, other_size) if by_elements else None
-                if gone or other_gone:
-                    unsure.append(_Unsure((one, other), flags, both_sizes))
+            elif first.value != second.value:
+                sizes = _sizes_by_element(first, second)
+                if first.has_expired or second.has_expired:
+                    unsure.append(_Unsure((one, other), flags, sizes))
                 else:
-                    self.differ("value", (one, other), flags, both_sizes)
+                    self.differ("value", (one, other), flags, sizes)
             elif flags & _EXPIRES_OTHERWISE:
                 self.differ("expire", (one, other), flags)
             else:
                 self.result.equal += 1
         if unsure:
             self.look_at_expired(unsure)
+
+    def digests(self, name: str, offsets: array[int]) -> _Digests:
+        """What the values are of the records of a file that stand at these offsets."""
+        found = _Digests(offsets)
+        for record in self.records(name, found.offsets):
+            value, has_expired = _digest(record, self.now, self.compares_expiry)
+            found.put(record.offset, value, record.size or 0, has_expired)
+        return found
 
     def look_at_expired(self, unsure: list[_Unsure]) -> None:
         """Compare hashes with fields that have expired, where expiries are not compared: such a field may be in one file alone."""
@@ -482,14 +510,7 @@ class _Comparison:
     def explain(self) -> list[Difference]:
         """Look at the keys that are named again; of large values, also at the elements that are shown."""
         with closing(Inside(self.now, self.compares_expiry)) as inside:
-            known: tuple[dict[int, _Known], dict[int, _Known]] = ({}, {})
-            for side, name in enumerate(self.files):
-                numbers = {found.offsets[side]: number for number, found in enumerate(self.found) if found.offsets[side] >= 0}
-                for record in self.records(name, array("q", sorted(numbers))):
-                    number = numbers[record.offset]
-                    known[side][number] = _Known(record.db, record.key, record.type, record.expire_ms, record.offset)
-                    if self.found[number].what == "value":
-                        inside.add(side, number, record)
+            known = self.known(0, inside), self.known(1, inside)
             places = inside.places()
             for side, name in enumerate(self.files):
                 wanted = inside.wanted(side, places)
@@ -498,21 +519,37 @@ class _Comparison:
                     number = numbers[record.offset]
                     inside.show(side, number, record, wanted[number])
             self.result.disk_bytes += inside.on_disk()
-            differences = []
-            for number, found in enumerate(self.found):
-                one, other = known[0].get(number), known[1].get(number)
-                either = one if one is not None else other
-                assert either is not None
-                differences.append(
-                    Difference(
-                        found.what, either.db, either.key,
-                        (None if one is None else one.type, None if other is None else other.type),
-                        (None if one is None else one.expire_ms, None if other is None else other.expire_ms),
-                        (None if one is None else one.offset, None if other is None else other.offset),
-                        inside.lines(number, places[number]) if number in places else [],
-                    )
-                )  # fmt: skip
-        return differences
+            return [
+                _difference(
+                    found.what, known[0].get(number), known[1].get(number),
+                    inside.lines(number, places[number]) if number in places else [],
+                )
+                for number, found in enumerate(self.found)
+            ]  # fmt: skip
+
+    def known(self, side: int, inside: Inside) -> dict[int, _Known]:
+        """The records of the keys that are named in one of the files, by number; values that differ are looked into."""
+        known = {}
+        numbers = {found.offsets[side]: number for number, found in enumerate(self.found) if found.offsets[side] >= 0}
+        for record in self.records(self.files[side], array("q", sorted(numbers))):
+            number = numbers[record.offset]
+            known[number] = _Known(record.db, record.key, record.type, record.expire_ms, record.offset)
+            if self.found[number].what == "value":
+                inside.add(side, number, record)
+        return known
+
+
+def _difference(what: str, one: _Known | None, other: _Known | None, details: list[str]) -> Difference:
+    """The difference of a key, by its records in both files, of which one may be none."""
+    either = one if one is not None else other
+    assert either is not None
+    return Difference(
+        what, either.db, either.key,
+        (None if one is None else one.type, None if other is None else other.type),
+        (None if one is None else one.expire_ms, None if other is None else other.expire_ms),
+        (None if one is None else one.offset, None if other is None else other.offset),
+        details,
+    )  # fmt: skip
 
 
 def _compare_libraries(first: dict[str, bytes], second: dict[str, bytes]) -> list[FunctionDifference]:
@@ -544,6 +581,15 @@ _TYPES: Final = {
     name: bytes([n]) for n, name in enumerate(("string", "list", "set", "zset", "hash", "stream", "array", "module"), 1)
 }
 _ORDERED: Final = ("list", "stream")
+#: Types whose values can be changed element by element.
+_BY_ELEMENT: Final = frozenset(_TYPES[name][0] for name in BY_ELEMENT)
+
+
+def _sizes_by_element(first: _Digest, second: _Digest) -> tuple[int, int] | None:
+    """The sizes of two values of one type where a delta changes the one into the other element by element, else None."""
+    if first.value[0] in _BY_ELEMENT and max(first.size, second.size) <= MOST_BYTES:
+        return first.size, second.size
+    return None
 
 
 def _digest(record: Record, now: int, compares_expiry: bool) -> tuple[bytes, bool]:
