@@ -292,16 +292,7 @@ def prepare_import(
     Raises: TargetError where something stands against the import, or a service cannot be asked; RdbError where a blob is no
         snapshot, or of a version that nobody knows; ValueError for options that do not fit.
     """
-    if not places:
-        raise ValueError("there is no blob to import")
-    if etags and len(etags) != len(places):
-        raise ValueError("there are as many etags as blobs, or none")
-    if not target.is_service:
-        raise ValueError(f"{target.name} is no service of Azure: azure-premium, azure-managed and azure-enterprise are")
-    if len({place.url for place in places}) < len(places):
-        raise ValueError("a blob is named twice")
-    if any(place.is_folder for place in places):
-        raise ValueError("a URL names a container or folder, where a blob is wanted")
+    _check_arguments(target, places, etags)
     cache = arm.read()
     target, warnings = look_at_target(target, cache)
     refuse(cache, auth)
@@ -324,6 +315,20 @@ def prepare_import(
     warnings += _room(target, cache, sum(used))
     call = _call(arm, blobs, auth, storage_subscription)
     return ImportPlan(cache, target, blobs, checks, warnings, call, list(places), signer, auth, storage_subscription)
+
+
+def _check_arguments(target: Target, places: Sequence[BlobUrl], etags: Sequence[str]) -> None:
+    """Raise ValueError for what nobody has to be asked about."""
+    if not places:
+        raise ValueError("there is no blob to import")
+    if etags and len(etags) != len(places):
+        raise ValueError("there are as many etags as blobs, or none")
+    if not target.is_service:
+        raise ValueError(f"{target.name} is no service of Azure: azure-premium, azure-managed and azure-enterprise are")
+    if len({place.url for place in places}) < len(places):
+        raise ValueError("a blob is named twice")
+    if any(place.is_folder for place in places):
+        raise ValueError("a URL names a container or folder, where a blob is wanted")
 
 
 def refuse(cache: CacheState, auth: str) -> None:

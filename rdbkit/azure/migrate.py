@@ -132,7 +132,7 @@ class Migration:
         cache: as it was read.
         target: the service as this cache is one: with its modules, and with as many databases as it has.
         warnings: what should be known before the import.
-        courses: of the files.
+        files: how far each has come.
         checks: of the files that were looked at in this run.
         result: of the import, when it has ended.
 
@@ -182,13 +182,13 @@ class Migration:
         self.target = configured(target, None, self.cache.shards > 0, self.cache.databases)
         self._client: Any = None
         self.rereading = Rereading()
-        self.courses = [self._course(name) for name in files]
-        self._state = StateFile(self.path, "rdbkit migrate", _FORMAT, [course.file for course in self.courses])
+        self.files = [self._progress_of(name) for name in files]
+        self._state = StateFile(self.path, "rdbkit migrate", _FORMAT, [file.file for file in self.files])
         self._remember()
 
     # -- what is left to another run
 
-    def _course(self, name: str) -> FileProgress:
+    def _progress_of(self, name: str) -> FileProgress:
         size, mtime_ns = revision(name)
         target = self.target
         cache = f"{target.name} {target.engine} {target.rdb} {sorted(target.modules)} {target.databases} {target.single_db}"
@@ -205,25 +205,25 @@ class Migration:
         if left is None:
             return
         with self._state.reading():
-            courses = {course["file"]: FileProgress(**course) for course in left.pop("files")}
-            for course in courses.values():
-                course.check_types()
+            noted = {row["file"]: FileProgress(**row) for row in left.pop("files")}
+            for file in noted.values():
+                file.check_types()
         if left != self._mark():
             raise ValueError(f"{self.path} is of another cache; name another file with --state, or delete it")
-        for i, course in enumerate(self.courses):
-            before = courses.get(course.file)
+        for i, file in enumerate(self.files):
+            before = noted.get(file.file)
             if before is None:
                 continue
-            if (before.size, before.mtime_ns, before.terms) == (course.size, course.mtime_ns, course.terms):
-                self.courses[i] = before
+            if (before.size, before.mtime_ns, before.terms) == (file.size, file.mtime_ns, file.terms):
+                self.files[i] = before
             else:
                 sent = {blob["url"]: blob["etag"] for blob in before.blobs if "etag" in blob}
-                course.earlier = before.earlier | sent
+                file.earlier = before.earlier | sent
 
     def _note(self) -> None:
         if not self.leaves_state:
             return
-        self._state.save(self._mark() | {"files": [asdict(course) for course in self.courses]})
+        self._state.save(self._mark() | {"files": [asdict(file) for file in self.files]})
 
     # -- what can be asked beforehand
 
@@ -241,28 +241,41 @@ class Migration:
             look_at_target(self.service, self.cache)
         if imports:
             refuse(self.cache, self.auth)
-        for course in self.courses:
-            if not sends and self.part_bytes is not None and not course.is_sent:
-                raise TargetError("not all parts of it have been sent; leave out --skip upload", source=course.file)
-            for place in self._planned(course):
-                if self._etag(place) is None and not sends:
-                    raise TargetError("there is no such blob, and the upload is left out", source=place.url)
+        for file in self.files:
             if sends:
-                self._is_there(course)  # forgets what is not
-        if not imports:
-            return None
-        if self.part_bytes is not None and not all(course.blobs for course in self.courses):
+                self._look_before_sending(file)
+            else:
+                self._look_for_blobs(file)
+        return self._import_call() if imports else None
+
+    def _look_before_sending(self, file: FileProgress) -> None:
+        """Raise TargetError where there is no container; forget what is no longer there."""
+        for place in self._planned(file):
+            self._etag(place)
+        self._is_there(file)
+
+    def _look_for_blobs(self, file: FileProgress) -> None:
+        """Raise TargetError where a file that is not to be sent is not there."""
+        if self.part_bytes is not None and not file.is_sent:
+            raise TargetError("not all parts of it have been sent; leave out --skip upload", source=file.file)
+        for place in self._planned(file):
+            if self._etag(place) is None:
+                raise TargetError("there is no such blob, and the upload is left out", source=place.url)
+
+    def _import_call(self) -> Call:
+        """The request that would begin the import; with no blob where the parts are not known yet."""
+        if self.part_bytes is not None and not all(file.blobs for file in self.files):
             return self.arm.import_call([], auth=self.auth, storage_subscription=self.storage_subscription)
-        places = [place for course in self.courses for place in self.places(course)]
+        places = [place for file in self.files for place in self.places(file)]
         signer = Signer(self.credentials, self.hours)
         urls = [signer.sign(place).secret_url if self.auth == SAS else place.url for place in places]
         return self.arm.import_call(urls, auth=self.auth, storage_subscription=self.storage_subscription)
 
-    def _planned(self, course: FileProgress) -> list[BlobUrl]:
+    def _planned(self, file: FileProgress) -> list[BlobUrl]:
         """Where a file will go; of one that is not divided yet, the first part."""
-        if self.part_bytes is not None and not course.blobs:
-            return [self.container.file(f"{_stem(course.file)}/0001.rdb")]
-        return self.places(course)
+        if self.part_bytes is not None and not file.blobs:
+            return [self.container.file(f"{_stem(file.file)}/0001.rdb")]
+        return self.places(file)
 
     def _etag(self, place: BlobUrl) -> str | None:
         """The etag of a blob, None where it is not there. Raises: TargetError, also where there is no container."""
@@ -280,44 +293,44 @@ class Migration:
         Raises: LossError where a policy does not allow one; DuplicateError where files have the same key; RdbError where a file is
             damaged; TargetError where the cache cannot import what it becomes.
         """
-        for course in self.courses:
-            if course.verdict:
+        for file in self.files:
+            if file.verdict:
                 continue
-            with open_snapshot(course.file, rereading=self.rereading) as snapshot:
+            with open_snapshot(file.file, rereading=self.rereading) as snapshot:
                 report = check(snapshot, self.target, deep=True)
-                course.header = str(snapshot.header)
+                file.header = str(snapshot.header)
                 plain = snapshot.compression is None and snapshot.framing is None and snapshot.trailer == ("none", 0)
             self.checks.append(report)
             # what is damaged is told by the conversion
             done = convert(
-                course.file, Nowhere(), target=self.target, policies=self.policies, deep=True,
-                progress=_of(progress, course.file),
+                file.file, Nowhere(), target=self.target, policies=self.policies, deep=True,
+                progress=_of(progress, file.file),
             )  # fmt: skip
-            self._look_at(course)
+            self._look_at(file)
             if report.verdict == CANNOT:
-                raise TargetError(f"{self.target.title} cannot import it: {_why(report)}", source=course.file)
-            course.sent_header = str(done.header)
-            course.keys, course.written, course.losses = done.keys, done.written, dict(done.ledger.counts)
-            course.identical = report.verdict == AS_IT_IS and plain
-            course.verdict = report.verdict
+                raise TargetError(f"{self.target.title} cannot import it: {_why(report)}", source=file.file)
+            file.sent_header = str(done.header)
+            file.keys, file.written, file.losses = done.keys, done.written, dict(done.ledger.counts)
+            file.identical = report.verdict == AS_IT_IS and plain
+            file.verdict = report.verdict
             self._note()
-        if len(self.courses) > 1:
+        if len(self.files) > 1:
             self._look_for_duplicates()
 
     def _look_for_duplicates(self) -> None:
         """Raise DuplicateError where several files have a key: which one the cache would keep is documented nowhere."""
-        found = find_duplicates([course.file for course in self.courses], samples=1, rereading=self.rereading)
+        found = find_duplicates([file.file for file in self.files], samples=1, rereading=self.rereading)
         if found.keys:
             raise duplicate_error(found.keys, found.samples)
 
-    def places(self, course: FileProgress) -> list[BlobUrl]:
+    def places(self, file: FileProgress) -> list[BlobUrl]:
         """Where a file goes.
 
         Raises: ValueError where it has not been divided into the parts that it goes in.
         """
-        if self.part_bytes is not None and not course.blobs:
-            raise ValueError(f"{course.file} has not been divided")
-        names = [blob["name"] for blob in course.blobs] or [f"{_stem(course.file)}.rdb"]
+        if self.part_bytes is not None and not file.blobs:
+            raise ValueError(f"{file.file} has not been divided")
+        names = [blob["name"] for blob in file.blobs] or [f"{_stem(file.file)}.rdb"]
         return [self.container.file(name) for name in names]
 
     @property
@@ -325,17 +338,17 @@ class Migration:
         """Where parts are."""
         return f"{self.path}.parts"
 
-    def divide(self, course: FileProgress, progress: Callable[[int], object] | None = None) -> None:
+    def divide(self, file: FileProgress, progress: Callable[[int], object] | None = None) -> None:
         """Write the parts of a file, converted, to the disk.
 
         Raises: as `convert` and `split`; OSError.
         """
-        stem = _stem(course.file)
+        stem = _stem(file.file)
         into = os.path.join(self._folder, stem)
         shutil.rmtree(into, ignore_errors=True)
-        make_folders(into, Permissions([course.file]))
+        make_folders(into, Permissions([file.file]))
         try:
-            self._divide(course, stem, into, progress)
+            self._divide(file, stem, into, progress)
         except BaseException:
             shutil.rmtree(into, ignore_errors=True)
             with suppress(OSError):
@@ -343,18 +356,18 @@ class Migration:
             raise
         self._note()
 
-    def _divide(self, course: FileProgress, stem: str, into: str, progress: Callable[[int], object] | None) -> None:
-        whole = course.file
-        if not course.identical:
+    def _divide(self, file: FileProgress, stem: str, into: str, progress: Callable[[int], object] | None) -> None:
+        whole = file.file
+        if not file.identical:
             whole = os.path.join(into, "whole.rdb")
-            done = convert(course.file, whole, target=self.target, policies=self.policies, deep=True, progress=progress)
-            course.header, course.sent_header = str(done.source), str(done.header)
-            course.keys, course.written, course.losses = done.keys, done.written, dict(done.ledger.counts)
-        made = split([whole], into, Division(size=self.part_bytes), digests=False, verify_checksum=whole == course.file)
-        if whole != course.file:
+            done = convert(file.file, whole, target=self.target, policies=self.policies, deep=True, progress=progress)
+            file.header, file.sent_header = str(done.source), str(done.header)
+            file.keys, file.written, file.losses = done.keys, done.written, dict(done.ledger.counts)
+        made = split([whole], into, Division(size=self.part_bytes), digests=False, verify_checksum=whole == file.file)
+        if whole != file.file:
             os.unlink(whole)
-        course.earlier |= {blob["url"]: blob["etag"] for blob in course.blobs if "etag" in blob}
-        course.blobs = [{"name": f"{stem}/{part.file}", "part": os.path.join(into, part.file)} for part in made.parts]
+        file.earlier |= {blob["url"]: blob["etag"] for blob in file.blobs if "etag" in blob}
+        file.blobs = [{"name": f"{stem}/{part.file}", "part": os.path.join(into, part.file)} for part in made.parts]
 
     def send(
         self, *, overwrite: bool = False, block_bytes: int = BLOCK_BYTES, concurrency: int = CONCURRENCY,
@@ -371,51 +384,51 @@ class Migration:
         settings: dict[str, Any] = {
             "credentials": self.credentials, "block_bytes": block_bytes, "concurrency": concurrency, "cap_mbps": cap_mbps,
         }  # fmt: skip
-        for course in self.courses:
-            self._look_at(course)
-            if self._is_there(course):
+        for file in self.files:
+            self._look_at(file)
+            if self._is_there(file):
                 continue
-            settings["progress"] = _of(progress, course.file)
+            settings["progress"] = _of(progress, file.file)
             if self.part_bytes is not None:
-                if not all("etag" in blob or exists(blob["part"]) for blob in course.blobs or [{"part": ""}]):
-                    self.divide(course, _of(progress, course.file))
-                self._look_at(course)
-                for blob, place in zip(course.blobs, self.places(course), strict=True):
+                if not all("etag" in blob or exists(blob["part"]) for blob in file.blobs or [{"part": ""}]):
+                    self.divide(file, _of(progress, file.file))
+                self._look_at(file)
+                for blob, place in zip(file.blobs, self.places(file), strict=True):
                     if "etag" not in blob:
-                        settings["overwrite"] = overwrite or self._is_ours(course, place)
+                        settings["overwrite"] = overwrite or self._is_ours(file, place)
                         blob |= upload(blob["part"], place, **settings).to_dict()
                         self._note()
                 continue
-            (place,) = self.places(course)
-            settings["overwrite"] = overwrite or self._is_ours(course, place)
-            if course.identical:
-                sent = upload(course.file, place, **settings)
+            (place,) = self.places(file)
+            settings["overwrite"] = overwrite or self._is_ours(file, place)
+            if file.identical:
+                sent = upload(file.file, place, **settings)
             else:
-                done, sent = upload_converted(course.file, place, target=self.target, policies=self.policies, **settings)
-                course.header, course.sent_header = str(done.source), str(done.header)
-                course.keys, course.written, course.losses = done.keys, done.written, dict(done.ledger.counts)
-            course.blobs = [{"name": f"{_stem(course.file)}.rdb"} | sent.to_dict()]
+                done, sent = upload_converted(file.file, place, target=self.target, policies=self.policies, **settings)
+                file.header, file.sent_header = str(done.source), str(done.header)
+                file.keys, file.written, file.losses = done.keys, done.written, dict(done.ledger.counts)
+            file.blobs = [{"name": f"{_stem(file.file)}.rdb"} | sent.to_dict()]
             self._note()
-            self._look_at(course)  # once it is noted, or the next run would not know the blob for its own
+            self._look_at(file)  # once it is noted, or the next run would not know the blob for its own
 
-    def _is_there(self, course: FileProgress) -> bool:
+    def _is_there(self, file: FileProgress) -> bool:
         """Whether all that a file was sent as is still there; forgets what is not."""
-        for blob, place in zip(course.blobs, self.places(course) if course.blobs else (), strict=True):
+        for blob, place in zip(file.blobs, self.places(file) if file.blobs else (), strict=True):
             if "etag" in blob and self._etag(place) != blob["etag"]:
                 for name in blob.keys() - {"name", "part"}:
                     del blob[name]
-        return course.is_sent
+        return file.is_sent
 
-    def _is_ours(self, course: FileProgress, place: BlobUrl) -> bool:
+    def _is_ours(self, file: FileProgress, place: BlobUrl) -> bool:
         """Whether the blob that is there is what an earlier run has made of this file."""
-        earlier = course.earlier.get(place.url)
+        earlier = file.earlier.get(place.url)
         return earlier is not None and earlier == self._etag(place)
 
-    def _look_at(self, course: FileProgress) -> None:
+    def _look_at(self, file: FileProgress) -> None:
         """Raise ChangedError where a file is not the one that was rehearsed, in this run or an earlier one."""
-        self.rereading.check(course.file)
-        if revision(course.file) != (course.size, course.mtime_ns):
-            raise changed(course.file)
+        self.rereading.check(file.file)
+        if revision(file.file) != (file.size, file.mtime_ns):
+            raise changed(file.file)
 
     def prepare(self) -> ImportPlan:
         """Ask all that can be asked before the import.
@@ -424,8 +437,8 @@ class Migration:
 
         Raises: as `prepare_import`; TargetError for other blobs, and where one does not go in as it is.
         """
-        places = [place for course in self.courses for place in self.places(course)]
-        etags = [str(blob.get("etag", "")) for course in self.courses for blob in course.blobs or [{}]]
+        places = [place for file in self.files for place in self.places(file)]
+        etags = [str(blob.get("etag", "")) for file in self.files for blob in file.blobs or [{}]]
         known = all(etags)
         prepared = prepare_import(
             self.arm, self.service, places, credentials=self.credentials, etags=etags, examine=not known,
@@ -440,22 +453,22 @@ class Migration:
     def _take_over(self, prepared: ImportPlan) -> None:
         """Note what the blobs are that were there, of files that were not sent."""
         found = zip(prepared.places, prepared.blobs, prepared.checks, strict=True)
-        for course in self.courses:
-            rows = [next(found) for _ in self.places(course)]
-            if course.is_sent:
+        for file in self.files:
+            rows = [next(found) for _ in self.places(file)]
+            if file.is_sent:
                 continue
             ((place, blob, report),) = rows  # for parts have all to be sent
-            if course.verdict and course.written != report.keys:
+            if file.verdict and file.written != report.keys:
                 raise TargetError(
-                    f"the blob has {report.keys:,} keys, and {course.written:,} are to come of {course.file}: it is another; leave "
+                    f"the blob has {report.keys:,} keys, and {file.written:,} are to come of {file.file}: it is another; leave "
                     "out --skip upload",
                     source=place.url,
                 )
-            if not course.verdict:
-                course.keys = report.keys
-            course.written = report.keys
-            course.blobs = [
-                {"name": f"{_stem(course.file)}.rdb", "url": blob.url, "bytes": blob.bytes, "etag": blob.etag, "sent_bytes": 0}
+            if not file.verdict:
+                file.keys = report.keys
+            file.written = report.keys
+            file.blobs = [
+                {"name": f"{_stem(file.file)}.rdb", "url": blob.url, "bytes": blob.bytes, "etag": blob.etag, "sent_bytes": 0}
             ]
 
     def left_import(self) -> PendingOperation | None:
@@ -470,8 +483,8 @@ class Migration:
 
     def is_of_these(self, left: PendingOperation) -> bool:
         """Whether an import is of these files as they are, on these terms."""
-        sent = {blob["url"]: blob["etag"] for course in self.courses for blob in course.blobs if "etag" in blob}
-        return sent == {blob["url"]: blob["etag"] for blob in left.blobs} and all(course.is_sent for course in self.courses)
+        sent = {blob["url"]: blob["etag"] for file in self.files for blob in file.blobs if "etag" in blob}
+        return sent == {blob["url"]: blob["etag"] for blob in left.blobs} and all(file.is_sent for file in self.files)
 
     @property
     def _import_path(self) -> str:
@@ -529,25 +542,25 @@ class Migration:
     def to_dict(self) -> dict[str, Any]:
         """The report, as plain JSON types: keys in and out, losses, bytes and times."""
         files = []
-        for course in self.courses:
-            row = asdict(course)
-            row["file"] = valid_text(course.file)
+        for file in self.files:
+            row = asdict(file)
+            row["file"] = valid_text(file.file)
             for name in ("mtime_ns", "terms", "earlier"):
                 del row[name]
-            row["blobs"] = [{name: value for name, value in blob.items() if name != "part"} for blob in course.blobs]
+            row["blobs"] = [{name: value for name, value in blob.items() if name != "part"} for blob in file.blobs]
             files.append(row)
         lost: dict[str, int] = {}
-        for course in self.courses:
-            for kind, n in course.losses.items():
+        for file in self.files:
+            for kind, n in file.losses.items():
                 lost[kind] = lost.get(kind, 0) + n
         return {
             "cache": self.cache.to_dict(),
             "target": self.service.name,
             "files": files,
-            "keys": sum(course.keys for course in self.courses),
-            "written": sum(course.written for course in self.courses),
+            "keys": sum(file.keys for file in self.files),
+            "written": sum(file.written for file in self.files),
             "lost": lost,
-            "bytes": sum(blob.get("bytes", 0) for course in self.courses for blob in course.blobs),
+            "bytes": sum(blob.get("bytes", 0) for file in self.files for blob in file.blobs),
             "import": None if self.result is None else self.result.to_dict(),
             "seconds": time.time() - self.begin,
         }
@@ -616,7 +629,7 @@ def migrate(
         file_progress: called with a file and the bytes of it that have been read, or sent.
         progress: called with the service's status and the seconds since the import was begun, each time that it was asked for.
 
-    Returns: the `Migration`: `result` of the import, `courses` of the files, and `to_dict()`, the report.
+    Returns: the `Migration`: `result` of the import, `files`, how far each has come, and `to_dict()`, the report.
 
     Raises: LossError where a policy does not allow a loss; DuplicateError where several files have a key; TargetError where the
         cache cannot import what the files become, or a service refuses or fails; ChangedError where a file changes meanwhile;

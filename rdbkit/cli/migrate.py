@@ -183,7 +183,7 @@ def _run(
         return None
     call = job.look(sends=sends, imports=imports)
     if "check" not in skip:
-        with _telling("check", [course.file for course in job.courses]) as update:
+        with _telling("check", [file.file for file in job.files]) as update:
             job.rehearse(update)
     if not as_json:
         _show(job, skip, output())
@@ -193,7 +193,7 @@ def _run(
         for warning in job.warnings:
             click.echo(f"Warning: {printable(warning)}", err=True)
     if sends:
-        with _telling("upload", [course.file for course in job.courses]) as update:
+        with _telling("upload", [file.file for file in job.files]) as update:
             job.send(progress=update, **sending)
     if imports:
         _import(job, yes)
@@ -240,17 +240,17 @@ def _show(job: Migration, skip: tuple[str, ...], out: Output) -> None:
         ("file", "size", "keys", "becomes", "lost"),
         [
             (
-                printable(os.path.basename(course.file)),
-                size(course.size),
-                f"{course.written:,}" if course.verdict else "?",
-                _becomes(course),
-                ", ".join(f"{kind} {n}" for kind, n in course.losses.items()) or ("nothing" if course.verdict else "?"),
+                printable(os.path.basename(file.file)),
+                size(file.size),
+                f"{file.written:,}" if file.verdict else "?",
+                _becomes(file),
+                ", ".join(f"{kind} {n}" for kind, n in file.losses.items()) or ("nothing" if file.verdict else "?"),
             )
-            for course in job.courses
+            for file in job.files
         ],
     )
     steps = [
-        f"upload to {printable(job.container.url)}" + (", which is done" if all(course.is_sent for course in job.courses) else ""),
+        f"upload to {printable(job.container.url)}" + (", which is done" if all(file.is_sent for file in job.files) else ""),
         f"delete everything in {printable(job.cache.name)}, and import",
     ]
     out.line("")
@@ -258,10 +258,10 @@ def _show(job: Migration, skip: tuple[str, ...], out: Output) -> None:
         out.line(f"  {text}{' (left out)' if name in skip else ''}")
 
 
-def _becomes(course: FileProgress) -> str:
-    if not course.verdict:
+def _becomes(file: FileProgress) -> str:
+    if not file.verdict:
         return "what it takes"
-    return f"{course.sent_header}, as it is" if course.identical else f"{course.header} -> {course.sent_header}"
+    return f"{file.sent_header}, as it is" if file.identical else f"{file.header} -> {file.sent_header}"
 
 
 def _show_end(job: Migration, out: Output) -> None:

@@ -104,12 +104,12 @@ def _migrate(folder: Path) -> None:
     migration.policies = rdbkit.Policies()
     migration.leaves_state = False
     migration.checks = []
-    migration.courses = []
+    migration.files = []
     from rdbkit.azure.migrate import FileProgress
 
     for name in ("a.rdb", "b.rdb"):
         found = os.stat(folder / name)
-        migration.courses.append(FileProgress(str(folder / name), found.st_size, found.st_mtime_ns))
+        migration.files.append(FileProgress(str(folder / name), found.st_size, found.st_mtime_ns))
     with pytest.raises(rdbkit.DuplicateError):
         migration.rehearse()
 
