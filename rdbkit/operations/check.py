@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from rdbkit.errors import ChangedError, ChecksumError, LossError, RdbError
 from rdbkit.format.budget import HELD
+from rdbkit.format.constants import ValueType
 from rdbkit.format.scan import STRING_INT
 from rdbkit.model import Header
 from rdbkit.operations.arguments import Source, opened
@@ -51,6 +52,8 @@ _GB: Final = 1 << 30
 _OPTION: Final = re.compile(" (?=--)")
 #: The type of values of modules, which servers have since RDB 8.
 _MODULE: Final = 7
+#: Types with several encodings, of which one can be written in another.
+_REENCODED: Final = ("list", "set", "zset", "hash", "stream")
 _AS_STRINGS: Final = "--on-module json-as-string"
 #: Databases that are moved one by one.
 _MOST_PAIRS: Final = 16
@@ -244,23 +247,7 @@ def _check(
     now_ms: int | None,
     progress: Callable[[int], object] | None,
 ) -> Check:
-    header = target.header_for(snapshot.header)
-    known = target.types_in(header)
-    rules = Rules(
-        target=target,
-        source=snapshot.header,
-        header=header,
-        known=known,
-        # of what can be kept in another form, that form is looked at, since the command that is printed keeps it
-        policies=Policies(array="hash", module=None if target.exact and _MODULE in known else "json-as-string"),
-        edits=Edits(),
-        selection=None,
-        now_ms=time.time_ns() // 1_000_000 if now_ms is None else now_ms,
-        compress=False,
-        skip=True,
-        deep=deep or not snapshot.can_reopen or lacks_checksum(snapshot, snapshot.path),
-        tolerated=tolerated(target),
-    )
+    rules = _rules(snapshot, target, deep, now_ms)
     job, damage = _examined(snapshot, rules, samples, progress)
     if isinstance(damage, ChecksumError) and not rules.deep:
         rules = replace(rules, deep=True)
@@ -294,6 +281,27 @@ def _check(
         [] if verdict in (AS_IT_IS, CANNOT) else _options(snapshot, target, examiner, found), found, snapshot.path, not_looked_at,
         rules.deep,
     )  # fmt: skip
+
+
+def _rules(snapshot: Snapshot, target: Target, deep: bool, now_ms: int | None) -> Rules:
+    """Those of the conversion that is looked at: the one that keeps most."""
+    header = target.header_for(snapshot.header)
+    known = target.types_in(header)
+    return Rules(
+        target=target,
+        source=snapshot.header,
+        header=header,
+        known=known,
+        # of what can be kept in another form, that form is looked at, since the command that is printed keeps it
+        policies=Policies(array="hash", module=None if target.exact and _MODULE in known else "json-as-string"),
+        edits=Edits(),
+        selection=None,
+        now_ms=time.time_ns() // 1_000_000 if now_ms is None else now_ms,
+        compress=False,
+        skip=True,
+        deep=deep or not snapshot.can_reopen or lacks_checksum(snapshot, snapshot.path),
+        tolerated=tolerated(target),
+    )
 
 
 def _examined(
@@ -373,28 +381,37 @@ def _is_undocumented(header: Header, target: Target) -> bool:
 
 def _of_encodings(examiner: DryRun, undocumented: bool, target: Target) -> list[Finding]:
     """One finding for all encodings that the target does not know; what cannot be written anew is told as a loss."""
-    known = ("list", "set", "zset", "hash", "stream")
-    tallies = {kind: tally for kind, tally in enumerate(examiner.encodings) if tally is not None}
-    types = {kind: examiner.file_types.types[0 if kind >= STRING_INT else kind] for kind in tallies}
-    tallies = {kind: tally for kind, tally in tallies.items() if types[kind].type in known}
-    if undocumented and "field-expiry" in examiner.tallies:  # the loss speaks of those
-        tallies = {kind: tally for kind, tally in tallies.items() if examiner.file_types.arities[kind] != 3}
-    if not tallies:
+    unknown = _unknown_encodings(examiner, undocumented)
+    if not unknown:
         return []
-    names = ", ".join(f"{types[kind].name} {int(tally.keys):,}" for kind, tally in tallies.items())
-    keys = sum(int(tally.keys) for tally in tallies.values())
+    tallies = [tally for _, tally in unknown]
+    names = ", ".join(f"{value_type.name} {int(tally.keys):,}" for value_type, tally in unknown)
+    keys = sum(int(tally.keys) for tally in tallies)
     # the engine of an undocumented version knows what belongs to that
     severity = WARNING if undocumented else BLOCKER
-    unknown = f"beyond RDB {target.rdb}" if undocumented else "that it does not know"
+    which = f"beyond RDB {target.rdb}" if undocumented else "that it does not know"
     return [
         Finding(
-            "RDB104", severity, f"{count(keys, 'key')} in encodings {unknown}: {names}", keys, keys,
-            sum(int(tally.bytes) for tally in tallies.values()),
-            [sample for tally in tallies.values() for sample in _samples(tally)][: int(examiner.most)],
+            "RDB104", severity, f"{count(keys, 'key')} in encodings {which}: {names}", keys, keys,
+            sum(int(tally.bytes) for tally in tallies),
+            [sample for tally in tallies for sample in _samples(tally)][: int(examiner.most)],
             "one unknown type makes a server refuse the whole file; the same data in another encoding loses nothing", _FORMAT,
             "rdbkit convert",
         )
     ]  # fmt: skip
+
+
+def _unknown_encodings(examiner: DryRun, undocumented: bool) -> list[tuple[ValueType, Tally]]:
+    """The encodings that the target does not know and that can be written anew in another, with what was met of each."""
+    leaves_expiring = undocumented and "field-expiry" in examiner.tallies  # the loss speaks of those
+    found = []
+    for kind, tally in enumerate(examiner.encodings):
+        if tally is None:
+            continue
+        value_type = examiner.file_types.types[0 if kind >= STRING_INT else kind]
+        if value_type.type in _REENCODED and not (leaves_expiring and examiner.file_types.arities[kind] == 3):
+            found.append((value_type, tally))
+    return found
 
 
 def _of_content(snapshot: Snapshot, target: Target, examiner: DryRun) -> list[Finding]:

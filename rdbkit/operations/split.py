@@ -370,6 +370,28 @@ class _Open:
     databases: dict[int, int] = field(default_factory=dict)
 
 
+class _Libraries:
+    """The libraries of functions of all sources: the code of each, and the file that has it."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[bytes, str]] = {}
+
+    def has_from_other(self, library: FunctionLibrary, file: str) -> bool:
+        """Whether an earlier file has this library, too; otherwise `file` is the one that has it.
+
+        Raises: ValueError where an earlier file has another of that name.
+        """
+        code, where = self._found.setdefault(library.name, (library.code, file))
+        if where == file:
+            return False
+        if code != library.code:
+            raise ValueError(
+                f"{where} and {file} have different libraries of functions that are called {library.name!r}, and a "
+                "server takes one: merge them first with --on-function-conflict"
+            )
+        return True
+
+
 class _Job:
     """One split."""
 
@@ -473,7 +495,7 @@ class _Job:
     def _read_prelude(self) -> None:
         """What stands before the keys of each source; versions are compared before anything is written."""
         seen: set[bytes] = set()
-        libraries: dict[str, tuple[bytes, str]] = {}  # the code of each, and the file that has it
+        libraries = _Libraries()
         for number, name in enumerate(self.sources):
             with self._open_source(name) as snapshot:
                 if snapshot.header != self.header:
@@ -488,15 +510,8 @@ class _Job:
                 everywhere = isinstance(event, Aux) and event.key != _SCRIPT
                 if everywhere and number:
                     continue
-                if isinstance(event, FunctionLibrary):
-                    code, where = libraries.setdefault(event.name, (event.code, name))
-                    if where != name and code != event.code:
-                        raise ValueError(
-                            f"{where} and {name} have different libraries of functions that are called {event.name!r}, and a "
-                            "server takes one: merge them first with --on-function-conflict"
-                        )
-                    if where != name:
-                        continue
+                if isinstance(event, FunctionLibrary) and libraries.has_from_other(event, name):
+                    continue
                 if raw not in seen or everywhere:
                     seen.add(raw)
                     self.before_keys.append((everywhere or self.functions == "all", raw))
@@ -669,21 +684,8 @@ class _Job:
         for part in self.parts:
             part.writer.__exit__(None, None, None)
         self.open_files.close()
-        slots = self.layout.slots
-        found = []
-        for number, part in enumerate(self.parts):
-            ranges = None
-            if slots is not None and number < len(slots):
-                ranges = [(each.start, each.stop - 1) for each in slots[number][1]]
-            found.append(
-                Part(
-                    _file_name(number, part.label, len(self.parts)), part.label, part.writer.written, part.expires, part.databases,
-                    file_size(part.file.path) or 0, ranges, part.writer.crc64,
-                )
-            )  # fmt: skip
-        if slots is not None and len(found) > len(slots) and not found[-1].keys:  # nothing is outside of the ranges
-            os.unlink(self.parts.pop().file.path)
-            found.pop()
+        found = [self._report(number, part) for number, part in enumerate(self.parts)]
+        self._drop_empty_rest(found)
         if self.digests:
             with ThreadPoolExecutor(2) as pool:
                 for each, (one, other) in zip(found, pool.map(_digests, [p.file.path for p in self.parts]), strict=True):
@@ -694,6 +696,24 @@ class _Job:
         result = Split(list(self.sources), str(self.header), sum(each.keys for each in found), found, notes, self.behind)
         self._appear(result)
         return result
+
+    def _report(self, number: int, part: _Open) -> Part:
+        """What there is to say of a part that is written, its digests aside."""
+        slots = self.layout.slots
+        ranges = None
+        if slots is not None and number < len(slots):
+            ranges = [(each.start, each.stop - 1) for each in slots[number][1]]
+        return Part(
+            _file_name(number, part.label, len(self.parts)), part.label, part.writer.written, part.expires, part.databases,
+            file_size(part.file.path) or 0, ranges, part.writer.crc64,
+        )  # fmt: skip
+
+    def _drop_empty_rest(self, found: list[Part]) -> None:
+        """Drop the part of what is outside of the ranges of slots, where that is nothing."""
+        slots = self.layout.slots
+        if slots is not None and len(found) > len(slots) and not found[-1].keys:
+            os.unlink(self.parts.pop().file.path)
+            found.pop()
 
     def _appear(self, result: Split) -> None:
         """Give the files their names; the manifest comes last."""
