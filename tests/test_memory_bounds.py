@@ -132,6 +132,7 @@ for make in (plain_nodes, fields_to_valkey, fields_to_nowhere, fields_to_redis, 
 """
 
 
+@pytest.mark.exhaustive  # half a minute
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
 def test_converting_values_of_300_mb_takes_little_memory() -> None:
     result = subprocess.run([sys.executable, "-c", CONVERT], capture_output=True, text=True, timeout=600)

@@ -296,6 +296,7 @@ def test_max_memory_raises_what_is_held(tmp_path: Path, capsys: pytest.CaptureFi
         assert snapshot.limits == rdbkit.Limits()
 
 
+@pytest.mark.exhaustive  # a quarter of a minute
 def test_more_may_be_held_of_a_large_file_than_of_a_small_one() -> None:
     """A group of many pending entries takes eleven times what it takes in the file; compressed, that file is a small one."""
     count = 300_000

@@ -253,6 +253,7 @@ def test_modules_are_asked_for(tmp_path: Path) -> None:
     assert "evictionPolicy: 'NoEviction'" in text
 
 
+@pytest.mark.exhaustive  # 100 MB are read five times
 def test_a_key_that_no_import_takes(tmp_path: Path) -> None:
     """10 GB, of which LZF says that they are there: the file itself is small."""
     limit = find_target("azure-managed").max_key_bytes
