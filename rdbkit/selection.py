@@ -30,7 +30,8 @@ class Selection:
     """Which keys are wanted. Immutable; without arguments, every key.
 
     Several values of one argument are alternatives: any of them will do. Different arguments must all hold, and so must both
-    sides of `a & b`. Where an argument takes several values, a single one may be given as it is.
+    sides of `a & b`. Where an argument takes several values, a single one may be given as it is. Names and patterns of keys are
+    bytes, or str, which is taken as UTF-8.
 
     Args:
         keys: globs of the whole key, as Redis' KEYS has them: `*`, `?`, `[abc]`, `[^a]`, `[a-z]`, `\\` before a character that
@@ -65,10 +66,10 @@ class Selection:
     def __init__(
         self,
         *,
-        keys: bytes | Iterable[bytes] = (),
-        regexes: bytes | Iterable[bytes] = (),
-        prefixes: bytes | Iterable[bytes] = (),
-        not_keys: bytes | Iterable[bytes] = (),
+        keys: str | bytes | Iterable[str | bytes] = (),
+        regexes: str | bytes | Iterable[str | bytes] = (),
+        prefixes: str | bytes | Iterable[str | bytes] = (),
+        not_keys: str | bytes | Iterable[str | bytes] = (),
         types: str | Iterable[str] = (),
         dbs: int | range | Iterable[int | range] = (),
         size: Bounds | None = None,
@@ -79,7 +80,7 @@ class Selection:
         sample: tuple[int, int] | None = None,
         now_ms: int | None = None,
     ) -> None:
-        keys, regexes, prefixes, not_keys = (_several(v, bytes) for v in (keys, regexes, prefixes, not_keys))
+        keys, regexes, prefixes, not_keys = (_names(v) for v in (keys, regexes, prefixes, not_keys))
         types, dbs, slots = _several(types, str), _ranges(dbs), _ranges(slots)
         size = None if size == (None, None) else size
         options: dict[str, Any] = {
@@ -207,6 +208,15 @@ def _window(ttl: Bounds | None, expires: Bounds | None, expiry: Expiry | None, n
 def _takes_never_expiring(ttl: Bounds | None, expires: Bounds | None, expiry: Expiry | None) -> bool:
     """Whether keys are wanted that never expire."""
     return ttl is None and expires is None and expiry != "expired"
+
+
+def _names(values: str | bytes | Iterable[str | bytes]) -> tuple[bytes, ...]:
+    """Names and patterns of keys; a str is its bytes in UTF-8."""
+    several = (values,) if isinstance(values, str | bytes) else tuple(values)
+    for value in several:
+        if not isinstance(value, str | bytes):
+            raise TypeError(f"str or bytes is needed here, not {value!r}")
+    return tuple(value.encode() if isinstance(value, str) else value for value in several)
 
 
 def _several(values: T | Iterable[T], kind: type[T]) -> tuple[T, ...]:

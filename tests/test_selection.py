@@ -342,11 +342,6 @@ def test_what_cannot_be_a_condition_is_refused_in_one_line(options: dict[str, An
     assert "\n" not in str(caught.value)
 
 
-def test_text_is_no_key() -> None:
-    with pytest.raises(TypeError, match="bytes is needed here, not 'a'"):
-        Selection(keys=["a"])  # type: ignore[list-item]
-
-
 # -- records
 
 
@@ -721,3 +716,14 @@ def test_examples_in_docstrings_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     results = [doctest.testmod(module) for module in (rdbkit.format.slots, rdbkit.selection)]
     assert [r.failed for r in results] == [0, 0]
     assert sum(r.attempted for r in results) >= 8  # compiled, a few are not found
+
+
+@pytest.mark.parametrize("name", ["keys", "regexes", "prefixes", "not_keys"])
+def test_names_are_bytes_or_text(name: str) -> None:
+    options: list[dict[str, Any]] = [{name: "käs*"}, {name: ["käs*"]}, {name: "käs*".encode()}, {name: ["käs*".encode()]}]
+    assert len({repr(Selection(**each)) for each in options}) == 1
+    with rdbkit.open(FIXTURES / "rich/redis-7.0.15.rdb") as snapshot:
+        assert sum(map(Selection(prefixes="s_"), snapshot)) == 5
+    wrong: dict[str, Any] = {name: [3]}
+    with pytest.raises(TypeError, match="str or bytes is needed here, not 3"):
+        Selection(**wrong)
