@@ -113,7 +113,6 @@ class Rewriter(Visitor):
         target, header = rules.target, rules.header
         self.version: i64 = converter.version
         self.flavour: str = header.flavour
-        self.header_version: int = header.version
         self.single_db: bool = target.single_db
         self.databases: int = target.databases or 0
         self.has_functions: bool = target.rdb >= 10
