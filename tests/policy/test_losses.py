@@ -20,7 +20,7 @@ from rdbkit.policy.losses import loss_kinds, policies, remedy_of
 from rdbkit.policy.rules import Edits, Policies
 
 PACKAGE = Path(rdbkit.__file__ or "").parent
-DOCS = PACKAGE.parent / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def literals(node: ast.expr) -> list[str]:
