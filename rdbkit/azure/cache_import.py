@@ -630,7 +630,7 @@ def import_(
 ) -> Import:
     """Import blobs into a cache in Azure, and wait until that has ended. What is in the cache is deleted.
 
-    All that can be asked is asked before, and each blob is read and checked. Nobody is asked for leave: `prepare_import` looks
+    All that can be asked is asked before, and each blob is read and checked. There is no confirmation: `prepare_import` looks
     alone. A process that is ended while it waits does not end the import; the same call then goes on waiting for it.
 
     Args:

@@ -610,7 +610,7 @@ def migrate(
     """Bring snapshots into a cache in Azure: check, convert, upload, import. What is in the cache is deleted.
 
     Every file is checked and converted without being written first, so that nothing is sent where something would be lost that the
-    policies do not allow. Nobody is asked for leave. What was ended is gone on with by the same call.
+    policies do not allow. There is no confirmation. After an interruption, the same call continues.
 
     Args:
         files: a path or several.

@@ -75,7 +75,7 @@ def commands_target_option(of: str) -> Callable[[F], F]:
 
         takes = "a release line (redis-6.2, valkey-8.1) or a service (azure-premium)"
         return _with_target(
-            cast(F, with_features), False, f"Of {of}: what will take the commands, {takes}; by default the newest Redis."
+            cast(F, with_features), False, f"With {of}, what the commands are for: {takes}. Default: the newest Redis."
         )
 
     return decorate

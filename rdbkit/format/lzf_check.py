@@ -1,4 +1,4 @@
-"""Whether a compressed string unpacks, in memory that does not depend on its size; `lzf.py` tells of the form."""
+"""Whether a compressed string unpacks, in memory that does not depend on its size; `lzf.py` describes the format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What decoding tells of: one call an element, so that nobody pays for objects that are not wanted."""
+"""The interface through which a decoder reports elements: one call for each, so that nobody pays for unwanted objects."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """`rdbkit check`: whether a target takes a snapshot, and what would be lost.
 
-The question is put to the code that converts (`Job` with an `DryRun`): what that would change, the target does not take as it is.
+The question is put to the code that converts (`Job` with a `DryRun`): what that would change, the target does not take as it is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`rdbkit split`: the keys of snapshots in several files, each a complete snapshot, in one pass and as they stand."""
+"""`rdbkit split`: divides the keys of snapshots among several files, each a complete snapshot, in one pass."""
 
 from __future__ import annotations
 

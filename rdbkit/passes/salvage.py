@@ -52,7 +52,7 @@ class Enough(Exception):
 
 
 def beginnings(file_types: FileTypes) -> bytes:
-    """For each byte, what it can begin in files of this file_types: 0 for nothing."""
+    """For each byte, what it can begin in files of these types: 0 for nothing."""
     table = bytearray(256)
     newer = c.newer_types(file_types.flavour, file_types.version)
     for kind in file_types.types:

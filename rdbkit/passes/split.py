@@ -1,4 +1,4 @@
-"""Sorting the records of a snapshot into parts, each as it stands; compiled, since it runs once a record.
+"""Copies each record of a snapshot to its part; compiled, since it runs once a record.
 
 Records that follow each other and go to the same part are copied as one slice.
 """

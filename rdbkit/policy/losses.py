@@ -1,4 +1,4 @@
-"""Every kind of loss, and the policies that decide what becomes of it: data in losses.toml beside this loader.
+"""Loads losses.toml: every kind of loss, and the policy that decides what happens to it.
 
 What is said of a kind or a policy anywhere is from there: the findings of `rdbkit check`, the options of the command line and what
 `rdbkit convert` says of losses that are not allowed.

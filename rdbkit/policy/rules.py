@@ -1,4 +1,4 @@
-"""What a conversion is to do: for which target, with what becomes of data that the target does not support, and which edits."""
+"""The rules of a conversion: its target, the policies for data that the target does not support, and the edits."""
 
 from __future__ import annotations
 

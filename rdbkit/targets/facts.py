@@ -1,4 +1,4 @@
-"""Facts about targets as they stand in TOML files, each with its source and date: those of rdbkit and those of users.
+"""Loads facts about targets from TOML files, each with its source and date: rdbkit's own and a user's.
 
 A file has this shape, which docs/targets.md describes:
 
