@@ -596,7 +596,7 @@ class Decoder:
                 raise CorruptError(f"a field's expiry of {expiry} ms cannot be", rule="field-expiry")
             if expiry < 0:
                 expiry = 0
-        sink.number(expiry)
+        sink.attribute(expiry)
         return stop + behind
 
     def text_expiry(self, buf: bytes, pos: i64, sink: Sink) -> i64:
@@ -617,7 +617,7 @@ class Decoder:
         self.element(buf, pos, sink)
         if self.arity == 3:
             self.element(buf, value_at, sink)
-        sink.number(seconds * 1000 if seconds >= 0 else 0)
+        sink.attribute(seconds * 1000 if seconds >= 0 else 0)
         return end
 
     def triples(self, buf: bytes, pos: i64, sink: Sink) -> i64:
@@ -645,7 +645,7 @@ class Decoder:
             before = expiry
             sink.string(name, 0, len(name))
             sink.string(value, 0, len(value))
-            sink.number(expiry)
+            sink.attribute(expiry)
         return pos
 
     def array_element(self, buf: bytes, pos: i64, sink: Sink) -> i64:
@@ -809,27 +809,27 @@ def score_in(buf: bytes, start: i64, end: i64) -> float:
     return score_of(buf[start:end])
 
 
-def elements_of(kind: str, arity: int, items: list[Any]) -> list[Any]:
-    """A batch of elements, as `rdbkit.values` lists them, of what a sink collected for a value of type `kind`."""
-    if kind == "zset":
+def elements_of(type_name: str, arity: int, items: list[Any]) -> list[Any]:
+    """A batch of elements, as `rdbkit.values` lists them, of what a sink collected for a value of type `type_name`."""
+    if type_name == "zset":
         return list(zip(items[::2], map(score_of, items[1::2]), strict=True))
     if arity == 3:
         return [(items[i], items[i + 1], items[i + 2] or None) for i in range(0, len(items), 3)]
-    if kind == "hash":
+    if type_name == "hash":
         return [(items[i], items[i + 1], None) for i in range(0, len(items), 2)]
-    if kind == "set" and arity == 2:
+    if type_name == "set" and arity == 2:
         return items[::2]
     return items
 
 
-def value_of(kind: str, arity: int, items: list[Any], insert_index: int | None) -> Any:
+def value_of(type_name: str, arity: int, items: list[Any], insert_index: int | None) -> Any:
     """The whole value of what a sink collected.
 
     Raises: CorruptError where a field or member is there twice.
     """
-    if kind == "list":
+    if type_name == "list":
         return items
-    if kind == "hash":
+    if type_name == "hash":
         found = Hash()
         found.update(zip(items[::arity], items[1::arity], strict=True))
         if len(found) * arity != len(items):
@@ -837,21 +837,21 @@ def value_of(kind: str, arity: int, items: list[Any], insert_index: int | None) 
         if arity == 3:
             found.field_expire_ms = {f: ms for f, ms in zip(items[::3], items[2::3], strict=True) if ms}
         return found
-    if kind == "set":
+    if type_name == "set":
         members = Set(items[::arity])
         if len(members) * arity != len(items):
             raise CorruptError("a member is there twice", rule="element-twice")
         if arity == 2:
             members.member_expire_ms = {m: ms for m, ms in zip(items[::2], items[1::2], strict=True) if ms}
         return members
-    if kind == "zset":
+    if type_name == "zset":
         scores = dict(zip(items[::2], map(score_of, items[1::2]), strict=True))
         if len(scores) * 2 != len(items):
             raise CorruptError("a member is there twice", rule="element-twice")
         return scores
-    if kind == "stream":
+    if type_name == "stream":
         return _stream(items)
-    if kind == "array":
+    if type_name == "array":
         array = Array()
         array.update(items)
         if len(array) != len(items):

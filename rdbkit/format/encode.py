@@ -268,7 +268,7 @@ def _stream(out: BytesWriter, value: Stream, flavour: str, version: int) -> int:
     found = next((s for s in versions if s[0] <= version), None)
     if found is None:
         raise LossError(f"RDB {version} has no streams")
-    _, kind, level = found
+    _, type_code, level = found
     nodes = _nodes(value.entries)
     write_length(out, len(nodes))
     for first, blob in nodes:
@@ -290,7 +290,7 @@ def _stream(out: BytesWriter, value: Stream, flavour: str, version: int) -> int:
         _dedup(out, value)
     elif value.dedup is not None and value.dedup.producers:
         raise LossError(f"RDB {version} does not keep what recognises entries that are sent twice")
-    return kind
+    return type_code
 
 
 def _group(out: BytesWriter, group: Any, level: int) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from rdbkit.format.constants import REDIS, VALKEY, ValueType, value_types
 from rdbkit.format.primitives import read_string
 from rdbkit.format.record import Record
-from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT
+from rdbkit.format.scan import NO_EXPIRY, STRING_INT, TYPE_CODES
 from rdbkit.format.slots import key_slot
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Filter:
         #: the other clauses
         self.also: Filter | None = Filter(clauses[1:], types, limit) if len(clauses) > 1 else None
         self.limit: i64 = limit
-        self.kinds: bytes = wanted_kinds(clause.types, types)
+        self.wanted_types: bytes = wanted_types(clause.types, types)
         self.dbs: tuple[range, ...] = clause.dbs
         self.db_wanted: bool = True
         low, high = clause.size
@@ -124,12 +124,12 @@ class Filter:
             return False
         return self.also is None or self.also.wants_database(db)
 
-    def wants(self, buf: bytes, key_at: i64, kind: i64, size: i64, expire_ms: i64) -> bool:
+    def wants(self, buf: bytes, key_at: i64, type_code: i64, size: i64, expire_ms: i64) -> bool:
         """Whether a record is wanted whose key stands in `buf` at `key_at`, as `Visitor.record` is told of it.
 
         Raises: CorruptError where the key has to be unpacked and cannot be.
         """
-        if not self.wants_attributes(kind, size, expire_ms):
+        if not self.wants_attributes(type_code, size, expire_ms):
             return False
         if not self.tests_names:
             return True
@@ -138,26 +138,26 @@ class Filter:
         name, _ = read_string(buf, key_at, self.limit)
         return self.wants_name(name, 0, len(name))
 
-    def wants_large(self, key: bytes, kind: i64, size: i64, expire_ms: i64) -> bool:
+    def wants_large(self, key: bytes, type_code: i64, size: i64, expire_ms: i64) -> bool:
         """Whether a record is wanted whose key is at hand, as `Visitor.large` is told of it.
 
         A size of `UNKNOWN_SIZE` is left to `wants_size`.
         """
-        return self.wants_attributes(kind, size, expire_ms) and (not self.tests_names or self.wants_name(key, 0, len(key)))
+        return self.wants_attributes(type_code, size, expire_ms) and (not self.tests_names or self.wants_name(key, 0, len(key)))
 
     def wants_key(self, db: int, key: bytes, type_name: str, size: int | None, expire_ms: int | None) -> bool:
         """`rdbkit.Selection.wants`."""
-        kind: i64 = _CODES.get(type_name, _NO_CODE)
+        type_code: i64 = _CODES.get(type_name, _NO_CODE)
         in_file: i64 = UNKNOWN_SIZE if size is None else size
         expiry: i64 = NO_EXPIRY if expire_ms is None else expire_ms
-        return self.wants_database(db) and self.wants_large(key, kind, in_file, expiry)
+        return self.wants_database(db) and self.wants_large(key, type_code, in_file, expiry)
 
     def wants_record(self, record: Record) -> bool:
         """Whether a record is wanted; where its size is not known yet, but for that."""
-        kind: i64 = _CODES.get(record.type, _NO_CODE)
+        type_code: i64 = _CODES.get(record.type, _NO_CODE)
         size: i64 = UNKNOWN_SIZE if record.size is None else record.size
         expire_ms: i64 = NO_EXPIRY if record.expire_ms is None else record.expire_ms
-        if not self.wants_attributes(kind, size, expire_ms) or not self.wants_database(record.db):
+        if not self.wants_attributes(type_code, size, expire_ms) or not self.wants_database(record.db):
             return False
         if not self.tests_names:
             return True
@@ -170,16 +170,16 @@ class Filter:
             return False
         return self.also is None or self.also.wants_size(size)
 
-    def wants_attributes(self, kind: i64, size: i64, expire_ms: i64) -> bool:
+    def wants_attributes(self, type_code: i64, size: i64, expire_ms: i64) -> bool:
         """Whether a record is wanted, its name aside."""
-        if not self.kinds[kind] or not self.db_wanted or size > self.high or 0 <= size < self.low:
+        if not self.wanted_types[type_code] or not self.db_wanted or size > self.high or 0 <= size < self.low:
             return False
         if expire_ms == NO_EXPIRY:
             if not self.never_expiring:
                 return False
         elif expire_ms < self.first_ms or expire_ms > self.last_ms:
             return False
-        return self.also is None or self.also.wants_attributes(kind, size, expire_ms)
+        return self.also is None or self.also.wants_attributes(type_code, size, expire_ms)
 
     def wants_name(self, buf: bytes, start: i64, end: i64) -> bool:
         """Whether the key `buf[start:end]` is wanted. The cheapest comes first: what a regular expression costs is not known."""
@@ -208,12 +208,12 @@ class Filter:
         return not self.regexes or any(regex.search(key) is not None for regex in self.regexes)
 
 
-def wanted_kinds(wanted: frozenset[str] | None, types: dict[int, ValueType] | None) -> bytes:
-    """For each kind of record, 1 where its type is among the wanted ones (None: any), else 0; `types` as for `Filter`."""
+def wanted_types(wanted: frozenset[str] | None, types: dict[int, ValueType] | None) -> bytes:
+    """For each type code, 1 where its type is among the wanted ones (None: any), else 0; `types` as for `Filter`."""
     if wanted is None:
-        return bytes([1]) * KINDS
+        return bytes([1]) * TYPE_CODES
     names = dict(enumerate(TYPES)) if types is None else {code: t.type for code, t in types.items()}
-    return bytes([names.get(0 if kind >= STRING_INT else kind, "") in wanted for kind in range(KINDS)])
+    return bytes([names.get(0 if type_code >= STRING_INT else type_code, "") in wanted for type_code in range(TYPE_CODES)])
 
 
 def begins(buf: bytes, start: i64, end: i64, beginnings: list[bytes]) -> bool:

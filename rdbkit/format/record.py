@@ -401,7 +401,7 @@ class Collector(Visitor):
         self.members_of: Record | None = None
         self.members_bytes: i64 = 0  # that the expiries of its members take
 
-    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+    def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         self.found.append(
             Record(
                 self.db,
@@ -411,7 +411,7 @@ class Collector(Visitor):
                 None if self.idle_s < 0 else self.idle_s,
                 None if self.freq < 0 else self.freq,
                 self.file_types,
-                kind,
+                type_code,
                 self.buf,
                 key_at,
                 value_at,

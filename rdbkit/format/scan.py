@@ -33,10 +33,10 @@ from rdbkit.model import (
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-#: How a string stands in the file, told to `Visitor.record` as `kind` in place of type 0.
+#: How a string stands in the file, told to `Visitor.record` as `type_code` in place of type 0.
 STRING_INT: Final = 256
 STRING_LZF: Final = 257
-KINDS: Final = 258
+TYPE_CODES: Final = 258  # how many there are, with these two
 
 #: Interpreted, this reads a number six times faster than shifts; compiled, slower.
 _INT64: Final = struct.Struct("<q").unpack_from
@@ -91,10 +91,10 @@ class Visitor:
     def leave(self, pos: i64) -> None:
         """The scan has told of all before `pos`; the end mark of the RDB does not count as told of."""
 
-    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+    def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         """A record that lies in `buf[start:end]`: expiry and the like, type byte, key at `key_at`, value at `value_at`."""
 
-    def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
+    def large(self, type_code: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
         """A record larger than a block has been walked over: `size` bytes from `offset` on; `head` begins its value."""
 
     def strayed(self) -> None:
@@ -122,13 +122,13 @@ class LastRecord(Visitor):
         self.start: i64 = -1
         self.db_there: i64 = 0
 
-    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+    def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         self.start = self.base + start
         self.db_there = self.db
         if self.hashes is not None:
             self.hashes.add(int(self.db), read_string(self.buf, key_at, self.limit)[0])
 
-    def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
+    def large(self, type_code: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
         if self.hashes is not None:
             self.hashes.add(int(self.db), key)
 
@@ -184,7 +184,7 @@ class Scanner:
         self.strays: list[tuple[Event, int, int]] = []  # and where they begin and end
         self.reordered: bool = False
         self.head: bytes = b""
-        self.kind: i64 = 0
+        self.type_code: i64 = 0
         self.key: bytes = b""
         self.db: int = 0
         self.in_prelude: bool = False
@@ -226,7 +226,7 @@ class Scanner:
         end: i64 = len(buf)
         start: i64 = pos
         self.start = pos
-        kind: i64
+        type_code: i64
         first: i64
         expire_ms: i64
         single = self.single
@@ -234,13 +234,13 @@ class Scanner:
         try:
             while True:
                 start = pos
-                kind = buf[pos]
+                type_code = buf[pos]
                 pos += 1
                 expire_ms = NO_EXPIRY
-                if kind >= _OPCODES:
-                    if kind == _EXPIRETIME_MS and buf[pos + 8] < _OPCODES:
+                if type_code >= _OPCODES:
+                    if type_code == _EXPIRETIME_MS and buf[pos + 8] < _OPCODES:
                         expire_ms = read_int64(buf, pos) if COMPILED else _INT64(buf, pos)[0]
-                        kind = buf[pos + 8]
+                        type_code = buf[pos + 8]
                         pos += 9
                     else:
                         pos = self.opcodes(buf, start, room, visitor)
@@ -248,38 +248,38 @@ class Scanner:
                             return self.start
                         start = self.start
                         expire_ms = self.expire_ms
-                        kind = buf[pos]
+                        type_code = buf[pos]
                         pos += 1
                 key_at: i64 = pos
                 first = buf[pos]
                 if first < 0x40:
                     pos += first + 1
-                elif self.programs[kind]:
+                elif self.programs[type_code]:
                     pos = skip_string(buf, pos)
                 else:
-                    raise self.unknown(kind, key_at - 1)
+                    raise self.unknown(type_code, key_at - 1)
                 value_at: i64 = pos
-                if kind == 0 or single[kind]:
+                if type_code == 0 or single[type_code]:
                     first = buf[pos]
                     if first < 0x40:
                         pos += first + 1
                     elif first < 0x80:
                         pos += 2 + ((first & 0x3F) << 8 | buf[pos + 1])
-                    elif kind == 0 and 0xC0 <= first < 0xC3:
+                    elif type_code == 0 and 0xC0 <= first < 0xC3:
                         pos += 2 if first == 0xC0 else 3 if first == 0xC1 else 5
-                        kind = STRING_INT
+                        type_code = STRING_INT
                     else:
                         pos = skip_string(buf, pos)
-                        if kind == 0 and first == 0xC3:
-                            kind = STRING_LZF
+                        if type_code == 0 and first == 0xC3:
+                            type_code = STRING_LZF
                     if pos > end:
                         if pos > room:
                             raise TruncatedError(f"the file ends at least {pos - room} bytes too early", offset=value_at)
                         return start
                 else:
-                    program = self.programs[kind]
+                    program = self.programs[type_code]
                     if not program:
-                        raise self.unknown(kind, key_at - 1)
+                        raise self.unknown(type_code, key_at - 1)
                     pos = walk_short(buf, value_at, program)
                     if pos < 0 or pos > end:
                         walker.begin(program)
@@ -292,14 +292,14 @@ class Scanner:
                             return start
                 if self.pending:
                     if self.strays:
-                        self.apart(buf, kind, start, key_at, value_at, pos, expire_ms, visitor)
+                        self.apart(buf, type_code, start, key_at, value_at, pos, expire_ms, visitor)
                     else:
                         self.release(visitor)
-                        visitor.record(kind, start, key_at, value_at, pos, expire_ms)
+                        visitor.record(type_code, start, key_at, value_at, pos, expire_ms)
                     visitor.idle_s = -1
                     visitor.freq = -1
                 else:
-                    visitor.record(kind, start, key_at, value_at, pos, expire_ms)
+                    visitor.record(type_code, start, key_at, value_at, pos, expire_ms)
         except IndexError:
             self.start = start
             return start
@@ -308,16 +308,16 @@ class Scanner:
                 self.start = start
             raise
 
-    def unknown(self, kind: i64, pos: i64) -> UnsupportedTypeError:
+    def unknown(self, type_code: i64, pos: i64) -> UnsupportedTypeError:
         """The error for a byte that is neither an opcode nor a type of this file's version."""
-        name = c.NAMED_OPCODES.get(int(kind)) or c.NAMED_TYPES.get(int(kind))
+        name = c.NAMED_OPCODES.get(int(type_code)) or c.NAMED_TYPES.get(int(type_code))
         if name is not None:
             return UnsupportedTypeError(f"{name} cannot be read", offset=pos)
-        what = "opcode" if kind >= 128 else "value type"
-        return UnsupportedTypeError(f"{what} {kind} is unknown in {self.flavour} RDB {self.version}", offset=pos)
+        what = "opcode" if type_code >= 128 else "value type"
+        return UnsupportedTypeError(f"{what} {type_code} is unknown in {self.flavour} RDB {self.version}", offset=pos)
 
     def apart(
-        self, buf: bytes, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64, visitor: Visitor
+        self, buf: bytes, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64, visitor: Visitor
     ) -> None:
         """Tell of a record, and before of what stands among its attributes without being one."""
         base: i64 = visitor.base
@@ -330,7 +330,7 @@ class Scanner:
         visitor.enter(0)
         try:
             self.release(visitor)
-            visitor.record(kind, 0, key_at + by, value_at + by, end + by, expire_ms)
+            visitor.record(type_code, 0, key_at + by, value_at + by, end + by, expire_ms)
             visitor.strayed()
             visitor.leave(end + by)
         except RdbError as e:
@@ -630,14 +630,14 @@ class Scanner:
     def open_large(self, buf: bytes, pos: i64, room: i64, visitor: Visitor) -> i64:
         """Read the head of an item that does not fit into a block, and make the walker ready for the rest.
 
-        Returns where the rest begins; -1 where `buf` does not hold the head. Sets `kind` (MODULE_AUX for module data), `head`,
+        Returns where the rest begins; -1 where `buf` does not hold the head. Sets `type_code` (MODULE_AUX for module data), `head`,
         `key` and `expire_ms`; of what stands among the record's attributes, `tell_strays` and `release` are to tell.
         """
         begin: i64 = pos
         try:
             if buf[pos] == c.MODULE_AUX:
                 module, when, pos = self.module_aux_head(buf, pos + 1)
-                self.kind = c.MODULE_AUX
+                self.type_code = c.MODULE_AUX
                 self.held = [ModuleAux(module_name(module), module & 1023, when, 0)]
                 self.walker.begin(self.module_layout)
                 self.head = buf[begin:pos]
@@ -645,21 +645,21 @@ class Scanner:
             pos = self.opcodes(buf, pos, room, visitor)
             if pos < 0 or self.start != begin:
                 return _NOT_COMPLETE
-            kind: i64 = buf[pos]
-            if not self.programs[kind]:
-                raise self.unknown(kind, pos)
+            type_code: i64 = buf[pos]
+            if not self.programs[type_code]:
+                raise self.unknown(type_code, pos)
             type_at: i64 = pos
             self.key, pos = read_string(buf, pos + 1, self.limit)
             first: i64 = buf[pos]
             self.head = self.attributes(buf, begin, type_at) + buf[type_at:pos]
         except IndexError:
             return _NOT_COMPLETE
-        if kind == 0 and first >= 0xC0:
-            kind = STRING_LZF if first == 0xC3 else STRING_INT
+        if type_code == 0 and first >= 0xC0:
+            type_code = STRING_LZF if first == 0xC3 else STRING_INT
             self.walker.begin(self.programs[0])
         else:
-            self.walker.begin(self.programs[kind])
-        self.kind = kind
+            self.walker.begin(self.programs[type_code])
+        self.type_code = type_code
         return pos
 
     def context(self, buf: bytes) -> tuple[int, bytes | None]:
@@ -678,11 +678,11 @@ class Scanner:
                     return buf[begin], None
             else:
                 return (buf[pos] if pos < len(buf) else -1), None
-            kind = buf[pos]
+            type_code = buf[pos]
             try:
                 key, _ = read_string(buf, pos + 1, self.limit)
             except IndexError:
-                return kind, None
-            return kind, key
+                return type_code, None
+            return type_code, key
         except Exception:
             return -1, None

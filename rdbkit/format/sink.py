@@ -24,7 +24,7 @@ class Sink:
     def double(self, x: float) -> None:
         """A score, or a floating-point element of an array."""
 
-    def number(self, n: i64) -> None:
+    def attribute(self, n: i64) -> None:
         """No element but what goes with one: a field's expiry in Unix milliseconds (0 for none), an array's index."""
 
     def part(self, part: object) -> None:
@@ -59,7 +59,7 @@ class Names:
 
 
 class Items(Sink):
-    """Collects what comes in one flat list: bytes, and int for `number`, float for `double`."""
+    """Collects what comes in one flat list: bytes, and int for `attribute`, float for `double`."""
 
     def __init__(self) -> None:
         self.items: list[object] = []
@@ -73,7 +73,7 @@ class Items(Sink):
     def double(self, x: float) -> None:
         self.items.append(x)
 
-    def number(self, n: i64) -> None:
+    def attribute(self, n: i64) -> None:
         self.items.append(int(n))
 
     def part(self, part: object) -> None:

@@ -63,13 +63,13 @@ _MOST_DOUBTS: Final = 8
 _UNKNOWN: Final = (1 << 64) - 1
 
 
-def level_of(kind: int) -> int:
+def level_of(type_code: int) -> int:
     """1 to 5 for a stream's type byte, 0 for any other.
 
     >>> level_of(21), level_of(4)
     (3, 0)
     """
-    return _LEVELS.get(kind, 0)
+    return _LEVELS.get(type_code, 0)
 
 
 def type_of(level: int) -> int:

@@ -119,7 +119,7 @@ class PlainSink(Sink):
         self.count += 1
         write_number(self.out, n)
 
-    def number(self, n: i64) -> None:
+    def attribute(self, n: i64) -> None:
         if n > 0:
             self.expiring += 1
 
@@ -183,7 +183,7 @@ class FieldSink(PlainSink):
     """Writes the fields of a hash whose fields can expire, by what the target has a place for.
 
     Attributes:
-        kind: HASH_EXPIRING, HASH_VALKEY, or HASH for a target without such expiries.
+        type_code: HASH_EXPIRING, HASH_VALKEY, or HASH for a target without such expiries.
         form: the same, but HASH where no field of this hash expires.
         base: of HASH_EXPIRING, what expiries are counted from.
         policy: of HASH, KEEP_FIELDS or DROP_FIELDS; fields that are past are left out by both.
@@ -193,12 +193,12 @@ class FieldSink(PlainSink):
         earliest, latest: of the expiries that are not past.
     """
 
-    def __init__(self, out: BytesWriter, compress: bool, names: Names, kind: i64, policy: i64, now_ms: i64) -> None:
+    def __init__(self, out: BytesWriter, compress: bool, names: Names, type_code: i64, policy: i64, now_ms: i64) -> None:
         super().__init__(out, compress, names)
-        self.kind: i64 = kind
+        self.type_code: i64 = type_code
         self.policy: i64 = policy
         self.now_ms: i64 = now_ms
-        self.form: i64 = kind
+        self.form: i64 = type_code
         self.base: i64 = 1
         self.past: i64 = 0
         self.beyond: i64 = 0
@@ -217,7 +217,7 @@ class FieldSink(PlainSink):
 
     def begin(self) -> None:
         """Make ready for the next hash."""
-        self.form = self.kind
+        self.form = self.type_code
         self.base = 1
         self.expiring = 0
         self.past = 0
@@ -226,7 +226,7 @@ class FieldSink(PlainSink):
         self.latest = 0
         self.held = []
 
-    def number(self, n: i64) -> None:
+    def attribute(self, n: i64) -> None:
         name, value = self.held
         self.held = []
         self.add(name, value, n)
@@ -235,13 +235,13 @@ class FieldSink(PlainSink):
         """A field that expires at `n`, 0 for never."""
         self.names.add(name)
         if n > 0:
-            if self.kind == HASH_EXPIRING and n > LATEST:
+            if self.type_code == HASH_EXPIRING and n > LATEST:
                 self.beyond += 1
                 n = 0
             else:
                 self.expiring += 1
         if n > 0:
-            if self.kind == HASH:
+            if self.type_code == HASH:
                 if n <= self.now_ms:
                     self.past += 1
                     return
@@ -266,7 +266,7 @@ class Recoder:
 
     Args:
         file_types: of the file that they are from.
-        field_kind: what becomes of a hash whose fields can expire: HASH_EXPIRING, HASH_VALKEY or HASH.
+        hash_code: what becomes of a hash whose fields can expire: HASH_EXPIRING, HASH_VALKEY or HASH.
         field_policy, now_ms: see `FieldSink`.
         text_scores: the target is older than RDB 8.
         compress: try LZF on long strings.
@@ -281,7 +281,7 @@ class Recoder:
     def __init__(
         self,
         file_types: FileTypes,
-        field_kind: int,
+        hash_code: int,
         field_policy: int,
         now_ms: int,
         text_scores: bool,
@@ -295,7 +295,7 @@ class Recoder:
         self.body: BytesWriter = BytesWriter()
         self.plain: PlainSink = PlainSink(self.body, compress, names)
         self.scored: ScoredSink = ScoredSink(self.body, compress, names, text_scores)
-        self.fields: FieldSink = FieldSink(self.body, compress, names, field_kind, field_policy, now_ms)
+        self.fields: FieldSink = FieldSink(self.body, compress, names, hash_code, field_policy, now_ms)
         self.sink: PlainSink = self.plain
         self.compress: bool = compress
         self.is_empty: bool = False
@@ -310,10 +310,10 @@ class Recoder:
             else:
                 self.becomes[t.id] = {"list": LIST, "set": SET, "hash": HASH, "array": HASH}.get(t.type, 0)
 
-    def begin(self, kind: i64, out: BytesWriter) -> None:
+    def begin(self, type_code: i64, out: BytesWriter) -> None:
         """Make ready for a value of this type, whose elements go to `out`."""
-        self.decoder.begin(kind)
-        becomes = self.becomes[kind]
+        self.decoder.begin(type_code)
+        becomes = self.becomes[type_code]
         if self.decoder.arity == 3:
             self.sink = self.fields
             self.fields.begin()
@@ -328,17 +328,17 @@ class Recoder:
         self.sink.named = 0 if becomes <= LIST else self.members
         self.names.begin()
 
-    def write(self, kind: i64, buf: bytes, pos: i64, end: i64, out: BytesWriter) -> None:
+    def write(self, type_code: i64, buf: bytes, pos: i64, end: i64, out: BytesWriter) -> None:
         """Write the value `buf[pos:end]`, whose fields cannot expire, from its count on.
 
         Raises: CorruptError where it is damaged, and maybe half of it is written.
         """
-        if not COMPILED and self.quick(kind, buf, pos, end, out):
+        if not COMPILED and self.quick(type_code, buf, pos, end, out):
             return
-        self.begin(kind, out)
+        self.begin(type_code, out)
         self.is_empty = False
         decoder = self.decoder
-        way = self.listpacks[kind]
+        way = self.listpacks[type_code]
         if way == PACKED:
             self.end_at(self.listpack(buf, pos, out), end)
         elif way == NODES and buf[pos] == 1 and buf[pos + 1] == PACKED_NODE:
@@ -353,13 +353,13 @@ class Recoder:
             out.write(body.getvalue())
         self.names.finish()
 
-    def write_once(self, kind: i64, buf: bytes, pos: i64, end: i64, out: BytesWriter, last: bool) -> i64:
+    def write_once(self, type_code: i64, buf: bytes, pos: i64, end: i64, out: BytesWriter, last: bool) -> i64:
         """As `write`, for a value with elements that come twice: the first of them is written, or the `last`.
 
         Returns how many were left out.
         """
         found = Items()
-        self.begin(kind, out)
+        self.begin(type_code, out)
         self.end_at(self.decoder.feed(buf, pos, found), end)
         arity = self.decoder.arity
         items: list[Any] = found.items
@@ -373,19 +373,19 @@ class Recoder:
                 elif isinstance(item, float):
                     sink.double(item)
                 else:
-                    sink.number(item)
+                    sink.attribute(item)
         self.is_empty = not kept
         return len(items) // arity - len(kept)
 
-    def quick(self, kind: int, buf: bytes, pos: int, end: int, out: BytesWriter) -> bool:
+    def quick(self, type_code: int, buf: bytes, pos: int, end: int, out: BytesWriter) -> bool:
         """An ordinary collection in one listpack, for the interpreter, in few calls; False, with nothing written, for any other."""
-        way = self.listpacks[kind]
+        way = self.listpacks[type_code]
         if way == NODES and buf[pos] == 1 and buf[pos + 1] == PACKED_NODE:
             pos += 2
         elif way != PACKED:
             return False
-        becomes = self.becomes[kind]
-        if self.compress or becomes == ZSET_TEXT or self.file_types.arities[kind] == 3:
+        becomes = self.becomes[type_code]
+        if self.compress or becomes == ZSET_TEXT or self.file_types.arities[type_code] == 3:
             return False
         first = buf[pos]
         if first < 0x40:
@@ -448,7 +448,7 @@ class Recoder:
         self.decoder.done = True
         return stop
 
-    def read_fields(self, kind: i64, buf: bytes, pos: i64, end: i64, once: bool, last: bool) -> i64:
+    def read_fields(self, type_code: i64, buf: bytes, pos: i64, end: i64, once: bool, last: bool) -> i64:
         """Read the hash `buf[pos:end]`, whose fields can expire; `body` is then what stands behind its count.
 
         Args:
@@ -459,7 +459,7 @@ class Recoder:
         Raises: CorruptError where it is damaged.
         """
         fields = self.fields
-        self.begin(kind, self.body)
+        self.begin(type_code, self.body)
         self.body.truncate(0)
         if fields.form == HASH and not once:
             self.end_at(self.decoder.feed(buf, pos, fields), end)
@@ -474,7 +474,7 @@ class Recoder:
             kept = _places(items, 3, last)
             left_out = len(items) // 3 - len(kept)
             items = [item for at in kept for item in items[at : at + 3]]
-        times: list[int] = [ms for ms in items[2::3] if 0 < ms <= LATEST or (ms > 0 and fields.kind == HASH_VALKEY)]
+        times: list[int] = [ms for ms in items[2::3] if 0 < ms <= LATEST or (ms > 0 and fields.type_code == HASH_VALKEY)]
         if times:
             fields.base = min(times)
         else:

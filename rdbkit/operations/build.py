@@ -343,14 +343,14 @@ class _Builder:
             return
         # what `put` would take for something else
         body = BytesWriter()
-        kind = self._types[key.type]
+        type_code = self._types[key.type]
         if key.type == "json":
             write_string(body, value)
         else:
             write_length(body, value)
         raw = body.getvalue()
         self._writer.write(
-            Record(key.db, 0, None, expire_ms, key.idle_s, key.freq, self._coding, kind, raw, 0, 0, len(raw), key.key)
+            Record(key.db, 0, None, expire_ms, key.idle_s, key.freq, self._coding, type_code, raw, 0, 0, len(raw), key.key)
         )
 
     def _lose(self, kind: str, what: str, count: int = 1) -> bool:
@@ -408,18 +408,20 @@ def _key_of(db: int, key: bytes, row: dict[str, Any]) -> _Key:
 
     Raises: CorruptError where any of it cannot be.
     """
-    kind = row["type"]
-    if not isinstance(kind, str) or kind not in _VALUES:
-        raise CorruptError(f"there is no type {kind[:64]!r}" if isinstance(kind, str) else f"a type is text, not {_form(kind)}")
-    read, more = _VALUES[kind]
-    _members(row, f"a line of type {kind}", ("db", "key", "type", "value"), (*_FOR_ANY_TYPE, *more))
+    type_name = row["type"]
+    if not isinstance(type_name, str):
+        raise CorruptError(f"a type is text, not {_form(type_name)}")
+    if type_name not in _VALUES:
+        raise CorruptError(f"there is no type {type_name[:64]!r}")
+    read, more = _VALUES[type_name]
+    _members(row, f"a line of type {type_name}", ("db", "key", "type", "value"), (*_FOR_ANY_TYPE, *more))
     expire_ms = _optional(row, "expire_ms", -_I64 - 1, _I64)
     if expire_ms == NO_EXPIRY:
         raise CorruptError(f"an expire_ms of {expire_ms} cannot be")
     return _Key(
         db,
         key,
-        kind,
+        type_name,
         read(row["value"], row),
         expire_ms,
         _optional(row, "idle_s", 0, _U64),

@@ -405,11 +405,11 @@ def _unknown_encodings(examiner: DryRun, undocumented: bool) -> list[tuple[Value
     """The encodings that the target does not know and that can be written anew in another, with what was met of each."""
     leaves_expiring = undocumented and "field-expiry" in examiner.tallies  # the loss speaks of those
     found = []
-    for kind, tally in enumerate(examiner.encodings):
+    for type_code, tally in enumerate(examiner.encodings):
         if tally is None:
             continue
-        value_type = examiner.file_types.types[0 if kind >= STRING_INT else kind]
-        if value_type.type in _REENCODED and not (leaves_expiring and examiner.file_types.arities[kind] == 3):
+        value_type = examiner.file_types.types[0 if type_code >= STRING_INT else type_code]
+        if value_type.type in _REENCODED and not (leaves_expiring and examiner.file_types.arities[type_code] == 3):
             found.append((value_type, tally))
     return found
 

@@ -581,21 +581,21 @@ class Job:
         write_string(form, self.rewriter.key if self.rewriter.new_key is None else self.rewriter.new_key)
         return form.getvalue()
 
-    def _head(self, kind: int) -> bytes:
+    def _head(self, type_code: int) -> bytes:
         rewriter = self.rewriter
-        rewriter.head(kind, self._key())
+        rewriter.head(type_code, self._key())
         head = rewriter.out.getvalue()
         rewriter.out.truncate(0)
         return head
 
-    def _copy(self, record: Record, kind: int, chunks: Iterator[bytes]) -> bool:
+    def _copy(self, record: Record, type_code: int, chunks: Iterator[bytes]) -> bool:
         rewriter = self.rewriter
         if rewriter.head_changed:
             rewriter.changed = True
-            head = self._head(0 if kind >= STRING_INT else kind)
+            head = self._head(0 if type_code >= STRING_INT else type_code)
         else:
             head = self.snapshot.large_head
-        limit = self._limit(kind)
+        limit = self._limit(type_code)
         drops = limit is not None and self.rules.policies.chosen("oversize") == DROP
         needs_size = self.rules.selection is not None and self.rules.selection.needs_size
         opens = bool(rewriter.converter.looks[record.type_code] & OPEN)
@@ -613,10 +613,10 @@ class Job:
             self._put([head], spool.pieces())
         return True
 
-    def _limit(self, kind: int) -> int | None:
+    def _limit(self, type_code: int) -> int | None:
         """The most bytes that a key may take."""
         limit = self.rules.target.max_key_bytes
-        if self.rewriter.version < 8 and kind in (0, STRING_INT, STRING_INT + 1):
+        if self.rewriter.version < 8 and type_code in (0, STRING_INT, STRING_INT + 1):
             limit = min(limit or _LONGEST_BEFORE_8, _LONGEST_BEFORE_8)
         return limit
 

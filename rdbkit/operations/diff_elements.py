@@ -135,7 +135,7 @@ class Inside:
         self._now = now
         self._compares_expiry = compares_expiry
         self._partitions = (HashPartitions(), HashPartitions())
-        self._kinds: dict[int, str] = {}
+        self._type_names: dict[int, str] = {}
         self._sizes: tuple[dict[int, int], dict[int, int]] = ({}, {})  # elements, or bytes of a string
         self._kept: tuple[dict[int, list[Any]], dict[int, list[Any]]] = ({}, {})
         self._room = [_KEPT_IN_ALL, _KEPT_IN_ALL]
@@ -143,14 +143,14 @@ class Inside:
 
     def add(self, side: int, number: int, record: Record) -> None:
         """The value that the file `side` (0 or 1) has of pair `number`."""
-        kind = self._kinds[number] = record.type
+        type_name = self._type_names[number] = record.type
         partitions = self._partitions[side]
         bytes_ = held = at = 0
         kept: list[Any] | None = []
         for at, (name, element) in enumerate(self._named(record), 1):
-            data = form(kind, element, self._compares_expiry)
+            data = form(type_name, element, self._compares_expiry)
             bytes_ += len(data)
-            expired = kind == "hash" and not self._compares_expiry and has_expired(element, self._now)
+            expired = type_name == "hash" and not self._compares_expiry and has_expired(element, self._now)
             called = hash(name)
             partitions.outs[(called ^ number) & (PARTITIONS - 1)].write(
                 _ENTRY.pack(called, hash(data), number, (at - 1) << 1 | expired)
@@ -206,7 +206,7 @@ class Inside:
             kept = self._kept[side].get(number)
             if kept is not None:
                 for at in positions:
-                    self._parts[side][number, at] = self._part(self._kinds[number], *kept[at])
+                    self._parts[side][number, at] = self._part(self._type_names[number], *kept[at])
             elif positions:
                 wanted[number] = positions
         return wanted
@@ -223,16 +223,16 @@ class Inside:
 
     def lines(self, number: int, places: list[Place]) -> list[str]:
         """The first elements of a pair that differ, in words."""
-        kind = self._kinds[number]
+        type_name = self._type_names[number]
         sizes = self._sizes[0][number], self._sizes[1][number]
         pairs = [(self._parts[0].get((number, place[0])), self._parts[1].get((number, place[1]))) for place in places]
-        if kind in ("string", "module"):
+        if type_name in ("string", "module"):
             first, second = pairs[0]
             begin = max(places[0]) * _PIECE
             return [_difference(b"" if first is None else first.value, b"" if second is None else second.value, sizes, begin)]
-        if kind == "set":
+        if type_name == "set":
             return [f"only in the {'first' if other is None else 'second'}: {(one or other).name}" for one, other in pairs]  # type: ignore[union-attr]
-        if kind == "list":
+        if type_name == "list":
             lines = [_line(one, other) for one, other in pairs if one is not None and other is not None]
             return lines if sizes[0] == sizes[1] else [f"{sizes[0]} and {sizes[1]} elements", *lines]
         return [_line(one, other) for one, other in pairs[:_SHOWN]]
@@ -251,24 +251,24 @@ class Inside:
         if has_pieces(record):
             yield from enumerate(_even(pieces(record)))
             return
-        kind = record.type
+        type_name = record.type
         for at, element in enumerate(elements(record, self._now if self._compares_expiry else None)):
-            if kind == "set":
+            if type_name == "set":
                 yield element, element
-            elif kind in ("hash", "zset", "array") or isinstance(element, StreamEntry | StreamGroup):
+            elif type_name in ("hash", "zset", "array") or isinstance(element, StreamEntry | StreamGroup):
                 yield element[0], element
             else:
                 yield type(element) if isinstance(element, StreamTail | StreamDedup) else at, element
 
-    def _part(self, kind: str, name: Any, element: Any) -> _Part:
+    def _part(self, type_name: str, name: Any, element: Any) -> _Part:
         expire = None
         is_text = False
-        match kind, element:
+        match type_name, element:
             case "hash", _:
                 shown, value = _cut(name), element[1]
                 expire = element[2] if self._compares_expiry else None
             case "array" | "zset", _:
-                shown, value = f"element {name}" if kind == "array" else _cut(name), element[1]
+                shown, value = f"element {name}" if type_name == "array" else _cut(name), element[1]
             case "set", _:
                 shown, value = _cut(name), b""
             case "list", _:

@@ -337,24 +337,24 @@ def value_json(record: Record) -> Iterator[bytes]:
 
 def _value_pieces(record: Record, chunks: Iterator[bytes], more: bool = True) -> Iterator[bytes]:
     """The value of a record as JSON, and what stands beside it where `more` is wanted; in bounded memory."""
-    kind = record.type
-    if kind == "module":
+    type_name = record.type
+    if type_name == "module":
         yield from _module_pieces(chunks)
         return
-    if kind == "string":
+    if type_name == "string":
         yield from _string_pieces(record, chunks)
         return
     decoder = Decoder(record.file_types)
     batches = record.decode(decoder, chunks)
-    if kind == "hash":
+    if type_name == "hash":
         yield from _hash_pieces(decoder, batches, more)
-    elif kind == "stream":
+    elif type_name == "stream":
         yield from _stream_pieces(batches)
-    elif kind in ("list", "set", "zset"):
-        yield from _array_pieces(kind, decoder, batches, more)
+    elif type_name in ("list", "set", "zset"):
+        yield from _array_pieces(type_name, decoder, batches, more)
     else:
         items = [item for batch in batches for item in batch]
-        value, beside = jsonl.value_and_more(kind, decoder.arity, items, decoder.insert_index)
+        value, beside = jsonl.value_and_more(type_name, decoder.arity, items, decoder.insert_index)
         yield value
         if more:
             yield beside
@@ -391,12 +391,12 @@ def _decodes(decoder: codecs.IncrementalDecoder, piece: bytes, final: bool = Fal
     return True
 
 
-def _array_pieces(kind: str, decoder: Decoder, batches: Iterator[list[Any]], more: bool) -> Iterator[bytes]:
+def _array_pieces(type_name: str, decoder: Decoder, batches: Iterator[list[Any]], more: bool) -> Iterator[bytes]:
     """A list, set or sorted set, and expiries of members where there are any."""
     with closing(_Members()) as expiries:
         between = b"["
         for items in batches:
-            if kind == "zset":
+            if type_name == "zset":
                 body = jsonl.scores_body(items[::2], items[1::2])
             else:
                 body = jsonl.list_body(items[:: decoder.arity])

@@ -216,10 +216,10 @@ def _writer(aux: dict[str, str]) -> tuple[str | None, str | None]:
     return None, None
 
 
-def _names(kind: int, snapshot: Snapshot) -> tuple[str, str]:
-    if kind in (STRING_INT, STRING_LZF):
-        return "string", "int" if kind == STRING_INT else "lzf"
-    value_type = snapshot.types[kind]
+def _names(type_code: int, snapshot: Snapshot) -> tuple[str, str]:
+    if type_code in (STRING_INT, STRING_LZF):
+        return "string", "int" if type_code == STRING_INT else "lzf"
+    value_type = snapshot.types[type_code]
     return value_type.type, value_type.encoding
 
 
@@ -229,8 +229,8 @@ def _databases(snapshot: Snapshot, tally: InfoTally) -> list[DatabaseInfo]:
     for number in sorted(tally.databases):
         database = tally.databases[number]
         by_type: dict[str, int] = {}
-        for kind, (keys, _) in sorted(database.totals.items()):
-            for name, n in _modules_in(tally, number) if kind == _MODULE else [(_names(kind, snapshot)[0], keys)]:
+        for type_code, (keys, _) in sorted(database.totals.items()):
+            for name, n in _modules_in(tally, number) if type_code == _MODULE else [(_names(type_code, snapshot)[0], keys)]:
                 by_type[name] = by_type.get(name, 0) + n
         if by_type:
             found.append(DatabaseInfo(number, sum(by_type.values()), database.expiring, database.expired, by_type))
@@ -262,22 +262,22 @@ def _types(snapshot: Snapshot, tally: InfoTally, modules: list[ModuleInfo]) -> l
     """Types and stored forms, what takes the most bytes first."""
     totals: dict[int, tuple[int, int]] = {}
     for _, database in sorted(tally.databases.items()):
-        for kind, (in_db, db_bytes) in sorted(database.totals.items()):
-            keys, size = totals.get(kind, (0, 0))
-            totals[kind] = (keys + in_db, size + db_bytes)
+        for type_code, (in_db, db_bytes) in sorted(database.totals.items()):
+            keys, size = totals.get(type_code, (0, 0))
+            totals[type_code] = (keys + in_db, size + db_bytes)
     key_bytes = sum(size for _, size in totals.values())
     types = [TypeInfo(m.name, "module", _MODULE, m.keys, m.bytes, m.bytes / key_bytes) for m in modules if m.keys]
-    for kind, (keys, size) in totals.items():
-        if kind != _MODULE:
-            rdb_type = 0 if kind >= STRING_INT else kind
-            types.append(TypeInfo(*_names(kind, snapshot), rdb_type, keys, size, size / key_bytes))
+    for type_code, (keys, size) in totals.items():
+        if type_code != _MODULE:
+            rdb_type = 0 if type_code >= STRING_INT else type_code
+            types.append(TypeInfo(*_names(type_code, snapshot), rdb_type, keys, size, size / key_bytes))
     return sorted(types, key=lambda t: -t.bytes)
 
 
 def _biggest(snapshot: Snapshot, tally: InfoTally) -> list[BigKey]:
     return [
-        BigKey(db, key, *_names(kind, snapshot), size, -offset, None if expire == -1 else expire)
-        for size, offset, db, key, kind, expire in sorted(tally.biggest, reverse=True)
+        BigKey(db, key, *_names(type_code, snapshot), size, -offset, None if expire == -1 else expire)
+        for size, offset, db, key, type_code, expire in sorted(tally.biggest, reverse=True)
     ]
 
 
@@ -439,20 +439,20 @@ class _Loading:
         return "" if version <= target.rdb or self.is_undocumented else f"RDB {version} is newer than RDB {target.rdb}"
 
     def refused_type(self) -> str:
-        for kind, t in self.used.items():
-            if t.type == "module" or kind in self.target.extra_types:
+        for type_code, t in self.used.items():
+            if t.type == "module" or type_code in self.target.extra_types:
                 continue
             if t.type == "gcra":
                 return "rate limiters (GCRA) are in no released server"
-            if self.is_unknown(kind, t):
-                return f"{t.name} (type {kind}) is unknown to it"
+            if self.is_unknown(type_code, t):
+                return f"{t.name} (type {type_code}) is unknown to it"
         return ""
 
-    def is_unknown(self, kind: int, t: c.ValueType) -> bool:
+    def is_unknown(self, type_code: int, t: c.ValueType) -> bool:
         version, target = self.report.rdb_version, self.target
         if t in c.FOREIGN:
             return True
-        if target.types is not None and kind > target.types:
+        if target.types is not None and type_code > target.types:
             return True
         return self.is_redis and t.since > (version if self.is_undocumented else target.rdb)
 

@@ -338,42 +338,42 @@ def _weigh_large(record: Record, scale: RecordSizer) -> int:
     return count_elements(record, scale.gauge.piece)
 
 
-def _names(kind: int, types: dict[int, ValueType]) -> tuple[str, str]:
-    if kind in (STRING_INT, STRING_LZF):
-        return "string", "int" if kind == STRING_INT else "lzf"
-    return types[kind].type, types[kind].encoding
+def _names(type_code: int, types: dict[int, ValueType]) -> tuple[str, str]:
+    if type_code in (STRING_INT, STRING_LZF):
+        return "string", "int" if type_code == STRING_INT else "lzf"
+    return types[type_code].type, types[type_code].encoding
 
 
 def _databases(tally: MemoryTally) -> list[MemoryOfDatabase]:
     """The databases that have keys, by number."""
     found = []
     for number, sums in sorted(tally.databases.items()):
-        keys = sum(n for n, _ in sums.kinds.values())
+        keys = sum(n for n, _ in sums.by_type.values())
         if keys:
-            found.append(MemoryOfDatabase(number, keys, int(sums.expiring), sum(size for _, size in sums.kinds.values())))
+            found.append(MemoryOfDatabase(number, keys, int(sums.expiring), sum(size for _, size in sums.by_type.values())))
     return found
 
 
-def _by_kind(tally: MemoryTally, databases: list[MemoryOfDatabase]) -> dict[int, tuple[int, int]]:
+def _by_type_code(tally: MemoryTally, databases: list[MemoryOfDatabase]) -> dict[int, tuple[int, int]]:
     """Keys and bytes of each value type."""
     found: dict[int, tuple[int, int]] = {}
     for database in databases:
-        for kind, (n, size) in tally.databases[database.db].kinds.items():
-            before = found.get(kind, (0, 0))
-            found[kind] = before[0] + n, before[1] + size
+        for type_code, (n, size) in tally.databases[database.db].by_type.items():
+            before = found.get(type_code, (0, 0))
+            found[type_code] = before[0] + n, before[1] + size
     return found
 
 
 def _types(
-    by_kind: dict[int, tuple[int, int]], modules: dict[str, tuple[int, int]], types: dict[int, ValueType]
+    by_type_code: dict[int, tuple[int, int]], modules: dict[str, tuple[int, int]], types: dict[int, ValueType]
 ) -> list[MemoryOfType]:
     """Types and stored forms, the heaviest first; those of modules by their name."""
     by_type = {(name, "module"): sums for name, sums in modules.items()}
-    for kind, (n, taken) in by_kind.items():
-        if kind != _MODULE:
-            before = by_type.get(_names(kind, types), (0, 0))
-            by_type[_names(kind, types)] = before[0] + n, before[1] + taken
-    total = sum(size for _, size in by_kind.values())
+    for type_code, (n, taken) in by_type_code.items():
+        if type_code != _MODULE:
+            before = by_type.get(_names(type_code, types), (0, 0))
+            by_type[_names(type_code, types)] = before[0] + n, before[1] + taken
+    total = sum(size for _, size in by_type_code.values())
     return [
         MemoryOfType(name, encoding, n, size, size / total)
         for (name, encoding), (n, size) in sorted(by_type.items(), key=lambda item: (-item[1][1], item[0]))
@@ -382,8 +382,8 @@ def _types(
 
 def _biggest(tally: MemoryTally, types: dict[int, ValueType]) -> list[HeavyKey]:
     return [
-        HeavyKey(db, key, *_names(kind, types), size, None if n < 0 else n, None if expire == -1 else expire, -offset)
-        for size, offset, db, key, kind, expire, n in sorted(tally.biggest, reverse=True)
+        HeavyKey(db, key, *_names(type_code, types), size, None if n < 0 else n, None if expire == -1 else expire, -offset)
+        for size, offset, db, key, type_code, expire, n in sorted(tally.biggest, reverse=True)
     ]
 
 
@@ -395,14 +395,14 @@ def _used_memory(snapshot: Snapshot) -> int | None:
 
 def _report(snapshot: Snapshot, target: Target, layout: Layout, heap: AllocationModel, tally: MemoryTally) -> Memory:
     databases = _databases(tally)
-    by_kind = _by_kind(tally, databases)
+    by_type_code = _by_type_code(tally, databases)
     dataset = int(heap.hidden) + sum(int(heap.allocated_keys(d.keys, d.expiring) - heap.keys_outside(d.keys)) for d in databases)
     overhead = sum(int(heap.main_tables(d.keys, d.expiring)) for d in databases)
     total = sum(d.bytes for d in databases)
     keys = sum(d.keys for d in databases)
     expiring = sum(d.expiring for d in databases)
     gauge = tally.scale.gauge
-    guessed = [counts for kind, counts in by_kind.items() if gauge.guesses(kind)]
+    guessed = [counts for type_code, counts in by_type_code.items() if gauge.guesses(type_code)]
     left = [*tally.left, [keys - expiring, total - sum(size for _, size in tally.left)]]
     return Memory(
         file=snapshot.name,
@@ -426,7 +426,7 @@ def _report(snapshot: Snapshot, target: Target, layout: Layout, heap: Allocation
         now_ms=int(tally.now_ms),
         last_expiry_ms=None if tally.last_expiry == NEVER else int(tally.last_expiry),
         databases=databases,
-        types=_types(by_kind, tally.modules, snapshot.types),
+        types=_types(by_type_code, tally.modules, snapshot.types),
         biggest=_biggest(tally, snapshot.types),
         prefixes=list(_prefixes(tally.patterns.root, b"", 0, total)),
         prefixes_closed=tally.patterns.closed,

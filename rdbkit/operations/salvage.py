@@ -484,7 +484,7 @@ class _Job:
             self.fields = self.fields or _SOME_FIELDS
             place.spans = []
         else:
-            self.fields = self.expiring_fields(place.at, back, surveyor.kinds, layouts)
+            self.fields = self.expiring_fields(place.at, back, surveyor.type_codes, layouts)
         found = self.find(min(back, default=place.at) + 1, snapshot, self.fields, place.spans)
         if found < 0 and not certain:
             return found, b""
@@ -504,16 +504,16 @@ class _Job:
         self.doubt([found], head)
         return found, head
 
-    def expiring_fields(self, at: int, back: list[int], kinds: list[int], layouts: dict[int, str]) -> int:
+    def expiring_fields(self, at: int, back: list[int], type_codes: list[int], layouts: dict[int, str]) -> int:
         """How many fields of hashes that can expire there may be behind a break at `at`, and a row more; 0 where none can.
 
         Args:
             back: where the last records begin that may have swallowed some.
-            kinds: types of the last records.
+            type_codes: types of the last records.
             layouts: as of `_expiring_layouts`.
         """
-        heads = [(at, self.kind_at(at)), *zip(back, kinds[-len(back) :] if back else [], strict=True)]
-        fields = [self.fields_at(begin, layouts[kind]) for begin, kind in heads if kind in layouts]
+        heads = [(at, self.type_at(at)), *zip(back, type_codes[-len(back) :] if back else [], strict=True)]
+        fields = [self.fields_at(begin, layouts[type_code]) for begin, type_code in heads if type_code in layouts]
         return sum(fields) + ROW if fields else 0
 
     def shorten_cuts(self, to: int) -> None:
@@ -523,7 +523,7 @@ class _Job:
             if begin < to:
                 self.cuts.append((begin, to))
 
-    def kind_at(self, at: int) -> int:
+    def type_at(self, at: int) -> int:
         """The type of the record at `at`, or an opcode."""
         self.file.seek(at)
         head = self.file.read(32)

@@ -11,7 +11,7 @@ from rdbkit.errors import RdbError
 from rdbkit.format.budget import OBJECT
 from rdbkit.format.decode import FileTypes
 from rdbkit.format.primitives import read_string
-from rdbkit.format.scan import KINDS, NO_EXPIRY
+from rdbkit.format.scan import NO_EXPIRY, TYPE_CODES
 from rdbkit.model import module_name
 from rdbkit.passes.convert import Rewriter
 from rdbkit.passes.value import COPY, MODULE, ValueConverter
@@ -86,7 +86,7 @@ class DryRun(Rewriter):
     def __init__(self, converter: CountingConverter, limit: int, rules: Rules, ledger: Ledger, samples: int) -> None:
         self.most: i64 = samples
         self.tallies: dict[str, Tally] = {}
-        self.encodings: list[Tally | None] = [None] * KINDS
+        self.encodings: list[Tally | None] = [None] * TYPE_CODES
         self.expired: Tally = Tally()
         self.damaged: dict[str, tuple[Tally, str]] = {}
         self.highest_db: i64 = 0
@@ -135,16 +135,16 @@ class DryRun(Rewriter):
         else:
             self.met(self.moving, 1, buf, key_at, offset, size)
 
-    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+    def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         self.records += 1
         self.bytes += end - start
         if self.tells_database:
             self.tell_database(self.buf, key_at, b"", self.base + start, end - start)
         if expire_ms != NO_EXPIRY and expire_ms <= self.now_ms:
             self.met(self.expired, 1, self.buf, key_at, self.base + start, end - start)
-        action = self.actions[kind]
+        action = self.actions[type_code]
         # nothing is special, and a call is saved
-        if action == COPY and not self.looks[kind] and not self.needs_inspection and not self.no_hints:
+        if action == COPY and not self.looks[type_code] and not self.needs_inspection and not self.no_hints:
             self.last_at = key_at
             self.last_kept = True
             if self.hashes is not None:
@@ -157,19 +157,19 @@ class DryRun(Rewriter):
                 self.hash_name(read_string(self.buf, key_at, self.limit)[0], self.base + start)
             return
         if action not in (COPY, MODULE):
-            self.met(self.encoding(kind), 1, self.buf, key_at, self.base + start, end - start)
-        super().record(kind, start, key_at, value_at, end, expire_ms)
+            self.met(self.encoding(type_code), 1, self.buf, key_at, self.base + start, end - start)
+        super().record(type_code, start, key_at, value_at, end, expire_ms)
 
-    def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
+    def large(self, type_code: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
         self.records += 1
         self.bytes += size
         if self.tells_database:
             self.tell_database(b"", -1, key, offset, size)
         if expire_ms != NO_EXPIRY and expire_ms <= self.now_ms:
             self.add(self.expired, 1, key, offset, size)
-        action = self.actions[kind]
+        action = self.actions[type_code]
         if action not in (COPY, MODULE):
-            self.add(self.encoding(kind), 1, key, offset, size)
+            self.add(self.encoding(type_code), 1, key, offset, size)
 
     def leave_damaged(self, e: RdbError) -> None:
         rule = e.rule or ""
@@ -179,11 +179,11 @@ class DryRun(Rewriter):
             self.damaged[rule] = found
         self.add(found[0], 1, self.key, self.offset, self.size)
 
-    def encoding(self, kind: i64) -> Tally:
-        tally = self.encodings[kind]
+    def encoding(self, type_code: i64) -> Tally:
+        tally = self.encodings[type_code]
         if tally is None:
             tally = Tally()
-            self.encodings[kind] = tally
+            self.encodings[type_code] = tally
         return tally
 
     def met(self, tally: Tally, count: i64, buf: bytes, key_at: i64, offset: i64, size: i64) -> None:

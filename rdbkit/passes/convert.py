@@ -360,20 +360,20 @@ class Rewriter(Visitor):
 
     # -- records
 
-    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+    def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         self.last_at = key_at
         self.last_kept = True
-        action: i64 = self.actions[kind]
+        action: i64 = self.actions[type_code]
         if self.no_hints and (self.idle_s >= 0 or self.freq >= 0 or (self.fits_expiry and expire_ms != NO_EXPIRY)):
             # an expiry in seconds and nothing else is as it has to be
             is_short = key_at - start == _SECONDS_HEAD and self.buf[start] == c.EXPIRETIME
             self.needs_inspection = self.needs_inspection or not is_short
-        if self.filter is not None and not self.filter.wants(self.buf, key_at, kind, end - start, expire_ms):
+        if self.filter is not None and not self.filter.wants(self.buf, key_at, type_code, end - start, expire_ms):
             self.leave_out(start, end)
             return
-        looks: i64 = self.looks[kind]
+        looks: i64 = self.looks[type_code]
         if looks and (looks != IF_EMPTY or end - value_at <= EMPTY_BYTES):
-            action = self.look(kind, start, key_at, value_at, end)
+            action = self.look(type_code, start, key_at, value_at, end)
             if action == _DONE:
                 return
         if action == COPY and not self.edited and not self.needs_inspection:
@@ -389,24 +389,24 @@ class Rewriter(Visitor):
             if expire_ms != NO_EXPIRY:
                 self.expires += 1
         elif action == COLLECTION and not self.edited and not self.needs_inspection:
-            self.collection(kind, start, key_at, value_at, end, expire_ms)
+            self.collection(type_code, start, key_at, value_at, end, expire_ms)
         else:
-            self.change(kind, action, start, key_at, value_at, end, expire_ms)
+            self.change(type_code, action, start, key_at, value_at, end, expire_ms)
             self.end_record()
         if len(self.out) > _HANDED_OVER and self.hand_over is not None:
             self.end_segment()
             self.hand_over()
 
-    def look(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64) -> i64:
+    def look(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64) -> i64:
         """See whether the target loads the value; return what is to become of it, _DONE where the record has been left out.
 
         Raises: RdbError where it does not, unless such values are left out.
         """
         converter = self.converter
         try:
-            action: i64 = converter.inspect(kind, self.buf, value_at, end)
+            action: i64 = converter.inspect(type_code, self.buf, value_at, end)
         except RdbError as e:
-            self.broken(e, kind, start, key_at, end)
+            self.broken(e, type_code, start, key_at, end)
             return _DONE
         if converter.losses:
             self.at_record(start, key_at, end)
@@ -422,10 +422,10 @@ class Rewriter(Visitor):
         self.offset = self.base + start
         self.size = end - start
 
-    def broken(self, e: RdbError, kind: i64, start: i64, key_at: i64, end: i64) -> None:
+    def broken(self, e: RdbError, type_code: i64, start: i64, key_at: i64, end: i64) -> None:
         """The value cannot be written: leave the record out, or raise the error with its place."""
         self.at_record(start, key_at, end)
-        self.add_location(e, kind)
+        self.add_location(e, type_code)
         if not self.rules.skip:
             raise e
         self.leave_damaged(e)
@@ -448,7 +448,7 @@ class Rewriter(Visitor):
         self.drops_attributes = False
         self.needs_inspection = self.db_missing
 
-    def collection(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+    def collection(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         """A collection in another encoding, of which nothing else changes: the usual case, in few steps."""
         buf = self.buf
         out = self.out
@@ -458,13 +458,13 @@ class Rewriter(Visitor):
         mark: i64 = len(out)
         if key_at - start > 1:
             out.write(buf[start : key_at - 1])  # its attributes
-        out.append(self.becomes[kind])
+        out.append(self.becomes[type_code])
         out.write(buf[key_at:value_at])
         try:
-            becomes: i64 = self.converter.collection(kind, False, buf, value_at, end, out)
+            becomes: i64 = self.converter.collection(type_code, False, buf, value_at, end, out)
         except RdbError as e:
             out.truncate(mark)
-            self.broken(e, kind, start, key_at, end)
+            self.broken(e, type_code, start, key_at, end)
             return
         if self.converter.losses:
             self.at_record(start, key_at, end)
@@ -487,25 +487,25 @@ class Rewriter(Visitor):
         self.last_kept = False
         self.end_record()
 
-    def change(self, kind: i64, action: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+    def change(self, type_code: i64, action: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         """A record that may have to change."""
         buf = self.buf
         self.at_record(start, key_at, end)
         try:
-            if not self.decide(kind, end - start, expire_ms):
+            if not self.decide(type_code, end - start, expire_ms):
                 self.leave_out(start, end)
                 return
             if self.edits.script is not None:
                 record = Record(
                     int(self.db), int(self.offset), int(end - start), None if expire_ms == NO_EXPIRY else int(expire_ms),
                     None if self.idle_s < 0 else int(self.idle_s), None if self.freq < 0 else int(self.freq),
-                    self.file_types, int(kind), buf, int(key_at), int(value_at), int(end), self.key,
+                    self.file_types, int(type_code), buf, int(key_at), int(value_at), int(end), self.key,
                 )  # fmt: skip
                 if not self.scripted(record):
                     self.leave_out(start, end)
                     return
                 self.name_it()
-            becomes: i64 = self.convert(kind, action, buf, value_at, end)
+            becomes: i64 = self.convert(type_code, action, buf, value_at, end)
             if becomes == AS_IT_IS and not self.head_changed:
                 self.hash_name(self.key, self.offset)
                 self.keys += 1
@@ -513,7 +513,7 @@ class Rewriter(Visitor):
                     self.expires += 1
                 return
             self.cut(start, end)
-            if self.write(kind, becomes, buf[key_at:value_at], buf, value_at, end):
+            if self.write(type_code, becomes, buf[key_at:value_at], buf, value_at, end):
                 self.hash_name(self.key, self.offset)
                 self.count()
             else:
@@ -522,19 +522,19 @@ class Rewriter(Visitor):
             self.go_home()
         except RdbError as e:
             self.enter_value_losses()
-            self.add_location(e, kind)
+            self.add_location(e, type_code)
             self.go_home()
             if not self.rules.skip or isinstance(e, LossError):
                 raise
             self.leave_damaged(e)
             self.leave_out(start, end)
 
-    def add_location(self, e: RdbError, kind: i64) -> None:
+    def add_location(self, e: RdbError, type_code: i64) -> None:
         """Give an error its place."""
         if e.source is None:
             e.source = self.file_types.source
             e.offset, e.db, e.key = int(self.offset), int(self.db), self.key
-            e.reading = f"a {self.file_types.types[0 if kind >= STRING_INT else kind].name}"
+            e.reading = f"a {self.file_types.types[0 if type_code >= STRING_INT else type_code].name}"
 
     def count(self) -> None:
         self.keys += 1
@@ -547,7 +547,7 @@ class Rewriter(Visitor):
             db: int = self.to_db if self.to_db >= 0 else self.edits.db_of(int(self.db))
             self.names.add(db, self.key if self.new_key is None else self.new_key, int(self.offset).to_bytes(8, "big"))
 
-    def decide(self, kind: i64, size: i64, expire_ms: i64) -> bool:
+    def decide(self, type_code: i64, size: i64, expire_ms: i64) -> bool:
         """Whether the record is kept, and what it is called and when it expires then: `new_key`, `expire_ms`, `head_changed`."""
         self.expire_ms = expire_ms
         self.new_key = None
@@ -555,7 +555,7 @@ class Rewriter(Visitor):
         key = self.key
         edits = self.edits
         # of a record larger than a block, whose size is not known yet, and left to those who will know it
-        if size < 0 and self.filter is not None and not self.filter.wants_large(key, kind, size, expire_ms):
+        if size < 0 and self.filter is not None and not self.filter.wants_large(key, type_code, size, expire_ms):
             return False
         if self.edited and not self.edit(expire_ms):
             return False
@@ -675,7 +675,7 @@ class Rewriter(Visitor):
 
     # -- values
 
-    def convert(self, kind: i64, action: i64, buf: bytes, value_at: i64, end: i64) -> i64:
+    def convert(self, type_code: i64, action: i64, buf: bytes, value_at: i64, end: i64) -> i64:
         """Have the value `buf[value_at:end]` converted, or what a script made of it, into `body`; returns its new type code.
 
         AS_IT_IS or LEFT_OUT, as the converter says, instead of a type code.
@@ -686,7 +686,7 @@ class Rewriter(Visitor):
         if self.draft is not None:
             becomes = converter.encode(self.draft.value, self.expire_ms, self.body)
         else:
-            becomes = converter.write(kind, action, buf, value_at, end, self.expire_ms, self.body)
+            becomes = converter.write(type_code, action, buf, value_at, end, self.expire_ms, self.body)
         self.take_expiry()
         self.enter_value_losses()
         return becomes
@@ -697,7 +697,7 @@ class Rewriter(Visitor):
             self.expire_ms = self.converter.expire_ms
             self.fit_expiry()
 
-    def write(self, kind: i64, becomes: i64, key: bytes, buf: bytes, value_at: i64, end: i64) -> bool:
+    def write(self, type_code: i64, becomes: i64, key: bytes, buf: bytes, value_at: i64, end: i64) -> bool:
         """Write the record that `convert` was asked about; False where it is left out after all.
 
         Args:
@@ -715,14 +715,14 @@ class Rewriter(Visitor):
             write_string(renamed, self.new_key)
             key = renamed.getvalue()
         if becomes == AS_IT_IS:
-            self.head(STRING if kind >= STRING_INT else kind, key)
+            self.head(STRING if type_code >= STRING_INT else type_code, key)
             self.out.write(buf[value_at:end])
         else:
             self.head(becomes, key)
             self.out.write(self.body.getvalue())
         return True
 
-    def head(self, kind: i64, key: bytes) -> None:
+    def head(self, type_code: i64, key: bytes) -> None:
         """What stands in front of a record's value."""
         out = self.out
         if self.expire_ms != NO_EXPIRY:
@@ -738,7 +738,7 @@ class Rewriter(Visitor):
             for metadata in self.metadata:
                 out.append(c.KEY_META)
                 out.write(metadata.raw)
-        out.append(int(kind))
+        out.append(int(type_code))
         out.write(key)
 
 

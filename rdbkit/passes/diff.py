@@ -13,7 +13,7 @@ from librt.strings import write_i64_le
 from rdbkit.errors import CorruptError
 from rdbkit.format.constants import ValueType
 from rdbkit.format.primitives import read_length, read_string, skip_string
-from rdbkit.format.scan import KINDS, STRING_INT, Visitor
+from rdbkit.format.scan import STRING_INT, TYPE_CODES, Visitor
 from rdbkit.model import Event, FunctionLibrary
 from rdbkit.passes.hashes import PARTITIONS, HashPartitions, name_hash
 
@@ -120,25 +120,25 @@ class Fingerprints(Visitor):
         self.large_hash: i64 = 0
         self.functions: list[FunctionLibrary] = []
         self.elements: Elements = Elements()
-        ways = bytearray(KINDS)
-        kinds = [0] * KINDS  # what a type is called goes into the hash: numbers mean something with their version alone
-        for kind, value_type in types.items():
-            ways[kind] = _way_of(value_type)
-            kinds[kind] = hash((value_type.type, value_type.encoding, value_type.layout)) & 0xFFFFFFFFFFFF
-        for kind in (STRING_INT, STRING_INT + 1):
-            kinds[kind] = kinds[0]
+        ways = bytearray(TYPE_CODES)
+        type_hashes = [0] * TYPE_CODES  # what a type is called goes into the hash: numbers mean something with their version alone
+        for type_code, value_type in types.items():
+            ways[type_code] = _way_of(value_type)
+            type_hashes[type_code] = hash((value_type.type, value_type.encoding, value_type.layout)) & 0xFFFFFFFFFFFF
+        for type_code in (STRING_INT, STRING_INT + 1):
+            type_hashes[type_code] = type_hashes[0]
         self.ways: bytes = bytes(ways)
-        self.kinds: list[int] = kinds
+        self.type_hashes: list[int] = type_hashes
         self.partitions: HashPartitions = HashPartitions()
 
-    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+    def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         buf = self.buf
         if buf[key_at] < 0x40:
             name = buf[key_at + 1 : value_at]
         else:
             name, _ = read_string(buf, key_at, self.limit)
         value: i64
-        way: i64 = self.ways[kind]
+        way: i64 = self.ways[type_code]
         if way == _WHOLE:
             value = hash(buf[value_at:end])
         else:
@@ -147,10 +147,10 @@ class Fingerprints(Visitor):
             if elements.feed(buf, value_at, None) != end or not elements.done:
                 raise CorruptError("its parts do not end where the value ends", offset=int(value_at))
             value = elements.sum
-        self.add(name, value ^ self.kinds[kind], expire_ms, self.base + start)
+        self.add(name, value ^ self.type_hashes[type_code], expire_ms, self.base + start)
 
-    def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
-        self.add(key, self.large_hash ^ self.kinds[kind], expire_ms, offset)
+    def large(self, type_code: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
+        self.add(key, self.large_hash ^ self.type_hashes[type_code], expire_ms, offset)
 
     def event(self, event: Event) -> None:
         if isinstance(event, FunctionLibrary):
@@ -166,10 +166,10 @@ class Fingerprints(Visitor):
         self.count += 1
         self.partitions.grown(ENTRY)
 
-    def is_unordered(self, kind: i64) -> bool:
-        """Whether a large value of this kind is to be fed to `elements`."""
-        return self.ways[kind] != _WHOLE
+    def is_unordered(self, type_code: i64) -> bool:
+        """Whether a large value of this type is to be fed to `elements`."""
+        return self.ways[type_code] != _WHOLE
 
-    def begin_large(self, kind: i64) -> None:
+    def begin_large(self, type_code: i64) -> None:
         """Make ready for a large value whose elements are summed."""
-        self.elements.begin(self.ways[kind])
+        self.elements.begin(self.ways[type_code])

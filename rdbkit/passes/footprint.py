@@ -18,7 +18,7 @@ from rdbkit.format.entry_sizes import LISTPACK_ENDS, ZIPLIST_ENDS, as_listpack, 
 from rdbkit.format.packed import PackedReader
 from rdbkit.format.primitives import read_integer, read_length, read_string, skip_length, skip_string
 from rdbkit.format.readers import READERS, reader_number
-from rdbkit.format.scan import KINDS, STRING_INT, STRING_LZF
+from rdbkit.format.scan import STRING_INT, STRING_LZF, TYPE_CODES
 from rdbkit.format.sink import Sink
 from rdbkit.format.skip import (
     BATCH,
@@ -54,7 +54,7 @@ _MOMENTS: Final = 1 << 15  # of 16 ms, that are told apart
 _WHOLE: Final = 16 << 20  # bytes in the file of a packed value whose entries are looked at
 _UNPACKED: Final = 64 << 20  # and in memory
 
-# How the value of a kind is measured.
+# How the value of a type is measured.
 _OTHER: Final = 0
 _STRING: Final = 1
 _PACKED: Final = 2
@@ -744,37 +744,37 @@ class ValueSizer:
 
     def __init__(self, types: dict[int, ValueType], heap: AllocationModel) -> None:
         self.heap: AllocationModel = heap
-        ways = bytearray(KINDS)
-        self.rules: list[int] = [0] * KINDS
-        self.programs: list[bytes] = [b""] * KINDS
-        self.places_of: list[bytes] = [b""] * KINDS
-        self.turns: list[int] = [0] * KINDS  # what a packed value is otherwise
-        self.ahead: list[int] = [0] * KINDS  # bytes before a packed value
-        self.fields_expire: list[bool] = [False] * KINDS
-        self.of_ziplists: list[bool] = [False] * KINDS
-        self.last_expiries: list[bool] = [False] * KINDS
-        self.readers: list[PackedReader] = [READERS[0]] * KINDS
-        self.are_ints: list[bool] = [False] * KINDS
-        self.are_zipmaps: list[bool] = [False] * KINDS
-        self.are_ziplists: list[bool] = [False] * KINDS
-        self.are_listpacks: list[bool] = [False] * KINDS
-        for kind, value_type in types.items():
+        ways = bytearray(TYPE_CODES)
+        self.rules: list[int] = [0] * TYPE_CODES
+        self.programs: list[bytes] = [b""] * TYPE_CODES
+        self.places_of: list[bytes] = [b""] * TYPE_CODES
+        self.turns: list[int] = [0] * TYPE_CODES  # what a packed value is otherwise
+        self.ahead: list[int] = [0] * TYPE_CODES  # bytes before a packed value
+        self.fields_expire: list[bool] = [False] * TYPE_CODES
+        self.of_ziplists: list[bool] = [False] * TYPE_CODES
+        self.last_expiries: list[bool] = [False] * TYPE_CODES
+        self.readers: list[PackedReader] = [READERS[0]] * TYPE_CODES
+        self.are_ints: list[bool] = [False] * TYPE_CODES
+        self.are_zipmaps: list[bool] = [False] * TYPE_CODES
+        self.are_ziplists: list[bool] = [False] * TYPE_CODES
+        self.are_listpacks: list[bool] = [False] * TYPE_CODES
+        for type_code, value_type in types.items():
             way = _way_of(value_type)
-            ways[kind] = way
-            self.rules[kind] = count_rule(value_type)
-            self.turns[kind] = _COLLECTIONS.get(value_type.type, 0)
-            self.ahead[kind] = value_type.head
-            self.of_ziplists[kind] = way == _NODES and value_type.packed == "ziplist"
-            self.last_expiries[kind] = value_type.shape == "expiry-last"
-            self.fields_expire[kind] = value_type.expires
-            self.readers[kind] = READERS[reader_number(value_type)]
-            self.are_ints[kind] = value_type.packed == "intset"
-            self.are_zipmaps[kind] = value_type.packed == "zipmap"
-            self.are_ziplists[kind] = value_type.packed == "ziplist"
-            self.are_listpacks[kind] = value_type.packed == "listpack"
+            ways[type_code] = way
+            self.rules[type_code] = count_rule(value_type)
+            self.turns[type_code] = _COLLECTIONS.get(value_type.type, 0)
+            self.ahead[type_code] = value_type.head
+            self.of_ziplists[type_code] = way == _NODES and value_type.packed == "ziplist"
+            self.last_expiries[type_code] = value_type.shape == "expiry-last"
+            self.fields_expire[type_code] = value_type.expires
+            self.readers[type_code] = READERS[reader_number(value_type)]
+            self.are_ints[type_code] = value_type.packed == "intset"
+            self.are_zipmaps[type_code] = value_type.packed == "zipmap"
+            self.are_ziplists[type_code] = value_type.packed == "ziplist"
+            self.are_listpacks[type_code] = value_type.packed == "listpack"
             if way >= _WALKED:
-                self.programs[kind] = compile_layout(value_type.layout, runs=False)
-                self.places_of[kind] = _places(way, self.programs[kind])
+                self.programs[type_code] = compile_layout(value_type.layout, runs=False)
+                self.places_of[type_code] = _places(way, self.programs[type_code])
         ways[STRING_INT] = _STRING
         ways[STRING_LZF] = _STRING
         self.ways: bytes = bytes(ways)
@@ -782,69 +782,69 @@ class ValueSizer:
         self.tree: RadixTree = RadixTree(heap, _ID)
         self.expiries: ExpirySet = ExpirySet(heap)
         self.entries: list[int] = [int(entry_of(n, heap.ziplists)) for n in range(0x40)]
-        self.kind: i64 = 0
+        self.type_code: i64 = 0
         self.way: i64 = 0
         self.program: bytes = b""
         self.places: bytes = b""
         self.elements: i64 = -1
         self.begin(0)
 
-    def walks(self, kind: i64) -> bool:
-        """Whether a value of this kind has to be read to be measured."""
-        return self.ways[kind] != _STRING
+    def walks(self, type_code: i64) -> bool:
+        """Whether a value of this type has to be read to be measured."""
+        return self.ways[type_code] != _STRING
 
-    def guesses(self, kind: i64) -> bool:
-        """Whether nothing but the bytes in the file is known of values of this kind."""
-        return self.ways[kind] == _OTHER
+    def guesses(self, type_code: i64) -> bool:
+        """Whether nothing but the bytes in the file is known of values of this type."""
+        return self.ways[type_code] == _OTHER
 
     # -- a value that lies in a block
 
-    def whole(self, kind: i64, buf: bytes, pos: i64, end: i64) -> i64:
+    def whole(self, type_code: i64, buf: bytes, pos: i64, end: i64) -> i64:
         """What the value in `buf[pos:end]` takes. Raises: CorruptError, with `offset` relative to `buf`."""
-        way: i64 = self.ways[kind]
+        way: i64 = self.ways[type_code]
         if way == _PACKED:
-            return self.blob(kind, buf, pos, end, True)
+            return self.blob(type_code, buf, pos, end, True)
         if way < _WALKED:
             self.elements = -1
             return self.heap.allocated(end - pos)
-        self.begin(kind)
+        self.begin(type_code)
         self.feed(buf, pos)
         if not self.done:
             raise CorruptError("its parts do not end where the value ends", offset=int(pos))
         return self.measured()
 
-    def blob(self, kind: i64, buf: bytes, pos: i64, end: i64, whole: bool) -> i64:
+    def blob(self, type_code: i64, buf: bytes, pos: i64, end: i64, whole: bool) -> i64:
         """A packed value, of which `buf` has the first bytes at least; or what it becomes where it has too many elements."""
         heap = self.heap
         self.elements = -1
-        n: i64 = text_length(buf, pos + self.ahead[kind])
-        if self.are_ziplists[kind] and not heap.ziplists:
+        n: i64 = text_length(buf, pos + self.ahead[type_code])
+        if self.are_ziplists[type_code] and not heap.ziplists:
             n = self.repacked(buf, pos, n)
-        elif self.are_listpacks[kind] and heap.ziplists:
+        elif self.are_listpacks[type_code] and heap.ziplists:
             n += ZIPLIST_ENDS - LISTPACK_ENDS
-        way: i64 = self.turns[kind]
+        way: i64 = self.turns[type_code]
         if way == _LIST:
-            return self.nodes_of(n, element_count(self.rules[kind], buf, pos, end, False) if n > heap.list_node else -1)
-        ints: bool = self.are_ints[kind]
+            return self.nodes_of(n, element_count(self.rules[type_code], buf, pos, end, False) if n > heap.list_node else -1)
+        ints: bool = self.are_ints[type_code]
         texts: i64 = 1 if way == _SET else 2
         limit: i64 = heap.hash_entries
         if way == _ZSET:
             limit = heap.zset_entries
         elif way == _SET:
             limit = heap.set_ints if ints else heap.set_entries
-        expires: bool = self.fields_expire[kind]
+        expires: bool = self.fields_expire[type_code]
         tabled: bool = expires and heap.embed_pair > 0
-        zipmap: bool = self.are_zipmaps[kind]
+        zipmap: bool = self.are_zipmaps[type_code]
         beyond: i64 = heap.packed_expiring if expires else 0
         if n <= limit * texts * 2 and not tabled and not zipmap:
             return heap.packed(n) + beyond
-        count: i64 = element_count(self.rules[kind], buf, pos, end, whole)
+        count: i64 = element_count(self.rules[type_code], buf, pos, end, whole)
         if count < 0:  # more than the header holds, and not all of the value is here; a zipmap had at most 512 pairs
             count = limit if zipmap else n // (16 * texts)
         self.elements = count
         if count <= limit and not tabled and not zipmap:
             return heap.packed(n) + beyond
-        if whole and self.unpacked(kind, buf, pos, 3 if expires else texts):
+        if whole and self.unpacked(type_code, buf, pos, 3 if expires else texts):
             loose = self.loose
             if zipmap and count <= limit and loose.most <= heap.hash_value:
                 return heap.packed(heap.ends + loose.packed)
@@ -861,13 +861,13 @@ class ValueSizer:
             cost = heap.scored_member(mean)
         return self.table_of(way, count, cost * count, 0)
 
-    def unpacked(self, kind: i64, buf: bytes, pos: i64, texts: i64) -> bool:
+    def unpacked(self, type_code: i64, buf: bytes, pos: i64, texts: i64) -> bool:
         """Weighs the entries of a packed value; False where it is damaged, or unpacked too large."""
         loose = self.loose
-        loose.begin(self.turns[kind], texts)
+        loose.begin(self.turns[type_code], texts)
         try:
-            data, _ = read_string(buf, pos + self.ahead[kind], _UNPACKED)
-            self.readers[kind].walk(data, 0, len(data), loose)
+            data, _ = read_string(buf, pos + self.ahead[type_code], _UNPACKED)
+            self.readers[type_code].walk(data, 0, len(data), loose)
         except (CorruptError, LimitError, IndexError):
             return False
         return True
@@ -928,14 +928,14 @@ class ValueSizer:
 
     # -- a value in pieces
 
-    def begin(self, kind: i64) -> None:
-        """Make ready for a value of this kind."""
-        self.kind = kind
-        self.way = self.ways[kind]
-        self.program = self.programs[kind]
-        self.places = self.places_of[kind]
-        self.repacks: bool = self.of_ziplists[kind] and not self.heap.ziplists
-        self.expiry_last: bool = self.last_expiries[kind]
+    def begin(self, type_code: i64) -> None:
+        """Make ready for a value of this type."""
+        self.type_code = type_code
+        self.way = self.ways[type_code]
+        self.program = self.programs[type_code]
+        self.places = self.places_of[type_code]
+        self.repacks: bool = self.of_ziplists[type_code] and not self.heap.ziplists
+        self.expiry_last: bool = self.last_expiries[type_code]
         self.of_group: i64 = self.places.find(_PENDING)
         self.elements = -1
         self.done: bool = False
@@ -1000,7 +1000,7 @@ class ValueSizer:
             try:
                 buf = b"".join(self.pieces)
                 self.pieces = []
-                return self.blob(self.kind, buf, 0, len(buf), not self.done)
+                return self.blob(self.type_code, buf, 0, len(buf), not self.done)
             except CorruptError as e:
                 e.offset = None
                 raise

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rdbkit.format.budget import OBJECT
 from rdbkit.format.filter import Filter
 from rdbkit.format.primitives import read_int64, read_string, read_uint64
-from rdbkit.format.scan import KINDS, NO_EXPIRY, Visitor
+from rdbkit.format.scan import NO_EXPIRY, TYPE_CODES, Visitor
 from rdbkit.model import Event, FunctionLibrary, ModuleAux, SlotInfo, module_name
 
 if TYPE_CHECKING:
@@ -22,18 +22,18 @@ _LISTPACK_EX = 25
 
 
 class Cell:
-    """Keys and bytes of one kind in one database; `looks_inside` where the value's first bytes matter too."""
+    """Keys and bytes of one type in one database; `looks_inside` where the value's first bytes matter too."""
 
     __slots__ = ("bytes", "keys", "looks_inside")
 
-    def __init__(self, kind: int) -> None:
-        self.looks_inside: bool = kind in (_MODULE, _LISTPACK_EX)
+    def __init__(self, type_code: int) -> None:
+        self.looks_inside: bool = type_code in (_MODULE, _LISTPACK_EX)
         self.keys: i64 = 0
         self.bytes: i64 = 0
 
 
 class Database:
-    """What has been seen in one database: keys and bytes by kind."""
+    """What has been seen in one database: keys and bytes by type code."""
 
     __slots__ = ("expired", "expiring", "totals")
 
@@ -60,7 +60,7 @@ class InfoTally(Visitor):
         self.limit: i64 = limit
         self.databases: dict[int, Database] = {}
         self.current: Database | None = None
-        self.cells: list[Cell] = [Cell(kind) for kind in range(KINDS)]
+        self.cells: list[Cell] = [Cell(type_code) for type_code in range(TYPE_CODES)]
         # keys by the time they have left: expired, 1 hour, 1 day, 7 days, 30 days, later
         self.now_ms: i64 = now_ms
         self.hour: i64 = now_ms + HOUR_MS
@@ -99,20 +99,20 @@ class InfoTally(Visitor):
         current.expiring += self.expiring_later
         self.later += self.expiring_later
         self.expiring_later = 0
-        for kind in range(KINDS):
-            cell = self.cells[kind]
+        for type_code in range(TYPE_CODES):
+            cell = self.cells[type_code]
             if cell.keys > 0:
-                keys, size = current.totals.get(kind, (0, 0))
-                current.totals[kind] = (keys + int(cell.keys), size + int(cell.bytes))
+                keys, size = current.totals.get(type_code, (0, 0))
+                current.totals[type_code] = (keys + int(cell.keys), size + int(cell.bytes))
                 cell.keys = 0
                 cell.bytes = 0
 
-    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+    def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         size: i64 = end - start
-        if self.filter is not None and not self.filter.wants(self.buf, key_at, kind, size, expire_ms):
+        if self.filter is not None and not self.filter.wants(self.buf, key_at, type_code, size, expire_ms):
             return
         # the same as in `large`, since a call for each record would cost the interpreter a tenth of its time
-        cell = self.cells[kind]
+        cell = self.cells[type_code]
         cell.keys += 1
         cell.bytes += size
         if expire_ms != NO_EXPIRY:
@@ -121,15 +121,15 @@ class InfoTally(Visitor):
             else:
                 self.soon(expire_ms)
         if cell.looks_inside:
-            self.look_inside(kind, self.buf, value_at, size)
+            self.look_inside(type_code, self.buf, value_at, size)
         if size > self.threshold:
             key, _ = read_string(self.buf, key_at, self.limit)
-            self.big(size, self.base + start, key, kind, expire_ms)
+            self.big(size, self.base + start, key, type_code, expire_ms)
 
-    def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
-        if self.filter is not None and not self.filter.wants_large(key, kind, size, expire_ms):
+    def large(self, type_code: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
+        if self.filter is not None and not self.filter.wants_large(key, type_code, size, expire_ms):
             return
-        cell = self.cells[kind]
+        cell = self.cells[type_code]
         cell.keys += 1
         cell.bytes += size
         if expire_ms != NO_EXPIRY:
@@ -138,9 +138,9 @@ class InfoTally(Visitor):
             else:
                 self.soon(expire_ms)
         if cell.looks_inside:
-            self.look_inside(kind, head, 0, size)
+            self.look_inside(type_code, head, 0, size)
         if size > self.threshold:
-            self.big(size, offset, key, kind, expire_ms)
+            self.big(size, offset, key, type_code, expire_ms)
 
     def soon(self, expire_ms: i64) -> None:
         """A key that expires within 30 days, or has expired."""
@@ -160,9 +160,9 @@ class InfoTally(Visitor):
             i = 3
         self.buckets[i] += 1
 
-    def big(self, size: i64, offset: i64, key: bytes, kind: i64, expire_ms: i64) -> None:
+    def big(self, size: i64, offset: i64, key: bytes, type_code: i64, expire_ms: i64) -> None:
         """Keep one of the biggest keys; of equal ones the first in the file."""
-        item = (int(size), -int(offset), int(self.db), key, int(kind), int(expire_ms))
+        item = (int(size), -int(offset), int(self.db), key, int(type_code), int(expire_ms))
         self.budget.spend("names of the biggest keys", len(key) + OBJECT)
         if len(self.biggest) < self.top:
             heapq.heappush(self.biggest, item)
@@ -172,13 +172,13 @@ class InfoTally(Visitor):
         if len(self.biggest) >= self.top:
             self.threshold = self.biggest[0][0]
 
-    def look_inside(self, kind: i64, buf: bytes, value_at: i64, size: i64) -> None:
+    def look_inside(self, type_code: i64, buf: bytes, value_at: i64, size: i64) -> None:
         """Note what the beginning of a value says.
 
         A module value begins with its module's id; a listpack hash with field expiries with the first of them, 0 where all are
         gone.
         """
-        if kind == _LISTPACK_EX:
+        if type_code == _LISTPACK_EX:
             if read_int64(buf, value_at) == 0:
                 self.without_field_expiry += 1
             return

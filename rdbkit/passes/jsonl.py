@@ -319,12 +319,12 @@ def _float(x: float) -> bytes:
     return repr(x).encode() if x - x == 0 else b'"%b"' % repr(x).encode()
 
 
-def value_and_more(kind: str, arity: int, items: list[Any], insert_index: int | None) -> tuple[bytes, bytes]:
+def value_and_more(type_name: str, arity: int, items: list[Any], insert_index: int | None) -> tuple[bytes, bytes]:
     """A whole value, and the members that stand beside it in the record's object, each after a comma.
 
     Raises: CorruptError for a score that is no number.
     """
-    if kind == "hash":
+    if type_name == "hash":
         names, values = items[::arity], items[1::arity]
         body = object_body(names, values)
         as_object = body is not None
@@ -332,15 +332,15 @@ def value_and_more(kind: str, arity: int, items: list[Any], insert_index: int | 
         expiries = expiries_body(names, items[2::3], as_object) if arity == 3 else b""
         form = b',"field_expire_ms":{%b}' if as_object else b',"field_expire_ms":[%b]'
         return text, form % expiries if expiries else b""
-    if kind == "list":
+    if type_name == "list":
         return b"[%b]" % list_body(items), b""
-    if kind == "set":
+    if type_name == "set":
         return b"[%b]" % list_body(items[::arity]), member_expiries(items[::2], items[1::2]) if arity == 2 else b""
-    if kind == "zset":
+    if type_name == "zset":
         return b"[%b]" % scores_body(items[::2], items[1::2]), b""
-    if kind == "stream":
+    if type_name == "stream":
         return stream_value(items), b""
-    if kind == "array":
+    if type_name == "array":
         return b"[%b]" % array_body(items), b"" if insert_index is None else b',"insert_index":%d' % insert_index
     return other_value(items[0]), b""
 
@@ -431,7 +431,7 @@ class ElementWriter(Sink):
         write_score(self.out, x)
         self.after()
 
-    def number(self, n: i64) -> None:
+    def attribute(self, n: i64) -> None:
         self.failed = True
 
     def part(self, part: object) -> None:
@@ -511,8 +511,8 @@ class JsonLines(Visitor):
         self.middles[STRING_INT] = self.middle("string", "int")
         self.middles[STRING_LZF] = self.middle("string", "lzf")
 
-    def middle(self, kind: str, encoding: str) -> bytes:
-        return f',"type":"{kind}","encoding":"{encoding}"'.encode()
+    def middle(self, type_name: str, encoding: str) -> bytes:
+        return f',"type":"{type_name}","encoding":"{encoding}"'.encode()
 
     def take(self) -> bytes:
         """What has been written since the last call; the last line is still open, since the file may say more of its record."""
@@ -541,7 +541,7 @@ class JsonLines(Visitor):
             self.members_bytes = 0
         self.out.write(b"}\n")
 
-    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+    def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         buf = self.buf
         out = self.out
         first: i64 = buf[key_at]
@@ -549,10 +549,10 @@ class JsonLines(Visitor):
             self.begin()
         if (
             not COMPILED
-            and (kind == 0 or kind == STRING_INT)
+            and (type_code == 0 or type_code == STRING_INT)
             and first < 0x40
             and self.filter is None
-            and self.short_string(kind, key_at, value_at, end, expire_ms)
+            and self.short_string(type_code, key_at, value_at, end, expire_ms)
         ):
             return
         if self.open:
@@ -563,7 +563,7 @@ class JsonLines(Visitor):
                 self.open = False
         mark: i64 = len(out)
         try:
-            if self.filter is not None and not self.filter.wants(buf, key_at, kind, end - start, expire_ms):
+            if self.filter is not None and not self.filter.wants(buf, key_at, type_code, end - start, expire_ms):
                 return
             out.write(self.head)
             if first < 0x40:
@@ -571,18 +571,18 @@ class JsonLines(Visitor):
             else:
                 name, _ = read_string(buf, key_at, self.limit)
                 write_text(out, name, 0, len(name))
-            self.attributes(kind, expire_ms)
-            self.value(kind, value_at, end)
+            self.attributes(type_code, expire_ms)
+            self.value(type_code, value_at, end)
             if self.decoder.doubts:
                 name, _ = read_string(buf, key_at, self.limit)
-                self.file_types.warn(self.decoder.doubts, kind, int(self.db), name, int(self.base + start))
+                self.file_types.warn(self.decoder.doubts, type_code, int(self.db), name, int(self.base + start))
                 self.decoder.doubts = []
         except RdbError as e:
             out.truncate(mark)
             e.source = self.file_types.source
             e.offset = int(self.base + start)
             e.db = int(self.db)
-            e.reading = f"a {self.file_types.types[0 if kind >= STRING_INT else kind].name}"
+            e.reading = f"a {self.file_types.types[0 if type_code >= STRING_INT else type_code].name}"
             try:
                 e.key, _ = read_string(buf, key_at, self.limit)
             except RdbError:
@@ -601,15 +601,15 @@ class JsonLines(Visitor):
             self.filter.database(int(self.db))
         self.head = f'{{"db":{self.db},"key":'.encode()
 
-    def short_string(self, kind: int, key_at: int, value_at: int, end: int, expire_ms: int) -> bool:
+    def short_string(self, type_code: int, key_at: int, value_at: int, end: int, expire_ms: int) -> bool:
         """A string in one step, for the interpreter; False where it is not an ordinary one."""
         buf = self.buf
         first = buf[value_at]
         if self.members or self.idle_s >= 0 or self.freq >= 0 or 0x80 <= first < 0xC0:
             return False
         key = buf[key_at + 1 : value_at]
-        value = b"%d" % read_integer(buf, value_at) if kind == STRING_INT else buf[value_at + (1 if first < 0x40 else 2) : end]
-        middle = self.middles[kind]
+        value = b"%d" % read_integer(buf, value_at) if type_code == STRING_INT else buf[value_at + (1 if first < 0x40 else 2) : end]
+        middle = self.middles[type_code]
         if expire_ms != NO_EXPIRY:
             middle += b',"expire_ms":%d' % expire_ms
         if (key + value).translate(None, _SAFE):
@@ -621,10 +621,10 @@ class JsonLines(Visitor):
         self.written += 1
         return True
 
-    def attributes(self, kind: i64, expire_ms: i64) -> None:
+    def attributes(self, type_code: i64, expire_ms: i64) -> None:
         """The line between key and value."""
         out = self.out
-        out.write(self.middles[kind])
+        out.write(self.middles[type_code])
         if expire_ms != NO_EXPIRY:
             out.write(b',"expire_ms":')
             write_number(out, expire_ms)
@@ -636,22 +636,22 @@ class JsonLines(Visitor):
             write_number(out, self.freq)
         out.write(b',"value":')
 
-    def value(self, kind: i64, value_at: i64, end: i64) -> None:
+    def value(self, type_code: i64, value_at: i64, end: i64) -> None:
         buf = self.buf
         out = self.out
         first: i64 = buf[value_at]
-        if kind == 0 and first < 0x80:
+        if type_code == 0 and first < 0x80:
             write_text(out, buf, value_at + 1 if first < 0x40 else value_at + 2, end)
             return
-        if kind == STRING_INT:
+        if type_code == STRING_INT:
             out.append(_QUOTE)
             write_number(out, read_integer(buf, value_at))
             out.append(_QUOTE)
             return
         decoder = self.decoder
-        decoder.begin(kind)
+        decoder.begin(type_code)
         stop: i64
-        shape = 0 if kind >= STRING_INT else self.shapes[kind]
+        shape = 0 if type_code >= STRING_INT else self.shapes[type_code]
         if shape:
             elements = self.elements
             mark: i64 = len(out)
@@ -663,34 +663,34 @@ class JsonLines(Visitor):
                 return
             out.truncate(mark)
             if decoder.paused:
-                self.big_value(kind, value_at, end)
+                self.big_value(type_code, value_at, end)
                 return
-            decoder.begin(kind)
+            decoder.begin(type_code)
         items = self.items
         items.items = []
         stop = decoder.feed(buf, value_at, items)
         if decoder.paused or decoder.spent > _BATCH:
-            self.big_value(kind, value_at, end)
+            self.big_value(type_code, value_at, end)
             return
         if not decoder.done or stop != end:
             raise CorruptError("its parts do not end where the value ends")
-        kind_name = self.file_types.types[0 if kind >= STRING_INT else kind].type
-        value, more = value_and_more(kind_name, decoder.arity, items.items, decoder.insert_index)
+        type_name = self.file_types.types[0 if type_code >= STRING_INT else type_code].type
+        value, more = value_and_more(type_name, decoder.arity, items.items, decoder.insert_index)
         out.write(value)
         out.write(more)
 
-    def big_value(self, kind: i64, value_at: i64, end: i64) -> None:
+    def big_value(self, type_code: i64, value_at: i64, end: i64) -> None:
         """A value that becomes much when it is unpacked, in batches; nothing is handed on before all of it is known to be sound."""
-        name = self.file_types.types[0 if kind >= STRING_INT else kind].type
+        name = self.file_types.types[0 if type_code >= STRING_INT else type_code].type
         if name == "string":
             self.big_string(read_string(self.buf, value_at, self.file_types.limit)[0])
         elif name in ("list", "zset") or (name in ("set", "hash") and self.decoder.arity == (1 if name == "set" else 2)):
-            as_object = self.batches(kind, name, value_at, end, name == "hash", False)
-            self.batches(kind, name, value_at, end, as_object, True)
+            as_object = self.batches(type_code, name, value_at, end, name == "hash", False)
+            self.batches(type_code, name, value_at, end, as_object, True)
         else:
             decoder = self.decoder
             items = Items()
-            decoder.begin(kind)
+            decoder.begin(type_code)
             stop = decoder.feed(self.buf, value_at, items)
             size: i64 = decoder.spent
             while decoder.paused:
@@ -703,12 +703,12 @@ class JsonLines(Visitor):
             self.out.write(value)
             self.out.write(more)
 
-    def batches(self, kind: i64, name: str, value_at: i64, end: i64, as_object: bool, write: bool) -> bool:
+    def batches(self, type_code: i64, name: str, value_at: i64, end: i64, as_object: bool, write: bool) -> bool:
         """Render a collection batch by batch, and write it where wanted; returns whether a hash can be an object."""
         out = self.out
         decoder = self.decoder
         items = Items()
-        decoder.begin(kind)
+        decoder.begin(type_code)
         begun = False
         stop: i64 = value_at
         if write:
@@ -775,21 +775,21 @@ class JsonLines(Visitor):
         self.idle_s = -1 if idle_s is None else idle_s
         self.freq = -1 if freq is None else freq
 
-    def whole(self, kind: i64, key: bytes, value: bytes, expire_ms: i64) -> None:
+    def whole(self, type_code: i64, key: bytes, value: bytes, expire_ms: i64) -> None:
         """A record whose value is at hand as one piece; the filter has been asked."""
         self.end_line()
         mark: i64 = len(self.out)
         self.out.write(self.head)
         self.out.write(json_text(key))
-        self.attributes(kind, expire_ms)
+        self.attributes(type_code, expire_ms)
         self.buf = value
         try:
-            self.value(kind, 0, len(value))
+            self.value(type_code, 0, len(value))
         except RdbError:
             self.out.truncate(mark)
             raise
         if self.decoder.doubts:
-            self.file_types.warn(self.decoder.doubts, kind, int(self.db), key, int(self.base))
+            self.file_types.warn(self.decoder.doubts, type_code, int(self.db), key, int(self.base))
             self.decoder.doubts = []
         self.written += 1
         self.open = True

@@ -17,7 +17,7 @@ from rdbkit.format.counts import count_rule, element_count
 from rdbkit.format.filter import Filter
 from rdbkit.format.packed import UNKNOWN
 from rdbkit.format.primitives import read_string
-from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
+from rdbkit.format.scan import NO_EXPIRY, STRING_INT, STRING_LZF, TYPE_CODES, Visitor
 from rdbkit.format.slots import key_slot, slot_of, tag_slot_of
 from rdbkit.passes.json_text import json_text, write_number
 
@@ -90,15 +90,15 @@ class Rows(Visitor):
         self.filter: Filter | None = wanted
         self.left: i64 = NO_LIMIT if limit is None else limit
         self.large_elements: i64 = UNKNOWN
-        self.rules: list[int] = [0] * KINDS
+        self.rules: list[int] = [0] * TYPE_CODES
         self.memory: i64 = -1  # of the record to come, where rows tell it
-        self.types: list[str] = [""] * KINDS
-        self.encodings: list[str] = [""] * KINDS
-        kinds = [*types.items(), (STRING_INT, types[0]._replace(encoding="int")), (STRING_LZF, types[0]._replace(encoding="lzf"))]
-        for kind, value_type in kinds:
-            self.rules[kind] = count_rule(value_type)
-            self.types[kind] = value_type.type
-            self.encodings[kind] = value_type.encoding
+        self.types: list[str] = [""] * TYPE_CODES
+        self.encodings: list[str] = [""] * TYPE_CODES
+        coded = [*types.items(), (STRING_INT, types[0]._replace(encoding="int")), (STRING_LZF, types[0]._replace(encoding="lzf"))]
+        for type_code, value_type in coded:
+            self.rules[type_code] = count_rule(value_type)
+            self.types[type_code] = value_type.type
+            self.encodings[type_code] = value_type.encoding
         if wanted is not None:
             wanted.database(0)
 
@@ -114,23 +114,23 @@ class RowList(Rows):
         super().__init__(types, name_limit, wanted, limit)
         self.rows: list[KeyRow] = []
 
-    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
-        if self.left > 0 and (self.filter is None or self.filter.wants(self.buf, key_at, kind, end - start, expire_ms)):
+    def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+        if self.left > 0 and (self.filter is None or self.filter.wants(self.buf, key_at, type_code, end - start, expire_ms)):
             key, _ = read_string(self.buf, key_at, self.name_limit)
-            self.add(kind, key, end - start, element_count(self.rules[kind], self.buf, value_at, end), expire_ms)
+            self.add(type_code, key, end - start, element_count(self.rules[type_code], self.buf, value_at, end), expire_ms)
 
-    def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
-        if self.left > 0 and (self.filter is None or self.filter.wants_large(key, kind, size, expire_ms)):
-            self.add(kind, key, size, self.large_elements, expire_ms)
+    def large(self, type_code: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
+        if self.left > 0 and (self.filter is None or self.filter.wants_large(key, type_code, size, expire_ms)):
+            self.add(type_code, key, size, self.large_elements, expire_ms)
 
-    def add(self, kind: i64, key: bytes, size: i64, elements: i64, expire_ms: i64) -> None:
+    def add(self, type_code: i64, key: bytes, size: i64, elements: i64, expire_ms: i64) -> None:
         self.left -= 1
         self.rows.append(
             KeyRow(
                 self.db,
                 key,
-                self.types[kind],
-                self.encodings[kind],
+                self.types[type_code],
+                self.encodings[type_code],
                 size,
                 None if elements < 0 else elements,
                 None if expire_ms == NO_EXPIRY else expire_ms,
@@ -190,9 +190,9 @@ class TextRows(Rows):
         text = f',"type":"{type_name}","encoding":"{encoding}","{number}":' if self.as_json else f",{type_name},{encoding},"
         return text.encode()
 
-    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+    def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         buf = self.buf
-        if self.left <= 0 or (self.filter is not None and not self.filter.wants(buf, key_at, kind, end - start, expire_ms)):
+        if self.left <= 0 or (self.filter is not None and not self.filter.wants(buf, key_at, type_code, end - start, expire_ms)):
             return
         first: i64 = buf[key_at]
         at: i64 = key_at + 1
@@ -205,14 +205,14 @@ class TextRows(Rows):
                 at = 0
                 stop = len(buf)
         # first, since it may raise, and half a row must not stay
-        elements: i64 = 1 if kind == 0 else element_count(self.rules[kind], self.buf, value_at, end)
+        elements: i64 = 1 if type_code == 0 else element_count(self.rules[type_code], self.buf, value_at, end)
         slot: i64 = self.write_key(buf, at, stop)
-        self.write_rest(self.after[kind], end - start, elements, expire_ms, slot)
+        self.write_rest(self.after[type_code], end - start, elements, expire_ms, slot)
 
-    def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
-        if self.left > 0 and (self.filter is None or self.filter.wants_large(key, kind, size, expire_ms)):
+    def large(self, type_code: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
+        if self.left > 0 and (self.filter is None or self.filter.wants_large(key, type_code, size, expire_ms)):
             slot: i64 = self.write_key(key, 0, len(key))
-            self.write_rest(self.after[kind], size, self.large_elements, expire_ms, slot)
+            self.write_rest(self.after[type_code], size, self.large_elements, expire_ms, slot)
 
     def add(self, row: KeyRow) -> None:
         """A row that has been made before."""

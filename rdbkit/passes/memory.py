@@ -10,7 +10,7 @@ from rdbkit.format.constants import ValueType
 from rdbkit.format.counts import element_count
 from rdbkit.format.filter import Filter
 from rdbkit.format.primitives import read_string, read_uint64
-from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
+from rdbkit.format.scan import NO_EXPIRY, STRING_INT, STRING_LZF, TYPE_CODES, Visitor
 from rdbkit.format.slots import key_slot
 from rdbkit.model import Event, SlotInfo, module_name
 from rdbkit.passes.footprint import AllocationModel, ValueSizer, is_long, text_length
@@ -51,15 +51,15 @@ class RecordSizer:
         heap.hidden = 0
         self.hidden_before: i64 = 0
 
-    def weigh(self, kind: i64, buf: bytes, key: i64, value_at: i64, end: i64, expires: bool) -> i64:
+    def weigh(self, type_code: i64, buf: bytes, key: i64, value_at: i64, end: i64, expires: bool) -> i64:
         """A record in a block, whose key has `key` bytes. Raises: CorruptError, with `offset` relative to `buf`."""
         heap = self.heap
-        if kind != 0 and kind < STRING_INT:
-            return heap.key(key, expires) + self.gauge.whole(kind, buf, value_at, end)
+        if type_code != 0 and type_code < STRING_INT:
+            return heap.key(key, expires) + self.gauge.whole(type_code, buf, value_at, end)
         n: i64
         at: i64 = value_at
         is_number: bool = False
-        if kind == 0:
+        if type_code == 0:
             n = buf[at]
             if n < 0x40:
                 at += 1
@@ -70,7 +70,7 @@ class RecordSizer:
                 n = text_length(buf, at)
             if _NUMBER_FROM <= n <= _NUMBER_TO and buf[at] < 0x3A:
                 is_number = is_long(buf[at:end])
-        elif kind == STRING_LZF:
+        elif type_code == STRING_LZF:
             n = text_length(buf, at)
         else:
             n = 0
@@ -83,32 +83,32 @@ class RecordSizer:
             return self.keys[key] + heap.values[n]
         return heap.string_key(key, n, is_number, expires)
 
-    def weigh_large(self, kind: i64, key: i64, expires: bool, head: bytes) -> i64:
+    def weigh_large(self, type_code: i64, key: i64, expires: bool, head: bytes) -> i64:
         """A record larger than a block: its value begins with `head`, and the gauge has seen what `needs_pieces` wants."""
-        if kind == 0 or kind >= STRING_INT:
-            if kind == STRING_INT:
+        if type_code == 0 or type_code >= STRING_INT:
+            if type_code == STRING_INT:
                 return self.heap.key(key, expires)
             n: i64 = text_length(head, 0)
-            is_number: bool = kind == 0 and _NUMBER_FROM <= n <= _NUMBER_TO and is_long(head[1 : 1 + n])
+            is_number: bool = type_code == 0 and _NUMBER_FROM <= n <= _NUMBER_TO and is_long(head[1 : 1 + n])
             return self.heap.string_key(key, n, is_number, expires)
         return self.heap.key(key, expires) + self.gauge.finish()
 
-    def begin_large(self, kind: i64) -> None:
+    def begin_large(self, type_code: i64) -> None:
         """Make ready for a record larger than a block."""
         self.hidden_before = self.heap.hidden
-        self.gauge.begin(kind)
+        self.gauge.begin(type_code)
 
     def drop_large(self) -> None:
         """It does not count."""
         self.heap.hidden = self.hidden_before
 
-    def needs_pieces(self, kind: i64) -> bool:
-        """Whether a large value of this kind has to be read to be weighed."""
-        return self.gauge.walks(kind)
+    def needs_pieces(self, type_code: i64) -> bool:
+        """Whether a large value of this type has to be read to be weighed."""
+        return self.gauge.walks(type_code)
 
 
 class Sum:
-    """Keys and bytes of one kind; compiled, a few nanoseconds to add to."""
+    """Keys and bytes of one type; compiled, a few nanoseconds to add to."""
 
     __slots__ = ("bytes", "keys")
 
@@ -118,17 +118,17 @@ class Sum:
 
 
 class DatabaseSums:
-    """What has been weighed in one database: keys and bytes by kind, and how many of them expire."""
+    """What has been weighed in one database: keys and bytes by type code, and how many of them expire."""
 
-    __slots__ = ("expiring", "kinds")
+    __slots__ = ("by_type", "expiring")
 
     def __init__(self) -> None:
-        self.kinds: dict[int, tuple[int, int]] = {}
+        self.by_type: dict[int, tuple[int, int]] = {}
         self.expiring: i64 = 0
 
 
 class MemoryTally(Visitor):
-    """Weighs every key, and counts by database, kind, pattern and time left.
+    """Weighs every key, and counts by database, type, pattern and time left.
 
     Args:
         scale: that of the snapshot's types.
@@ -144,7 +144,7 @@ class MemoryTally(Visitor):
         large_elements: to be set to the count of the record that `large` will tell of next.
         modules: keys and bytes of each module type.
         slots: of a cluster, that the file tells of.
-        biggest: bytes, negative offset, database, key, kind, expiry and elements of each.
+        biggest: bytes, negative offset, database, key, type code, expiry and elements of each.
     """
 
     def __init__(self, scale: RecordSizer, patterns: Patterns, now_ms: int, top: int, limit: int, wanted: Filter | None) -> None:
@@ -155,7 +155,7 @@ class MemoryTally(Visitor):
         self.top: i64 = top
         self.limit: i64 = limit
         self.filter: Filter | None = wanted
-        self.sums: list[Sum] = [Sum() for _ in range(KINDS)]
+        self.sums: list[Sum] = [Sum() for _ in range(TYPE_CODES)]
         self.databases: dict[int, DatabaseSums] = {}
         self.current: DatabaseSums = DatabaseSums()
         self.expiring: i64 = 0  # of the current database
@@ -192,39 +192,39 @@ class MemoryTally(Visitor):
         later[1] += int(self.later_bytes)
         self.later = 0
         self.later_bytes = 0
-        for kind in range(KINDS):
-            counted = self.sums[kind]
+        for type_code in range(TYPE_CODES):
+            counted = self.sums[type_code]
             if counted.keys > 0:
-                keys, size = current.kinds.get(kind, (0, 0))
-                current.kinds[kind] = (keys + int(counted.keys), size + int(counted.bytes))
+                keys, size = current.by_type.get(type_code, (0, 0))
+                current.by_type[type_code] = (keys + int(counted.keys), size + int(counted.bytes))
                 counted.keys = 0
                 counted.bytes = 0
 
-    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+    def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         buf = self.buf
-        if self.filter is not None and not self.filter.wants(buf, key_at, kind, end - start, expire_ms):
+        if self.filter is not None and not self.filter.wants(buf, key_at, type_code, end - start, expire_ms):
             return
         if buf[key_at] < 0x40:
             key = buf[key_at + 1 : value_at]
         else:
             key, _ = read_string(buf, key_at, self.limit)
-        size: i64 = self.scale.weigh(kind, buf, len(key), value_at, end, expire_ms != NO_EXPIRY)
-        self.count(kind, key, size, expire_ms, buf, value_at)
+        size: i64 = self.scale.weigh(type_code, buf, len(key), value_at, end, expire_ms != NO_EXPIRY)
+        self.count(type_code, key, size, expire_ms, buf, value_at)
         if size > self.threshold:
-            self.big(size, self.base + start, key, kind, expire_ms, self.elements(kind, value_at, end))
+            self.big(size, self.base + start, key, type_code, expire_ms, self.elements(type_code, value_at, end))
 
-    def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
-        if self.filter is not None and not self.filter.wants_large(key, kind, size, expire_ms):
+    def large(self, type_code: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
+        if self.filter is not None and not self.filter.wants_large(key, type_code, size, expire_ms):
             self.scale.drop_large()
             return
-        size = self.scale.weigh_large(kind, len(key), expire_ms != NO_EXPIRY, head)
-        self.count(kind, key, size, expire_ms, head, 0)
+        size = self.scale.weigh_large(type_code, len(key), expire_ms != NO_EXPIRY, head)
+        self.count(type_code, key, size, expire_ms, head, 0)
         if size > self.threshold:
-            self.big(size, offset, key, kind, expire_ms, self.large_elements)
+            self.big(size, offset, key, type_code, expire_ms, self.large_elements)
 
-    def count(self, kind: i64, key: bytes, size: i64, expire_ms: i64, buf: bytes, value_at: i64) -> None:
+    def count(self, type_code: i64, key: bytes, size: i64, expire_ms: i64, buf: bytes, value_at: i64) -> None:
         """A key that takes `size` bytes, whose value begins in `buf` at `value_at`."""
-        counted = self.sums[kind]
+        counted = self.sums[type_code]
         counted.keys += 1
         counted.bytes += size
         node = self.patterns.find(key)
@@ -234,7 +234,7 @@ class MemoryTally(Visitor):
             node.expiring += 1
             node.expiring_bytes += size
             self.expires(expire_ms, size)
-        if kind == _MODULE:
+        if type_code == _MODULE:
             self.module(buf, value_at, size)
 
     def module(self, buf: bytes, value_at: i64, size: i64) -> None:
@@ -266,13 +266,13 @@ class MemoryTally(Visitor):
         if isinstance(event, SlotInfo):
             self.slots += 1
 
-    def elements(self, kind: i64, value_at: i64, end: i64) -> i64:
+    def elements(self, type_code: i64, value_at: i64, end: i64) -> i64:
         """How many elements a value has that has just been weighed."""
-        return element_count(self.scale.gauge.rules[kind], self.buf, value_at, end)
+        return element_count(self.scale.gauge.rules[type_code], self.buf, value_at, end)
 
-    def big(self, size: i64, offset: i64, key: bytes, kind: i64, expire_ms: i64, elements: i64) -> None:
+    def big(self, size: i64, offset: i64, key: bytes, type_code: i64, expire_ms: i64, elements: i64) -> None:
         """Keep one of the biggest keys; of equal ones the first in the file."""
-        item = (int(size), -int(offset), int(self.db), key, int(kind), int(expire_ms), int(elements))
+        item = (int(size), -int(offset), int(self.db), key, int(type_code), int(expire_ms), int(elements))
         self.budget.spend("names of the biggest keys", len(key) + OBJECT)
         if len(self.biggest) < self.top:
             heapq.heappush(self.biggest, item)
@@ -314,24 +314,24 @@ class MemoryRows(Rows):
         self.scale: RecordSizer = scale
         self.rows: list[MemoryRow] = []
 
-    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
-        if self.filter is None or self.filter.wants(self.buf, key_at, kind, end - start, expire_ms):
+    def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+        if self.filter is None or self.filter.wants(self.buf, key_at, type_code, end - start, expire_ms):
             key, _ = read_string(self.buf, key_at, self.name_limit)
-            self.memory = self.scale.weigh(kind, self.buf, len(key), value_at, end, expire_ms != NO_EXPIRY)
-            self.add(kind, key, end - start, element_count(self.rules[kind], self.buf, value_at, end), expire_ms)
+            self.memory = self.scale.weigh(type_code, self.buf, len(key), value_at, end, expire_ms != NO_EXPIRY)
+            self.add(type_code, key, end - start, element_count(self.rules[type_code], self.buf, value_at, end), expire_ms)
 
-    def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
-        if self.filter is None or self.filter.wants_large(key, kind, size, expire_ms):
-            self.memory = self.scale.weigh_large(kind, len(key), expire_ms != NO_EXPIRY, head)
-            self.add(kind, key, size, self.large_elements, expire_ms)
+    def large(self, type_code: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
+        if self.filter is None or self.filter.wants_large(key, type_code, size, expire_ms):
+            self.memory = self.scale.weigh_large(type_code, len(key), expire_ms != NO_EXPIRY, head)
+            self.add(type_code, key, size, self.large_elements, expire_ms)
 
-    def add(self, kind: i64, key: bytes, size: i64, elements: i64, expire_ms: i64) -> None:
+    def add(self, type_code: i64, key: bytes, size: i64, elements: i64, expire_ms: i64) -> None:
         self.rows.append(
             MemoryRow(
                 self.db,
                 key,
-                self.types[kind],
-                self.encodings[kind],
+                self.types[type_code],
+                self.encodings[type_code],
                 self.memory,
                 size,
                 None if elements < 0 else elements,
@@ -358,11 +358,11 @@ class MemoryText(TextRows):
         super().__init__(types, name_limit, wanted, None, as_json, True)
         self.scale: RecordSizer = scale
 
-    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+    def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         n: i64 = text_length(self.buf, key_at)
-        self.memory = self.scale.weigh(kind, self.buf, n, value_at, end, expire_ms != NO_EXPIRY)
-        super().record(kind, start, key_at, value_at, end, expire_ms)
+        self.memory = self.scale.weigh(type_code, self.buf, n, value_at, end, expire_ms != NO_EXPIRY)
+        super().record(type_code, start, key_at, value_at, end, expire_ms)
 
-    def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
-        self.memory = self.scale.weigh_large(kind, len(key), expire_ms != NO_EXPIRY, head)
-        super().large(kind, offset, key, size, expire_ms, head)
+    def large(self, type_code: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
+        self.memory = self.scale.weigh_large(type_code, len(key), expire_ms != NO_EXPIRY, head)
+        super().large(type_code, offset, key, size, expire_ms, head)

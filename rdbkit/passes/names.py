@@ -29,15 +29,15 @@ class Names(Visitor):
         if self.filter is not None:
             self.filter.database(int(self.db))
 
-    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+    def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         key, _ = read_string(self.buf, key_at, self.limit)
-        self.large(kind, self.base + start, key, end - start, expire_ms, b"")
+        self.large(type_code, self.base + start, key, end - start, expire_ms, b"")
 
-    def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
+    def large(self, type_code: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
         rules, edits = self.rules, self.rules.edits
         if int(offset) in rules.duplicates:
             return
-        if self.filter is not None and not self.filter.wants_large(key, kind, size, expire_ms):
+        if self.filter is not None and not self.filter.wants_large(key, type_code, size, expire_ms):
             return
         if edits.drop_expired and expire_ms != NO_EXPIRY and expire_ms <= rules.now_ms:
             return
@@ -53,9 +53,9 @@ class Keys(Visitor):
         self.limit: i64 = limit
         self.found: Any = found
 
-    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+    def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         key, _ = read_string(self.buf, key_at, self.limit)
         self.found(int(self.db), key, int(self.base + start), int(expire_ms))
 
-    def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
+    def large(self, type_code: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
         self.found(int(self.db), key, int(offset), int(expire_ms))

@@ -189,12 +189,12 @@ class Values:
         self.heading = self.file_types.heads[type_code]
         self.decoder.begin(type_code)
 
-    def whole(self, kind: i64, buf: bytes, pos: i64, end: i64, out: BytesWriter) -> None:
+    def whole(self, type_code: i64, buf: bytes, pos: i64, end: i64, out: BytesWriter) -> None:
         """Write the value `buf[pos:end]`.
 
         Raises: RdbError without a place where it is damaged, and maybe half of it is written.
         """
-        self.begin(kind)
+        self.begin(type_code)
         stop: i64 = self.feed(buf, pos, out)
         if not self.done or stop != end:
             raise CorruptError("its parts do not end where the value ends", rule="value-end")
@@ -410,9 +410,9 @@ class Redactor(Visitor):
         self.needs_inspection: bool = False  # something stands among the attributes of the record to come
         self.metadata: bool = False
         self.last_written: bool = False
-        self.kinds: list[str] = [""] * 256  # what a type that is left out is called
+        self.dropped_as: list[str] = [""] * 256  # what a type that is left out is called
         for t in file_types.types.values():
-            self.kinds[t.id] = self.called(t)
+            self.dropped_as[t.id] = self.called(t)
         self.database()
 
     def called(self, t: c.ValueType) -> str:
@@ -487,12 +487,12 @@ class Redactor(Visitor):
 
     # -- records
 
-    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+    def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         buf = self.buf
-        if self.filter is not None and not self.filter.wants(buf, key_at, kind, end - start, expire_ms):
+        if self.filter is not None and not self.filter.wants(buf, key_at, type_code, end - start, expire_ms):
             self.leave_out()
             return
-        number: i64 = 0 if kind >= STRING_INT else kind
+        number: i64 = 0 if type_code >= STRING_INT else type_code
         if self.drops(number):
             return
         if int(self.db) != self.out_db:
@@ -507,7 +507,7 @@ class Redactor(Visitor):
             if self.file_types.ways[number] == MODULE:
                 out.write(buf[value_at:end])
             else:
-                self.values.whole(kind, buf, value_at, end, out)
+                self.values.whole(type_code, buf, value_at, end, out)
         except RdbError as e:
             raise self.add_location(e, number, self.base + start, self.name_of(buf, key_at)) from None
         except IndexError:  # which a scan would take for the block's end
@@ -523,9 +523,9 @@ class Redactor(Visitor):
         self.left_out += 1
         self.end_record(False)
 
-    def drops(self, kind: i64) -> bool:
+    def drops(self, type_code: i64) -> bool:
         """Whether records of this type are left out; counts this one."""
-        name = self.kinds[kind]
+        name = self.dropped_as[type_code]
         if not name:
             return False
         self.drop(name)
@@ -545,12 +545,12 @@ class Redactor(Visitor):
         self.needs_inspection = False
         self.last_written = written
 
-    def add_location(self, e: RdbError, kind: i64, offset: i64, key: bytes) -> RdbError:
+    def add_location(self, e: RdbError, type_code: i64, offset: i64, key: bytes) -> RdbError:
         """Give an error its place."""
         if e.source is None:
             e.source = self.file_types.source
             e.offset, e.db, e.key = int(offset), int(self.db), key
-            e.reading = f"a {self.file_types.types[kind].name}"
+            e.reading = f"a {self.file_types.types[type_code].name}"
         return e
 
     def attributes(self, buf: bytes, start: i64, end: i64, expire_ms: i64) -> None:
@@ -604,7 +604,7 @@ class Redactor(Visitor):
 
     # -- records larger than a block
 
-    def large_head(self, kind: i64, key: bytes, head: bytes, expire_ms: i64) -> bytes:
+    def large_head(self, type_code: i64, key: bytes, head: bytes, expire_ms: i64) -> bytes:
         """What stands in front of a large value, and what waited for it; `head` is what stood there."""
         out = self.out
         if int(self.db) != self.out_db:
@@ -615,7 +615,7 @@ class Redactor(Visitor):
         if not self.needs_inspection:
             type_at = attributes_end(head)
         self.attributes(head, 0, type_at, expire_ms)
-        out.append(int(kind))
+        out.append(int(type_code))
         if self.needs_inspection:
             new = self.new_name(key)
             write_length(out, len(new))

@@ -13,7 +13,7 @@ from rdbkit.errors import CorruptError, RdbError, TruncatedError
 from rdbkit.format import constants as c
 from rdbkit.format.decode import FileTypes
 from rdbkit.format.primitives import read_string
-from rdbkit.format.scan import KINDS, Scanner, Visitor
+from rdbkit.format.scan import TYPE_CODES, Scanner, Visitor
 from rdbkit.format.slots import SLOTS
 from rdbkit.model import Aux, Event, HashTemplate, ResizeDb, SelectDb, SlotInfo
 from rdbkit.passes.verify import Verifier
@@ -55,9 +55,9 @@ def beginnings(file_types: FileTypes) -> bytes:
     """For each byte, what it can begin in files of these types: 0 for nothing."""
     table = bytearray(256)
     newer = c.newer_types(file_types.flavour, file_types.version)
-    for kind in file_types.types:
-        if kind not in newer:
-            table[kind] = _TYPE
+    for type_code in file_types.types:
+        if type_code not in newer:
+            table[type_code] = _TYPE
     for opcode in c.OPCODE_NAMES:
         table[opcode] = _OPCODE
     table[c.EOF] = _END
@@ -71,12 +71,12 @@ def next_beginning(buf: bytes, pos: i64, table: bytes) -> i64:
     """
     end: i64 = len(buf)
     what: i64
-    kind: i64
+    type_code: i64
     first: i64
     stop: i64
     while pos < end:
-        kind = buf[pos]
-        what = table[kind]
+        type_code = buf[pos]
+        what = table[type_code]
         if what == 0 or what == _END:
             pos += 1
             continue
@@ -84,11 +84,11 @@ def next_beginning(buf: bytes, pos: i64, table: bytes) -> i64:
             return pos
         first = buf[pos + 1]
         if what == _OPCODE:
-            if kind == c.EXPIRETIME_MS:
+            if type_code == c.EXPIRETIME_MS:
                 # no time that is counted in milliseconds has more than 48 bits
                 if pos + 9 >= end or (buf[pos + 7] == 0 and buf[pos + 8] == 0 and table[buf[pos + 9]] != 0):
                     return pos
-            elif kind == c.SELECTDB:
+            elif type_code == c.SELECTDB:
                 if first < 0x80 and (pos + 2 >= end or first >= 0x40 or table[buf[pos + 2]] != 0):
                     return pos
             else:
@@ -109,7 +109,7 @@ def next_beginning(buf: bytes, pos: i64, table: bytes) -> i64:
             return pos
         if stop > 0:
             first = buf[stop]
-            if kind != 0:
+            if type_code != 0:
                 if first != 0:
                     return pos
             elif first < 0x40 or first == 0xC0 or first == 0xC1 or first == 0xC2:
@@ -147,7 +147,7 @@ class Row(Visitor):
         super().__init__()
         self.limit: i64 = limit
         self.verifier: Verifier = Verifier(file_types, limit, True, None)
-        packed = bytearray(KINDS)
+        packed = bytearray(TYPE_CODES)
         for t in file_types.types.values():
             packed[t.id] = t.layout == "s"
         self.packed: bytes = bytes(packed)
@@ -174,12 +174,12 @@ class Row(Visitor):
         self.touched = []
         self.db = 0
 
-    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+    def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         self.reached = self.base + end + self.stray_bytes()
         place: i64 = len(self.places)
         self.places.append((int(self.base + start), int(self.count)))
         self.cost += key_at - start + ((value_at - key_at) >> _COPY)
-        if self.verifier.newer[kind]:
+        if self.verifier.newer[type_code]:
             self.fail(place, ROW - 1)
         name, _ = read_string(self.buf, key_at, self.limit)
         if not name and end <= value_at + 1:
@@ -192,14 +192,14 @@ class Row(Visitor):
         self.names[name] = int(place)
         verifier = self.verifier
         checker = verifier.checker
-        if checker.opens[kind]:
+        if checker.opens[type_code]:
             checker.elements.count = 0
             self.cost += end - value_at
             try:
-                checker.check(kind, self.buf, value_at, end)
+                checker.check(type_code, self.buf, value_at, end)
             except RdbError as e:
                 self.cost += checker.elements.count * _ELEMENT
-                if self.packed[kind] and self.buf[value_at] < 0xC0:  # it has been read as far as its elements go
+                if self.packed[type_code] and self.buf[value_at] < 0xC0:  # it has been read as far as its elements go
                     self.cost -= end - value_at - ((end - value_at) >> _COPY)
                 if e.rule == "template":  # another row may bring it
                     raise
@@ -488,43 +488,43 @@ class Surveyor(Verifier):
         self.plain: i64 = 0
         self.blank: bool = False  # the last record is three zeros: a string of no bytes under a name of no bytes
         self.spans: list[tuple[int, int]] = []
-        self.kinds: list[int] = []  # their types
+        self.type_codes: list[int] = []  # their types
         self.events: list[int] = []  # where the last events behind the last record begin
 
     def last(self) -> list[tuple[int, int]]:
         """Where the last records stand, fewer than make a row: offsets of their begin and end in the input."""
         return self.spans[-(ROW - 1) :]
 
-    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+    def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         self.bad = False
-        if self.newer[kind]:  # its bytes are something else
+        if self.newer[type_code]:  # its bytes are something else
             name, _ = read_string(self.buf, key_at, self.limit)
-            self.judge_type(kind, name)
-        blank = kind == 0 and end == start + 3 and self.buf[key_at] == 0
+            self.judge_type(type_code, name)
+        blank = type_code == 0 and end == start + 3 and self.buf[key_at] == 0
         if blank and self.blank:
-            self.kinds.pop()
+            self.type_codes.pop()
             self.sound_to = self.spans.pop()[0]  # there can be one, but two are a stretch of zeros
             raise CorruptError("a stretch of zeros")
         self.blank = blank
         if self.buf[start] == 0:
             self.plain += 1
-        super().record(kind, start, key_at, value_at, end, expire_ms)
-        self.passed(kind, self.base + start, self.base + end + self.stray_bytes())
+        super().record(type_code, start, key_at, value_at, end, expire_ms)
+        self.passed(type_code, self.base + start, self.base + end + self.stray_bytes())
 
-    def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
-        self.judge_type(kind, key)
+    def large(self, type_code: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
+        self.judge_type(type_code, key)
         self.bad = False
-        super().large(kind, offset, key, size, expire_ms, head)
-        self.passed(kind, offset, offset + size)
+        super().large(type_code, offset, key, size, expire_ms, head)
+        self.passed(type_code, offset, offset + size)
 
-    def passed(self, kind: i64, start: i64, end: i64) -> None:
+    def passed(self, type_code: i64, start: i64, end: i64) -> None:
         self.sound_to = end
         self.events.clear()
         self.spans.append((int(start), int(end)))
-        self.kinds.append(int(kind))
+        self.type_codes.append(int(type_code))
         if len(self.spans) > 1024:
             self.spans = self.last()
-            self.kinds = self.kinds[-len(self.spans) :]
+            self.type_codes = self.type_codes[-len(self.spans) :]
 
     def event(self, event: Event) -> None:
         bad: bool = self.bad

@@ -12,7 +12,7 @@ from librt.strings import BytesWriter
 from rdbkit.format.compiled import COMPILED
 from rdbkit.format.constants import MEMBER_EXPIRY, ValueType
 from rdbkit.format.primitives import read_string
-from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, Visitor
+from rdbkit.format.scan import NO_EXPIRY, STRING_INT, TYPE_CODES, Visitor
 from rdbkit.format.slots import key_slot, slot_of, tag_slot_of
 from rdbkit.model import Aux, Event, HashTemplate, ResizeDb, SelectDb, SlotImport, SlotInfo
 from rdbkit.passes.hashes import NameHashes
@@ -104,11 +104,11 @@ class Splitter(Visitor):
         self.made: Any = made
         self.templates: list[bytes] = []  # of hashes (RDB 15), as the file has them
         self.leave_database: Any = leave_database
-        self.names: list[str] = ["string" if kind >= STRING_INT else "" for kind in range(KINDS)]
-        for kind, value_type in types.items():
-            self.names[kind] = value_type.type
+        self.names: list[str] = ["string" if type_code >= STRING_INT else "" for type_code in range(TYPE_CODES)]
+        for type_code, value_type in types.items():
+            self.names[type_code] = value_type.type
         self.known: dict[bytes, int] = {}
-        self.of_kind: list[int] = [-1] * KINDS
+        self.part_of_type: list[int] = [-1] * TYPE_CODES
         self.of_db: dict[int, int] = {}
         self.first_parts: int = 0  # of BYTES: those that there were from the beginning; keys with tags are divided among these
         self.current: i64 = 0  # the part of the run at hand
@@ -157,7 +157,7 @@ class Splitter(Visitor):
 
     # -- records
 
-    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+    def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         part: i64
         size: i64 = end - start + len(self.front)
         buf = self.buf
@@ -172,7 +172,7 @@ class Splitter(Visitor):
             slot: i64 = tag_slot_of(buf, key_at + 1, value_at) if self.tags else slot_of(buf, key_at + 1, value_at)
             part = self.of_slot[slot]
         else:
-            part = self.part_of(kind, key)
+            part = self.part_of(type_code, key)
         if part < 0:
             if self.capacity > 0:
                 self.make_room(size)
@@ -196,7 +196,7 @@ class Splitter(Visitor):
         if part == self.filling and buffer.bytes >= self.fill_until and self.way == BYTES:
             self.fill_smallest()
 
-    def part_of(self, kind: i64, key: bytes) -> i64:
+    def part_of(self, type_code: i64, key: bytes) -> i64:
         """The part that a key belongs to; -1 where any will do."""
         way: i64 = self.way
         if way == SLOT:
@@ -208,10 +208,10 @@ class Splitter(Visitor):
         if way == DATABASE:
             return self.part_of_database()
         if way == TYPE:
-            part = self.of_kind[kind]
+            part = self.part_of_type[type_code]
             if part < 0:
-                part = self.part_named(self.names[kind].encode())
-                self.of_kind[kind] = part
+                part = self.part_named(self.names[type_code].encode())
+                self.part_of_type[type_code] = part
             return part
         if way == KEY:
             return self.made(key)  # type: ignore[no-any-return]

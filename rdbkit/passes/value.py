@@ -18,7 +18,7 @@ from rdbkit.format.decode import Decoder, FileTypes
 from rdbkit.format.encode import encode_value, write_length, write_string
 from rdbkit.format.primitives import read_uint64, skip_string
 from rdbkit.format.record import Feeder, feed_pieces
-from rdbkit.format.scan import KINDS, NO_EXPIRY, STRING_INT, STRING_LZF
+from rdbkit.format.scan import NO_EXPIRY, STRING_INT, STRING_LZF, TYPE_CODES
 from rdbkit.format.sink import Items
 from rdbkit.format.streams import level_of, type_of
 from rdbkit.format.transcode import DROP_FIELDS, HASH, HASH_EXPIRING, HASH_VALKEY, KEEP_FIELDS, Recoder
@@ -128,18 +128,18 @@ class ValueConverter:
         self.modules: Any = {*target.modules, *target.optional_modules} if _MODULE_TYPE in known else set()
         if keeps_all and _MODULE_TYPE in known:
             self.modules = None
-        field_kind = HASH_EXPIRING if HASH_EXPIRING in known else HASH
+        hash_code = HASH_EXPIRING if HASH_EXPIRING in known else HASH
         if header.flavour == c.VALKEY and HASH_VALKEY in known:
-            field_kind = HASH_VALKEY
+            hash_code = HASH_VALKEY
         policy = DROP_FIELDS if self.on["field_ttl"] == "drop-field" else KEEP_FIELDS
         self.recoder: Recoder = Recoder(
-            file_types, field_kind, policy, rules.now_ms, self.version < 8, rules.compress, ElementNames()
+            file_types, hash_code, policy, rules.now_ms, self.version < 8, rules.compress, ElementNames()
         )
         level = max([level_of(number) for number in known] + [0])
         self.streams: StreamRecoder = StreamRecoder(level, policies.owner, _DEAD_RULE in rules.tolerated)
         self.streams.budget = file_types.budget
         self.becomes: list[int] = self.recoder.becomes
-        self.actions: list[int] = [LOST] * KINDS
+        self.actions: list[int] = [LOST] * TYPE_CODES
         for t in file_types.types.values():
             self.actions[t.id] = self.action_of(t, level > 0)
         self.actions[STRING_INT] = COPY
@@ -169,7 +169,7 @@ class ValueConverter:
 
     def what_to_look_at(self) -> bytes:
         """By type code, what has to be seen of a value before it can be copied."""
-        looks = bytearray(KINDS)
+        looks = bytearray(TYPE_CODES)
         opens = self.checker.opens
         rules = self.rules
         for number in c.newer_types(rules.source.flavour, rules.source.version):
@@ -377,7 +377,7 @@ class ValueConverter:
         """Write a Python value, as `rdbkit.values` says what these are; otherwise as `convert`."""
         self.expire_ms = expire_ms
         fields = self.recoder.fields
-        if isinstance(value, Hash) and value.field_expire_ms and fields.kind == HASH:
+        if isinstance(value, Hash) and value.field_expire_ms and fields.type_code == HASH:
             self.recoder.body.truncate(0)
             fields.out = self.recoder.body
             fields.begin()
@@ -389,14 +389,14 @@ class ValueConverter:
         mark: i64 = len(out)
         try:
             header = self.rules.header
-            kind = encode_value(out, value, header.flavour, header.version, self.rules.compress)
-            if kind not in self.rules.known:
+            type_code = encode_value(out, value, header.flavour, header.version, self.rules.compress)
+            if type_code not in self.rules.known:
                 raise LossError("the target does not support the value that the script gives it")
         except LossError as e:
             out.truncate(mark)
             self.lose("value", e.message, 1, "loss")
             return LEFT_OUT
-        return kind
+        return type_code
 
     # -- one value in pieces
 
@@ -573,7 +573,7 @@ class ValueConverter:
         fields = self.recoder.fields
         if fields.beyond > 0:
             self.lose("field-expiry", "an expiry of fields that is later than the target can hold", fields.beyond, "field_ttl")
-        if fields.kind != HASH:
+        if fields.type_code != HASH:
             return
         if fields.past > 0:
             self.note("expired-field", "fields that have expired", fields.past)

@@ -13,7 +13,7 @@ from librt.strings import write_i64_le
 from rdbkit.errors import CorruptError
 from rdbkit.format.decode import Decoder, FileTypes, score_in
 from rdbkit.format.lzf_check import LzfChecker
-from rdbkit.format.scan import KINDS, STRING_LZF
+from rdbkit.format.scan import STRING_LZF, TYPE_CODES
 from rdbkit.format.sink import Names, Sink
 from rdbkit.passes.hashes import PARTITIONS, HashPartitions
 
@@ -221,7 +221,7 @@ class ElementChecker(Sink):
     def double(self, x: float) -> None:
         self.at = 0  # it ends an element, as a number does
 
-    def number(self, n: i64) -> None:
+    def attribute(self, n: i64) -> None:
         self.at = 0
 
     def part(self, part: object) -> None:
@@ -304,7 +304,7 @@ class ValueChecker:
         tolerated: rules that are allowed to be broken.
 
     Attributes:
-        opens: by `kind`, not 0 where a value of it has anything to check.
+        opens: by `type_code`, not 0 where a value of it has anything to check.
         doubts: the first tolerated faults of the value that was checked last.
         done, need: as of `Decoder`.
     """
@@ -316,9 +316,9 @@ class ValueChecker:
         self.done: bool = False
         self.need: i64 = 0
         self.paused: bool = False  # never, which decoders that hold what they read may be
-        self.kind: i64 = 0
+        self.type_code: i64 = 0
         self.doubts: list[CorruptError] = []
-        traits = bytearray(KINDS)
+        traits = bytearray(TYPE_CODES)
         for t in file_types.types.values():
             traits[t.id] = _traits(t.type, t.packed)
         traits[STRING_LZF] = _DECODED
@@ -326,38 +326,38 @@ class ValueChecker:
         self.elements.tolerates_twice = TWICE in tolerated
         self.elements.tolerates_disorder = ORDER in tolerated
 
-    def check(self, kind: i64, buf: bytes, pos: i64, end: i64) -> None:
+    def check(self, type_code: i64, buf: bytes, pos: i64, end: i64) -> None:
         """Check the value in `buf[pos:end]`.
 
         Raises: RdbError without a place.
         """
-        self.begin(kind)
+        self.begin(type_code)
         stop: i64 = self.feed(buf, pos, None)
         if not self.done or stop != end:
-            if kind == STRING_LZF:
+            if type_code == STRING_LZF:
                 raise CorruptError("its compressed bytes do not end where the value ends", rule="string-lzf")
             raise CorruptError("its parts do not end where the value ends", rule="value-end")
         self.finish()
 
-    def begin(self, kind: i64) -> None:
-        """Make ready for a value of this kind, as `Visitor.record` tells it."""
-        self.kind = kind
+    def begin(self, type_code: i64) -> None:
+        """Make ready for a value of this type, as `Visitor.record` tells it."""
+        self.type_code = type_code
         self.done = False
         self.need = 0
         if self.doubts:
             self.doubts = []
-        if kind == STRING_LZF:
+        if type_code == STRING_LZF:
             self.lzf.begin()
             return
-        self.decoder.begin(kind)
-        self.elements.begin(self.decoder.arity, self.opens[kind])
+        self.decoder.begin(type_code)
+        self.elements.begin(self.decoder.arity, self.opens[type_code])
 
     def feed(self, buf: bytes, pos: i64, sink: object) -> i64:
         """Check what is complete in `buf` from `pos` on; return where the first incomplete part begins.
 
         Raises: RdbError without a place.
         """
-        if self.kind == STRING_LZF:
+        if self.type_code == STRING_LZF:
             pos = self.lzf.feed(buf, pos, None)
             self.done = self.lzf.done
             return pos
@@ -372,10 +372,10 @@ class ValueChecker:
 
         Raises: CorruptError where it has no elements, or one of them twice.
         """
-        if self.kind == STRING_LZF:
+        if self.type_code == STRING_LZF:
             return
         elements = self.elements
-        if elements.count == 0 and self.opens[self.kind] & _FILLED:
+        if elements.count == 0 and self.opens[self.type_code] & _FILLED:
             raise CorruptError("it has no elements", rule=EMPTY)
         elements.finish()
         if elements.twice is not None:

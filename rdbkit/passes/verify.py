@@ -14,7 +14,7 @@ from rdbkit.format.budget import OBJECT
 from rdbkit.format.decode import FileTypes, check_field_names
 from rdbkit.format.primitives import read_string
 from rdbkit.format.record import Record, feed_pieces
-from rdbkit.format.scan import KINDS, Visitor
+from rdbkit.format.scan import TYPE_CODES, Visitor
 from rdbkit.model import Event, FunctionLibrary, HashTemplate
 from rdbkit.passes.hashes import NameHashes, name_hash
 from rdbkit.passes.value_checker import ValueChecker
@@ -58,25 +58,25 @@ class Verifier(Visitor):
         self.nameless_at: i64 = 0
         self.nameless_db: i64 = -1  # the last that has a key with an empty name
         self.large_error: Any = None  # of the record larger than a block that is being passed
-        newer = bytearray(KINDS)
+        newer = bytearray(TYPE_CODES)
         for number in c.newer_types(file_types.flavour, file_types.version):
             newer[number] = 1
         self.newer: bytes = bytes(newer)
 
-    def judge_type(self, kind: i64, key: bytes | None) -> None:
+    def judge_type(self, type_code: i64, key: bytes | None) -> None:
         """Raise CorruptError where the file's version does not have the type of a record."""
-        if self.newer[kind]:
-            t = self.file_types.types[int(kind)]
+        if self.newer[type_code]:
+            t = self.file_types.types[int(type_code)]
             has = f"{self.file_types.flavour} RDB {self.file_types.version}"
             message = f"type {t.id}, a {t.name}, is of RDB {t.since}, and the file of {has}"
             raise CorruptError(message, rule="type-version", key=key)
 
-    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+    def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         self.records += 1
         if self.buf[key_at] == 0:
             self.met_nameless(start)
-        if self.newer[kind]:
-            self.met_newer(kind, start, key_at, end)
+        if self.newer[type_code]:
+            self.met_newer(type_code, start, key_at, end)
         if not self.deep:
             return
         key: bytes | None = None
@@ -87,17 +87,17 @@ class Verifier(Visitor):
                 name, _ = read_string(self.buf, key_at, self.limit)
             key = name
             self.names.add(self.db, name)
-            if self.checker.opens[kind]:
-                self.checker.check(kind, self.buf, value_at, end)
+            if self.checker.opens[type_code]:
+                self.checker.check(type_code, self.buf, value_at, end)
         except RdbError as e:
             e.key = key
             self.tell(e, int(self.db), int(self.base + start), int(end - start) + self.stray_bytes())
 
-    def met_newer(self, kind: i64, start: i64, key_at: i64, end: i64) -> None:
+    def met_newer(self, type_code: i64, start: i64, key_at: i64, end: i64) -> None:
         """A key of a type that the file's version does not have."""
         try:
             name, _ = read_string(self.buf, key_at, self.limit)
-            self.judge_type(kind, name)
+            self.judge_type(type_code, name)
         except RdbError as e:
             self.tell(e, int(self.db), int(self.base + start), int(end - start) + self.stray_bytes())
 
@@ -115,14 +115,14 @@ class Verifier(Visitor):
 
         Raises: RdbError with a source where the framing breaks.
         """
-        kind: i64 = record.type_code
+        type_code: i64 = record.type_code
         if not self.deep:
             return
         self.names.add(record.db, record.key)
-        if not self.checker.opens[kind]:
+        if not self.checker.opens[type_code]:
             return
         try:
-            self.checker.begin(kind)
+            self.checker.begin(type_code)
             for _ in feed_pieces(self.checker, None, record.chunks()):
                 pass
             self.checker.finish()
@@ -132,10 +132,10 @@ class Verifier(Visitor):
             e.key = record.key
             self.large_error = e
 
-    def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
+    def large(self, type_code: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
         self.records += 1
         try:
-            self.judge_type(kind, key)
+            self.judge_type(type_code, key)
         except RdbError as e:
             self.tell(e, int(self.db), int(offset), int(size))
         if self.large_error is not None:
@@ -172,7 +172,7 @@ class Repeats(Visitor):
         self.tell: Any = tell
         self.first: dict[tuple[int, bytes], int] = {}
 
-    def record(self, kind: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+    def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         if self.buf[key_at] < 0x40:
             name = self.buf[key_at + 1 : value_at]
         else:
@@ -182,7 +182,7 @@ class Repeats(Visitor):
                 return
         self.met(name, self.base + start, end - start + self.stray_bytes())
 
-    def large(self, kind: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
+    def large(self, type_code: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
         self.met(key, offset, size)
 
     def met(self, name: bytes, offset: i64, size: i64) -> None:

@@ -508,10 +508,10 @@ class Snapshot:
         value_at = scanner.open_large(self._buf, self._pos, self._room, visitor)
         if value_at < 0:
             return None
-        kind = scanner.kind
+        type_code = scanner.type_code
         self._large_strays = b"".join([self._buf[begin:end] for _, begin, end in scanner.strays])
-        if kind == c.MODULE_AUX:
-            record = LargeRecord(0, offset, None, None, None, self.file_types, kind, b"", self._chunks)
+        if type_code == c.MODULE_AUX:
+            record = LargeRecord(0, offset, None, None, None, self.file_types, type_code, b"", self._chunks)
             self.module_data = next(event for event in scanner.held if isinstance(event, ModuleAux))
             self.large_metadata = []
         else:
@@ -521,7 +521,7 @@ class Snapshot:
             expire = None if scanner.expire_ms == NO_EXPIRY else scanner.expire_ms
             idle = None if visitor.idle_s < 0 else visitor.idle_s
             freq = None if visitor.freq < 0 else visitor.freq
-            record = LargeRecord(visitor.db, offset, expire, idle, freq, self.file_types, kind, scanner.key, self._chunks)
+            record = LargeRecord(visitor.db, offset, expire, idle, freq, self.file_types, type_code, scanner.key, self._chunks)
             self.large_metadata = [event for event in scanner.held if isinstance(event, KeyMetadata)]
             scanner.release(visitor)
         self.large_head = scanner.head
@@ -665,16 +665,16 @@ class Snapshot:
             else:
                 e.reading = "module data"
         elif e.reading is None and hasattr(self, "_scanner") and not self._scanner.finished:
-            kind, key = self._scanner.context(self._buf)
-            if kind in self.types:
-                e.reading = f"a {self.types[kind].name}"
+            type_code, key = self._scanner.context(self._buf)
+            if type_code in self.types:
+                e.reading = f"a {self.types[type_code].name}"
                 if key is None:
                     e.reading += " and its key"
                 else:
                     e.key = key
                     e.db = self._scanner.db
-            elif kind in c.OPCODE_NAMES:
-                e.reading = c.OPCODE_NAMES[kind]
+            elif type_code in c.OPCODE_NAMES:
+                e.reading = c.OPCODE_NAMES[type_code]
         return e
 
 

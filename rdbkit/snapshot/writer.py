@@ -163,9 +163,9 @@ class Writer:
             no value; OSError of the output.
         """
         body = BytesWriter()
-        kind = encode_value(body, value, *self.header, self._compress)
+        type_code = encode_value(body, value, *self.header, self._compress)
         out = self._begin(db, expire_ms, idle_s, freq)
-        out.append(kind)
+        out.append(type_code)
         write_string(out, key)
         out.write(body.getvalue())
         self._end()
