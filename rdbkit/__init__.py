@@ -76,7 +76,7 @@ if TYPE_CHECKING:
     from rdbkit.operations.diff import Diff, Difference, diff
     from rdbkit.operations.diff_delta import Delta, FunctionDifference
     from rdbkit.operations.duplicates import DuplicateError
-    from rdbkit.operations.export import Export, export, export_jsonl, export_resp, value_json
+    from rdbkit.operations.export import Export, export, export_jsonl, export_resp
     from rdbkit.operations.get import get
     from rdbkit.operations.info import Info, info
     from rdbkit.operations.keys import keys, write_parquet, write_text
@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from rdbkit.operations.redact import Redaction, redact
     from rdbkit.operations.salvage import Salvage, salvage
     from rdbkit.operations.split import Division, Split, parse_slot_parts, split
+    from rdbkit.operations.value_json import value_json
     from rdbkit.operations.verify import Rule, Verification, Violation, rules, verify
     from rdbkit.passes.keys import KeyRow
     from rdbkit.policy.ledger import Ledger, Loss
@@ -329,7 +330,7 @@ _MODULES = {
     "target_names": "targets.target",
     "telling": "operations.memory",
     "upload": "azure.upload",
-    "value_json": "operations.export",
+    "value_json": "operations.value_json",
     "verify": "operations.verify",
     "verify_import": "live.verify_import",
     "wait_for": "azure.cache_import",

@@ -38,6 +38,7 @@ ON_FIXTURES = (
     "operations.salvage",
     "passes.json_text",
     "text",
+    "operations.value_json",
     "operations.verify",
     "storage.spliced_file",
 )

@@ -9,7 +9,7 @@ import click
 import rdbkit
 from rdbkit.cli.files import READ_ONCE, Verb, output_options, writing
 from rdbkit.cli.render import printable, warn
-from rdbkit.operations.export import value_json
+from rdbkit.operations.value_json import value_json
 
 
 @click.command(cls=Verb)

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import base64
-import codecs
-import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
-from json.encoder import encode_basestring
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import BinaryIO, Literal, NamedTuple
 
-from rdbkit.errors import ChecksumError, LossError, RdbError
-from rdbkit.format.decode import Decoder
-from rdbkit.format.primitives import read_uint64
-from rdbkit.format.record import Record
-from rdbkit.format.scan import NO_EXPIRY
-from rdbkit.model import Aux, KeyMetadata, module_name
+from rdbkit.errors import ChecksumError, CorruptError, LossError, RdbError
+from rdbkit.format.budget import Budget
+from rdbkit.format.decode import FileTypes
+from rdbkit.format.record import LargeRecord, Record
+from rdbkit.format.scan import NO_EXPIRY, Scanner
+from rdbkit.model import Aux, KeyMetadata
 from rdbkit.operations.arguments import Source, opened
 from rdbkit.operations.commands import RespWriter
-from rdbkit.passes import jsonl
+from rdbkit.operations.value_json import value_pieces
 from rdbkit.passes.json_text import json_text
 from rdbkit.passes.jsonl import JsonLines
 from rdbkit.policy.ledger import Loss
 from rdbkit.selection import Selection
 from rdbkit.snapshot.large import Spool, has_wanted_size
-from rdbkit.snapshot.reader import Snapshot
+from rdbkit.snapshot.reader import Block, Limits, Snapshot
 from rdbkit.storage.output import open_output
 from rdbkit.targets.target import Target
-from rdbkit.values import StreamDedup, StreamEntry, StreamGroup, StreamTail
-
-if TYPE_CHECKING:
-    from rdbkit.parallel.pool import Part
 
 Progress = Callable[[int], None]
 #: Values up to this size are decoded as one piece, which is faster.
@@ -173,13 +165,53 @@ def export_jsonl(
     return report
 
 
-def _parts(snapshot: Snapshot, jobs: int, selection: Selection | None, skip: bool) -> Iterator[Part | Record]:
-    from rdbkit.parallel.pool import json_parts  # what it takes to start processes is not needed for most runs
+class _Part(NamedTuple):
+    """What became of a piece as JSON lines: its lines, and what JsonLines says of them.
 
-    return json_parts(snapshot, jobs, selection, skip)
+    `early`: expiries of members of the record before the piece, which is larger than a block; see `JsonLines`.
+    """
+
+    text: bytes
+    early: tuple[list[bytes], list[int]]
+    written: int
+    skipped: list[RdbError]
+    warnings: list[CorruptError]
+    error: RdbError | None
 
 
-def _export_part(part: Part, lines: JsonLines, out: BinaryIO) -> None:
+def _parts(snapshot: Snapshot, jobs: int, selection: Selection | None, skip: bool) -> Iterator[_Part | LargeRecord]:
+    """The parts of a snapshot as JSON lines, made by several processes; see `in_order`."""
+    from rdbkit.parallel.pool import in_order  # what it takes to start processes is not needed for most runs
+
+    return in_order(snapshot, jobs, _worker, (*snapshot.header, snapshot.limits, snapshot.name, selection, skip))
+
+
+def _worker(
+    flavour: str, version: int, limits: Limits, source: str, selection: Selection | None, skip: bool
+) -> Callable[[Block], _Part]:
+    file_types = FileTypes(flavour, version, limits.string_bytes, source, Budget(limits.held_bytes))
+    wanted = selection.filter_for(file_types.types, limits.item_bytes) if selection else None
+
+    def render(block: Block) -> _Part:
+        file_types.budget = Budget(limits.held_bytes)
+        lines = JsonLines(file_types, limits.item_bytes, wanted, skip)
+        lines.base = block.offset
+        lines.db = block.db
+        lines.database()
+        error = None
+        try:
+            Scanner(flavour, version, limits.item_bytes, file_types.budget).scan(block.data, 0, len(block.data), lines)
+        except RdbError as e:
+            error = e
+        early = (lines.early_members, lines.early_times) if lines.begun else (lines.members, lines.times)
+        lines.end_line()
+        warnings, file_types.warnings = file_types.warnings, []
+        return _Part(lines.take(), early, int(lines.written), lines.skipped, warnings, error)
+
+    return render
+
+
+def _export_part(part: _Part, lines: JsonLines, out: BinaryIO) -> None:
     """Write what another process made of a piece of the file."""
     if lines.open:
         lines.members += part.early[0]
@@ -307,7 +339,7 @@ def _export_large(record: Record, lines: JsonLines, selection: Selection | None,
             lines.out.write(lines.head + json_text(record.key))
             lines.attributes(record.type_code, expire_ms)
             spool.write(lines.take())
-            for piece in _value_pieces(record, chain(begun, chunks)):
+            for piece in value_pieces(record, chain(begun, chunks)):
                 spool.write(piece)
         except RdbError as e:
             record.add_location(e)
@@ -319,195 +351,3 @@ def _export_large(record: Record, lines: JsonLines, selection: Selection | None,
             out.writelines(spool.pieces())
             lines.written += 1
             lines.open = True
-
-
-def value_json(record: Record) -> Iterator[bytes]:
-    """A record's value in the form that it has in JSON lines, in pieces; without what stands beside it there.
-
-    Raises: RdbError.
-
-    >>> import rdbkit
-    >>> with rdbkit.open("fixtures/rich/redis-2.4.18.rdb") as snapshot:
-    ...     record = next(r for r in snapshot if r.key == b"s_i16")
-    ...     b"".join(value_json(record))
-    b'["-3","1","2"]'
-    """
-    return _value_pieces(record, record.chunks(), False)
-
-
-def _value_pieces(record: Record, chunks: Iterator[bytes], more: bool = True) -> Iterator[bytes]:
-    """The value of a record as JSON, and what stands beside it where `more` is wanted; in bounded memory."""
-    type_name = record.type
-    if type_name == "module":
-        yield from _module_pieces(chunks)
-        return
-    if type_name == "string":
-        yield from _string_pieces(record, chunks)
-        return
-    decoder = Decoder(record.file_types)
-    batches = record.decode(decoder, chunks)
-    if type_name == "hash":
-        yield from _hash_pieces(decoder, batches, more)
-    elif type_name == "stream":
-        yield from _stream_pieces(batches)
-    elif type_name in ("list", "set", "zset"):
-        yield from _array_pieces(type_name, decoder, batches, more)
-    else:
-        items = [item for batch in batches for item in batch]
-        value, beside = jsonl.value_and_more(type_name, decoder.arity, items, decoder.insert_index)
-        yield value
-        if more:
-            yield beside
-
-
-def _string_pieces(record: Record, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """A string: text if all of it is UTF-8, which is known at its end, otherwise base64."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    is_text = True
-    with Spool() as content:
-        for piece in record.content(chunks):
-            content.write(piece)
-            if is_text:
-                is_text = _decodes(decoder, piece)
-        is_text = is_text and _decodes(decoder, b"", True)
-        if is_text:
-            yield b'"'
-            decoder.reset()
-            for piece in content.pieces():
-                yield encode_basestring(decoder.decode(piece))[1:-1].encode()
-            yield b'"'
-        else:
-            yield b'{"base64":"'
-            for piece in content.pieces(3 << 18):
-                yield base64.b64encode(piece)
-            yield b'"}'
-
-
-def _decodes(decoder: codecs.IncrementalDecoder, piece: bytes, final: bool = False) -> bool:
-    try:
-        decoder.decode(piece, final)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _array_pieces(type_name: str, decoder: Decoder, batches: Iterator[list[Any]], more: bool) -> Iterator[bytes]:
-    """A list, set or sorted set, and expiries of members where there are any."""
-    with closing(_Members()) as expiries:
-        between = b"["
-        for items in batches:
-            if type_name == "zset":
-                body = jsonl.scores_body(items[::2], items[1::2])
-            else:
-                body = jsonl.list_body(items[:: decoder.arity])
-                if decoder.arity == 2:
-                    members = [member for member, ms in zip(items[::2], items[1::2], strict=True) if ms]
-                    times = [ms for ms in items[1::2] if ms]
-                    if not jsonl.are_text(members):
-                        expiries.become_pairs()
-                    expiries.add(jsonl.expiries_body(members, times, expiries.as_object))
-            if body:
-                yield between + body
-                between = b","
-        yield b"]" if between == b"," else b"[]"
-        if more and expiries.batches.size:
-            yield b',"member_expire_ms":'
-            yield from expiries.pieces()
-
-
-def _hash_pieces(decoder: Decoder, batches: Iterator[list[Any]], more: bool) -> Iterator[bytes]:
-    """A hash; whether it is an object or pairs is known when the last field's name has been seen."""
-    with closing(_Members()) as fields, closing(_Members()) as expiries:
-        for items in batches:
-            names, values = items[:: decoder.arity], items[1 :: decoder.arity]
-            body = jsonl.object_body(names, values) if fields.as_object else None
-            if body is None:
-                fields.become_pairs()
-                expiries.become_pairs()
-                body = jsonl.pairs_body(names, values)
-            fields.add(body)
-            if decoder.arity == 3:
-                expiries.add(jsonl.expiries_body(names, items[2::3], expiries.as_object))
-        yield from fields.pieces()
-        if more and expiries.batches.size:
-            yield b',"field_expire_ms":'
-            yield from expiries.pieces()
-
-
-class _Members:
-    """Members of a JSON object, batch by batch in a temporary file, that may have to become pairs of an array."""
-
-    def __init__(self) -> None:
-        self.batches = Spool()
-        self.as_object = True
-
-    def close(self) -> None:
-        self.batches.close()
-
-    def add(self, body: bytes) -> None:
-        if body:
-            self.batches.write((b"," if self.batches.size else b"") + body + b"\n")
-
-    def become_pairs(self) -> None:
-        """Rewrite what is there; JSON text has no line breaks of its own, so a line is a batch."""
-        if not self.as_object:
-            return
-        self.as_object = False
-        before = self.batches
-        self.batches = Spool()
-        with before:
-            for line in before.lines():
-                # as lists, since names may repeat
-                pairs = json.loads(b"{" + line.lstrip(b",") + b"}", object_pairs_hook=list)
-                self.add(b",".join(_dump([name, _bytes_form(value)]) for name, value in pairs))
-
-    def pieces(self) -> Iterator[bytes]:
-        yield b"{" if self.as_object else b"["
-        for line in self.batches.lines():
-            yield line[:-1]
-        yield b"}" if self.as_object else b"]"
-
-
-def _bytes_form(value: Any) -> Any:
-    return dict(value) if isinstance(value, list) else value
-
-
-def _dump(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _stream_pieces(batches: Iterator[list[Any]]) -> Iterator[bytes]:
-    """A stream: its entries come first in the file, and therefore in the object."""
-    yield b'{"entries":['
-    what: type = StreamEntry
-    first = True
-    for part in (part for batch in batches for part in batch):
-        if isinstance(part, StreamTail):
-            yield b"]," + jsonl.stream_part(part) + b',"groups":['
-            what, first = StreamGroup, True
-        elif isinstance(part, StreamDedup):
-            yield b'],"dedup":' + jsonl.stream_part(part)
-            what = StreamDedup
-        else:
-            yield (b"" if first else b",") + jsonl.stream_part(part)
-            first = False
-    yield b"}" if what is StreamDedup else b"]}"
-
-
-def _module_pieces(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """A module's value: its type, then the rest as base64, three bytes at a time."""
-    rest = b""
-    begun = False
-    for chunk in chunks:
-        rest += chunk
-        if not begun and len(rest) >= 9:
-            number, start = read_uint64(rest, 0)
-            name = json_text(module_name(number).encode())
-            yield b'{"module":%b,"version":%d,"base64":"' % (name, number & 1023)
-            rest = rest[start:]
-            begun = True
-        if begun:
-            whole = len(rest) // 3 * 3
-            yield base64.b64encode(rest[:whole])
-            rest = rest[whole:]
-    yield base64.b64encode(rest) + b'"}'

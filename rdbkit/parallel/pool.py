@@ -1,7 +1,7 @@
 """Work done by several processes.
 
-The file is cut in front of records, which is cheap; each piece is decoded in another process, and what became of them is given
-out in the order of the pieces.
+The file is cut in front of records, which is cheap; each piece goes to another process, and what became of them is given out in
+the order of the pieces.
 """
 
 from __future__ import annotations
@@ -15,19 +15,28 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import Any, TypeVar
 
-from rdbkit.errors import CorruptError, RdbError
-from rdbkit.format.budget import Budget
-from rdbkit.format.decode import FileTypes
+from rdbkit.errors import RdbError
 from rdbkit.format.record import LargeRecord
-from rdbkit.format.scan import Scanner
 from rdbkit.passes.hashes import NameHashes
-from rdbkit.passes.jsonl import JsonLines
-from rdbkit.selection import Selection
-from rdbkit.snapshot.reader import Block, Limits, Snapshot
+from rdbkit.snapshot.reader import Block, Snapshot
 
 Result = TypeVar("Result")
+
+
+class _Process(SpawnProcess):
+    """A process that does not hear SIGTERM, by which the pool ends the others where one of them was killed."""
+
+    def terminate(self) -> None:
+        self.kill()
+
+
+class _Context(SpawnContext):
+    """Processes that are started anew, not by fork, which a program with threads must not use."""
+
+    Process = _Process
 
 
 class _Worker:
@@ -88,81 +97,28 @@ def in_order(
     Memory: some blocks and what became of them for each process.
     """
     waiting: deque[Future[Result]] = deque()
-    # not by fork, which a program with threads must not use
-    context = multiprocessing.get_context("spawn")
     with _interrupts_held():  # of what is told to the process that this starts to clear up behind the others
-        pool = ProcessPoolExecutor(jobs, context, _start, (make, settings))
-    workers: list[Any] = []
-    with pool:
-        try:
-            for item in snapshot.blocks(hashes):
-                if isinstance(item, Block):
-                    with _interrupts_held():  # the first starts the processes
-                        waiting.append(pool.submit(_work, item))
-                    workers = list(pool._processes.values()) or workers
-                    if len(waiting) > 2 * jobs:
-                        yield waiting.popleft().result()
-                    continue
-                while waiting:
+        pool = ProcessPoolExecutor(jobs, _Context(), _start, (make, settings))
+    try:
+        for item in snapshot.blocks(hashes):
+            if isinstance(item, Block):
+                with _interrupts_held():  # the first starts the processes
+                    waiting.append(pool.submit(_work, item))
+                if len(waiting) > 2 * jobs:
                     yield waiting.popleft().result()
-                yield item
+                continue
             while waiting:
                 yield waiting.popleft().result()
-        except RdbError:
-            while waiting:  # what is sound before the damage
-                yield waiting.popleft().result()
-            raise
-        except BrokenProcessPool:
-            raise RdbError(
-                "one of the processes ended before its work was done, as where memory is short; ask for fewer", source=snapshot.name
-            ) from None
-        finally:
-            if pool._broken:  # one was killed; the pool would end the others by a signal that they do not hear
-                for process in workers:
-                    process.kill()
-            for future in waiting:
-                future.cancel()
-
-
-class Part(NamedTuple):
-    """What became of a piece as JSON lines: its lines, and what JsonLines says of them.
-
-    `early`: expiries of members of the record before the piece, which is larger than a block; see `JsonLines`.
-    """
-
-    text: bytes
-    early: tuple[list[bytes], list[int]]
-    written: int
-    skipped: list[RdbError]
-    warnings: list[CorruptError]
-    error: RdbError | None
-
-
-def json_parts(snapshot: Snapshot, jobs: int, selection: Selection | None, skip: bool) -> Iterator[Part | LargeRecord]:
-    """The parts of a snapshot as JSON lines; see `in_order`."""
-    return in_order(snapshot, jobs, _json_lines, (*snapshot.header, snapshot.limits, snapshot.name, selection, skip))
-
-
-def _json_lines(
-    flavour: str, version: int, limits: Limits, source: str, selection: Selection | None, skip: bool
-) -> Callable[[Block], Part]:
-    file_types = FileTypes(flavour, version, limits.string_bytes, source, Budget(limits.held_bytes))
-    wanted = selection.filter_for(file_types.types, limits.item_bytes) if selection else None
-
-    def render(block: Block) -> Part:
-        file_types.budget = Budget(limits.held_bytes)
-        lines = JsonLines(file_types, limits.item_bytes, wanted, skip)
-        lines.base = block.offset
-        lines.db = block.db
-        lines.database()
-        error = None
-        try:
-            Scanner(flavour, version, limits.item_bytes, file_types.budget).scan(block.data, 0, len(block.data), lines)
-        except RdbError as e:
-            error = e
-        early = (lines.early_members, lines.early_times) if lines.begun else (lines.members, lines.times)
-        lines.end_line()
-        warnings, file_types.warnings = file_types.warnings, []
-        return Part(lines.take(), early, int(lines.written), lines.skipped, warnings, error)
-
-    return render
+            yield item
+        while waiting:
+            yield waiting.popleft().result()
+    except RdbError:
+        while waiting:  # what is sound before the damage
+            yield waiting.popleft().result()
+        raise
+    except BrokenProcessPool:
+        raise RdbError(
+            "one of the processes ended before its work was done, as where memory is short; ask for fewer", source=snapshot.name
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -17,9 +17,10 @@ from rdbkit.cli import main
 from rdbkit.format.compiled import COMPILED
 from rdbkit.operations.check import check
 from rdbkit.operations.convert import convert
-from rdbkit.operations.export import export_jsonl, value_json
+from rdbkit.operations.export import export_jsonl
 from rdbkit.operations.info import info
 from rdbkit.operations.salvage import salvage
+from rdbkit.operations.value_json import value_json
 from rdbkit.operations.verify import verify
 from rdbkit.policy.rules import Policies
 from rdbkit.targets.target import find_target

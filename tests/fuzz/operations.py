@@ -14,12 +14,13 @@ from typing import Any, Final
 
 import rdbkit
 from rdbkit.operations.check import check as run_check
-from rdbkit.operations.export import export_jsonl, export_resp, value_json
+from rdbkit.operations.export import export_jsonl, export_resp
 from rdbkit.operations.info import info as run_info
 from rdbkit.operations.keys import keys as run_keys
 from rdbkit.operations.keys import write_parquet, write_text
 from rdbkit.operations.memory import memory as run_memory
 from rdbkit.operations.memory import memory_rows, write_memory_text
+from rdbkit.operations.value_json import value_json
 from rdbkit.targets.target import find_target
 
 NOW: Final = 1_800_000_000_000

@@ -1066,17 +1066,20 @@ def test_processes_end_with_the_one_that_has_started_them(long_conversion: list[
 POOL = """
 import io, multiprocessing, os, signal, sys, time
 import rdbkit
-from rdbkit.parallel.pool import _json_lines, in_order
+from rdbkit.parallel.pool import in_order
 
 def sleep():
     time.sleep(600)
+
+def measure():
+    return lambda block: len(block.data)
 
 if __name__ == "__main__":
     with open(sys.argv[1], "rb") as file:
         snapshot = rdbkit.open(io.BytesIO(file.read()), block_size=1 << 12)
     own = multiprocessing.get_context("spawn").Process(target=sleep)
     own.start()
-    found = in_order(snapshot, 2, _json_lines, (*snapshot.header, snapshot.limits, snapshot.name, None, False))
+    found = in_order(snapshot, 2, measure, ())
     next(found)
     for worker in multiprocessing.active_children():
         if worker is not own:

@@ -11,7 +11,7 @@ import pytest
 
 import rdbkit
 from rdbkit.operations.export import Export, export_jsonl
-from rdbkit.parallel import pool as parallel
+from rdbkit.parallel import pool
 
 from ..rdb import FIXTURES, aux, key, length, rdb, string
 
@@ -22,15 +22,15 @@ BLOCK = 400
 def pieces(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
     """The texts that other processes made, of which there must be some, or the comparison would be with itself."""
     made: list[bytes] = []
-    original = parallel.json_parts
+    original = pool.in_order
 
-    def watched(*args: Any) -> Iterator[parallel.Part | rdbkit.Record]:
+    def watched(*args: Any) -> Iterator[Any]:
         for item in original(*args):
-            if isinstance(item, parallel.Part):
+            if not isinstance(item, rdbkit.Record):
                 made.append(item.text)
             yield item
 
-    monkeypatch.setattr(parallel, "json_parts", watched)
+    monkeypatch.setattr(pool, "in_order", watched)
     yield made
     assert len([text for text in made if text]) > 1
 
