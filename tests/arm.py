@@ -83,6 +83,8 @@ class Cloud:
     fault: Callable[[str, str], str] = lambda method, path: ""
     #: the same for ARM.
     arm_fault: Callable[[str, str], str] = lambda method, path: ""
+    #: seconds after which ARM wants to be asked again.
+    retry_after: int = 1
     port: int = 0
     identity_port: int = 0
 
@@ -324,11 +326,15 @@ class _Handler(BaseHTTPRequestHandler):
                 return self.begin(cache, verb, json.loads(body))
         return self.error(404, "ResourceNotFound", f"The Resource '{path}' under resource group '{GROUP}' was not found.")
 
+    @property
+    def later(self) -> dict[str, str]:
+        return {"Retry-After": str(self.cloud.retry_after)}
+
     def begin(self, cache: Cache, verb: str, body: dict[str, Any]) -> None:
         cache.url_of_begin = f"{self.cloud.endpoint}{self.path}"
         if cache.refuse:
             status, code, message = cache.refuse.pop(0)
-            return self.error(status, code, message, {"Retry-After": "1"} if status == 429 else {})
+            return self.error(status, code, message, self.later if status == 429 else {})
         for url in body.get("files") or body.get("sasUris") or ():
             if not _takes(url):
                 return self.error(400, "BadRequest", f"{SAS_TEXT} {url}")
@@ -341,7 +347,7 @@ class _Handler(BaseHTTPRequestHandler):
             cache.on_begin()
         where = f"{self.cloud.endpoint}/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Cache/locations/westeurope"
         url = f"{where}/asyncOperations/{number}?api-version=2024-11-01"
-        headers = {"Location": url.replace("asyncOperations", "asyncoperations"), "Retry-After": "1"}
+        headers = {"Location": url.replace("asyncOperations", "asyncoperations")} | self.later
         if not cache.by_location:
             headers["Azure-AsyncOperation"] = url
         return self.reply(202, b"", headers)
@@ -354,8 +360,8 @@ class _Handler(BaseHTTPRequestHandler):
         if found["polls"] > 0:
             found["polls"] -= 1
             if cache.by_location:
-                return self.reply(202, b"", {"Retry-After": "1"})
-            return self.reply(200, {"name": number, "status": "InProgress", "percentComplete": 50}, {"Retry-After": "1"})
+                return self.reply(202, b"", self.later)
+            return self.reply(200, {"name": number, "status": "InProgress", "percentComplete": 50}, self.later)
         if "failed" not in found:
             found["failed"] = self.cloud.run(cache, found["verb"], found["body"])
         if found["failed"] is not None:

@@ -9,9 +9,7 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -29,80 +27,15 @@ from rdbkit.errors import TargetError
 from rdbkit.operations.check import check
 from rdbkit.targets.target import find_target
 
-from .. import azurite
-from ..arm import BUSY_TEXT, SAS_TEXT, Cache, Cloud, cloud
+from ..arm import BUSY_TEXT, SAS_TEXT, Cache, Cloud
 from ..azurite import ACCOUNT, KEY, needs_azurite
-from ..processes import GUARD, heeding_signals, until
+from ..processes import until
 from ..rdb import FIXTURES, key, length, rdb, string
+from .shell import Shell, posts
 
 pytestmark = needs_azurite
 RICH = FIXTURES / "rich/redis-6.0.16.rdb"
 SMALL = rdb(b"\xfe\x00", key(b"greeting", 0, string(b"hello")))
-
-
-@pytest.fixture(scope="module")
-def blobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with azurite.running(tmp_path_factory.mktemp("azurite")) as url:
-        yield url
-
-
-@pytest.fixture
-def azure(blobs: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    with cloud(tmp_path_factory.mktemp("cloud"), blobs) as found:
-        yield found
-
-
-class Shell:
-    """Runs the command line as a process of its own, and looks for secrets in all that it says and leaves."""
-
-    def __init__(self, azure: Cloud, folder: Path) -> None:
-        self.azure = azure
-        self.folder = folder
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AZURE", "IDENTITY"))}
-        self.environment = kept | azure.environment
-
-    def start(self, *args: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            heeding_signals([sys.executable, "-m", "rdbkit", *args, "--arm-endpoint", self.azure.endpoint]),
-            env=self.environment, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True,
-        )  # fmt: skip
-
-    def end(self, process: subprocess.Popen[str]) -> tuple[int, str, str]:
-        out, err = process.communicate(timeout=GUARD)
-        left = [path.read_text() for path in self.folder.glob("rdbkit-*.json")]
-        for text in (out, err, *left):
-            assert not re.search(r"sig=(?!\*\*\*)|Bearer|secret-of-the-identity|\.c2ln|" + re.escape(KEY[:20]), text), text
-        assert "Traceback" not in err, err
-        return process.returncode, out, err
-
-    def run(self, *args: str) -> tuple[int, str, str]:
-        return self.end(self.start(*args))
-
-    def imports(self, cache: Cache, *args: str, target: str = "") -> tuple[int, str, str]:
-        """With the cache's name as `--yes`."""
-        return self.run(*self.command(cache, *args, target=target), "--yes", cache.path.rpartition("/")[2])
-
-    def command(self, cache: Cache, *args: str, target: str = "") -> list[str]:
-        kind = target or ("azure-premium" if "/redis/" in cache.path else "azure-managed")
-        return ["import", "--target", kind, "--resource-id", cache.path, *args]
-
-    def exports(self, cache: Cache, *args: str) -> tuple[int, str, str]:
-        kind = "azure-premium" if "/redis/" in cache.path else "azure-managed"
-        return self.run("export-cache", "--target", kind, "--resource-id", cache.path, *args)
-
-    @property
-    def states(self) -> list[Path]:
-        return sorted(self.folder.glob("*.json"))
-
-
-@pytest.fixture
-def shell(azure: Cloud, tmp_path: Path) -> Shell:
-    return Shell(azure, tmp_path)
-
-
-def posts(azure: Cloud) -> list[str]:
-    return [path for method, path in azure.calls if method == "POST" and path.startswith("/subscriptions/")]
 
 
 def last_line(text: str) -> str:
@@ -122,7 +55,7 @@ def test_premium_by_user_delegation(azure: Cloud, shell: Shell) -> None:
     method, where = re.findall(r"^(POST) (.*)$", out, re.MULTILINE)[0]
     printed = json.loads(out[out.index("{\n") :])
 
-    code, out, err = shell.imports(cache, url)
+    code, out, err = shell.end(shell.start(*shell.command(cache, url), "--yes", "shop-cache"))
     assert code == 0, err
     assert cache.data == [RICH.read_bytes()]
     assert (method, where) == ("POST", cache.url_of_begin)
@@ -376,8 +309,10 @@ def test_a_firewall(azure: Cloud, shell: Shell) -> None:
 
 
 def test_no_identity(azure: Cloud, shell: Shell) -> None:
+    """Asked of a process, whose standard error has all that the packages of Azure say too."""
     shell.environment["IDENTITY_ENDPOINT"] = "http://localhost:9/token"
-    code, _, err = shell.imports(azure.premium(), azure.blob("dumps/small.rdb", SMALL))
+    args = shell.command(azure.premium(), azure.blob("dumps/small.rdb", SMALL))
+    code, _, err = shell.end(shell.start(*args, "--yes", "shop-cache"))
     assert code == 4
     assert len(err.strip().splitlines()) == 1
     assert "no identity is found" in err or "cannot be reached" in err
@@ -444,10 +379,7 @@ def test_the_name_is_typed_on_a_terminal(azure: Cloud, shell: Shell, typed: str,
     cache = azure.premium()
     ours, theirs = pty.openpty()
     command = shell.command(cache, azure.blob("dumps/small.rdb", SMALL))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "rdbkit", *command, "--arm-endpoint", azure.endpoint],
-        env=shell.environment, cwd=shell.folder, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = shell.start(*command, stdin=theirs)
     os.close(theirs)
     os.write(ours, f"{typed}\n".encode())
     found, _, err = shell.end(process)
@@ -482,11 +414,13 @@ def test_the_service_refuses_to_begin(azure: Cloud, shell: Shell, refusal: tuple
     assert shell.imports(cache, url)[0] == 0  # the next run does it
 
 
-def test_too_many_requests_are_waited_out(azure: Cloud, shell: Shell) -> None:
+def test_too_many_requests_are_waited_out(azure: Cloud, shell: Shell, waits: list[float]) -> None:
     cache = azure.managed()
     cache.refuse = [(429, "TooManyRequests", "slow down")] * 2
+    azure.retry_after, cache.polls = 17, 3
     assert shell.imports(cache, azure.blob("dumps/small.rdb", SMALL))[0] == 0
     assert len(posts(azure)) == 3
+    assert waits == [17] * 5, "twice until it begins, three times until it has ended"
 
 
 @pytest.mark.parametrize(
@@ -764,14 +698,14 @@ def test_a_folder_that_cannot_be_written(azure: Cloud, shell: Shell) -> None:
 def test_export_of_premium(azure: Cloud, shell: Shell) -> None:
     cache = azure.premium()
     azure.blob("out/before.rdb", b"x")
-    url = f"{azure.account}/out"
-    code, out, err = shell.exports(cache, url, "--prefix", "nightly", "--dry-run")
+    args = ["export-cache", "--target", "azure-premium", "--resource-id", cache.path, f"{azure.account}/out", "--prefix", "nightly"]
+    code, out, err = shell.run(*args, "--dry-run")
     assert (code, err, posts(azure)) == (0, "", [])
     assert '"prefix": "nightly"' in out
-    code, out, err = shell.exports(cache, url, "--prefix", "nightly", "--json")
+    code, out, err = shell.end(shell.start(*args, "--json"))
     assert code == 0, err
     report = json.loads(out)
-    assert [blob["url"] for blob in report["export"]["blobs"]] == [f"{url}/nightly.rdb"]
+    assert [blob["url"] for blob in report["export"]["blobs"]] == [f"{azure.account}/out/nightly.rdb"]
     assert cache.data == [b"what was there"]
     (body,) = cache.bodies
     assert body.keys() == {"prefix", "container", "format", "preferred-data-archive-auth-method"}

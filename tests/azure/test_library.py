@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,7 @@ import pytest
 
 import rdbkit
 
-from .. import azurite
-from ..arm import Cloud, cloud
+from ..arm import Cloud
 from ..azurite import needs_azurite
 from ..rdb import FIXTURES, key, rdb, string
 
@@ -23,21 +22,14 @@ SMALL = rdb(b"\xfe\x00", key(b"greeting", 0, string(b"hello")))
 OTHER = rdb(b"\xfe\x00", key(b"greeting", 0, string(b"goodbye")))
 
 
-@pytest.fixture(scope="module")
-def blobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with azurite.running(tmp_path_factory.mktemp("azurite")) as url:
-        yield url
-
-
 @pytest.fixture
-def azure(blobs: str, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+def azure(azure: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cloud:
     monkeypatch.chdir(tmp_path)  # where states are noted
-    with cloud(tmp_path_factory.mktemp("cloud"), blobs) as found:
-        for name, value in found.environment.items():
-            monkeypatch.setenv(name, value)
-        # the public cloud's address is the default; this is another cloud
-        monkeypatch.setattr(rdbkit.Arm.__init__, "__kwdefaults__", {"endpoint": found.endpoint, "credential": None})
-        yield found
+    for name, value in azure.environment.items():
+        monkeypatch.setenv(name, value)
+    # the public cloud's address is the default; this is another cloud
+    monkeypatch.setattr(rdbkit.Arm.__init__, "__kwdefaults__", {"endpoint": azure.endpoint, "credential": None})
+    return azure
 
 
 @needs_azurite

@@ -6,7 +6,7 @@ import gzip
 import io
 import json
 import shutil
-from collections.abc import Iterator
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +14,15 @@ import pytest
 
 import rdbkit
 
-from .. import azurite
-from ..arm import Cache, Cloud, cloud
+from ..arm import Cache, Cloud
 from ..azurite import needs_azurite
 from ..processes import until
 from ..rdb import FIXTURES
-from .test_cache_import import Shell, posts
+from .shell import Shell, posts
 
 pytestmark = needs_azurite
 DUMP = FIXTURES / "rich/redis-7.2.6.rdb"
 OLD = FIXTURES / "rich/redis-6.0.16.rdb"
-
-
-@pytest.fixture(scope="module")
-def blobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with azurite.running(tmp_path_factory.mktemp("azurite")) as url:
-        yield url
-
-
-@pytest.fixture
-def azure(blobs: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    with cloud(tmp_path_factory.mktemp("cloud"), blobs) as found:
-        yield found
-
-
-@pytest.fixture
-def shell(azure: Cloud, tmp_path: Path) -> Shell:
-    return Shell(azure, tmp_path)
 
 
 @pytest.fixture
@@ -76,7 +58,7 @@ def test_a_dump_of_a_newer_server_goes_to_premium(azure: Cloud, shell: Shell, fo
     cache = azure.premium()
     path = a_dump(tmp_path / "shop.rdb")
     report = tmp_path / "report.json"
-    code, out, err = migrate(shell, cache, folder, path, "--report", report)
+    code, out, err = shell.end(shell.start(*command(cache, folder, path, "--report", report), "--yes", "shop-cache"))
     assert code == 0, err
     (data,) = cache.data
     assert data[:9] == b"REDIS0009"
@@ -246,25 +228,17 @@ def test_a_blob_that_is_gone_is_sent_again(azure: Cloud, shell: Shell, folder: s
 @pytest.mark.parametrize("name", ["upload", "import"])
 def test_a_run_that_is_killed_is_gone_on_with(azure: Cloud, shell: Shell, folder: str, tmp_path: Path, name: str) -> None:
     cache = azure.premium()
-    path = a_dump(tmp_path / "k.rdb", keys=4000, size=1000)
+    path = a_dump(tmp_path / "k.rdb", keys=1000, size=1000)
     args = [*command(cache, folder, path, "--block-size", "64KiB", "--concurrency", "2"), "--yes", "shop-cache"]
-    slow = ["--cap-mbps", "5"] if name == "upload" else []
-
-    def far_enough() -> bool:
-        if name == "upload":
-            return sum("comp=block&" in path or path.endswith("comp=block") for _, path in azure.calls) >= 8
-        return has_begun(tmp_path)
-
-    with azure.operations_going_on(cache):
-        process = shell.start(*args, *slow)
-        until(far_enough, process)
-        process.kill()
-        shell.end(process)
+    if name == "upload":
+        kill_at(azure, shell, 8, "comp=block&", *args)
+    else:
+        killed_when_begun(azure, shell, cache, args[:-2], tmp_path)
     assert (cache.data == [b"what was there"]) == (name == "upload")
     code, out, err = shell.run(*args, "--json")
     assert code == 0, err
     assert len(posts(azure)) == 1
-    assert keys_of(cache.data[0]) == 4000
+    assert keys_of(cache.data[0]) == 1000
     made: dict[str, Any] = json.loads(out)
     assert made["import"]["resumed"] is (name == "import")
     if name == "upload":
@@ -412,6 +386,24 @@ def has_begun(folder: Path) -> bool:
     return state.exists() and bool(json.loads(state.read_text())["operation"])
 
 
+def kill_at(azure: Cloud, shell: Shell, number: int, request: str, *args: str) -> None:
+    """A run that is killed when it has sent this many requests to store something, by what is in their URLs."""
+    seen: list[str] = []
+
+    def kill(method: str, path: str) -> str:
+        if method == "PUT" and request in path:
+            seen.append(path)
+            if len(seen) >= number:
+                process.kill()
+                return "cut"
+        return ""
+
+    process = shell.start(*args)
+    azure.fault = kill
+    assert shell.end(process)[0] == -signal.SIGKILL
+    azure.fault = lambda method, path: ""
+
+
 def killed_when_begun(azure: Cloud, shell: Shell, cache: Cache, args: list[str], folder: Path) -> None:
     """A run that is killed as soon as it knows the operation that it has begun, which ends later."""
     with azure.operations_going_on(cache):
@@ -471,10 +463,7 @@ def test_parts_that_are_gone_are_made_again(azure: Cloud, shell: Shell, folder: 
     cache = azure.premium()
     path = a_dump(tmp_path / "p.rdb", keys=3000, version=11, size=100)
     args = [*command(cache, folder, path, "--split-size", "300KB", "--concurrency", "1"), "--yes", "shop-cache"]
-    process = shell.start(*args, "--cap-mbps", "2", "--block-size", "64KiB")
-    until(lambda: sum(method == "PUT" and "blocklist" in path for method, path in azure.calls) >= 2, process)
-    process.kill()
-    shell.end(process)
+    kill_at(azure, shell, 3, "comp=blocklist", *args)
     shutil.rmtree(tmp_path / "rdbkit-migrate-shop-cache.json.parts")
     code, _, err = shell.run(*args)
     assert code == 0, err
@@ -604,10 +593,11 @@ def test_states_of_another_shape(azure: Cloud, shell: Shell, folder: str, tmp_pa
 
 def test_the_report_may_go_to_what_is_no_file(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
     path = a_dump(tmp_path / "s.rdb")
-    code, out, err = shell.run(*command(azure.premium(), folder, path), "--dry-run", "--report", "/dev/stdout", "--json")
+    args = [*command(azure.premium(), folder, path), "--dry-run", "--report"]
+    code, out, err = shell.end(shell.start(*args, "/dev/stdout", "--json"))
     assert code == 0, err
     assert out.count('"dry_run"') == 2
-    assert shell.run(*command(azure.premium(), folder, path), "--dry-run", "--report", "/dev/null")[0] == 0
+    assert shell.run(*args, "/dev/null")[0] == 0
 
 
 def test_only_premium_has_an_identity_to_read_with(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:

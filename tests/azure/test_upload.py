@@ -25,7 +25,8 @@ from rdbkit.azure.blob_url import BlobUrl, Credentials, parse_place
 from rdbkit.azure.errors import meaning, translating_errors
 from rdbkit.azure.upload import Upload, upload, upload_converted
 
-from ..azurite import ACCOUNT, CUT, KEY, MUTE, PASS, Cutter, needs_azurite, running, service
+from .. import command
+from ..azurite import ACCOUNT, CUT, KEY, MUTE, PASS, Cutter, needs_azurite, service
 from ..clock import Clock
 from ..processes import GUARD, until
 from ..rdb import FIXTURES
@@ -37,11 +38,9 @@ DUMP = FIXTURES / "rich/redis-7.0.15.rdb"
 Proxy = Callable[..., tuple[Cutter, Callable[[BlobUrl], BlobUrl]]]
 
 
-@pytest.fixture(scope="module")
-def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running(tmp_path_factory.mktemp("azurite")) as url:
-        service(url).create_container("dumps")
-        yield url
+@pytest.fixture
+def account(blobs: str) -> str:
+    return blobs
 
 
 @pytest.fixture
@@ -73,16 +72,6 @@ def a_file(tmp_path: Path, size: int, name: str = "dump.rdb") -> Path:
 
 
 @pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses before requests are tried again, which are not waited for."""
-    from azure.core.pipeline.transport import HttpTransport
-
-    found: list[float] = []
-    monkeypatch.setattr(HttpTransport, "sleep", lambda transport, seconds: found.append(seconds))
-    return found
-
-
-@pytest.fixture
 def proxy(account: str) -> Iterator[Proxy]:
     """Makes a `Cutter` before the service, and what makes a place be reached through it."""
     made: list[Cutter] = []
@@ -103,7 +92,11 @@ def is_commit(line: bytes) -> bool:
     return line.startswith(b"PUT ") and b"comp=blocklist" in line
 
 
-def run(*arguments: str | Path, data: bytes | None = None, **environment: str) -> subprocess.CompletedProcess[bytes]:
+def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    return command.run("upload", *arguments, environment=os.environ | environment)
+
+
+def run_process(*arguments: str | Path, data: bytes | None = None, **environment: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         [*RDBKIT, "upload", *map(str, arguments)], input=data, capture_output=True, env=os.environ | environment, check=False
     )
@@ -273,7 +266,7 @@ def test_a_stream_of_nothing_is_no_blob(place: BlobUrl) -> None:
     with pytest.raises(rdbkit.RdbError, match="nothing was read"):
         upload(io.BytesIO(), place)
     assert not blob_of(place).exists()
-    done = run("-", place.url, data=b"")
+    done = run_process("-", place.url, data=b"")
     assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (3, b"", 1)
     assert b"<stdin>: nothing was read" in done.stderr
     assert not blob_of(place).exists()
@@ -578,41 +571,50 @@ def test_a_connection_that_is_cut_is_tried_again(place: BlobUrl, tmp_path: Path,
     assert content(place) == path.read_bytes()
 
 
-def test_a_process_that_is_killed_three_times(place: BlobUrl, account: str, tmp_path: Path) -> None:
+class Gate:
+    """Lets a number of blocks pass, and none any more when it is shut."""
+
+    def __init__(self, blocks: int) -> None:
+        self.left = threading.Semaphore(blocks)
+        self.is_shut = False
+
+    def decide(self, line: bytes) -> str:
+        if b"comp=block&" in line:
+            self.left.acquire()
+        return CUT if self.is_shut else PASS
+
+    def shut(self) -> None:
+        self.is_shut = True
+        self.left.release(1000)
+
+
+def test_a_process_that_is_killed_three_times(place: BlobUrl, tmp_path: Path, proxy: Proxy) -> None:
     """And no block is sent again after the service has acknowledged it."""
-    size = 200 << 20
-    path = tmp_path / "large.rdb"
-    with path.open("wb") as file:
-        for number in range(size >> 20):
-            file.write(Random(number).randbytes(1 << 20))
+    size = 200 * BLOCK
+    path = a_file(tmp_path, size)
     blob = blob_of(place)
-    counter = Cutter(urlsplit(account).port or 0)
-    through = place.url.replace(urlsplit(account).netloc, f"127.0.0.1:{counter.port}")
-    acknowledged = 0
-    try:
-        for _ in range(3):
-            process = subprocess.Popen(
-                [*RDBKIT, "upload", str(path), through, "--block-size", "1MiB", "--concurrency", "4", "--cap-mbps", "100"],
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
-            until(partial(lambda enough: len(waiting(blob)) >= enough, acknowledged + 20), process)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            assert len(waiting(blob)) >= acknowledged + 20
-            acknowledged = len(waiting(blob))
-        before = counter.sent
-        ended = run(path, through, "--block-size", "1MiB", "--json")
-    finally:
-        counter.close()
+    for round_ in range(3):
+        gate = Gate(20)
+        _, through = proxy(decide=gate.decide)
+        process = subprocess.Popen(
+            [*RDBKIT, "upload", str(path), through(place).url, "--block-size", "64KiB", "--concurrency", "4"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        until(partial(lambda enough: len(waiting(blob)) >= enough, 20 * (round_ + 1)), process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        gate.shut()
+    acknowledged = len(waiting(blob))
+    assert acknowledged == 60
+    counter, through = proxy()
+    ended = run(path, through(place).url, "--block-size", "64KiB", "--json")
     assert ended.returncode == 0, ended.stderr
     (report,) = json.loads(ended.stdout)["blobs"]
-    assert report["kept"] >= acknowledged  # what was on its way may have arrived
-    assert report["sent_bytes"] == size - report["kept"] * (1 << 20)
-    assert counter.sent - before < report["sent_bytes"] + (2 << 20), "the wire has seen no more than that"
-    digest = hashlib.md5()
-    for piece in blob.download_blob().chunks():
-        digest.update(piece)
-    assert digest.hexdigest() == hashlib.md5(path.read_bytes()).hexdigest() == report["md5"]
+    assert report["kept"] == acknowledged
+    assert report["sent_bytes"] == size - acknowledged * BLOCK
+    assert counter.sent < report["sent_bytes"] + 4 * BLOCK, "the wire has seen no more than that"
+    assert content(place) == path.read_bytes()
+    assert hashlib.md5(path.read_bytes()).hexdigest() == report["md5"]
 
 
 def waiting(blob: Any) -> list[Any]:
@@ -765,7 +767,7 @@ def test_a_name_that_is_no_text(place: BlobUrl, account: str, tmp_path: Path) ->
 
 
 def test_standard_input_and_conversion(place: BlobUrl, account: str) -> None:
-    done = run("-", place.url, data=DUMP.read_bytes())
+    done = run_process("-", place.url, data=DUMP.read_bytes())
     assert done.returncode == 0, done.stderr
     assert content(place) == DUMP.read_bytes()
     assert b"MD5" in done.stdout
@@ -824,7 +826,7 @@ def test_without_the_packages_it_says_what_to_install(tmp_path: Path) -> None:
     (blocked / "azure" / "storage").mkdir(parents=True)
     (blocked / "azure" / "storage" / "__init__.py").write_text("raise ImportError('no', name='azure.storage.blob')")
     (blocked / "azure" / "__init__.py").write_text("")
-    done = run(a_file(tmp_path, 9), "https://a.blob.core.windows.net/dumps/b", PYTHONPATH=str(blocked))
+    done = run_process(a_file(tmp_path, 9), "https://a.blob.core.windows.net/dumps/b", PYTHONPATH=str(blocked))
     assert done.returncode == 4
     assert b"pip install 'rdbkit[azure]'" in done.stderr
 
@@ -860,7 +862,7 @@ def test_a_key_that_is_none(place: BlobUrl, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_no_identity(tmp_path: Path) -> None:
-    done = run(
+    done = run_process(
         a_file(tmp_path, 9), "https://a.blob.core.windows.net/dumps/b", AZURE_STORAGE_KEY="",
         AZURE_TOKEN_CREDENTIALS="EnvironmentCredential", AZURE_CLIENT_ID="",
     )  # fmt: skip

@@ -18,7 +18,7 @@ from fixtures.server import truth as answers
 
 from .. import azurite
 from ..arm import Cloud, cloud
-from ..azure.test_cache_import import Shell
+from ..azure.shell import Shell
 from ..azurite import needs_azurite
 from ..rdb import FIXTURES, truth
 
