@@ -80,7 +80,7 @@ if TYPE_CHECKING:
     from rdbkit.operations.get import get
     from rdbkit.operations.info import Info, info
     from rdbkit.operations.keys import keys, write_parquet, write_text
-    from rdbkit.operations.memory import Memory, MemoryRow, memory, memory_rows, telling, write_memory_text
+    from rdbkit.operations.memory import Memory, MemoryRow, distinct_prefixes, memory, memory_rows, write_memory_text
     from rdbkit.operations.memory_page import write_page
     from rdbkit.operations.merge import Merge, merge
     from rdbkit.operations.plan import Names, Plan, bicep, plan
@@ -194,6 +194,7 @@ __all__ = [
     "convert",
     "create",
     "diff",
+    "distinct_prefixes",
     "entra_credentials",
     "export",
     "export_cache",
@@ -229,7 +230,6 @@ __all__ = [
     "salvage",
     "split",
     "target_names",
-    "telling",
     "upload",
     "value_json",
     "verify",
@@ -328,7 +328,7 @@ _MODULES = {
     "salvage": "operations.salvage",
     "split": "operations.split",
     "target_names": "targets.target",
-    "telling": "operations.memory",
+    "distinct_prefixes": "operations.memory",
     "upload": "azure.upload",
     "value_json": "operations.value_json",
     "verify": "operations.verify",

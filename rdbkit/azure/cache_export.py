@@ -17,7 +17,7 @@ from rdbkit.azure.cache_import import (
     PendingOperation,
     begin,
     look_at_target,
-    tell_each,
+    report_each,
     wait_for,
     when,
 )
@@ -234,7 +234,7 @@ def export_cache(
             arm, target, place, prefix=prefix, credentials=credentials, auth=auth, storage_subscription=storage_subscription,
             hours=hours,
         )  # fmt: skip
-        tell_each(plan.warnings, warning_callback)
+        report_each(plan.warnings, warning_callback)
         return wait_for_export(arm, begin_export(arm, plan, path), place, credentials=credentials, progress=progress)
 
 

@@ -30,7 +30,7 @@ from rdbkit.text import size
 
 __all__ = [
     "MANAGED_IDENTITY", "SAS", "Blob", "Import", "ImportPlan", "PendingOperation", "begin", "begin_import", "import_",
-    "look_at_target", "others_than", "prepare_import", "replaced", "replacement_error", "tell_each", "wait_for", "when",
+    "look_at_target", "others_than", "prepare_import", "replaced", "replacement_error", "report_each", "wait_for", "when",
 ]  # fmt: skip
 
 #: How the service gets at the blobs, in the words of its interface.
@@ -669,7 +669,7 @@ def import_(
         if left is not None and left.operation:
             left.check_is_of(places)
             others, warnings = others_than(left, places, etags, credentials)
-            tell_each(warnings, warning_callback)
+            report_each(warnings, warning_callback)
             done = wait_for(arm, left, resumed=True, progress=progress)
             if others:
                 raise replacement_error(others)
@@ -678,7 +678,7 @@ def import_(
             arm, target, places, credentials=credentials, auth=auth, storage_subscription=storage_subscription, hours=hours,
             etags=etags, examine=examine, progress=check_progress,
         )  # fmt: skip
-        tell_each([*plan.warnings, *([left.doubt] if left is not None else [])], warning_callback)
+        report_each([*plan.warnings, *([left.doubt] if left is not None else [])], warning_callback)
         for blob, report in zip(plan.blobs, plan.checks, strict=False):  # there may be no checks
             if report.verdict != AS_IT_IS:
                 found = "; ".join(f"{finding.code} {finding.title}" for finding in report.findings if finding.severity != "note")
@@ -697,7 +697,7 @@ def others_than(
     return found, [f"{url}: that import is of the blob as it was then, not as it is asked for now" for url in found]
 
 
-def tell_each(warnings: Sequence[str], callback: Callable[[str], object] | None) -> None:
+def report_each(warnings: Sequence[str], callback: Callable[[str], object] | None) -> None:
     """Call what may be there with each warning."""
     if callback is not None:
         for warning in warnings:

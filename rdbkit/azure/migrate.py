@@ -26,7 +26,7 @@ from rdbkit.azure.cache_import import (
     look_at_target,
     prepare_import,
     refuse,
-    tell_each,
+    report_each,
     wait_for,
     when,
 )
@@ -491,7 +491,7 @@ class Migration:
         return f"{self.path}.import"
 
     def settle(
-        self, left: PendingOperation, *, imports: bool = True, tell: Callable[[str], object] | None = None,
+        self, left: PendingOperation, *, imports: bool = True, message_callback: Callable[[str], object] | None = None,
         progress: Callable[[Status, float], object] | None = None,
     ) -> bool:  # fmt: skip
         """See to an import that an earlier run has left: wait for what has begun, and warn of what may have.
@@ -499,7 +499,7 @@ class Migration:
         Args:
             left: of `left_import`.
             imports: whether that step follows.
-            tell: called with what is waited for.
+            message_callback: called with a line that says what is waited for.
             progress: as of `wait_for`.
 
         Returns: whether there is anything to do after it; not where that was the import of these files.
@@ -518,10 +518,12 @@ class Migration:
                 source=self.cache.name,
             )
         if self.is_of_these(left):
-            tell_each(["going on to wait for the import that was begun"], tell)
+            report_each(["going on to wait for the import that was begun"], message_callback)
             self.wait(left, True, progress)
             return False
-        tell_each([f"waiting for the end of an import of other files, or other states of these, of {when(left.begun)}"], tell)
+        report_each(
+            [f"waiting for the end of an import of other files, or other states of these, of {when(left.begun)}"], message_callback
+        )
         wait_for(self.arm, left, resumed=True, progress=progress)
         return True
 
@@ -660,14 +662,14 @@ def migrate(
             job.look(sends=sends, imports=imports)
             if "check" not in skip:
                 job.rehearse(file_progress)
-            tell_each(job.warnings, warning_callback)
+            report_each(job.warnings, warning_callback)
             if sends:
                 job.send(
                     overwrite=overwrite, block_bytes=block_bytes, concurrency=concurrency, cap_mbps=cap_mbps, progress=file_progress
                 )
             if imports:
                 plan = job.prepare()
-                tell_each([warning for warning in plan.warnings if warning not in job.warnings], warning_callback)
+                report_each([warning for warning in plan.warnings if warning not in job.warnings], warning_callback)
                 job.wait(job.begin_import(plan), False, progress)
         if job.result is not None:
             job.finish()

@@ -164,11 +164,11 @@ def upload_converted(
     reports: list[Conversion] = []
 
     def write(out: Any) -> None:
-        def tell(done: int) -> None:
+        def report_progress(done: int) -> None:
             if progress is not None and not pipe.broken:
                 progress(done)
 
-        reports.append(convert(src, cast(BinaryIO, out), target=target, policies=policies, deep=True, progress=tell))
+        reports.append(convert(src, cast(BinaryIO, out), target=target, policies=policies, deep=True, progress=report_progress))
 
     def work() -> None:
         try:
@@ -384,7 +384,7 @@ class _Job:
         self.block_bytes = settings.block_bytes
         self.concurrency = settings.concurrency
         self.overwrite = settings.overwrite
-        self.pace = RateLimiter(None if settings.cap_mbps is None else settings.cap_mbps * 1e6 / 8)
+        self.rate_limiter = RateLimiter(None if settings.cap_mbps is None else settings.cap_mbps * 1e6 / 8)
         self.progress = settings.progress
         self.begin = time.monotonic()
         self.report = Upload(place.url)
@@ -537,7 +537,7 @@ class _Job:
             with self.lock:
                 self.report.kept += 1
             return False
-        self.pace.take(len(data))
+        self.rate_limiter.take(len(data))
         self.blob.stage_block(name, data, length=len(data), headers={"Content-MD5": b64encode(digest.digest()).decode()})
         return True
 
@@ -569,7 +569,7 @@ class _Job:
     def page(self, at: int, data: bytes) -> bool:
         if not data.strip(b"\0"):  # it is zeros from the beginning
             return False
-        self.pace.take(len(data))
+        self.rate_limiter.take(len(data))
         self.blob.upload_page(data, offset=at, length=len(data), validate_content=True)
         return True
 
@@ -595,7 +595,7 @@ class _Job:
         if is_new:
             with self.lock:
                 self.report.sent_bytes += len(data)
-        self.tell(len(data))
+        self.report_progress(len(data))
 
     def reap(self) -> None:
         """Wait for one of those that are on their way; raises what went wrong with it, after the others have ended."""
@@ -617,7 +617,7 @@ class _Job:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
-    def tell(self, size: int) -> None:
+    def report_progress(self, size: int) -> None:
         with self.lock:
             self.arrived += size
             if self.progress is not None:

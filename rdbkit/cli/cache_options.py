@@ -178,7 +178,7 @@ def watch(verb: str) -> Callable[[Status, float], object]:
     last: tuple[str, float | None] = ("", None)
     said = 0.0
 
-    def tell(status: Status, seconds: float) -> None:
+    def show_status(status: Status, seconds: float) -> None:
         nonlocal last, said
         percent = f" {status.percent:.0f} %" if status.percent is not None else ""
         minutes, rest = divmod(int(seconds), 60)
@@ -190,7 +190,7 @@ def watch(verb: str) -> Callable[[Status, float], object]:
             said = time.monotonic()
         last = (status.word, status.percent)
 
-    return tell
+    return show_status
 
 
 @contextmanager

@@ -105,13 +105,13 @@ def _show(report: Check, target: Target, out: Output) -> None:
     rows = [(f.code, f.severity, f.title, f.fix) for f in report.findings]
     out.table("Findings", ("code", "severity", "what", "what helps"), rows)
     for finding in report.findings:
-        _explain(finding, out)
+        _write_finding(finding, out)
     deletes = target.facts.get("import_deletes")
     if deletes is not None and deletes.value and report.verdict != CANNOT:
         out.line("\nAn import first deletes what is in the cache.")
 
 
-def _explain(finding: Finding, out: Output) -> None:
+def _write_finding(finding: Finding, out: Output) -> None:
     if not finding.why and not finding.samples:
         return
     out.line(f"\n{finding.code} {finding.title}")

@@ -22,9 +22,9 @@ from rdbkit.cli.losses import (
     libraries_path,
     policy_options,
     read_policies,
-    tell_losses,
+    report_losses,
 )
-from rdbkit.cli.options import MOST_JOBS, SelectionCommand, database_pairs, selection_options, service_options, tell_if_none
+from rdbkit.cli.options import MOST_JOBS, SelectionCommand, database_pairs, selection_options, service_options, warn_if_none
 from rdbkit.cli.render import complain, printable, progress, size
 from rdbkit.cli.status import status
 from rdbkit.errors import LossError, RdbError
@@ -142,9 +142,9 @@ def convert(file: str, out: str, selection: Selection, **options: Any) -> int:
     elif failed is None:
         _summarise(report, file, out, time.monotonic() - begin)
     _tell_damage(report)
-    tell_losses(report.ledger, failed, out == "-")
+    report_losses(report.ledger, failed, out == "-")
     if not _left_out_for_other_reasons(report, edits):
-        tell_if_none(selection, report.written)
+        warn_if_none(selection, report.written)
     lost = report.ledger.counts or report.skipped or report.checksum
     return status(lost=lost, strict=options["strict"], found=failed)
 
@@ -208,9 +208,9 @@ def _script(path: str) -> Callable[[ScriptRecord], ScriptRecord | None]:
     if not callable(function):
         raise click.UsageError(f"{printable(path)} has no function record(r)")
 
-    def record(draft: ScriptRecord) -> ScriptRecord | None:
+    def record(script_record: ScriptRecord) -> ScriptRecord | None:
         try:
-            result = function(draft)
+            result = function(script_record)
         except (KeyboardInterrupt, RdbError):  # of a value that is damaged; it knows its place
             raise
         except BaseException as e:

@@ -8,7 +8,7 @@ import click
 
 import rdbkit
 from rdbkit.cli.files import READ_ONCE, format_for, output_options, refuse_terminal, writing
-from rdbkit.cli.options import MOST_JOBS, SelectionCommand, commands_target_option, selection_options, tell_if_none
+from rdbkit.cli.options import MOST_JOBS, SelectionCommand, commands_target_option, selection_options, warn_if_none
 from rdbkit.cli.render import printable, progress, warn
 from rdbkit.cli.status import status, strict_option
 from rdbkit.operations.export import Export, export_jsonl, export_resp
@@ -94,7 +94,7 @@ def export(
     warn(snapshot)
     _tell(report)
     if not report.skipped and not report.loss_counts:
-        tell_if_none(selection, report.written)
+        warn_if_none(selection, report.written)
     return status(lost=report.skipped or report.checksum or report.loss_counts, strict=strict)
 
 

@@ -159,12 +159,12 @@ def _reading(places: list[BlobUrl]) -> Iterator[Callable[[str, int], object]]:
     with progress("check", None) as update:
         done: dict[str, int] = {}
 
-        def tell(url: str, count: int) -> None:
+        def show_progress(url: str, count: int) -> None:
             done[url] = count
             if update is not None:
                 update(sum(done.values()))
 
-        yield tell
+        yield show_progress
 
 
 # -- words

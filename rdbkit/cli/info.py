@@ -11,7 +11,7 @@ import click
 
 import rdbkit
 from rdbkit.cli.files import READ_ONCE, written
-from rdbkit.cli.options import SelectionCommand, selection_options, tell_if_none
+from rdbkit.cli.options import SelectionCommand, selection_options, warn_if_none
 from rdbkit.cli.render import Output, complain, libraries, output, printable, progress, size, when
 from rdbkit.operations.info import EXPIRY_BUCKETS, Info
 from rdbkit.operations.info import info as read_info
@@ -85,7 +85,7 @@ def info(
     elif out is not None:
         _show_total(reports, len(files), out)
     if reports and not sources:
-        tell_if_none(selection, sum(report.keys for report in reports))
+        warn_if_none(selection, sum(report.keys for report in reports))
     return code
 
 

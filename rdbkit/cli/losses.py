@@ -48,7 +48,7 @@ def policy_options(command: C) -> C:
 
 
 def ledger_option(command: C) -> C:
-    """Give a click command `--ledger`, whose file `teller` writes to."""
+    """Give a click command `--ledger`, whose file `loss_writer` writes to."""
     return click.option(
         "--ledger", type=OutputPath("jsonl"), metavar="FILE", help="Write every loss and note to FILE, as JSON lines."
     )(command)
@@ -78,7 +78,7 @@ def ledger_file(options: dict[str, Any], sources: Sequence[str]) -> Iterator[Cal
         yield None
         return
     with open_output(options["ledger"], options["force"], sources) as file:
-        yield teller(file)
+        yield loss_writer(file)
 
 
 def libraries_path(options: dict[str, Any]) -> str:
@@ -86,7 +86,7 @@ def libraries_path(options: dict[str, Any]) -> str:
     return options["on_function"][1] if options["on_function"] else ""
 
 
-def teller(ledger: BinaryIO | None) -> Callable[[Loss], object] | None:
+def loss_writer(ledger: BinaryIO | None) -> Callable[[Loss], object] | None:
     """Writes each loss to a file as a line of JSON, where there is one."""
     if ledger is None:
         return None
@@ -130,7 +130,7 @@ def libraries_file(path: str, sources: Sequence[str], force: bool = False) -> It
             raise _Unwritten
 
 
-def tell_losses(
+def report_losses(
     ledger: Ledger,
     failed: LossError | None,
     to_stdout: bool,

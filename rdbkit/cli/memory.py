@@ -11,10 +11,10 @@ import click
 
 import rdbkit
 from rdbkit.cli.files import READ_ONCE, OutputPath, check_parquet, format_for, output_options, writing
-from rdbkit.cli.options import SelectionCommand, selection_options, target_option, tell_if_none
+from rdbkit.cli.options import SelectionCommand, selection_options, target_option, warn_if_none
 from rdbkit.cli.render import Output, printable, progress, size
 from rdbkit.cli.render import output as report_output
-from rdbkit.operations.memory import Memory, memory_rows, telling, write_memory_text
+from rdbkit.operations.memory import Memory, distinct_prefixes, memory_rows, write_memory_text
 from rdbkit.operations.memory import memory as read_memory
 from rdbkit.selection import Selection
 from rdbkit.storage.location import exists
@@ -102,9 +102,9 @@ def memory(
                         snapshot, target, out, as_json=chosen == "jsonl", quantum=quantum, pages=pages, selection=selection,
                         progress=update,
                     )  # fmt: skip
-            tell_if_none(selection, found)
+            warn_if_none(selection, found)
             return
-    tell_if_none(selection, report.keys)
+    warn_if_none(selection, report.keys)
     if html is not None:
         from rdbkit.operations.memory_page import write_page
 
@@ -159,7 +159,7 @@ def _show_databases(report: Memory, out: Output) -> None:
 
 
 def _show_prefixes(report: Memory, out: Output) -> None:
-    rows = [p for p in telling(report.prefixes) if p.share >= _SMALL]
+    rows = [p for p in distinct_prefixes(report.prefixes) if p.share >= _SMALL]
     out.table(
         "By prefix",
         ("prefix", "keys", "memory", "share", "a key", "expiring"),

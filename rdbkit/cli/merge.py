@@ -18,7 +18,7 @@ from rdbkit.cli.losses import (
     libraries_path,
     policy_options,
     read_policies,
-    tell_losses,
+    report_losses,
 )
 from rdbkit.cli.options import optional_target_option
 from rdbkit.cli.render import WORTH_TELLING, printable, progress, size
@@ -98,7 +98,7 @@ def merge(
         except LossError as e:
             if e.report is None:
                 raise
-            tell_losses(e.report.ledger, e, out == "-", _REMEDIES)
+            report_losses(e.report.ledger, e, out == "-", _REMEDIES)
             return 1
         except ValueError as e:
             raise click.UsageError(printable(str(e))) from None
@@ -107,7 +107,7 @@ def merge(
         click.echo(json.dumps(_as_json(report, out), ensure_ascii=False))
     else:
         _summarise(report, out, time.monotonic() - begin)
-    tell_losses(report.ledger, None, out == "-")
+    report_losses(report.ledger, None, out == "-")
     _tell_duplicates(report.samples)
     _tell_conflicts(report)
     lost = report.ledger.counts or report.duplicates or report.function_conflicts

@@ -29,7 +29,7 @@ from rdbkit.cli.cache_options import (
     watch,
 )
 from rdbkit.cli.files import EXISTING, OutputPath
-from rdbkit.cli.losses import LEDGER_ELSEWHERE, ON_THE_WAY, libraries_path, policy_options, read_policies, tell_losses
+from rdbkit.cli.losses import LEDGER_ELSEWHERE, ON_THE_WAY, libraries_path, policy_options, read_policies, report_losses
 from rdbkit.cli.render import Output, output, printable, progress, size, usage_errors
 from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.status import status
@@ -136,7 +136,7 @@ def migrate(
     except LossError as e:
         if e.report is None:
             raise
-        tell_losses(e.report.ledger, e, False, _remedies(job), undone="nothing was sent of it", has_all=LEDGER_ELSEWHERE)
+        report_losses(e.report.ledger, e, False, _remedies(job), undone="nothing was sent of it", has_all=LEDGER_ELSEWHERE)
         return 1
     if as_json:
         click.echo(json.dumps(made, ensure_ascii=False))
@@ -203,7 +203,7 @@ def _run(
 def _settle(job: Migration, left: PendingOperation, imports: bool) -> bool:
     """See to an import that an earlier run has left; whether there is anything to do after it."""
     with going_on("import"):
-        return job.settle(left, imports=imports, tell=lambda text: click.echo(text, err=True), progress=watch("import"))
+        return job.settle(left, imports=imports, message_callback=lambda text: click.echo(text, err=True), progress=watch("import"))
 
 
 def _import(job: Migration, yes: str | None) -> None:
@@ -223,12 +223,12 @@ def _telling(what: str, files: Any) -> Iterator[Callable[[str, int], object]]:
     with progress(what, total_size(files)) as update:
         done: dict[str, int] = {}
 
-        def tell(name: str, n: int) -> None:
+        def show_progress(name: str, n: int) -> None:
             done[name] = n
             if update is not None:
                 update(sum(done.values()))
 
-        yield tell
+        yield show_progress
 
 
 def _show(job: Migration, skip: tuple[str, ...], out: Output) -> None:

@@ -167,7 +167,7 @@ def selection_options(command: Callable[..., R]) -> Callable[..., R]:
     return result
 
 
-def tell_if_none(selection: Selection, keys: int) -> None:
+def warn_if_none(selection: Selection, keys: int) -> None:
     """Say on standard error that a selection takes none of the keys, which is more often a slip than what was meant.
 
     Args:

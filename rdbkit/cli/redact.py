@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from rdbkit.cli.files import EXISTING, READ_ONCE, refuse_terminal, snapshot_options, written
-from rdbkit.cli.options import SelectionCommand, selection_options, tell_if_none
+from rdbkit.cli.options import SelectionCommand, selection_options, warn_if_none
 from rdbkit.cli.render import output, printable, progress, size
 from rdbkit.cli.status import status, strict_option
 from rdbkit.operations.redact import Redaction
@@ -101,7 +101,7 @@ def redact(
         click.echo(json.dumps(_as_json(report, out), ensure_ascii=False))
     else:
         _show(report, out, time.monotonic() - begin)
-    tell_if_none(selection, report.keys - report.left_out)
+    warn_if_none(selection, report.keys - report.left_out)
     if secret is None:
         click.echo("rdbkit: the secret was random and is forgotten, so that no other run gives the same names", err=True)
     for kind, n in report.dropped.items():

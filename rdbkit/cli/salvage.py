@@ -38,13 +38,13 @@ def salvage(file: str, out: str, force: bool, losses: str | None, samples: int, 
     with ExitStack() as stack:
         list_ = stack.enter_context(writing(losses, [file], force)) if losses is not None else None
 
-        def tell(lost: Lost) -> None:
+        def write_lost(lost: Lost) -> None:
             if list_ is not None:
                 list_.write(json.dumps(lost.to_dict(), ensure_ascii=False).encode() + b"\n")
 
         stack.enter_context(written(out))
         update = stack.enter_context(progress(file, file_size(file)))
-        report = save(file, out, samples=samples, force=force, loss_callback=tell, progress=update)
+        report = save(file, out, samples=samples, force=force, loss_callback=write_lost, progress=update)
     if as_json:
         click.echo(json.dumps(report.to_dict(), ensure_ascii=False))
     elif out != "-":

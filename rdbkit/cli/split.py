@@ -83,12 +83,12 @@ def split(
     hash tags and scripts are not divided, or if nothing was written because a FILE has data after its end mark or a key
     comes twice; 3 if a FILE cannot be read or is damaged. With --strict, 1 also if --on-loss drop left such data out.
     """
-    ways = {
+    choices = {
         "--size": size_, "--parts": parts, "--slots": slots, "--nodes": nodes, "--by": by, "--one-key-per-file": one_key_per_file,
     }  # fmt: skip
-    given = [name for name, value in ways.items() if value]
+    given = [name for name, value in choices.items() if value]
     if len(given) != 1:
-        ask = f"say how to split: {', '.join(ways)}"
+        ask = f"say how to split: {', '.join(choices)}"
         raise click.UsageError(f"{' and '.join(given)} exclude each other" if given else ask)
     try:
         layout = Division(

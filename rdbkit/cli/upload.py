@@ -22,7 +22,7 @@ from rdbkit.cli.losses import (
     libraries_path,
     policy_options,
     read_policies,
-    tell_losses,
+    report_losses,
 )
 from rdbkit.cli.options import optional_target_option
 from rdbkit.cli.render import Output, output, printable, progress, size, usage_errors
@@ -207,7 +207,7 @@ def _tell_unsent(name: str, e: LossError, done: int) -> None:
     assert e.report is not None
     before = f"; of {count(done, 'FILE')} before it, all was" if done else ""
     undone = f"nothing of {printable(name)} was sent{before}"
-    tell_losses(e.report.ledger, e, False, ON_THE_WAY, undone=undone, has_all=LEDGER_ELSEWHERE)
+    report_losses(e.report.ledger, e, False, ON_THE_WAY, undone=undone, has_all=LEDGER_ELSEWHERE)
 
 
 def _send(
@@ -224,7 +224,7 @@ def _send(
         report, sent = upload_converted(name, blob, target=target, policies=read_policies(options), progress=update, **settings)
         done.append(sent)
         write_libraries(report.functions, report.ledger.notes.get("function-kept", 0))
-        tell_losses(report.ledger, None, False, has_all=LEDGER_ELSEWHERE)
+        report_losses(report.ledger, None, False, has_all=LEDGER_ELSEWHERE)
         return bool(report.ledger.counts)
 
 

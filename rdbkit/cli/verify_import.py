@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from rdbkit.cli.files import EXISTING, OutputPath
-from rdbkit.cli.options import database_pairs, selection_options, tell_if_none
+from rdbkit.cli.options import database_pairs, selection_options, warn_if_none
 from rdbkit.cli.render import Output, key_name, libraries, output, printable, progress, show_functions
 from rdbkit.cli.secrets import FiniteRange, SecretsCommand
 from rdbkit.live.verify_import import LEAST_RATE
@@ -171,7 +171,7 @@ def verify_import(
             )  # fmt: skip
         except ValueError as e:
             raise click.UsageError(printable(str(e))) from None
-    tell_if_none(selection, found.keys)
+    warn_if_none(selection, found.keys)
     if as_json:
         click.echo(json.dumps(found.to_dict()))
     else:

@@ -79,7 +79,7 @@ def element_count(rule: i64, buf: bytes, pos: i64, end: i64, whole: bool = True)
 
     Args:
         rule: of `count_rule`.
-        whole: False where only a value's first `HEAD` bytes are there. What would have to be walked over is then -1.
+        whole: False where only a value's first `HEAD` bytes are there. A count that takes reading the whole value is then -1.
 
     Raises: CorruptError, with `offset` relative to `buf`, where a count cannot be.
 
@@ -182,7 +182,7 @@ def _packed(number: i64, buf: bytes, pos: i64, whole: bool) -> i64:
     if count != UNKNOWN or not whole:
         return count
     blob, _ = read_string(buf, pos, MAX_LENGTH)
-    return reader.walk(blob, 0, len(blob), Sink())
+    return reader.read(blob, 0, len(blob), Sink())
 
 
 def _lzf_head(data: bytes, pos: i64, end: i64, size: i64) -> bytes:
@@ -243,14 +243,14 @@ class PieceCounter:
             self.skip = 0
         buf = self.rest + piece if self.rest else piece
         try:
-            self.rest = buf[self.walk(buf, last) :]
+            self.rest = buf[self.count_in(buf, last) :]
         except CorruptError as e:
             e.offset = None
             raise
         except IndexError:
             raise CorruptError("the value ends before its count") from None
 
-    def walk(self, buf: bytes, last: bool) -> i64:
+    def count_in(self, buf: bytes, last: bool) -> i64:
         """Count what stands in `buf`.
 
         Returns where what is still needed begins, and leaves in `skip` how far beyond `buf` that is.

@@ -1,6 +1,6 @@
 """Encoded values to elements, in pieces of any size; see `rdbkit.values` for what comes out.
 
-`Decoder` goes on wherever the bytes that it has end, as `Walker` does, so that its memory depends on single elements and not
+`Decoder` goes on wherever the bytes that it has end, as `ValueSkipper` does, so that its memory depends on single elements and not
 on values. What it finds it tells a `Sink`.
 """
 
@@ -52,7 +52,7 @@ NAMED: Final = 18
 TEMPLATE_LISTPACK: Final = 19
 TEMPLATE: Final = 20
 
-_WAYS: Final = {
+_SHAPES: Final = {
     "string": STRING,
     "strings": STRINGS,
     "scored": SCORED,
@@ -73,7 +73,7 @@ _WAYS: Final = {
     "template-listpack": TEMPLATE_LISTPACK,
     "template": TEMPLATE,
 }
-c.check_rows("shape", _WAYS, "no decoder for shape")
+c.check_rows("shape", _SHAPES, "no decoder for shape")
 #: More bytes than there are: the value is wanted whole.
 _WHOLE: Final = 1 << 62
 _NOT_A_NUMBER: Final = float("nan")
@@ -82,9 +82,9 @@ _MOST_WARNINGS: Final = 1000
 _LATEST: Final = (1 << 48) - 1
 
 
-def way_of(t: c.ValueType) -> int:
+def shape_of(t: c.ValueType) -> int:
     """How a value of this type is read: one of the constants above."""
-    return TRIPLES if t.shape == "packed" and t.arity == 3 else _WAYS[t.shape]
+    return TRIPLES if t.shape == "packed" and t.arity == 3 else _SHAPES[t.shape]
 
 
 @cache
@@ -99,7 +99,7 @@ class FileTypes:
     Attributes:
         flavour, version: of the file.
         source: name of the file, for errors.
-        types: what each type byte means; `ways`, `arities`, `heads`, `readers` of what is packed and `levels` of streams say how
+        types: what each type byte means; `shapes`, `arities`, `heads`, `readers` of what is packed and `levels` of streams say how
             its values are read.
         templates: field names of hashes, by the number of their template; filled while the file is scanned.
         limit: most bytes that one string may unpack to.
@@ -118,14 +118,14 @@ class FileTypes:
         self.limit: i64 = limit
         self.packed_limit: i64 = self.budget.limit // 2
         self.templates: dict[int, tuple[bytes, ...]] = {}
-        self.ways: list[int] = [0] * 256
+        self.shapes: list[int] = [0] * 256
         self.levels: list[int] = [0] * 256
         self.arities: list[int] = [1] * 256
         self.heads: list[int] = [0] * 256
         self.readers: list[PackedReader] = [READERS[0]] * 256
         self.types: dict[int, c.ValueType] = c.value_types(flavour, version)
         for t in self.types.values():
-            self.ways[t.id] = way_of(t)
+            self.shapes[t.id] = shape_of(t)
             self.arities[t.id] = t.arity
             self.heads[t.id] = t.head
             self.readers[t.id] = READERS[reader_number(t)]
@@ -169,7 +169,7 @@ class Decoder:
         self.need: i64 = 0
         self.arity: int = 1
         self.insert_index: int | None = None
-        self.way: i64 = 0
+        self.shape: i64 = 0
         self.type_code: i64 = 0
         self.left: i64 = -1
         self.base: i64 = 1  # that an expiry of 1 stands for
@@ -188,7 +188,7 @@ class Decoder:
         if type_code >= 256:
             type_code = 0
         self.type_code = type_code
-        self.way = self.file_types.ways[type_code]
+        self.shape = self.file_types.shapes[type_code]
         self.done = False
         self.need = 0
         self.left = -1
@@ -197,13 +197,13 @@ class Decoder:
         self.cursor = None
         if self.doubts:
             self.doubts = []
-        if self.way == STREAM:
+        if self.shape == STREAM:
             self.stream = StreamDecoder(
                 self.file_types.levels[type_code], self.file_types.packed_limit, self.file_types.budget, self.lenient, self.doubts
             )
             self.stream.builds = self.builds
             self.stream.most = self.most
-        elif self.way == MODULE or self.way == CRON:
+        elif self.shape == MODULE or self.shape == CRON:
             self.need = _WHOLE
 
     def feed(self, buf: bytes, pos: i64, sink: Sink) -> i64:
@@ -211,8 +211,8 @@ class Decoder:
 
         Raises: RdbError without a place.
         """
-        way = self.way
-        if way == STREAM:
+        shape = self.shape
+        if shape == STREAM:
             stream = self.stream
             assert stream is not None
             pos = stream.feed(buf, pos, sink)
@@ -232,18 +232,18 @@ class Decoder:
         stop: i64
         try:
             if left < 0:
-                if way == STRING:
+                if shape == STRING:
                     pos = self.element(buf, pos, sink)
                     self.done = True
                     return pos
-                if way == PACKED:
+                if shape == PACKED:
                     pos = self.packed(buf, pos, sink)
                     if self.paused:
                         self.left = 0
                     else:
                         self.done = True
                     return pos
-                if way >= TRIPLES:
+                if shape >= TRIPLES:
                     pos = self.rare(buf, pos, sink)
                     if self.done:
                         return pos
@@ -251,7 +251,7 @@ class Decoder:
                 else:
                     pos = self.head(buf, pos)
                     left = self.left
-            if way == STRINGS:
+            if shape == STRINGS:
                 if not COMPILED and isinstance(sink, Items):
                     pos, left = self.collect(buf, pos, left, False, sink)
                     if self.spent > self.most:
@@ -268,7 +268,7 @@ class Decoder:
                     left -= 1
                     if self.spent > self.most:
                         return self.pause(pos, left)
-            elif way == SCORED:
+            elif shape == SCORED:
                 if not COMPILED and isinstance(sink, Items):
                     pos, left = self.collect(buf, pos, left, True, sink)
                 while left > 0:
@@ -284,7 +284,7 @@ class Decoder:
                     sink.double(score)
                     pos = stop + 8
                     left -= 1
-            elif way == NODES:
+            elif shape == NODES:
                 while left > 0:
                     stop = skip_container(buf, pos)
                     if buf[stop - 1] != 1:
@@ -296,7 +296,7 @@ class Decoder:
                     left -= 1
                     if self.spent > self.most:
                         return self.pause(pos, left)
-            elif way == PACKED_NODES:
+            elif shape == PACKED_NODES:
                 while left > 0:
                     pos = self.packed(buf, pos, sink)
                     left -= 1
@@ -383,7 +383,7 @@ class Decoder:
                 raise CorruptError(f"a first expiry of {self.base} ms cannot be", rule="field-expiry")
             pos += head
         n, pos = read_length(buf, pos)
-        if self.way == STRINGS and self.arity == 2:
+        if self.shape == STRINGS and self.arity == 2:
             n *= 2
         self.left = n
         return pos
@@ -446,9 +446,9 @@ class Decoder:
         count: i64
         try:
             if end - start > STRETCH:
-                count = reader.walk(data, start, end, Sink())
+                count = reader.read(data, start, end, Sink())
                 self.file_types.budget.check("entries of a packed collection", end - start + count * NAME)
-            reader.walk(data, start, end, items)
+            reader.read(data, start, end, items)
         except IndexError:
             raise overrun(reader.name) from None
         self.spent += end - start
@@ -466,7 +466,7 @@ class Decoder:
             return stop
         self.spent += end - start
         try:
-            count = reader.walk(buf, start, end, sink)
+            count = reader.read(buf, start, end, sink)
         except IndexError:
             raise overrun(reader.name) from None
         self.check_pairs(count)
@@ -500,11 +500,11 @@ class Decoder:
 
     def rare(self, buf: bytes, pos: i64, sink: Sink) -> i64:
         """Values that few files have: all of one, or its head, which sets `left`."""
-        way = self.way
+        shape = self.shape
         n: i64
-        if way == TRIPLES:
+        if shape == TRIPLES:
             pos = self.triples(buf, pos, sink)
-        elif way == ARRAY:
+        elif shape == ARRAY:
             n, pos = read_length(buf, pos)
             if n == 0:
                 raise CorruptError("an array has no elements", rule="empty")
@@ -514,21 +514,21 @@ class Decoder:
                 self.insert_index, pos = read_uint64(buf, pos)
             self.left = n
             return pos
-        elif way == MODULE:
+        elif shape == MODULE:
             value, pos = read_module(buf, pos)
             sink.part(value)
-        elif way == CRON:
+        elif shape == CRON:
             pos = self.cron(buf, pos, sink)
-        elif way == NUMBER:
+        elif shape == NUMBER:
             number, pos = read_uint64(buf, pos)
             sink.part(number)
-        elif way == NAMED_LISTPACK:
+        elif shape == NAMED_LISTPACK:
             pos = self.field_names(buf, pos)
             pos = self.named_listpack(buf, pos, sink, False)
-        elif way == TEMPLATE_LISTPACK:
+        elif shape == TEMPLATE_LISTPACK:
             pos = self.named_listpack(buf, pos, sink, True)
         else:
-            if way == NAMED:
+            if shape == NAMED:
                 pos = self.field_names(buf, pos)
             else:
                 n, pos = read_length(buf, pos)
@@ -541,10 +541,10 @@ class Decoder:
 
     def rare_element(self, buf: bytes, pos: i64, sink: Sink) -> i64:
         """One element of a value whose elements are neither strings nor scored."""
-        way = self.way
+        shape = self.shape
         expiry: i64
         stop: i64
-        if way == TEXT_SCORED:
+        if shape == TEXT_SCORED:
             stop = skip_string(buf, pos)
             size: i64 = buf[stop]
             if size < 253 and stop + 1 + size > len(buf):
@@ -557,7 +557,7 @@ class Decoder:
                 return stop + 1
             sink.string(buf, stop + 1, stop + 1 + size)
             return stop + 1 + size
-        if way == EXPIRY_FIRST:
+        if shape == EXPIRY_FIRST:
             number, pos = read_uint64(buf, pos)
             if number > _LATEST:
                 raise CorruptError(f"a field's expiry of {number} ms cannot be", rule="field-expiry")
@@ -567,11 +567,11 @@ class Decoder:
                 if expiry > _LATEST:
                     raise CorruptError(f"a field's expiry of {expiry} ms cannot be", rule="field-expiry")
             return self.pair(buf, pos, 0, expiry, sink)
-        if way == EXPIRY_LAST:
+        if shape == EXPIRY_LAST:
             return self.pair(buf, pos, 8, 0, sink)
-        if way == EXPIRY_TEXT:
+        if shape == EXPIRY_TEXT:
             return self.text_expiry(buf, pos, sink)
-        if way == ARRAY:
+        if shape == ARRAY:
             return self.array_element(buf, pos, sink)
         # values of a hash by template
         stop = skip_string(buf, pos)

@@ -44,11 +44,11 @@ class IntsetReader(PackedReader):
             raise CorruptError(f"an intset of {size} bytes says that it has {n} numbers of {width} bytes")
         return n
 
-    def walk(self, buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
-        return walk_intset(buf, pos, end, sink)
+    def read(self, buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
+        return read_intset(buf, pos, end, sink)
 
 
-def walk_intset(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
+def read_intset(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
     """Tell `sink` of each member of the intset in `buf[pos:end]`; return how many there are.
 
     Raises: CorruptError, also where the members do not ascend.

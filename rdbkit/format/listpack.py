@@ -51,11 +51,11 @@ class ListpackReader(PackedReader):
     def header_count(self, buf: bytes, pos: i64, size: i64) -> i64:
         return announced_entries("listpack", buf, pos, size, 4)
 
-    def walk(self, buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
-        return walk_listpack(buf, pos, end, sink)
+    def read(self, buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
+        return read_listpack(buf, pos, end, sink)
 
 
-def walk_listpack(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
+def read_listpack(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
     """Tell `sink` of each entry of the listpack in `buf[pos:end]`; return how many there are.
 
     Raises: CorruptError, maybe after having told of some entries; IndexError where an entry goes beyond `buf`.
@@ -96,7 +96,7 @@ def listpack_entries(buf: bytes, at: i64, until: i64, last: i64, sink: Sink) -> 
 
     Returns where the next begins, and how many there were.
 
-    Raises: as `walk_listpack`.
+    Raises: as `read_listpack`.
     """
     count: i64 = 0
     size: i64
@@ -119,7 +119,7 @@ def listpack_entries(buf: bytes, at: i64, until: i64, last: i64, sink: Sink) -> 
             n = (first & 0x1F) << 8 | buf[at + 1]
             sink.integer(n if n < 4096 else n - 8192)
         else:
-            size = _walk_wide(buf, at, first, sink)
+            size = _read_wide(buf, at, first, sink)
         if at + size >= last:
             raise CorruptError(f"an entry of a listpack goes {at + size - last + 1} bytes beyond its end", rule="listpack-overrun")
         if size < 128:
@@ -305,7 +305,7 @@ def _plain_number(n: int) -> bytes:
     return b"%c%b" % (len(text), text)
 
 
-def _walk_wide(buf: bytes, at: i64, first: i64, sink: Sink) -> i64:
+def _read_wide(buf: bytes, at: i64, first: i64, sink: Sink) -> i64:
     """The entries that are rare; returns the size without the length behind it."""
     n: i64
     if first < 0xF0:

@@ -54,7 +54,7 @@ def lzf_decompress(data: bytes, size: i64) -> bytes:
     if _NATIVE is not None and size > 0:
         try:
             whole = _NATIVE(data, size)
-        except Exception:  # whatever it dislikes, the walk below says what is wrong
+        except Exception:  # whatever it dislikes, the loop below says what is wrong
             whole = None
         if whole is not None and len(whole) == size:
             return whole

@@ -78,7 +78,7 @@ class PackedReader:
         """
         raise NotImplementedError
 
-    def walk(self, buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
+    def read(self, buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
         """Tell `sink` of each entry of the collection `buf[pos:end]`; return how many there are.
 
         Raises: CorruptError, maybe after having told of some entries.

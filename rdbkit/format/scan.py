@@ -14,7 +14,7 @@ from rdbkit.format import constants as c
 from rdbkit.format.budget import DATABASE, NAME, OBJECT, Budget
 from rdbkit.format.compiled import COMPILED
 from rdbkit.format.primitives import read_int64, read_length, read_string, read_uint64, skip_string
-from rdbkit.format.skip import Walker, compile_layout, walk_short
+from rdbkit.format.skip import ValueSkipper, compile_layout, skip_short
 from rdbkit.model import (
     Aux,
     Event,
@@ -95,7 +95,7 @@ class Visitor:
         """A record that lies in `buf[start:end]`: expiry and the like, type byte, key at `key_at`, value at `value_at`."""
 
     def large(self, type_code: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
-        """A record larger than a block has been walked over: `size` bytes from `offset` on; `head` begins its value."""
+        """A record larger than a block has been read: `size` bytes from `offset` on; `head` begins its value."""
 
     def strayed(self) -> None:
         """The last record, which `record` told of, had `strays`."""
@@ -166,7 +166,7 @@ class Scanner:
         self.version: i64 = version
         self.limit: i64 = limit
         self.budget: Budget = Budget() if budget is None else budget
-        self.walker: Walker = Walker()
+        self.skipper: ValueSkipper = ValueSkipper()
         self.programs: list[bytes] = [b""] * 256
         single = bytearray(256)
         for t in c.value_types(flavour, version).values():
@@ -230,7 +230,7 @@ class Scanner:
         first: i64
         expire_ms: i64
         single = self.single
-        walker = self.walker
+        skipper = self.skipper
         try:
             while True:
                 start = pos
@@ -280,14 +280,14 @@ class Scanner:
                     program = self.programs[type_code]
                     if not program:
                         raise self.unknown(type_code, key_at - 1)
-                    pos = walk_short(buf, value_at, program)
+                    pos = skip_short(buf, value_at, program)
                     if pos < 0 or pos > end:
-                        walker.begin(program)
-                        pos = walker.walk(buf, value_at, room)
-                        if not walker.done:
-                            if walker.skip > room - end:
+                        skipper.begin(program)
+                        pos = skipper.advance(buf, value_at, room)
+                        if not skipper.done:
+                            if skipper.skip > room - end:
                                 raise TruncatedError(
-                                    f"the file ends at least {walker.skip - (room - end)} bytes too early", offset=value_at
+                                    f"the file ends at least {skipper.skip - (room - end)} bytes too early", offset=value_at
                                 )
                             return start
                 if self.pending:
@@ -323,7 +323,7 @@ class Scanner:
         base: i64 = visitor.base
         visitor.leave(start)
         head = self.attributes(buf, start, key_at - 1)
-        self.tell_strays(buf, visitor)
+        self.report_strays(buf, visitor)
         by: i64 = len(head) - (key_at - 1)
         visitor.buf = head + buf[key_at - 1 : end]
         visitor.base = base + start
@@ -352,7 +352,7 @@ class Scanner:
         parts.append(buf[start:end])
         return b"".join(parts)
 
-    def tell_strays(self, buf: bytes, visitor: Visitor) -> None:
+    def report_strays(self, buf: bytes, visitor: Visitor) -> None:
         """Tell of what stands among attributes without being one, each as a block of its own; `buf` and `base` change."""
         base: i64 = visitor.base
         visitor.strays = [(int(base + begin), int(base + end)) for _, begin, end in self.strays]
@@ -425,7 +425,7 @@ class Scanner:
             return _NOT_COMPLETE
         return pos
 
-    def tell(self, visitor: Visitor, event: Event, begin: i64, end: i64) -> None:
+    def report_event(self, visitor: Visitor, event: Event, begin: i64, end: i64) -> None:
         if not self.pending:
             visitor.event_at = begin
             visitor.event_end = end
@@ -486,19 +486,19 @@ class Scanner:
             if not self.pending:
                 visitor.db = n
                 visitor.database()
-            self.tell(visitor, SelectDb(n), begin, pos)
+            self.report_event(visitor, SelectDb(n), begin, pos)
             return pos
         if op == c.RESIZEDB:
             n, pos = read_length(buf, pos)
             m, pos = read_length(buf, pos)
-            self.tell(visitor, ResizeDb(n, m), begin, pos)
+            self.report_event(visitor, ResizeDb(n, m), begin, pos)
             return pos
         if op == c.AUX:
             name, pos = read_string(buf, pos, self.limit)
             value, pos = read_string(buf, pos, self.limit)
             if self.in_prelude:
                 self.spend(begin, "AUX fields", pos - begin + _AS_TEXT * (len(name) + len(value)))
-            self.tell(visitor, Aux(name, value), begin, pos)
+            self.report_event(visitor, Aux(name, value), begin, pos)
             return pos
         if op == c.EOF:
             self.finished = True
@@ -506,7 +506,7 @@ class Scanner:
                 base: i64 = visitor.base
                 visitor.leave(self.start)
                 self.release(visitor)
-                self.tell_strays(buf, visitor)
+                self.report_strays(buf, visitor)
                 visitor.strays = []
                 visitor.buf = buf
                 visitor.base = base
@@ -517,12 +517,12 @@ class Scanner:
             slot, pos = read_length(buf, pos)
             n, pos = read_length(buf, pos)
             m, pos = read_length(buf, pos)
-            self.tell(visitor, SlotInfo(slot, n, m), begin, pos)
+            self.report_event(visitor, SlotInfo(slot, n, m), begin, pos)
             return pos
         if op == c.FUNCTION2:
             source, pos = read_string(buf, pos, self.limit)
             self.spend(begin, "libraries of functions", pos - begin + len(source))
-            self.tell(visitor, function_library(source), begin, pos)
+            self.report_event(visitor, function_library(source), begin, pos)
             return pos
         if op == c.FUNCTION_PRE_GA:
             name, pos = read_string(buf, pos, self.limit)
@@ -533,21 +533,21 @@ class Scanner:
             source, pos = read_string(buf, pos, self.limit)
             self.spend(begin, "libraries of functions", pos - begin + len(source) + _AS_TEXT * (len(name) + len(engine)))
             text = name.decode("utf-8", "surrogateescape")
-            self.tell(visitor, FunctionLibrary(text, engine.decode("utf-8", "surrogateescape"), source, True), begin, pos)
+            self.report_event(visitor, FunctionLibrary(text, engine.decode("utf-8", "surrogateescape"), source, True), begin, pos)
             return pos
         if op == c.MODULE_AUX:
             module, when, pos = self.module_aux_head(buf, pos)
-            self.walker.begin(self.module_layout)
-            pos = self.walker.walk(buf, pos, room)
-            if not self.walker.done:
+            self.skipper.begin(self.module_layout)
+            pos = self.skipper.advance(buf, pos, room)
+            if not self.skipper.done:
                 return _NOT_COMPLETE
             self.spend(begin, "data of modules", pos - begin if self.in_prelude else 0)
-            self.tell(visitor, ModuleAux(module_name(module), module & 1023, when, int(pos - begin)), begin, pos)
+            self.report_event(visitor, ModuleAux(module_name(module), module & 1023, when, int(pos - begin)), begin, pos)
             return pos
         if op == c.KEY_META and self.flavour == c.REDIS and (self.version >= 13):
-            self.walker.begin(self.metadata_layout)
-            pos = self.walker.walk(buf, pos, room)
-            if not self.walker.done:
+            self.skipper.begin(self.metadata_layout)
+            pos = self.skipper.advance(buf, pos, room)
+            if not self.skipper.done:
                 return _NOT_COMPLETE
             self.pending = True
             metadata = KeyMetadata(buf[begin + 1 : pos])
@@ -603,7 +603,7 @@ class Scanner:
                 raise CorruptError(f"slot range {first}-{last} cannot be", offset=pos)
             ranges.append((first, last))
             n -= 1
-        self.tell(visitor, SlotImport(job, tuple(ranges)), begin, pos)
+        self.report_event(visitor, SlotImport(job, tuple(ranges)), begin, pos)
         return pos
 
     def hash_template(self, buf: bytes, pos: i64, room: i64, visitor: Visitor) -> i64:
@@ -622,16 +622,16 @@ class Scanner:
             fields.append(name)
             n -= 1
         self.spend(begin, "hash templates", total)
-        self.walker.templates[number] = len(fields)
+        self.skipper.templates[number] = len(fields)
         self.templates[number] = tuple(fields)
-        self.tell(visitor, HashTemplate(number, tuple(fields)), begin, pos)
+        self.report_event(visitor, HashTemplate(number, tuple(fields)), begin, pos)
         return pos
 
     def open_large(self, buf: bytes, pos: i64, room: i64, visitor: Visitor) -> i64:
-        """Read the head of an item that does not fit into a block, and make the walker ready for the rest.
+        """Read the head of an item that does not fit into a block, and make the skipper ready for the rest.
 
         Returns where the rest begins; -1 where `buf` does not hold the head. Sets `type_code` (MODULE_AUX for module data), `head`,
-        `key` and `expire_ms`; of what stands among the record's attributes, `tell_strays` and `release` are to tell.
+        `key` and `expire_ms`; of what stands among the record's attributes, `report_strays` and `release` report.
         """
         begin: i64 = pos
         try:
@@ -639,7 +639,7 @@ class Scanner:
                 module, when, pos = self.module_aux_head(buf, pos + 1)
                 self.type_code = c.MODULE_AUX
                 self.held = [ModuleAux(module_name(module), module & 1023, when, 0)]
-                self.walker.begin(self.module_layout)
+                self.skipper.begin(self.module_layout)
                 self.head = buf[begin:pos]
                 return pos
             pos = self.opcodes(buf, pos, room, visitor)
@@ -656,9 +656,9 @@ class Scanner:
             return _NOT_COMPLETE
         if type_code == 0 and first >= 0xC0:
             type_code = STRING_LZF if first == 0xC3 else STRING_INT
-            self.walker.begin(self.programs[0])
+            self.skipper.begin(self.programs[0])
         else:
-            self.walker.begin(self.programs[type_code])
+            self.skipper.begin(self.programs[type_code])
         self.type_code = type_code
         return pos
 

@@ -1,7 +1,7 @@
-"""Walking over a value without decoding it, in blocks of any size.
+"""Skipping a value without decoding it, in blocks of any size.
 
-Each value type has a layout in a small grammar (`constants.py`); `compile_layout` turns it into a program and `Walker` runs it.
-The walker stops wherever the block ends and goes on in the next, so that its memory does not depend on the value's size.
+Each value type has a layout in a small grammar (`constants.py`). `compile_layout` turns it into a program, and `ValueSkipper` runs
+it. It stops wherever the block ends and goes on in the next, so that its memory does not depend on the value's size.
 
 | sign | stands for | sign | stands for |
 |---|---|---|---|
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from rdbkit.errors import CorruptError
 from rdbkit.format.compiled import COMPILED
-from rdbkit.format.listpack import walk_listpack
+from rdbkit.format.listpack import read_listpack
 from rdbkit.format.primitives import read_length, read_string, skip_length, skip_string
 from rdbkit.format.sink import Sink
 
@@ -124,8 +124,8 @@ def skip_container(buf: bytes, pos: i64) -> i64:
     return end
 
 
-def walk_short(buf: bytes, pos: i64, program: bytes) -> i64:
-    """The end of a collection of fewer than 64 elements that lies whole in `buf`, at a third of a `Walker`'s cost.
+def skip_short(buf: bytes, pos: i64, program: bytes) -> i64:
+    """The end of a collection of fewer than 64 elements that lies whole in `buf`, at a third of a `ValueSkipper`'s cost.
 
     Returns -1 for every other value; raises IndexError, or returns an end beyond `buf`, as `primitives` do.
     """
@@ -150,7 +150,7 @@ def walk_short(buf: bytes, pos: i64, program: bytes) -> i64:
     return -1
 
 
-def walk_batch(buf: bytes, pos: int, behind: int) -> tuple[int, int]:
+def skip_batch(buf: bytes, pos: int, behind: int) -> tuple[int, int]:
     """`(end, how many)` of up to 256 strings with `behind` bytes behind each; for the interpreter, which has to take few steps.
 
     Strings of one length, as ids often are, have their length bytes at equal distances: one comparison takes all 256.
@@ -173,13 +173,13 @@ def walk_batch(buf: bytes, pos: int, behind: int) -> tuple[int, int]:
     return (pos, BATCH) if pos < _BEYOND else (at, BATCH - 4)
 
 
-class Walker:
+class ValueSkipper:
     """Finds the end of one value at a time.
 
     Attributes:
         done: the value's end has been reached.
         templates: field count of each hash template of the file (RDB 15).
-        steps: elements that have been walked over, roughly, since somebody set it to 0.
+        steps: elements that have been skipped, roughly, since somebody set it to 0.
     """
 
     def __init__(self) -> None:
@@ -205,8 +205,8 @@ class Walker:
         if self.rounds:
             self.rounds = []
 
-    def walk(self, buf: bytes, pos: i64, room: i64) -> i64:
-        """Go on at `pos`; return the first position that has not been walked over.
+    def advance(self, buf: bytes, pos: i64, room: i64) -> i64:
+        """Go on at `pos`; return the first position that has not been skipped.
 
         `done` then tells whether that is the value's end. If not, everything before it is needed no more, and what follows
         it (a few bytes at most) must stand before the next block.
@@ -239,7 +239,7 @@ class Walker:
                     self.count = n
                     self.at += 2
                 elif operation == OP_STRINGS:
-                    pos = self.walk_run(buf, pos, program[self.at + 1], 0)
+                    pos = self.skip_run(buf, pos, program[self.at + 1], 0)
                     if self.left > 0 or self.skip > 0:
                         return pos
                 elif operation == OP_END:
@@ -264,11 +264,11 @@ class Walker:
                     pos += program[self.at + 1]
                     self.at += 2
                 elif operation == OP_SCORED:
-                    pos = self.walk_run(buf, pos, 1, 8)
+                    pos = self.skip_run(buf, pos, 1, 8)
                     if self.left > 0 or self.skip > 0:
                         return pos
                 elif operation == OP_NODES:
-                    pos = self.walk_nodes(buf, pos)
+                    pos = self.skip_nodes(buf, pos)
                     if self.left > 0 or self.skip > 0:
                         return pos
                 elif operation == OP_LOOP:
@@ -278,14 +278,14 @@ class Walker:
                     else:
                         self.at = program[self.at + 1]
                 else:
-                    pos = self.walk_rare(buf, pos, operation)
+                    pos = self.skip_rare(buf, pos, operation)
                 if pos > end:
                     self.skip = pos - end
                     return end
         except IndexError:
             return safe
 
-    def walk_run(self, buf: bytes, pos: i64, a_round: i64, behind: i64) -> i64:
+    def skip_run(self, buf: bytes, pos: i64, a_round: i64, behind: i64) -> i64:
         """Skip `a_round` strings for each that the counter says, and `behind` bytes after each.
 
         Leaves in `left` how many are still to come.
@@ -300,7 +300,7 @@ class Walker:
             while left > 0:
                 few: i64 = min(left, BATCH)
                 if not COMPILED and left >= BATCH:
-                    pos, done = walk_batch(buf, pos, behind)
+                    pos, done = skip_batch(buf, pos, behind)
                     self.steps += done
                     left -= done
                     if done == BATCH:
@@ -322,8 +322,8 @@ class Walker:
             raise
         return self.leave_run(pos, len(buf), left)
 
-    def walk_nodes(self, buf: bytes, pos: i64) -> i64:
-        """The nodes of a quicklist, as `walk_run` walks strings."""
+    def skip_nodes(self, buf: bytes, pos: i64) -> i64:
+        """The nodes of a quicklist, as `skip_run` walks strings."""
         if self.left < 0:
             self.left = self.count
         left: i64 = self.left
@@ -339,7 +339,7 @@ class Walker:
         return self.leave_run(pos, len(buf), left)
 
     def leave_run(self, pos: i64, end: i64, left: i64) -> i64:
-        """Keep what is left of a run; an element that goes on in later blocks counts as walked over, its rest as `skip`."""
+        """Keep what is left of a run; an element that goes on in later blocks counts as skipped, its rest as `skip`."""
         if pos > end:
             self.skip = pos - end
             pos = end
@@ -350,7 +350,7 @@ class Walker:
             self.at += 2
         return pos
 
-    def walk_rare(self, buf: bytes, pos: i64, operation: i64) -> i64:
+    def skip_rare(self, buf: bytes, pos: i64, operation: i64) -> i64:
         """The steps that few values have."""
         n: i64
         start: i64 = pos
@@ -396,7 +396,7 @@ class Walker:
                     raise CorruptError("a listpack of field names has fewer than 7 bytes", offset=start)
                 self.steps += len(names)
                 n = names[4] | names[5] << 8
-                self.count = n if n < 65535 else walk_listpack(names, 0, len(names), Sink())
+                self.count = n if n < 65535 else read_listpack(names, 0, len(names), Sink())
             else:
                 n, pos = read_length(buf, pos)
                 self.count = n

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from rdbkit.errors import CorruptError, LimitError
 from rdbkit.format.budget import HELD, HOW_TO_RAISE, NAME, Budget
-from rdbkit.format.listpack import walk_listpack
+from rdbkit.format.listpack import read_listpack
 from rdbkit.format.packed import STRETCH
 from rdbkit.format.primitives import read_int64, read_length, read_string, read_uint64, skip_string
 from rdbkit.format.sink import Items, Sink
@@ -295,8 +295,8 @@ class StreamDecoder:
         self.spent += len(blob)
         try:
             if len(blob) > STRETCH:
-                self.budget.check("entries of a node", len(blob) + walk_listpack(blob, 0, len(blob), Sink()) * _PART)
-            walk_listpack(blob, 0, len(blob), items)
+                self.budget.check("entries of a node", len(blob) + read_listpack(blob, 0, len(blob), Sink()) * _PART)
+            read_listpack(blob, 0, len(blob), items)
         except IndexError:
             raise CorruptError("an entry goes beyond the end of its node", rule="listpack-overrun") from None
         try:

@@ -15,7 +15,7 @@ from rdbkit.errors import CorruptError
 from rdbkit.format.compiled import COMPILED
 from rdbkit.format.decode import NODES, PACKED, Decoder, FileTypes, score_in, too_large
 from rdbkit.format.encode import write_length, write_score, write_string
-from rdbkit.format.listpack import any_twice, collect_plain, collect_scored, plain_text, walk_listpack
+from rdbkit.format.listpack import any_twice, collect_plain, collect_scored, plain_text, read_listpack
 from rdbkit.format.packed import STRETCH
 from rdbkit.format.primitives import read_string
 from rdbkit.format.sink import Items, Names, Sink
@@ -261,7 +261,7 @@ class FieldSink(PlainSink):
         self.count += 2
 
 
-class Recoder:
+class Transcoder:
     """Writes one collection after the other in another encoding.
 
     Args:
@@ -304,7 +304,7 @@ class Recoder:
         self.listpacks: list[int] = [0] * 256  # how values are read that are listpacks, or have them as nodes; 0 for others
         for t in file_types.types.values():
             if t.packed == "listpack":
-                self.listpacks[t.id] = file_types.ways[t.id]
+                self.listpacks[t.id] = file_types.shapes[t.id]
             if t.type == "zset":
                 self.becomes[t.id] = ZSET_TEXT if text_scores else ZSET
             else:
@@ -338,10 +338,10 @@ class Recoder:
         self.begin(type_code, out)
         self.is_empty = False
         decoder = self.decoder
-        way = self.listpacks[type_code]
-        if way == PACKED:
+        shape = self.listpacks[type_code]
+        if shape == PACKED:
             self.end_at(self.listpack(buf, pos, out), end)
-        elif way == NODES and buf[pos] == 1 and buf[pos + 1] == PACKED_NODE:
+        elif shape == NODES and buf[pos] == 1 and buf[pos + 1] == PACKED_NODE:
             self.end_at(self.listpack(buf, pos + 2, out), end)
         else:
             body = self.body
@@ -379,10 +379,10 @@ class Recoder:
 
     def quick(self, type_code: int, buf: bytes, pos: int, end: int, out: BytesWriter) -> bool:
         """An ordinary collection in one listpack, for the interpreter, in few calls; False, with nothing written, for any other."""
-        way = self.listpacks[type_code]
-        if way == NODES and buf[pos] == 1 and buf[pos + 1] == PACKED_NODE:
+        shape = self.listpacks[type_code]
+        if shape == NODES and buf[pos] == 1 and buf[pos + 1] == PACKED_NODE:
             pos += 2
-        elif way != PACKED:
+        elif shape != PACKED:
             return False
         becomes = self.becomes[type_code]
         if self.compress or becomes == ZSET_TEXT or self.file_types.arities[type_code] == 3:
@@ -434,12 +434,12 @@ class Recoder:
                 body = self.body
                 body.truncate(0)
                 sink.out = body
-                announced = walk_listpack(data, start, end, sink)
+                announced = read_listpack(data, start, end, sink)
                 write_length(out, announced // self.members)
                 out.write(body.getvalue())
             else:
                 write_length(out, announced // self.members)
-                walk_listpack(data, start, end, sink)
+                read_listpack(data, start, end, sink)
         except IndexError:
             raise CorruptError("an element goes beyond the end of what holds it") from None
         if self.members == 2 and announced & 1:

@@ -49,7 +49,7 @@ _MOST: Final = (1 << 63) - 1
 _UNKNOWN: Final = (1 << 64) - 1
 
 
-class StreamRecoder:
+class StreamTranscoder:
     """Writes one stream after the other.
 
     Memory is that of a node, and of the pending entries of one group where consumers may have given entries back (level 5).

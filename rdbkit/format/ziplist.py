@@ -44,11 +44,11 @@ class ZiplistReader(PackedReader):
     def header_count(self, buf: bytes, pos: i64, size: i64) -> i64:
         return announced_entries("ziplist", buf, pos, size, 8)
 
-    def walk(self, buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
-        return walk_ziplist(buf, pos, end, sink)
+    def read(self, buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
+        return read_ziplist(buf, pos, end, sink)
 
 
-def walk_ziplist(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
+def read_ziplist(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
     """Tell `sink` of each entry of the ziplist in `buf[pos:end]`; return how many there are.
 
     Raises: CorruptError, maybe after having told of some entries; IndexError where an entry goes beyond `buf`.
@@ -91,7 +91,7 @@ def ziplist_entries(buf: bytes, at: i64, until: i64, last: i64, before: i64, sin
 
     Returns where the next begins, where the last of these begins, and how many there were.
 
-    Raises: as `walk_ziplist`.
+    Raises: as `read_ziplist`.
     """
     begin: i64 = at
     count: i64 = 0

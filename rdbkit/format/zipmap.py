@@ -41,11 +41,11 @@ class ZipmapReader(PackedReader):
             raise CorruptError(f"a zipmap of {size} bytes says that it has {n} fields")
         return 2 * n
 
-    def walk(self, buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
-        return walk_zipmap(buf, pos, end, sink)
+    def read(self, buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
+        return read_zipmap(buf, pos, end, sink)
 
 
-def walk_zipmap(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
+def read_zipmap(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
     """Tell `sink` of each field and value of the zipmap in `buf[pos:end]`; return how many strings there are.
 
     Raises: CorruptError, maybe after having told of some strings; IndexError where a string goes beyond `buf`.
@@ -84,7 +84,7 @@ def zipmap_strings(buf: bytes, at: i64, until: i64, last: i64, count: i64, sink:
 
     Returns where the next begins, and `count` with these.
 
-    Raises: as `walk_zipmap`.
+    Raises: as `read_zipmap`.
     """
     n: i64
     unused: i64

@@ -253,17 +253,17 @@ def _check(
         rules = replace(rules, deep=True)
         with snapshot.reopen() as snapshot:
             job, damage = _examined(snapshot, rules, samples, progress)
-    examiner = job.rewriter
-    assert isinstance(examiner, DryRun)
+    dry_run = job.rewriter
+    assert isinstance(dry_run, DryRun)
     found: list[Finding] = []
-    found += _of_format(snapshot, target, examiner)
-    found += _of_content(snapshot, target, examiner)
-    found += _of_values(examiner)
-    found += _of_databases_without_keys(examiner, target)
-    moves, edits = _moves(examiner, target)
+    found += _of_format(snapshot, target, dry_run)
+    found += _of_content(snapshot, target, dry_run)
+    found += _of_values(dry_run)
+    found += _of_databases_without_keys(dry_run, target)
+    moves, edits = _moves(dry_run, target)
     not_looked_at: list[str] = []
     if moves:
-        found.append(_of_databases(examiner, target, moves))
+        found.append(_of_databases(dry_run, target, moves))
     if edits is not None and edits.collapse_dbs and damage is None:
         clashes = _of_names(snapshot, replace(rules, edits=edits), samples)
         if clashes is None:
@@ -277,8 +277,8 @@ def _check(
     if not rules.deep and verdict != CANNOT:
         not_looked_at.append("the inside of values that are copied, which --deep opens")
     return Check(
-        snapshot.name, target.name, target.title, str(snapshot.header), int(examiner.records), int(examiner.bytes), verdict,
-        [] if verdict in (AS_IT_IS, CANNOT) else _options(snapshot, target, examiner, found), found, snapshot.path, not_looked_at,
+        snapshot.name, target.name, target.title, str(snapshot.header), int(dry_run.records), int(dry_run.bytes), verdict,
+        [] if verdict in (AS_IT_IS, CANNOT) else _options(snapshot, target, dry_run, found), found, snapshot.path, not_looked_at,
         rules.deep,
     )  # fmt: skip
 
@@ -344,10 +344,10 @@ def _samples(tally: Tally) -> list[Sample]:
     return [Sample(*sample) for sample in tally.samples]
 
 
-def _of_format(snapshot: Snapshot, target: Target, examiner: DryRun) -> list[Finding]:
+def _of_format(snapshot: Snapshot, target: Target, dry_run: DryRun) -> list[Finding]:
     """Version, flavour and encodings."""
     found = []
-    header, wanted = snapshot.header, examiner.rules.header
+    header, wanted = snapshot.header, dry_run.rules.header
     fact = target.facts.get("rdb")
     source = _said(fact) if fact is not None else target.source
     if header != wanted:
@@ -355,8 +355,8 @@ def _of_format(snapshot: Snapshot, target: Target, examiner: DryRun) -> list[Fin
             title = f"{header} is {header.flavour.capitalize()}'s own version"
             code, severity, why = "RDB102", BLOCKER, f"{target.title} refuses the file at its first bytes"
         elif header.version in target.undocumented:
-            if "field-expiry" in examiner.tallies:
-                return _of_encodings(examiner, True, target)  # the loss says what to do, and which other choice there is
+            if "field-expiry" in dry_run.tallies:
+                return _of_encodings(dry_run, True, target)  # the loss says what to do, and which other choice there is
             title = f"RDB {header.version}, where the documents promise RDB {target.rdb} and below"
             code, severity = "RDB103", WARNING
             why = f"the engine is known to load RDB {header.version}; what the documents do not promise can be refused any day"
@@ -371,7 +371,7 @@ def _of_format(snapshot: Snapshot, target: Target, examiner: DryRun) -> list[Fin
             title = f"RDB {header.version} is newer than RDB {target.rdb}, the newest that it loads"
             code, severity, why = "RDB101", BLOCKER, f"{target.title} refuses the file at its first bytes"
         found.append(Finding(code, severity, title, why=why, source=source, fix="rdbkit convert"))
-    return [*found, *_of_encodings(examiner, _is_undocumented(header, target), target)]
+    return [*found, *_of_encodings(dry_run, _is_undocumented(header, target), target)]
 
 
 def _is_undocumented(header: Header, target: Target) -> bool:
@@ -379,9 +379,9 @@ def _is_undocumented(header: Header, target: Target) -> bool:
     return header.version in target.undocumented and header.flavour == target.header_for(header).flavour
 
 
-def _of_encodings(examiner: DryRun, undocumented: bool, target: Target) -> list[Finding]:
+def _of_encodings(dry_run: DryRun, undocumented: bool, target: Target) -> list[Finding]:
     """One finding for all encodings that the target does not know; what cannot be written anew is told as a loss."""
-    unknown = _unknown_encodings(examiner, undocumented)
+    unknown = _unknown_encodings(dry_run, undocumented)
     if not unknown:
         return []
     tallies = [tally for _, tally in unknown]
@@ -394,36 +394,36 @@ def _of_encodings(examiner: DryRun, undocumented: bool, target: Target) -> list[
         Finding(
             "RDB104", severity, f"{count(keys, 'key')} in encodings {which}: {names}", keys, keys,
             sum(int(tally.bytes) for tally in tallies),
-            [sample for tally in tallies for sample in _samples(tally)][: int(examiner.most)],
+            [sample for tally in tallies for sample in _samples(tally)][: int(dry_run.most)],
             "one unknown type makes a server refuse the whole file; the same data in another encoding loses nothing", _FORMAT,
             "rdbkit convert",
         )
     ]  # fmt: skip
 
 
-def _unknown_encodings(examiner: DryRun, undocumented: bool) -> list[tuple[ValueType, Tally]]:
+def _unknown_encodings(dry_run: DryRun, undocumented: bool) -> list[tuple[ValueType, Tally]]:
     """The encodings that the target does not know and that can be written anew in another, with what was met of each."""
-    leaves_expiring = undocumented and "field-expiry" in examiner.tallies  # the loss speaks of those
+    leaves_expiring = undocumented and "field-expiry" in dry_run.tallies  # the loss speaks of those
     found = []
-    for type_code, tally in enumerate(examiner.encodings):
+    for type_code, tally in enumerate(dry_run.encodings):
         if tally is None:
             continue
-        value_type = examiner.file_types.types[0 if type_code >= STRING_INT else type_code]
-        if value_type.type in _REENCODED and not (leaves_expiring and examiner.file_types.arities[type_code] == 3):
+        value_type = dry_run.file_types.types[0 if type_code >= STRING_INT else type_code]
+        if value_type.type in _REENCODED and not (leaves_expiring and dry_run.file_types.arities[type_code] == 3):
             found.append((value_type, tally))
     return found
 
 
-def _of_content(snapshot: Snapshot, target: Target, examiner: DryRun) -> list[Finding]:
+def _of_content(snapshot: Snapshot, target: Target, dry_run: DryRun) -> list[Finding]:
     """Losses and notes of the conversion, and keys that have expired."""
     found = []
-    for kind, tally in examiner.tallies.items():
+    for kind, tally in dry_run.tallies.items():
         rule = loss_kinds()[kind]
         n = int(tally.count)
         title = rule.counted(n)
         why = rule.why
         if kind == "module":
-            title += f": {_modules(examiner, False)}"
+            title += f": {_modules(dry_run, False)}"
         if kind == "field-expiry" and _is_undocumented(snapshot.header, target):
             why = (
                 f"the documents promise RDB {target.rdb}, which has no expiry of fields; the engine is known to load RDB "
@@ -433,21 +433,21 @@ def _of_content(snapshot: Snapshot, target: Target, examiner: DryRun) -> list[Fi
         found.append(
             Finding(
                 rule.code, rule.severity, title, n, int(tally.keys), int(tally.bytes),
-                _samples(tally), why, _source(target, kind), _fix(kind, rule, examiner),
+                _samples(tally), why, _source(target, kind), _fix(kind, rule, dry_run),
             )
         )  # fmt: skip
-    names = _modules(examiner, True)
-    optional = {name for name, _, found in examiner.counted.module_keys if found and name in target.optional_modules}
+    names = _modules(dry_run, True)
+    optional = {name for name, _, found in dry_run.counted.module_keys if found and name in target.optional_modules}
     if optional:
         found.append(
             Finding(
                 "RDB304", WARNING, f"values of modules that have to be chosen: {names}",
-                sum(n for (name, _, _), n in examiner.counted.module_keys.items() if name in optional),
+                sum(n for (name, _, _), n in dry_run.counted.module_keys.items() if name in optional),
                 why="modules are chosen when the service is created, and never later; without them the import fails",
                 source=_source(target, "module"), fix="create it with these modules",
             )
         )  # fmt: skip
-    expired = examiner.expired
+    expired = dry_run.expired
     if expired.keys:
         found.append(
             Finding(
@@ -458,22 +458,22 @@ def _of_content(snapshot: Snapshot, target: Target, examiner: DryRun) -> list[Fi
     return found
 
 
-def _fix(kind: str, rule: LossKind, examiner: DryRun) -> str:
+def _fix(kind: str, rule: LossKind, dry_run: DryRun) -> str:
     """The options that allow a loss, in words that do not exclude those of other losses."""
-    keeps_documents = examiner.counted.documents > 0 or "json" in examiner.tallies
+    keeps_documents = dry_run.counted.documents > 0 or "json" in dry_run.tallies
     if not keeps_documents or kind not in ("module", "module-aux"):
         return rule.fix
     # documents become strings, and other data of modules is a matter of --on-loss then
-    others = int(examiner.tallies["module"].count - examiner.counted.documents) if kind == "module" else 0
-    if kind == "module-aux" or others == int(examiner.tallies[kind].count):
+    others = int(dry_run.tallies["module"].count - dry_run.counted.documents) if kind == "module" else 0
+    if kind == "module-aux" or others == int(dry_run.tallies[kind].count):
         return "--on-loss drop"
     return _AS_STRINGS if others == 0 else f"{_AS_STRINGS} --on-loss drop"
 
 
-def _of_values(examiner: DryRun) -> list[Finding]:
+def _of_values(dry_run: DryRun) -> list[Finding]:
     """Values that the target would refuse, one finding for each rule that they break."""
     found = []
-    for name, (tally, message) in examiner.damaged.items():
+    for name, (tally, message) in dry_run.damaged.items():
         rule = rules_of_values().get(name)
         found.append(
             Finding(
@@ -483,7 +483,7 @@ def _of_values(examiner: DryRun) -> list[Finding]:
                 rule.source if rule else _FORMAT, "--on-duplicate last" if name == TWICE else "--on-error skip",
             )
         )  # fmt: skip
-    libraries = int(examiner.libraries)
+    libraries = int(dry_run.libraries)
     if libraries:
         title = f"{libraries:,} function {'library' if libraries == 1 else 'libraries'}, whose code is not compiled here"
         why = "a server that cannot compile one of them refuses the whole file"
@@ -491,19 +491,19 @@ def _of_values(examiner: DryRun) -> list[Finding]:
     return found
 
 
-def _of_databases_without_keys(examiner: DryRun, target: Target) -> list[Finding]:
+def _of_databases_without_keys(dry_run: DryRun, target: Target) -> list[Finding]:
     """A database that the file names, which has no keys, and which the target does not have: a server ends there all the same."""
-    highest = int(examiner.highest_db)
-    if target.databases is None or target.single_db or highest < target.databases or examiner.moving.keys:
+    highest = int(dry_run.highest_db)
+    if target.databases is None or target.single_db or highest < target.databases or dry_run.moving.keys:
         return []
     why = "a server ends where a file names a database that it does not have"
     title = f"database {highest} without keys, where {target.title} has {target.databases}"
     return [Finding("RDB305", BLOCKER, title, why=why, source=_source(target, "database"), fix="rdbkit convert")]
 
 
-def _modules(examiner: DryRun, there: bool) -> str:
+def _modules(dry_run: DryRun, there: bool) -> str:
     """The module types that the target has, or those that it has not, with the versions of their encodings."""
-    met = {(name, version): n for (name, version, found), n in examiner.counted.module_keys.items() if found is there}
+    met = {(name, version): n for (name, version, found), n in dry_run.counted.module_keys.items() if found is there}
     return ", ".join(f"{name} encoding {version} ({count(n, 'key')})" for (name, version), n in sorted(met.items()))
 
 
@@ -523,11 +523,11 @@ def _said(fact: Fact) -> str:
 # -- databases
 
 
-def _moves(examiner: DryRun, target: Target) -> tuple[str, Edits | None]:
+def _moves(dry_run: DryRun, target: Target) -> tuple[str, Edits | None]:
     """The option that moves all keys to databases that the target has, and what it means; nothing where they are in such."""
-    if not examiner.moving.keys:
+    if not dry_run.moving.keys:
         return "", None
-    met = examiner.databases_met
+    met = dry_run.databases_met
     if not target.single_db and target.databases is not None and len(met) < MOST_DATABASES:
         away = sorted(db for db in met if db >= target.databases)
         free = list(islice((db for db in range(target.databases) if db not in met), len(away)))
@@ -536,8 +536,8 @@ def _moves(examiner: DryRun, target: Target) -> tuple[str, Edits | None]:
     return "--collapse-dbs", Edits(collapse_dbs=True, on_conflict="rename")
 
 
-def _of_databases(examiner: DryRun, target: Target, fix: str) -> Finding:
-    moving, rule = examiner.moving, loss_kinds()["database"]
+def _of_databases(dry_run: DryRun, target: Target, fix: str) -> Finding:
+    moving, rule = dry_run.moving, loss_kinds()["database"]
     n = int(moving.keys)
     return Finding(
         rule.code, rule.severity, rule.counted(n), n, n, int(moving.bytes), _samples(moving), rule.why,
@@ -640,13 +640,13 @@ def _verdict(found: list[Finding], job: Job) -> str:
     return LOSSLESS if blocked else AS_IT_IS
 
 
-def _options(snapshot: Snapshot, target: Target, examiner: DryRun, found: list[Finding]) -> list[str]:
+def _options(snapshot: Snapshot, target: Target, dry_run: DryRun, found: list[Finding]) -> list[str]:
     """Those of `rdbkit convert`: what the target is, how the file is read, and what helps against each finding."""
-    has_modules = bool(examiner.counted.module_keys) or "module-aux" in examiner.tallies
+    has_modules = bool(dry_run.counted.module_keys) or "module-aux" in dry_run.tallies
     options = [f"{name} {shell_word(value)}" for name, value in target.options if name != "--modules" or has_modules]
     if snapshot.needs_relaxed:
         options.append("--relaxed")
-    if examiner.rules.deep and examiner.damaged:
+    if dry_run.rules.deep and dry_run.damaged:
         options.append("--deep")
     for finding in found:
         if finding.severity in (BLOCKER, LOSS) and finding.fix.startswith("--"):

@@ -461,7 +461,7 @@ class Job:
         from rdbkit.parallel.pool import in_order  # what it takes to start processes is not needed for most runs
 
         snapshot, rewriter = self.snapshot, self.rewriter
-        snapshot.tell_prelude(rewriter)
+        snapshot.report_prelude(rewriter)
         yield None
         settings = (*snapshot.header, snapshot.limits, snapshot.name, self.rules)
         for item in in_order(snapshot, jobs, _worker, settings, self.hashes):

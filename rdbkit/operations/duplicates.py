@@ -19,7 +19,7 @@ from rdbkit.snapshot.reader import open_snapshot
 from rdbkit.storage.source import Rereading
 from rdbkit.text import json_bytes
 
-_BYTES_A_PILE: Final = 256 // PARTITIONS  # values of a first byte
+_BYTES_A_PARTITION: Final = 256 // PARTITIONS  # values of a first byte
 _DIGEST: Final = 16
 
 
@@ -32,7 +32,7 @@ class NameLog:
     def add(self, db: int, name: bytes, place: bytes) -> None:
         """A name of a database; `place` has the same number of bytes each time, and sorts in the order of the places."""
         entry = digest(db, name)
-        self._partitions.outs[entry[0] // _BYTES_A_PILE].write(entry + place)
+        self._partitions.outs[entry[0] // _BYTES_A_PARTITION].write(entry + place)
         self._partitions.grown(_DIGEST + len(place))
 
     def repeated(self, size: int) -> Iterator[list[bytes]]:

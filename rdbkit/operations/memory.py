@@ -33,7 +33,7 @@ from rdbkit.targets.memory import QUANTUM_OF_PACKAGES, Layout, layout_of
 from rdbkit.targets.target import Target, as_target
 from rdbkit.text import json_bytes, valid_text
 
-__all__ = ["Memory", "MemoryRow", "memory", "memory_rows", "telling", "write_memory_text"]
+__all__ = ["Memory", "MemoryRow", "distinct_prefixes", "memory", "memory_rows", "write_memory_text"]
 
 Progress = Callable[[int], object]
 
@@ -160,7 +160,7 @@ class Memory:
         return result
 
 
-def telling(prefixes: Sequence[Prefix]) -> list[Prefix]:
+def distinct_prefixes(prefixes: Sequence[Prefix]) -> list[Prefix]:
     """Without those of which all keys are in the one prefix below it.
 
     Args:
@@ -228,19 +228,19 @@ def _memory(
 ) -> Memory:
     now = int(time.time() * 1000) if now_ms is None else now_ms
     layout = layout_of(target)
-    heap = AllocationModel(layout.sizes, quantum, pages)
-    scale = RecordSizer(snapshot.types, heap)
+    model = AllocationModel(layout.sizes, quantum, pages)
+    sizer = RecordSizer(snapshot.types, model)
     patterns = Patterns(separators, depth)
     limit = snapshot.limits.item_bytes
     wanted = selection.filter_for(snapshot.types, limit) if selection else None
-    tally = MemoryTally(scale, patterns, now, top, limit, wanted)
+    tally = MemoryTally(sizer, patterns, now, top, limit, wanted)
     for large in snapshot.scan(tally):
         if large is not None:
-            tally.large_elements = _weigh_large(large, scale)
+            tally.large_elements = _weigh_large(large, sizer)
         if progress is not None:
             progress(snapshot.position)
     tally.sum_up()
-    report = _report(snapshot, target, layout, heap, tally)
+    report = _report(snapshot, target, layout, model, tally)
     report.selected = bool(selection)
     return report
 
@@ -269,12 +269,12 @@ def memory_rows(
 def _memory_rows(
     snapshot: Snapshot, target: Target, quantum: int, pages: bool, selection: Selection | None, progress: Progress | None
 ) -> Iterator[MemoryRow]:
-    scale = RecordSizer(snapshot.types, AllocationModel(layout_of(target).sizes, quantum, pages))
+    sizer = RecordSizer(snapshot.types, AllocationModel(layout_of(target).sizes, quantum, pages))
     limit = snapshot.limits.item_bytes
     wanted = selection.filter_for(snapshot.types, limit) if selection else None
-    visitor = MemoryRows(snapshot.types, scale, limit, wanted)
+    visitor = MemoryRows(snapshot.types, sizer, limit, wanted)
     try:
-        for _ in _scan_rows(snapshot, visitor, scale, progress):
+        for _ in _scan_rows(snapshot, visitor, sizer, progress):
             yield from visitor.take()
     except RdbError:
         yield from visitor.take()  # what is sound before the damage
@@ -301,15 +301,15 @@ def write_memory_text(
 
     The others, and what is raised, are those of `memory`.
     """
-    scale = RecordSizer(snapshot.types, AllocationModel(layout_of(target).sizes, quantum, pages))
+    sizer = RecordSizer(snapshot.types, AllocationModel(layout_of(target).sizes, quantum, pages))
     limit = snapshot.limits.item_bytes
     wanted = selection.filter_for(snapshot.types, limit) if selection else None
-    visitor = MemoryText(snapshot.types, scale, limit, wanted, as_json)
+    visitor = MemoryText(snapshot.types, sizer, limit, wanted, as_json)
     if not as_json:
         out.write(CSV_HEAD_OF_MEMORY)
     size = 0
     try:
-        for _ in _scan_rows(snapshot, visitor, scale, progress):
+        for _ in _scan_rows(snapshot, visitor, sizer, progress):
             size += out.write(visitor.take())
     except RdbError:
         out.write(visitor.take())
@@ -319,23 +319,23 @@ def write_memory_text(
 
 
 def _scan_rows(
-    snapshot: Snapshot, visitor: MemoryRows | MemoryText, scale: RecordSizer, progress: Progress | None
+    snapshot: Snapshot, visitor: MemoryRows | MemoryText, sizer: RecordSizer, progress: Progress | None
 ) -> Iterator[None]:
     assert isinstance(visitor, Visitor)
     for large in snapshot.scan(visitor):
         if large is not None:
-            visitor.large_elements = _weigh_large(large, scale)
+            visitor.large_elements = _weigh_large(large, sizer)
         yield
         if progress is not None:
             progress(snapshot.position)
 
 
-def _weigh_large(record: Record, scale: RecordSizer) -> int:
+def _weigh_large(record: Record, sizer: RecordSizer) -> int:
     """Let the gauge read a record that does not fit into a block; returns how many elements it has, -1 where it has none."""
-    scale.begin_large(record.type_code)
-    if not scale.needs_pieces(record.type_code):
+    sizer.begin_large(record.type_code)
+    if not sizer.needs_pieces(record.type_code):
         return 1  # a string
-    return count_elements(record, scale.gauge.piece)
+    return count_elements(record, sizer.value_sizer.piece)
 
 
 def _names(type_code: int, types: dict[int, ValueType]) -> tuple[str, str]:
@@ -393,16 +393,16 @@ def _used_memory(snapshot: Snapshot) -> int | None:
     return int(used) if used.isascii() and used.isdigit() and len(used) < 19 else None
 
 
-def _report(snapshot: Snapshot, target: Target, layout: Layout, heap: AllocationModel, tally: MemoryTally) -> Memory:
+def _report(snapshot: Snapshot, target: Target, layout: Layout, model: AllocationModel, tally: MemoryTally) -> Memory:
     databases = _databases(tally)
     by_type_code = _by_type_code(tally, databases)
-    dataset = int(heap.hidden) + sum(int(heap.allocated_keys(d.keys, d.expiring) - heap.keys_outside(d.keys)) for d in databases)
-    overhead = sum(int(heap.main_tables(d.keys, d.expiring)) for d in databases)
+    dataset = int(model.hidden) + sum(int(model.allocated_keys(d.keys, d.expiring) - model.keys_outside(d.keys)) for d in databases)
+    overhead = sum(int(model.main_tables(d.keys, d.expiring)) for d in databases)
     total = sum(d.bytes for d in databases)
     keys = sum(d.keys for d in databases)
     expiring = sum(d.expiring for d in databases)
-    gauge = tally.scale.gauge
-    guessed = [counts for type_code, counts in by_type_code.items() if gauge.guesses(type_code)]
+    value_sizer = tally.sizer.value_sizer
+    guessed = [counts for type_code, counts in by_type_code.items() if value_sizer.guesses(type_code)]
     left = [*tally.left, [keys - expiring, total - sum(size for _, size in tally.left)]]
     return Memory(
         file=snapshot.name,
@@ -410,8 +410,8 @@ def _report(snapshot: Snapshot, target: Target, layout: Layout, heap: Allocation
         layout=layout.title,
         layout_measured=layout.measured,
         layout_note=layout.note,
-        quantum=int(heap.quantum),
-        pages=bool(heap.pages),
+        quantum=int(model.quantum),
+        pages=bool(model.pages),
         keys=keys,
         expiring=expiring,
         keys_bytes=total,

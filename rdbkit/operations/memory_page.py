@@ -13,7 +13,7 @@ from hashlib import sha256
 from html import escape
 from typing import Any, BinaryIO, Final
 
-from rdbkit.operations.memory import Memory, Prefix, telling
+from rdbkit.operations.memory import Memory, Prefix, distinct_prefixes
 from rdbkit.text import size, when
 
 __all__ = ["write_page"]
@@ -149,7 +149,7 @@ def _prefixes(report: Memory) -> Chart:
 
 def _nodes(prefixes: Sequence[Prefix]) -> list[tuple[Prefix, str, str, bytes]]:
     """The largest of those that tell something, each with its id, that of the one above it, and its name below that."""
-    kept = {id(row) for row in telling(prefixes)}
+    kept = {id(row) for row in distinct_prefixes(prefixes)}
     nodes = []
     path = [("all", b"")]
     for i, row in enumerate(prefixes):
@@ -322,7 +322,7 @@ def _biggest(report: Memory) -> Iterable[str]:
 
 
 def _largest(report: Memory) -> Iterable[str]:
-    rows = sorted(telling(report.prefixes), key=lambda row: -row.bytes)
+    rows = sorted(distinct_prefixes(report.prefixes), key=lambda row: -row.bytes)
     yield "<section><h2>Largest prefixes</h2>\n"
     if len(rows) > _ROWS:
         yield f"<p>{_ROWS} of {len(rows):,}.</p>\n"

@@ -93,13 +93,13 @@ class _Ledger(Ledger):
 
     def __init__(self, loss_callback: Callable[[Loss], object] | None) -> None:
         super().__init__(loss_callback)
-        self._told = loss_callback
+        self._on_loss = loss_callback
 
     def add(self, loss: Loss, forbidden: bool = False) -> None:
         if loss.kind != "conflict":
             super().add(loss, forbidden)
-        elif self._told is not None:
-            self._told(replace(loss, kind="duplicate", what="another key of this name is kept"))
+        elif self._on_loss is not None:
+            self._on_loss(replace(loss, kind="duplicate", what="another key of this name is kept"))
 
 
 def merge(
@@ -158,7 +158,7 @@ def merge(
         ledger = _Ledger(loss_callback)
         report = Merge([], header, found.title, ledger, function_conflicts=chosen.conflicts)
         if loss_callback is not None:
-            chosen.tell(loss_callback)
+            chosen.report_losses(loss_callback)
         writer = stack.enter_context(create(dst, version=header.version, flavour=header.flavour, force=force, sources=files))
         for key, value in _fields(preludes):
             writer.aux(key, value)
@@ -373,7 +373,7 @@ class _Preludes:
             if others:
                 self.conflicts.append(FunctionConflict(name, files[kept[0]], others))
 
-    def tell(self, loss_callback: Callable[[Loss], object]) -> None:
+    def report_losses(self, loss_callback: Callable[[Loss], object]) -> None:
         """Report the libraries that are left out since another one has their name."""
         for each in self.conflicts:
             what = f"library of functions {each.name!r}: that of {each.kept} is kept"

@@ -376,7 +376,7 @@ class _Job:
             surveyor = self.surveyor(snapshot, shift, sound_to)
             try:
                 if at == 0:
-                    check_functions(snapshot, self.libraries, surveyor.tell)
+                    check_functions(snapshot, self.libraries, surveyor.report_error)
                 self.read_on(snapshot, surveyor, shift)
             except ChecksumError:
                 self.report.checksum = "mismatch"

@@ -45,7 +45,7 @@ from rdbkit.text import json_bytes, valid_text
 __all__ = ["Division", "Part", "Split", "parse_nodes", "parse_slot_parts", "split"]
 
 By = Literal["db", "prefix", "type", "hash-tag", "key"]
-_WAYS: Final[dict[str, int]] = {"db": DATABASE, "prefix": PREFIX, "type": TYPE, "hash-tag": TAG, "key": KEY}
+_SPLIT_BY: Final[dict[str, int]] = {"db": DATABASE, "prefix": PREFIX, "type": TYPE, "hash-tag": TAG, "key": KEY}
 
 MANIFEST: Final = "manifest.json"
 MOST_PARTS: Final = 10_000
@@ -91,8 +91,8 @@ class Division:
             raise ValueError(f"{self.parts} parts, where 1 to {MOST_PARTS} can be")
         if self.size is not None and self.size < 1 << 16:
             raise ValueError("parts of fewer than 64 KiB have little in them but their own frame")
-        if self.by is not None and self.by not in _WAYS:
-            raise ValueError(f"{self.by!r} is none of {', '.join(_WAYS)}")
+        if self.by is not None and self.by not in _SPLIT_BY:
+            raise ValueError(f"{self.by!r} is none of {', '.join(_SPLIT_BY)}")
 
 
 @dataclass
@@ -553,7 +553,7 @@ class _Job:
         layout = self.layout
         if layout.size is not None and snapshot.compression is not None:
             raise ValueError("how large a compressed file is inside is not known before it has been read: split it by --parts")
-        way = SLOT if layout.slots is not None else BYTES if layout.by is None else _WAYS[layout.by]
+        split_by = SLOT if layout.slots is not None else BYTES if layout.by is None else _SPLIT_BY[layout.by]
         of_slot = [len(layout.slots) if layout.slots is not None else 0] * SLOTS
         for number, (_, ranges) in enumerate(layout.slots or ()):
             for each in ranges:
@@ -561,7 +561,7 @@ class _Job:
                     of_slot[slot] = number
         limit = snapshot.limits.item_bytes
         self.splitter = Splitter(
-            way, 0, snapshot.types, limit, of_slot, layout.separators, self._stretch(), self._capacity(),
+            split_by, 0, snapshot.types, limit, of_slot, layout.separators, self._stretch(), self._capacity(),
             self.functions == "all", self._make, self._leave_database,
         )  # fmt: skip
         for number, label in enumerate(labels or ()):

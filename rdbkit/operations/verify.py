@@ -195,16 +195,16 @@ class _Job:
         with opened(self.src, **self.settings) as snapshot:
             report = Verification(snapshot.name, str(snapshot.header), self.deep)
             self.budget = snapshot.budget
-            verifier = Verifier(snapshot.file_types, snapshot.limits.item_bytes, self.deep, self.tell)
+            verifier = Verifier(snapshot.file_types, snapshot.limits.item_bytes, self.deep, self.report_error)
             try:
                 if self.deep:
-                    check_functions(snapshot, verifier.libraries, self.tell)
+                    check_functions(snapshot, verifier.libraries, self.report_error)
                 self.scan(snapshot, verifier, report)
                 if self.deep and report.whole:
                     self.look_for_names(verifier, snapshot)
                 elif verifier.nameless:
                     message = f"{count(int(verifier.nameless), 'key')} with an empty name behind another, as a stretch of zeros is"
-                    self.tell(CorruptError(message, rule="key-twice"), None, int(verifier.nameless_at), None)
+                    self.report_error(CorruptError(message, rule="key-twice"), None, int(verifier.nameless_at), None)
             finally:
                 verifier.close()
             report.keys = int(verifier.records)
@@ -224,7 +224,7 @@ class _Job:
         except ChangedError:
             raise
         except RdbError as e:
-            self.tell(e, e.db, e.offset, None)
+            self.report_error(e, e.db, e.offset, None)
             report.whole = isinstance(e, ChecksumError)
             report.size = max((e.offset or 0) - (_MARK_BYTES if snapshot.framing is not None else 0), 0)
         if snapshot.checksum is not None:
@@ -232,7 +232,7 @@ class _Job:
         trailer = snapshot.trailer
         if trailer is not None and trailer.kind in ("unknown", "snapshot"):
             what = "another snapshot" if trailer.kind == "snapshot" else "bytes that are none of it"
-            self.tell(CorruptError(f"{what} behind the end of the snapshot", rule="behind"), None, snapshot.rdb_size, None)
+            self.report_error(CorruptError(f"{what} behind the end of the snapshot", rule="behind"), None, snapshot.rdb_size, None)
 
     def look_for_names(self, verifier: Verifier, read: Snapshot) -> None:
         """Whether two keys of a database have the same name."""
@@ -241,17 +241,19 @@ class _Job:
             return
         if not read.can_reopen:
             message = f"{len(hashes)} names, it seems, are there twice; a file, which can be read again, tells for certain"
-            self.tell(CorruptError(message, rule="key-twice"), None, None, None)
+            self.report_error(CorruptError(message, rule="key-twice"), None, None, None)
             return
 
         def met(db: int, name: bytes, first: int, offset: int, size: int) -> None:
-            self.tell(CorruptError(f"the key is there before, at byte {first}", rule="key-twice", key=name), db, offset, size)
+            self.report_error(
+                CorruptError(f"the key is there before, at byte {first}", rule="key-twice", key=name), db, offset, size
+            )
 
         with read.reopen(verify_checksum=False) as snapshot:
             for _ in snapshot.scan(Repeats(snapshot.limits.item_bytes, hashes, met)):
                 pass
 
-    def tell(self, e: RdbError, db: int | None, offset: int | None, size: int | None) -> None:
+    def report_error(self, e: RdbError, db: int | None, offset: int | None, size: int | None) -> None:
         """Enter a place where a rule is broken."""
         rule = rules()[rule_of(e)]
         violation = self.found.setdefault(rule.name, Violation(rule))
@@ -261,13 +263,13 @@ class _Job:
             violation.samples.append(Fault(e.message, db if e.key is not None else None, e.key, offset, size))
 
 
-def check_functions(snapshot: Snapshot, libraries: set[bytes], tell: Callable[[RdbError, None, int, int], object]) -> None:
+def check_functions(snapshot: Snapshot, libraries: set[bytes], report_error: Callable[[RdbError, None, int, int], object]) -> None:
     """Tell of what is wrong with the libraries of functions that stand in front of the keys; `libraries` takes their names."""
     offset = _HEADER_BYTES + (_MARK_BYTES if snapshot.framing is not None else 0)
     for event, raw in snapshot.prelude():
         try:
             judge_event(event, libraries)
         except CorruptError as e:
-            tell(e, None, offset, len(raw))
+            report_error(e, None, offset, len(raw))
         offset += len(raw)
     snapshot.keep_prelude(lambda event, raw: False)  # it has been looked at

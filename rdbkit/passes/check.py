@@ -124,7 +124,7 @@ class DryRun(Rewriter):
         self.needs_inspection = False
         self.tells_database = True
 
-    def tell_database(self, buf: bytes, key_at: i64, key: bytes, offset: i64, size: i64) -> None:
+    def report_database(self, buf: bytes, key_at: i64, key: bytes, offset: i64, size: i64) -> None:
         """Where a key is: in `buf` from `key_at` on, or `key` itself where that is -1."""
         if len(self.databases_met) < MOST_DATABASES:
             self.databases_met.add(int(self.db))
@@ -139,7 +139,7 @@ class DryRun(Rewriter):
         self.records += 1
         self.bytes += end - start
         if self.tells_database:
-            self.tell_database(self.buf, key_at, b"", self.base + start, end - start)
+            self.report_database(self.buf, key_at, b"", self.base + start, end - start)
         if expire_ms != NO_EXPIRY and expire_ms <= self.now_ms:
             self.met(self.expired, 1, self.buf, key_at, self.base + start, end - start)
         action = self.actions[type_code]
@@ -164,7 +164,7 @@ class DryRun(Rewriter):
         self.records += 1
         self.bytes += size
         if self.tells_database:
-            self.tell_database(b"", -1, key, offset, size)
+            self.report_database(b"", -1, key, offset, size)
         if expire_ms != NO_EXPIRY and expire_ms <= self.now_ms:
             self.add(self.expired, 1, key, offset, size)
         action = self.actions[type_code]

@@ -161,7 +161,7 @@ class Rewriter(Visitor):
         self.last_key: bytes = b""
         self.last_kept: bool = False
         # what a script made of it
-        self.draft: Any = None
+        self.script_record: Any = None
         self.names: Any = None  # a NameLog, where there is a script
         self.to_db: int = -1
         self.moved: bool = False
@@ -639,27 +639,27 @@ class Rewriter(Visitor):
 
         home: int = self.edits.db_of(int(self.db))
         at = None if self.expire_ms == NO_EXPIRY else int(self.expire_ms)
-        draft = self.edits.script(ScriptRecord(record, home, self.key if self.new_key is None else self.new_key, at))
-        if draft is None:
+        script_record = self.edits.script(ScriptRecord(record, home, self.key if self.new_key is None else self.new_key, at))
+        if script_record is None:
             return False
-        if not isinstance(draft, ScriptRecord):
-            raise ValueError(f"a script returns its key or None, not {type(draft).__name__}")
-        draft.check()
-        if (self.single_db and draft.db > 0) or 0 < self.databases <= draft.db:
-            raise LossError(f"the script puts it into database {draft.db}, which the target does not have")
-        if draft.key != self.key:
-            self.new_key = draft.key
+        if not isinstance(script_record, ScriptRecord):
+            raise ValueError(f"a script returns its key or None, not {type(script_record).__name__}")
+        script_record.check()
+        if (self.single_db and script_record.db > 0) or 0 < self.databases <= script_record.db:
+            raise LossError(f"the script puts it into database {script_record.db}, which the target does not have")
+        if script_record.key != self.key:
+            self.new_key = script_record.key
             self.head_changed = True
-        expire_ms: i64 = NO_EXPIRY if draft.expire_ms is None else draft.expire_ms
+        expire_ms: i64 = NO_EXPIRY if script_record.expire_ms is None else script_record.expire_ms
         if expire_ms != self.expire_ms:
             self.expire_ms = expire_ms
             self.fit_expiry()
             self.head_changed = True
-        if draft.has_new_value():
-            self.draft = draft
+        if script_record.has_new_value():
+            self.script_record = script_record
             self.head_changed = True
-        if draft.db != home:
-            self.to_db = draft.db
+        if script_record.db != home:
+            self.to_db = script_record.db
             self.head_changed = True
         return True
 
@@ -671,7 +671,7 @@ class Rewriter(Visitor):
             self.declared_counts = None
             self.moved = False
         self.to_db = -1
-        self.draft = None
+        self.script_record = None
 
     # -- values
 
@@ -683,8 +683,8 @@ class Rewriter(Visitor):
         converter = self.converter
         self.body.truncate(0)
         becomes: i64
-        if self.draft is not None:
-            becomes = converter.encode(self.draft.value, self.expire_ms, self.body)
+        if self.script_record is not None:
+            becomes = converter.encode(self.script_record.value, self.expire_ms, self.body)
         else:
             becomes = converter.write(type_code, action, buf, value_at, end, self.expire_ms, self.body)
         self.take_expiry()

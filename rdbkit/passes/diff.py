@@ -32,7 +32,7 @@ _SCORED: Final = 3
 _PLAIN: Final = [_WHOLE, _MEMBERS, _PAIRS, _WHOLE]  # by their arity
 
 
-def _way_of(t: ValueType) -> int:
+def _method_of(t: ValueType) -> int:
     """How values of this type are hashed: element by element where their order says nothing, and is easily known."""
     if t.type not in ("set", "hash", "zset"):
         return _WHOLE
@@ -51,16 +51,16 @@ class Elements:
     """
 
     def __init__(self) -> None:
-        self.way: i64 = 0
+        self.method: i64 = 0
         self.left: i64 = -1
         self.sum: i64 = 0
         self.done: bool = False
         self.need: i64 = 0
         self.paused: bool = False
 
-    def begin(self, way: i64) -> None:
+    def begin(self, method: i64) -> None:
         """Make ready for a value."""
-        self.way = way
+        self.method = method
         self.left = -1
         self.sum = 0
         self.done = False
@@ -69,7 +69,7 @@ class Elements:
         """Read the elements that lie whole in `buf`; returns where the first one begins that does not."""
         end: i64
         size: i64 = len(buf)
-        way: i64 = self.way
+        method: i64 = self.method
         total: i64 = self.sum
         try:
             if self.left < 0:
@@ -82,9 +82,9 @@ class Elements:
                     end += pos + 1
                 else:
                     end = skip_string(buf, pos)
-                if way == _PAIRS:
+                if method == _PAIRS:
                     end = skip_string(buf, end)
-                elif way == _SCORED:
+                elif method == _SCORED:
                     end += 8
                 if end > size:
                     break
@@ -120,14 +120,14 @@ class Fingerprints(Visitor):
         self.large_hash: i64 = 0
         self.functions: list[FunctionLibrary] = []
         self.elements: Elements = Elements()
-        ways = bytearray(TYPE_CODES)
+        methods = bytearray(TYPE_CODES)
         type_hashes = [0] * TYPE_CODES  # what a type is called goes into the hash: numbers mean something with their version alone
         for type_code, value_type in types.items():
-            ways[type_code] = _way_of(value_type)
+            methods[type_code] = _method_of(value_type)
             type_hashes[type_code] = hash((value_type.type, value_type.encoding, value_type.layout)) & 0xFFFFFFFFFFFF
         for type_code in (STRING_INT, STRING_INT + 1):
             type_hashes[type_code] = type_hashes[0]
-        self.ways: bytes = bytes(ways)
+        self.methods: bytes = bytes(methods)
         self.type_hashes: list[int] = type_hashes
         self.partitions: HashPartitions = HashPartitions()
 
@@ -138,12 +138,12 @@ class Fingerprints(Visitor):
         else:
             name, _ = read_string(buf, key_at, self.limit)
         value: i64
-        way: i64 = self.ways[type_code]
-        if way == _WHOLE:
+        method: i64 = self.methods[type_code]
+        if method == _WHOLE:
             value = hash(buf[value_at:end])
         else:
             elements = self.elements
-            elements.begin(way)
+            elements.begin(method)
             if elements.feed(buf, value_at, None) != end or not elements.done:
                 raise CorruptError("its parts do not end where the value ends", offset=int(value_at))
             value = elements.sum
@@ -168,8 +168,8 @@ class Fingerprints(Visitor):
 
     def is_unordered(self, type_code: i64) -> bool:
         """Whether a large value of this type is to be fed to `elements`."""
-        return self.ways[type_code] != _WHOLE
+        return self.methods[type_code] != _WHOLE
 
     def begin_large(self, type_code: i64) -> None:
         """Make ready for a large value whose elements are summed."""
-        self.elements.begin(self.ways[type_code])
+        self.elements.begin(self.methods[type_code])

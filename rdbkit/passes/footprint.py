@@ -58,7 +58,7 @@ _UNPACKED: Final = 64 << 20  # and in memory
 _OTHER: Final = 0
 _STRING: Final = 1
 _PACKED: Final = 2
-_WALKED: Final = 3  # from here on: what stands in the file one by one
+_ELEMENTWISE: Final = 3  # from here on: what stands in the file one by one
 _LIST: Final = 3
 _SET: Final = 4
 _HASH: Final = 5
@@ -68,7 +68,7 @@ _STREAM: Final = 8
 
 _COLLECTION: Final = 9  # by its type: one of _LIST to _ZSET
 _COLLECTIONS: Final = {"list": _LIST, "set": _SET, "hash": _HASH, "zset": _ZSET}
-_WAYS: Final = {
+_STRUCTURES: Final = {
     "string": _STRING,
     "strings": _COLLECTION,
     "scored": _COLLECTION,
@@ -89,7 +89,7 @@ _WAYS: Final = {
     "template-listpack": _OTHER,
     "template": _OTHER,
 }
-check_rows("shape", _WAYS, "nothing says what memory it takes for shape")
+check_rows("shape", _STRUCTURES, "nothing says what memory it takes for shape")
 
 # What stands at a place of a layout's program.
 _PASSED: Final = 0
@@ -471,18 +471,18 @@ class RadixTree:
     and a key ends in one of its own. Source: src/rax.c.
 
     Args:
-        heap: of the server.
+        model: of the server.
         length: of a key, in bytes.
 
     Attributes:
         keys: so far.
     """
 
-    def __init__(self, heap: AllocationModel, length: i64) -> None:
-        self.heap: AllocationModel = heap
+    def __init__(self, model: AllocationModel, length: i64) -> None:
+        self.model: AllocationModel = model
         self.length: i64 = length
-        self.leaf: i64 = heap.allocated(16)
-        self.chains: list[int] = [int(heap.allocated(self.node(n, 1))) for n in range(length + 1)]
+        self.leaf: i64 = model.allocated(16)
+        self.chains: list[int] = [int(model.allocated(self.node(n, 1))) for n in range(length + 1)]
         self.begin()
 
     def begin(self) -> None:
@@ -530,7 +530,7 @@ class RadixTree:
             at: i64 = self.points.pop()
             branches: i64 = self.branches.pop()
             self.nodes += 1
-            self.taken += self.heap.allocated(self.node(branches, branches))
+            self.taken += self.model.allocated(self.node(branches, branches))
             above: i64 = self.points[-1] if self.points else -1
             self.chain((n if n > above else above), at)
 
@@ -547,8 +547,8 @@ class RadixTree:
             self.end(-1)
         else:
             self.nodes = 1
-            self.taken = self.heap.allocated(8)
-        return self.heap.radix_tree(self.keys, self.nodes, self.taken)
+            self.taken = self.model.allocated(8)
+        return self.model.radix_tree(self.keys, self.nodes, self.taken)
 
 
 class ExpirySet:
@@ -558,14 +558,14 @@ class ExpirySet:
     divided, and what expires within 16 ms and does not fit into one is a table. A field alone in its time has no list.
     """
 
-    def __init__(self, heap: AllocationModel) -> None:
-        self.heap: AllocationModel = heap
-        self.tree: RadixTree = RadixTree(heap, 8)
+    def __init__(self, model: AllocationModel) -> None:
+        self.model: AllocationModel = model
+        self.tree: RadixTree = RadixTree(model, 8)
         self.begin()
 
     def begin(self) -> None:
         self.moments: dict[int, int] = {}  # fields by 16 ms
-        self.told: i64 = 0  # fields in them
+        self.counted: i64 = 0  # fields in them
         self.fields: i64 = 0
 
     def add(self, ms: i64) -> None:
@@ -575,16 +575,16 @@ class ExpirySet:
         known = self.moments.get(moment)
         if known is not None:
             self.moments[moment] = known + 1
-            self.told += 1
+            self.counted += 1
         elif len(self.moments) < _MOMENTS:
             self.moments[moment] = 1
-            self.told += 1
+            self.counted += 1
 
     def finish(self) -> i64:
         """What the set takes."""
-        heap = self.heap
+        model = self.model
         if self.fields <= _VECTOR:
-            return heap.times(self.fields)
+            return model.times(self.fields)
         tree = self.tree
         tree.begin()
         taken: i64 = 0
@@ -594,50 +594,50 @@ class ExpirySet:
         for moment in sorted(self.moments):
             n: i64 = self.moments[moment]
             if listed > 0 and (moment >> 9 != window or listed + n > _DIVIDED):
-                taken += heap.times(listed)
+                taken += model.times(listed)
                 self.key(last if moment >> 9 == window else last | 511)
                 listed = 0
             window = moment >> 9
             if n > _VECTOR:
-                taken += heap.table + heap.slots(n) * 4 // 3  # it grows, and has both tables half of the time; so measured
+                taken += model.table + model.slots(n) * 4 // 3  # it grows, and has both tables half of the time; so measured
                 self.key(moment)
             else:
                 listed += n
             last = moment
         if listed > 0:
-            taken += heap.times(listed)
+            taken += model.times(listed)
             self.key(last | 511)
         # of more moments than are told apart, those that are stand for all
-        return (taken + tree.finish()) * self.fields // self.told
+        return (taken + tree.finish()) * self.fields // self.counted
 
     def key(self, moment: int) -> None:
         """A key of the tree: the end of a list's time."""
         self.tree.add(((moment + 1) << 4 & (1 << 64) - 1).to_bytes(8, "big"), 0)
 
 
-def _way_of(value_type: ValueType) -> int:
+def _structure_of(value_type: ValueType) -> int:
     """How values of this type are measured."""
-    way = _WAYS[value_type.shape]
-    if way == _COLLECTION:
+    structure = _STRUCTURES[value_type.shape]
+    if structure == _COLLECTION:
         return _COLLECTIONS[value_type.type]
-    if way == _STRING and value_type.type != "string":
+    if structure == _STRING and value_type.type != "string":
         return _OTHER
     if value_type.shape == "expiry-text" and value_type.type == "set":
         return _SET
-    return way
+    return structure
 
 
-def _places(way: int, program: bytes) -> bytes:
+def _places(structure: int, program: bytes) -> bytes:
     """What stands at each instruction of a program."""
     places = bytearray(len(program))
     texts = {_LIST: [_MEMBER], _SET: [_MEMBER], _HASH: [_FIELD, _VALUE], _ZSET: [_MEMBER], _NODES: [_NODE]}
     counts = [_COUNT]
     ids: list[int] = []
-    if way == _STREAM:  # of nodes id and listpack; names of a group and of a consumer; ids of what is pending in them
-        texts[way] = [_NODE_ID, _NODE, _PASSED, _CONSUMER]
+    if structure == _STREAM:  # of nodes id and listpack; names of a group and of a consumer; ids of what is pending in them
+        texts[structure] = [_NODE_ID, _NODE, _PASSED, _CONSUMER]
         counts = [_NODE_COUNT, _GROUPS, _PENDING, _CONSUMERS, _PENDING]
         ids = [_PENDING_ID, _PENDING_ID]
-    of_texts = list(texts[way])
+    of_texts = list(texts[structure])
     inside = False
     for at in range(0, len(program), 2):
         operation = program[at]
@@ -649,8 +649,8 @@ def _places(way: int, program: bytes) -> bytes:
             places[at] = counts.pop(0)
         elif operation == OP_BYTES and program[at + 1] == _ID and ids:
             places[at] = ids.pop(0)
-        elif inside and way in (_HASH, _ZSET) and operation in (OP_LENGTH, OP_BYTES, OP_TEXT_DOUBLE):
-            places[at] = _EXPIRY if way == _HASH else _SCORE
+        elif inside and structure in (_HASH, _ZSET) and operation in (OP_LENGTH, OP_BYTES, OP_TEXT_DOUBLE):
+            places[at] = _EXPIRY if structure == _HASH else _SCORE
     return bytes(places)
 
 
@@ -679,13 +679,13 @@ class Loose(Sink):
         most: bytes of the longest.
     """
 
-    def __init__(self, heap: AllocationModel) -> None:
-        self.heap: AllocationModel = heap
+    def __init__(self, model: AllocationModel) -> None:
+        self.model: AllocationModel = model
         self.begin(0, 1)
 
-    def begin(self, way: i64, texts: i64) -> None:
+    def begin(self, structure: i64, texts: i64) -> None:
         """Make ready for a value whose elements have so many entries."""
-        self.way: i64 = way
+        self.structure: i64 = structure
         self.texts: i64 = texts
         self.nth: i64 = 0
         self.field: i64 = 0
@@ -699,17 +699,17 @@ class Loose(Sink):
     def string(self, buf: bytes, start: i64, end: i64) -> None:
         n: i64 = end - start
         if 0 < n <= 20 and buf[end - 1] < 0x3A and is_long(buf[start:end]):
-            self.entry(n, entry_of_number(int(buf[start:end]), self.heap.ziplists), True)
+            self.entry(n, entry_of_number(int(buf[start:end]), self.model.ziplists), True)
         else:
-            self.entry(n, entry_of(n, self.heap.ziplists), True)
+            self.entry(n, entry_of(n, self.model.ziplists), True)
 
     def integer(self, n: i64) -> None:
-        self.entry(len(str(n)), entry_of_number(n, self.heap.ziplists), n != 0)
+        self.entry(len(str(n)), entry_of_number(n, self.model.ziplists), n != 0)
 
     def entry(self, n: i64, size: i64, expires: bool) -> None:
         """An entry of `n` bytes, which takes `size` bytes when it is packed."""
-        heap = self.heap
-        if heap.ziplists and self.before >= 254:
+        model = self.model
+        if model.ziplists and self.before >= 254:
             size += 4
         self.before = size
         self.packed += size
@@ -717,22 +717,22 @@ class Loose(Sink):
         self.nth = nth + 1 if nth + 1 < self.texts else 0
         if n > self.most:
             self.most = n
-        if self.way == _SET:
-            self.cost += heap.member(n)
-        elif self.way == _ZSET:
+        if self.structure == _SET:
+            self.cost += model.member(n)
+        elif self.structure == _ZSET:
             if nth == 0:
-                self.cost += heap.scored[n] if n < _SHORT else heap.scored_member(n)
+                self.cost += model.scored[n] if n < _SHORT else model.scored_member(n)
         elif nth == 0:
             self.field = n
         elif nth == 1:
             self.value = n
             if self.texts == 2:
-                self.cost += heap.pair(self.field, n)
+                self.cost += model.pair(self.field, n)
         elif expires:
             self.expiring += 1
-            self.cost += heap.expiring_pair(self.field, self.value)
+            self.cost += model.expiring_pair(self.field, self.value)
         else:
-            self.cost += heap.pair(self.field, self.value)
+            self.cost += model.pair(self.field, self.value)
 
 
 class ValueSizer:
@@ -742,9 +742,9 @@ class ValueSizer:
         elements: how many the value has that was measured last, -1 where that was not needed to know.
     """
 
-    def __init__(self, types: dict[int, ValueType], heap: AllocationModel) -> None:
-        self.heap: AllocationModel = heap
-        ways = bytearray(TYPE_CODES)
+    def __init__(self, types: dict[int, ValueType], model: AllocationModel) -> None:
+        self.model: AllocationModel = model
+        structures = bytearray(TYPE_CODES)
         self.rules: list[int] = [0] * TYPE_CODES
         self.programs: list[bytes] = [b""] * TYPE_CODES
         self.places_of: list[bytes] = [b""] * TYPE_CODES
@@ -759,12 +759,12 @@ class ValueSizer:
         self.are_ziplists: list[bool] = [False] * TYPE_CODES
         self.are_listpacks: list[bool] = [False] * TYPE_CODES
         for type_code, value_type in types.items():
-            way = _way_of(value_type)
-            ways[type_code] = way
+            structure = _structure_of(value_type)
+            structures[type_code] = structure
             self.rules[type_code] = count_rule(value_type)
             self.turns[type_code] = _COLLECTIONS.get(value_type.type, 0)
             self.ahead[type_code] = value_type.head
-            self.of_ziplists[type_code] = way == _NODES and value_type.packed == "ziplist"
+            self.of_ziplists[type_code] = structure == _NODES and value_type.packed == "ziplist"
             self.last_expiries[type_code] = value_type.shape == "expiry-last"
             self.fields_expire[type_code] = value_type.expires
             self.readers[type_code] = READERS[reader_number(value_type)]
@@ -772,41 +772,41 @@ class ValueSizer:
             self.are_zipmaps[type_code] = value_type.packed == "zipmap"
             self.are_ziplists[type_code] = value_type.packed == "ziplist"
             self.are_listpacks[type_code] = value_type.packed == "listpack"
-            if way >= _WALKED:
+            if structure >= _ELEMENTWISE:
                 self.programs[type_code] = compile_layout(value_type.layout, runs=False)
-                self.places_of[type_code] = _places(way, self.programs[type_code])
-        ways[STRING_INT] = _STRING
-        ways[STRING_LZF] = _STRING
-        self.ways: bytes = bytes(ways)
-        self.loose: Loose = Loose(heap)
-        self.tree: RadixTree = RadixTree(heap, _ID)
-        self.expiries: ExpirySet = ExpirySet(heap)
-        self.entries: list[int] = [int(entry_of(n, heap.ziplists)) for n in range(0x40)]
+                self.places_of[type_code] = _places(structure, self.programs[type_code])
+        structures[STRING_INT] = _STRING
+        structures[STRING_LZF] = _STRING
+        self.structures: bytes = bytes(structures)
+        self.loose: Loose = Loose(model)
+        self.tree: RadixTree = RadixTree(model, _ID)
+        self.expiries: ExpirySet = ExpirySet(model)
+        self.entries: list[int] = [int(entry_of(n, model.ziplists)) for n in range(0x40)]
         self.type_code: i64 = 0
-        self.way: i64 = 0
+        self.structure: i64 = 0
         self.program: bytes = b""
         self.places: bytes = b""
         self.elements: i64 = -1
         self.begin(0)
 
-    def walks(self, type_code: i64) -> bool:
+    def needs_reading(self, type_code: i64) -> bool:
         """Whether a value of this type has to be read to be measured."""
-        return self.ways[type_code] != _STRING
+        return self.structures[type_code] != _STRING
 
     def guesses(self, type_code: i64) -> bool:
         """Whether nothing but the bytes in the file is known of values of this type."""
-        return self.ways[type_code] == _OTHER
+        return self.structures[type_code] == _OTHER
 
     # -- a value that lies in a block
 
     def whole(self, type_code: i64, buf: bytes, pos: i64, end: i64) -> i64:
         """What the value in `buf[pos:end]` takes. Raises: CorruptError, with `offset` relative to `buf`."""
-        way: i64 = self.ways[type_code]
-        if way == _PACKED:
+        structure: i64 = self.structures[type_code]
+        if structure == _PACKED:
             return self.blob(type_code, buf, pos, end, True)
-        if way < _WALKED:
+        if structure < _ELEMENTWISE:
             self.elements = -1
-            return self.heap.allocated(end - pos)
+            return self.model.allocated(end - pos)
         self.begin(type_code)
         self.feed(buf, pos)
         if not self.done:
@@ -815,51 +815,51 @@ class ValueSizer:
 
     def blob(self, type_code: i64, buf: bytes, pos: i64, end: i64, whole: bool) -> i64:
         """A packed value, of which `buf` has the first bytes at least; or what it becomes where it has too many elements."""
-        heap = self.heap
+        model = self.model
         self.elements = -1
         n: i64 = text_length(buf, pos + self.ahead[type_code])
-        if self.are_ziplists[type_code] and not heap.ziplists:
+        if self.are_ziplists[type_code] and not model.ziplists:
             n = self.repacked(buf, pos, n)
-        elif self.are_listpacks[type_code] and heap.ziplists:
+        elif self.are_listpacks[type_code] and model.ziplists:
             n += ZIPLIST_ENDS - LISTPACK_ENDS
-        way: i64 = self.turns[type_code]
-        if way == _LIST:
-            return self.nodes_of(n, element_count(self.rules[type_code], buf, pos, end, False) if n > heap.list_node else -1)
+        structure: i64 = self.turns[type_code]
+        if structure == _LIST:
+            return self.nodes_of(n, element_count(self.rules[type_code], buf, pos, end, False) if n > model.list_node else -1)
         ints: bool = self.are_ints[type_code]
-        texts: i64 = 1 if way == _SET else 2
-        limit: i64 = heap.hash_entries
-        if way == _ZSET:
-            limit = heap.zset_entries
-        elif way == _SET:
-            limit = heap.set_ints if ints else heap.set_entries
+        texts: i64 = 1 if structure == _SET else 2
+        limit: i64 = model.hash_entries
+        if structure == _ZSET:
+            limit = model.zset_entries
+        elif structure == _SET:
+            limit = model.set_ints if ints else model.set_entries
         expires: bool = self.fields_expire[type_code]
-        tabled: bool = expires and heap.embed_pair > 0
+        tabled: bool = expires and model.embed_pair > 0
         zipmap: bool = self.are_zipmaps[type_code]
-        beyond: i64 = heap.packed_expiring if expires else 0
+        beyond: i64 = model.packed_expiring if expires else 0
         if n <= limit * texts * 2 and not tabled and not zipmap:
-            return heap.packed(n) + beyond
+            return model.packed(n) + beyond
         count: i64 = element_count(self.rules[type_code], buf, pos, end, whole)
         if count < 0:  # more than the header holds, and not all of the value is here; a zipmap had at most 512 pairs
             count = limit if zipmap else n // (16 * texts)
         self.elements = count
         if count <= limit and not tabled and not zipmap:
-            return heap.packed(n) + beyond
+            return model.packed(n) + beyond
         if whole and self.unpacked(type_code, buf, pos, 3 if expires else texts):
             loose = self.loose
-            if zipmap and count <= limit and loose.most <= heap.hash_value:
-                return heap.packed(heap.ends + loose.packed)
-            return self.table_of(way, count, loose.cost, loose.expiring)
+            if zipmap and count <= limit and loose.most <= model.hash_value:
+                return model.packed(model.ends + loose.packed)
+            return self.table_of(structure, count, loose.cost, loose.expiring)
         if zipmap and count <= limit:
-            return heap.packed(n + heap.ends - 2 + count)
-        mean: i64 = max(0, (n - heap.ends) // max(1, count * texts) - 2)
+            return model.packed(n + model.ends - 2 + count)
+        mean: i64 = max(0, (n - model.ends) // max(1, count * texts) - 2)
         if ints:
             mean = 4 if n <= 8 + 2 * count else 8 if n <= 8 + 4 * count else 14
-        cost: i64 = heap.member(mean)
-        if way == _HASH:
-            cost = heap.pair(mean, mean)
-        elif way == _ZSET:
-            cost = heap.scored_member(mean)
-        return self.table_of(way, count, cost * count, 0)
+        cost: i64 = model.member(mean)
+        if structure == _HASH:
+            cost = model.pair(mean, mean)
+        elif structure == _ZSET:
+            cost = model.scored_member(mean)
+        return self.table_of(structure, count, cost * count, 0)
 
     def unpacked(self, type_code: i64, buf: bytes, pos: i64, texts: i64) -> bool:
         """Weighs the entries of a packed value; False where it is damaged, or unpacked too large."""
@@ -867,27 +867,27 @@ class ValueSizer:
         loose.begin(self.turns[type_code], texts)
         try:
             data, _ = read_string(buf, pos + self.ahead[type_code], _UNPACKED)
-            self.readers[type_code].walk(data, 0, len(data), loose)
+            self.readers[type_code].read(data, 0, len(data), loose)
         except (CorruptError, LimitError, IndexError):
             return False
         return True
 
-    def table_of(self, way: i64, n: i64, cost: i64, expiring: i64) -> i64:
+    def table_of(self, structure: i64, n: i64, cost: i64, expiring: i64) -> i64:
         """What was packed and is too large for that: `n` elements that take `cost` bytes with their entries."""
-        heap = self.heap
+        model = self.model
         more: i64 = 0
-        if way == _ZSET:
-            if heap.zset_grows:
-                more = heap.grown(n) - heap.slots(n)
+        if structure == _ZSET:
+            if model.zset_grows:
+                more = model.grown(n) - model.slots(n)
             return self.sorted_set(n, cost) + more
-        if way == _SET:
-            heap.without_values(n)
-            return cost + heap.tabled(n, heap.table)
-        if heap.hash_grows:
-            more = heap.grown(n) - heap.slots(n)
+        if structure == _SET:
+            model.without_values(n)
+            return cost + model.tabled(n, model.table)
+        if model.hash_grows:
+            more = model.grown(n) - model.slots(n)
         if expiring > 0:
-            heap.hidden += _BY_TIME + _IN_TIME * expiring
-        return cost + heap.tabled(n, heap.table_of_fields) + more
+            model.hidden += _BY_TIME + _IN_TIME * expiring
+        return cost + model.tabled(n, model.table_of_fields) + more
 
     def repacked(self, buf: bytes, pos: i64, n: i64) -> i64:
         """Bytes of the listpack that the ziplist at `pos` becomes, which has `n` bytes."""
@@ -903,38 +903,38 @@ class ValueSizer:
             count: of its elements, -1 where that is not known.
         """
         # Source: RDB_TYPE_LIST_ZIPLIST in src/rdb.c: however short it is, it is no listpack afterwards
-        heap = self.heap
-        if n <= heap.list_node:
-            return heap.quick(1) + heap.packed(n)
-        n -= heap.ends
-        room: i64 = heap.list_node - heap.ends
+        model = self.model
+        if n <= model.list_node:
+            return model.quick(1) + model.packed(n)
+        n -= model.ends
+        room: i64 = model.list_node - model.ends
         size: i64 = room
         if count > 0:
             mean: i64 = max(1, n // count)
             size = mean * max(1, room // mean)  # whole elements
         full: i64 = n // size
         rest: i64 = n % size
-        cost: i64 = full * heap.packed(size + heap.ends)
+        cost: i64 = full * model.packed(size + model.ends)
         if rest > 0:
-            cost += heap.packed(rest + heap.ends)
+            cost += model.packed(rest + model.ends)
             full += 1
-        return heap.quick(full) + cost
+        return model.quick(full) + cost
 
     def sorted_set(self, n: i64, members: i64) -> i64:
         """A sorted set with a skip list, whose members take so many 1/16 bytes."""
-        heap = self.heap
-        head: i64 = heap.allocated(heap.skiplist_head) if heap.skiplist_head > 0 else 0
-        return heap.zset + heap.skiplist + head + heap.tabled(n, heap.table) + (members + 15) // 16
+        model = self.model
+        head: i64 = model.allocated(model.skiplist_head) if model.skiplist_head > 0 else 0
+        return model.zset + model.skiplist + head + model.tabled(n, model.table) + (members + 15) // 16
 
     # -- a value in pieces
 
     def begin(self, type_code: i64) -> None:
         """Make ready for a value of this type."""
         self.type_code = type_code
-        self.way = self.ways[type_code]
+        self.structure = self.structures[type_code]
         self.program = self.programs[type_code]
         self.places = self.places_of[type_code]
-        self.repacks: bool = self.of_ziplists[type_code] and not self.heap.ziplists
+        self.repacks: bool = self.of_ziplists[type_code] and not self.model.ziplists
         self.expiry_last: bool = self.last_expiries[type_code]
         self.of_group: i64 = self.places.find(_PENDING)
         self.elements = -1
@@ -969,8 +969,8 @@ class ValueSizer:
         self.bytes += len(data)
         if self.done:
             return
-        if self.way < _WALKED:
-            if self.way == _PACKED and self.bytes <= _WHOLE:
+        if self.structure < _ELEMENTWISE:
+            if self.structure == _PACKED and self.bytes <= _WHOLE:
                 self.pieces.append(data)
             else:
                 self.done = True
@@ -996,7 +996,7 @@ class ValueSizer:
 
     def finish(self) -> i64:
         """What the value takes whose last piece has come. Raises: CorruptError without a place."""
-        if self.way == _PACKED:
+        if self.structure == _PACKED:
             try:
                 buf = b"".join(self.pieces)
                 self.pieces = []
@@ -1006,15 +1006,15 @@ class ValueSizer:
                 raise
             except IndexError:
                 raise CorruptError("the value ends before its count") from None
-        if self.way < _WALKED:
-            return self.heap.allocated(self.bytes)
+        if self.structure < _ELEMENTWISE:
+            return self.model.allocated(self.bytes)
         if not self.done:
             raise CorruptError("its parts do not end where the value ends")
         return self.measured()
 
     def feed(self, buf: bytes, pos: i64) -> i64:
         """Go on at `pos`; returns where what is needed next begins, which may be beyond `buf`."""
-        heap = self.heap
+        model = self.model
         program = self.program
         places = self.places
         place: i64
@@ -1035,7 +1035,7 @@ class ValueSizer:
                     if n > 0:
                         self.rounds[-1] = n
                         self.at = program[self.at + 1]
-                        if self.way <= _ZSET:
+                        if self.structure <= _ZSET:
                             pos = self.run_careful(buf, pos) if self.careful else self.run(buf, pos)
                     else:
                         self.rounds.pop()
@@ -1049,7 +1049,7 @@ class ValueSizer:
                     if self.count > 0:
                         self.rounds.append(self.count)
                         self.at += 2
-                        if self.way <= _ZSET:
+                        if self.structure <= _ZSET:
                             pos = self.run_careful(buf, pos) if self.careful else self.run(buf, pos)
                     else:
                         self.at = program[self.at + 1]
@@ -1076,7 +1076,7 @@ class ValueSizer:
                     self.at += 2
                 else:  # a score as text
                     n = buf[pos]
-                    self.packed += entry_of(n, heap.ziplists) if n < 253 else 5
+                    self.packed += entry_of(n, model.ziplists) if n < 253 else 5
                     pos += n + 1 if n < 253 else 1
                     self.at += 2
         except IndexError:
@@ -1084,39 +1084,39 @@ class ValueSizer:
 
     def counted(self, place: i64, n: i64) -> None:
         """A count has been read."""
-        heap = self.heap
+        model = self.model
         if place == _COUNT:
             self.elements = n
             limit: i64 = 1 << 62
-            if self.way == _SET:
-                limit = max(heap.set_ints, heap.set_entries)
-            elif self.way == _HASH:
-                limit = heap.hash_entries
-            elif self.way == _ZSET:
-                limit = heap.zset_entries
+            if self.structure == _SET:
+                limit = max(model.set_ints, model.set_entries)
+            elif self.structure == _HASH:
+                limit = model.hash_entries
+            elif self.structure == _ZSET:
+                limit = model.zset_entries
             self.careful = n <= limit
-            if self.way == _NODES:
+            if self.structure == _NODES:
                 self.nodes = n
                 self.elements = -1
-            if self.way == _LIST:
+            if self.structure == _LIST:
                 self.cost = 0
         elif place == _NODE_COUNT:
-            self.cost += heap.stream
+            self.cost += model.stream
             self.tree.begin()
             self.grows = True
         elif place == _GROUPS:
             self.trees()
-            self.cost += heap.group * n
-            heap.hidden += 85 * n  # names, and what a tree has of them; so measured
+            self.cost += model.group * n
+            model.hidden += 85 * n  # names, and what a tree has of them; so measured
         elif place == _CONSUMERS:
             self.trees()
-            self.cost += heap.consumer * n
-            heap.hidden += 50 * n
+            self.cost += model.consumer * n
+            model.hidden += 50 * n
         elif place == _PENDING:  # of a group, and then of each consumer, who share the entries
             self.trees()
             if self.at == self.of_group:
-                self.cost += heap.pending * n
-                heap.hidden += (heap.allocated(heap.pending) - heap.pending) * n
+                self.cost += model.pending * n
+                model.hidden += (model.allocated(model.pending) - model.pending) * n
             self.tree.begin()
             self.grows = True
 
@@ -1128,7 +1128,7 @@ class ValueSizer:
 
     def text(self, place: i64, buf: bytes, pos: i64, end: i64) -> None:
         """A string of which `buf[pos:]` has the beginning."""
-        heap = self.heap
+        model = self.model
         n: i64 = text_length(buf, pos)
         if place >= _NODE:
             if place == _NODE:
@@ -1141,21 +1141,21 @@ class ValueSizer:
         first: i64 = buf[pos]
         size: i64
         if first >= 0xC0 and first != 0xC3:
-            size = entry_of_number(read_integer(buf, pos), heap.ziplists)
+            size = entry_of_number(read_integer(buf, pos), model.ziplists)
         else:
-            size = entry_of(n, heap.ziplists)
+            size = entry_of(n, model.ziplists)
             if self.careful:
                 if 0 < n <= 20 and first < 0xC0 and buf[end - 1] < 0x3A and is_long(buf[end - n : end]):
-                    size = entry_of_number(int(buf[end - n : end]), heap.ziplists)
+                    size = entry_of_number(int(buf[end - n : end]), model.ziplists)
                 else:
                     self.ints = False
-        if self.way == _LIST:
+        if self.structure == _LIST:
             self.push(n, size)
             return
         self.packed += size
         if n > self.most:
             self.most = n
-            if self.before < 0 and n > heap.hash_value and self.way == _HASH:
+            if self.before < 0 and n > model.hash_value and self.structure == _HASH:
                 self.before = self.elements - self.rounds[-1]
         if place == _FIELD:
             self.field = n
@@ -1164,49 +1164,49 @@ class ValueSizer:
                 self.value = n
             else:
                 self.pair(n)
-        elif self.way == _ZSET:
-            self.cost += heap.scored[n] if n < _SHORT else heap.scored_member(n)
-        elif self.way == _SET:
-            self.cost += heap.member(n)
+        elif self.structure == _ZSET:
+            self.cost += model.scored[n] if n < _SHORT else model.scored_member(n)
+        elif self.structure == _SET:
+            self.cost += model.member(n)
 
     def pair(self, value: i64) -> None:
         """A field and its value."""
-        heap = self.heap
-        self.cost += heap.expiring_pair(self.field, value) if self.expires else heap.pair(self.field, value)
+        model = self.model
+        self.cost += model.expiring_pair(self.field, value) if self.expires else model.pair(self.field, value)
 
     def push(self, n: i64, size: i64) -> None:
         """An element of `n` bytes at the end of a list, which takes `size` bytes as an entry."""
         # Source: quicklistPushTail and _quicklistNodeAllowInsert in src/quicklist.c
-        heap = self.heap
-        if heap.list_plain and n > heap.list_node:
+        model = self.model
+        if model.list_plain and n > model.list_node:
             self.close()
-            self.cost += heap.packed(n)
+            self.cost += model.packed(n)
             self.nodes += 1
             self.plain = True
             return
         more: i64 = 8
-        if heap.ziplists:
+        if model.ziplists:
             more = (1 if n < 254 else 5) + (1 if n < 64 else 2 if n < 16384 else 5)
             if self.filled > 0 and self.previous >= 254:
                 size += 4  # it says how long the one before it is
             self.previous = size
-        if self.filled > 0 and self.filled + n + more <= heap.list_node:
+        if self.filled > 0 and self.filled + n + more <= model.list_node:
             self.filled += size
         else:
             self.close()
-            self.filled = heap.ends + size
+            self.filled = model.ends + size
 
     def close(self) -> None:
         """A list's node gets no more elements."""
         if self.filled > 0:
-            self.cost += self.heap.packed(self.filled)
+            self.cost += self.model.packed(self.filled)
             self.nodes += 1
             self.filled = 0
 
     def node(self, n: i64) -> None:
         """A node of a list or stream."""
         self.most = max(self.most, n)
-        self.cost += self.heap.allocated(n) if self.plain else self.heap.packed(n)
+        self.cost += self.model.allocated(n) if self.plain else self.model.packed(n)
 
     def number(self, place: i64, buf: bytes, pos: i64) -> None:
         """A score, a field's expiry, or an id."""
@@ -1219,31 +1219,31 @@ class ValueSizer:
             self.expires = buf[pos + 7] != 0xFF  # else -1: none
             if self.expires:
                 self.expiring += 1
-                if self.heap.expiry_set:
+                if self.model.expiry_set:
                     self.expiries.add(_INT64(buf, pos)[0])
             self.pair(self.value)
         elif value == value and abs(value) < 1e15 and value == int(value):
-            self.packed += entry_of_number(int(value), self.heap.ziplists)
+            self.packed += entry_of_number(int(value), self.model.ziplists)
         else:
             self.packed += len(repr(value)) + 2
 
     def run(self, buf: bytes, pos: i64) -> i64:
         """As many whole elements as are there and plain; counts them off the innermost loop, but the last."""
-        heap = self.heap
+        model = self.model
         left: i64 = self.rounds[-1] - 1
-        behind: i64 = 8 if self.way == _ZSET else 0
+        behind: i64 = 8 if self.structure == _ZSET else 0
         if self.program[self.at] != OP_STRING or self.program[self.at + 2] == OP_TEXT_DOUBLE:
             return pos
-        members = heap.scored if self.way == _ZSET else heap.members
+        members = model.scored if self.structure == _ZSET else model.members
         cost: i64 = 0
         a: i64
         b: i64
         at: i64
-        if self.way == _HASH:
+        if self.structure == _HASH:
             if self.program[self.at + 4] != OP_NEXT:
                 return pos
-            strings = heap.strings
-            apart: bool = heap.embed_pair == 0
+            strings = model.strings
+            apart: bool = model.embed_pair == 0
             try:
                 while left > 0:
                     a = buf[pos]
@@ -1259,7 +1259,7 @@ class ValueSizer:
                         at += 1
                         if b >= _SHORT:
                             break
-                    cost += members[a] + strings[b] if apart else heap.pair(a, b)
+                    cost += members[a] + strings[b] if apart else model.pair(a, b)
                     pos = at + b
                     left -= 1
             except IndexError:
@@ -1293,19 +1293,19 @@ class ValueSizer:
 
     def run_careful(self, buf: bytes, pos: i64) -> i64:
         """`run` for the few elements of a set or hash that may become a packed value."""
-        heap = self.heap
+        model = self.model
         left: i64 = self.rounds[-1] - 1
-        if self.way == _ZSET or self.program[self.at] != OP_STRING:
+        if self.structure == _ZSET or self.program[self.at] != OP_STRING:
             return pos
-        if self.way == _LIST:
+        if self.structure == _LIST:
             return self.run_list(buf, pos)
-        pairs: bool = self.way == _HASH
+        pairs: bool = self.structure == _HASH
         if pairs and self.program[self.at + 4] != OP_NEXT:
             return pos
-        members = heap.members
-        strings = heap.strings
+        members = model.members
+        strings = model.strings
         entries = self.entries
-        apart: bool = heap.embed_pair == 0
+        apart: bool = model.embed_pair == 0
         most: i64 = self.most
         packed: i64 = 0
         cost: i64 = 0
@@ -1330,9 +1330,9 @@ class ValueSizer:
                             break
                         b = (b & 0x3F) << 8 | buf[at]
                         at += 1
-                        if b >= _SHORT or (b > heap.hash_value and self.before < 0):
+                        if b >= _SHORT or (b > model.hash_value and self.before < 0):
                             break
-                        packed += entry_of(b, heap.ziplists)
+                        packed += entry_of(b, model.ziplists)
                     else:
                         if 0 < b <= 20 and buf[at] < 0x3A:
                             buf[at + b - 1]
@@ -1340,7 +1340,7 @@ class ValueSizer:
                                 break
                         packed += entries[b]
                     at += b
-                    cost += members[a] + strings[b] if apart else heap.pair(a, b)
+                    cost += members[a] + strings[b] if apart else model.pair(a, b)
                     if b > most:
                         most = b
                 else:
@@ -1390,7 +1390,7 @@ class ValueSizer:
                 end = skip_string(buf, at)
                 n: i64 = text_length(buf, at)
                 self.plain = buf[pos] == 1
-                if self.heap.ziplists and not self.plain:
+                if self.model.ziplists and not self.plain:
                     n += ZIPLIST_ENDS - LISTPACK_ENDS
                 self.node(n)
                 self.count -= 1
@@ -1400,52 +1400,52 @@ class ValueSizer:
         return pos
 
     def measured(self) -> i64:
-        """What the value takes that has been walked over."""
-        heap = self.heap
-        way: i64 = self.way
+        """What the value that has been read takes."""
+        model = self.model
+        structure: i64 = self.structure
         n: i64 = self.elements
-        if way == _STREAM:
+        if structure == _STREAM:
             self.trees()
             return self.cost
-        if way == _NODES:
-            if self.nodes == 1 and heap.list_packed and not self.plain and self.most <= heap.list_node:
+        if structure == _NODES:
+            if self.nodes == 1 and model.list_packed and not self.plain and self.most <= model.list_node:
                 return self.cost
-            return heap.quick(self.nodes) + self.cost
-        if way == _LIST:
+            return model.quick(self.nodes) + self.cost
+        if structure == _LIST:
             self.close()
-            if self.nodes == 1 and heap.list_packed and not self.plain:
+            if self.nodes == 1 and model.list_packed and not self.plain:
                 return self.cost
-            return heap.quick(self.nodes) + self.cost
-        if way == _SET:
-            if n <= heap.set_ints and self.ints and self.careful:
-                return heap.packed(8 + n * (2 if self.most < 5 else 4 if self.most < 10 else 8))
-            if n <= heap.set_entries and self.most <= heap.set_value:
-                return heap.packed(heap.ends + self.packed)
-            heap.without_values(n)
-            return self.cost + heap.tabled(n, heap.table)
-        if way == _HASH:
-            small: bool = n <= heap.hash_entries and self.most <= heap.hash_value
+            return model.quick(self.nodes) + self.cost
+        if structure == _SET:
+            if n <= model.set_ints and self.ints and self.careful:
+                return model.packed(8 + n * (2 if self.most < 5 else 4 if self.most < 10 else 8))
+            if n <= model.set_entries and self.most <= model.set_value:
+                return model.packed(model.ends + self.packed)
+            model.without_values(n)
+            return self.cost + model.tabled(n, model.table)
+        if structure == _HASH:
+            small: bool = n <= model.hash_entries and self.most <= model.hash_value
             if self.expiring == 0:
                 if small:
-                    return heap.packed(heap.ends + self.packed)
-                table: i64 = heap.tabled(n, heap.table_of_fields)
+                    return model.packed(model.ends + self.packed)
+                table: i64 = model.tabled(n, model.table_of_fields)
                 if self.careful:
-                    table += heap.turned(self.before, n, False) - heap.slots(n)
+                    table += model.turned(self.before, n, False) - model.slots(n)
                 return self.cost + table
-            if small and heap.embed_pair == 0:
+            if small and model.embed_pair == 0:
                 return (
-                    heap.packed(LISTPACK_ENDS + self.packed + 10 * self.expiring + 2 * (n - self.expiring)) + heap.packed_expiring
+                    model.packed(LISTPACK_ENDS + self.packed + 10 * self.expiring + 2 * (n - self.expiring)) + model.packed_expiring
                 )
-            table = heap.tabled(n, heap.table_of_fields)
-            if heap.table_grows:
-                table += (heap.turned(self.before, n, True) if self.careful else heap.grown(n)) - heap.slots(n)
-            if heap.expiry_set:
+            table = model.tabled(n, model.table_of_fields)
+            if model.table_grows:
+                table += (model.turned(self.before, n, True) if self.careful else model.grown(n)) - model.slots(n)
+            if model.expiry_set:
                 table += self.expiries.finish()
             else:
-                heap.hidden += _BY_TIME + _IN_TIME * self.expiring
+                model.hidden += _BY_TIME + _IN_TIME * self.expiring
             return self.cost + table
-        if n <= heap.zset_entries and self.most <= heap.zset_value:
-            return heap.packed(heap.ends + self.packed)
+        if n <= model.zset_entries and self.most <= model.zset_value:
+            return model.packed(model.ends + self.packed)
         return self.sorted_set(n, self.cost)
 
 

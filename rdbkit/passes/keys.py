@@ -164,7 +164,7 @@ class TextRows(Rows):
         self.out: BytesWriter = BytesWriter()
         self.as_json: bool = as_json
         self.classes: bytes = _JSON_CLASSES if as_json else _CSV_CLASSES
-        self.odd = _JSON_ODD if as_json else _CSV_ODD
+        self.needs_escape = _JSON_ODD if as_json else _CSV_ODD
         # a row is: before, key, after, and each number behind what introduces it; `absent` stands for a number that is not
         # there and what would introduce it
         self.before: bytes = b""
@@ -177,7 +177,7 @@ class TextRows(Rows):
         self.to_slot: bytes = b',"slot":' if as_json else b","
         self.absent: bytes = b"" if as_json else b","
         self.end: bytes = b"}\n" if as_json else b",\n"
-        self.odd_end: bytes = b""
+        self.base64_end: bytes = b""
         self.database()
 
     def database(self) -> None:
@@ -236,7 +236,7 @@ class TextRows(Rows):
         out.write(self.before)
         if not COMPILED:
             key = buf[at:stop]
-            if self.odd(key) is not None:
+            if self.needs_escape(key) is not None:
                 self.write_odd_key(key)
             else:
                 out.write(b'"%b"' % key if self.as_json else key)
@@ -266,7 +266,7 @@ class TextRows(Rows):
         try:
             key.decode()
         except UnicodeDecodeError:
-            self.odd_end = b",%b\n" % b64encode(key)
+            self.base64_end = b",%b\n" % b64encode(key)
             return
         if _CSV_QUOTED(key) is not None:
             key = b'"%b"' % key.replace(b'"', b'""')
@@ -303,9 +303,9 @@ class TextRows(Rows):
             write_number(out, self.freq)
         out.write(self.to_slot)
         write_number(out, slot)
-        if self.odd_end:
-            out.write(self.odd_end)
-            self.odd_end = b""
+        if self.base64_end:
+            out.write(self.base64_end)
+            self.base64_end = b""
         else:
             out.write(self.end)
 

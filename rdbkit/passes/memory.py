@@ -39,23 +39,23 @@ class RecordSizer:
 
     Args:
         types: of the snapshot.
-        heap: of the server.
+        model: of the server.
     """
 
-    def __init__(self, types: dict[int, ValueType], heap: AllocationModel) -> None:
-        self.heap: AllocationModel = heap
-        self.gauge: ValueSizer = ValueSizer(types, heap)
-        self.simple: bool = not heap.embedded
-        self.counts_used: bool = heap.counts_used
-        self.keys: list[int] = [int(heap.key(n, False)) for n in range(_TABLED)] if not heap.embedded else []
-        heap.hidden = 0
+    def __init__(self, types: dict[int, ValueType], model: AllocationModel) -> None:
+        self.model: AllocationModel = model
+        self.value_sizer: ValueSizer = ValueSizer(types, model)
+        self.simple: bool = not model.embedded
+        self.counts_used: bool = model.counts_used
+        self.keys: list[int] = [int(model.key(n, False)) for n in range(_TABLED)] if not model.embedded else []
+        model.hidden = 0
         self.hidden_before: i64 = 0
 
     def weigh(self, type_code: i64, buf: bytes, key: i64, value_at: i64, end: i64, expires: bool) -> i64:
         """A record in a block, whose key has `key` bytes. Raises: CorruptError, with `offset` relative to `buf`."""
-        heap = self.heap
+        model = self.model
         if type_code != 0 and type_code < STRING_INT:
-            return heap.key(key, expires) + self.gauge.whole(type_code, buf, value_at, end)
+            return model.key(key, expires) + self.value_sizer.whole(type_code, buf, value_at, end)
         n: i64
         at: i64 = value_at
         is_number: bool = False
@@ -79,32 +79,32 @@ class RecordSizer:
             if is_number:
                 return self.keys[key]
             if self.counts_used and n <= 44:
-                heap.hidden += heap.beyond[n]
-            return self.keys[key] + heap.values[n]
-        return heap.string_key(key, n, is_number, expires)
+                model.hidden += model.beyond[n]
+            return self.keys[key] + model.values[n]
+        return model.string_key(key, n, is_number, expires)
 
     def weigh_large(self, type_code: i64, key: i64, expires: bool, head: bytes) -> i64:
         """A record larger than a block: its value begins with `head`, and the gauge has seen what `needs_pieces` wants."""
         if type_code == 0 or type_code >= STRING_INT:
             if type_code == STRING_INT:
-                return self.heap.key(key, expires)
+                return self.model.key(key, expires)
             n: i64 = text_length(head, 0)
             is_number: bool = type_code == 0 and _NUMBER_FROM <= n <= _NUMBER_TO and is_long(head[1 : 1 + n])
-            return self.heap.string_key(key, n, is_number, expires)
-        return self.heap.key(key, expires) + self.gauge.finish()
+            return self.model.string_key(key, n, is_number, expires)
+        return self.model.key(key, expires) + self.value_sizer.finish()
 
     def begin_large(self, type_code: i64) -> None:
         """Make ready for a record larger than a block."""
-        self.hidden_before = self.heap.hidden
-        self.gauge.begin(type_code)
+        self.hidden_before = self.model.hidden
+        self.value_sizer.begin(type_code)
 
     def drop_large(self) -> None:
         """It does not count."""
-        self.heap.hidden = self.hidden_before
+        self.model.hidden = self.hidden_before
 
     def needs_pieces(self, type_code: i64) -> bool:
         """Whether a large value of this type has to be read to be weighed."""
-        return self.gauge.walks(type_code)
+        return self.value_sizer.needs_reading(type_code)
 
 
 class Sum:
@@ -131,7 +131,7 @@ class MemoryTally(Visitor):
     """Weighs every key, and counts by database, type, pattern and time left.
 
     Args:
-        scale: that of the snapshot's types.
+        sizer: that of the snapshot's types.
         patterns: the tree to count names in.
         now_ms: what time left is counted from.
         top: how many of the biggest keys to keep.
@@ -147,9 +147,9 @@ class MemoryTally(Visitor):
         biggest: bytes, negative offset, database, key, type code, expiry and elements of each.
     """
 
-    def __init__(self, scale: RecordSizer, patterns: Patterns, now_ms: int, top: int, limit: int, wanted: Filter | None) -> None:
+    def __init__(self, sizer: RecordSizer, patterns: Patterns, now_ms: int, top: int, limit: int, wanted: Filter | None) -> None:
         super().__init__()
-        self.scale: RecordSizer = scale
+        self.sizer: RecordSizer = sizer
         self.patterns: Patterns = patterns
         self.now_ms: i64 = now_ms
         self.top: i64 = top
@@ -208,16 +208,16 @@ class MemoryTally(Visitor):
             key = buf[key_at + 1 : value_at]
         else:
             key, _ = read_string(buf, key_at, self.limit)
-        size: i64 = self.scale.weigh(type_code, buf, len(key), value_at, end, expire_ms != NO_EXPIRY)
+        size: i64 = self.sizer.weigh(type_code, buf, len(key), value_at, end, expire_ms != NO_EXPIRY)
         self.count(type_code, key, size, expire_ms, buf, value_at)
         if size > self.threshold:
             self.big(size, self.base + start, key, type_code, expire_ms, self.elements(type_code, value_at, end))
 
     def large(self, type_code: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
         if self.filter is not None and not self.filter.wants_large(key, type_code, size, expire_ms):
-            self.scale.drop_large()
+            self.sizer.drop_large()
             return
-        size = self.scale.weigh_large(type_code, len(key), expire_ms != NO_EXPIRY, head)
+        size = self.sizer.weigh_large(type_code, len(key), expire_ms != NO_EXPIRY, head)
         self.count(type_code, key, size, expire_ms, head, 0)
         if size > self.threshold:
             self.big(size, offset, key, type_code, expire_ms, self.large_elements)
@@ -268,7 +268,7 @@ class MemoryTally(Visitor):
 
     def elements(self, type_code: i64, value_at: i64, end: i64) -> i64:
         """How many elements a value has that has just been weighed."""
-        return element_count(self.scale.gauge.rules[type_code], self.buf, value_at, end)
+        return element_count(self.sizer.value_sizer.rules[type_code], self.buf, value_at, end)
 
     def big(self, size: i64, offset: i64, key: bytes, type_code: i64, expire_ms: i64, elements: i64) -> None:
         """Keep one of the biggest keys; of equal ones the first in the file."""
@@ -309,20 +309,20 @@ CSV_HEAD_OF_MEMORY: Final = CSV_HEAD.replace(b",size,", b",memory,size,")
 class MemoryRows(Rows):
     """Collects the rows of a block."""
 
-    def __init__(self, types: dict[int, ValueType], scale: RecordSizer, name_limit: int, wanted: Filter | None) -> None:
+    def __init__(self, types: dict[int, ValueType], sizer: RecordSizer, name_limit: int, wanted: Filter | None) -> None:
         super().__init__(types, name_limit, wanted, None)
-        self.scale: RecordSizer = scale
+        self.sizer: RecordSizer = sizer
         self.rows: list[MemoryRow] = []
 
     def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         if self.filter is None or self.filter.wants(self.buf, key_at, type_code, end - start, expire_ms):
             key, _ = read_string(self.buf, key_at, self.name_limit)
-            self.memory = self.scale.weigh(type_code, self.buf, len(key), value_at, end, expire_ms != NO_EXPIRY)
+            self.memory = self.sizer.weigh(type_code, self.buf, len(key), value_at, end, expire_ms != NO_EXPIRY)
             self.add(type_code, key, end - start, element_count(self.rules[type_code], self.buf, value_at, end), expire_ms)
 
     def large(self, type_code: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
         if self.filter is None or self.filter.wants_large(key, type_code, size, expire_ms):
-            self.memory = self.scale.weigh_large(type_code, len(key), expire_ms != NO_EXPIRY, head)
+            self.memory = self.sizer.weigh_large(type_code, len(key), expire_ms != NO_EXPIRY, head)
             self.add(type_code, key, size, self.large_elements, expire_ms)
 
     def add(self, type_code: i64, key: bytes, size: i64, elements: i64, expire_ms: i64) -> None:
@@ -353,16 +353,16 @@ class MemoryText(TextRows):
     """Writes rows as lines of CSV, or of JSON where `as_json`."""
 
     def __init__(
-        self, types: dict[int, ValueType], scale: RecordSizer, name_limit: int, wanted: Filter | None, as_json: bool
+        self, types: dict[int, ValueType], sizer: RecordSizer, name_limit: int, wanted: Filter | None, as_json: bool
     ) -> None:
         super().__init__(types, name_limit, wanted, None, as_json, True)
-        self.scale: RecordSizer = scale
+        self.sizer: RecordSizer = sizer
 
     def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         n: i64 = text_length(self.buf, key_at)
-        self.memory = self.scale.weigh(type_code, self.buf, n, value_at, end, expire_ms != NO_EXPIRY)
+        self.memory = self.sizer.weigh(type_code, self.buf, n, value_at, end, expire_ms != NO_EXPIRY)
         super().record(type_code, start, key_at, value_at, end, expire_ms)
 
     def large(self, type_code: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
-        self.memory = self.scale.weigh_large(type_code, len(key), expire_ms != NO_EXPIRY, head)
+        self.memory = self.sizer.weigh_large(type_code, len(key), expire_ms != NO_EXPIRY, head)
         super().large(type_code, offset, key, size, expire_ms, head)

@@ -154,7 +154,7 @@ class Values:
             self.all_parts[t.id] = _parts_of(t)
             self.scramblers[t.id] = scrambler_of(t)
             self.singles[t.id] = t.shape in _SINGLE
-        self.way: i64 = 0
+        self.shape: i64 = 0
         self.packing: i64 = 0  # how what is packed is scrambled
         self.heading: i64 = 0  # bytes in front of its count or string
         self.zset: bool = False
@@ -171,7 +171,7 @@ class Values:
         """Make ready for a value of this type."""
         if type_code >= STRING_INT:
             type_code = 0
-        self.way = self.file_types.ways[type_code]
+        self.shape = self.file_types.shapes[type_code]
         self.zset = self.file_types.types[type_code].type == "zset"
         self.done = False
         self.need = 0
@@ -180,7 +180,7 @@ class Values:
         self.inside = 0
         self.ahead = 0
         self.checked = 0
-        if self.way == STREAM:
+        if self.shape == STREAM:
             level = self.file_types.levels[type_code]
             self.stream = _Streams(level, self.file_types.packed_limit, self.file_types.budget, self.packer)
             return
@@ -205,7 +205,7 @@ class Values:
         Raises: RdbError without a place.
         """
         stream = self.stream
-        if self.way == STREAM:
+        if self.shape == STREAM:
             assert stream is not None
             stream.out = out
             pos = stream.feed(buf, pos, self.nothing)
@@ -215,7 +215,7 @@ class Values:
         at: i64 = pos + self.ahead
         seen: i64 = pos + self.checked
         decoder = self.decoder
-        is_string = self.way == STRING  # nothing to be checked but its LZF, and too large to be kept whole
+        is_string = self.shape == STRING  # nothing to be checked but its LZF, and too large to be kept whole
         self.need = 0
         if not is_string and not decoder.done:
             seen = decoder.feed(buf, seen, self.nothing)
@@ -263,7 +263,7 @@ class Values:
             buf[pos + self.heading]
             pos += self.heading
         n, pos = read_length(buf, pos)
-        if self.way == ARRAY:
+        if self.shape == ARRAY:
             has_index, pos = read_length(buf, pos)
             if has_index:
                 pos = skip_length(buf, pos)
@@ -504,7 +504,7 @@ class Redactor(Visitor):
             self.attributes(buf, start, key_at - 1, expire_ms)
             out.append(int(number))
             self.name(buf, key_at, value_at)
-            if self.file_types.ways[number] == MODULE:
+            if self.file_types.shapes[number] == MODULE:
                 out.write(buf[value_at:end])
             else:
                 self.values.whole(type_code, buf, value_at, end, out)

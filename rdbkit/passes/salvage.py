@@ -340,10 +340,10 @@ class Search:
             fields = self.known.get(number)
             if fields is None:
                 self.scanner.templates.pop(number, None)
-                self.scanner.walker.templates.pop(number, None)
+                self.scanner.skipper.templates.pop(number, None)
             else:
                 self.scanner.templates[number] = fields
-                self.scanner.walker.templates[number] = len(fields)
+                self.scanner.skipper.templates[number] = len(fields)
 
     def come(self, size: i64) -> None:
         """The search has come so many bytes further."""
@@ -416,9 +416,9 @@ class Search:
         row = self.row
         scanner = self.scanner
         scanner.restart()
-        scanner.walker.skip = 0
+        scanner.skipper.skip = 0
         row.begin(base, pos)
-        scanner.walker.steps = 0
+        scanner.skipper.steps = 0
         found: i64 = -1
         cost: i64 = 0
         try:
@@ -441,7 +441,7 @@ class Search:
                 row.touched.append(int(event.number))
         if row.touched:
             self.restore(row.touched)
-        cost += row.cost + len(row.places) * _EVENT + scanner.walker.steps * _ELEMENT
+        cost += row.cost + len(row.places) * _EVENT + scanner.skipper.steps * _ELEMENT
         self.work += cost
         self.fund -= cost
         return found
@@ -478,8 +478,8 @@ class Surveyor(Verifier):
         announced: how many keys the file says that its databases have, as far as it could be read; -1 for nothing.
     """
 
-    def __init__(self, file_types: FileTypes, limit: int, tell: Any) -> None:
-        super().__init__(file_types, limit, True, tell)
+    def __init__(self, file_types: FileTypes, limit: int, report_error: Any) -> None:
+        super().__init__(file_types, limit, True, report_error)
         self.sound_to: i64 = 0
         self.announced: i64 = -1
         self.bad: bool = False
@@ -546,4 +546,4 @@ class Surveyor(Verifier):
             self.announced = max(self.announced, 0) + event.keys
         if self.bad and isinstance(event, Aux) and event.key.startswith(c.MEMBER_EXPIRY):
             # KeyDB says behind a key when its members expire: of one that goes, it must not be said of the one before
-            self.tell(None, None, int(self.base + self.event_at), int(self.event_end - self.event_at))
+            self.report_error(None, None, int(self.base + self.event_at), int(self.event_end - self.event_at))

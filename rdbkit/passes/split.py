@@ -59,7 +59,7 @@ class Splitter(Visitor):
     """Sorts records into parts.
 
     Args:
-        way: by what the part is chosen.
+        split_by: by what the part is chosen.
         parts: how many there are, where that is known; 0 where they are made as they are met.
         types: of the snapshot.
         limit: most bytes of a key's name.
@@ -79,7 +79,7 @@ class Splitter(Visitor):
 
     def __init__(
         self,
-        way: int,
+        split_by: int,
         parts: int,
         types: dict[int, ValueType],
         limit: int,
@@ -93,7 +93,7 @@ class Splitter(Visitor):
     ) -> None:
         super().__init__()
         self.wants_module_data = True
-        self.way: i64 = way
+        self.split_by: i64 = split_by
         self.limit: i64 = limit
         self.buffers: list[PartBuffer] = [PartBuffer() for _ in range(parts)]
         self.of_slot: list[int] = of_slot
@@ -166,9 +166,9 @@ class Splitter(Visitor):
         else:
             key, _ = read_string(buf, key_at, self.limit)
         self.hashes.add(self.db, key)
-        if self.way == BYTES and not self.tags:
+        if self.split_by == BYTES and not self.tags:
             part = -1
-        elif COMPILED and self.way == SLOT and buf[key_at] < 0x40:
+        elif COMPILED and self.split_by == SLOT and buf[key_at] < 0x40:
             slot: i64 = tag_slot_of(buf, key_at + 1, value_at) if self.tags else slot_of(buf, key_at + 1, value_at)
             part = self.of_slot[slot]
         else:
@@ -193,29 +193,29 @@ class Splitter(Visitor):
         if buffer.db != self.db:
             buffer.db = self.db
             buffer.bytes += _SELECTION
-        if part == self.filling and buffer.bytes >= self.fill_until and self.way == BYTES:
+        if part == self.filling and buffer.bytes >= self.fill_until and self.split_by == BYTES:
             self.fill_smallest()
 
     def part_of(self, type_code: i64, key: bytes) -> i64:
         """The part that a key belongs to; -1 where any will do."""
-        way: i64 = self.way
-        if way == SLOT:
+        split_by: i64 = self.split_by
+        if split_by == SLOT:
             return self.of_slot[key_slot(key)]
-        if way == BYTES:
+        if split_by == BYTES:
             if not has_tag(key):
                 return -1
             return key_slot(key) % self.first_parts
-        if way == DATABASE:
+        if split_by == DATABASE:
             return self.part_of_database()
-        if way == TYPE:
+        if split_by == TYPE:
             part = self.part_of_type[type_code]
             if part < 0:
                 part = self.part_named(self.names[type_code].encode())
                 self.part_of_type[type_code] = part
             return part
-        if way == KEY:
+        if split_by == KEY:
             return self.made(key)  # type: ignore[no-any-return]
-        name = first_part(key, self.separators) if way == PREFIX else tag_of(key)
+        name = first_part(key, self.separators) if split_by == PREFIX else tag_of(key)
         return self.part_named(name)
 
     def part_named(self, name: bytes) -> i64:
@@ -241,7 +241,7 @@ class Splitter(Visitor):
         if buffer.db != self.db:
             buffer.db = self.db
             buffer.bytes += _SELECTION
-        if self.way == BYTES and part == self.filling and buffer.bytes >= self.fill_until:
+        if self.split_by == BYTES and part == self.filling and buffer.bytes >= self.fill_until:
             self.fill_smallest()
 
     def make_room(self, size: i64) -> None:

@@ -21,8 +21,8 @@ from rdbkit.format.record import Feeder, feed_pieces
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, STRING_LZF, TYPE_CODES
 from rdbkit.format.sink import Items
 from rdbkit.format.streams import level_of, type_of
-from rdbkit.format.transcode import DROP_FIELDS, HASH, HASH_EXPIRING, HASH_VALKEY, KEEP_FIELDS, Recoder
-from rdbkit.format.transcode_stream import StreamRecoder
+from rdbkit.format.transcode import DROP_FIELDS, HASH, HASH_EXPIRING, HASH_VALKEY, KEEP_FIELDS, Transcoder
+from rdbkit.format.transcode_stream import StreamTranscoder
 from rdbkit.model import module_name
 from rdbkit.passes.json_text import number_text
 from rdbkit.passes.value_checker import EMPTY, ORDER, TWICE, ElementNames, ValueChecker
@@ -132,13 +132,13 @@ class ValueConverter:
         if header.flavour == c.VALKEY and HASH_VALKEY in known:
             hash_code = HASH_VALKEY
         policy = DROP_FIELDS if self.on["field_ttl"] == "drop-field" else KEEP_FIELDS
-        self.recoder: Recoder = Recoder(
+        self.transcoder: Transcoder = Transcoder(
             file_types, hash_code, policy, rules.now_ms, self.version < 8, rules.compress, ElementNames()
         )
         level = max([level_of(number) for number in known] + [0])
-        self.streams: StreamRecoder = StreamRecoder(level, policies.owner, _DEAD_RULE in rules.tolerated)
+        self.streams: StreamTranscoder = StreamTranscoder(level, policies.owner, _DEAD_RULE in rules.tolerated)
         self.streams.budget = file_types.budget
-        self.becomes: list[int] = self.recoder.becomes
+        self.becomes: list[int] = self.transcoder.becomes
         self.actions: list[int] = [LOST] * TYPE_CODES
         for t in file_types.types.values():
             self.actions[t.id] = self.action_of(t, level > 0)
@@ -189,7 +189,7 @@ class ValueConverter:
     def close(self) -> None:
         """Remove the temporary files."""
         self.checker.close()
-        self.recoder.names.close()
+        self.transcoder.names.close()
 
     # -- one value at once
 
@@ -285,47 +285,47 @@ class ValueConverter:
 
     def collection(self, type_code: i64, once: bool, buf: bytes, start: i64, end: i64, out: BytesWriter) -> i64:
         """Write a collection in an encoding that the target knows."""
-        recoder = self.recoder
+        transcoder = self.transcoder
         mark: i64 = len(out)
         try:
             if once:
-                self.lose_twice(recoder.write_once(type_code, buf, start, end, out, self.keeps_last))
+                self.lose_twice(transcoder.write_once(type_code, buf, start, end, out, self.keeps_last))
             else:
-                recoder.write(type_code, buf, start, end, out)
+                transcoder.write(type_code, buf, start, end, out)
         except RdbError as e:
             if once or not self.mends or e.rule != TWICE:
                 raise
             out.truncate(mark)
-            self.lose_twice(recoder.write_once(type_code, buf, start, end, out, self.keeps_last))
-        if recoder.is_empty:
+            self.lose_twice(transcoder.write_once(type_code, buf, start, end, out, self.keeps_last))
+        if transcoder.is_empty:
             out.truncate(mark)
             self.note_empty()
             return LEFT_OUT
-        if recoder.sink.expiring > 0:
-            self.lose("member-expiry", "the expiry of members", recoder.sink.expiring, "loss")
+        if transcoder.sink.expiring > 0:
+            self.lose("member-expiry", "the expiry of members", transcoder.sink.expiring, "loss")
         return self.becomes[type_code]
 
     def fields(self, type_code: i64, once: bool, buf: bytes, start: i64, end: i64, out: BytesWriter) -> i64:
         """Write a hash whose fields can expire."""
-        recoder = self.recoder
+        transcoder = self.transcoder
         try:
-            self.lose_twice(recoder.read_fields(type_code, buf, start, end, once, self.keeps_last))
+            self.lose_twice(transcoder.read_fields(type_code, buf, start, end, once, self.keeps_last))
         except RdbError as e:
             if once or not self.mends or e.rule != TWICE:
                 raise
-            self.lose_twice(recoder.read_fields(type_code, buf, start, end, True, self.keeps_last))
+            self.lose_twice(transcoder.read_fields(type_code, buf, start, end, True, self.keeps_last))
         return self.end_fields(out)
 
     def end_fields(self, out: BytesWriter) -> i64:
         """Write a hash whose fields can expire, which has been read."""
-        fields = self.recoder.fields
+        fields = self.transcoder.fields
         self.judge_fields()
         if fields.count == 0:
             return LEFT_OUT
         if fields.form == HASH_EXPIRING:
             write_i64_le(out, fields.base)
         write_length(out, fields.count // 2)
-        out.write(self.recoder.body.getvalue())
+        out.write(self.transcoder.body.getvalue())
         return fields.form
 
     def stream(self, buf: bytes, start: i64, end: i64, out: BytesWriter) -> i64:
@@ -345,9 +345,9 @@ class ValueConverter:
         if self.loses_array():
             return LEFT_OUT
         items = Items()
-        decoder = self.recoder.decoder
+        decoder = self.transcoder.decoder
         decoder.begin(type_code)
-        self.recoder.end_at(decoder.feed(buf, start, items), end)
+        self.transcoder.end_at(decoder.feed(buf, start, items), end)
         write_length(out, len(items.items))
         write_elements(out, items.items, self.rules.compress)
         self.judge_array(decoder)
@@ -376,10 +376,10 @@ class ValueConverter:
     def encode(self, value: object, expire_ms: i64, out: BytesWriter) -> i64:
         """Write a Python value, as `rdbkit.values` says what these are; otherwise as `convert`."""
         self.expire_ms = expire_ms
-        fields = self.recoder.fields
+        fields = self.transcoder.fields
         if isinstance(value, Hash) and value.field_expire_ms and fields.type_code == HASH:
-            self.recoder.body.truncate(0)
-            fields.out = self.recoder.body
+            self.transcoder.body.truncate(0)
+            fields.out = self.transcoder.body
             fields.begin()
             fields.count = 0
             fields.expiring = 0
@@ -470,7 +470,7 @@ class ValueConverter:
         """Write what becomes of a value of any other action; `front` is what stands in front of it. Otherwise as `write`."""
         self.expire_ms = expire_ms
         self.front = b""
-        self.recoder.body.truncate(0)
+        self.transcoder.body.truncate(0)
         if action == STREAM:
             return self.stream_pieces(chunks, write)
         if action == ARRAY:
@@ -478,26 +478,26 @@ class ValueConverter:
         if action not in (COLLECTION, FIELDS):
             self.lose_whole(type_code)
             return LEFT_OUT
-        recoder = self.recoder
-        recoder.begin(type_code, recoder.body)
-        for _ in feed_pieces(recoder.decoder, recoder.sink, chunks):
+        transcoder = self.transcoder
+        transcoder.begin(type_code, transcoder.body)
+        for _ in feed_pieces(transcoder.decoder, transcoder.sink, chunks):
             self.spill(write)
         self.spill(write)
-        recoder.names.finish()
-        sink = recoder.sink
+        transcoder.names.finish()
+        sink = transcoder.sink
         if action == FIELDS:
             self.judge_fields()
-            return self.counted(int(recoder.fields.form), sink.count // 2) if sink.count else LEFT_OUT
+            return self.counted(int(transcoder.fields.form), sink.count // 2) if sink.count else LEFT_OUT
         if sink.count == 0:
             self.note_empty()
             return LEFT_OUT
         if sink.expiring:
             self.lose("member-expiry", "the expiry of members", sink.expiring, "loss")
-        return self.counted(self.becomes[type_code], sink.count // recoder.members)
+        return self.counted(self.becomes[type_code], sink.count // transcoder.members)
 
     def spill(self, write: Callable[[bytes], object]) -> None:
         """Hand on what has been encoded so far."""
-        body = self.recoder.body
+        body = self.transcoder.body
         write(body.getvalue())
         body.truncate(0)
 
@@ -505,7 +505,7 @@ class ValueConverter:
         """Set what stands in front of a collection of so many elements."""
         front = BytesWriter()
         if type_code == HASH_EXPIRING:
-            write_i64_le(front, self.recoder.fields.base)
+            write_i64_le(front, self.transcoder.fields.base)
         write_length(front, count)
         self.front = front.getvalue()
         return type_code
@@ -519,7 +519,7 @@ class ValueConverter:
                 ahead = self.checker.decoder.stream
                 assert ahead is not None
                 streams.begin(ahead, False)
-                feeder = Feeder(streams, self.recoder.body)
+                feeder = Feeder(streams, self.transcoder.body)
             feeder.push(chunk)
             self.spill(write)
         assert feeder is not None
@@ -532,14 +532,14 @@ class ValueConverter:
         """Write an array as a hash, where the policy says so."""
         if self.loses_array():
             return LEFT_OUT
-        decoder = self.recoder.decoder
+        decoder = self.transcoder.decoder
         items = Items()
         decoder.begin(type_code)
         count = 0
         for _ in chain(feed_pieces(decoder, items, chunks), [None]):
             found = items.take()
             count += len(found)
-            write_elements(self.recoder.body, found, self.rules.compress)
+            write_elements(self.transcoder.body, found, self.rules.compress)
             self.spill(write)
         self.judge_array(decoder)
         return self.counted(HASH, count)
@@ -570,7 +570,7 @@ class ValueConverter:
 
     def judge_fields(self) -> None:
         """What became of the fields of a hash that expire: losses, and an expiry of the whole key."""
-        fields = self.recoder.fields
+        fields = self.transcoder.fields
         if fields.beyond > 0:
             self.lose("field-expiry", "an expiry of fields that is later than the target can hold", fields.beyond, "field_ttl")
         if fields.type_code != HASH:

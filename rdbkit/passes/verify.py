@@ -33,8 +33,8 @@ class Verifier(Visitor):
         file_types: of the snapshot.
         limit: most bytes of a key's name.
         deep: look inside of values; otherwise records are but counted.
-        tell: called with each error that a record gives, its database, the offset of the record and its bytes. The key is in the
-            error.
+        report_error: called with each error that a record gives, its database, the offset of the record and its bytes. The key is
+            in the error.
 
     Attributes:
         records: so far.
@@ -44,12 +44,12 @@ class Verifier(Visitor):
         nameless_at: where the first of them begins, in bytes from the beginning.
     """
 
-    def __init__(self, file_types: FileTypes, limit: int, deep: bool, tell: Any) -> None:
+    def __init__(self, file_types: FileTypes, limit: int, deep: bool, report_error: Any) -> None:
         super().__init__()
         self.file_types: FileTypes = file_types
         self.limit: i64 = limit
         self.deep: bool = deep
-        self.tell: Any = tell
+        self.report_error: Any = report_error
         self.records: i64 = 0
         self.names: NameHashes = NameHashes()
         self.libraries: set[bytes] = set()
@@ -91,7 +91,7 @@ class Verifier(Visitor):
                 self.checker.check(type_code, self.buf, value_at, end)
         except RdbError as e:
             e.key = key
-            self.tell(e, int(self.db), int(self.base + start), int(end - start) + self.stray_bytes())
+            self.report_error(e, int(self.db), int(self.base + start), int(end - start) + self.stray_bytes())
 
     def met_newer(self, type_code: i64, start: i64, key_at: i64, end: i64) -> None:
         """A key of a type that the file's version does not have."""
@@ -99,7 +99,7 @@ class Verifier(Visitor):
             name, _ = read_string(self.buf, key_at, self.limit)
             self.judge_type(type_code, name)
         except RdbError as e:
-            self.tell(e, int(self.db), int(self.base + start), int(end - start) + self.stray_bytes())
+            self.report_error(e, int(self.db), int(self.base + start), int(end - start) + self.stray_bytes())
 
     def met_nameless(self, start: i64) -> None:
         """A key with an empty name."""
@@ -137,9 +137,9 @@ class Verifier(Visitor):
         try:
             self.judge_type(type_code, key)
         except RdbError as e:
-            self.tell(e, int(self.db), int(offset), int(size))
+            self.report_error(e, int(self.db), int(offset), int(size))
         if self.large_error is not None:
-            self.tell(self.large_error, int(self.db), int(offset), int(size))
+            self.report_error(self.large_error, int(self.db), int(offset), int(size))
             self.large_error = None
 
     def event(self, event: Event) -> None:
@@ -148,7 +148,7 @@ class Verifier(Visitor):
         try:
             judge_event(event, self.libraries)
         except RdbError as e:
-            self.tell(e, None, int(self.base + self.event_at), int(self.event_end - self.event_at))
+            self.report_error(e, None, int(self.base + self.event_at), int(self.event_end - self.event_at))
 
     def close(self) -> None:
         """Remove the temporary files."""
@@ -162,14 +162,14 @@ class Repeats(Visitor):
     Args:
         limit: most bytes of a key's name.
         hashes: of names, as `NameHashes.twice` gives them.
-        tell: called with database, name, offset of the first record, offset of this one and its bytes.
+        report_error: called with database, name, offset of the first record, offset of this one and its bytes.
     """
 
-    def __init__(self, limit: int, hashes: set[int], tell: Any) -> None:
+    def __init__(self, limit: int, hashes: set[int], report_error: Any) -> None:
         super().__init__()
         self.limit: i64 = limit
         self.hashes: set[int] = hashes
-        self.tell: Any = tell
+        self.report_error: Any = report_error
         self.first: dict[tuple[int, bytes], int] = {}
 
     def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
@@ -194,7 +194,7 @@ class Repeats(Visitor):
             self.budget.spend("names that are there twice", len(name) + 2 * OBJECT)
             self.first[known] = int(offset)
         else:
-            self.tell(known[0], name, first, int(offset), int(size))
+            self.report_error(known[0], name, first, int(offset), int(size))
 
 
 def judge_event(event: Event, libraries: set[bytes]) -> None:

@@ -1,6 +1,6 @@
 """A snapshot: header, what stands before the keys, records, checksum, and what follows.
 
-Blocks go to the `Scanner`; a record that does not fit into one is walked over by the scanner's `Walker` in bounded memory.
+Blocks go to the `Scanner`; the scanner's `ValueSkipper` reads through a record that does not fit into one, in bounded memory.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class Snapshot:
             self._scanner.templates = self.file_types.templates
             self._read_prelude(damaged)
         except RdbError as e:
-            raise self._explain(e) from None
+            raise self._add_location(e) from None
 
     # -- what users call
 
@@ -278,7 +278,7 @@ class Snapshot:
             raise ValueError("a snapshot can be read once; open it again")
         self._started = True
         scanner = self._scanner
-        self.tell_prelude(visitor)
+        self.report_prelude(visitor)
         try:
             while True:
                 visitor.base = self._base
@@ -312,12 +312,12 @@ class Snapshot:
         except RdbError as e:
             self._ended = True
             self._source.check()  # damage in what is now another file is not the file's
-            raise self._explain(e) from None
+            raise self._add_location(e) from None
 
     def share_templates(self, fields: dict[int, tuple[bytes, ...]], counts: dict[int, int]) -> None:
         """Use and fill these field names of hashes (RDB 15), and their counts: this is a part of a file that is read in parts."""
         self.file_types.templates = self._scanner.templates = fields
-        self._scanner.walker.templates = counts
+        self._scanner.skipper.templates = counts
 
     def prelude(self) -> list[tuple[Event, bytes]]:
         """What stands before the keys, and the bytes of each."""
@@ -327,7 +327,7 @@ class Snapshot:
         """Tell no visitor of what stands before the keys and is not wanted."""
         self._prelude = [(event, raw) for event, raw in self._prelude if wanted(event, raw)]
 
-    def tell_prelude(self, visitor: Visitor) -> None:
+    def report_prelude(self, visitor: Visitor) -> None:
         """Tell `visitor` of what stands before the keys."""
         visitor.base = self._base
         visitor.budget = self.budget
@@ -516,7 +516,7 @@ class Snapshot:
             self.large_metadata = []
         else:
             if scanner.strays:
-                scanner.tell_strays(self._buf, visitor)
+                scanner.report_strays(self._buf, visitor)
                 visitor.buf, visitor.base = self._buf, self._base
             expire = None if scanner.expire_ms == NO_EXPIRY else scanner.expire_ms
             idle = None if visitor.idle_s < 0 else visitor.idle_s
@@ -545,28 +545,30 @@ class Snapshot:
 
     def _stream(self, record: LargeRecord) -> Iterator[bytes]:
         """The rest of the large record's value; sets its size at the end."""
-        walker = self._scanner.walker
+        skipper = self._scanner.skipper
         while True:
             begin = self._pos
             try:
-                self._pos = walker.walk(self._buf, begin, self._room)
-                if walker.skip > self._room - len(self._buf):
+                self._pos = skipper.advance(self._buf, begin, self._room)
+                if skipper.skip > self._room - len(self._buf):
                     raise TruncatedError("the file ends too early", offset=begin)
             except RdbError as e:
-                raise self._explain(e, record) from None
+                raise self._add_location(e, record) from None
             if self._pos > begin:
                 piece = self._buf[begin : self._pos]
                 if len(record.head) < _HEAD:
                     record.head += piece[:_HEAD]
                 yield piece
                 self._still_there(record)
-            if walker.done:
+            if skipper.done:
                 break
             left = len(self._buf) - self._pos
             if left > 2 * self.limits.item_bytes + 64:
-                raise self._explain(LimitError(f"names of fields that are too large; {HOW_TO_RAISE}", offset=self._pos), record)
+                raise self._add_location(
+                    LimitError(f"names of fields that are too large; {HOW_TO_RAISE}", offset=self._pos), record
+                )
             if not self._refill(max(self._block_size, left)):
-                raise self._explain(TruncatedError("the file ends too early", offset=len(self._buf)), record)
+                raise self._add_location(TruncatedError("the file ends too early", offset=len(self._buf)), record)
         if record.size is None:
             record.size = self._base + self._pos - record.offset
 
@@ -652,7 +654,7 @@ class Snapshot:
 
     # -- errors
 
-    def _explain(self, e: RdbError, record: LargeRecord | None = None) -> RdbError:
+    def _add_location(self, e: RdbError, record: LargeRecord | None = None) -> RdbError:
         """Give an error from a block its place in the file, and the key it happened in."""
         if e.source is not None:
             return e

@@ -137,9 +137,9 @@ def policies(work: Work) -> rdbkit.Policies:
             return rdbkit.Policies(loss="drop", array="hash", field_ttl="key-min", pending_unowned="assign", owner=b"me")
 
 
-def touched(draft: rdbkit.ScriptRecord) -> rdbkit.ScriptRecord:
-    assert draft.value is not None
-    return draft
+def touched(key: rdbkit.ScriptRecord) -> rdbkit.ScriptRecord:
+    assert key.value is not None
+    return key
 
 
 def edits(work: Work) -> rdbkit.Edits | None:

@@ -925,14 +925,14 @@ def test_what_waits_on_the_disk_is_counted() -> None:
     from rdbkit.operations.duplicates import NameLog
     from rdbkit.passes.hashes import HashPartitions
 
-    piles, log = HashPartitions(), NameLog()
+    partitions, log = HashPartitions(), NameLog()
     try:
-        piles.outs[3].write(b"12345678")
-        assert piles.on_disk() == 0
-        piles.spill()
-        piles.outs[4].write(b"1234")
-        assert piles.on_disk() == 8
-        assert piles.partition(3) == b"12345678"
+        partitions.outs[3].write(b"12345678")
+        assert partitions.on_disk() == 0
+        partitions.spill()
+        partitions.outs[4].write(b"1234")
+        assert partitions.on_disk() == 8
+        assert partitions.partition(3) == b"12345678"
         assert log.on_disk() == 0
         size = 33 << 20  # more than is held in memory
         log.add(0, b"name", bytes(size))
@@ -940,5 +940,5 @@ def test_what_waits_on_the_disk_is_counted() -> None:
         log.add(0, b"name", bytes(size))
         assert len(list(log.repeated(size))) == 1
     finally:
-        piles.close()
+        partitions.close()
         log.close()

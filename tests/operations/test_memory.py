@@ -15,7 +15,7 @@ import pytest
 
 import rdbkit
 from rdbkit.operations.keys import keys, write_parquet
-from rdbkit.operations.memory import Memory, MemoryRow, memory, memory_rows, telling, write_memory_text
+from rdbkit.operations.memory import Memory, MemoryRow, distinct_prefixes, memory, memory_rows, write_memory_text
 from rdbkit.selection import Selection
 from rdbkit.targets.target import find_target
 
@@ -95,7 +95,7 @@ def test_prefixes() -> None:
         b"user:": (1, 15), b"user:{id}:": (2, 10), b"user:{id}:cart": (3, 10), b"user:{id}": (2, 5), b"solo": (1, 1),
         b"a:": (1, 1), b"a:b:": (2, 1), b"a:b:c:": (3, 1),
     }  # fmt: skip
-    shown = [p.prefix for p in telling(report.prefixes)]
+    shown = [p.prefix for p in distinct_prefixes(report.prefixes)]
     assert sorted(shown) == [b"a:b:c:", b"solo", b"user:", b"user:{id}", b"user:{id}:cart"]
     assert sum(p.expiring for p in report.prefixes if p.depth == 1) == report.expiring == 8
     assert sum(p.share for p in report.prefixes if p.depth == 1) == pytest.approx(1)

@@ -85,9 +85,9 @@ def test_an_edit_beyond_seconds_is_a_loss(edits: rdbkit.Edits, magic: bytes, tmp
 
 
 def test_a_script_beyond_seconds_is_a_loss(tmp_path: Path) -> None:
-    def script(draft: rdbkit.ScriptRecord) -> rdbkit.ScriptRecord:
-        draft.expire_ms = FAR
-        return draft
+    def script(key: rdbkit.ScriptRecord) -> rdbkit.ScriptRecord:
+        key.expire_ms = FAR
+        return key
 
     path = tmp_path / "in.rdb"
     path.write_bytes(rdb(b"\xfe\0", key(b"a", 0, string(b"v"), 1_000)))
@@ -104,10 +104,10 @@ def test_a_script_beyond_seconds_is_a_loss(tmp_path: Path) -> None:
 @pytest.mark.parametrize("record", [key(b"k", 1, b"\0"), key(b"k", 0, string(b"v"), -256), key(b"k", 0, string(b"v"), -1)])
 @pytest.mark.parametrize("reads", [True, False])
 def test_a_script_that_changes_nothing_is_not_blamed_for_the_file(record: bytes, reads: bool, tmp_path: Path) -> None:
-    def script(draft: rdbkit.ScriptRecord) -> rdbkit.ScriptRecord:
+    def script(key: rdbkit.ScriptRecord) -> rdbkit.ScriptRecord:
         if reads:
-            _ = draft.value
-        return draft
+            _ = key.value
+        return key
 
     path = tmp_path / "in.rdb"
     path.write_bytes(rdb(b"\xfe\0", record, key(b"l", 0, string(b"w")), magic=b"REDIS0011"))

@@ -217,7 +217,7 @@ def test_numbers_of_strings_take_no_place_of_their_own() -> None:
 
 
 def test_skip_lists_have_the_mean_height() -> None:
-    heap = AllocationModel(layout_of(find_target("redis-7.0")).sizes, QUANTUM)
+    model = AllocationModel(layout_of(find_target("redis-7.0")).sizes, QUANTUM)
     rng = random.Random(1)
     tries = 40_000
     total = 0
@@ -226,12 +226,12 @@ def test_skip_lists_have_the_mean_height() -> None:
         while rng.random() < 0.25:
             level += 1
         total += size_class(24 + 16 * level, QUANTUM)
-    mean = int(heap.scored_member(10)) / 16 - 24 - int(size_class(12, QUANTUM))
+    mean = int(model.scored_member(10)) / 16 - 24 - int(size_class(12, QUANTUM))
     assert abs(mean - total / tries) < 0.5
 
 
 def test_buckets_that_overflow_are_counted_as_often_as_chance_has_it() -> None:
-    heap = AllocationModel(layout_of(find_target("valkey-8.1")).sizes, QUANTUM)
+    model = AllocationModel(layout_of(find_target("valkey-8.1")).sizes, QUANTUM)
     rng = random.Random(1)
     for n in (1000, 40_000, 50_000):
         count = 1
@@ -241,7 +241,7 @@ def test_buckets_that_overflow_are_counted_as_often_as_chance_has_it() -> None:
         for _ in range(n):
             filled[rng.randrange(count)] += 1
         more = sum((k - 7 + 5) // 6 for k in filled if k > 7)
-        assert abs(heap.slots(n) / 64 - count - more) < 0.02 * count + 3
+        assert abs(model.slots(n) / 64 - count - more) < 0.02 * count + 3
 
 
 def test_a_giant_key_is_weighed_in_pieces() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import rdbkit
 from rdbkit.format.encode import integer_form
-from rdbkit.format.listpack import encode_listpack, walk_listpack
+from rdbkit.format.listpack import encode_listpack, read_listpack
 from rdbkit.format.sink import Items
 
 from ..rdb import FIXTURES, each_dump
@@ -148,7 +148,7 @@ def test_any_value_is_read_back(value: Any, key: bytes, header: tuple[str, int])
 def test_a_listpack_holds_what_went_in(entries: list[bytes | int]) -> None:
     items = Items()
     data = encode_listpack(entries)
-    assert walk_listpack(data, 0, len(data), items) == len(entries)
+    assert read_listpack(data, 0, len(data), items) == len(entries)
     assert items.items == [entry if isinstance(entry, bytes) else b"%d" % entry for entry in entries]
 
 
