@@ -195,7 +195,7 @@ def _packed(data: bytes) -> bytes:
 
 
 def _state(entries: int) -> bytes:
-    """What stands behind a stream's entries: their number, the last id, the first one, the highest deleted one, how many came."""
+    """What follows a stream's entries: their number, the last id, the first one, the highest deleted one, how many came."""
     ids = ((STREAM_START + entries - 1, 0), (STREAM_START, 0), (0, 0))
     return length(entries) + b"".join(length(part) for pair in ids for part in pair) + length(entries)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-#: What the name of a library of functions is, and its engine: functionsVerifyName in src/functions.c.
+#: What the name of a function library is, and its engine: functionsVerifyName in src/functions.c.
 _WORD: Final = re.compile("[A-Za-z0-9_]+")
 _NO_WORD: Final = re.compile("[^A-Za-z0-9_]")
 _MODULE_ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -128,7 +128,7 @@ class SlotInfo(Event):
 
 
 class FunctionLibrary(Event):
-    """A library of functions: `name`, `engine` and `source` code (opcode 245; 246 where `pre_release`)."""
+    """A function library: `name`, `engine` and `source` code (opcode 245; 246 where `pre_release`)."""
 
     __slots__ = ("engine", "name", "pre_release", "source")
 

@@ -82,7 +82,7 @@ class StreamEntry(NamedTuple):
 
 
 class StreamTail(NamedTuple):
-    """What stands behind a stream's entries. `first_id`, `max_deleted_id` and `entries_added` are None before Redis 7.0.
+    """What follows a stream's entries. `first_id`, `max_deleted_id` and `entries_added` are None before Redis 7.0.
 
     `groups` is how many groups follow.
     """

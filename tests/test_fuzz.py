@@ -1,4 +1,4 @@
-"""A small part of the search that `python -m tests.fuzz` goes on with, the same in every run, and what it has found so far."""
+"""A small part of the search that `python -m tests.fuzz` continues, the same in every run, and what it has found so far."""
 
 from __future__ import annotations
 

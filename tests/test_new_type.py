@@ -105,7 +105,7 @@ def dump(where: Path, name: str, packed: bytes) -> str:
 
 
 def every_verb(where: Path, packed: bytes, encoding: str) -> None:
-    """What each verb makes of the new type, that which writes it anew excepted."""
+    """What each verb makes of the new type, that which re-encodes it excepted."""
     source = dump(where, "novel.rdb", packed)
     expected = {name.decode(): value.decode() for name, value in FIELDS.items()}
 

@@ -18,7 +18,7 @@ ROOM_ORDER = [
     "parallel", "operations", "azure", "live", "cli",
 ]  # fmt: skip
 PACKAGE = Path(rdbkit.__file__ or "").parent
-# format tells of events in the model's words; record's reader is the scanner below it
+# format reports events in the model's words; record's reader is the scanner below it
 ON_FIXTURES = (
     "format.record",
     "snapshot.large",

@@ -52,7 +52,7 @@ class BlobUrl:
     def file(self, name: str) -> BlobUrl:
         """The blob of this name in it.
 
-        Raises: ValueError for a name whose bytes are no UTF-8.
+        Raises: ValueError for a name whose bytes are not UTF-8.
         """
         if valid_text(name) != name:
             raise ValueError(f"{valid_text(name)}: a blob's name is UTF-8, and this file's is not; let the URL name the blob")
@@ -78,7 +78,7 @@ def parse_place(url: str, allow_http: bool = False) -> BlobUrl:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError:  # whose words can have what stands in front of the host
+    except ValueError:  # whose words can have what precedes the host
         raise ValueError("the URL's host or port is not valid") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("a blob's URL begins with https:// and the account's name")

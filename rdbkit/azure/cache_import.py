@@ -83,7 +83,7 @@ class ImportPlan:
         target: as the cache proved to be.
         checks: of `rdbkit.check`, one for each blob; none where that was not wanted.
         warnings: what should be known, and stops nothing.
-        call: as it would be sent now; signatures are made anew when it is.
+        call: as it would be sent now; signatures are made again when it is.
     """
 
     cache: CacheState
@@ -470,7 +470,7 @@ def _call(arm: Arm, blobs: Sequence[Blob], auth: str, storage_subscription: str)
 def begin_import(arm: Arm, prepared: ImportPlan, path: str) -> PendingOperation:
     """Begin the import: from here on the cache loses what it has.
 
-    Cache and blobs are looked at once more, since a check and a question take their time, and signatures are made anew.
+    Cache and blobs are looked at once more, since a check and a question take their time, and signatures are made again.
 
     Args:
         prepared: of `prepare_import`, which `importable` says that nothing stands against.

@@ -1,6 +1,6 @@
 """`rdbkit migrate`: snapshots on a disk to data in a cache, one step after the other.
 
-Every step leaves in a file what the next one needs, so that a run which was ended is gone on with by the same command: a file
+Every step leaves in a file what the next one needs, so that the same command continues a run which was ended: a file
 that has been rehearsed or sent, and has not changed since, is passed over, blocks that have arrived are not sent again, and an
 import that has begun is waited for. No secret is in that file.
 """
@@ -121,7 +121,7 @@ class Migration:
         target: the service, of `rdbkit.find_target`.
         files: paths.
         container: a container, or a folder in one, where blobs are to be.
-        path: of the file that another run goes on with.
+        path: of the file by which another run continues.
         policies: what becomes of data that the target does not support; by default, nothing is sent if there is any.
         part_bytes: send each file in parts of so many bytes, which are written beside `path` first; None to send it as one.
         credentials: of the storage account; by default what the environment and the machine have.
@@ -196,7 +196,7 @@ class Migration:
         return FileProgress(os.path.abspath(name), size, mtime_ns, terms=terms)
 
     def _mark(self) -> dict[str, Any]:
-        """What has to be the same for a run to go on with what another has left."""
+        """What has to be the same for a run to continue another."""
         return {"cache": str(self.arm.cache).lower()}
 
     def _remember(self) -> None:
@@ -537,7 +537,7 @@ class Migration:
         return self.result
 
     def finish(self) -> None:
-        """Forget what was noted: nothing is left to go on with."""
+        """Forget what was noted: nothing is left to continue."""
         shutil.rmtree(self._folder, ignore_errors=True)
         self._state.remove()
 
@@ -624,7 +624,7 @@ def migrate(
         skip: steps to leave out: "check", "upload", "import".
         overwrite: replace blobs that are there and are not of this migration.
         block_bytes, concurrency, cap_mbps: as of `rdbkit.upload`.
-        state: the file that another run goes on with; by default `rdbkit-migrate-NAME.json`, as the command has it.
+        state: the file by which another run continues; by default `rdbkit-migrate-NAME.json`, as the command has it.
         credentials, auth, storage_subscription, hours: as of `rdbkit.import_`.
         warning_callback: called with each thing that should be known, before anything is sent, and before the import begins; what
             it raises ends this.

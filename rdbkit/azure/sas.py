@@ -145,7 +145,7 @@ def check_window(query: str, place: BlobUrl, permissions: str) -> datetime.datet
     """
     values = {name: found[0] for name, found in parse_qs(query).items()}
     if "sig" not in values:
-        raise TargetError("what stands behind the question mark is no SAS; leave it out, and one is made", source=place.url)
+        raise TargetError("what follows the question mark is no SAS; leave it out, and one is made", source=place.url)
     now = datetime.datetime.now(datetime.UTC)
     start, end = (_time(values.get(name), place) for name in ("st", "se"))
     why_not = _window_fault(start, end, now) or _rights_fault(values, place, permissions)

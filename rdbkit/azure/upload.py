@@ -111,7 +111,7 @@ def upload(
 
     Raises: TargetError where the service refuses or fails; ChangedError where `src` changes meanwhile; RdbError for a stream of no
         bytes; ValueError for options that do not fit; TypeError for what is no place; what `src.read` raises; OSError. Blocks that
-        have arrived stay there for a week, and the next upload goes on with them.
+        have arrived stay there for a week, and the next upload continues with them.
 
     Example:
         sent = rdbkit.upload("dump.rdb", "https://shop.blob.core.windows.net/dumps/dump.rdb")
@@ -530,7 +530,7 @@ class _Job:
                 return
 
     def stage(self, number: int, data: bytes) -> bool:
-        """Send a block that is not there, which the service compares with its MD5; `validate_content` would compute that anew."""
+        """Send a block that is not there, which the service compares with its MD5; `validate_content` would compute that again."""
         digest = hashlib.md5(data, usedforsecurity=False)
         name = self.ids[number] = f"{number:05}{digest.hexdigest()}"
         if self.there.get(name) == len(data):

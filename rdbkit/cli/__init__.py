@@ -134,7 +134,7 @@ def _ended_by_signals() -> Iterator[None]:
     """Inside, SIGTERM and SIGHUP are raised as `Ended`, unless whoever started this has said what becomes of them (nohup)."""
     numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]  # which Windows has not
     if threading.current_thread() is not threading.main_thread():
-        numbers = []  # no other may be told of signals
+        numbers = []  # no other thread may set handlers of signals
     numbers = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
 
     def end(number: int, frame: FrameType | None) -> None:

@@ -199,7 +199,7 @@ def going_on(verb: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo(f"\nthe {verb} goes on without this: run the same command again to wait for it", err=True)
+        click.echo(f"\nthe {verb} continues without this: run the same command again to wait for it", err=True)
         raise
 
 

@@ -90,7 +90,7 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     "--script", type=EXISTING, metavar="FILE",
     help="Python whose record(r) returns each key, changed or not, or None to leave it out.",
 )  # fmt: skip
-@click.option("--compress", is_flag=True, help="Compress strings that are written anew (LZF): a smaller file, but slower.")
+@click.option("--compress", is_flag=True, help="Compress strings that are re-encoded (LZF): a smaller file, but slower.")
 @click.option(
     "--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True,
     help="At a damaged value, or one that TARGET refuses: stop, or leave the key out and list it.",

@@ -28,7 +28,7 @@ _WORDS: Final = {
     "expire": "another expiry",
     "changed": "another source",
 }
-#: What stands behind the end of a snapshot, by `Diff.behind`.
+#: What follows the end of a snapshot, by `Diff.behind`.
 _BEHIND: Final = {
     "aof": "commands of an append-only file, which change it",
     "snapshot": "another snapshot, which no server reads",
@@ -51,7 +51,7 @@ def _tolerance(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.option("--only", type=click.Choice(["keys"]), help="Compare names of keys alone.")
 @click.option(
     "--ignore", type=click.Choice(IGNORED), multiple=True,
-    help="Do not compare when keys and fields expire, or libraries of functions; encodings never are. Can be repeated.",
+    help="Do not compare when keys and fields expire, or function libraries; encodings never are. Can be repeated.",
 )  # fmt: skip
 @click.option(
     "--ttl-tolerance", default="0ms", callback=_tolerance, metavar="TIME", help="Expiries may be so far apart: 1s, 500ms."
@@ -89,7 +89,7 @@ def diff(
     """Whether two snapshots have the same keys, values, expiries and functions.
 
     The order of keys and of elements does not matter where they have none, nor do versions and encodings. Keys that have expired
-    and are in one of them alone are no difference. Exit code 0 if they have the same data, 1 if not, or if something stands behind
+    and are in one of them alone are no difference. Exit code 0 if they have the same data, 1 if not, or if something follows
     the end of one, 3 if one cannot be read or is damaged.
     """
     _check(only, delta, target, on_loss, force)

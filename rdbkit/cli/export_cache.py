@@ -52,7 +52,7 @@ def export_cache(
     """Export what a cache in Azure has into a container. The cache stays as it is.
 
     CONTAINER_URL is https://ACCOUNT.blob.core.windows.net/CONTAINER, with a SAS or without; without one, one is made. Premium
-    writes an RDB file as a page blob, Azure Managed Redis and Enterprise a .gz file. To go on with a run that was
+    writes an RDB file as a page blob, Azure Managed Redis and Enterprise a .gz file. To continue a run that was
     interrupted, give the same command again.
 
     Exit code 0 when the export has ended well, 4 if a service refuses or fails.

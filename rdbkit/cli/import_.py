@@ -73,7 +73,7 @@ def import_(
 
     BLOB_URL is https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB, with a SAS or without; without one, one is made. Before the
     import, the cache is asked what it is, each blob is read as the service will read it, and rdbkit check is run on it. The cache's
-    name has to be typed then, or given with --yes. To go on with a run that was interrupted, give the same command again.
+    name has to be typed then, or given with --yes. To continue a run that was interrupted, give the same command again.
 
     Exit code 0 when the import has ended well, 1 if the check says that a blob does not go in as it is, 3 if one is damaged or no
     snapshot, 4 if a service refuses or fails, or a blob was replaced after an earlier run had begun its import.

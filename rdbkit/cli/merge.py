@@ -46,7 +46,7 @@ _REMEDIES: Final = {"database": "convert the sources first, with --map-db or --c
 )  # fmt: skip
 @click.option(
     "--on-function-conflict", type=click.Choice(["fail", "first", "last"]), default="fail", show_default=True,
-    help="Libraries of functions with one name and different code.",
+    help="Function libraries with one name and different code.",
 )  # fmt: skip
 @policy_options
 @ledger_option
@@ -140,7 +140,7 @@ def _tell_conflicts(report: Merge) -> None:
     for each in report.function_conflicts[:MOST_SHOWN]:
         others = ", ".join(map(printable, each.left_out))
         kept = f"that of {printable(each.kept)} is kept, that of {others} left out"
-        click.echo(f"rdbkit: different libraries of functions are called {printable(each.name, 80)}: {kept}", err=True)
+        click.echo(f"rdbkit: different function libraries are called {printable(each.name, 80)}: {kept}", err=True)
     if len(report.function_conflicts) > MOST_SHOWN:
         click.echo(f"rdbkit: {count(len(report.function_conflicts), 'name')} of different libraries in all", err=True)
 

@@ -98,7 +98,7 @@ def migrate(
 
     Every FILE is checked and converted without being written, so that all that would be lost is known beforehand; what may be is
     said by the options, as for rdbkit convert. Then it is sent to the container, converted on its way, and imported. The cache's
-    name has to be typed before that, or given with --yes. To go on with a run that was interrupted, give the same command again.
+    name has to be typed before that, or given with --yes. To continue a run that was interrupted, give the same command again.
 
     Exit code 0 when the data is in the cache, without what options allow to be lost, 1 if nothing was sent since something would be
     lost, 3 if FILE is damaged, 4 if a service refuses or fails. With --strict, 1 also if something was lost.

@@ -22,7 +22,7 @@ _UNTIL_OPTION: Final = re.compile(r"""(?:[^'"]|'[^']*'|"[^"]*")+?(?= --[a-z]|\Z)
 _WIDTH: Final = 72
 _FAR: Final = 100 * 366  # days, from where on their number says nothing
 _MOST_GROWTH: Final = 10_000.0
-#: Days of dual writing to tell of.
+#: Days of dual writing to name.
 _DAYS: Final = ("1d", "7d", "30d", "90d", "1y")
 
 

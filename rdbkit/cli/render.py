@@ -128,15 +128,15 @@ def key_name(key: bytes, most: int = 60) -> str:
 
 
 def libraries(n: int) -> str:
-    """A number of libraries of functions."""
-    return f"{n:,} {'library' if n == 1 else 'libraries'} of functions"
+    """A number of function libraries."""
+    return f"{n:,} function {'library' if n == 1 else 'libraries'}"
 
 
 def show_functions(out: Output, differences: Sequence[FunctionDifference], words: Mapping[str, str]) -> None:
-    """Name the libraries of functions that differ; `words` says what each kind of difference is called."""
+    """Name the function libraries that differ; `words` says what each kind of difference is called."""
     if not differences:
         return
-    out.line("\nlibraries of functions")
+    out.line("\nfunction libraries")
     out.facts([(words[each.what], printable(each.name, 60)) for each in differences[:_MOST_FUNCTIONS]])
     if len(differences) > _MOST_FUNCTIONS:
         out.line(f"  ... and {len(differences) - _MOST_FUNCTIONS:,} more")

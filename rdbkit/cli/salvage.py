@@ -59,7 +59,7 @@ def _summary(report: Salvage) -> str:
     words = {"key": "damaged key", "gap": "gap", "library": "function library"}
     parts = [count(n, words[what]) for what, n in report.lost.items() if what in words]
     if "behind" in report.lost:
-        parts.append("what stands behind the end")
+        parts.append("what follows the end")
     if not parts and report.checksum == "mismatch":
         return f"{count(report.kept, 'key')} kept; the checksum differs, so something is changed, but nothing shows what"
     if not parts and not report.whole and not report.cut:

@@ -21,10 +21,10 @@ from rdbkit.storage.location import total_size
 from rdbkit.text import count
 
 _SHOWN = 30
-#: What stands behind the end mark of a file, by `Split.behind`, and what can be done about it.
+#: What follows the end mark of a file, by `Split.behind`, and what can be done about it.
 _MERGE: Final = "To keep one of each, run rdbkit merge FILE... -o OUT --on-duplicate first, then split OUT."
 _BEHIND: Final = {
-    "commands": "commands behind the snapshot, which change it, are in no part: have a server load the file and save it anew",
+    "commands": "commands behind the snapshot, which change it, are in no part: have a server load the file and save it again",
     "snapshot": "another snapshot behind the first is in no part: divide the file, and give both as FILE",
     "unknown": "bytes behind the snapshot that are none of it are in no part",
 }
@@ -45,7 +45,7 @@ _BEHIND: Final = {
 @click.option("--one-key-per-file", is_flag=True, help="A part for each key; up to 10,000.")
 @click.option(
     "--functions", type=click.Choice(["first", "all"]), default="first", show_default=True,
-    help="Which parts get the libraries of functions, and modules' data outside of keys.",
+    help="Which parts get the function libraries, and modules' data outside of keys.",
 )  # fmt: skip
 @click.option("--no-digests", is_flag=True, help="No MD5 and SHA-256 of the parts, which take longer than the split itself.")
 @click.option(

@@ -112,7 +112,7 @@ def _password(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 @click.option("--find-extra", is_flag=True, help="List the server's keys, and name those that are in no FILE.")
 @click.option(
     "--ignore", type=click.Choice(["functions"]), multiple=True,
-    help="Do not compare libraries of functions, as where a conversion has dropped them.",
+    help="Do not compare function libraries, as where a conversion has dropped them.",
 )  # fmt: skip
 @click.option("--rate", type=FiniteRange(LEAST_RATE), metavar="N", help="Ask for at most N keys a second.")
 @click.option(

@@ -73,7 +73,7 @@ class Budget:
         self.held -= size
 
     def keep(self, e: RdbError) -> RdbError:
-        """An error that is told of later; where it was raised, which may lead to whole blocks of the file, is forgotten.
+        """An error that is reported later; where it was raised, which may lead to whole blocks of the file, is forgotten.
 
         Raises: LimitError.
         """

@@ -19,7 +19,7 @@ from rdbkit.format.skip import skip_container
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-# Rules: in the lowest bits where the count stands, above them of what is packed the entries an element, what stands in front and
+# Rules: in the lowest bits where the count stands, above them of what is packed the entries an element, what precedes and
 # the reader.
 _NONE: Final = 0
 _ONE: Final = 1
@@ -186,7 +186,7 @@ def _packed(number: i64, buf: bytes, pos: i64, whole: bool) -> i64:
 
 
 def _lzf_head(data: bytes, pos: i64, end: i64, size: i64) -> bytes:
-    """The first bytes that LZF in `data[pos:end]` gives, at least as many as a header has; `lzf.py` tells of the form."""
+    """The first bytes that LZF in `data[pos:end]` gives, at least as many as a header has; `lzf.py` describes the format."""
     out = bytearray()
     want: i64 = min(size, _LONGEST_HEADER)
     while len(out) < want:

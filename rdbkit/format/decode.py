@@ -1,7 +1,7 @@
 """Encoded values to elements, in pieces of any size; see `rdbkit.values` for what comes out.
 
 `Decoder` goes on wherever the bytes that it has end, as `ValueSkipper` does, so that its memory depends on single elements and not
-on values. What it finds it tells a `Sink`.
+on values. It reports what it finds to a `Sink`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PACKED: Final = 7
 EXPIRY_FIRST: Final = 8
 EXPIRY_LAST: Final = 9
 EXPIRY_TEXT: Final = 10
-# From here on, the whole of the value is read in one go, or what stands in front of its elements is not only their count.
+# From here on, the whole of the value is read in one go, or what precedes its elements is not only their count.
 TRIPLES: Final = 11  # packed, with an expiry for each
 STREAM: Final = 12
 ARRAY: Final = 13
@@ -156,7 +156,7 @@ class Decoder:
         insert_index: of the array that was read last.
         most: bytes of compressed and packed content after which `feed` leaves off, so that what a sink collects is bounded; for a
             sink that collects nothing, more than there are.
-        paused: `feed` has left off for that reason, and goes on with the same input.
+        paused: `feed` has left off for that reason, and continues with the same input.
         spent: bytes of such content in the last `feed`.
     """
 
@@ -583,7 +583,7 @@ class Decoder:
         return self.element(buf, pos, sink)
 
     def pair(self, buf: bytes, pos: i64, behind: i64, expiry: i64, sink: Sink) -> i64:
-        """A field, its value and its expiry, which stands behind them where `behind` is 8."""
+        """A field, its value and its expiry, which follows them where `behind` is 8."""
         value_at: i64 = skip_string(buf, pos)
         stop: i64 = skip_string(buf, value_at)
         if stop + behind > len(buf):
@@ -753,7 +753,7 @@ def check_field_names(names: tuple[bytes, ...]) -> None:
     for i in range(1, len(names)):
         if (len(names[i - 1]), names[i - 1]) >= (len(names[i]), names[i]):
             raise CorruptError(
-                f"field name {names[i][:64]!r} stands behind {names[i - 1][:64]!r}, where names must ascend", rule="template"
+                f"field name {names[i][:64]!r} follows {names[i - 1][:64]!r}, where names must ascend", rule="template"
             )
 
 

@@ -1,6 +1,6 @@
 """Which records are wanted: the one test of a key for every verb; compiled, since it runs once a record.
 
-What a block tells of a record is tested where it stands. Only a glob, a regular expression, a slot or a sample needs the key as
+What a block says of a record is tested where it stands. Only a glob, a regular expression, a slot or a sample needs the key as
 an object. `rdbkit.selection`, which stands above, reads what a user says into clauses.
 """
 
@@ -125,7 +125,7 @@ class Filter:
         return self.also is None or self.also.wants_database(db)
 
     def wants(self, buf: bytes, key_at: i64, type_code: i64, size: i64, expire_ms: i64) -> bool:
-        """Whether a record is wanted whose key stands in `buf` at `key_at`, as `Visitor.record` is told of it.
+        """Whether a record is wanted whose key stands in `buf` at `key_at`, as `Visitor.record` receives it.
 
         Raises: CorruptError where the key has to be unpacked and cannot be.
         """
@@ -139,7 +139,7 @@ class Filter:
         return self.wants_name(name, 0, len(name))
 
     def wants_large(self, key: bytes, type_code: i64, size: i64, expire_ms: i64) -> bool:
-        """Whether a record is wanted whose key is at hand, as `Visitor.large` is told of it.
+        """Whether a record is wanted whose key is at hand, as `Visitor.large` receives it.
 
         A size of `UNKNOWN_SIZE` is left to `wants_size`.
         """

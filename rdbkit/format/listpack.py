@@ -58,7 +58,7 @@ class ListpackReader(PackedReader):
 def read_listpack(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
     """Tell `sink` of each entry of the listpack in `buf[pos:end]`; return how many there are.
 
-    Raises: CorruptError, maybe after having told of some entries; IndexError where an entry goes beyond `buf`.
+    Raises: CorruptError, maybe after some entries were reported; IndexError where an entry goes beyond `buf`.
     """
     at: i64 = begin_listpack(buf, pos, end)
     last: i64 = end - 1

@@ -65,7 +65,7 @@ class PackedReader:
         raise NotImplementedError
 
     def step(self, cursor: Cursor, until: i64, sink: Sink) -> None:
-        """Tell `sink` of the entries that begin before `until`, and move the cursor behind them."""
+        """Report to `sink` the entries that begin before `until`, and move the cursor behind them."""
         raise NotImplementedError
 
     def finish(self, cursor: Cursor) -> None:
@@ -79,9 +79,9 @@ class PackedReader:
         raise NotImplementedError
 
     def read(self, buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
-        """Tell `sink` of each entry of the collection `buf[pos:end]`; return how many there are.
+        """Report each entry of the collection `buf[pos:end]` to `sink`; return how many there are.
 
-        Raises: CorruptError, maybe after having told of some entries.
+        Raises: CorruptError, maybe after some entries were reported.
         """
         cursor = Cursor(buf, pos, end, self.begin(buf, pos, end))
         last: i64 = end - self.end_mark

@@ -1,4 +1,4 @@
-"""Finding records in a block of bytes, and telling a `Visitor` of each. Nothing is decoded here.
+"""Finding records in a block of bytes, and reporting each to a `Visitor`. Nothing is decoded here.
 
 The one loop that every verb runs for every key, and therefore long and plain: what it does once a record is paid a billion
 times on a large file. What is rare stands in methods of its own.
@@ -33,7 +33,7 @@ from rdbkit.model import (
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-#: How a string stands in the file, told to `Visitor.record` as `type_code` in place of type 0.
+#: How a string stands in the file, given to `Visitor.record` as `type_code` in place of type 0.
 STRING_INT: Final = 256
 STRING_LZF: Final = 257
 TYPE_CODES: Final = 258  # how many there are, with these two
@@ -53,15 +53,15 @@ _OF_RECORD: Final = b"mvcc-tstamp"
 
 
 class Visitor:
-    """What a scan tells of. Positions are relative to `buf`; `base` is the offset of its first byte in the input.
+    """Callbacks of a scan. Positions are relative to `buf`; `base` is the offset of its first byte in the input.
 
     Attributes:
         db: database of the records that follow.
-        idle_s, freq: of the record being told of; -1 for none.
-        event_at, event_end: where the event being told of stands in `buf`; both -1 for what belongs to a record and stands among
-            its attributes, and for module data larger than a block.
-        strays: of the record being told of, what stood among its attributes without being one, and is told of before it: offsets
-            in the input of the begin and end of each.
+        idle_s, freq: of the record being reported; -1 for none.
+        event_at, event_end: where the event being reported stands in `buf`; both -1 for what belongs to a record and stands
+            among its attributes, and for module data larger than a block.
+        strays: of the record being reported, what stood among its attributes without being one, and is reported before it:
+            offsets in the input of the begin and end of each.
         wants_module_data: module data outside of keys that is larger than a block is to be read as a record is.
         budget: what is held of the file, where what this holds is to be counted.
     """
@@ -79,7 +79,7 @@ class Visitor:
         self.budget: Budget = Budget()
 
     def stray_bytes(self) -> int:
-        """What of the record being told of is none of it: so much further it reaches in the input."""
+        """Bytes among those of the record being reported that are not its own: so much further it reaches in the input."""
         size = 0
         for begin, end in self.strays:
             size += end - begin
@@ -89,7 +89,7 @@ class Visitor:
         """A scan of `buf` begins at `pos`, or goes on there."""
 
     def leave(self, pos: i64) -> None:
-        """The scan has told of all before `pos`; the end mark of the RDB does not count as told of."""
+        """The scan has reported all before `pos`; the end mark of the RDB does not count as reported."""
 
     def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         """A record that lies in `buf[start:end]`: expiry and the like, type byte, key at `key_at`, value at `value_at`."""
@@ -98,7 +98,7 @@ class Visitor:
         """A record larger than a block has been read: `size` bytes from `offset` on; `head` begins its value."""
 
     def strayed(self) -> None:
-        """The last record, which `record` told of, had `strays`."""
+        """The last record, which `record` reported, had `strays`."""
 
     def event(self, event: Event) -> None:
         """Anything that is not a record."""
@@ -148,8 +148,8 @@ class Scanner:
     """Scans the blocks of one file one after the other.
 
     A server takes an opcode between the attributes of a key (expiry, idle time and the like) and its type, a new database among
-    them, as if it stood in front of the attributes. So that is how visitors are told of it: first of each such event, as of a block
-    of its own, then of the record, in a block that has nothing else.
+    them, as if it preceded the attributes. So that is how it is reported to visitors: first each such event, as a block of
+    its own, then the record, in a block that has nothing else.
 
     Args:
         flavour, version: from the file's header; they decide what numbers mean.
@@ -319,7 +319,7 @@ class Scanner:
     def apart(
         self, buf: bytes, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64, visitor: Visitor
     ) -> None:
-        """Tell of a record, and before of what stands among its attributes without being one."""
+        """Report a record, and before it what stands among its attributes without being one."""
         base: i64 = visitor.base
         visitor.leave(start)
         head = self.attributes(buf, start, key_at - 1)
@@ -353,7 +353,7 @@ class Scanner:
         return b"".join(parts)
 
     def report_strays(self, buf: bytes, visitor: Visitor) -> None:
-        """Tell of what stands among attributes without being one, each as a block of its own; `buf` and `base` change."""
+        """Report what stands among attributes without being one, each as a block of its own; `buf` and `base` change."""
         base: i64 = visitor.base
         visitor.strays = [(int(base + begin), int(base + end)) for _, begin, end in self.strays]
         for event, begin, end in self.strays:
@@ -371,7 +371,7 @@ class Scanner:
         self.reordered = True
 
     def release(self, visitor: Visitor) -> None:
-        """Tell of what belongs to the record that now is complete, and stands among its attributes."""
+        """Report what belongs to the record that now is complete, and stands among its attributes."""
         self.pending = False
         visitor.event_at = -1
         visitor.event_end = -1
@@ -381,7 +381,7 @@ class Scanner:
         self.waiting = 0
 
     def prelude(self, buf: bytes, pos: i64, room: i64, visitor: Visitor) -> i64:
-        """Tell of what stands before the first database: AUX, functions, module data. Returns as `scan` does."""
+        """Report what precedes the first database: AUX, functions, module data. Returns as `scan` does."""
         visitor.buf = buf
         self.in_prelude = True
         while True:
@@ -521,7 +521,7 @@ class Scanner:
             return pos
         if op == c.FUNCTION2:
             source, pos = read_string(buf, pos, self.limit)
-            self.spend(begin, "libraries of functions", pos - begin + len(source))
+            self.spend(begin, "function libraries", pos - begin + len(source))
             self.report_event(visitor, function_library(source), begin, pos)
             return pos
         if op == c.FUNCTION_PRE_GA:
@@ -531,7 +531,7 @@ class Scanner:
             if n:
                 _, pos = read_string(buf, pos, self.limit)
             source, pos = read_string(buf, pos, self.limit)
-            self.spend(begin, "libraries of functions", pos - begin + len(source) + _AS_TEXT * (len(name) + len(engine)))
+            self.spend(begin, "function libraries", pos - begin + len(source) + _AS_TEXT * (len(name) + len(engine)))
             text = name.decode("utf-8", "surrogateescape")
             self.report_event(visitor, FunctionLibrary(text, engine.decode("utf-8", "surrogateescape"), source, True), begin, pos)
             return pos
@@ -566,7 +566,7 @@ class Scanner:
         raise self.unknown(op, begin)
 
     def spend(self, begin: i64, what: str, size: i64) -> None:
-        """Count what is kept until the file's end, by this scan or by what is told of it.
+        """Count what is kept until the file's end, by this scan or by its visitor.
 
         Raises: LimitError.
         """

@@ -180,7 +180,7 @@ class ScoredSink(PlainSink):
 
 
 class FieldSink(PlainSink):
-    """Writes the fields of a hash whose fields can expire, by what the target has a place for.
+    """Writes the fields of a hash whose fields can expire, in a form that the target supports.
 
     Attributes:
         type_code: HASH_EXPIRING, HASH_VALKEY, or HASH for a target without such expiries.
@@ -189,7 +189,7 @@ class FieldSink(PlainSink):
         policy: of HASH, KEEP_FIELDS or DROP_FIELDS; fields that are past are left out by both.
         now_ms: what is past.
         expiring, past: fields that expire, and those of them that have.
-        beyond: fields that expire later than HASH_EXPIRING has a place for, and never do now.
+        beyond: fields that expire later than HASH_EXPIRING can represent, and never do now.
         earliest, latest: of the expiries that are not past.
     """
 
@@ -270,7 +270,7 @@ class Transcoder:
         field_policy, now_ms: see `FieldSink`.
         text_scores: the target is older than RDB 8.
         compress: try LZF on long strings.
-        names: tells of elements that come twice.
+        names: reports elements that come twice.
 
     Attributes:
         decoder: of the value.
@@ -449,7 +449,7 @@ class Transcoder:
         return stop
 
     def read_fields(self, type_code: i64, buf: bytes, pos: i64, end: i64, once: bool, last: bool) -> i64:
-        """Read the hash `buf[pos:end]`, whose fields can expire; `body` is then what stands behind its count.
+        """Read the hash `buf[pos:end]`, whose fields can expire; `body` is then what follows its count.
 
         Args:
             once: of fields that come twice take the first, or the `last`.

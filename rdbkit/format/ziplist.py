@@ -51,7 +51,7 @@ class ZiplistReader(PackedReader):
 def read_ziplist(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
     """Tell `sink` of each entry of the ziplist in `buf[pos:end]`; return how many there are.
 
-    Raises: CorruptError, maybe after having told of some entries; IndexError where an entry goes beyond `buf`.
+    Raises: CorruptError, maybe after some entries were reported; IndexError where an entry goes beyond `buf`.
     """
     at: i64 = begin_ziplist(buf, pos, end)
     begin: i64 = at

@@ -48,7 +48,7 @@ class ZipmapReader(PackedReader):
 def read_zipmap(buf: bytes, pos: i64, end: i64, sink: Sink) -> i64:
     """Tell `sink` of each field and value of the zipmap in `buf[pos:end]`; return how many strings there are.
 
-    Raises: CorruptError, maybe after having told of some strings; IndexError where a string goes beyond `buf`.
+    Raises: CorruptError, maybe after some strings were reported; IndexError where a string goes beyond `buf`.
     """
     at: i64 = begin_zipmap(buf, pos, end)
     count: i64 = 0

@@ -172,7 +172,7 @@ def hashes_not_in(ours: NameHashes, theirs: NameHashes) -> Iterator[int]:
 def _finish(
     comparison: Comparison, key: bytes, replies: list[Any]
 ) -> Generator[list[bytes], list[Any], list[str] | _OtherType | Refusal | None]:
-    """Go on with a comparison, which gets these replies first, to what it returns, or to an error that ends it."""
+    """Continue a comparison, which gets these replies first, to what it returns, or to an error that ends it."""
     while True:
         refusal = next((reply for reply in replies if isinstance(reply, Refusal) and reply.code != "NOGROUP"), None)
         if refusal is not None and refusal.code == "WRONGTYPE":

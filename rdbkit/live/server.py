@@ -490,7 +490,7 @@ def _link(address: Address, names: list[str], context: ssl.SSLContext | None) ->
 
     make: Any = Link
     link = make(host=address[0], port=address[1], protocol=2, socket_connect_timeout=_CONNECT_S, socket_timeout=_REPLY_S)
-    # what it tells of itself first, errors aside, would take the words of a server that lets nobody in
+    # what it says of itself first, errors aside, would take the words of a server that lets nobody in
     for name in ("driver_info", "lib_name", "lib_version"):
         setattr(link, name, None)
     return link

@@ -66,5 +66,5 @@ def _parse_address(text: str) -> tuple[str, int, int | None]:
         raise ValueError("a server's URL ends with its port or database; the rest is said by options")
     db = parts.path.strip("/")
     if db and not (db.isascii() and db.isdecimal() and len(db) <= _MOST_DATABASE_DIGITS):
-        raise ValueError("what stands behind the URL's host and port is no database: write redis://host:port/0")
+        raise ValueError("what follows the URL's host and port is no database: write redis://host:port/0")
     return host, port or _DEFAULT_PORT, int(db) if db else None

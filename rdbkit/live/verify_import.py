@@ -117,7 +117,7 @@ class ImportProof:
         extra: keys of the server that are in no file: exact where they were looked for (`find_extra`), otherwise at least so many.
         databases: one row for each.
         counted: whether the numbers of keys of the databases tell something; not where keys were selected.
-        libraries: libraries of functions in the files, if they were compared.
+        libraries: function libraries in the files, if they were compared.
         functions: those that differ: "missing" on the server or on one of its nodes, "changed", or "extra" (in no file).
         samples: the first of the keys that differ.
         notes: what explains some of it.
@@ -191,7 +191,7 @@ def verify_import(
     block_size: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> ImportProof:
-    """Look for the keys of snapshots in a live server, and compare types, values and expiries, and libraries of functions.
+    """Look for the keys of snapshots in a live server, and compare types, values and expiries, and function libraries.
 
     Only commands that read are sent. Values are compared by their elements, whatever their encoding; of streams entries, last id,
     groups, consumers and pending entries. Values of modules, arrays and the like are compared where DUMP gives the same bytes.
@@ -207,7 +207,7 @@ def verify_import(
         db_map: the server's database for one of the files; a database that is not in it keeps its number. A server whose URL names
             a database has the keys of all in that one.
         find_extra: list the server's keys, and name those that are in no file.
-        ignore_functions: do not compare libraries of functions. They are not compared either where keys are selected.
+        ignore_functions: do not compare function libraries. They are not compared either where keys are selected.
         batch: keys to ask for at a time.
         rate: keys a second at most; of a large value, each thousand elements or megabyte counts as one.
         state: a file to keep, every two seconds, what was found so far. Where it is there, the work goes on from it; at the end it
@@ -459,7 +459,7 @@ class _Verification:
         nodes = self.libraries_of_nodes()
         if isinstance(nodes, Refusal):
             if ours:
-                self.proof.notes.append(f"libraries of functions were not compared: {nodes}")
+                self.proof.notes.append(f"function libraries were not compared: {nodes}")
             return
         self.proof.libraries = len(ours)
         for name in sorted(ours.keys() | {name for node in nodes for name in node}):
@@ -471,7 +471,7 @@ class _Verification:
                 self.proof.functions.append(FunctionDifference("changed", name))
 
     def libraries_of_files(self) -> dict[str, set[bytes]]:
-        """The sources that libraries of functions have in the files, by their names."""
+        """The sources that function libraries have in the files, by their names."""
         found: dict[str, set[bytes]] = {}
         for number in range(len(self.files)):
             with self.open(number, again=True) as snapshot:
@@ -609,7 +609,7 @@ class _State:
             same = {name: found[name] == self.identity[name] for name in _IDENTITY}
         for name, what in _IDENTITY.items():
             if not same[name]:
-                raise ValueError(f"{self.file.path} cannot be gone on with: {what}; remove it to begin again")
+                raise ValueError(f"{self.file.path} cannot be continued: {what}; remove it to begin again")
         return saved
 
     def save(self, saved: Callable[[], dict[str, Any]]) -> None:

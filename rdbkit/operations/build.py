@@ -218,11 +218,11 @@ class _OrderedSet(Set):
         return iter(self._members)
 
 
-# -- what a target has a place for
+# -- what a target can represent
 
 
 class _Builder:
-    """Writes the key of each line, as far as the target has a place for it."""
+    """Writes the key of each line, as far as the target can represent it."""
 
     def __init__(self, writer: Writer, target: Target, name: str, fail: bool, report: Build) -> None:
         self._writer = writer
@@ -290,7 +290,7 @@ class _Builder:
         return True
 
     def _lost_whole(self, key: _Key) -> tuple[str, str] | None:
-        """The loss, and what it is, where the target has no place for a key at all."""
+        """The loss, and what it is, where the target cannot represent a key at all."""
         if key.db >= self._databases:
             last = self._databases - 1
             return "database", f"database {key.db}: it has {f'0 to {last}' if last else '0 alone'}"
@@ -375,7 +375,7 @@ def _object_of(line: bytes) -> dict[str, Any]:
     try:
         row = _JSON.decode(line.decode())
     except UnicodeDecodeError as e:
-        raise CorruptError(f"no UTF-8 (byte {e.start + 1} of the line)") from None
+        raise CorruptError(f"not UTF-8 (byte {e.start + 1} of the line)") from None
     except JSONDecodeError as e:
         raise CorruptError(f"no JSON: {e.msg} (character {e.pos + 1} of the line)") from None
     except ValueError:  # of int, which has a limit
@@ -592,7 +592,7 @@ def _stream(form: Any, row: dict[str, Any]) -> Stream:
     for entry_form, fields_form in _rows(form["entries"], "entries", "an entry", 2):
         entry_id = _stream_id(entry_form, "an entry")
         if last is not None and entry_id <= last:
-            raise CorruptError(f"entry {entry_id} stands behind {last}, where ids must ascend")
+            raise CorruptError(f"entry {entry_id} follows {last}, where ids must ascend")
         last = entry_id
         pairs = _rows(fields_form, f"what entry {entry_id} holds", "a field with its value", 2)
         entries.append(StreamEntry(entry_id, [(_bytes(name), _bytes(value)) for name, value in pairs]))

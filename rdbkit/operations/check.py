@@ -214,7 +214,7 @@ def check(
     """Tell whether a target takes a snapshot.
 
     A damaged file is a finding, not an error. Only values that `convert` re-encodes are opened, unless `deep` is given, the
-    checksum is missing or wrong (nothing else would tell of damage then), or the source cannot be read again if it proves so.
+    checksum is missing or wrong (nothing else would show damage then), or the source cannot be read again if it proves so.
 
     Args:
         snapshot: a path, a file of bytes, or a snapshot that was just opened.
@@ -380,7 +380,7 @@ def _is_undocumented(header: Header, target: Target) -> bool:
 
 
 def _of_encodings(dry_run: DryRun, undocumented: bool, target: Target) -> list[Finding]:
-    """One finding for all encodings that the target does not know; what cannot be written anew is told as a loss."""
+    """One finding for all encodings that the target does not know; what cannot be re-encoded is reported as a loss."""
     unknown = _unknown_encodings(dry_run, undocumented)
     if not unknown:
         return []
@@ -402,7 +402,7 @@ def _of_encodings(dry_run: DryRun, undocumented: bool, target: Target) -> list[F
 
 
 def _unknown_encodings(dry_run: DryRun, undocumented: bool) -> list[tuple[ValueType, Tally]]:
-    """The encodings that the target does not know and that can be written anew in another, with what was met of each."""
+    """The encodings that the target does not know and that can be re-encoded, with what was met of each."""
     leaves_expiring = undocumented and "field-expiry" in dry_run.tallies  # the loss speaks of those
     found = []
     for type_code, tally in enumerate(dry_run.encodings):

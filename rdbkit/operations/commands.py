@@ -5,7 +5,7 @@ since no data hangs on it: idle times and access frequencies (eviction starts af
 now the time of loading), the counters of deduplicated stream entries, the cache of Lua scripts, and for servers before Redis
 7.0 the counters of streams, which they do not have.
 
-A key or field whose expiry is past is deleted by the server as soon as it is told of it, as it is when a server loads the
+A key or field whose expiry is past is deleted by the server as soon as that is set, as it is when a server loads the
 snapshot itself.
 """
 

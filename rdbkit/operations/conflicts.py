@@ -44,7 +44,7 @@ def find_clashes(reopen: Callable[[], Snapshot], rules: Rules, patterns: Sequenc
     """Count the keys that `find_decisions` would rename, in bounded memory.
 
     Args:
-        reopen: opens the source anew; it is read once, and where names clash once more for each pattern that is tried.
+        reopen: opens the source again; it is read once, and where names clash once more for each pattern that is tried.
         rules: with the edits that move keys.
         patterns: for new names, the best first.
         samples: how many keys to name.
@@ -75,7 +75,7 @@ def find_decisions(reopen: Callable[[], Snapshot], rules: Rules) -> dict[int, by
     """What becomes of keys whose name another one has, too, by the offset of their records: None leaves one out.
 
     Args:
-        reopen: opens the source anew; it is read once, and once more where keys are to be renamed.
+        reopen: opens the source again; it is read once, and once more where keys are to be renamed.
 
     Raises: RdbError where the source is damaged; OSError.
     """
@@ -97,7 +97,7 @@ def find_repeated(
     """Tell `found` of each record whose key has come before: database, key, offset of the first record, and its own.
 
     Args:
-        reopen: opens the source anew.
+        reopen: opens the source again.
         hashes: of databases and keys of the source, by `name_hash`: only these can come twice.
 
     Raises: RdbError where the source is damaged; OSError.
@@ -117,7 +117,7 @@ def find_duplicates(reopen: Callable[[], Snapshot], rules: Rules) -> frozenset[i
     """The offsets of the records that are to be left out since another record of the same key is kept, as the edits say.
 
     Args:
-        reopen: opens the source anew; it is read once. Memory is bounded but for what is found.
+        reopen: opens the source again; it is read once. Memory is bounded but for what is found.
 
     Raises: RdbError where the source is damaged; OSError.
     """

@@ -107,8 +107,8 @@ def convert(
             and has to have been given as a path; where `is_read_twice` says no, it is read once, and names that meet are not told
             one by one.
         selection: which keys; None for all. Function libraries are no keys, and taken along.
-        compress: try LZF on strings that are written anew.
-        jobs: processes that write values anew; the file does not depend on it. They are spawned, so that a script that asks for
+        compress: try LZF on strings that are re-encoded.
+        jobs: processes that re-encode values; the file does not depend on it. They are spawned, so that a script that asks for
             them needs the guard `if __name__ == "__main__":`.
         on_error: "stop", or "skip" to leave out values that are damaged, or that the target would refuse, where the file's framing
             is intact.
@@ -179,7 +179,7 @@ def _with_names_decided(rules: Rules, reopen: Callable[[], Snapshot] | None) -> 
     """The rules, and what becomes of keys that have, or would come to have, the same name, for which the source is read before.
 
     Args:
-        reopen: opens the source anew; None where it can be read only once.
+        reopen: opens the source again; None where it can be read only once.
     """
     edits = rules.edits
     drops_duplicates = edits.on_duplicate != FAIL
@@ -207,7 +207,7 @@ def is_read_twice(edits: Edits, selection: Selection | None) -> bool:
 
 
 def lacks_checksum(snapshot: Snapshot, src: object) -> bool:
-    """Whether a file is known to have no checksum before it is read: then nothing but a look into its values tells of damage."""
+    """Whether a file is known to have no checksum before it is read: then nothing but a look into its values shows damage."""
     if snapshot.header.flavour == c.REDIS and snapshot.header.version < _CHECKSUM_SINCE:
         return True
     if snapshot.compression is not None or not is_rereadable(src):
@@ -285,7 +285,7 @@ class Job:
         """Find keys that come twice in one database.
 
         Args:
-            reopen: opens the source anew, to tell for certain; None where it cannot be read again, which costs more memory.
+            reopen: opens the source again, to tell for certain; None where it cannot be read again, which costs more memory.
         """
         self.reopen = reopen
         if reopen is not None:
@@ -294,7 +294,7 @@ class Job:
             self.placed = PlacedNames()
 
     def make_spool(self) -> Spool:
-        """Where a value waits until it is known what stands in front of it."""
+        """Where a value waits until it is known what precedes it."""
         return Spool()
 
     def close(self) -> None:
@@ -334,7 +334,7 @@ class Job:
     def _items(self, jobs: int) -> Iterator[Part | LargeRecord | None]:
         """What the source is read as: None for a block that the rewriter has seen; else what is still to be done here."""
         snapshot, rewriter = self.snapshot, self.rewriter
-        # Templates of RDB 15 stand in front of the keys that use them, and what KeyDB says behind them: those take one process.
+        # Templates of RDB 15 precede the keys that use them, and what KeyDB says behind them: those take one process.
         # Of a source that cannot be read again, names and their places are kept by one process.
         if jobs > 1 and snapshot.header.version != 15 and snapshot.header != ("redis", 9) and self.placed is None:
             return self._parts(jobs)
@@ -485,7 +485,7 @@ class Job:
         report.left_out += part.left_out
         report.skipped += map(self.snapshot.budget.keep, part.skipped)
         for source in part.functions:
-            self.snapshot.budget.spend("libraries of functions", len(source))
+            self.snapshot.budget.spend("function libraries", len(source))
         report.functions += part.functions
         self.changed = self.changed or part.changed
         if part.error is not None:

@@ -44,7 +44,7 @@ __all__ = ["Diff", "Difference", "diff"]
 
 _UNPACK: Final = struct.Struct("<4q").iter_unpack
 _MASK: Final = (1 << 128) - 1
-#: What can stand behind a snapshot's end and is more than padding, as `rdbkit.Trailer` has it.
+#: What can follow a snapshot's end and is more than padding, as `rdbkit.Trailer` has it.
 _BEHIND: Final = ("aof", "snapshot", "unknown")
 
 What = Literal["missing", "extra", "type", "value", "expire"]
@@ -90,8 +90,8 @@ class Diff:
         changed: keys with another type or value; `expiry` counts those that differ in their expiry alone.
         expired: keys that have expired, and that the other file does not have in the same form: no difference.
         disk_bytes: of temporary files, which are gone.
-        functions: libraries of functions that differ.
-        behind: what stands behind the end of each snapshot and was not compared: "aof" (commands of an append-only file),
+        functions: function libraries that differ.
+        behind: what follows the end of each snapshot and was not compared: "aof" (commands of an append-only file),
             "snapshot", "unknown", or None for nothing.
         samples: the first of the keys that differ.
         delta: what was written of the differences, where that was asked for.
@@ -152,11 +152,11 @@ def diff(
     block_size: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Diff:
-    """Compare two snapshots: names of keys, types, values and expiries, and libraries of functions.
+    """Compare two snapshots: names of keys, types, values and expiries, and function libraries.
 
     The order of keys, of members of sets and of fields does not matter, nor do versions and encodings. What a stream counts beside
     its entries, groups and pending entries, and when its consumers were last seen, older versions do not have: it is not compared.
-    A key or field that has expired is as good as none, unless both have it. What stands behind the end of a snapshot is not
+    A key or field that has expired is as good as none, unless both have it. What follows the end of a snapshot is not
     compared, but told.
     Both files are read once; what is not stored in the same bytes is read a second time, and the keys that are named a third, large
     ones a fourth. What goes into a delta is read once more.
@@ -164,7 +164,7 @@ def diff(
     Args:
         first, second: paths.
         only_keys: compare names alone.
-        ignore: what not to compare: "expire", when keys and fields expire; "functions", libraries of functions; "encoding", which
+        ignore: what not to compare: "expire", when keys and fields expire; "functions", function libraries; "encoding", which
             changes nothing, since encodings are never compared.
         ttl_tolerance_ms: so much may the expiries of a key be apart.
         samples: how many of the keys that differ to name.

@@ -54,7 +54,7 @@ _WITH_TEMPLATES: Final = 15
 
 @dataclass(frozen=True)
 class FunctionDifference:
-    """A library of functions that differs.
+    """A function library that differs.
 
     Attributes:
         what: "missing" (the second file does not have it), "extra" (the first does not) or "changed".
@@ -304,7 +304,7 @@ class _Copies(DeltaWriter):
     def __init__(self, report: Delta, files: tuple[str, str], reopen: Callable[[str], Snapshot], writer: Writer) -> None:
         super().__init__(report, files, reopen)
         self.writer = writer
-        self.libraries: dict[str, bytes] = {}  # as they stand in front of the keys
+        self.libraries: dict[str, bytes] = {}  # as they precede the keys
 
     def prelude(self, second: Snapshot, functions: Sequence[FunctionDifference]) -> None:
         for event, raw in second.prelude():
@@ -502,7 +502,7 @@ class _Commands(DeltaWriter):
         changed, gone = difference
         expires = _field_expiries(changed) if record.type == "hash" else {}
         if expires and "field-expiry" not in self.features:
-            return None  # a loss, which is told of where the value is written whole
+            return None  # a loss, which is reported where the value is written whole
         return self._commands(record, before, changed, expires, gone)
 
     def _read_again(self, second: Snapshot, change: Change) -> Record | None:
@@ -559,7 +559,7 @@ class _Commands(DeltaWriter):
         for part in _batches([[name] for name in gone]):
             yield from pieces([take, key, *part])
         if self.compares_expiry and (record.expire_ms is not None or before.expire_ms is not None):
-            # Also where it is the same: a key that has gone by the time of loading is made anew above.
+            # Also where it is the same: a key that has gone by the time of loading is created again above.
             yield _expiry(record)
 
     def _setting(self, record: Record, changed: list[tuple[bytes, Any]]) -> tuple[bytes, bytes, list[list[bytes]]]:

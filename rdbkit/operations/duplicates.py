@@ -74,7 +74,7 @@ class Duplicate:
 
 
 class DuplicateError(LossError):
-    """Keys, or libraries of functions, are there more than once, and no policy says which one counts.
+    """Keys, or function libraries, are there more than once, and no policy says which one counts.
 
     Attributes:
         samples: the first of the keys, with their files and offsets.

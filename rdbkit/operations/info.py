@@ -30,7 +30,7 @@ _FIELD_EXPIRY_SINCE: Final = 12
 _KEY_METADATA_SINCE: Final = 13
 #: What is left out of a stream, by its type, in files below the version that has the type.
 _COUNTERS: Final = "below RDB {} some counters are left out, which servers then estimate"
-_DEDUP: Final = "below RDB {} there is no place for idempotent producers and unowned pending entries"
+_DEDUP: Final = "RDB versions below {} cannot represent idempotent producers and unowned pending entries"
 _LEFT_OUT: Final = {19: _COUNTERS, 21: _COUNTERS, 26: _DEDUP, 27: _DEDUP}
 
 

@@ -47,7 +47,7 @@ _NEVER: Final = (1 << 63) - 1
 
 @dataclass(frozen=True)
 class FunctionConflict:
-    """Libraries of functions with one `name` and different code: of which file one is `kept`, and which others had one, too."""
+    """Function libraries with one `name` and different code: of which file one is `kept`, and which others had one, too."""
 
     name: str
     kept: str
@@ -64,7 +64,7 @@ class Merge:
         written: its keys, by database.
         left_out: keys that were left out since another one has their name, or since the target does not support them.
         duplicates: how many names were there more than once, and the first of them in `samples`.
-        function_conflicts: names of libraries of functions that were there with different code.
+        function_conflicts: names of function libraries that were there with different code.
         functions: as of `Conversion`.
         ledger: what the target does not support.
         disk_bytes: of temporary files, which are gone.
@@ -121,7 +121,7 @@ def merge(
     """Write the keys of several snapshots to one.
 
     Databases stand one after the other. AUX fields are those of the first source, and what others have besides; `used-mem` is the
-    sum, `ctime` the latest. A Lua script, which is such a field too, or a library of functions that several have is taken once.
+    sum, `ctime` the latest. A Lua script, which is such a field too, or a function library that several have is taken once.
 
     Args:
         files: paths of the sources, which are files: what stands before their keys is read first, and all once more where keys are
@@ -296,7 +296,7 @@ class _Sources:
         return open_snapshot(name, relaxed=self.relaxed, verify_checksum=verify_checksum, rereading=self.rereading)
 
     def read_preludes(self) -> tuple[list[Header], list[list[tuple[Event, bytes]]]]:
-        """The header of each, and what stands in front of its keys."""
+        """The header of each, and what precedes its keys."""
         headers, preludes = [], []
         for name in self.files:
             with self.open(name, False) as snapshot:
@@ -367,7 +367,7 @@ class _Preludes:
             self.libraries[name] = kept = found[-1 if on_function == "last" else 0]
             others = [files[number] for number, code in found if code != kept[1]]
             if others and on_function == "fail":
-                error = DuplicateError(f"different libraries of functions are called {name!r}, in {files[kept[0]]} and {others[0]}")
+                error = DuplicateError(f"different function libraries are called {name!r}, in {files[kept[0]]} and {others[0]}")
                 error.samples = []
                 raise error
             if others:
@@ -376,7 +376,7 @@ class _Preludes:
     def report_losses(self, loss_callback: Callable[[Loss], object]) -> None:
         """Report the libraries that are left out since another one has their name."""
         for each in self.conflicts:
-            what = f"library of functions {each.name!r}: that of {each.kept} is kept"
+            what = f"function library {each.name!r}: that of {each.kept} is kept"
             loss_callback(Loss("duplicate", what, len(each.left_out), None, None))
 
     def wants(self, number: int) -> Callable[[Event, bytes], bool]:

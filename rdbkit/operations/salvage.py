@@ -49,7 +49,7 @@ _FIELDS: Final = 1 << 16
 _SOME_FIELDS: Final = 1 << 12
 #: Records between two gaps that are not enough to tell keys from fields.
 _SHORT: Final = 64
-#: Bytes of what stands in front of a record's type.
+#: Bytes of what precedes a record's type.
 _ATTRIBUTES: Final = {c.EXPIRETIME_MS: 9, c.EXPIRETIME: 5, c.FREQ: 2, c.IDLE: 2}
 #: A database's number, and how many keys it has; not for numbers over 16383, or more than 32 bits of keys.
 _DATABASE: Final = re.compile(
@@ -74,7 +74,7 @@ class Lost:
 
     Attributes:
         what: "key" (a record that breaks a rule), "gap" (bytes that could not be told apart), "library" (of functions) or "behind"
-            (what stands behind the end mark, which was not searched).
+            (what follows the end mark, which was not searched).
         rule: the name of the rule that is broken, as `rdbkit.operations.verify.rules` has it.
         message: what is wrong.
         db, key: where they are known.
@@ -366,7 +366,7 @@ class _Job:
                 at, head = self.survey_from(pieces, at, head)
 
     def survey_from(self, pieces: SplicedFile, at: int, head: bytes) -> tuple[int, bytes]:
-        """Read on from `at`; returns where to go on behind damage, and what must stand in front of it, or -1."""
+        """Read on from `at`; returns where to go on behind damage, and what must precede it, or -1."""
         shift = at - len(head)
         with self.open(pieces, at == 0) as snapshot:
             if at == 0:
@@ -468,7 +468,7 @@ class _Job:
         """Go on behind a place where the framing breaks; `segment` is where it began to be read.
 
         Args:
-            certain: it does break; otherwise that is so only where something is found to go on with.
+            certain: it does break; otherwise that is so only where something is found with which to continue.
         """
         place = _Break(
             at=int(surveyor.sound_to) + shift,
@@ -558,7 +558,7 @@ class _Job:
         return first[0] if len(first) == 1 else (first[0] & 0x3F) << 8 | first[1]
 
     def head(self, db: int) -> bytes:
-        """What has to stand in front of records of this database that are read alone."""
+        """What has to precede records of this database that are read alone."""
         return str(self.header).encode() + select(db)
 
     def doubt(self, places: list[int], head: bytes) -> None:
@@ -667,14 +667,14 @@ class _Job:
         return 0
 
     def may_end(self, at: int) -> bool:
-        """Whether what stands behind the end mark at `at` is what may stand there."""
+        """Whether what follows the end mark at `at` is what may stand there."""
         if self.is_end(at):
             return True
         self.file.seek(at + len(self.mark))
         return _BEHIND.match(self.file.read(16)) is not None
 
     def look_behind(self, at: int) -> None:
-        """Tell what stands behind the end mark at `at`, and is more than what belongs there."""
+        """Report what follows the end mark at `at`, and is more than what belongs there."""
         begin, file = at + len(self.mark), self.file
         if self.is_end(at):
             return

@@ -58,7 +58,7 @@ _SLOTS: Final = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _LABEL: Final = 40
 _SCRIPT: Final = b"lua"
-#: What can stand behind the end mark of a snapshot, by what `Trailer.kind` calls it.
+#: What can follow the end mark of a snapshot, by what `Trailer.kind` calls it.
 _BEHIND: Final = {"aof": "commands", "snapshot": "snapshot", "unknown": "unknown"}
 
 
@@ -244,7 +244,7 @@ def split(
             AUX fields those of the first count.
         into: the folder, made where there is none.
         layout: how to divide.
-        functions: libraries of functions, Lua scripts and modules' own data go to the "first" part, or to "all".
+        functions: function libraries, Lua scripts and modules' own data go to the "first" part, or to "all".
         digests: have MD5 and SHA-256 of each part, which take longer than the split itself.
         on_loss: at commands or another snapshot behind the end of a source, "fail", or "drop" them, which are in no part.
         force: replace files that exist.
@@ -371,7 +371,7 @@ class _Open:
 
 
 class _Libraries:
-    """The libraries of functions of all sources: the code of each, and the file that has it."""
+    """The function libraries of all sources: the code of each, and the file that has it."""
 
     def __init__(self) -> None:
         self._found: dict[str, tuple[bytes, str]] = {}
@@ -386,7 +386,7 @@ class _Libraries:
             return False
         if code != library.code:
             raise ValueError(
-                f"{where} and {file} have different libraries of functions that are called {library.name!r}, and a "
+                f"{where} and {file} have different function libraries that are called {library.name!r}, and a "
                 "server takes one: merge them first with --on-function-conflict"
             )
         return True
@@ -641,7 +641,7 @@ class _Job:
         """A record larger than a block goes straight to its part."""
         if record.is_module_data:
             splitter.leave_front()
-            splitter.event_at = -1  # it will tell of this when it has passed it, and nothing of it is in its block
+            splitter.event_at = -1  # it will report this when it has passed it, and nothing of it is in its block
             if not self.parts:
                 splitter.part_named(b"")
             numbers = range(len(self.parts)) if self.functions == "all" else range(1)

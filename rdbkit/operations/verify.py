@@ -149,8 +149,8 @@ def verify(
 ) -> Verification:
     """Prove what can be proven of a snapshot without a server.
 
-    That is that its framing leads from the first byte to the last, that its checksum fits and that nothing strange stands
-    behind it; and with `deep`, that every name, value and function library keeps the rules that the strictest servers check when
+    That is that its framing leads from the first byte to the last, that its checksum fits and that nothing strange
+    follows it; and with `deep`, that every name, value and function library keeps the rules that the strictest servers check when
     they load, and some that none checks although its answers depend on them. What modules keep in their values is their own.
 
     Args:
@@ -264,7 +264,7 @@ class _Job:
 
 
 def check_functions(snapshot: Snapshot, libraries: set[bytes], report_error: Callable[[RdbError, None, int, int], object]) -> None:
-    """Tell of what is wrong with the libraries of functions that stand in front of the keys; `libraries` takes their names."""
+    """Report what is wrong with the function libraries that precede the keys; `libraries` takes their names."""
     offset = _HEADER_BYTES + (_MARK_BYTES if snapshot.framing is not None else 0)
     for event, raw in snapshot.prelude():
         try:

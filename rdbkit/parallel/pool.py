@@ -34,7 +34,7 @@ class _Process(SpawnProcess):
 
 
 class _Context(SpawnContext):
-    """Processes that are started anew, not by fork, which a program with threads must not use."""
+    """Processes that are spawned, not forked, which a program with threads must not use."""
 
     Process = _Process
 

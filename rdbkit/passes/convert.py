@@ -258,7 +258,7 @@ class Rewriter(Visitor):
             self.cut(start, end)
 
     def loses_event(self, event: Event) -> bool:
-        """Whether the target has no place for something about the file or a database, which is told of."""
+        """Whether the target cannot represent something about the file or a database, which is then reported."""
         if isinstance(event, Aux):
             if self.version >= 7:
                 return False
@@ -317,7 +317,7 @@ class Rewriter(Visitor):
         loss = Loss("function", what, 1, None, None, chosen == "extract")
         self.enter_loss(loss, chosen == FAIL)
         if library.pre_release:  # of the others the scan has counted what is kept
-            self.budget.spend("libraries of functions", len(source))
+            self.budget.spend("function libraries", len(source))
         self.functions.append(source)
 
     def extract(self, library: FunctionLibrary) -> None:
@@ -327,7 +327,7 @@ class Rewriter(Visitor):
             self.note("function-kept", f"function library {library.name!r}, which is in the file as well")
 
     def refusal(self, library: FunctionLibrary) -> str:
-        """Why no server loads a library of functions, as far as can be told without compiling it; nothing where none is known."""
+        """Why no server loads a function library, as far as that shows without compiling it; nothing where none is known."""
         if library.pre_release and not self.keeps_pre_release and not library.can_have_head:
             return "its name or engine has other characters than letters, digits and _"
         if not self.has_functions or self.rules.target.exact:
@@ -723,7 +723,7 @@ class Rewriter(Visitor):
         return True
 
     def head(self, type_code: i64, key: bytes) -> None:
-        """What stands in front of a record's value."""
+        """What precedes a record's value."""
         out = self.out
         if self.expire_ms != NO_EXPIRY:
             write_expiry(out, self.expire_ms, self.seconds_only)

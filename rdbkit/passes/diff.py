@@ -1,6 +1,6 @@
 """A short form of every key and its value, by which two snapshots are compared; compiled, since it runs once a record and element.
 
-Names and values are hashed by the interpreter's hash, which is keyed anew in each process: nobody can make two that collide. Of
+Names and values are hashed by the interpreter's hash, which is keyed afresh in each process: nobody can make two that collide. Of
 sets, hashes and sorted sets whose elements stand in the file one by one, the order does not matter.
 """
 
@@ -109,8 +109,8 @@ class Fingerprints(Visitor):
 
     Attributes:
         count: keys so far.
-        large_hash: to be set to the hash of the value that `large` will tell of next.
-        functions: libraries of functions, wherever they stand.
+        large_hash: to be set to the hash of the value that `large` will receive next.
+        functions: function libraries, wherever they stand.
     """
 
     def __init__(self, types: dict[int, ValueType], limit: int) -> None:

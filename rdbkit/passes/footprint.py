@@ -675,7 +675,7 @@ class Loose(Sink):
 
     Attributes:
         cost: of the elements with their entries; those of sorted sets in 1/16.
-        packed: bytes of the entries where they are packed anew.
+        packed: bytes of the entries where they are packed again.
         most: bytes of the longest.
     """
 
@@ -965,7 +965,7 @@ class ValueSizer:
             self.expiries.begin()
 
     def piece(self, data: bytes) -> None:
-        """Go on with the next piece. Raises: CorruptError without a place."""
+        """Continue with the next piece. Raises: CorruptError without a place."""
         self.bytes += len(data)
         if self.done:
             return

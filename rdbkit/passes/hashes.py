@@ -23,7 +23,7 @@ _NAME: Final = 16  # of these, what a name is known by
 def name_hash(db: i64, name: bytes) -> i64:
     """64 bits of a name in a database.
 
-    The interpreter's hash is keyed anew in each process, so that nobody can make names that collide.
+    The interpreter's hash is keyed afresh in each process, so that nobody can make names that collide.
     """
     number: i64 = hash(name)
     return number ^ (db * 0x9E3779B97F4A7C1 & 0x7FFFFFFFFFFFFFF)
@@ -84,7 +84,7 @@ class HashPartitions:
 class PlacedNames:
     """Takes names and where each was met, for sources that cannot be read a second time; tells which came more than once.
 
-    A name is known by two hashes, which are keyed anew in each process. The disk has 24 bytes a name where there are many.
+    A name is known by two hashes, which are keyed afresh in each process. The disk has 24 bytes a name where there are many.
     """
 
     def __init__(self) -> None:

@@ -92,7 +92,7 @@ class InfoTally(Visitor):
         self.current = found
 
     def sum_up(self) -> None:
-        """Add what was counted for the current database to it, and begin anew."""
+        """Add what was counted for the current database to it, and start again from zero."""
         current = self.current
         if current is None:
             return

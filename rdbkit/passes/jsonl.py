@@ -48,7 +48,7 @@ _LIST: Final = 1
 _HASH: Final = 2
 _ZSET: Final = 3
 _JSON_SHAPES: Final = {"list": _LIST, "set": _LIST, "hash": _HASH, "zset": _ZSET}
-#: Shapes of values that `Decoder` tells of in that way, where their elements cannot expire. All others are rendered whole.
+#: Shapes of values that `Decoder` reports in that way, where their elements cannot expire. All others are rendered whole.
 _ELEMENTS: Final = ("strings", "scored", "text-scored", "nodes", "packed-nodes", "packed")
 
 
@@ -521,7 +521,7 @@ class JsonLines(Visitor):
         return data
 
     def begin(self) -> None:
-        """To be told of the first record: what came before it is said of none of these lines."""
+        """Begin at the first record: what came before it concerns none of these lines."""
         self.begun = True
         self.early_members = self.members
         self.early_times = self.times

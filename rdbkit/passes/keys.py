@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class KeyRow(NamedTuple):
-    """What `rdbkit keys` tells of one key.
+    """What `rdbkit keys` reports of one key.
 
     `db`: database number. `key`: its name. `type`, `encoding`: as `Record` names them. `size`: bytes in the file, name and
     attributes included. `elements`: how many the value has, a field with its value counting as one; None for modules and the
@@ -46,13 +46,13 @@ class KeyRow(NamedTuple):
     slot: int
 
 
-#: Columns of CSV; the last is filled for names that are no UTF-8, whose `key` is then empty.
+#: Columns of CSV; the last is filled for names that are not UTF-8, whose `key` is then empty.
 CSV_HEAD: Final = b"db,key,type,encoding,size,elements,expire_ms,idle_s,freq,slot,key_base64\n"
 
 NO_LIMIT: Final = 1 << 62
 
 # What a byte of a name means for its row.
-_QUOTED: Final = 1  # the name is quoted, or escaped, or no UTF-8: a matter for the slow way
+_QUOTED: Final = 1  # the name is quoted, or escaped, or not UTF-8: a matter for the slow way
 _TAG: Final = 2  # its slot may be that of a part
 _BRACE: Final = 0x7B
 
@@ -81,7 +81,7 @@ class Rows(Visitor):
 
     Attributes:
         left: how many rows are still wanted.
-        large_elements: to be set to the count of the record that `large` will tell of next.
+        large_elements: to be set to the count of the record that `large` will receive next.
     """
 
     def __init__(self, types: dict[int, ValueType], name_limit: int, wanted: Filter | None, limit: int | None) -> None:
@@ -91,7 +91,7 @@ class Rows(Visitor):
         self.left: i64 = NO_LIMIT if limit is None else limit
         self.large_elements: i64 = UNKNOWN
         self.rules: list[int] = [0] * TYPE_CODES
-        self.memory: i64 = -1  # of the record to come, where rows tell it
+        self.memory: i64 = -1  # of the record to come, where rows have it
         self.types: list[str] = [""] * TYPE_CODES
         self.encodings: list[str] = [""] * TYPE_CODES
         coded = [*types.items(), (STRING_INT, types[0]._replace(encoding="int")), (STRING_LZF, types[0]._replace(encoding="lzf"))]

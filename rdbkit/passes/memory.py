@@ -141,9 +141,9 @@ class MemoryTally(Visitor):
     Attributes:
         left: keys and bytes by the time they have left, a row for each of `EDGES` and one for later.
         last_expiry: the latest of all, NEVER for none.
-        large_elements: to be set to the count of the record that `large` will tell of next.
+        large_elements: to be set to the count of the record that `large` will receive next.
         modules: keys and bytes of each module type.
-        slots: of a cluster, that the file tells of.
+        slots: of a cluster, that the file names.
         biggest: bytes, negative offset, database, key, type code, expiry and elements of each.
     """
 
@@ -183,7 +183,7 @@ class MemoryTally(Visitor):
         self.current = found
 
     def sum_up(self) -> None:
-        """Add what was counted for the current database to it, and begin anew."""
+        """Add what was counted for the current database to it, and start again from zero."""
         current = self.current
         current.expiring += self.expiring
         self.expiring = 0
@@ -284,7 +284,7 @@ class MemoryTally(Visitor):
 
 
 class MemoryRow(NamedTuple):
-    """What `rdbkit memory` tells of one key.
+    """What `rdbkit memory` reports of one key.
 
     `memory`: bytes that it takes in the server's memory, as MEMORY USAGE would answer; the others are those of
     `rdbkit.operations.keys.KeyRow`.

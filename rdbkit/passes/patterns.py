@@ -151,9 +151,9 @@ class Patterns:
         look = self.looks.get(name.translate(_HEX))
         if look is not None and digits[: look.begin] == look.head and digits[look.end :] == look.tail:
             return look.node
-        return self.find_anew(name, digits)
+        return self.find_new(name, digits)
 
-    def find_anew(self, name: bytes, digits: bytes) -> Node:
+    def find_new(self, name: bytes, digits: bytes) -> Node:
         """`find` for a name of which nothing is known."""
         node = self.place(fold(name[:LONGEST]))
         if len(name) > LONGEST:

@@ -256,7 +256,7 @@ class Values:
         raise IndexError
 
     def head(self, buf: bytes, pos: i64, out: BytesWriter) -> i64:
-        """What stands in front of the elements."""
+        """What precedes the elements."""
         begin: i64 = pos
         n: i64
         if self.heading > 0:
@@ -429,7 +429,7 @@ class Redactor(Visitor):
     # -- the frame of blocks
 
     def leave(self, pos: i64) -> None:
-        if self.keys > 0 or not self.has_selectdb:  # what stands in front of a database's first key waits for it
+        if self.keys > 0 or not self.has_selectdb:  # what precedes a database's first key waits for it
             self.end_segment()
 
     def end_segment(self) -> None:
@@ -554,7 +554,7 @@ class Redactor(Visitor):
         return e
 
     def attributes(self, buf: bytes, start: i64, end: i64, expire_ms: i64) -> None:
-        """What stands in front of a record's type, in `buf[start:end]`."""
+        """What precedes a record's type, in `buf[start:end]`."""
         out = self.out
         if not self.needs_inspection:
             if end > start:
@@ -605,7 +605,7 @@ class Redactor(Visitor):
     # -- records larger than a block
 
     def large_head(self, type_code: i64, key: bytes, head: bytes, expire_ms: i64) -> bytes:
-        """What stands in front of a large value, and what waited for it; `head` is what stood there."""
+        """What precedes a large value, and what waited for it; `head` is what stood there."""
         out = self.out
         if int(self.db) != self.out_db:
             self.end_segment()
@@ -637,7 +637,7 @@ _EVENTS: Final[dict[type, str]] = {
 
 
 def attributes_end(head: bytes) -> i64:
-    """Where the type stands behind expiry, idle time and the like."""
+    """Where the type follows expiry, idle time and the like."""
     at: i64 = 0
     while True:
         opcode: i64 = head[at]

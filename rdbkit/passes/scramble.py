@@ -431,7 +431,7 @@ def literals(packed: bytes) -> list[int]:
 
 
 def behind_leads(packed: bytes, whole: bytes) -> bytes:
-    """For each literal of LZF 1 where it, or a copy of it, comes to stand behind a byte of `_LEADS`, otherwise 0."""
+    """For each literal of LZF 1 where it, or a copy of it, comes to follow a byte of `_LEADS`, otherwise 0."""
     stays = BytesWriter()
     origins: list[int] = []  # of the bytes that it unpacks to: which literal it is
     at: i64 = 0

@@ -43,7 +43,7 @@ class PartBuffer:
 
     Attributes:
         keys, expires: records that have not been handed on, and how many of them expire.
-        bytes: of all records so far, and what has to stand in front of those of each database.
+        bytes: of all records so far, and what has to precede those of each database.
         db: of the last of them.
     """
 
@@ -122,7 +122,7 @@ class Splitter(Visitor):
         self.block: bytes = b""  # the last of which that is known, and whether it has
         self.block_tags: bool = False
         self.notes: dict[str, int] = {}
-        self.front: bytes = b""  # fields that stand in front of the record to come, and go with it
+        self.front: bytes = b""  # fields that precede the record to come, and go with it
         self.seen: set[bytes] = set()  # what belongs to no key and has been handed on
         self.passed: list[bytes] = []  # of what goes everywhere, for parts that are made later
         self.seen_bytes: i64 = 0

@@ -1,6 +1,6 @@
 """A value as a target takes it: one encoded value in, what the target loads instead and what that loses out.
 
-Nothing here knows of a file, a block or a key. Who asks gives the losses a key, and writes what stands in front of a value.
+Nothing here knows of a file, a block or a key. Who asks gives the losses a key, and writes what precedes a value.
 """
 
 from __future__ import annotations
@@ -467,7 +467,7 @@ class ValueConverter:
     def write_pieces(
         self, type_code: int, action: int, chunks: Iterator[bytes], expire_ms: int, write: Callable[[bytes], object]
     ) -> int:
-        """Write what becomes of a value of any other action; `front` is what stands in front of it. Otherwise as `write`."""
+        """Write what becomes of a value of any other action; `front` is what precedes it. Otherwise as `write`."""
         self.expire_ms = expire_ms
         self.front = b""
         self.transcoder.body.truncate(0)
@@ -502,7 +502,7 @@ class ValueConverter:
         body.truncate(0)
 
     def counted(self, type_code: int, count: i64) -> int:
-        """Set what stands in front of a collection of so many elements."""
+        """Set what precedes a collection of so many elements."""
         front = BytesWriter()
         if type_code == HASH_EXPIRING:
             write_i64_le(front, self.transcoder.fields.base)
@@ -547,24 +547,24 @@ class ValueConverter:
     # -- what is lost
 
     def lose(self, kind: str, what: str, count: i64, policy: str) -> None:
-        """Tell of a loss, which `policy` allows or does not."""
+        """Report a loss, which `policy` allows or does not."""
         self.losses.append(ValueLoss(kind, what, int(count), False, self.on[policy] == FAIL))
 
     def note(self, kind: str, what: str, count: i64 = 1) -> None:
-        """Tell of what is no loss of data."""
+        """Report what is no loss of data."""
         self.losses.append(ValueLoss(kind, what, int(count), True, False))
 
     def note_empty(self) -> None:
-        """Tell of a value without elements."""
+        """Report a value without elements."""
         self.note("empty", "a key without elements, which servers since 7.0 skip and older ones trip over")
 
     def lose_twice(self, count: i64) -> None:
-        """Tell of elements that were left out since others have their name."""
+        """Report elements that were left out since others have their name."""
         if count > 0:
             self.losses.append(ValueLoss("duplicate", "fields or members that come twice", int(count), False, False))
 
     def lose_whole(self, type_code: i64) -> None:
-        """Tell of a value whose type the target does not have."""
+        """Report a value whose type the target does not have."""
         name = self.file_types.types[type_code].type
         self.lose(name, f"a key of type {name}", 1, "loss")
 
@@ -601,9 +601,9 @@ class ValueConverter:
             return  # only corrected
         if streams.counters:
             if self.on["stream_extras"] == FAIL:
-                self.lose("stream-counters", "counters, which the target makes anew", 1, "stream_extras")
+                self.lose("stream-counters", "counters, which the target recomputes", 1, "stream_extras")
             else:
-                self.note("stream-counters", "counters, which the target makes anew")
+                self.note("stream-counters", "counters, which the target recomputes")
         if streams.dedup_ids > 0:
             self.lose("dedup", "ids by which it knows an entry that is sent twice", streams.dedup_ids, "loss")
         elif streams.configured:
@@ -616,7 +616,7 @@ class ValueConverter:
             self.lose("nacked", what, streams.unowned, "pending_unowned")
 
     def loses_array(self) -> bool:
-        """Whether an array is left out, which is told of."""
+        """Whether an array is left out, which is then reported."""
         if self.on["array"] == "hash":
             return False
         self.lose("array", "a key of type array", 1, "array")
@@ -629,7 +629,7 @@ class ValueConverter:
             self.lose("array-cursor", "where an array is inserted into next", 1, "array")
 
     def lose_module(self, name: str) -> None:
-        """Tell of a value of a module."""
+        """Report a value of a module."""
         self.lose("module", f"a value of module {name}", 1, self.module_policy())
 
     def module_policy(self) -> str:

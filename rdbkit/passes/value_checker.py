@@ -95,7 +95,7 @@ class ElementNames(Names):
             self.names = set()
 
     def partition(self, name: bytes) -> None:
-        """Two hashes, which are keyed anew in each process: two names that share both are the same."""
+        """Two hashes, which are keyed afresh in each process: two names that share both are the same."""
         partitions = self.partitions
         assert partitions is not None
         number: i64 = hash(name)

@@ -22,7 +22,7 @@ from rdbkit.passes.value_checker import ValueChecker
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-#: The first line of a library of functions, without the quotes that servers take too.
+#: The first line of a function library, without the quotes that servers take too.
 _LIBRARY_HEAD: Final = re.compile(rb"#!\S+\s+name=(\w+)\s*\n", re.IGNORECASE)
 
 
@@ -39,7 +39,7 @@ class Verifier(Visitor):
     Attributes:
         records: so far.
         names: hashes of the names of keys.
-        libraries: names of the libraries of functions.
+        libraries: names of the function libraries.
         nameless: keys with an empty name behind another of their database, as a stretch of zeros has them by the thousand.
         nameless_at: where the first of them begins, in bytes from the beginning.
     """
@@ -205,12 +205,12 @@ def judge_event(event: Event, libraries: set[bytes]) -> None:
         name = event.name.encode("utf-8", "surrogateescape")
         if event.pre_release:
             if not event.can_have_head:
-                raise CorruptError(f"a library of functions has the name {name[:64]!r}", rule="function-head")
+                raise CorruptError(f"a function library has the name {name[:64]!r}", rule="function-head")
         else:
             first = event.source[: event.source.find(b"\n") + 1]
             head = _LIBRARY_HEAD.fullmatch(first.replace(b'"', b"").replace(b"'", b""))
             if head is None:
-                raise CorruptError(f"a library of functions begins with {event.source[:64]!r}", rule="function-head")
+                raise CorruptError(f"a function library begins with {event.source[:64]!r}", rule="function-head")
             name = head[1]
         if name in libraries:
             raise CorruptError(f"library {name[:64]!r} is there before", rule="function-twice")

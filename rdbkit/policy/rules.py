@@ -30,7 +30,7 @@ class Policies:
         field_ttl: when fields of a hash expire. "drop-ttl" keeps the fields, which then never expire; "drop-field" leaves them
             out; "key-min" lets the whole key expire with the first of its fields, "key-max" with the last (never, where one of
             them never does).
-        function: libraries of functions: "drop", or "extract" to get their sources with the report; a target that has functions
+        function: function libraries: "drop", or "extract" to get their sources with the report; a target that has functions
             gets them as well.
         module: values of modules: "drop", "json-as-string" to make strings of RedisJSON's documents, "keep" where the target
             has the modules loaded.

@@ -227,7 +227,7 @@ class Snapshot:
 
     @property
     def reordered(self) -> bool:
-        """Whether something has been told of in another order than that in which it stands: see `Scanner`."""
+        """Whether something was reported in another order than the file has it: see `Scanner`."""
         return self._scanner.reordered
 
     @property
@@ -444,7 +444,7 @@ class Snapshot:
         return header
 
     def _read_capture_mark(self) -> None:
-        """What stands in front of the snapshot in a diskless capture, and behind it again."""
+        """What precedes the snapshot in a diskless capture, and follows it again."""
         head = self._need(47)
         if len(head) < 47 or head[45:] != b"\r\n":
             raise TruncatedError("the mark of a diskless capture is cut", offset=0)

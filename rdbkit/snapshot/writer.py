@@ -128,7 +128,7 @@ class Writer:
                 write_string(self._buffer, text if isinstance(text, bytes) else str(text).encode("utf-8", "surrogateescape"))
 
     def function(self, source: bytes) -> None:
-        """A library of functions.
+        """A function library.
 
         Raises: LossError before RDB 10, which has none.
         """
@@ -229,7 +229,7 @@ class Writer:
         self._flush()
 
     def _begin(self, db: int, expire_ms: int | None, idle_s: int | None, freq: int | None) -> BytesWriter:
-        """What stands in front of a record's type."""
+        """What precedes a record's type."""
         if self._broken:
             raise ValueError("a record was left half written, so that nothing can follow it")
         out = self._buffer

@@ -1,6 +1,6 @@
 """Where bytes come from: a path, standard input, a pipe, gzip, or anything with `read(n)`.
 
-A source hands out a buffer that begins with what is still needed of the last one and goes on with new bytes.
+A source hands out a buffer that begins with what is still needed of the last one and continues with new bytes.
 """
 
 from __future__ import annotations

@@ -78,6 +78,6 @@ class StateFile:
             out.write(text.encode())
 
     def remove(self) -> None:
-        """Remove it, where it is there: nothing is left to go on with."""
+        """Remove it, where it is there: nothing is left to continue."""
         with suppress(FileNotFoundError):
             os.unlink(self.path)

@@ -160,7 +160,7 @@ class _File:
         try:
             text = data.decode()
         except UnicodeDecodeError as e:
-            self.stop(f"is no UTF-8: byte {data[e.start]:#04x}", line=data.count(b"\n", 0, e.start) + 1)
+            self.stop(f"is not UTF-8: byte {data[e.start]:#04x}", line=data.count(b"\n", 0, e.start) + 1)
         self.lines = text.splitlines()
         try:
             self.data: dict[str, Any] = tomllib.loads(text)

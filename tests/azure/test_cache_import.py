@@ -568,7 +568,7 @@ def test_interrupted_while_it_waits(azure: Cloud, shell: Shell) -> None:
         process.send_signal(signal.SIGINT)
         code, _, err = shell.end(process)
     assert code == 130
-    assert "the import goes on without this: run the same command again to wait for it" in err
+    assert "the import continues without this: run the same command again to wait for it" in err
     assert len(shell.states) == 1
 
 

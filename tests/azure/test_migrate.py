@@ -1,4 +1,4 @@
-"""Snapshots all the way into caches of the tests' own cloud: converted, uploaded, imported; ended and gone on with."""
+"""Snapshots all the way into caches of the tests' own cloud: converted, uploaded, imported; ended and continued."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_dump_of_a_newer_server_goes_to_premium(azure: Cloud, shell: Shell, fo
     assert (made["keys"], made["written"], made["lost"]) == (3, 3, {})
     assert made["files"][0]["blobs"][0]["bytes"] == len(data) == made["bytes"]
     assert made["import"]["resumed"] is False
-    assert shell.states == [report], "nothing is left to go on with"
+    assert shell.states == [report], "nothing is left to continue"
 
 
 def test_several_files_and_one_as_it_is(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
@@ -531,7 +531,7 @@ def test_an_import_of_a_blob_that_was_replaced_is_not_taken_for_the_new_ones(
     assert keys_of(cache.data[0]) == 7
 
 
-def test_what_was_checked_for_another_cache_of_this_name_is_checked_anew(
+def test_what_was_checked_for_another_cache_of_this_name_is_checked_again(
     azure: Cloud, shell: Shell, folder: str, tmp_path: Path
 ) -> None:
     path = in_databases(tmp_path / "m.rdb", 4)

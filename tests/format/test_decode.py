@@ -480,7 +480,7 @@ def stream_node(*items: bytes | int, at: tuple[int, int] = (5, 1), **header: Any
 
 
 def tail(live: int = 1, groups: bytes = b"\0", last: tuple[int, int] = (5, 1)) -> bytes:
-    """Of a v3 stream: what stands behind its nodes."""
+    """Of a v3 stream: what follows its nodes."""
     return b"".join(length(n) for n in (live, *last, 5, 1, 0, 0, live)) + groups
 
 

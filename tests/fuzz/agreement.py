@@ -33,7 +33,7 @@ class Agreement:
     """What came of the files for one line of servers.
 
     Attributes:
-        approved, written: how many files `check` approved of, and how many `convert` wrote anew.
+        approved, written: how many files `check` approved of, and how many `convert` converted.
         refused: how many files neither would have, of those that were shown to the server all the same.
         loaded: of these, how many the server loads and serves, by the reason of the refusal.
         dangerous: each file on which the server disagrees with an approval, in words.

@@ -2,7 +2,7 @@
 
 A file is cut into its records, a value into the parts of its layout, a packed string into its entries; then something is flipped,
 swapped, repeated, taken out, or counted wrong, at one level or another, and all is put together again around it, with a checksum
-that fits. So what is damaged is what no checksum and no framing tells of. The parts are cut by code of this module alone.
+that fits. So what is damaged is what no checksum and no framing shows. The parts are cut by code of this module alone.
 """
 
 from __future__ import annotations
@@ -581,7 +581,7 @@ def change_loop(nodes: Sequence[Node], rng: Random) -> str:
 # Files
 
 
-#: Of a record: database, what stands in front of its type, type, key and value.
+#: Of a record: database, what precedes its type, type, key and value.
 Parts: TypeAlias = tuple[int, bytes, int, bytes, bytes]
 
 

@@ -189,7 +189,7 @@ class Runner:
 
 
 def run(tasks: Iterable[Task], report: Callable[[Finding], object]) -> int:
-    """Run tasks, each kind of finding told of once; how many tasks there were."""
+    """Run tasks, each kind of finding reported once; how many tasks there were."""
     told: set[tuple[str, str]] = set()
     count = 0
     with Runner() as runner:

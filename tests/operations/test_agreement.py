@@ -108,7 +108,7 @@ def test_of_every_fixture(target: str) -> None:
 
 
 def parts_of(base: str) -> tuple[bytes, list[bytes], list[tuple[int, bytes]]]:
-    """The magic, the libraries of functions, and types and values of the records of a fixture."""
+    """The magic, the function libraries, and types and values of the records of a fixture."""
     with rdbkit.open(RICH / f"{base}.rdb") as snapshot:
         libraries = [b"\xf5" + string(library.code) for library in snapshot.functions]
         magic = b"VALKEY%03d" if snapshot.header.flavour == "valkey" else b"REDIS%04d"

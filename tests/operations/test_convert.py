@@ -605,7 +605,7 @@ def test_what_a_script_may_not_do_is_an_error() -> None:
 # -- the encodings
 
 
-def test_strings_that_are_written_anew_can_be_compressed() -> None:
+def test_strings_that_are_re_encoded_can_be_compressed() -> None:
     text = b"abcdefgh" * 40
     with_list = RICH / "redis-7.0.15.rdb"
     plain, _ = convert(with_list, policies=rdbkit.Policies(function="drop"))

@@ -275,7 +275,7 @@ def test_functions(tmp_path: Path) -> None:
         assert [f.name for f in snapshot.functions] == ["new\udcff", "other", "late"]
     shown = run(one, other, "--delta", tmp_path / "d.rdb", "--force")
     assert shown.stdout.endswith(
-        "d.rdb: 0 keys and 3 libraries of functions, but not the deletion of 1 library of functions, which a snapshot cannot say\n"
+        "d.rdb: 0 keys and 3 function libraries, but not the deletion of 1 function library, which a snapshot cannot say\n"
     )
 
 
@@ -364,7 +364,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert damaged.stderr.count("\n") == 1
 
 
-# -- what stands behind
+# -- what follows
 
 
 def test_what_stands_behind_a_snapshot_is_told(tmp_path: Path) -> None:
@@ -700,7 +700,7 @@ def test_elements(tmp_path: Path) -> None:
         last = [b"PERSIST", b"k"] if two is None else [b"PEXPIREAT", b"k", b"%d" % two]
         assert changed(tmp_path, set(numbers), {*numbers, b"x"}, (one, two)) == [add, last]
         assert changed(tmp_path, set(numbers), {*numbers, b"x"}, (one, two), ignore=["expire"]) == [add]
-    # one that may be gone when this is loaded is made anew
+    # one that may be gone when this is loaded is created again
     assert changed(tmp_path, set(numbers), {*numbers, b"x"}, (NOW + 9, NOW + 9))[0] == [b"UNLINK", b"k"]
     # half of the elements, and more
     assert [c[0] for c in changed(tmp_path, set(numbers), {*numbers[:5]})] == [b"SREM"]
@@ -784,13 +784,13 @@ def test_members_that_expire(tmp_path: Path, block_size: int | None) -> None:
         assert [(r.key, r.member_expire_ms) for r in snapshot] == [
             (b"k", {b"member 1": FAR}), (b"same", {b"member 1": FAR}),
         ]  # fmt: skip
-    # not told of what does not change
+    # nothing is said of what does not change
     twice = write(tmp_path / "c.rdb", key(b"k", 2, b"\x14" + b"".join(members)), said, key(b"x", 0, string(b"v")))
     assert delta(tmp_path, one, twice, block_size=block_size) == [[b"SELECT", b"0"], [b"SET", b"x", b"v"]]
 
 
 def test_templates_of_hashes(tmp_path: Path) -> None:
-    """Fields of hashes of RDB 15 stand in front of the keys."""
+    """Fields of hashes of RDB 15 precede the keys."""
     template = b"\xf2\x07\x03" + string(b"a") + string(b"b") + string(b"c")
     values = [b"\x07" + string(b"1") + string(last) + string(b"3") for last in (b"2", b"9")]
     files = [
@@ -854,13 +854,13 @@ def test_the_command_with_a_delta(tmp_path: Path) -> None:
     done = run(rich, other, "--delta", out, "--samples", "0")
     assert done.returncode == 1
     assert done.stderr == ""
-    assert done.stdout.endswith(f"{out}: commands for 2 keys and 1 library of functions, and for the deletion of 26 keys\n")
+    assert done.stdout.endswith(f"{out}: commands for 2 keys and 1 function library, and for the deletion of 26 keys\n")
     assert {c[0] for c in commands(out)} == {b"FUNCTION", b"SELECT", b"SET", b"UNLINK"}
     assert run(rich, other, "--delta", out).returncode == 2
     told = json.loads(run(rich, other, "--delta", out, "--force", "--json").stdout)["delta"]
     assert (told["format"], told["written"], told["deleted"], told["functions"]) == ("resp", 2, 26, 1)
     done = run(rich, other, "--delta", tmp_path / "d.rdb.gz")
-    said = "d.rdb.gz: 2 keys, but not the deletion of 26 keys and 1 library of functions, which a snapshot cannot say\n"
+    said = "d.rdb.gz: 2 keys, but not the deletion of 26 keys and 1 function library, which a snapshot cannot say\n"
     assert done.stdout.endswith(said)
     same = run(other, other, "--delta", tmp_path / "same.resp", "--target", "valkey-9.1")
     assert same.returncode == 0

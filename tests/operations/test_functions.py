@@ -48,7 +48,7 @@ def test_info_prints_the_sources_byte_for_byte(single: Path, both: Path) -> None
     assert (made.returncode, made.stdout, made.stderr) == (0, TWO, b"")
     made = run("info", both, "--functions")
     assert (made.returncode, made.stdout) == (0, ONE + b"\n" + TWO)
-    assert b"2 libraries of functions, each beginning with its #! line; FUNCTION LOAD takes one" in made.stderr
+    assert b"2 function libraries, each beginning with its #! line; FUNCTION LOAD takes one" in made.stderr
     made = run("info", single, both, "--library", "one")
     assert made.stdout == ONE + b"\n" + ONE + b"\n"
 
@@ -118,7 +118,7 @@ def test_extract_writes_the_sources_whoever_the_target_is(both: Path, tmp_path: 
     assert code.read_bytes() == ONE + b"\n" + TWO
     with rdbkit.open(out) as snapshot:
         assert [each.code for each in snapshot.functions] == ([ONE, TWO] if stays else [])
-    assert (b"has 2 libraries of functions, and so has what was written" in made.stderr) is stays
+    assert (b"has 2 function libraries, and so has what was written" in made.stderr) is stays
     assert (b"noted, no loss of data: function-kept 2" if stays else b"noted, no loss of data: function 2") in made.stderr
 
 

@@ -94,7 +94,7 @@ def test_a_selection_counts_its_keys_alone() -> None:
     path = FIXTURES / "rich" / "redis-7.0.15.rdb"
     with rdbkit.open(path) as snapshot:
         wanted = [r for r in snapshot if r.type == "hash" and (r.size or 0) < 1000]
-    for block_size in (1 << 20, 64):  # records larger than a block are told of in another way
+    for block_size in (1 << 20, 64):  # records larger than a block are reported in another way
         with rdbkit.open(path, block_size=block_size) as snapshot:
             report = info(snapshot, selection=rdbkit.Selection(types="hash", size=(None, 999)))
         assert report.selected

@@ -120,7 +120,7 @@ def test_functions_are_merged(tmp_path: Path) -> None:
     with rdbkit.open(out) as snapshot:
         assert snapshot.header.version == 11
         assert [f.name for f in snapshot.functions] == ["one", "two", "three"]
-    with pytest.raises(DuplicateError, match="different libraries of functions are called 'one'"):
+    with pytest.raises(DuplicateError, match="different function libraries are called 'one'"):
         merged(files, tmp_path)
     for policy, code in (("first", "x"), ("last", "y")):
         _, out = merged(files, tmp_path, on_function=policy)
@@ -138,7 +138,7 @@ def test_a_library_that_is_left_out_is_told(tmp_path: Path) -> None:
     out = tmp_path / "out.rdb"
     made = run(*files, "-o", out, "--on-function-conflict", "first", "--ledger", tmp_path / "ledger", "--json")
     assert made.returncode == 0
-    line = f"different libraries of functions are called one: that of {files[0]} is kept, that of {files[2]} left out"
+    line = f"different function libraries are called one: that of {files[0]} is kept, that of {files[2]} left out"
     assert made.stderr == f"rdbkit: {line}\n"
     assert json.loads(made.stdout)["function_conflicts"] == [{"name": "one", "kept": files[0], "left_out": [files[2]]}]
     assert [json.loads(line)["kind"] for line in (tmp_path / "ledger").read_text().splitlines()] == ["duplicate"]

@@ -1,6 +1,6 @@
 """Opcodes in places where no server writes them: every verb takes them as servers do, and all alike.
 
-A server reads an opcode between a key's expiry and its type as if it stood in front of the expiry: a SELECTDB there moves the key.
+A server reads an opcode between a key's expiry and its type as if it preceded the expiry: a SELECTDB there moves the key.
 """
 
 from __future__ import annotations

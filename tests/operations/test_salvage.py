@@ -187,7 +187,7 @@ class Case(NamedTuple):
     data: bytes
     begin: int  # of what is damaged, and its end, in the file as it was
     end: int
-    shift: int  # how far what stands behind has moved
+    shift: int  # how far what follows has moved
 
 
 def damage(data: bytes, kind: str, at: int, size: int, rng: random.Random) -> Case:
@@ -331,7 +331,7 @@ def test_an_end_mark_in_the_midst_is_none(path: Path) -> None:
     assert report.lost == {"gap": 1}
     assert lost[0].offset == 9 + sum(map(len, GOOD[:10]))
     assert report.doubtful == [(0, b"good:09", 9 + sum(map(len, GOOD[:9]))), (0, b"good:10", lost[0].offset + lost[0].size)]
-    # what stands behind the true end is not searched
+    # what follows the true end is not searched
     report, _, lost = saved(path, rdb(*GOOD[:10]) + b"".join(GOOD[10:]))
     assert (report.kept, report.lost) == (10, {"behind": 1})
 
@@ -388,7 +388,7 @@ def test_the_database_behind_a_gap(path: Path) -> None:
 
 
 def test_templates_behind_a_gap(path: Path) -> None:
-    """Of RDB 15: what hashes refer to stands in front of all gaps."""
+    """Of RDB 15: what hashes refer to precedes all gaps."""
     template = b"\xf2\x07" + counted(string(b"a"), string(b"b"))
     hashes = [key(b"h%02d" % i, 32, length(7) + string(b"%d" % i) + string(b"x")) for i in range(20)]
     data = rdb(template, *hashes[:10], b"\xc8" * 20, *hashes[10:], magic=b"REDIS0015")
@@ -689,7 +689,7 @@ def test_what_is_behind_is_shown(path: Path, tmp_path: Path) -> None:
     made = run(path, tmp_path / "out.rdb")
     assert made.returncode == 0
     said = made.stdout.decode()
-    assert said.splitlines()[0] == f"{path}: 21 keys kept, what stands behind the end left out"
+    assert said.splitlines()[0] == f"{path}: 21 keys kept, what follows the end left out"
     assert "another snapshot behind the end of the snapshot, not searched" in said
     told = json.loads(run(path, tmp_path / "out.rdb", "--force", "--json").stdout)
     assert (told["whole"], told["lost"], told["lost_bytes"]) == (False, {"behind": 1}, len(rdb(*GOOD)))

@@ -221,7 +221,7 @@ def test_a_hash_tag_stays_together_when_parts_are_full(tmp_path: Path, seed: int
 
 
 def test_databases_have_their_bytes_too(tmp_path: Path) -> None:
-    """What stands in front of the keys of a database is more than those where it has one."""
+    """What precedes the keys of a database is more than those where it has one."""
     path = tmp_path / "dump.rdb"
     path.write_bytes(rdb(*(b"\xfe" + length(db) + key(b"k", 0, string(b"%d" % db)) for db in range(20_000))))
     made = run(path, "--into", tmp_path / "parts", "--size", "64KiB")
@@ -362,7 +362,7 @@ def test_nothing_stays_of_a_split_that_fails(tmp_path: Path) -> None:
 
 
 class Reads:
-    """Counts bytes that were told of as read."""
+    """Counts bytes that were reported as read."""
 
     bytes = 0
 
@@ -555,7 +555,7 @@ def test_scripts_and_libraries_of_several_files(tmp_path: Path) -> None:
                 assert len(snapshot.functions) == there
                 scripts = [e.value for e in snapshot.events() if isinstance(e, rdbkit.Aux) and e.key == b"lua"]
             assert scripts == ([b"return 1", b"return 3"] if there else [])
-    with pytest.raises(ValueError, match=r"different libraries of functions that are called 'one'.*merge them first"):
+    with pytest.raises(ValueError, match=r"different function libraries that are called 'one'.*merge them first"):
         split([files[0], write("c.rdb", library(b"y"))], str(tmp_path / "no"), Division(parts=2))
     assert not (tmp_path / "no").exists()
 

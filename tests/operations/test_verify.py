@@ -140,7 +140,7 @@ RULES = {
     ],
     "framing": ["fields in format 2"],
 }  # fmt: skip
-#: Of these the end is not known: what stands behind them is not looked at.
+#: Of these the end is not known: what follows them is not looked at.
 ENDLESS = {
     "container 3", "container 0", "array with flag 2", "array with tag 4", "module opcode 6",
     "template that the file does not have", "fields in format 2",

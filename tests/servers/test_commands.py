@@ -148,7 +148,7 @@ def fill(client: Client, line: str) -> None:
 
 
 def details(client: Client) -> dict[bytes, Any]:
-    """What servers tell of streams besides the truth: counters, and how long ago what is pending was delivered."""
+    """What servers say of streams besides the truth: counters, and how long ago what is pending was delivered."""
     found: dict[bytes, Any] = {}
     for key in client.items("KEYS", "*"):
         assert isinstance(key, bytes)

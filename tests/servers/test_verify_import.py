@@ -467,7 +467,7 @@ def test_only_commands_that_read_are_sent(tmp_path: Path) -> None:
         proof = checked(path, place, find_extra=True)
         assert proof.same, proof
         (note,) = proof.notes
-        assert note.startswith("libraries of functions were not compared: NOPERM")
+        assert note.startswith("function libraries were not compared: NOPERM")
         client.call("ACL", "SETUSER", "reader", "+function|list")
         proof = checked(path, place)
         assert proof.same, proof

@@ -96,7 +96,7 @@ def holds_not(record: rdbkit.Record, flavour: str, version: int) -> bool:
 def same(one: Any, other: Any, version: int) -> bool:
     if not isinstance(other, rdbkit.Stream):
         return type(one) is type(other) and bool(one == other) and vars_of(one) == vars_of(other)
-    # what the version does not support is counted anew by those who load it
+    # what the version does not support is counted again by those who load it
     return (one.entries, one.last_id, one.length) == (other.entries, other.last_id, other.length) and [
         (g.name, g.last_id, g.pending, [c.name for c in g.consumers], g.nacked) for g in one.groups
     ] == [(g.name, g.last_id, g.pending, [c.name for c in g.consumers], g.nacked) for g in other.groups]

@@ -412,7 +412,7 @@ def test_what_no_source_says_of_sizes_is_as_if_it_were_not_there(name: str, mine
 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_bytes(b"\n\n# \xff")
-    with pytest.raises(ValueError, match=r"mine\.toml, line 3: is no UTF-8: byte 0xff"):
+    with pytest.raises(ValueError, match=r"mine\.toml, line 3: is not UTF-8: byte 0xff"):
         load_targets(tmp_path / "mine.toml")
     with pytest.raises(OSError, match=r"none\.toml"):
         load_targets(tmp_path / "none.toml")
