@@ -62,11 +62,15 @@ class Trailer(NamedTuple):
     """What follows the RDB in the same input.
 
     `kind`: "none", "padding" (zero bytes, as of a page blob), "aof" (commands of a mixed append-only file), "mark" (the end
-    mark of a diskless capture) or "unknown". `size` in bytes, None where it was not read to its end.
+    mark of a diskless capture), "snapshot" (another one) or "unknown". `size` in bytes, None where it was not read to its end.
     """
 
     kind: str
     size: int | None
+
+
+#: What follows an RDB and is data, by `Trailer.kind`: who reads the RDB alone misses it.
+TRAILING_DATA: Final = {"aof": "commands", "snapshot": "another snapshot", "unknown": "bytes that are none of it"}
 
 
 class Event:

@@ -29,7 +29,7 @@ _WORDS: Final = {
     "changed": "another source",
 }
 #: What follows the end of a snapshot, by `Diff.behind`.
-_BEHIND: Final = {
+_NOT_COMPARED: Final = {
     "aof": "commands of an append-only file, which change it",
     "snapshot": "another snapshot, which no server reads",
     "unknown": "bytes that are none of it",
@@ -141,7 +141,7 @@ def _show(found: Diff, out: Output) -> None:
     rows += [(name, f"{n:,}") for name, n in counts if n]
     for name, kind in zip(("first", "second"), found.behind, strict=True):
         if kind is not None:
-            rows.append((f"behind the {name}", f"{_BEHIND[kind]}: not compared"))
+            rows.append((f"behind the {name}", f"{_NOT_COMPARED[kind]}: not compared"))
     if found.disk_bytes >= WORTH_TELLING:
         rows.append(("temporary files", f"{size(found.disk_bytes)}, gone"))
     out.facts(rows)

@@ -23,8 +23,8 @@ from rdbkit.text import count
 _SHOWN = 30
 #: What follows the end mark of a file, by `Split.behind`, and what can be done about it.
 _MERGE: Final = "To keep one of each, run rdbkit merge FILE... -o OUT --on-duplicate first, then split OUT."
-_BEHIND: Final = {
-    "commands": "commands behind the snapshot, which change it, are in no part: have a server load the file and save it again",
+_NOT_IN_PARTS: Final = {
+    "aof": "commands behind the snapshot, which change it, are in no part: have a server load the file and save it again",
     "snapshot": "another snapshot behind the first is in no part: divide the file, and give both as FILE",
     "unknown": "bytes behind the snapshot that are none of it are in no part",
 }
@@ -150,7 +150,7 @@ def _tell_large(large: list[Part], most: str | None) -> None:
 def _tell_behind(found: list[tuple[str, str]]) -> None:
     """What is in no part, on standard error."""
     for file, what in found:
-        click.echo(f"rdbkit: {printable(file)}: {_BEHIND[what]}", err=True)
+        click.echo(f"rdbkit: {printable(file)}: {_NOT_IN_PARTS[what]}", err=True)
 
 
 def _show(done: Split, into: str, out: Output) -> None:

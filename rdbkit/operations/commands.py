@@ -38,7 +38,7 @@ COMMAND_BYTES: Final = 1 << 20
 _SPOOL_BYTES = 8 << 20
 _DEFAULT_DEDUP = (100, 100)
 # Behind every entry. The highest id of all means to servers that new entries are asked for.
-_BEHIND = StreamId((1 << 64) - 1, (1 << 64) - 2)
+_AFTER_ALL = StreamId((1 << 64) - 1, (1 << 64) - 2)
 _NO_ID = StreamId(0, 0)
 _FIRST_ID = StreamId(0, 1)
 # A number takes no more.
@@ -402,7 +402,7 @@ class RespWriter:
             else:
                 # to read what is pending behind all entries gives nothing, and makes the consumer
                 reader = [b"XREADGROUP", b"GROUP", group.name, consumer.name]
-                yield command(*reader, b"COUNT", b"1", b"STREAMS", key, b"%d-%d" % _BEHIND)
+                yield command(*reader, b"COUNT", b"1", b"STREAMS", key, b"%d-%d" % _AFTER_ALL)
         owned: dict[tuple[bytes, int, int], list[bytes]] = {}
         counts: dict[StreamId, int] = {}
         for entry in group.pending:

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from rdbkit.format.record import Record
 from rdbkit.format.scan import NO_EXPIRY
+from rdbkit.model import TRAILING_DATA
 from rdbkit.operations.arguments import Path, path_of
 from rdbkit.operations.diff_delta import (
     BY_ELEMENT,
@@ -44,8 +45,6 @@ __all__ = ["Diff", "Difference", "diff"]
 
 _UNPACK: Final = struct.Struct("<4q").iter_unpack
 _MASK: Final = (1 << 128) - 1
-#: What can follow a snapshot's end and is more than padding, as `rdbkit.Trailer` has it.
-_BEHIND: Final = ("aof", "snapshot", "unknown")
 
 What = Literal["missing", "extra", "type", "value", "expire"]
 #: What may be left out of the comparison; encodings always are.
@@ -348,7 +347,7 @@ class _Comparison:
                 raise
             self.read += snapshot.position
             kind = None if snapshot.trailer is None else snapshot.trailer.kind
-            self.behind.append(kind if kind in _BEHIND else None)
+            self.behind.append(kind if kind in TRAILING_DATA else None)
         return prints
 
     def match(self, first: bytes, second: bytes) -> None:

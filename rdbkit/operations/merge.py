@@ -25,7 +25,7 @@ from rdbkit.snapshot.reader import Snapshot, open_snapshot, usual_limits
 from rdbkit.snapshot.writer import UNKNOWN, Writer, create
 from rdbkit.storage.location import check_distinct, is_rereadable, is_same_file
 from rdbkit.storage.source import Rereading
-from rdbkit.targets.target import Target, find_target
+from rdbkit.targets.target import Target, find_target, target_of
 
 __all__ = ["Merge", "OnDuplicate", "merge"]
 
@@ -35,8 +35,6 @@ OnFunction = Literal["fail", "first", "last"]
 
 #: Numbers of hash templates (RDB 15) are of one file: they cannot stand beside those of another.
 _NEWEST: Final = 14
-#: KeyDB and Dragonfly write this version at most.
-_FORKS: Final = 9
 #: The field of a Lua script; each has one of its own.
 _SCRIPT: Final = b"lua"
 #: Of the fields of one source, which make no sense of several.
@@ -246,9 +244,8 @@ def _target(target: str | Target | None, headers: Sequence[Header]) -> Target:
     if len({h.flavour for h in headers}) > 1:
         raise ValueError("sources of Redis and of Valkey: say for which target the file is")
     newest = max(h.version for h in headers)
-    found = find_target(f"rdb-{newest if headers[0].flavour == c.VALKEY else min(newest, _NEWEST)}")
-    # what only forks write stays where no target says that it cannot
-    return replace(found, extra_types=[t.id for t in c.FOREIGN]) if newest <= _FORKS else found
+    flavour = headers[0].flavour
+    return target_of(Header(flavour, newest if flavour == c.VALKEY else min(newest, _NEWEST)))
 
 
 def _fields(preludes: Sequence[Sequence[tuple[Event, bytes]]]) -> list[tuple[bytes, bytes]]:

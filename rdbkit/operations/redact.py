@@ -25,7 +25,7 @@ from rdbkit.storage.location import is_same_file
 __all__ = ["Redaction", "redact"]
 
 #: What follows the snapshot in the input and is no part of it, by the trailer's kind.
-_BEHIND: Final = {"aof": "commands", "snapshot": "behind", "unknown": "trailer"}
+_DROPPED_AS: Final = {"aof": "commands", "snapshot": "behind", "unknown": "trailer"}
 #: Of no use to who reproduces something, so that they are no finding.
 _NO_DATA: Final = frozenset({"aux", "trailer"})
 
@@ -143,7 +143,7 @@ class _Job:
                 progress(snapshot.position)
         redactor.end_segment()
         self.write()
-        behind = _BEHIND.get(snapshot.trailer.kind) if snapshot.trailer is not None else None
+        behind = _DROPPED_AS.get(snapshot.trailer.kind) if snapshot.trailer is not None else None
         if behind is not None:
             redactor.drop(behind)
         report.written = self.writer.written

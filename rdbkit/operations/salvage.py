@@ -11,7 +11,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, BinaryIO, Final, NamedTuple
 
 from librt.strings import BytesWriter
@@ -21,7 +21,7 @@ from rdbkit.format import constants as c
 from rdbkit.format.budget import HELD, OBJECT, Budget
 from rdbkit.format.encode import write_length
 from rdbkit.format.primitives import read_length, skip_string
-from rdbkit.model import Header
+from rdbkit.model import TRAILING_DATA, Header
 from rdbkit.operations.arguments import Path, path_of
 from rdbkit.operations.convert import convert
 from rdbkit.operations.verify import check_functions, rule_of
@@ -33,7 +33,7 @@ from rdbkit.storage.location import Identity, is_same_file
 from rdbkit.storage.source import UNKNOWN, Source, open_source
 from rdbkit.storage.spliced_file import SplicedFile
 from rdbkit.storage.temporary import Permissions, temporary_file
-from rdbkit.targets.target import find_target
+from rdbkit.targets.target import target_of
 from rdbkit.text import json_bytes, valid_text
 
 __all__ = ["Lost", "Salvage", "salvage"]
@@ -56,7 +56,7 @@ _DATABASE: Final = re.compile(
     rb"\xfe([\x00-\x3f]|[\x40-\x7f].)\xfb(?:[\x00-\x3f]|[\x40-\x7f].|\x80.{4}){2}(?=[\x00-\x20\xf3-\xfd])", re.DOTALL
 )
 #: The beginning of commands of an append-only file, or of another snapshot.
-_BEHIND: Final = re.compile(rb"(\*[1-9][0-9]*\r\n)|(REDIS[0-9]{4}|VALKEY[0-9]{3})")
+_KNOWN_TRAILER: Final = re.compile(rb"(\*[1-9][0-9]*\r\n)|(REDIS[0-9]{4}|VALKEY[0-9]{3})")
 _MARK: Final = 40  # bytes of the end mark of a diskless capture
 #: Bytes that a stretch to be left out takes, and what stands around it.
 _STRETCH_BYTES: Final = 600
@@ -184,19 +184,14 @@ def salvage(
         finally:
             job.close()
         with job.left() as pieces:
-            target = find_target(f"rdb-{job.header.version}")
-            if job.header.flavour == c.REDIS and job.header.version <= _FORKS:  # what only forks write stays
-                target = replace(target, extra_types=[t.id for t in c.FOREIGN])
-            done = convert(pieces, dst, target=target, force=force, verify_checksum=False, limits=limits, **job.sizes)
+            done = convert(
+                pieces, dst, target=target_of(job.header), force=force, verify_checksum=False, limits=limits, **job.sizes
+            )
         job.report.kept = done.written
         is_checksum = isinstance(plain.damage, CorruptError) and plain.damage.message.endswith(_GZIP_CHECKS)
         if is_checksum and job.report.checksum in ("disabled", "absent"):
             job.report.checksum = "mismatch"  # that of gzip
     return job.report
-
-
-#: KeyDB and Dragonfly write this version at most.
-_FORKS: Final = 9
 
 
 class _Plain(NamedTuple):
@@ -671,7 +666,7 @@ class _Job:
         if self.is_end(at):
             return True
         self.file.seek(at + len(self.mark))
-        return _BEHIND.match(self.file.read(16)) is not None
+        return _KNOWN_TRAILER.match(self.file.read(16)) is not None
 
     def look_behind(self, at: int) -> None:
         """Report what follows the end mark at `at`, and is more than what belongs there."""
@@ -687,9 +682,9 @@ class _Job:
             return
         file.seek(begin)
         head = file.read(16)
-        found = _BEHIND.match(head)
-        kind = "bytes that are none of it" if found is None else "commands" if found[1] else "another snapshot"
-        message = f"{kind} behind the end of the snapshot, not searched"
+        found = _KNOWN_TRAILER.match(head)
+        what = TRAILING_DATA["unknown" if found is None else "aof" if found[1] else "snapshot"]
+        message = f"{what} behind the end of the snapshot, not searched"
         self.lose(Lost("behind", "behind", message, None, None, begin, self.size - begin))
 
     # -- what goes

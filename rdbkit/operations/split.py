@@ -20,7 +20,7 @@ from rdbkit.format import constants as c
 from rdbkit.format.record import Record
 from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.format.slots import SLOTS
-from rdbkit.model import Aux, FunctionLibrary, Header
+from rdbkit.model import TRAILING_DATA, Aux, FunctionLibrary, Header
 from rdbkit.operations.arguments import Path, paths_of
 from rdbkit.operations.duplicates import duplicate_error, find_duplicates
 from rdbkit.passes.split import BYTES, DATABASE, KEY, PREFIX, SLOT, TAG, TYPE, PartBuffer, Splitter
@@ -58,8 +58,6 @@ _SLOTS: Final = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _LABEL: Final = 40
 _SCRIPT: Final = b"lua"
-#: What can follow the end mark of a snapshot, by what `Trailer.kind` calls it.
-_BEHIND: Final = {"aof": "commands", "snapshot": "snapshot", "unknown": "unknown"}
 
 
 @dataclass(frozen=True)
@@ -129,8 +127,8 @@ class Split:
         sources: the files that were read.
         header: of all parts, such as "REDIS0011".
         notes: what was left out since it was of the whole: by its name, how often.
-        behind: files behind whose end mark something stands that is in no part: "commands" of an append-only file, which change
-            the snapshot; another "snapshot"; or "unknown" bytes.
+        behind: files behind whose end mark something stands that is in no part, by `Trailer.kind`: "aof", commands of an
+            append-only file, which change the snapshot; another "snapshot"; or "unknown" bytes.
     """
 
     sources: list[str]
@@ -449,12 +447,13 @@ class _Job:
                     self._begin(snapshot, labels)
                 self._split(snapshot)
                 self.read += snapshot.position
-                if snapshot.trailer is not None and snapshot.trailer.kind in _BEHIND:
-                    self.behind.append((name, _BEHIND[snapshot.trailer.kind]))
+                if snapshot.trailer is not None and snapshot.trailer.kind in TRAILING_DATA:
+                    self.behind.append((name, snapshot.trailer.kind))
         lost = [each for each in self.behind if each[1] != "unknown"]
         if lost and self.on_loss == "fail":
-            what = {"commands": "commands", "snapshot": "another snapshot"}[lost[0][1]]
-            error = LossError(f"{what} behind the snapshot would be in no part, and nothing was written", source=lost[0][0])
+            file, kind = lost[0]
+            message = f"{TRAILING_DATA[kind]} behind the snapshot would be in no part, and nothing was written"
+            error = LossError(message, source=file)
             error.report = lost
             raise error
         if self.splitter is not None and self.splitter.hashes.any_twice():

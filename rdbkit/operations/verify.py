@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from rdbkit.errors import ChangedError, ChecksumError, CorruptError, LimitError, RdbError, TruncatedError, UnsupportedTypeError
 from rdbkit.format.budget import OBJECT, Budget
+from rdbkit.model import TRAILING_DATA
 from rdbkit.operations.arguments import Source, opened
 from rdbkit.passes.verify import Repeats, Verifier, judge_event
 from rdbkit.snapshot.reader import Limits, Snapshot
@@ -231,8 +232,8 @@ class _Job:
             report.checksum = snapshot.checksum.state
         trailer = snapshot.trailer
         if trailer is not None and trailer.kind in ("unknown", "snapshot"):
-            what = "another snapshot" if trailer.kind == "snapshot" else "bytes that are none of it"
-            self.report_error(CorruptError(f"{what} behind the end of the snapshot", rule="behind"), None, snapshot.rdb_size, None)
+            error = CorruptError(f"{TRAILING_DATA[trailer.kind]} behind the end of the snapshot", rule="behind")
+            self.report_error(error, None, snapshot.rdb_size, None)
 
     def look_for_names(self, verifier: Verifier, read: Snapshot) -> None:
         """Whether two keys of a database have the same name."""

@@ -35,6 +35,8 @@ _ATTRIBUTES: Final = (
 NO_MODULES: Final = "none"
 #: What another engine is another reason for, and what is taken from the engine where the documents say nothing.
 _VERSIONS: Final = ("rdb", "undocumented")
+#: KeyDB and Dragonfly write this RDB version at most.
+_NEWEST_OF_FORKS: Final = 9
 _OF_ENGINE: Final = (*_VERSIONS, "valkey", "types", "extra_types", "modules", "pre_release_functions")
 
 
@@ -286,6 +288,18 @@ def find_target(name: str, extra: str | os.PathLike[str] | None = None) -> Targe
         if version <= c.NEWEST_REDIS:
             return Target(name, f"RDB {version}", version, exact=True)
     raise ValueError(f"there is no target {name!r}; {_near(name, target_names(extra), 0.5)}")
+
+
+def target_of(header: Header) -> Target:
+    """The version of the format that a file has, as a target: what it loads is what such a file can hold.
+
+    >>> target_of(Header("redis", 11)).name
+    'rdb-11'
+    """
+    found = find_target(f"rdb-{header.version}")
+    if header.flavour == c.VALKEY or header.version > _NEWEST_OF_FORKS:
+        return found
+    return replace(found, extra_types=[t.id for t in c.FOREIGN])
 
 
 def as_target(target: Target | str) -> Target:

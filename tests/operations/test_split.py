@@ -458,7 +458,7 @@ def test_a_full_disk_is_told_by_the_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("behind", "what", "is_lost", "words"),
     [
-        (b"*1\r\n$4\r\nPING\r\n", "commands", True, "commands behind the snapshot, which change it, are in no part"),
+        (b"*1\r\n$4\r\nPING\r\n", "aof", True, "commands behind the snapshot, which change it, are in no part"),
         (rdb(key(b"z", 0, string(b"v"))), "snapshot", True, "another snapshot behind the first is in no part"),
         (b"hello", "unknown", False, "bytes behind the snapshot that are none of it are in no part"),
     ],
