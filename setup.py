@@ -48,7 +48,7 @@ PLAIN_COMMANDS = {"editable_wheel", "develop"}
 # what matters is only the types inside the compiled modules. A cache would leave files behind and go stale.
 MYPY_OPTIONS = ["--config-file=", "--ignore-missing-imports", "--follow-imports=silent", f"--cache-dir={os.devnull}"]
 
-# A compiler takes up to 200 MB. More of them gain little: the largest file takes a tenth of the time of all.
+# A compiler takes up to 150 MB. More of them gain little: the largest file takes a tenth of the time of all.
 MOST_COMPILERS = 8
 
 

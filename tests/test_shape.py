@@ -124,6 +124,7 @@ def test_examples_in_docstrings_hold(monkeypatch: pytest.MonkeyPatch) -> None:
         "values",
         "cli.render",
         "cli.secrets",
+        "passes.allocation",
         "passes.footprint",
         "operations.diff_delta",
         "operations.diff",

@@ -12,7 +12,7 @@ from rdbkit.format.constants import ValueType
 from rdbkit.format.record import Record
 from rdbkit.format.scan import STRING_INT, STRING_LZF, Visitor
 from rdbkit.operations.arguments import Source, opened, rows_of
-from rdbkit.passes.footprint import AllocationModel
+from rdbkit.passes.allocation import AllocationModel
 from rdbkit.passes.memory import (
     CSV_HEAD_OF_MEMORY,
     DAY_MS,

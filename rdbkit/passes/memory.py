@@ -13,7 +13,8 @@ from rdbkit.format.primitives import read_string, read_uint64
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, STRING_LZF, TYPE_CODES, Visitor
 from rdbkit.format.slots import key_slot
 from rdbkit.model import Event, SlotInfo, module_name
-from rdbkit.passes.footprint import AllocationModel, ValueSizer, is_long, text_length
+from rdbkit.passes.allocation import AllocationModel
+from rdbkit.passes.footprint import ValueSizer, is_long, text_length
 from rdbkit.passes.keys import CSV_HEAD, Rows, TextRows
 from rdbkit.passes.patterns import Patterns
 

@@ -17,7 +17,8 @@ import rdbkit
 from fixtures.loaded import LINES, LOADS, OLD, WRITERS, pages, stored
 from rdbkit.format.entry_sizes import entry_of, entry_of_number
 from rdbkit.operations.memory import Memory, memory, memory_rows
-from rdbkit.passes.footprint import AllocationModel, RadixTree, is_long, page_class, size_class
+from rdbkit.passes.allocation import AllocationModel, RadixTree, page_class, size_class
+from rdbkit.passes.footprint import is_long
 from rdbkit.targets.memory import QUANTUM, QUANTUM_OF_PACKAGES, layout_of, layouts
 from rdbkit.targets.target import find_target, load_targets, target_names
 
