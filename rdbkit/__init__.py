@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from rdbkit.operations.diff_delta import Delta, FunctionDifference
     from rdbkit.operations.duplicates import DuplicateError
     from rdbkit.operations.export import Export, export, export_jsonl, export_resp
+    from rdbkit.operations.fold import Fold, fold
     from rdbkit.operations.get import get
     from rdbkit.operations.info import Info, info
     from rdbkit.operations.keys import keys, write_parquet, write_text
@@ -124,6 +125,7 @@ __all__ = [
     "Export",
     "Fact",
     "Finding",
+    "Fold",
     "FunctionDifference",
     "FunctionLibrary",
     "Hash",
@@ -201,6 +203,7 @@ __all__ = [
     "export_jsonl",
     "export_resp",
     "find_target",
+    "fold",
     "get",
     "import_",
     "info",
@@ -259,6 +262,7 @@ _MODULES = {
     "Export": "operations.export",
     "Fact": "targets.facts",
     "Finding": "operations.check",
+    "Fold": "operations.fold",
     "FunctionDifference": "operations.diff_delta",
     "ImportDifference": "live.verify_import",
     "ImportPlan": "azure.cache_import",
@@ -301,6 +305,7 @@ _MODULES = {
     "export_jsonl": "operations.export",
     "export_resp": "operations.export",
     "find_target": "targets.target",
+    "fold": "operations.fold",
     "get": "operations.get",
     "import_": "azure.cache_import",
     "info": "operations.info",

@@ -32,6 +32,7 @@ _VERBS: Final = {
     "plan": "The size to buy for snapshots, and every step to bring them there.",
     "targets": "What servers and services load, and who says so.",
     "convert": "Write a snapshot that an older or another server loads.",
+    "fold": "An append-only file as a snapshot, by a server that loads it.",
     "split": "The keys of snapshots in several files, each of them whole.",
     "merge": "Several snapshots in one valid file.",
     "diff": "Whether two snapshots have the same data, and what turns one into the other.",
@@ -50,7 +51,7 @@ _VERBS: Final = {
 }
 
 
-_READS_NO_SNAPSHOT: Final = ("build", "export-cache", "import", "targets")
+_READS_NO_SNAPSHOT: Final = ("build", "export-cache", "fold", "import", "targets")
 
 
 def _limit_memory(ctx: click.Context, param: click.Parameter, value: str | None) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import BinaryIO, Final
+
+from rdbkit.storage.source import FileSource, open_source
 
 if sys.platform != "win32":
     import fcntl
@@ -19,6 +22,8 @@ __all__ = ["PRIVATE", "Permissions", "Temporary"]
 PRIVATE: Final = object()
 _EVERYBODY: Final = 0o666
 _OWNER: Final = 0o600
+_OWNER_ENTERS: Final = 0o700
+_PIECE: Final = 1 << 20
 _GROUP: Final = 0o060
 _OTHERS: Final = 0o006
 #: An access control list: the bits of the group then say what any of its entries may, not what the group may.
@@ -193,13 +198,22 @@ def _remove(folder: str, number: str, others: Sequence[str]) -> None:
                 return
         for name in others:
             if _NAME.fullmatch(name):
-                with suppress(FileNotFoundError):
-                    os.unlink(os.path.join(folder, name))
+                _remove_one(os.path.join(folder, name))
         if handle >= 0:
             os.unlink(path)
     finally:
         if handle >= 0:
             os.close(handle)
+
+
+def _remove_one(path: str) -> None:
+    """Remove a temporary file, or a temporary folder of one's own with what is in it."""
+    with suppress(FileNotFoundError):
+        found = os.stat(path, follow_symlinks=False)
+        if not stat.S_ISDIR(found.st_mode):
+            os.unlink(path)
+        elif found.st_uid == os.geteuid():
+            shutil.rmtree(path)
 
 
 def give_name(temporary: str, final: str, permissions: Permissions) -> None:
@@ -227,3 +241,46 @@ def temporary_file(folder: str, permissions: Permissions) -> Iterator[tuple[str,
         with suppress(FileNotFoundError):
             os.unlink(temporary.path)
         temporary.close()
+
+
+@contextmanager
+def temporary_folder(folder: str) -> Iterator[str]:
+    """A temporary folder in another one, which only its owner may enter; it is gone at the end, with what is in it."""
+    temporary = Temporary(folder, Permissions([PRIVATE]))
+    path = temporary.beside(1)
+    try:
+        os.mkdir(path, _OWNER_ENTERS)
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            os.unlink(temporary.path)
+        temporary.close()
+
+
+def copy_of(source: str, copy: str) -> int:
+    """Copy a file into a new one that only its owner may read; gzip is unpacked. Returns its bytes.
+
+    Where the file system can, both share what they have on the disk.
+
+    Raises: RdbError where the gzip data is damaged; OSError.
+    """
+    from_ = open_source(source)
+    try:
+        handle = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), _OWNER)
+        with open(handle, "wb") as to:
+            if isinstance(from_, FileSource):
+                _copy_range(from_.file.fileno(), to.fileno(), from_.total)
+                from_.file.seek(to.seek(0, os.SEEK_END))
+            while piece := from_.read(_PIECE):
+                to.write(piece)
+            return to.tell()
+    finally:
+        from_.close()
+
+
+def _copy_range(source: int, to: int, size: int) -> None:
+    """Copy inside of the system, as far as it can."""
+    with suppress(AttributeError, OSError):  # not every system, and not between every two file systems
+        while size > 0 and (done := os.copy_file_range(source, to, size)):
+            size -= done

@@ -1,0 +1,354 @@
+"""Append-only files that servers wrote under random writes, folded: what comes out is what the server that wrote them answers."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import rdbkit
+from fixtures.server import Client, Command, running
+from rdbkit.resp import command
+
+from ..processes import GUARD, heeding_signals, until
+from ..rdb import FIXTURES
+
+SERVERS = Path(os.environ["RDBKIT_SERVERS"])
+LINES = ["redis-7.0", "redis-8.0", "valkey-9.1"]
+SEEDS = 20
+FOLDER = FIXTURES / "aof" / "appendonlydir"
+PREAMBLE = FIXTURES / "aof" / "preamble-tail.aof"
+FAR = 4_102_444_800_000
+CONF = ("appendonly yes", "enable-debug-command yes", "auto-aof-rewrite-percentage 0", "appendfsync no")
+LIBRARY = "#!lua name={0}\nredis.register_function('{0}', function(keys, args) return redis.call('INCR', keys[1]) end)"
+
+
+def binary(line: str) -> Path:
+    return SERVERS / line / "redis-server"
+
+
+@pytest.fixture(scope="module", params=LINES)
+def line(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def writer(line: str) -> Iterator[tuple[Client, Path]]:
+    """A server with an append-only folder."""
+    with running(binary(line), conf=CONF) as (client, folder):
+        yield client, folder
+
+
+@pytest.fixture(scope="module")
+def reader(line: str) -> Iterator[tuple[Client, Path]]:
+    """A server that loads what comes out."""
+    with running(binary(line), conf=("enable-debug-command yes",)) as found:
+        yield found
+
+
+def one_write(rng: random.Random) -> Iterator[Command]:
+    """What a client may send; some of it is answered with an error, and is then no part of the file."""
+
+    def key() -> str:
+        return f"{rng.choice('slhzqxu')}{rng.randrange(6)}"
+
+    def word() -> bytes:
+        return rng.choice((b"%d" % rng.randrange(-9, 99), rng.randbytes(rng.choice((1, 30, 70, 300)))))
+
+    number = rng.randrange(99)
+    far = FAR + rng.randrange(10**9)
+    member, other = word(), word()
+    kinds: list[list[Command]] = [
+        [("SET", f"s{number % 6}", word())],
+        [("SET", f"s{number % 6}", word(), "PX", far - time.time_ns() // 1_000_000)],
+        [("APPEND", f"s{number % 6}", word())],
+        [("INCRBYFLOAT", f"s{number % 6}", 0.5)],
+        [("SETRANGE", f"s{number % 6}", number, word())],
+        [("SETBIT", f"u{number % 3}", number * 9, 1), ("PFADD", "u4", member, other)],
+        [("RPUSH", f"l{number % 6}", *(word() for _ in range(rng.choice((1, 5, 200)))))],
+        [("LPOP", f"l{number % 6}", rng.randrange(1, 5)), ("LMOVE", f"l{number % 6}", "l1", "LEFT", "RIGHT")],
+        [("LSET", f"l{number % 6}", 0, word()), ("LTRIM", f"l{number % 6}", 0, 150), ("LINSERT", "l1", "BEFORE", member, other)],
+        [("SADD", f"q{number % 6}", *(rng.randrange(999) for _ in range(rng.choice((1, 5, 600)))))],
+        [("SADD", f"q{number % 6}", member, other), ("SPOP", f"q{number % 6}", 2), ("SUNIONSTORE", "q5", "q1", "q2")],
+        [("ZADD", f"z{number % 6}", rng.uniform(-9, 9), member, "inf", other), ("ZINCRBY", f"z{number % 6}", 0.1, member)],
+        [("ZADD", "z1", *(part for i in range(150) for part in (i, f"m{i}"))), ("ZREMRANGEBYRANK", "z1", 0, 3)],
+        [("ZUNIONSTORE", "z5", 2, "z1", "z2"), ("GEOADD", "z4", 13.361389, 38.115556, member), ("ZPOPMIN", "z3")],
+        [("HSET", f"h{number % 6}", member, other, b"f", word()), ("HINCRBYFLOAT", f"h{number % 6}", "n", 1.5)],
+        [
+            ("HSET", f"h{number % 6}", *(part for i in range(150) for part in (f"f{i}", i))),
+            ("HDEL", f"h{number % 6}", "f1", member),
+        ],
+        [("HPEXPIREAT", f"h{number % 6}", far, "FIELDS", 2, "f", "f2"), ("HPERSIST", f"h{number % 6}", "FIELDS", 1, "f2")],
+        [("XADD", f"x{number % 3}", "MAXLEN", "~", 100, "*", member, other) for _ in range(rng.choice((1, 5, 120)))],
+        [
+            ("XGROUP", "CREATE", f"x{number % 3}", "g", 0),
+            ("XREADGROUP", "GROUP", "g", "c", "COUNT", 9, "STREAMS", f"x{number % 3}", ">"),
+        ],
+        [
+            ("XGROUP", "CREATECONSUMER", f"x{number % 3}", "g", "d"),
+            ("XAUTOCLAIM", f"x{number % 3}", "g", "d", 0, 0, "COUNT", 2),
+            ("XTRIM", f"x{number % 3}", "MAXLEN", 50),
+        ],
+        [("XGROUP", "DELCONSUMER", f"x{number % 3}", "g", "d"), ("XSETID", f"x{number % 3}", f"{far}-1")],
+        [("DEL", key(), key())],
+        [("RENAME", key(), key())],
+        [("COPY", key(), key(), "REPLACE"), ("MOVE", key(), rng.randrange(4))],
+        [("PEXPIREAT", key(), far), ("PERSIST", key()), ("GETEX", key(), "PXAT", far)],
+        [("SORT", f"l{number % 6}", "ALPHA", "STORE", "l5")],
+        [("MULTI",), ("SET", "s1", word()), ("LPUSH", "s1", 1), ("RPUSH", "l2", word()), ("EXEC",)],
+        [("MULTI",), ("SET", "s1", 1), ("DISCARD",)],
+        [("EVAL", "for i = 1, 9 do redis.call('INCR', KEYS[1]) redis.pcall('LPUSH', KEYS[1], 1) end", 1, f"s{number % 6}")],
+        [("FUNCTION", "LOAD", "REPLACE", LIBRARY.format(f"f{number % 3}")), ("FCALL", f"f{number % 3}", 1, "s2")],
+        [("FUNCTION", "DELETE", f"f{number % 3}")],
+        [("SET", "s5", 1, "PX", 1)],
+        [("SELECT", rng.randrange(4))],
+        [("SWAPDB", 0, rng.randrange(4)), ("FLUSHDB",)] if number < 9 else [("SELECT", 15)],
+    ]
+    yield from rng.choice(kinds)
+
+
+def write(client: Client, seed: int) -> None:
+    """Random writes, with rewrites in the middle."""
+    rng = random.Random(seed)
+    client.call("FLUSHALL")
+    client.call("FUNCTION", "FLUSH")
+    for number in range(rng.choice((0, 1, 1, 2, 3)) + 1):
+        if number:
+            client.call("CONFIG", "SET", "aof-use-rdb-preamble", rng.choice(("yes", "no")))
+            client.call("CONFIG", "SET", "aof-timestamp-enabled", rng.choice(("yes", "no")))
+            client.call("BGREWRITEAOF")
+        client.answers([each for _ in range(150) for each in one_write(rng)])
+        until(lambda: {b"aof_rewrite_in_progress:0", b"aof_rewrite_scheduled:0"} <= persistence(client))
+    for db in range(16):
+        client.call("SELECT", db)
+        until(lambda: client.integer("DBSIZE") == len(client.items("KEYS", "*")))  # what has expired is gone
+
+
+def persistence(client: Client) -> set[bytes]:
+    reply = client.call("INFO", "persistence")
+    assert isinstance(reply, bytes)
+    return set(reply.split(b"\r\n"))
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_what_comes_out_is_what_the_server_answers(
+    seed: int, line: str, writer: tuple[Client, Path], reader: tuple[Client, Path], tmp_path: Path
+) -> None:
+    client, folder = writer
+    write(client, seed)
+    digest = client.call("DEBUG", "DIGEST")
+    client.call("SAVE")
+    made = tmp_path / "made.rdb"
+    report = rdbkit.fold(folder / "appendonlydir", made, server=binary(line))
+    assert report.refused == report.cut == 0
+    same = rdbkit.diff(folder / "dump.rdb", made)
+    assert same.same, same.to_dict()
+    loader, place = reader
+    shutil.copyfile(made, place / "dump.rdb")
+    loader.call("DEBUG", "RELOAD", "NOSAVE")
+    assert loader.call("DEBUG", "DIGEST") == digest
+    libraries = [sorted(map(repr, each.items("FUNCTION", "LIST", "WITHCODE"))) for each in (client, loader)]
+    assert libraries[0] == libraries[1]
+
+
+def rows(path: Path) -> list[tuple[int, bytes, object]]:
+    with rdbkit.open(path) as snapshot:
+        return sorted(((record.db, record.key, record.value) for record in snapshot), key=lambda row: row[:2])
+
+
+@pytest.mark.parametrize("form", ["folder", "manifest", "preamble"])
+def test_the_known_files(form: str, line: str, tmp_path: Path) -> None:
+    source = {"folder": FOLDER, "manifest": FOLDER / "appendonly.aof.manifest", "preamble": PREAMBLE}[form]
+    before = {path: path.read_bytes() for path in FOLDER.iterdir()}
+    made = tmp_path / "made.rdb"
+    report = rdbkit.fold(source, made, server=binary(line))
+    wanted: list[tuple[int, bytes, object]] = [(0, b"a", b"2"), (0, b"b", b"3")]
+    if form == "preamble":
+        wanted = [(0, b"a", b"2"), (0, b"l", [b"x", b"y"]), (3, b"tail", b"3")]
+    assert rows(made) == wanted
+    assert report.keys == len(wanted)
+    assert report.server.startswith(line.partition("-")[0].capitalize())
+    assert {path: path.read_bytes() for path in FOLDER.iterdir()} == before
+    assert list(tmp_path.iterdir()) == [made]
+
+
+def aof(tmp_path: Path, *commands: bytes) -> Path:
+    path = tmp_path / "in.aof"
+    path.write_bytes(command(b"SELECT", b"0") + command(b"SET", b"k", b"v") + b"".join(commands))
+    return path
+
+
+def test_keys_that_have_expired_stay(line: str, tmp_path: Path) -> None:
+    old = b"%d" % (time.time_ns() // 1_000_000 - 5000)
+    path = aof(tmp_path, command(b"SET", b"e", b"v", b"PXAT", old), command(b"SADD", b"s", b"m"), command(b"PEXPIREAT", b"s", old))
+    made = tmp_path / "made.rdb"
+    rdbkit.fold(path, made, server=binary(line))
+    assert [key for _, key, _ in rows(made)] == [b"e", b"k", b"s"]
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "why"),
+    [
+        ([command(b"LPUSH", b"k", b"v")], rdbkit.TargetError, "did not carry out 1 command; the first, lpush: WRONGTYPE"),
+        ([command(b"SELECT", b"99999"), command(b"SET", b"k", b"w")], rdbkit.TargetError, "beyond the 16,384 that the server has"),
+        ([command(b"NO.SUCH", b"k")], rdbkit.TargetError, "NO.SUCH"),
+        ([command(b"SHUTDOWN", b"NOSAVE")], rdbkit.TargetError, "SHUTDOWN"),
+        ([command(b"REPLICAOF", b"127.0.0.1", b"1")], rdbkit.TargetError, "REPLICAOF"),
+        ([command(b"CONFIG", b"SET", b"dir", b"/tmp")], rdbkit.TargetError, "CONFIG"),
+        ([command(b"DEBUG", b"SLEEP", b"0")], rdbkit.TargetError, "DEBUG"),
+        ([command(b"CLIENT", b"KILL", b"TYPE", b"normal")], rdbkit.TargetError, "CLIENT"),
+        ([command(b"SET", b"k2", b"v")[:-3]], rdbkit.CorruptError, "the file ends inside a command; with --truncate-tail"),
+        ([bytes(50)], rdbkit.CorruptError, "the file ends inside a command"),
+        ([command(b"MULTI"), command(b"SET", b"k2", b"v")], rdbkit.CorruptError, "a transaction (MULTI) does not end"),
+    ],
+)
+def test_what_is_not_loaded(more: list[bytes], error: type[rdbkit.RdbError], why: str, line: str, tmp_path: Path) -> None:
+    path = aof(tmp_path)
+    whole = path.stat().st_size
+    path = aof(tmp_path, *more)
+    made = tmp_path / "made.rdb"
+    with pytest.raises(error) as e:
+        rdbkit.fold(path, made, server=binary(line))
+    assert why in str(e.value)
+    assert e.value.source == str(path)
+    assert e.value.offset == (whole if error is rdbkit.CorruptError else None)
+    assert "\n" not in str(e.value)
+    if error is rdbkit.CorruptError:
+        report = rdbkit.fold(path, made, server=binary(line), truncate_tail=True)
+        assert (report.cut, report.cut_file, report.cut_at) == (path.stat().st_size - whole, str(path), whole)
+        assert rows(made) == [(0, b"k", b"v")]
+    elif "carry out" in why:
+        report = rdbkit.fold(path, made, server=binary(line), on_error="skip")
+        assert report.refused == 1
+        assert rows(made) == [(0, b"k", b"v")]
+    assert sorted(path.name for path in tmp_path.iterdir()) in (["in.aof"], ["in.aof", "made.rdb"])
+
+
+def test_damage_in_each_file_of_a_folder(line: str, tmp_path: Path) -> None:
+    folder = tmp_path / "appendonlydir"
+    folder.mkdir()
+    files = {"a.base.rdb": (FOLDER / "appendonly.aof.2.base.rdb").read_bytes()}
+    for number in (1, 2):
+        files[f"{number}.aof"] = command(b"SELECT", b"0") + command(b"RPUSH", b"l", b"%d" % number)
+    (folder / "x.manifest").write_text("file a.base.rdb seq 1 type b\nfile 1.aof seq 1 type i\nfile 2.aof seq 2 type i\n")
+    made = tmp_path / "made.rdb"
+
+    def fold(truncate_tail: bool = False, **changed: bytes) -> rdbkit.Fold:
+        for name, data in files.items():
+            (folder / name).write_bytes(changed.get(name[0], data))
+        return rdbkit.fold(folder, made, server=binary(line), truncate_tail=truncate_tail, force=True)
+
+    assert fold().keys == 2
+    with pytest.raises(rdbkit.CorruptError, match=r"1\.aof: damaged: the file ends inside a command \(at byte 23\)"):
+        fold(**{"1": files["1.aof"][:-1]})
+    with pytest.raises(rdbkit.CorruptError, match=r"1\.aof: damaged: .*; only the last file can be cut off \(at byte 23\)"):
+        fold(True, **{"1": files["1.aof"][:-1]})
+    report = fold(True, **{"2": files["2.aof"][:-1]})
+    assert (report.cut_at, report.cut_file) == (23, str(folder / "2.aof"))
+    assert rows(made) == [(0, b"a", b"1"), (0, b"l", [b"1"])]
+    with pytest.raises(rdbkit.TruncatedError, match=r"a\.base\.rdb"):
+        fold(True, a=files["a.base.rdb"][:-12])
+    with pytest.raises(rdbkit.ChecksumError, match=r"a\.base\.rdb"):
+        fold(True, a=files["a.base.rdb"][:-1] + b"\0")
+
+
+def test_a_server_that_still_writes(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rdbkit.operations import fold as module
+
+    path = aof(tmp_path, command(b"SET", b"k2", b"v")[:-3])
+
+    def copy_and_write(source: str, copy: str) -> int:
+        size = copy_of(source, copy)
+        with open(source, "ab") as file:
+            file.write(b"v\r\n")
+        return size
+
+    copy_of = module.copy_of
+    monkeypatch.setattr(module, "copy_of", copy_and_write)
+    with pytest.raises(rdbkit.ChangedError, match="a server writes to it"):
+        rdbkit.fold(path, tmp_path / "made.rdb", server=binary(line))
+
+
+def test_who_may_read_what_comes_out(line: str, tmp_path: Path) -> None:
+    path = aof(tmp_path)
+    path.chmod(0o600)
+    made = tmp_path / "made.rdb"
+    rdbkit.fold(path, made, server=binary(line))
+    assert made.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_whose_path_is_longer_than_that_of_a_socket(line: str, tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 100) / ("e" * 100)
+    deep.mkdir(parents=True)
+    report = rdbkit.fold(aof(tmp_path), deep / "made.rdb", server=binary(line))
+    assert report.keys == 1
+    assert [path.name for path in deep.iterdir()] == ["made.rdb"]
+
+
+def run(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **more}
+    return subprocess.run(
+        [sys.executable, "-m", "rdbkit", *map(str, arguments)], capture_output=True, text=True, env=environment, check=False
+    )
+
+
+def test_the_command(line: str, tmp_path: Path) -> None:
+    made = tmp_path / "made.rdb"
+    done = run("fold", FOLDER, made, "--server", binary(line))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    first, second = done.stdout.splitlines()
+    assert first.startswith(f"{made}: {FOLDER} (2 files, 176 B) folded with ")
+    assert second == f"2 keys, {made.stat().st_size} B"
+    again = run("fold", FOLDER, made, RDBKIT_SERVER=str(binary(line)))
+    assert (again.returncode, again.stderr.splitlines()[-1]) == (2, f"Error: {made} exists; --force replaces it")
+    damaged = aof(tmp_path, b"*1\r\n")
+    done = run("fold", damaged, made, "--force", "--truncate-tail", "--json", "--strict", RDBKIT_SERVER=str(binary(line)))
+    assert done.returncode == 1
+    assert done.stderr == f"rdbkit: {damaged}: cut at byte 50; 4 bytes left out\n"
+    assert '"cut": 4' in done.stdout
+    done = run("fold", damaged, made, "--force", "--server", binary(line))
+    assert done.returncode == 3
+
+
+def servers_of(process: subprocess.Popen[bytes]) -> list[int]:
+    """The processes that a process has started."""
+    task = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [int(pid) for pid in task.read_text().split()] if task.exists() else []
+
+
+def is_alive(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_server_ends_with_the_command(number: signal.Signals, tmp_path: Path) -> None:
+    large = tmp_path / "large.aof"
+    sets = b"".join(command(b"SADD", b"s%d" % (n % 9), b"%d" % n) for n in range(1000))
+    large.write_bytes(command(b"SELECT", b"0") + sets * 3000)  # some seconds of work
+    process = subprocess.Popen(
+        heeding_signals(
+            [sys.executable, "-m", "rdbkit", "fold", str(large), str(tmp_path / "out.rdb"), "--server", str(binary("redis-7.0"))]
+        )
+    )
+    until(lambda: list(tmp_path.glob(".rdbkit-*-1.tmp/s")), process)
+    (server,) = servers_of(process)
+    process.send_signal(number)
+    assert process.wait(GUARD) == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
+    until(lambda: not is_alive(server))
+    left = sorted(path.name for path in tmp_path.iterdir())
+    if number == signal.SIGKILL:
+        assert len(left) == 3
+        assert run("fold", FOLDER, tmp_path / "out.rdb", "--server", binary("redis-7.0")).returncode == 0
+        left = sorted(path.name for path in tmp_path.iterdir() if path.name != "out.rdb")
+    assert left == ["large.aof"]
