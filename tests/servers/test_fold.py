@@ -127,6 +127,7 @@ def write(client: Client, seed: int) -> None:
             client.call("BGREWRITEAOF")
         client.answers([each for _ in range(150) for each in one_write(rng)])
         until(lambda: {b"aof_rewrite_in_progress:0", b"aof_rewrite_scheduled:0"} <= persistence(client))
+    time.sleep(0.01)  # the time of what was set last is over as well
     for db in range(16):
         client.call("SELECT", db)
         until(lambda: client.integer("DBSIZE") == len(client.items("KEYS", "*")))  # what has expired is gone
