@@ -17,6 +17,7 @@ import pytest
 import rdbkit
 from fixtures.server import Client, Command, running
 from rdbkit.resp import command
+from rdbkit.storage.temporary import copy_of
 
 from ..processes import GUARD, heeding_signals, until
 from ..rdb import FIXTURES
@@ -242,28 +243,26 @@ def test_damage_in_each_file_of_a_folder(line: str, tmp_path: Path) -> None:
     (folder / "x.manifest").write_text("file a.base.rdb seq 1 type b\nfile 1.aof seq 1 type i\nfile 2.aof seq 2 type i\n")
     made = tmp_path / "made.rdb"
 
-    def fold(truncate_tail: bool = False, **changed: bytes) -> rdbkit.Fold:
+    def fold(changed: dict[str, bytes] | None = None, truncate_tail: bool = False) -> rdbkit.Fold:
         for name, data in files.items():
-            (folder / name).write_bytes(changed.get(name[0], data))
+            (folder / name).write_bytes((changed or {}).get(name[0], data))
         return rdbkit.fold(folder, made, server=binary(line), truncate_tail=truncate_tail, force=True)
 
     assert fold().keys == 2
     with pytest.raises(rdbkit.CorruptError, match=r"1\.aof: damaged: the file ends inside a command \(at byte 23\)"):
-        fold(**{"1": files["1.aof"][:-1]})
+        fold({"1": files["1.aof"][:-1]})
     with pytest.raises(rdbkit.CorruptError, match=r"1\.aof: damaged: .*; only the last file can be cut off \(at byte 23\)"):
-        fold(True, **{"1": files["1.aof"][:-1]})
-    report = fold(True, **{"2": files["2.aof"][:-1]})
+        fold({"1": files["1.aof"][:-1]}, True)
+    report = fold({"2": files["2.aof"][:-1]}, True)
     assert (report.cut_at, report.cut_file) == (23, str(folder / "2.aof"))
     assert rows(made) == [(0, b"a", b"1"), (0, b"l", [b"1"])]
     with pytest.raises(rdbkit.TruncatedError, match=r"a\.base\.rdb"):
-        fold(True, a=files["a.base.rdb"][:-12])
+        fold({"a": files["a.base.rdb"][:-12]}, True)
     with pytest.raises(rdbkit.ChecksumError, match=r"a\.base\.rdb"):
-        fold(True, a=files["a.base.rdb"][:-1] + b"\0")
+        fold({"a": files["a.base.rdb"][:-1] + b"\0"}, True)
 
 
 def test_a_server_that_still_writes(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rdbkit.operations import fold as module
-
     path = aof(tmp_path, command(b"SET", b"k2", b"v")[:-3])
 
     def copy_and_write(source: str, copy: str) -> int:
@@ -272,8 +271,7 @@ def test_a_server_that_still_writes(line: str, tmp_path: Path, monkeypatch: pyte
             file.write(b"v\r\n")
         return size
 
-    copy_of = module.copy_of
-    monkeypatch.setattr(module, "copy_of", copy_and_write)
+    monkeypatch.setattr("rdbkit.operations.fold.copy_of", copy_and_write)
     with pytest.raises(rdbkit.ChangedError, match="a server writes to it"):
         rdbkit.fold(path, tmp_path / "made.rdb", server=binary(line))
 
