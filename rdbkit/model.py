@@ -14,23 +14,6 @@ _MODULE_ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0
 #: Bytes of a library's source that its first line is looked for in.
 _LONGEST_HEAD: Final = 1 << 14
 
-#: What the types of well-known modules belong to, as the modules' own sources call them.
-_PRODUCTS: Final = {
-    "ReJSON-RL": "RedisJSON",
-    "ft_index0": "RediSearch",
-    "TSDB-TYPE": "RedisTimeSeries",
-    "MBbloom--": "RedisBloom",
-    "MBbloomCF": "RedisBloom",
-    "CMSk-TYPE": "RedisBloom",
-    "TopK-TYPE": "RedisBloom",
-    "TDIS-TYPE": "RedisBloom",
-    "graphdata": "RedisGraph",
-    "AI_TENSOR": "RedisAI",
-    "AI__MODEL": "RedisAI",
-    "AI_SCRIPT": "RedisAI",
-    "vectorset": "Redis 8",
-}
-
 
 class Header(NamedTuple):
     """The first nine bytes: `flavour` is "redis" or "valkey", `version` the RDB version.
@@ -225,15 +208,6 @@ def module_name(number: int) -> str:
     'vectorset'
     """
     return "".join(_MODULE_ALPHABET[number >> shift & 63] for shift in range(58, 9, -6))
-
-
-def module_product(name: str) -> str | None:
-    """What a module type belongs to, None where it is not among the well-known ones.
-
-    >>> module_product("MBbloom--")
-    'RedisBloom'
-    """
-    return _PRODUCTS.get(name)
 
 
 def function_library(source: bytes) -> FunctionLibrary:

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from rdbkit.model import module_product
+from rdbkit.products import module_product
 
 
 class Hash(dict[bytes, bytes]):

@@ -14,8 +14,8 @@ import rdbkit
 from .rdb import FIXTURES
 
 ROOM_ORDER = [
-    "errors", "model", "values", "text", "resp", "format", "storage", "snapshot", "targets", "selection", "policy", "passes",
-    "parallel", "operations", "azure", "live", "cli",
+    "errors", "model", "products", "values", "text", "resp", "format", "storage", "snapshot", "targets", "selection", "policy",
+    "passes", "parallel", "operations", "azure", "live", "cli",
 ]  # fmt: skip
 PACKAGE = Path(rdbkit.__file__ or "").parent
 # format reports events in the model's words; record's reader is the scanner below it
@@ -121,6 +121,7 @@ def test_examples_in_docstrings_hold(monkeypatch: pytest.MonkeyPatch) -> None:
         "format.counts",
         "format.decode",
         "format.modules",
+        "products",
         "values",
         "cli.render",
         "cli.secrets",

@@ -15,6 +15,7 @@ from rdbkit.cli.options import SelectionCommand, selection_options, warn_if_none
 from rdbkit.cli.render import Output, complain, libraries, output, printable, progress, size, when
 from rdbkit.operations.info import EXPIRY_BUCKETS, Info
 from rdbkit.operations.info import info as read_info
+from rdbkit.products import described
 from rdbkit.selection import Selection
 from rdbkit.text import count
 
@@ -211,8 +212,8 @@ def _facts_of_content(r: Info) -> list[tuple[str, str]]:
         rows.append(("functions", printable(shown, 300)))
     for m in r.modules:
         aux = f", {size(m.aux_bytes)} outside of keys" if m.aux_bytes else ""
-        product = f" ({m.product})" if m.product else ""
-        rows.append(("module", f"{printable(m.name)}{product} encoding {m.version}: {count(m.keys, 'key')}, {size(m.bytes)}{aux}"))
+        keys = f"{count(m.keys, 'key')}, {size(m.bytes)}{aux}"
+        rows.append(("module", f"{printable(described(m.name).removeprefix('module '))} encoding {m.version}: {keys}"))
     return rows + [("also", f"{_OTHERS[k]}: {n}") for k, n in r.other.items()]
 
 

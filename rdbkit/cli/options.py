@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar, cast
 import click
 
 from rdbkit.cli.files import EXISTING, Verb
-from rdbkit.model import module_product
+from rdbkit.products import product_names
 from rdbkit.selection import (
     Expiry,
     Selection,
@@ -104,20 +104,29 @@ def service_options(command: F) -> F:
         if redis_version is not None:
             target = _found("--redis-version", target.with_engine, redis_version)
         if modules is not None:
-            offered = sorted({module_product(name) or name for name in target.optional_modules})
-            for product in modules:
-                if product not in offered:
-                    why = f"which can be chosen: {', '.join(offered)}" if offered else f"and {target.name} has none to choose"
-                    raise click.BadParameter(f"{product!r} is no module of {target.name}, {why}", param_hint="--modules")
-            target = target.with_modules(modules)
+            target = _with_modules(target, modules)
         return command(*args, **given, target=target)
 
     decorated = click.option(
         "--modules", callback=_products, metavar=f"NAME,...|{NO_MODULES}",
-        help="The modules that the service was created with: RedisJSON, ...  [default: all that it needs]",
+        help="The modules that the service was created with, or that the server has loaded: RedisJSON, ...  [default: of a service "
+        "all that it needs, of a server none]",
     )(with_service)  # fmt: skip
     decorated = click.option("--redis-version", metavar="X.Y", help="The version that runs there, where you know it.")(decorated)
     return cast(F, target_option(decorated))
+
+
+def _with_modules(target: Target, products: list[str]) -> Target:
+    """The target with these modules; raises click.BadParameter for what it cannot have."""
+    offered: list[str] = []
+    if target.takes_modules:
+        offered = sorted(target.optional_modules) if target.is_service else product_names()
+    for product in products:
+        if product not in offered:
+            why = f"{'which can be chosen' if target.is_service else 'known'}: {', '.join(offered)}"
+            why = why if offered else f"{target.name} has none to choose"
+            raise click.BadParameter(f"{product!r} is no module of {target.name}; {why}", param_hint="--modules")
+    return target.with_modules(products)
 
 
 def _products(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:

@@ -27,6 +27,7 @@ from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.model import Header
 from rdbkit.passes.hashes import PlacedNames
 from rdbkit.policy.ledger import Ledger, Loss
+from rdbkit.products import described
 from rdbkit.snapshot.writer import Writer, create
 from rdbkit.storage.location import is_same_file
 from rdbkit.storage.source import Input, Source, open_source
@@ -235,7 +236,7 @@ class _Builder:
         self._numbers = set(known)
         self._types = {t.type: t.id for t in known.values()}
         self._has_field_expiry = (_HASH_VALKEY if self._header.flavour == c.VALKEY else _HASH_EXPIRING) in known
-        self._modules = None if target.exact else {*target.modules, *target.optional_modules}
+        self._modules = None if target.exact else target.module_types
         self._databases = 1 if target.single_db else target.databases or _LAST_DB + 1
         self._coding = FileTypes(*self._header, 1 << 30, "")
         self._at: tuple[int | None, bytes | None] = (None, None)
@@ -299,7 +300,7 @@ class _Builder:
         if not key.value and key.type in _FILLED:
             return "empty", f"a {key.type} without elements: servers have no such key, and refuse or skip it"
         if key.type == "module" and self._modules is not None and key.value.module not in self._modules:
-            return "module", f"a value of module {key.value.module}"
+            return "module", f"a value of {described(key.value.module)}"
         return None
 
     def _fit_expiry(self, expire_ms: int | None) -> int | None:

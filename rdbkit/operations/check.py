@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from rdbkit.errors import ChangedError, ChecksumError, LossError, RdbError
 from rdbkit.format.budget import HELD
@@ -27,6 +27,7 @@ from rdbkit.passes.value_checker import TWICE
 from rdbkit.policy.ledger import Ledger
 from rdbkit.policy.losses import LossKind, loss_kinds
 from rdbkit.policy.rules import Edits, Policies, Rules
+from rdbkit.products import described, joined, module_product, module_type, types_of
 from rdbkit.snapshot.large import Spool
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.snapshot.writer import Writer, create
@@ -422,8 +423,10 @@ def _of_content(snapshot: Snapshot, target: Target, dry_run: DryRun) -> list[Fin
         n = int(tally.count)
         title = rule.counted(n)
         why = rule.why
-        if kind == "module":
-            title += f": {_modules(dry_run, False)}"
+        if kind in ("module", "module-aux"):
+            missing = [each for each in _met_of_modules(dry_run) if each.kind == kind and not each.is_there]
+            title += f": {_in_words(missing)}"
+            why = _why_not(why, missing, target)
         if kind == "field-expiry" and _is_undocumented(snapshot.header, target):
             why = (
                 f"the documents promise RDB {target.rdb}, which has no expiry of fields; the engine is known to load RDB "
@@ -436,17 +439,7 @@ def _of_content(snapshot: Snapshot, target: Target, dry_run: DryRun) -> list[Fin
                 _samples(tally), why, _source(target, kind), _fix(kind, rule, dry_run),
             )
         )  # fmt: skip
-    names = _modules(dry_run, True)
-    optional = {name for name, _, found in dry_run.counted.module_keys if found and name in target.optional_modules}
-    if optional:
-        found.append(
-            Finding(
-                "RDB304", WARNING, f"values of modules that have to be chosen: {names}",
-                sum(n for (name, _, _), n in dry_run.counted.module_keys.items() if name in optional),
-                why="modules are chosen when the service is created, and never later; without them the import fails",
-                source=_source(target, "module"), fix="create it with these modules",
-            )
-        )  # fmt: skip
+    found += _of_modules(target, dry_run)
     expired = dry_run.expired
     if expired.keys:
         found.append(
@@ -456,6 +449,66 @@ def _of_content(snapshot: Snapshot, target: Target, dry_run: DryRun) -> list[Fin
             )
         )  # fmt: skip
     return found
+
+
+def _of_modules(target: Target, dry_run: DryRun) -> list[Finding]:
+    """Modules that the target has to have been created with, and encodings of module values that are newer than any known."""
+    there = [each for each in _met_of_modules(dry_run) if each.is_there]
+    found = []
+    offered = types_of(frozenset(target.optional_modules))
+    to_choose = [each for each in there if each.name in offered]
+    if to_choose:
+        products = joined(each.name for each in to_choose)
+        found.append(
+            Finding(
+                "RDB304", WARNING, f"{products} {'have' if ', ' in products else 'has'} to be chosen: {_in_words(to_choose)}",
+                sum(each.n for each in to_choose),
+                why="modules are chosen when the service is created, and never later; without them the import fails",
+                source=_source(target, "module"), fix=f"create it with {products}",
+            )
+        )  # fmt: skip
+    for each in there:
+        known = module_type(each.name)
+        if known is not None and known.newest is not None and each.version > known.newest:
+            title = f"{described(each.name)} in encoding {each.version}, where {known.newest} is the newest that rdbkit knows of"
+            why = "a module that is older than the one that wrote the file may refuse it, and with it the whole file"
+            found.append(Finding("RDB307", WARNING, title, each.n, why=why, source=f"{known.source}, {known.date}"))
+    return found
+
+
+class _ModuleCount(NamedTuple):
+    """How often a module type was met in one version of its encoding: in keys ("module"), or outside of keys ("module-aux")."""
+
+    kind: str
+    name: str
+    version: int
+    is_there: bool  # in the target
+    n: int
+
+
+def _met_of_modules(dry_run: DryRun) -> list[_ModuleCount]:
+    counts = {"module": dry_run.counted.module_keys, "module-aux": dry_run.module_data}
+    return sorted(_ModuleCount(kind, *met, n) for kind, each in counts.items() for met, n in each.items())
+
+
+def _in_words(met: list[_ModuleCount]) -> str:
+    return ", ".join(
+        f"{described(each.name)} encoding {each.version} ({count(each.n, 'key') if each.kind == 'module' else 'outside of keys'})"
+        for each in met
+    )
+
+
+def _why_not(why: str, missing: list[_ModuleCount], target: Target) -> str:
+    """Why values of modules are lost, and when they are not."""
+    known = sorted({product for each in missing if (product := module_product(each.name))})
+    if target.is_service:
+        offer = target.facts.get("optional_modules")
+        offered = [product for product in known if offer is not None and product in (offer.value or ())]
+        return f"{why}; one that is created with {', '.join(offered)} takes {'them' if offered[1:] else 'it'}" if offered else why
+    if not target.takes_modules or not known:
+        return why
+    which = ",".join(known)
+    return f"{why}; where yours has {', '.join(known)} loaded, --modules {shell_word(which)} says so, and nothing of it is lost"
 
 
 def _fix(kind: str, rule: LossKind, dry_run: DryRun) -> str:
@@ -501,14 +554,9 @@ def _of_databases_without_keys(dry_run: DryRun, target: Target) -> list[Finding]
     return [Finding("RDB305", BLOCKER, title, why=why, source=_source(target, "database"), fix="rdbkit convert")]
 
 
-def _modules(dry_run: DryRun, there: bool) -> str:
-    """The module types that the target has, or those that it has not, with the versions of their encodings."""
-    met = {(name, version): n for (name, version, found), n in dry_run.counted.module_keys.items() if found is there}
-    return ", ".join(f"{name} encoding {version} ({count(n, 'key')})" for (name, version), n in sorted(met.items()))
-
-
 def _source(target: Target, kind: str) -> str:
-    name = {"database": "single_db" if target.single_db else "databases", "oversize": "max_key_bytes", "module": "optional_modules"}
+    name = {"database": "single_db" if target.single_db else "databases", "oversize": "max_key_bytes"}
+    name |= dict.fromkeys(("module", "module-aux"), "optional_modules")
     fact = target.facts.get(name.get(kind, ""))
     return _said(fact) if fact is not None else _FORMAT
 
@@ -642,7 +690,7 @@ def _verdict(found: list[Finding], job: Job) -> str:
 
 def _options(snapshot: Snapshot, target: Target, dry_run: DryRun, found: list[Finding]) -> list[str]:
     """Those of `rdbkit convert`: what the target is, how the file is read, and what helps against each finding."""
-    has_modules = bool(dry_run.counted.module_keys) or "module-aux" in dry_run.tallies
+    has_modules = bool(dry_run.counted.module_keys or dry_run.module_data)
     options = [f"{name} {shell_word(value)}" for name, value in target.options if name != "--modules" or has_modules]
     if snapshot.needs_relaxed:
         options.append("--relaxed")

@@ -26,6 +26,7 @@ from rdbkit.format.primitives import read_length, read_uint64
 from rdbkit.format.record import Record
 from rdbkit.model import Aux, Event, FunctionLibrary, KeyMetadata, ModuleAux, module_name
 from rdbkit.policy.ledger import Ledger, Loss
+from rdbkit.products import described
 from rdbkit.resp import LARGE, bulk, command, number, pieces
 from rdbkit.targets.commands import features
 from rdbkit.targets.target import Target, as_target
@@ -149,7 +150,7 @@ class RespWriter:
             # behind a value, so that a record larger than a block does not know of it
             self._lose("member-expiry", "the expiry of members", record=self._large)
         elif isinstance(item, ModuleAux):
-            self._lose("module-aux", f"data of module {item.module} outside of keys")
+            self._lose("module-aux", f"data of {described(item.module)} outside of keys")
 
     def select(self, db: int) -> bytes:
         """What has to be written before commands for the keys of a database; nothing where the last were for them too."""
@@ -276,7 +277,7 @@ class RespWriter:
             spool.seek(1)  # behind the type
             module = module_name(read_uint64(spool.read(_ID_BYTES), 0)[0])
             if module not in self.features:
-                self._lose("module", f"a value of module {module}", record=record)
+                self._lose("module", f"a value of {described(module)}", record=record)
                 return
             spool.seek(0)
             yield b"*4\r\n" + b"".join(map(bulk, (b"RESTORE", record.key, b"0"))) + b"$%d\r\n" % size

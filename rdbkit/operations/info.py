@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from rdbkit.format import constants as c
 from rdbkit.format.scan import STRING_INT, STRING_LZF
-from rdbkit.model import module_product
 from rdbkit.operations.arguments import Source, opened
 from rdbkit.passes.info import InfoTally
+from rdbkit.products import joined, module_product, types_of
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.targets.target import Target, load_targets
@@ -72,7 +72,10 @@ class BigKey:
 
 @dataclass
 class ModuleInfo:
-    """A module type: encoding version, keys, their bytes, bytes of data outside of keys, and what well-known product it is of."""
+    """A module type: encoding version, keys, their bytes, bytes of data outside of keys, and what well-known product it is of.
+
+    `is_empty`: there are no keys, and nothing is in the data outside of keys: the module was loaded, and not used.
+    """
 
     name: str
     version: int
@@ -80,6 +83,7 @@ class ModuleInfo:
     bytes: int
     aux_bytes: int
     product: str | None = None
+    is_empty: bool = False
 
 
 @dataclass
@@ -255,6 +259,8 @@ def _modules(tally: InfoTally) -> list[ModuleInfo]:
         module.bytes += size
     for (name, encver), size in tally.module_data.items():
         entry(name, encver).aux_bytes += size
+    for module in found.values():
+        module.is_empty = not module.keys and (module.name, module.version) not in tally.modules_in_use
     return list(found.values())
 
 
@@ -426,7 +432,8 @@ class _Loading:
 
     @property
     def missing_modules(self) -> list[str]:
-        return [m.name for m in self.report.modules if m.name not in self.target.modules]
+        there = types_of(frozenset(self.target.modules))
+        return [m.name for m in self.report.modules if m.name not in there]
 
     @property
     def highest_db(self) -> int:
@@ -467,10 +474,11 @@ class _Loading:
     def refused_modules(self) -> str:
         target, missing = self.target, self.missing_modules
         if missing and target.rdb < _MODULES_SINCE:
-            return f"modules are unknown to it: {', '.join(missing)}"
-        absent = [name for name in missing if name not in target.optional_modules]
-        lacks = "has no module for" if target.name.startswith("azure-") else "needs a module loaded:"
-        return f"{lacks} {', '.join(absent)}" if absent else ""
+            return f"modules are unknown to it: {joined(missing)}"
+        absent = [name for name in missing if name not in target.module_types]
+        if not absent:
+            return ""
+        return f"does not offer {joined(absent)}" if target.is_service else f"needs {joined(absent)} loaded"
 
     def refused_size(self) -> str:
         most = self.target.max_key_bytes
@@ -490,7 +498,7 @@ class _Loading:
         if self.is_undocumented:
             why.append(f"the documents promise RDB {target.rdb} and below; the engine knows {report.rdb_version}")
         if self.missing_modules:
-            why.append(f"if created with the module for {', '.join(self.missing_modules)}")
+            why.append(f"if created with {joined(self.missing_modules)}")
         if report.other.get("KeyMetadata"):
             why.append("if the modules that own the key metadata are loaded")
         if self.highest_db >= 16 and not target.databases and not target.single_db:
@@ -520,9 +528,9 @@ def _advice(report: Info, target: Target, row: Loads, name: str) -> str:
     if row.loads == "partly":
         return f"{name} would leave data out: {row.why}"
     lowest = report.lowest_version
-    absent = [m.name for m in report.modules if m.name not in target.optional_modules]
+    absent = [m.name for m in report.modules if m.name not in target.module_types and not m.is_empty]
     if absent:
-        return f"{name} does not take it: it has no module for {', '.join(absent)}"
+        return f"{name} does not take it: it does not offer {joined(absent)}"
     if lowest is None or lowest > target.rdb:
         needs = f"its content needs RDB {lowest} (see the notes)" if lowest is not None else row.why
         return f"{name} does not take it, and in an older form only with losses: {needs}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, BinaryIO, Final
 
 from rdbkit.errors import RdbError
@@ -119,6 +119,7 @@ class Memory:
         last_expiry_ms: when the last key that expires does, in Unix milliseconds; None where none does.
         cluster: the file is of a node of a cluster.
         used_memory: what the server that wrote the file had in use, where it says so.
+        module_data: module types that have data outside of keys, whose memory is not known.
     """
 
     file: str
@@ -148,6 +149,7 @@ class Memory:
     prefixes_closed: bool
     expiry: list[TimeLeft]
     selected: bool = False
+    module_data: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON types; bytes that are not UTF-8 as `{"base64": ...}`."""
@@ -431,6 +433,7 @@ def _report(snapshot: Snapshot, target: Target, layout: Layout, model: Allocatio
         prefixes=list(_prefixes(tally.patterns.root, b"", 0, total)),
         prefixes_closed=tally.patterns.closed,
         expiry=[TimeLeft(name, n, size) for name, (n, size) in zip(LEFT, left, strict=True)],
+        module_data=sorted(tally.module_data),
     )
 
 

@@ -12,11 +12,11 @@ from itertools import accumulate
 from typing import Any, Final, TypeVar
 
 import rdbkit
-from rdbkit.model import module_product
 from rdbkit.operations.arguments import Path, paths_of
 from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, Check, check
 from rdbkit.operations.memory import LEFT, Memory, Prefix, memory
 from rdbkit.passes.memory import EDGES
+from rdbkit.products import product_of, types_of
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.storage.location import check_distinct, file_size
 from rdbkit.storage.source import Rereading
@@ -361,7 +361,9 @@ def _databases_of(chosen: Size | None, target: Target) -> int | None:
 def _modules(memories: list[Memory], target: Target) -> list[str]:
     """What has to be chosen when the service is created, for there are values of it, by the names that services have for it."""
     types = {row.type for weighed in memories for row in weighed.types if row.encoding == "module"}
-    return sorted({module_product(name) or name for name in types if name in target.optional_modules})
+    types |= {name for weighed in memories for name in weighed.module_data}
+    offered = types_of(frozenset(target.optional_modules))
+    return sorted({product_of(name) for name in types if name in offered})
 
 
 def _clustering(target: Target, chosen: Size | None, modules: list[str], cluster: bool) -> str:

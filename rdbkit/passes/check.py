@@ -12,11 +12,12 @@ from rdbkit.format.budget import OBJECT
 from rdbkit.format.decode import FileTypes
 from rdbkit.format.primitives import read_string
 from rdbkit.format.scan import NO_EXPIRY, TYPE_CODES
-from rdbkit.model import module_name
+from rdbkit.model import ModuleAux, module_name
 from rdbkit.passes.convert import Rewriter
 from rdbkit.passes.value import COPY, MODULE, ValueConverter
 from rdbkit.policy.ledger import Ledger, Loss
 from rdbkit.policy.rules import Rules
+from rdbkit.products import holds_nothing
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -77,6 +78,7 @@ class DryRun(Rewriter):
         damaged: of values that the target would refuse, by the rule that they break, with what is wrong with the first.
         highest_db: the highest number of a database that the file names.
         counted: the converter, which counts what it meets of modules.
+        module_data: pieces of data of modules outside of keys, by type, version of the encoding, and whether the target has it.
         moving: of keys in databases that the target does not have. They are looked at as if they were in one that it has, since
             they can be moved there.
         databases_met: those that have keys, up to `MOST_DATABASES` of them.
@@ -89,6 +91,7 @@ class DryRun(Rewriter):
         self.encodings: list[Tally | None] = [None] * TYPE_CODES
         self.expired: Tally = Tally()
         self.damaged: dict[str, tuple[Tally, str]] = {}
+        self.module_data: dict[tuple[str, int, bool], int] = {}
         self.highest_db: i64 = 0
         self.moving: Tally = Tally()
         self.databases_met: set[int] = set()
@@ -170,6 +173,16 @@ class DryRun(Rewriter):
         action = self.actions[type_code]
         if action not in (COPY, MODULE):
             self.add(self.encoding(type_code), 1, key, offset, size)
+
+    def loses_module_data(self, data: ModuleAux) -> bool:
+        lost = super().loses_module_data(data)
+        if lost and holds_nothing(data.module, data.size):
+            return True
+        met = (data.module, data.version, not lost)
+        if met not in self.module_data:
+            self.budget.spend("types of modules", 3 * OBJECT)
+        self.module_data[met] = self.module_data.get(met, 0) + 1
+        return lost
 
     def leave_damaged(self, e: RdbError) -> None:
         rule = e.rule or ""

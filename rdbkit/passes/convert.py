@@ -35,6 +35,7 @@ from rdbkit.passes.value import AS_IT_IS, COLLECTION, COPY, EMPTY_BYTES, IF_EMPT
 from rdbkit.passes.verify import judge_event
 from rdbkit.policy.ledger import Ledger, Loss
 from rdbkit.policy.rules import FAIL, Rules
+from rdbkit.products import described, holds_nothing, types_of
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -137,6 +138,7 @@ class Rewriter(Visitor):
         self.now_ms: i64 = rules.now_ms
         self.on: dict[str, str] = converter.on
         self.modules: Any = converter.modules
+        self.built_in: Any = types_of(frozenset(target.modules))
         # of the converter, at hand since they are asked for every record
         self.actions: list[int] = converter.actions
         self.looks: bytes = converter.looks
@@ -341,9 +343,14 @@ class Rewriter(Visitor):
         return "" if b"register_function" in library.source else "it registers no function"
 
     def loses_module_data(self, data: ModuleAux) -> bool:
-        if self.version >= 9 and (self.modules is None or data.module in self.modules):
+        is_there: bool = self.version >= 9 and (self.modules is None or data.module in self.modules)
+        # of a module that can be chosen, nothing is no reason to
+        if is_there and (self.modules is None or data.module in self.built_in or not holds_nothing(data.module, data.size)):
             return False
-        loss = Loss("module-aux", f"data of module {data.module} outside of keys", 1, None, None)
+        if holds_nothing(data.module, data.size):
+            self.note("module-empty", f"data of {described(data.module)} outside of keys, with nothing in it")
+            return True
+        loss = Loss("module-aux", f"data of {described(data.module)} outside of keys", 1, None, None)
         self.enter_loss(loss, self.on[self.converter.module_policy()] == FAIL)
         return True
 

@@ -10,6 +10,7 @@ from rdbkit.format.filter import Filter
 from rdbkit.format.primitives import read_int64, read_string, read_uint64
 from rdbkit.format.scan import NO_EXPIRY, TYPE_CODES, Visitor
 from rdbkit.model import Event, FunctionLibrary, ModuleAux, SlotInfo, module_name
+from rdbkit.products import holds_nothing
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -74,6 +75,7 @@ class InfoTally(Visitor):
         self.biggest: list[tuple[int, int, int, bytes, int, int]] = []
         self.modules: dict[tuple[int, str, int], list[int]] = {}
         self.module_data: dict[tuple[str, int], int] = {}
+        self.modules_in_use: set[tuple[str, int]] = set()  # of these, the ones that have something there
         self.functions: list[FunctionLibrary] = []
         self.without_field_expiry: i64 = 0
         self.slots: i64 = 0
@@ -198,6 +200,8 @@ class InfoTally(Visitor):
         if isinstance(event, ModuleAux):
             module = (event.module, event.version)
             self.module_data[module] = self.module_data.get(module, 0) + event.size
+            if not holds_nothing(event.module, event.size):
+                self.modules_in_use.add(module)
         elif isinstance(event, FunctionLibrary):
             self.functions.append(event)
         elif isinstance(event, SlotInfo):

@@ -12,11 +12,12 @@ from rdbkit.format.filter import Filter
 from rdbkit.format.primitives import read_string, read_uint64
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, STRING_LZF, TYPE_CODES, Visitor
 from rdbkit.format.slots import key_slot
-from rdbkit.model import Event, SlotInfo, module_name
+from rdbkit.model import Event, ModuleAux, SlotInfo, module_name
 from rdbkit.passes.allocation import AllocationModel
 from rdbkit.passes.footprint import ValueSizer, is_long, text_length
 from rdbkit.passes.keys import CSV_HEAD, Rows, TextRows
 from rdbkit.passes.patterns import Patterns
+from rdbkit.products import holds_nothing
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -144,6 +145,7 @@ class MemoryTally(Visitor):
         last_expiry: the latest of all, NEVER for none.
         large_elements: to be set to the count of the record that `large` will receive next.
         modules: keys and bytes of each module type.
+        module_data: module types that have data outside of keys.
         slots: of a cluster, that the file names.
         biggest: bytes, negative offset, database, key, type code, expiry and elements of each.
     """
@@ -169,6 +171,7 @@ class MemoryTally(Visitor):
         self.threshold: i64 = -1 if top > 0 else 1 << 62
         self.biggest: list[tuple[int, int, int, bytes, int, int, int]] = []
         self.modules: dict[str, tuple[int, int]] = {}
+        self.module_data: set[str] = set()
         self.slots: i64 = 0
         self.database()
 
@@ -266,6 +269,9 @@ class MemoryTally(Visitor):
     def event(self, event: Event) -> None:
         if isinstance(event, SlotInfo):
             self.slots += 1
+        elif isinstance(event, ModuleAux) and event.module not in self.module_data and not holds_nothing(event.module, event.size):
+            self.budget.spend("types of modules", OBJECT)
+            self.module_data.add(event.module)
 
     def elements(self, type_code: i64, value_at: i64, end: i64) -> i64:
         """How many elements a value has that has just been weighed."""

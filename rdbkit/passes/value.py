@@ -29,6 +29,7 @@ from rdbkit.passes.value_checker import EMPTY, ORDER, TWICE, ElementNames, Value
 from rdbkit.policy.ledger import Loss
 from rdbkit.policy.losses import policies as known_policies
 from rdbkit.policy.rules import FAIL, Rules
+from rdbkit.products import described
 from rdbkit.values import Hash
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class ValueConverter:
         actions: by type code, what becomes of a value.
         looks: by type code, what has to be seen of a value; 0 where `inspect` would say no more than `actions`.
         on: the word of each policy.
-        modules: those that the target has; None for any.
+        modules: names of the module types that the target has; None for any.
         version: RDB version of the target, the newest that a flavour of its own is based on.
         mends: of elements that come twice, one is kept.
     """
@@ -125,7 +126,7 @@ class ValueConverter:
         self.on: dict[str, str] = {name: policies.chosen(name) for name in known_policies()}
         # a version of the format says nothing of what a server has loaded
         keeps_all = policies.chosen("module") == "keep" or (target.exact and policies.module is None)
-        self.modules: Any = {*target.modules, *target.optional_modules} if _MODULE_TYPE in known else set()
+        self.modules: Any = target.module_types if _MODULE_TYPE in known else frozenset()
         if keeps_all and _MODULE_TYPE in known:
             self.modules = None
         hash_code = HASH_EXPIRING if HASH_EXPIRING in known else HASH
@@ -630,7 +631,7 @@ class ValueConverter:
 
     def lose_module(self, name: str) -> None:
         """Report a value of a module."""
-        self.lose("module", f"a value of module {name}", 1, self.module_policy())
+        self.lose("module", f"a value of {described(name)}", 1, self.module_policy())
 
     def module_policy(self) -> str:
         """The policy for a module that cannot be kept: to keep all, or to make strings of documents, says nothing of it."""

@@ -60,6 +60,7 @@ KEYS: Final = {
     "types": "number",
     "extra_types": "numbers",
     "modules": "texts",
+    "bundled_modules": "texts",
     "optional_modules": "texts",
     "flash_modules": "texts",
     "functions": "switch",

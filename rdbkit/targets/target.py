@@ -14,7 +14,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from rdbkit.format import constants as c
-from rdbkit.model import Header, module_product
+from rdbkit.model import Header
+from rdbkit.products import types_of
 from rdbkit.targets.facts import Fact, Facts, iter_rows, read
 from rdbkit.targets.releases import release, release_line, release_title
 
@@ -31,6 +32,8 @@ _ATTRIBUTES: Final = (
     "rdb", "lines", "valkey", "types", "extra_types", "modules", "optional_modules", "databases", "single_db",
     "clustered_databases", "pre_release_functions", "undocumented", "max_key_bytes", "takes_gzip", "engine", "closed", "retires",
 )  # fmt: skip
+#: Since this RDB version, which came with Redis 4.0, there are values of modules.
+_MODULES_SINCE: Final = 8
 #: What `--modules` says for none.
 NO_MODULES: Final = "none"
 #: What another engine is another reason for, and what is taken from the engine where the documents say nothing.
@@ -80,8 +83,8 @@ class Target:
         valkey: RDB versions with the VALKEY magic.
         types: highest value type it knows, None for all of its RDB version.
         extra_types: value types that only this server has.
-        modules: module types built in.
-        optional_modules: module types that can be chosen when the service is created.
+        modules: products of products.toml (or single module types) that it has.
+        optional_modules: those that can be chosen when the service is created.
         databases: most databases, None where configurable.
         clustered_databases: the same of a cluster, None where configurable or not known.
         single_db: only database 0 is imported.
@@ -192,21 +195,38 @@ class Target:
         same = all(getattr(made, name) == getattr(self, name) for name in _OF_ENGINE if name != "undocumented")
         return made if same else replace(made, options=(*made.options, ("--redis-version", version)))
 
+    @property
+    def module_types(self) -> frozenset[str]:
+        """Names of the types of module values that it has, or can be created with.
+
+        >>> "vectorset" in find_target("redis-8.0").module_types, "trietype0" in find_target("azure-managed").module_types
+        (True, True)
+        """
+        return types_of(frozenset(self.modules)) | types_of(frozenset(self.optional_modules))
+
+    @property
+    def takes_modules(self) -> bool:
+        """Whether it can have modules that are not built in: a service offers some, a server loads any since Redis 4.0."""
+        return bool(self.optional_modules) if self.is_service else not self.exact and self.rdb >= _MODULES_SINCE
+
     def with_modules(self, products: Sequence[str]) -> Target:
-        """The same service, which was created with these of its `optional_modules`, and no others.
+        """The same service, which was created with these of its `optional_modules` and no others; a server that has these loaded.
 
         Args:
-            products: such as "RedisJSON"; what the service does not offer is passed over.
+            products: such as "RedisJSON"; what a service does not offer is passed over.
 
         >>> managed = find_target("azure-managed").with_modules(["RedisJSON"])
         >>> managed.modules, managed.optional_modules
-        (['ReJSON-RL'], [])
+        (['RedisJSON'], [])
         """
-        there = [name for name in self.optional_modules if module_product(name) in products]
+        if self.is_service:
+            there = [name for name in self.optional_modules if name in products]
+        else:
+            there = [name for name in dict.fromkeys(products) if name not in self.modules]
+        target = replace(self, modules=[*self.modules, *there], optional_modules=[])
         if there == self.optional_modules:
-            return replace(self, modules=[*self.modules, *there], optional_modules=[])
-        said = ",".join(sorted({module_product(name) or name for name in there})) or NO_MODULES
-        return replace(self, modules=[*self.modules, *there], optional_modules=[], options=(*self.options, ("--modules", said)))
+            return target
+        return replace(target, options=(*self.options, ("--modules", ",".join(sorted(there)) or NO_MODULES)))
 
     def sku(self, name: str) -> Sku:
         """The size of this name, in capitals or not.

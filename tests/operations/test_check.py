@@ -247,7 +247,7 @@ def test_a_file_that_is_no_snapshot_or_damaged(tmp_path: Path) -> None:
 def test_modules_are_named_with_their_encodings() -> None:
     vectors = report(RICH / "redis-8.0.6.rdb", "azure-managed")
     (finding,) = (f for f in vectors.findings if f.code == "RDB203")
-    assert finding.title.endswith("vectorset encoding 0 (1 key)")
+    assert finding.title.endswith(": vector sets (vectorset) encoding 0 (1 key)")
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     number = 0
     for letter in "ReJSON-RL":
@@ -257,7 +257,7 @@ def test_modules_are_named_with_their_encodings() -> None:
         found = report(rdb(key(b"j", 7, value)), "azure-managed", block_size)
         assert found.verdict == AS_IT_IS
         assert [(f.code, f.severity, f.count) for f in found.findings] == [("RDB304", "warning", 1)]
-        assert "ReJSON-RL encoding 3" in found.findings[0].title
+        assert "RedisJSON documents (ReJSON-RL) encoding 3" in found.findings[0].title
 
 
 def test_snapshots_put_together_with_cat() -> None:

@@ -58,7 +58,7 @@ def test_a_module_that_a_service_lacks_is_never_called_importable() -> None:
     assert "imports it" not in r.next
     r = one(7, JSON + b"\x05" + string(b"{}") + b"\0", b"REDIS0009")
     assert (loads(r)["azure-premium"], loads(r)["azure-managed"]) == ("no", "yes")
-    assert "Azure Cache for Redis Premium does not take it: it has no module for ReJSON-RL" in r.next
+    assert "Azure Cache for Redis Premium does not take it: it does not offer RedisJSON" in r.next
 
 
 def test_databases_beyond_the_first_are_said_to_be_left_out() -> None:

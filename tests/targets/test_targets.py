@@ -64,7 +64,7 @@ AZURE = [
     ("azure-managed", "same_region", None, "2026-04-24"),
     ("azure-managed", "same_subscription", False, "2026-04-24"),
     ("azure-managed", "usable_share", 0.8, "2025-05-18"),
-    ("azure-managed", "flash_modules", ["ReJSON-RL"], "2025-05-18"),
+    ("azure-managed", "flash_modules", ["RedisJSON"], "2025-05-18"),
 ]
 PREMIUM = {"P1": (6, 4.8), "P2": (13, 10.4), "P3": (26, 20.8), "P4": (53, 42.4), "P5": (120, 96)}
 #: Advertised, usable, and which of memory optimized, balanced, compute optimized there are; those in preview with a star.
