@@ -16,6 +16,7 @@ from rdbkit.format.constants import ValueType
 from rdbkit.format.filter import TYPES, Clause, Filter
 from rdbkit.format.record import Record
 from rdbkit.format.slots import SLOTS
+from rdbkit.text import as_bytes
 
 #: From and to, both included; None for an open end.
 Bounds: TypeAlias = tuple[int | None, int | None]
@@ -80,7 +81,8 @@ class Selection:
         sample: tuple[int, int] | None = None,
         now_ms: int | None = None,
     ) -> None:
-        keys, regexes, prefixes, not_keys = (_names(v) for v in (keys, regexes, prefixes, not_keys))
+        keys, regexes = _names(keys, "keys"), _names(regexes, "regexes")
+        prefixes, not_keys = _names(prefixes, "prefixes"), _names(not_keys, "not_keys")
         types, dbs, slots = _several(types, str), _ranges(dbs), _ranges(slots)
         size = None if size == (None, None) else size
         options: dict[str, Any] = {
@@ -210,13 +212,10 @@ def _takes_never_expiring(ttl: Bounds | None, expires: Bounds | None, expiry: Ex
     return ttl is None and expires is None and expiry != "expired"
 
 
-def _names(values: str | bytes | Iterable[str | bytes]) -> tuple[bytes, ...]:
+def _names(values: str | bytes | Iterable[str | bytes], argument: str) -> tuple[bytes, ...]:
     """Names and patterns of keys; a str is its bytes in UTF-8."""
     several = (values,) if isinstance(values, str | bytes) else tuple(values)
-    for value in several:
-        if not isinstance(value, str | bytes):
-            raise TypeError(f"str or bytes is needed here, not {value!r}")
-    return tuple(value.encode() if isinstance(value, str) else value for value in several)
+    return tuple(as_bytes(value, f"each of {argument}") for value in several)
 
 
 def _several(values: T | Iterable[T], kind: type[T]) -> tuple[T, ...]:

@@ -63,6 +63,26 @@ def json_bytes(value: bytes) -> str | dict[str, str]:
         return {"base64": b2a_base64(value, newline=False).decode()}
 
 
+def as_bytes(text: str | bytes, argument: str) -> bytes:
+    """A name or other text that is given as an argument: bytes as they are, a str in UTF-8.
+
+    Surrogates, which Python has for bytes that are not UTF-8, become those bytes.
+
+    Args:
+        argument: what it is called.
+
+    Raises: TypeError for what is neither; ValueError for a str that is no text.
+
+    >>> as_bytes(chr(233), "key"), as_bytes(b"a", "key")
+    (b'\\xc3\\xa9', b'a')
+    """
+    if isinstance(text, bytes):
+        return text
+    if isinstance(text, str):
+        return text.encode("utf-8", "surrogateescape")
+    raise TypeError(f"{argument} is str or bytes, not {type(text).__name__}")
+
+
 def printable(text: bytes | str, width: int = 0) -> str:
     """Text from a file, safe for a terminal: control and non-printing characters as escapes; cut to `width` where given.
 

@@ -85,6 +85,48 @@ def test_plan_takes_the_name_of_a_service() -> None:
         rdbkit.plan([str(DUMP)], None)  # type: ignore[arg-type]
 
 
+def test_a_size_is_a_sku_or_its_name() -> None:
+    target = rdbkit.find_target("azure-managed")
+    size = target.sku("B3")
+    for verb in (rdbkit.plan, rdbkit.check):
+        asked: Callable[..., Any] = verb
+        expected = asked(DUMP, target, sku=size, now_ms=NOW_MS)
+        assert expected != asked(DUMP, target, now_ms=NOW_MS)
+        assert asked(DUMP, "azure-managed", sku="b3", now_ms=NOW_MS) == expected
+        with pytest.raises(ValueError, match="azure-managed has no size 'B2222'"):
+            asked(DUMP, target, sku="B2222")
+        with pytest.raises(TypeError, match="sku is a Sku or its name, as in 'P2', not int"):
+            asked(DUMP, target, sku=2)
+
+
+def test_separators_are_str_or_bytes(tmp_path: Path) -> None:
+    takers: list[Callable[[Any], object]] = [
+        lambda given: rdbkit.memory(DUMP, "redis-7.2", separators=given, now_ms=NOW_MS),
+        lambda given: rdbkit.Division(by="prefix", separators=given),
+        lambda given: written(rdbkit.redact, DUMP, secret="s", keep_prefixes=True, separator=given, keep_modules=True),
+    ]
+    for take in takers:
+        assert take("_") == take(b"_") != take(":")
+        with pytest.raises(ValueError, match=r"separators are ASCII|made of punctuation"):
+            take("\u00e9")
+        with pytest.raises(TypeError, match=r"separators? is str or bytes, not int"):
+            take(3)
+    with pytest.raises(TypeError, match="secret is str or bytes, not int"):
+        rdbkit.redact(DUMP, io.BytesIO(), secret=3)  # type: ignore[arg-type]
+    assert written(rdbkit.redact, DUMP, secret="\u00e9", keep_modules=True) == written(
+        rdbkit.redact, DUMP, secret=b"\xc3\xa9", keep_modules=True
+    )
+
+
+def test_a_key_is_written_by_its_name_as_text() -> None:
+    out = io.BytesIO()
+    with rdbkit.create(out, version=9) as writer:
+        writer.put("caf\u00e9", b"1")
+        with pytest.raises(TypeError, match="key is str or bytes, not int"):
+            writer.put(3, b"1")  # type: ignore[arg-type]
+    assert [row.key for row in rdbkit.keys(io.BytesIO(out.getvalue()))] == [b"caf\xc3\xa9"]
+
+
 def test_files_are_paths_of_any_kind(tmp_path: Path) -> None:
     for files in (str(DUMP), DUMP, [DUMP], (str(DUMP),)):
         assert rdbkit.plan(files, "azure-managed", now_ms=NOW_MS).keys == 27

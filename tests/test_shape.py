@@ -140,6 +140,7 @@ def test_examples_in_docstrings_hold(monkeypatch: pytest.MonkeyPatch) -> None:
         "azure.resources",
         "live.server_url",
         "resp",
+        "policy.rules",
         "targets.commands",
         "targets.memory",
         "targets.releases",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from importlib.util import find_spec
 from typing import Final
 
@@ -11,7 +10,7 @@ import click
 
 import rdbkit
 from rdbkit.cli.files import READ_ONCE, OutputPath, check_parquet, format_for, output_options, writing
-from rdbkit.cli.options import SelectionCommand, selection_options, target_option, warn_if_none
+from rdbkit.cli.options import SelectionCommand, selection_options, separators_option, target_option, warn_if_none
 from rdbkit.cli.render import Output, printable, progress, size
 from rdbkit.cli.render import output as report_output
 from rdbkit.operations.memory import Memory, distinct_prefixes, memory_rows, write_memory_text
@@ -39,7 +38,7 @@ _SMALL: Final = 0.001  # share of memory below which a prefix is not shown
 @output_options
 @click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
 @click.option("--html", metavar="FILE", type=OutputPath("html"), help="The report as a page with charts, too.")
-@click.option("--prefix-separator", default=":", show_default=True, metavar="CHARS", help="Each ends a part of a key's name.")
+@separators_option("Each ends a part of a key's name.")
 @click.option("--depth", default=3, show_default=True, type=click.IntRange(1, 100), help="Parts of a name to tell apart.")
 @click.option(
     "--top", default=10, show_default=True, type=click.IntRange(0, 100_000), metavar="N", help="Show the N heaviest keys."
@@ -60,7 +59,7 @@ def memory(
     force: bool,
     as_json: bool,
     html: str | None,
-    prefix_separator: str,
+    separators: bytes,
     depth: int,
     top: int,
     allocator: str,
@@ -80,14 +79,12 @@ def memory(
         check_parquet(output)
     if chosen != "table" and (as_json or html):
         raise click.UsageError(f"--json and --html are of the whole report, and {chosen} has one row a key")
-    if not prefix_separator.isascii():
-        raise click.BadParameter("separators are ASCII: each of them is one byte", param_hint="--prefix-separator")
     if html is not None:
         _check_html(html, force)
     with rdbkit.open(file, relaxed=relaxed, verify_checksum=not no_checksum) as snapshot, progress(file, snapshot.size) as update:
         if chosen == "table":
             report = read_memory(
-                snapshot, target, quantum=quantum, pages=pages, separators=os.fsencode(prefix_separator), depth=depth, top=top,
+                snapshot, target, quantum=quantum, pages=pages, separators=separators, depth=depth, top=top,
                 selection=selection, progress=update,
             )  # fmt: skip
         else:

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar, cast
 import click
 
 from rdbkit.cli.files import EXISTING, Verb
+from rdbkit.operations.arguments import separators_of
 from rdbkit.products import product_names
 from rdbkit.selection import (
     Expiry,
@@ -52,6 +53,20 @@ class SelectionCommand(Verb):
         if records[True]:
             with formatter.section("Which keys (options combine with and, a repeated option with or)"):
                 formatter.write_dl(records[True])
+
+
+def separators_option(text: str) -> Callable[[F], F]:
+    """Give a click command `--prefix-separator`, which it takes as `separators: bytes`."""
+
+    def read(context: click.Context, param: click.Parameter, value: str) -> bytes:
+        try:
+            return separators_of(value)
+        except ValueError as e:
+            raise click.BadParameter(str(e)) from None
+
+    return click.option(
+        "--prefix-separator", "separators", default=":", show_default=True, metavar="CHARS", callback=read, help=text
+    )
 
 
 def target_option(command: F) -> F:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Final, Literal
 
 import click
 
 from rdbkit.cli.files import EXISTING, READ_TWICE, OutputFolder, Verb, force_option, written
+from rdbkit.cli.options import separators_option
 from rdbkit.cli.render import Output, output, printable, progress, size, usage_errors
 from rdbkit.cli.status import status, strict_option
 from rdbkit.errors import LossError
@@ -41,7 +41,7 @@ _NOT_IN_PARTS: Final = {
 @click.option("--slots", metavar="RANGES", help="A part for each range of cluster slots: 0-5460,5461-10922,10923-16383.")
 @click.option("--nodes", type=EXISTING, metavar="FILE", help="A part for each master in a nodes.conf.")
 @click.option("--by", type=click.Choice(["db", "prefix", "type", "hash-tag"]), help="A part for each of them.")
-@click.option("--prefix-separator", default=":", show_default=True, metavar="CHARS", help="Each ends a prefix.")
+@separators_option("Each ends a prefix.")
 @click.option("--one-key-per-file", is_flag=True, help="A part for each key; up to 10,000.")
 @click.option(
     "--functions", type=click.Choice(["first", "all"]), default="first", show_default=True,
@@ -65,7 +65,7 @@ def split(
     slots: str | None,
     nodes: str | None,
     by: By | None,
-    prefix_separator: str,
+    separators: bytes,
     one_key_per_file: bool,
     functions: Literal["first", "all"],
     no_digests: bool,
@@ -96,7 +96,7 @@ def split(
             parts=parts,
             slots=_slots(slots, nodes),
             by="key" if one_key_per_file else by,
-            separators=os.fsencode(prefix_separator),
+            separators=separators,
         )
     except ValueError as e:
         raise click.BadParameter(str(e), param_hint=given[0]) from None

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
 from rdbkit.storage.source import Input
+from rdbkit.text import as_bytes
 
 Row = TypeVar("Row")
 #: A path, "-" for standard input, an object with `read(n)`, or a snapshot that is open and has not been read.
@@ -55,6 +56,20 @@ def _open(source: Input, **settings: Any) -> Snapshot:
     if not isinstance(source, str | os.PathLike) and not hasattr(source, "read"):
         raise TypeError(f"a snapshot is a path, a file of bytes or an open Snapshot, not {type(source).__name__}")
     return open_snapshot(source, **{name: value for name, value in settings.items() if value is not None})
+
+
+def separators_of(separators: str | bytes) -> bytes:
+    """Bytes of which each ends a part of a key's name.
+
+    Raises: ValueError for a str that has other characters than ASCII, of which one would be several bytes; TypeError for what is
+        neither str nor bytes.
+
+    >>> separators_of(":/")
+    b':/'
+    """
+    if isinstance(separators, str) and not separators.isascii():
+        raise ValueError("separators are ASCII: each of them is one byte")
+    return as_bytes(separators, "separators")
 
 
 def paths_of(files: Path | Iterable[Path]) -> list[str]:

@@ -32,7 +32,7 @@ from rdbkit.snapshot.large import Spool
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.snapshot.writer import Writer, create
 from rdbkit.storage.output import Nowhere
-from rdbkit.targets.target import Fact, Sku, Target, as_target, tolerated
+from rdbkit.targets.target import Fact, Sku, Target, as_sku, as_target, tolerated
 from rdbkit.text import count, json_bytes, path_word, shell_word
 
 BLOCKER: Final = "blocker"
@@ -204,7 +204,7 @@ def check(
     snapshot: Source,
     target: Target | str,
     *,
-    sku: Sku | None = None,
+    sku: Sku | str | None = None,
     clustered: bool = False,
     databases: int | None = None,
     deep: bool = False,
@@ -220,7 +220,7 @@ def check(
     Args:
         snapshot: a path, a file of bytes, or a snapshot that was just opened.
         target: of `rdbkit.find_target`, or its name; `Target.with_engine` for a version that is known to run there.
-        sku: the size of the service that it goes to.
+        sku: the size of the service that it goes to, of `Target.skus`, or its name, such as "P2".
         clustered: it goes to a cluster, which has database 0 alone.
         databases: how many the target is configured for.
         deep: open every value: the only way to be certain that the target loads them all.
@@ -228,15 +228,17 @@ def check(
         now_ms: what counts as expired, in Unix milliseconds; by default the clock.
         progress: called with bytes of the file read so far.
 
-    Raises: OSError where the path cannot be opened; ValueError for no target of this name; TypeError for what is no source or no
-        target; RdbError where the beginning is no snapshot's.
+    Raises: OSError where the path cannot be opened; ValueError for no target or size of this name; TypeError for what is no source,
+        target or size; RdbError where the beginning is no snapshot's.
 
     >>> report = check("fixtures/rich/redis-7.0.15.rdb", "azure-premium")
     >>> report.verdict, [finding.code for finding in report.findings]
     ('lossy', ['RDB101', 'RDB104', 'RDB202', 'RDB901'])
     """
+    target = as_target(target)
+    size = as_sku(sku, target)
     with opened(snapshot, damaged=True) as source:
-        return _check(source, configured(as_target(target), sku, clustered, databases), sku, deep, samples, now_ms, progress)
+        return _check(source, configured(target, size, clustered, databases), size, deep, samples, now_ms, progress)
 
 
 def _check(

@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, cast
 
 from rdbkit.errors import ChecksumError
 from rdbkit.operations.duplicates import NameLog
@@ -191,7 +191,7 @@ def _unnamed(
     reopen: Callable[[], Snapshot], rules: Rules, losers: _Places, renamed: Callable[[int, bytes, int, bytes], None]
 ) -> Generator[int, None, None]:
     """Tell `renamed` of each loser: its database, name, offset and new name; yield those whose new name another key has, too."""
-    pattern = rules.edits.rename_pattern.encode("utf-8", "surrogateescape")
+    pattern = cast("bytes", rules.edits.rename_pattern)
     waiting = iter(losers)
     loser = next(waiting, -1)
     with closing(NameLog()) as log:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rdbkit.operations.arguments import Source, opened
+from rdbkit.text import as_bytes
 
 
 def get(src: Source, key: str | bytes, *, db: int | None = None) -> Any:
@@ -23,9 +24,7 @@ def get(src: Source, key: str | bytes, *, db: int | None = None) -> Any:
     >>> get("fixtures/rich/redis-2.4.18.rdb", "i8")
     b'12'
     """
-    if not isinstance(key, str | bytes):
-        raise TypeError(f"key is str or bytes, not {type(key).__name__}")
-    name = key.encode() if isinstance(key, str) else key
+    name = as_bytes(key, "key")
     with opened(src) as snapshot:
         for record in snapshot:
             if record.key == name and (db is None or record.db == db):

@@ -11,7 +11,7 @@ from rdbkit.errors import RdbError
 from rdbkit.format.constants import ValueType
 from rdbkit.format.record import Record
 from rdbkit.format.scan import STRING_INT, STRING_LZF, Visitor
-from rdbkit.operations.arguments import Source, opened, rows_of
+from rdbkit.operations.arguments import Source, opened, rows_of, separators_of
 from rdbkit.passes.allocation import AllocationModel
 from rdbkit.passes.memory import (
     CSV_HEAD_OF_MEMORY,
@@ -178,7 +178,7 @@ def memory(
     *,
     quantum: int = QUANTUM_OF_PACKAGES,
     pages: bool = False,
-    separators: bytes = b":",
+    separators: str | bytes = b":",
     depth: int = 3,
     top: int = 20,
     selection: Selection | None = None,
@@ -198,7 +198,7 @@ def memory(
             projects build them.
         pages: the allocator gives pieces of more than 32 KB in whole pages, as jemalloc 5.3.1 does; else in size classes, which are
             up to a quarter larger.
-        separators: bytes each of which ends a part of a key's name.
+        separators: ASCII characters or bytes, each of which ends a part of a key's name.
         depth: parts of a name that the table of prefixes tells apart.
         top: how many of the biggest keys to report.
         selection: which keys to count; None for all.
@@ -212,8 +212,9 @@ def memory(
     >>> report.keys, report.keys_bytes, report.biggest[0].key, report.biggest[0].bytes
     (27, 98634, b'l_big', 29944)
     """
+    cut_at = separators_of(separators)
     with opened(snapshot) as source:
-        return _memory(source, as_target(target), quantum, pages, separators, depth, top, selection, now_ms, progress)
+        return _memory(source, as_target(target), quantum, pages, cut_at, depth, top, selection, now_ms, progress)
 
 
 def _memory(

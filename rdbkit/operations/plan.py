@@ -20,7 +20,7 @@ from rdbkit.products import product_of, types_of
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.storage.location import check_distinct, file_size
 from rdbkit.storage.source import Rereading
-from rdbkit.targets.target import Sku, Target, as_target
+from rdbkit.targets.target import Sku, Target, as_sku, as_target
 from rdbkit.text import json_bytes, path_word, shell_word, size, valid_text
 
 __all__ = ["Names", "Plan", "PlannedFile", "Size", "Step", "bicep", "plan"]
@@ -185,7 +185,7 @@ def plan(
     files: Path | Sequence[Path],
     target: Target | str,
     *,
-    sku: Sku | None = None,
+    sku: Sku | str | None = None,
     growth: float = 0.2,
     high_availability: bool = True,
     names: Names | None = None,
@@ -198,7 +198,7 @@ def plan(
     Args:
         files: paths of the shards of one source, or the path of one whole one.
         target: a service, of `rdbkit.find_target`, or its name.
-        sku: the size to plan for; by default the smallest that holds the data.
+        sku: the size to plan for, of `Target.skus`, or its name; by default the smallest that holds the data.
         growth: by what share the data is to have room to grow; 0.2 for a fifth.
         high_availability: whether the cache is to have a replica.
         names: what cache, group and storage are called in the commands.
@@ -206,8 +206,9 @@ def plan(
         relaxed: try RDB versions that are newer than this release knows.
         progress: called with the bytes read so far, of all files together.
 
-    Raises: ValueError for a target that is no service, and for a file that is given twice; ChangedError where a file is another at
-        its second reading; RdbError where one is damaged; OSError where one cannot be opened.
+    Raises: ValueError for a target that is no service, a size that it does not have, and for a file that is given twice; TypeError
+        for what is no path, target or size; ChangedError where a file is another at its second reading; RdbError where one is
+        damaged; OSError where one cannot be opened.
 
     >>> found = plan(["fixtures/random/redis-6.2.16.rdb"], "azure-managed")
     >>> found.chosen.name, found.files[0].verdict
@@ -216,13 +217,14 @@ def plan(
     files, target = paths_of(files), as_target(target)
     if not target.skus:
         raise ValueError(f"{target.name} is no service that is sold in sizes")
+    wanted = as_sku(sku, target)
     check_distinct(files)
     now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     reading = _Reading(files, relaxed, progress)
     memories = reading.of_each(lambda snapshot: memory(snapshot, target, top=1, now_ms=now, progress=reading.update))
     data = sum(_data(weighed) for weighed in memories)
     needed = math.ceil(data * (1 + growth))
-    sizes = _sizes(target, needed, sku)
+    sizes = _sizes(target, needed, wanted)
     chosen = _chosen(sizes)
     used = [weighed.used_memory for weighed in memories]
     modules = _modules(memories, target)
@@ -257,7 +259,7 @@ def plan(
         dual_writing=_dual_writing(memories, now),
         names=names or Names(),
     )
-    found.notes = _notes(found, target, sku, memories)
+    found.notes = _notes(found, target, wanted, memories)
     found.steps = _steps(found, target, now)
     return found
 

@@ -21,6 +21,7 @@ from rdbkit.snapshot.large import Spool, feed, has_wanted_size
 from rdbkit.snapshot.reader import Limits, Snapshot
 from rdbkit.snapshot.writer import Writer, create
 from rdbkit.storage.location import is_same_file
+from rdbkit.text import as_bytes
 
 __all__ = ["Redaction", "redact"]
 
@@ -58,9 +59,9 @@ def redact(
     src: Source,
     dst: str | os.PathLike[str] | BinaryIO,
     *,
-    secret: bytes,
+    secret: str | bytes,
     keep_prefixes: bool = False,
-    separator: bytes = b":",
+    separator: str | bytes = b":",
     keep_modules: bool = False,
     selection: Selection | None = None,
     force: bool = False,
@@ -98,11 +99,12 @@ def redact(
     ...     print(sum(1 for record in snapshot if record.type == "stream"))
     2
     """
-    if not separator or separator.strip(PUNCTUATION):
+    cut_at = as_bytes(separator, "separator")
+    if not cut_at or cut_at.strip(PUNCTUATION):
         raise ValueError(f"a separator is made of punctuation, not {separator!r}")
     if is_same_file(file_of(src), dst):
         raise ValueError("the destination is the source")
-    scrambler = Scrambler(secret)
+    scrambler = Scrambler(as_bytes(secret, "secret"))
     selection = selection if selection else None
     settings = {"relaxed": relaxed, "verify_checksum": verify_checksum, "limits": limits, "block_size": block_size}
     with opened(src, **settings) as snapshot:
@@ -111,7 +113,7 @@ def redact(
         writer = create(dst, version=min(header.version, newest), flavour=header.flavour, force=force, sources=[file_of(src)])
         writer.header = header  # which may be newer than what can be created, where it is read all the same
         writer.recounts = True
-        kept = separator if keep_prefixes else b""
+        kept = cut_at if keep_prefixes else b""
         version = header.version if header.flavour == c.REDIS else c.NEWEST_REDIS
         limit = snapshot.limits.item_bytes
         wanted = selection.filter_for(snapshot.types, limit) if selection else None

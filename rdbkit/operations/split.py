@@ -21,7 +21,7 @@ from rdbkit.format.record import Record
 from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.format.slots import SLOTS
 from rdbkit.model import TRAILING_DATA, Aux, FunctionLibrary, Header
-from rdbkit.operations.arguments import Path, paths_of
+from rdbkit.operations.arguments import Path, paths_of, separators_of
 from rdbkit.operations.duplicates import duplicate_error, find_duplicates
 from rdbkit.passes.split import BYTES, DATABASE, KEY, PREFIX, SLOT, TAG, TYPE, PartBuffer, Splitter
 from rdbkit.snapshot.large import Spool
@@ -70,16 +70,16 @@ class Division:
         parts: so many parts of about the same bytes.
         slots: the cluster slots of each part, with a name for it.
         by: one part for each database, prefix, type, hash tag, or key.
-        separators: for "prefix", bytes each of which ends it.
+        separators: for "prefix", ASCII characters or bytes, each of which ends it.
 
-    Raises: ValueError for none of them, for several, and for what cannot be.
+    Raises: ValueError for none of them, for several, and for what cannot be; TypeError for separators that are no text.
     """
 
     size: int | None = None
     parts: int | None = None
     slots: tuple[tuple[str, tuple[range, ...]], ...] | None = None
     by: By | None = None
-    separators: bytes = b":"
+    separators: str | bytes = b":"
 
     def __post_init__(self) -> None:
         given = [name for name in ("size", "parts", "slots", "by") if getattr(self, name) is not None]
@@ -91,6 +91,7 @@ class Division:
             raise ValueError("parts of fewer than 64 KiB have little in them but their own frame")
         if self.by is not None and self.by not in _SPLIT_BY:
             raise ValueError(f"{self.by!r} is none of {', '.join(_SPLIT_BY)}")
+        object.__setattr__(self, "separators", separators_of(self.separators))
 
 
 @dataclass
@@ -560,7 +561,7 @@ class _Job:
                     of_slot[slot] = number
         limit = snapshot.limits.item_bytes
         self.splitter = Splitter(
-            split_by, 0, snapshot.types, limit, of_slot, layout.separators, self._stretch(), self._capacity(),
+            split_by, 0, snapshot.types, limit, of_slot, cast("bytes", layout.separators), self._stretch(), self._capacity(),
             self.functions == "all", self._make, self._leave_database,
         )  # fmt: skip
         for number, label in enumerate(labels or ()):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from librt.strings import BytesWriter, write_i64_le
 
@@ -137,7 +137,9 @@ class ValueConverter:
             file_types, hash_code, policy, rules.now_ms, self.version < 8, rules.compress, ElementNames()
         )
         level = max([level_of(number) for number in known] + [0])
-        self.streams: StreamTranscoder = StreamTranscoder(level, policies.owner, _DEAD_RULE in rules.tolerated)
+        self.streams: StreamTranscoder = StreamTranscoder(
+            level, cast("bytes | None", policies.owner), _DEAD_RULE in rules.tolerated
+        )
         self.streams.budget = file_types.budget
         self.becomes: list[int] = self.transcoder.becomes
         self.actions: list[int] = [LOST] * TYPE_CODES

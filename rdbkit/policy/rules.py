@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from rdbkit.format import constants as c
 from rdbkit.model import Header
 from rdbkit.policy.losses import policies
 from rdbkit.selection import Selection
 from rdbkit.targets.target import Target
+from rdbkit.text import as_bytes
 
 if TYPE_CHECKING:
     from rdbkit.policy.script import ScriptRecord
@@ -36,12 +37,16 @@ class Policies:
             has the modules loaded.
         stream_extras: counters of streams that the target recomputes: "drop", or "fail".
         pending_unowned: pending entries of a stream that belong to no consumer: "drop", or "assign" to `owner`.
-        owner: name of the consumer who gets them.
+        owner: name of the consumer who gets them; bytes, or a str, which is kept in UTF-8.
         array: "hash" makes a hash of an array, with its indexes for fields; "drop".
         key_metadata: what modules attached to keys: "drop".
         oversize: keys that are larger than the target takes: "drop".
 
-    Raises: ValueError for a word that a policy does not know.
+    Raises: ValueError for a word that a policy does not know; TypeError for an owner that is no name.
+
+    >>> policies = Policies(loss="drop", pending_unowned="assign", owner="nobody")
+    >>> policies.chosen("function"), policies.owner
+    ('drop', b'nobody')
     """
 
     loss: str = FAIL
@@ -50,7 +55,7 @@ class Policies:
     module: str | None = None
     stream_extras: str | None = None
     pending_unowned: str | None = None
-    owner: bytes | None = None
+    owner: str | bytes | None = None
     array: str | None = None
     key_metadata: str | None = None
     oversize: str | None = None
@@ -62,6 +67,8 @@ class Policies:
                 raise ValueError(f"{name} is {', '.join(choices[:-1])} or {choices[-1]}, not {chosen!r}")
         if (self.pending_unowned == "assign") != (self.owner is not None):
             raise ValueError("pending_unowned='assign' and owner go together")
+        if self.owner is not None:
+            object.__setattr__(self, "owner", as_bytes(self.owner, "owner"))
 
     def chosen(self, name: str) -> str:
         """The word of a policy, or the one that stands for it where it was not given."""
@@ -77,29 +84,38 @@ class Edits:
     """What is to be changed besides.
 
     Args:
-        map_db: database by database, where its keys go.
+        map_db: database by database, where its keys go; those of the others stay.
         collapse_dbs: all keys go to database 0.
         on_duplicate: of keys that come twice in one database of the source, and of fields and members that come twice in one value:
             "fail" lists them, "first" and "last" keep that one in file order.
         on_conflict: of keys that would have one name in one database: "fail" lists them, "first" and "last" keep that one in
             file order, "rename" gives the later ones another name.
-        rename_pattern: that name, with `{key}` and `{db}` (the database they come from).
+        rename_pattern: that name, with `{key}` and `{db}` (the database they come from); a str, which is UTF-8, or bytes, and kept
+            as those.
         drop_expired: leave out keys that are past.
         set_ttl_ms: every key expires so many milliseconds from now; -1 for never.
-        shift_ttl_ms: expiries are moved by so many milliseconds.
-        rename_prefix: old prefixes of keys and what they become; the first that fits counts.
+        shift_ttl_ms: expiries are moved by so many milliseconds, later, or earlier where it is negative.
+        rename_prefix: pairs of an old prefix of keys and what it becomes, each bytes, or a str, which is kept in UTF-8; the first
+            that fits counts.
         script: called with a `ScriptRecord` of every key; returns it, changed or not, or None to leave the key out.
+
+    Raises: ValueError for arguments that exclude each other, a word that is not known, and numbers out of range; TypeError for
+        prefixes that are no pairs of names, numbers that are none, and a script that is no function.
+
+    >>> edits = Edits(map_db={3: 0}, rename_prefix=[("user:", "app1:user:")])
+    >>> edits.db_of(3), edits.key_of(b"user:17")
+    (0, b'app1:user:17')
     """
 
     map_db: Mapping[int, int] = field(default_factory=dict)
     collapse_dbs: bool = False
     on_duplicate: str = FAIL
     on_conflict: str = FAIL
-    rename_pattern: str = "{key}:db{db}"
+    rename_pattern: str | bytes = "{key}:db{db}"
     drop_expired: bool = False
     set_ttl_ms: int | None = None
     shift_ttl_ms: int = 0
-    rename_prefix: tuple[tuple[bytes, bytes], ...] = ()
+    rename_prefix: Iterable[tuple[str | bytes, str | bytes]] = ()
     script: Callable[[ScriptRecord], ScriptRecord | None] | None = None
 
     def __post_init__(self) -> None:
@@ -111,9 +127,19 @@ class Edits:
             raise ValueError("map_db and collapse_dbs exclude each other")
         if self.set_ttl_ms is not None and self.shift_ttl_ms:
             raise ValueError("set_ttl_ms and shift_ttl_ms exclude each other")
-        if self.on_conflict == "rename" and "{key}" not in self.rename_pattern:
+        object.__setattr__(self, "rename_pattern", as_bytes(self.rename_pattern, "rename_pattern"))
+        object.__setattr__(self, "rename_prefix", tuple(_prefixes(self.rename_prefix)))
+        if self.on_conflict == "rename" and b"{key}" not in cast("bytes", self.rename_pattern):
             raise ValueError("a pattern for new names needs {key}")
-        if any(not 0 <= db <= _LAST_DB for pair in self.map_db.items() for db in pair):
+        if not isinstance(self.map_db, Mapping):
+            raise TypeError(f"map_db is a dict of databases by database, not {type(self.map_db).__name__}")
+        numbers = [("map_db", db) for pair in self.map_db.items() for db in pair]
+        for name, number in (*numbers, ("shift_ttl_ms", self.shift_ttl_ms), ("set_ttl_ms", self.set_ttl_ms or 0)):
+            if not isinstance(number, int):
+                raise TypeError(f"{name} has whole numbers, not {number!r}")
+        if self.script is not None and not callable(self.script):
+            raise TypeError(f"script is a function, not {type(self.script).__name__}")
+        if any(not 0 <= db <= _LAST_DB for _, db in numbers):
             raise ValueError(f"databases are numbered from 0 to {_LAST_DB}")
         if max(abs(self.shift_ttl_ms), abs(self.set_ttl_ms or 0)) > _LONGEST_MS:
             raise ValueError("a time of more than ten thousand years")
@@ -129,10 +155,21 @@ class Edits:
 
     def key_of(self, key: bytes) -> bytes:
         """What a key will be called."""
-        for old, new in self.rename_prefix:
+        for old, new in cast("tuple[tuple[bytes, bytes], ...]", self.rename_prefix):
             if key.startswith(old):
                 return new + key[len(old) :]
         return key
+
+
+def _prefixes(pairs: object) -> Iterator[tuple[bytes, bytes]]:
+    """The pairs of `Edits.rename_prefix`, in bytes."""
+    if isinstance(pairs, str | bytes | Mapping) or not isinstance(pairs, Iterable):
+        raise TypeError(f"rename_prefix is pairs of an old and a new prefix, not {type(pairs).__name__}")
+    for pair in pairs:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise TypeError(f"rename_prefix is pairs of an old and a new prefix; one of them is {pair!r}")
+        old, new = pair
+        yield as_bytes(old, "a prefix"), as_bytes(new, "a prefix")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from rdbkit.format.encode import encode_value, write_length, write_string
 from rdbkit.format.record import Record
 from rdbkit.model import Header
 from rdbkit.storage.output import open_output
+from rdbkit.text import as_bytes
 
 _CRC64: Final = anycrc.Model("CRC64-REDIS")
 _FLUSH: Final = 1 << 20
@@ -142,7 +143,7 @@ class Writer:
 
     def put(
         self,
-        key: bytes,
+        key: str | bytes,
         value: Any,
         *,
         db: int = 0,
@@ -153,7 +154,7 @@ class Writer:
         """Write a key and its value.
 
         Args:
-            key: its name; that no database has one twice is the caller's to see to.
+            key: its name, a str as UTF-8; that no database has one twice is the caller's to see to.
             value: as `Record.value` gives it: bytes, list, set, dict, or one of rdbkit's types.
             db: database number.
             expire_ms: absolute expiry in Unix milliseconds; before RDB 3 the file has whole seconds, rounded down.
@@ -162,11 +163,12 @@ class Writer:
         Raises: LossError where the version cannot hold it, and nothing of it is written; TypeError or ValueError for what is
             no value; OSError of the output.
         """
+        name = as_bytes(key, "key")
         body = BytesWriter()
         type_code = encode_value(body, value, *self.header, self._compress)
         out = self._begin(db, expire_ms, idle_s, freq)
         out.append(type_code)
-        write_string(out, key)
+        write_string(out, name)
         out.write(body.getvalue())
         self._end()
 

@@ -334,6 +334,18 @@ def as_target(target: Target | str) -> Target:
     raise TypeError(f"target is a Target or its name, as in 'redis-6.2', not {type(target).__name__}")
 
 
+def as_sku(sku: Sku | str | None, target: Target) -> Sku | None:
+    """A size of a service that is given as it is, or by its name.
+
+    Raises: ValueError where the target has none of this name; TypeError for anything else.
+    """
+    if sku is None or isinstance(sku, Sku):
+        return sku
+    if isinstance(sku, str):
+        return target.sku(sku)
+    raise TypeError(f"sku is a Sku or its name, as in 'P2', not {type(sku).__name__}")
+
+
 def _alone(row: Target, name: str) -> Target:
     """One release line of those that share a row."""
     others = [other for other in (row.name, *row.lines) if other != name]
