@@ -23,6 +23,7 @@ from rdbkit.azure.resources import PREMIUM, Arm, CacheState, Call, ResourceId, S
 from rdbkit.azure.sas import LEAST_HOURS, Signed, Signer, patience
 from rdbkit.errors import CorruptError, TargetError, UnsupportedVersionError
 from rdbkit.operations.check import AS_IT_IS, Check, check
+from rdbkit.storage.compression import compression_of
 from rdbkit.storage.state import StateFile
 from rdbkit.storage.temporary import PRIVATE
 from rdbkit.targets.target import Target, as_target
@@ -40,8 +41,7 @@ _GB: Final = 1 << 30
 #: What data takes in memory, where the file does not say it, for each byte of the file. Source: 1.8 was measured once
 #: (facts of Azure, a lab's report of 2026); `rdbkit memory` says it exactly.
 _IN_MEMORY: Final = 2
-_GZIP: Final = b"\x1f\x8b"
-_MAGIC: Final = (b"REDIS", b"VALKEY", _GZIP)
+_MAGIC: Final = (b"REDIS", b"VALKEY")
 _FORMAT: Final = 1
 _MOST_BYTES: Final = 1 << 63
 #: Unix seconds that have a date of four digits.
@@ -55,6 +55,7 @@ class Blob:
     Attributes:
         url: without a signature.
         kind: "BlockBlob" or "PageBlob".
+        compression: what it is compressed with, None for nothing.
         signed: with its signature; None where the cache reads it with its own identity.
     """
 
@@ -63,12 +64,13 @@ class Blob:
     etag: str
     kind: str
     modified: str
-    gzip: bool = False
+    compression: str | None = None
     signed: Signed | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types, without secrets."""
-        found = {name: getattr(self, name) for name in ("url", "bytes", "etag", "kind", "modified", "gzip")}
+        found = {name: getattr(self, name) for name in ("url", "bytes", "etag", "kind", "modified")}
+        found["gzip"] = self.compression == "gzip"
         signed = self.signed
         found["access"] = signed.kind if signed is not None else MANAGED_IDENTITY
         found["expires"] = signed.expires.isoformat() if signed is not None and signed.expires is not None else None
@@ -299,9 +301,10 @@ def prepare_import(
     signer = Signer(credentials or Credentials(), hours)
     blobs = _look(places, signer, auth, [*etags] or [""] * len(places))
     for blob in blobs:
-        if blob.gzip and not target.takes_gzip:
+        if blob.compression is not None and not target.takes_compressed(blob.compression):
             raise TargetError(
-                f"the blob is compressed with gzip, of which nobody says that {target.title} takes it; upload it uncompressed",
+                f"the blob is compressed with {blob.compression}, of which nobody says that {target.title} takes it; "
+                "upload it uncompressed",
                 source=blob.url,
             )
     checks, used = [], []
@@ -385,10 +388,11 @@ def _look(places: Sequence[BlobUrl], signer: Signer, auth: str, etags: Sequence[
                     "the blob is in the archive tier, where nobody can read it; set its tier to Hot first", source=place.url
                 )
             head = bytes(client.download_blob(0, 9).readall()) if seen.size else b""
-        if not head.startswith(_MAGIC):
+        form = compression_of(head)
+        if form is None and not head.startswith(_MAGIC):
             raise CorruptError("the blob is no RDB file; give the URL of one that is", source=place.url)
         modified = seen.last_modified.isoformat() if seen.last_modified is not None else ""
-        found.append(Blob(place.url, seen.size, now, kind, modified, head.startswith(_GZIP), signed))
+        found.append(Blob(place.url, seen.size, now, kind, modified, form and form.name, signed))
     return found
 
 

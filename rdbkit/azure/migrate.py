@@ -42,6 +42,7 @@ from rdbkit.operations.duplicates import duplicate_error, find_duplicates
 from rdbkit.operations.split import Division, split
 from rdbkit.policy.rules import Policies
 from rdbkit.snapshot.reader import open_snapshot
+from rdbkit.storage.compression import without_suffix
 from rdbkit.storage.location import check_distinct, exists, revision
 from rdbkit.storage.output import Nowhere
 from rdbkit.storage.source import Rereading, changed
@@ -570,7 +571,7 @@ class Migration:
 
 def _stem(name: str) -> str:
     """What the blobs of a file are called."""
-    return os.path.basename(name).removesuffix(".gz").removesuffix(".rdb")
+    return without_suffix(os.path.basename(name)).removesuffix(".rdb")
 
 
 def _of(progress: Callable[[str, int], object] | None, name: str) -> Callable[[int], object] | None:

@@ -32,7 +32,7 @@ _MOST_SHOWN = 20
 def build(lines: str, out: str, target: Target, force: bool, on_loss: str, strict: bool) -> int:
     """A snapshot from JSON lines, as export writes them.
 
-    FILE is a path or - for standard input; gzip is recognised. OUT is a path, which appears when it is whole, or - for standard
+    FILE is a path or - for standard input, compressed or not. OUT is a path, which appears when it is whole, or - for standard
     output; .gz compresses. Exit code 0 if OUT was written, without what --on-loss drop allows to be lost, 1 if nothing was written
     since something would be lost, 3 if a line cannot be read. With --strict, 1 also if something is lost.
     """

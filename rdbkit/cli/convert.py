@@ -105,7 +105,7 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 def convert(file: str, out: str, selection: Selection, **options: Any) -> int:
     """Write a snapshot that TARGET loads.
 
-    FILE is a path or - for standard input; gzip is recognised. OUT is a path, which appears when it is whole, or - for standard
+    FILE is a path or - for standard input, compressed or not. OUT is a path, which appears when it is whole, or - for standard
     output; .gz compresses. What TARGET knows is copied as it stands.
 
     Lists what TARGET does not support, and writes nothing unless options say what to do with it. Exit code 0 if OUT was written

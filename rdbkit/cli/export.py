@@ -69,7 +69,7 @@ def export(
 ) -> int:
     """Every key and value as JSON lines, or as commands for redis-cli --pipe.
 
-    FILE is a path or - for standard input; gzip is recognised. Exit code 0 if all was written, without what options allow
+    FILE is a path or - for standard input, compressed or not. Exit code 0 if all was written, without what options allow
     to be left out, 1 if something would be lost that no option allows, 3 if the file cannot be read or is damaged. With --strict, 1
     also if something was left out.
     """

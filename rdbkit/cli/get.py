@@ -21,7 +21,7 @@ from rdbkit.operations.value_json import value_json
 def get(file: str, key: str, db: int | None, output: str, force: bool, relaxed: bool) -> int:
     """The value of one key: a string's bytes as they are, anything else as JSON.
 
-    FILE is a path or - for standard input; gzip is recognised. Reading stops as soon as the key is found, so that what follows
+    FILE is a path or - for standard input, compressed or not. Reading stops as soon as the key is found, so that what follows
     it, the checksum too, is not looked at. Exit code 1 if there is no such key, 3 if the file cannot be read or is damaged.
     """
     name = os.fsencode(key)

@@ -66,7 +66,7 @@ def info(
 ) -> int:
     """What is in snapshots, and who loads them as they are.
 
-    FILE is a path or - for standard input; gzip is recognised. Exit code 1 if there is no library NAME, 3 if a file cannot be read
+    FILE is a path or - for standard input, compressed or not. Exit code 1 if there is no library NAME, 3 if a file cannot be read
     or is damaged.
     """
     if library is not None and as_json:
@@ -195,6 +195,8 @@ def _facts_of_file(r: Info) -> list[tuple[str, str]]:
     if r.trailer not in ("none", "mark"):
         what = _TRAILERS.get(r.trailer, "unknown bytes")
         rows.append(("followed by", what + (f", {size(r.trailer_size)}" if r.trailer_size is not None else "")))
+    if r.ignored:
+        rows.append(("ignored", f"{size(r.ignored)} behind the {r.compression} data"))
     other = {k: v for k, v in r.aux.items() if k not in ("redis-bits", "ctime", "used-mem", f"{r.writer}-ver")}
     if other:
         rows.append(("aux", printable(", ".join(f"{k}={v}" for k, v in other.items()), 300)))

@@ -56,7 +56,7 @@ def keys(
 ) -> None:
     """One row for each key: type, bytes in the file, elements, expiry, slot.
 
-    FILE is a path or - for standard input; gzip is recognised. Exit code 3 if it cannot be read or is damaged.
+    FILE is a path or - for standard input, compressed or not. Exit code 3 if it cannot be read or is damaged.
     """
     if sort is not None and limit is None:
         raise click.UsageError("--sort needs --limit N: so many rows are held in memory")

@@ -69,7 +69,7 @@ def memory(
 ) -> None:
     """What the keys of a snapshot will take in the memory of TARGET.
 
-    FILE is a path or - for standard input; gzip is recognised. Exit code 3 if it cannot be read or is damaged.
+    FILE is a path or - for standard input, compressed or not. Exit code 3 if it cannot be read or is damaged.
     """
     chosen = format_for(output, format_, _FORMATS, "table")
     if chosen == "table" and output != "-":

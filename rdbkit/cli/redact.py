@@ -76,7 +76,7 @@ def redact(
 ) -> int:
     """The same structure with names and values scrambled, to be shown to others.
 
-    FILE is a path or - for standard input; gzip is recognised. OUT is a path, which appears when it is whole, or - for standard
+    FILE is a path or - for standard input, compressed or not. OUT is a path, which appears when it is whole, or - for standard
     output; .gz compresses. It has the types, encodings, lengths, counts and expiries of FILE.
 
     Lengths, punctuation, scores and times can still be seen, and which strings are equal. What cannot be scrambled, such as

@@ -32,7 +32,7 @@ _CHECKSUMS: Final = {
 def verify(files: tuple[str, ...], deep: bool, samples: int, as_json: bool, relaxed: bool) -> int:
     """Whether snapshots are sound, as far as the file can tell.
 
-    FILE is a path or - for standard input; gzip is recognised. Exit code 0 if every FILE is sound, 1 if something is wrong with
+    FILE is a path or - for standard input, compressed or not. Exit code 0 if every FILE is sound, 1 if something is wrong with
     one, 3 if one cannot be opened or is no snapshot. What can be saved of a damaged file, rdbkit salvage saves.
     """
     reports = []
@@ -69,6 +69,7 @@ def _show(report: Verification, out: Output) -> None:
     ]
     if not report.whole:
         rows.append(("read", f"up to byte {report.size:,} only: what follows could not be told apart"))
+    rows += [("note", note) for note in report.notes]
     out.facts(rows)
     if report.sound:
         return

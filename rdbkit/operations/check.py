@@ -31,6 +31,7 @@ from rdbkit.products import described, joined, module_product, module_type, type
 from rdbkit.snapshot.large import Spool
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.snapshot.writer import Writer, create
+from rdbkit.storage.compression import without_suffix
 from rdbkit.storage.output import Nowhere
 from rdbkit.targets.target import Fact, Sku, Target, as_sku, as_target, tolerated
 from rdbkit.text import count, json_bytes, path_word, shell_word
@@ -147,7 +148,7 @@ class Check:
         """A name for the file that `command` writes."""
         if self.path is None:
             return "out.rdb"
-        stem = os.path.basename(self.path).removesuffix(".gz").removesuffix(".rdb")
+        stem = without_suffix(os.path.basename(self.path)).removesuffix(".rdb")
         while len(os.fsencode(stem)) > _LONGEST_STEM:
             stem = stem[:-1]
         return f"{stem}-{os.path.basename(self.target)}.rdb"
@@ -636,9 +637,15 @@ def _of_file(snapshot: Snapshot, target: Target, damage: RdbError | None) -> lis
             Finding("RDB403", WARNING, "no checksum (rdbchecksum no)", why="damage on the way would not be noticed", source=_FORMAT,
                     fix="CONFIG SET rdbchecksum yes, and save again")
         )  # fmt: skip
-    if snapshot.compression is not None and not target.takes_gzip:
-        why = "a server loads no gzip" if not target.is_service else "that it takes gzip is stated nowhere"
-        found.append(Finding("RDB405", BLOCKER, "compressed with gzip", why=why, source=_FORMAT, fix="rdbkit convert"))
+    packed = snapshot.compression
+    if packed is not None and not target.takes_compressed(packed):
+        why = f"that it takes {packed} is stated nowhere" if target.is_service else "a server loads no compressed file"
+        found.append(Finding("RDB405", BLOCKER, f"compressed with {packed}", why=why, source=_FORMAT, fix="rdbkit convert"))
+    if snapshot.ignored:
+        found.append(
+            Finding("RDB411", NOTE, f"{count(snapshot.ignored, 'byte')} behind the {packed} data, which are ignored",
+                    why="what unpacks it ignores them", source=_FORMAT, fix="rdbkit convert")
+        )  # fmt: skip
     if snapshot.framing is not None:
         found.append(
             Finding("RDB406", BLOCKER, "a capture of a diskless replication, in its frame", why="a server loads no frame",

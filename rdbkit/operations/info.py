@@ -107,6 +107,7 @@ class Info:
     flavour: str
     rdb_version: int
     compression: str | None
+    ignored: int
     framing: str | None
     rdb_size: int
     writer: str | None
@@ -303,6 +304,7 @@ def _report(snapshot: Snapshot, tally: InfoTally) -> Info:
         flavour=snapshot.header.flavour,
         rdb_version=snapshot.header.version,
         compression=snapshot.compression,
+        ignored=snapshot.ignored,
         framing=snapshot.framing,
         rdb_size=snapshot.rdb_size,
         writer=writer,
@@ -410,6 +412,7 @@ class _Loading:
             or self.refused_functions()
             or self.refused_modules()
             or self.refused_size()
+            or self.refused_compression()
         )
         if why_not:
             return self.loads("no", why_not)
@@ -483,6 +486,10 @@ class _Loading:
     def refused_size(self) -> str:
         most = self.target.max_key_bytes
         return "a key is larger than 2 GB" if most and any(k.bytes > most for k in self.report.biggest) else ""
+
+    def refused_compression(self) -> str:
+        packed = self.report.compression
+        return "" if packed is None or self.target.takes_compressed(packed) else f"unpacked only: it is compressed with {packed}"
 
     def dropped_databases(self) -> str:
         target, highest = self.target, self.highest_db

@@ -78,6 +78,7 @@ class Verification:
         whole: it could be read to its end.
         checksum: "ok", "disabled" or "absent" (there is none to compare), "mismatch"; "unknown" where the end was not reached.
         violations: in the order of their codes.
+        notes: what is odd about the file and breaks no rule.
     """
 
     file: str
@@ -88,6 +89,7 @@ class Verification:
     whole: bool = False
     checksum: str = "unknown"
     violations: list[Violation] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def sound(self) -> bool:
@@ -230,6 +232,9 @@ class _Job:
             report.size = max((e.offset or 0) - (_MARK_BYTES if snapshot.framing is not None else 0), 0)
         if snapshot.checksum is not None:
             report.checksum = snapshot.checksum.state
+        if snapshot.ignored:
+            ignored = f"{count(snapshot.ignored, 'byte')} behind the {snapshot.compression} data, which are ignored"
+            report.notes.append(ignored)
         trailer = snapshot.trailer
         if trailer is not None and trailer.kind in ("unknown", "snapshot"):
             error = CorruptError(f"{TRAILING_DATA[trailer.kind]} behind the end of the snapshot", rule="behind")

@@ -28,9 +28,6 @@ BLOCK_SIZE = 1 << 20
 _HEAD = 16  # bytes of a large value that a visitor is shown: a module's id, or the first field expiry
 _CRC64 = anycrc.Model("CRC64-REDIS")
 _OTHER_FORMATS = (
-    (b"\x28\xb5\x2f\xfd", "zstd-compressed: unpack it first"),
-    (b"\xfd7zXZ", "xz-compressed: unpack it first"),
-    (b"BZh", "bzip2-compressed: unpack it first"),
     (b"PK\x03\x04", "a zip archive: unpack it first"),
     (b"*", "an append-only file of commands, not a snapshot"),
 )
@@ -222,8 +219,13 @@ class Snapshot:
 
     @property
     def compression(self) -> str | None:
-        """What the file is compressed with: "gzip" or None."""
+        """What the file is compressed with: "gzip", "zstd", "xz", "bzip2" or None; "gzip in zstd" where that was done twice."""
         return self._source.compression
+
+    @property
+    def ignored(self) -> int:
+        """Bytes behind the compressed data that are none of it, which tools that unpack ignore, too; known at the end."""
+        return self._source.ignored
 
     @property
     def reordered(self) -> bool:
@@ -693,7 +695,7 @@ def open_snapshot(
     """Open a snapshot for reading.
 
     Args:
-        src: a path, "-" for standard input, or any object with `read(n) -> bytes` (short reads allowed). Gzip, zero padding,
+        src: a path, "-" for standard input, or any object with `read(n) -> bytes` (short reads allowed). Compression, zero padding,
             following AOF commands and the `$EOF:` framing of a diskless capture are recognised.
         relaxed: try an RDB version that is newer than this release knows.
         verify_checksum: compare the CRC-64 at the end.

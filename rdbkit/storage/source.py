@@ -1,4 +1,4 @@
-"""Where bytes come from: a path, standard input, a pipe, gzip, or anything with `read(n)`.
+"""Where bytes come from: a path, standard input, a pipe, or anything with `read(n)`, compressed or not.
 
 A source hands out a buffer that begins with what is still needed of the last one and continues with new bytes.
 """
@@ -8,14 +8,18 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import zlib
 from typing import BinaryIO, Protocol, cast
 
-from rdbkit.errors import ChangedError, CorruptError, RdbError, TruncatedError
+from rdbkit.errors import ChangedError, LimitError, RdbError, TruncatedError
+from rdbkit.storage.compression import HEAD_BYTES, Compression, compression_of
 from rdbkit.storage.location import Identity, exists, is_file
 
 #: Where an input of unknown size ends.
 UNKNOWN = 1 << 62
+#: Bytes that are looked at, or unpacked, at a time.
+_PIECE = 1 << 16
+#: How many times over an input may be compressed.
+_DEEPEST = 3
 
 
 class Reader(Protocol):
@@ -68,30 +72,72 @@ class Source:
         name: for messages.
         size: bytes of the underlying file, None where unknown; for progress.
         total: bytes that it will hand out, `UNKNOWN` where unknown.
-        compression: "gzip" or None.
+        compression: "gzip", "zstd", "xz", "bzip2" or None; "gzip in zstd" where a file was compressed twice.
+        ignored: bytes behind the compressed data that are none of it; known at the end.
         expected: what the file has to be, where it is read more than once.
     """
 
     compression: str | None = None
 
-    def __init__(self, reader: Reader, name: str, size: int | None = None, head: bytes = b"", owned: bool = False) -> None:
+    def __init__(self, reader: Reader, name: str, size: int | None = None, owned: bool = False) -> None:
         self.reader = reader
         self.owned = owned
         self.name = name
         self.size = size
         self.total = UNKNOWN
+        self.ignored = 0
         self.consumed = 0
         self.expected: Identity | None = None
-        self._head = head
+        # What has been looked at and is still to be handed out: zeros, what follows them, and then an error, again and again.
+        self._zeros = 0
+        self._head = b""
+        self._error: RdbError | None = None
 
     def read(self, n: int) -> bytes:
         """Up to `n` bytes, b"" at the end."""
+        if self._zeros:
+            n = min(n, self._zeros)
+            self._zeros -= n
+            return bytes(n)
         if self._head:
             piece, self._head = self._head[:n], self._head[n:]
             return piece
+        if self._error is not None:
+            raise self._error
+        return self._more(n)
+
+    def _more(self, n: int) -> bytes:
+        """Up to `n` bytes that nobody has looked at."""
         piece = bytes(self.reader.read(n))  # costs nothing where it is bytes already, as it should be
         self.consumed += len(piece)
         return piece
+
+    def _look(self, n: int) -> bool:
+        """Add up to `n` bytes to what has been looked at; False where nothing more can be read."""
+        try:
+            piece = b"" if self._error is not None else self._more(n)
+        except RdbError as e:
+            self._error = e
+            return False
+        self._head += piece
+        return bool(piece)
+
+    def peek(self, n: int) -> bytes:
+        """The first `n` bytes, fewer at the end, before anything has been read; they are still to be read."""
+        while len(self._head) < n and self._look(n - len(self._head)):
+            pass
+        return self._head[:n]
+
+    def zeros_ahead(self) -> int | None:
+        """How many bytes follow, where they are all zeros; None otherwise. They are still to be read."""
+        while True:
+            rest = self._head.lstrip(b"\0")
+            self._zeros += len(self._head) - len(rest)
+            self._head = rest
+            if rest:
+                return None
+            if not self._look(_PIECE):
+                return self._zeros if self._error is None else None
 
     def refill(self, buf: bytes, pos: int, n: int) -> bytes:
         """What is left of `buf` from `pos` on, and `n` bytes more; fewer only at the end, or where what follows is damaged.
@@ -103,7 +149,8 @@ class Source:
         while n > 0:
             try:
                 piece = self.read(n)
-            except RdbError:
+            except RdbError as e:
+                self._error = e
                 if n == wanted:
                     raise
                 break
@@ -129,12 +176,13 @@ class Source:
 
 
 class FileSource(Source):
-    """A regular file: what is still needed is read again rather than copied."""
+    """A regular file: what is still needed, or has been looked at, is read again rather than copied."""
 
     def __init__(self, file: BinaryIO, name: str, size: int) -> None:
         super().__init__(file, name, size, owned=True)
         self.file = file
         self.total = size
+        self._other = -1  # where a byte stands that is no zero, the last that is known
 
     def refill(self, buf: bytes, pos: int, n: int) -> bytes:
         """See `Source.refill`."""
@@ -145,56 +193,83 @@ class FileSource(Source):
             return super().refill(b"", 0, left + n)
         return super().refill(buf, pos, n)
 
+    def peek(self, n: int) -> bytes:
+        """See `Source.peek`."""
+        here = self.file.tell()
+        piece = self.file.read(n)
+        self.file.seek(here)
+        return piece
 
-class GzipSource(Source):
-    """Gzip of one or several members, unpacked in pieces of bounded size."""
+    def zeros_ahead(self) -> int | None:
+        """See `Source.zeros_ahead`."""
+        here = at = self.file.tell()
+        if here <= self._other:
+            return None
+        while (piece := self.file.read(_PIECE)) and not (rest := piece.lstrip(b"\0")):
+            at += len(piece)
+        self.file.seek(here)
+        if piece:
+            self._other = at + len(piece) - len(rest)
+            return None
+        return at - here
 
-    compression = "gzip"
 
-    def __init__(self, inner: Source) -> None:
+class CompressedSource(Source):
+    """What another source has, unpacked in pieces of bounded size: one or several members, with zeros between and behind them."""
+
+    def __init__(self, inner: Source, form: Compression) -> None:
         super().__init__(inner, inner.name, inner.size)
+        self.compression = form.name if inner.compression is None else f"{form.name} in {inner.compression}"
         self.inner = inner
-        self._unpacker = zlib.decompressobj(31)
-        self._input = b""
-        self._started = False
+        self._form = form
+        self._member = form.begin()
+        self._input = b""  # read, and not yet given to the member
 
-    def read(self, n: int) -> bytes:
-        """Up to `n` unpacked bytes."""
+    def _more(self, n: int) -> bytes:
+        n = min(n, _PIECE)
         while True:
-            if self._unpacker.eof:
-                while self._input[:1] == b"\0":  # zero padding after the last member
-                    self._input = self._input.lstrip(b"\0") or self.inner.read(65536)
-                if not self._input:
-                    self._input = self.inner.read(65536)
-                if not self._input:
-                    return b""
-                self._unpacker = zlib.decompressobj(31)
-            elif not self._input:
-                self._input = self.inner.read(262144)
-                if not self._input:
-                    raise TruncatedError("the gzip data ends too early")
-            piece = self._unpack(n)
-            self.consumed = self.inner.consumed
-            if piece:
-                return piece
-
-    def _unpack(self, n: int) -> bytes:
-        """What the input, or a part of it, unpacks to: `n` bytes at most, maybe none."""
-        size = len(self._input)
-        while True:
-            before = self._unpacker.copy()
+            if self._member.eof and not self._next_member():
+                return b""
+            piece = b""
+            if needs_input := self._member.needs_input:
+                piece, self._input = self._input or self._read_inner(), b""
             try:
-                piece = self._unpacker.decompress(self._input[:size], n)
-            except zlib.error as e:
-                # What was unpacked before the damage is lost with the error; less of the input may end before the damage.
-                self._unpacker = before
-                size //= 2
-                if not size:
-                    raise CorruptError(f"the gzip data is damaged: {str(e).split(': ')[-1]}") from None
-                continue
-            left = self._unpacker.unused_data if self._unpacker.eof else self._unpacker.unconsumed_tail
-            self._input = left + self._input[size:]
-            return piece
+                unpacked = self._member.decompress(piece, n)
+            except self._form.error() as e:
+                raise self._form.explain(e) from None
+            if self._member.eof:
+                self._input = self._member.unused_data
+            if unpacked:
+                return unpacked
+            if needs_input and not piece:
+                raise TruncatedError(f"the {self._form.name} data ends too early")
+
+    def _next_member(self) -> bool:
+        """Begin another member; False where none follows."""
+        zeros = 0
+        while not (rest := self._input.lstrip(b"\0")):
+            zeros += len(self._input)
+            self._input = self._read_inner()
+            if not self._input:
+                return False
+        zeros += len(self._input) - len(rest)
+        while len(rest) < HEAD_BYTES and (piece := self._read_inner()):
+            rest += piece
+        self._input = b""
+        if self._form.starts(rest):
+            self._input = rest
+            self._member = self._form.begin()
+            return True
+        # As the tools that unpack do: what is no data of this kind is not looked at.
+        self.ignored = zeros + len(rest)
+        while piece := self._read_inner():
+            self.ignored += len(piece)
+        return False
+
+    def _read_inner(self) -> bytes:
+        piece = self.inner.read(_PIECE)
+        self.consumed = self.inner.consumed
+        return piece
 
     def identity(self) -> Identity | None:
         """That of the packed input."""
@@ -206,34 +281,40 @@ class GzipSource(Source):
 
 
 def open_source(src: Input) -> Source:
-    """The source for a path, "-" (standard input) or an object with `read(n)`; gzip is recognised by its first bytes.
+    """The source for a path, "-" (standard input) or an object with `read(n)`.
 
-    Raises: OSError where the path cannot be opened.
+    What is compressed is known by its first bytes, and unpacked, also where that was done up to three times.
+
+    Raises: OSError where the path cannot be opened; RdbError where it cannot be unpacked here.
     """
-    source: Source
-    if isinstance(src, str | os.PathLike):
-        if src == "-":
-            # Unbuffered: a buffer that waits to be full does not hear an interrupt that came a moment before.
-            stdin = standard_input()
-            source = Source(cast(Reader, getattr(stdin, "raw", stdin)), "<stdin>")
-        else:
-            path = os.fspath(src)
-            file = cast(BinaryIO, open(path, "rb", buffering=0))  # noqa: SIM115 (the source closes it)
-            source = _of_file(file, path)
-    else:
-        source = Source(src, str(getattr(src, "name", f"<{type(src).__name__}>")))
-    head = b""
-    while len(head) < 2:
-        piece = source.read(2 - len(head))
-        if not piece:
-            break
-        head += piece
-    if isinstance(source, FileSource):
-        source.file.seek(0)
-        source.consumed = 0
-    else:
-        source._head = head
-    return GzipSource(source) if head == b"\x1f\x8b" else source
+    source = _plain_source(src)
+    try:
+        for _ in range(_DEEPEST):
+            form = compression_of(source.peek(HEAD_BYTES))
+            if form is None:
+                return source
+            source = CompressedSource(source, form)
+        if compression_of(source.peek(HEAD_BYTES)) is not None:
+            raise LimitError(f"it is compressed more than {_DEEPEST} times over: unpack it first")
+    except RdbError as e:
+        e.source = source.name
+        source.close()
+        raise
+    except BaseException:
+        source.close()
+        raise
+    return source
+
+
+def _plain_source(src: Input) -> Source:
+    if not isinstance(src, str | os.PathLike):
+        return Source(src, str(getattr(src, "name", f"<{type(src).__name__}>")))
+    if src == "-":
+        # Unbuffered: a buffer that waits to be full does not hear an interrupt that came a moment before.
+        stdin = standard_input()
+        return Source(cast(Reader, getattr(stdin, "raw", stdin)), "<stdin>")
+    path = os.fspath(src)
+    return _of_file(cast(BinaryIO, open(path, "rb", buffering=0)), path)
 
 
 def standard_input() -> BinaryIO:

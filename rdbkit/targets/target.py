@@ -136,6 +136,10 @@ class Target:
         """Whether it is a service that runs an engine, rather than a server or a version of the format."""
         return self.engine is not None
 
+    def takes_compressed(self, compression: str) -> bool:
+        """Whether a source says that it takes a file compressed so, as `Snapshot.compression` has it."""
+        return compression == "gzip" and bool(self.takes_gzip)
+
     @property
     def release_line(self) -> str:
         """The server that it is, or whose engine runs there: of a service a release line, otherwise its own name.

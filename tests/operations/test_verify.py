@@ -735,7 +735,7 @@ def test_several_files_as_json(tmp_path: Path) -> None:
     sound, damaged = json.loads(made.stdout)["files"]
     assert sound == {
         "file": str(RICH), "header": "REDIS0010", "deep": True, "keys": 27, "size": RICH.stat().st_size, "whole": True,
-        "checksum": "ok", "sound": True, "findings": [],
+        "checksum": "ok", "sound": True, "findings": [], "notes": [],
     }  # fmt: skip
     assert damaged["file"].endswith("damaged\\xff.rdb")
     assert not damaged["sound"]
