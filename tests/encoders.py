@@ -646,7 +646,7 @@ class Encoder(NamedTuple):
 
     name: str
     magic: bytes
-    kind: int
+    type_code: int
     values: st.SearchStrategy[Any]
     encode: Callable[[Any, Random], bytes]
     preamble: Callable[[Any, Random], bytes] = lambda value, rng: b""
@@ -739,23 +739,23 @@ def comparable(value: Any) -> Any:
     return value
 
 
-def joined(kind: str, items: list[Any]) -> Any:
+def joined(type_name: str, items: list[Any]) -> Any:
     """The value that a row of elements makes up, in the form of `comparable`. An array's elements leave out where the next
     insertion goes."""
-    if kind == "list":
+    if type_name == "list":
         return items
-    if kind == "set":
+    if type_name == "set":
         assert len(set(items)) == len(items)
         return set(items)
-    if kind == "zset":
+    if type_name == "zset":
         assert len(dict(items)) == len(items)
         return {member: exact(score) for member, score in items}
-    if kind == "hash":
+    if type_name == "hash":
         assert len({field for field, _, _ in items}) == len(items)
         return {field: (data, expiry) for field, data, expiry in items}
-    if kind == "array":
+    if type_name == "array":
         return {index: exact(item) for index, item in items}
-    if kind == "stream":
+    if type_name == "stream":
         return joined_stream(items)
     (value,) = items
     return value

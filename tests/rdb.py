@@ -68,9 +68,9 @@ def aux(key: bytes, value: bytes) -> bytes:
     return b"\xfa" + string(key) + string(value)
 
 
-def key(name: bytes, kind: int, value: bytes, expire_ms: int | None = None) -> bytes:
+def key(name: bytes, type_code: int, value: bytes, expire_ms: int | None = None) -> bytes:
     prefix = b"" if expire_ms is None else b"\xfc" + expire_ms.to_bytes(8, "little", signed=True)
-    return prefix + bytes([kind]) + string(name) + value
+    return prefix + bytes([type_code]) + string(name) + value
 
 
 def rdb(*parts: bytes, magic: bytes = b"REDIS0009", crc: bool | None = True) -> bytes:

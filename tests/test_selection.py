@@ -35,9 +35,15 @@ HOUR = 3_600_000
 
 
 def wants(
-    selection: Selection, name: bytes = b"k", *, db: int = 0, kind: str = "string", size: int | None = 10, expire: int | None = None
+    selection: Selection,
+    name: bytes = b"k",
+    *,
+    db: int = 0,
+    type_name: str = "string",
+    size: int | None = 10,
+    expire: int | None = None,
 ) -> bool:
-    return selection.wants(db, name, kind, size, expire)
+    return selection.wants(db, name, type_name, size, expire)
 
 
 # -- slots
@@ -200,8 +206,11 @@ def test_conditions_on_the_key(options: dict[str, Any], kept: list[bytes], left:
 
 
 def test_conditions_on_type_database_and_size() -> None:
-    assert [t for t in ("string", "list", "set", "hash") if wants(Selection(types=["list", "hash"]), kind=t)] == ["list", "hash"]
-    assert wants(Selection(types="hash"), kind="hash")
+    assert [t for t in ("string", "list", "set", "hash") if wants(Selection(types=["list", "hash"]), type_name=t)] == [
+        "list",
+        "hash",
+    ]
+    assert wants(Selection(types="hash"), type_name="hash")
     assert [db for db in range(8) if wants(Selection(dbs=[0, range(3, 6)]), db=db)] == [0, 3, 4, 5]
     assert [db for db in range(3) if wants(Selection(dbs=0), db=db)] == [0]
     assert wants(Selection(dbs=range(0, 1 << 60)), db=1 << 59)  # never counted out
@@ -214,7 +223,7 @@ def test_a_size_that_is_not_known_yet_is_left_for_later() -> None:
     selection = Selection(size=(3, 5), types="string")
     assert selection.needs_size
     assert wants(selection, size=None)
-    assert not wants(selection, size=None, kind="hash")
+    assert not wants(selection, size=None, type_name="hash")
     assert [n for n in range(9) if selection.wants_size(n)] == [3, 4, 5]
     assert not Selection(types="string").needs_size
 
@@ -270,7 +279,7 @@ def test_without_conditions_everything_is_wanted() -> None:
         assert not selection
         assert selection.is_everything
         assert not selection.needs_size
-        assert wants(selection, b"\xff", kind="cron", size=None)
+        assert wants(selection, b"\xff", type_name="cron", size=None)
 
 
 CONDITIONS: list[dict[str, Any]] = [
@@ -306,11 +315,11 @@ def test_and_wants_what_all_want(conditions: list[dict[str, Any]], facts: tuple[
 def test_different_arguments_are_combined_with_and_and_nothing_is_changed() -> None:
     a, b = Selection(keys=b"a*", types="hash"), Selection(size=(1, 5))
     both = a & b
-    assert not wants(a, b"ab", kind="set")
-    assert not wants(a, b"b", kind="hash")
-    assert wants(both, b"ab", kind="hash", size=5)
-    assert not wants(both, b"ab", kind="hash", size=6)
-    assert wants(a, b"ab", kind="hash", size=6)
+    assert not wants(a, b"ab", type_name="set")
+    assert not wants(a, b"b", type_name="hash")
+    assert wants(both, b"ab", type_name="hash", size=5)
+    assert not wants(both, b"ab", type_name="hash", size=6)
+    assert wants(a, b"ab", type_name="hash", size=6)
     assert (a.size, b.size, both.size) == ((None, None), (1, 5), (1, 5))
     assert repr(both) == "Selection(keys=(b'a*',), types=('hash',)) & Selection(size=(1, 5))"
 
@@ -392,7 +401,7 @@ def in_every_way() -> bytes:
         *((name, string(name)) for name in (b"user:" + b"long" * 30, b"x" * 63, b"y" * 64)),
         (b"123", b"\xc0\x7b"), (b"-30000", b"\xc1\xd0\x8a"), (LZF_NAME, b"\xc3" + string_of_lzf(LZF_NAME)),
     ]  # fmt: skip
-    kinds = [
+    values = [
         ("string", 0, string(b"value")), ("string", 0, b"\xc0\x07"), ("list", 1, b"\x02" + string(b"a") + string(b"b")),
         ("set", 2, b"\x01" + string(b"m")), ("hash", 4, b"\x01" + string(b"f") + string(b"v")),
         ("zset", 3, b"\x01" + string(b"m") + b"\x011"),
@@ -406,10 +415,10 @@ def in_every_way() -> bytes:
         parts.append(b"" if db == 0 else b"\xfe" + length(db))
         for number, (name, stored) in enumerate(names):
             for shift in range(3):
-                type_name, kind, value = kinds[(number + 3 * shift + db) % len(kinds)]
+                type_name, type_code, value = values[(number + 3 * shift + db) % len(values)]
                 at = expiries[(number + shift + db) % len(expiries)]
                 called = name + b":%d" % shift if shift else name
-                head = key(b"", kind, b"", at)[:-1]
+                head = key(b"", type_code, b"", at)[:-1]
                 body = head + (string(called) if shift else stored) + value
                 FACTS.append((db, called, type_name, len(body), at))
                 parts.append(body)

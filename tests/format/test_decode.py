@@ -81,7 +81,7 @@ def assert_reads(encoder: Encoder, value: Any, data: bytes, block_size: int) -> 
 
 def file_of(encoder: Encoder, value: Any, rng: Random) -> bytes:
     preamble = encoder.preamble(value, rng)
-    record = key(b"k", encoder.kind, encoder.encode(value, rng))
+    record = key(b"k", encoder.type_code, encoder.encode(value, rng))
     crc = True if encoder.magic[-4:] > b"0004" else None
     return rdb(preamble, b"\xfe\0", record, AFTER, magic=encoder.magic, crc=crc)
 
@@ -95,12 +95,14 @@ def test_a_value_decodes_to_itself(encoder: Encoder, data: st.DataObject, seed: 
 
 
 def test_the_table_has_every_type_that_is_read() -> None:
-    covered = {(e.magic, e.kind) for e in ENCODERS}
+    covered = {(e.magic, e.type_code) for e in ENCODERS}
     for flavour, version, magic in (("valkey", 80, "VALKEY"), *(("redis", v, "REDIS") for v in range(1, 16))):
-        for kind in value_types(flavour, version):
+        for type_code in value_types(flavour, version):
             # a type that several versions write stands in the table once, but for ids that mean something else elsewhere
-            wanted = value_types(flavour, version)[kind]
-            assert any(k == kind and value_types(*flavour_of(m))[k] == wanted for m, k in covered), f"{magic} {version} type {kind}"
+            wanted = value_types(flavour, version)[type_code]
+            assert any(k == type_code and value_types(*flavour_of(m))[k] == wanted for m, k in covered), (
+                f"{magic} {version} type {type_code}"
+            )
 
 
 def flavour_of(magic: bytes) -> tuple[str, int]:
@@ -111,35 +113,35 @@ def flavour_of(magic: bytes) -> tuple[str, int]:
 # 127, 128, 16382 to 16384 and 2097150 to 2097152 bytes under a head of 2 or 5 bytes) and of a ziplist's prevlen.
 SIZES = [0, 1, 62, 63, 64, 65, 125, 126, 127, 251, 252, 253, 254, 255, 4090, 4091, 4092, 4095, 4096, 16376, 16377, 16378, 16379]
 SIZES += [16383, 16384, 65535, 65536, 2097145, 2097146, 2097147, 2097148]
-LISTS_OF_STRINGS = [e for e in ENCODERS if e.kind in (0, 1, 10, 14, 18)]
+LISTS_OF_STRINGS = [e for e in ENCODERS if e.type_code in (0, 1, 10, 14, 18)]
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("encoder", LISTS_OF_STRINGS, ids=lambda e: e.name)
 def test_strings_of_any_size(encoder: Encoder, size: int) -> None:
     one = Random(size).randbytes(size)
-    value = one if encoder.kind == 0 else [b"first", one, b"7", one, b"last"]
+    value = one if encoder.type_code == 0 else [b"first", one, b"7", one, b"last"]
     assert_reads(encoder, value, file_of(encoder, value, Random(size)), 4096)
 
 
 @pytest.mark.parametrize("count", [65534, 65535, 65536, 70000])
-@pytest.mark.parametrize("kind", [10, 20], ids=["ziplist", "listpack"])
-def test_packed_collections_of_more_elements_than_their_header_can_count(kind: int, count: int) -> None:
+@pytest.mark.parametrize("type_code", [10, 20], ids=["ziplist", "listpack"])
+def test_packed_collections_of_more_elements_than_their_header_can_count(type_code: int, count: int) -> None:
     rng = Random(count)
     items = [b"%d" % n for n in range(count)]
-    if kind == 20:
+    if type_code == 20:
         packed = listpack_of([listpack_entry(item, rng) for item in items])
     else:
         bodies = [ziplist_body(item, rng) for item in items]
         packed = ziplist_of([bytes([len(b) + 1 if b else 0]) + body for b, body in zip([b"", *bodies], bodies, strict=False)])
     for block_size in (WHOLE, 1000):
-        for record in first(rdb(b"\xfe\0", key(b"k", kind, string(packed)), AFTER, magic=b"REDIS0011"), block_size):
-            assert record.value == (items if kind == 10 else set(items))
+        for record in first(rdb(b"\xfe\0", key(b"k", type_code, string(packed)), AFTER, magic=b"REDIS0011"), block_size):
+            assert record.value == (items if type_code == 10 else set(items))
 
 
-@pytest.mark.parametrize(("kind", "empty"), [(1, []), (2, set()), (4, {}), (5, {})])
-def test_an_empty_collection_of_an_old_server_is_empty(kind: int, empty: Any) -> None:
-    for record in first(rdb(b"\xfe\0", key(b"k", kind, b"\0"), AFTER), 16):
+@pytest.mark.parametrize(("type_code", "empty"), [(1, []), (2, set()), (4, {}), (5, {})])
+def test_an_empty_collection_of_an_old_server_is_empty(type_code: int, empty: Any) -> None:
+    for record in first(rdb(b"\xfe\0", key(b"k", type_code, b"\0"), AFTER), 16):
         assert record.value == empty
         assert list(record.elements()) == []
 
@@ -184,7 +186,7 @@ def test_changed_bytes_give_an_error_or_the_same_in_blocks_of_any_size(
     preamble, encoded = encoder.preamble(value, rng), bytearray(encoder.encode(value, rng))
     for where, bits in flips:
         encoded[int(where * len(encoded))] ^= bits
-    changed = rdb(preamble, b"\xfe\0", key(b"k", encoder.kind, bytes(encoded)), AFTER, magic=encoder.magic, crc=False)
+    changed = rdb(preamble, b"\xfe\0", key(b"k", encoder.type_code, bytes(encoded)), AFTER, magic=encoder.magic, crc=False)
     assert outcome(changed, block_size, elements=False) == outcome(changed, WHOLE, elements=False)
     assert outcome(changed, block_size, elements=True) == outcome(changed, WHOLE, elements=True)
 
@@ -287,7 +289,7 @@ class Damage(NamedTuple):
     """A value that breaks one rule of its encoding."""
 
     rule: str
-    kind: int
+    type_code: int
     value: bytes
     magic: bytes = b"REDIS0014"
     preamble: bytes = b""
@@ -577,9 +579,9 @@ TEMPLATES = [
     ("fields in format 2", 31, b"\2" + counted(string(b"a")) + string(b"1")),
 ]
 DAMAGED = [
-    *(Damage(rule, kind, string(packed)) for rule, kind, packed in PACKED),
-    *(Damage(rule, kind, value) for rule, kind, value in TABLES + STREAMS),
-    *(Damage(rule, kind, value, b"REDIS0015", NAMES) for rule, kind, value in TEMPLATES),
+    *(Damage(rule, type_code, string(packed)) for rule, type_code, packed in PACKED),
+    *(Damage(rule, type_code, value) for rule, type_code, value in TABLES + STREAMS),
+    *(Damage(rule, type_code, value, b"REDIS0015", NAMES) for rule, type_code, value in TEMPLATES),
     Damage("expiry below -1", 22, counted(string(b"f") + string(b"v") + signed(-2, 8)), b"VALKEY080"),
     Damage("field twice, Valkey", 22, length(2) + (string(b"f") + string(b"v") + signed(-1, 8)) * 2, b"VALKEY080"),
     Damage("expiry is no number, Dragonfly", 31, counted(string(b"f") + string(b"v") + string(b"soon")), b"REDIS0009"),
@@ -618,11 +620,11 @@ READINGS = ["value", "elements"]
 def place(damage: Damage) -> range:
     """Where the record stands in the file."""
     begin = len(rdb(damage.preamble, b"\xfe\x03", magic=damage.magic)) - 9
-    return range(begin, begin + len(key(b"k", damage.kind, damage.value)) + 1)
+    return range(begin, begin + len(key(b"k", damage.type_code, damage.value)) + 1)
 
 
 def read_all(damage: Damage, block_size: int, reading: str) -> None:
-    data = rdb(damage.preamble, b"\xfe\x03", key(b"k", damage.kind, damage.value), AFTER, magic=damage.magic)
+    data = rdb(damage.preamble, b"\xfe\x03", key(b"k", damage.type_code, damage.value), AFTER, magic=damage.magic)
     with rdbkit.open(io.BytesIO(data), block_size=block_size) as snapshot:
         for record in snapshot:
             _ = record.value if reading == "value" else list(record.elements())
@@ -663,9 +665,9 @@ HARMLESS = [
 
 @pytest.mark.parametrize("reading", READINGS)
 @pytest.mark.parametrize("block_size", [16, WHOLE])
-@pytest.mark.parametrize(("rule", "kind", "value"), HARMLESS)
-def test_a_harmless_fault_is_a_warning(rule: str, kind: int, value: bytes, block_size: int, reading: str) -> None:
-    data = rdb(b"", b"\xfe\x03", key(b"k", kind, value), AFTER)
+@pytest.mark.parametrize(("rule", "type_code", "value"), HARMLESS)
+def test_a_harmless_fault_is_a_warning(rule: str, type_code: int, value: bytes, block_size: int, reading: str) -> None:
+    data = rdb(b"", b"\xfe\x03", key(b"k", type_code, value), AFTER)
     with rdbkit.open(io.BytesIO(data), block_size=block_size) as snapshot:
         for record in snapshot:
             _ = record.value if reading == "value" else list(record.elements())

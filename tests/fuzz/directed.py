@@ -881,12 +881,12 @@ def around(magic: bytes, damaged: bytes, **ending: Any) -> bytes:
 
 
 def value_cases(every_version: bool) -> Iterator[Case]:
-    for kind, kind_of, encoding, values, since in TABLE:
+    for type_code, type_name, encoding, values, since in TABLE:
         for magic in magics(since) if every_version else magics(since)[:1]:
             for damage, value in values():
-                name = f"{magic.decode()}-{kind}-{damage}"
-                data = around(magic, key(b"damaged", kind, value))
-                yield Case(name, magic, kind_of, encoding, damage, data)
+                name = f"{magic.decode()}-{type_code}-{damage}"
+                data = around(magic, key(b"damaged", type_code, value))
+                yield Case(name, magic, type_name, encoding, damage, data)
 
 
 LIBRARY = b"#!lua name=%b\nredis.register_function('%b', function(keys, args) return 1 end)"
@@ -988,21 +988,21 @@ def file_damage(magic: bytes) -> Iterator[tuple[str, bytes]]:
 
 def type_cases(magic: bytes) -> Iterator[tuple[str, str, str, bytes]]:
     """A sound value of every type, whatever the version: newer than the file among them."""
-    for kind, kind_of, encoding, values, _ in TABLE:
+    for type_code, type_name, encoding, values, _ in TABLE:
         damage, value = next(iter(values()))
-        if kind != 7:
-            assert damage.startswith("sound"), (kind, damage)
-            yield kind_of, encoding, f"type {kind} in {magic.decode()}", around(magic, key(b"k", kind, value))
-    for kind in (6, 8, 23, *range(26, 36), 64, 200):
-        yield "file", "file", f"type {kind} in {magic.decode()}", around(magic, key(b"k", kind, string(b"value")))
+        if type_code != 7:
+            assert damage.startswith("sound"), (type_code, damage)
+            yield type_name, encoding, f"type {type_code} in {magic.decode()}", around(magic, key(b"k", type_code, value))
+    for type_code in (6, 8, 23, *range(26, 36), 64, 200):
+        yield "file", "file", f"type {type_code} in {magic.decode()}", around(magic, key(b"k", type_code, string(b"value")))
 
 
 def file_cases() -> Iterator[Case]:
     for magic in [*(b"REDIS%04d" % version for version in VERSIONS), b"VALKEY080"]:
         for damage, data in file_damage(magic):
             yield Case(f"{magic.decode()}-file-{damage}", magic, "file", "file", damage, data)
-        for kind_of, encoding, damage, data in type_cases(magic):
-            yield Case(f"{magic.decode()}-{damage}-{encoding}", magic, kind_of, encoding, damage, data)
+        for type_name, encoding, damage, data in type_cases(magic):
+            yield Case(f"{magic.decode()}-{damage}-{encoding}", magic, type_name, encoding, damage, data)
     plain = key(b"k", 0, string(b"v"))
     odd = [b"REDIS%04d" % n for n in (0, 1, 2, 3, 4, 5, 7, 8, 13, 14, 15, 16, 80)]
     for magic in [*odd, b"VALKEY011", b"VALKEY081", b"VALKEY079", b"REDIS  11", b"REDIS-001", b"REDIS00x9"]:

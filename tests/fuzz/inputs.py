@@ -60,12 +60,12 @@ def odd_order(rng: Random) -> bytes:
     origin = source(rng.choice(sources()))
     parts: list[bytes] = []
     for _ in range(rng.randrange(1, 12)):
-        _, front, kind, key, value = rng.choice(origin.records)
+        _, front, type_code, key, value = rng.choice(origin.records)
         parts.append(
             rng.choice(
                 [
-                    front + bytes([kind]) + key + value,
-                    front + bytes([kind]) + key + value,
+                    front + bytes([type_code]) + key + value,
+                    front + bytes([type_code]) + key + value,
                     b"\xfe" + length(rng.choice([0, 1, 15, 16, 1 << 31])),
                     b"\xfb" + length(rng.randrange(9)) + length(rng.randrange(9)),
                     b"\xfc" + signed(rng.choice([LATER, 1, -1, 1 << 62, -(1 << 63)]), 8),

@@ -442,15 +442,15 @@ _LISTPACKS: Final = (16, 17, 18, 20, 23, 25)
 _STREAMS: Final = (15, 19, 21, 26, 27)
 
 
-def packing(kind: int) -> Change | None:
+def packing(type_code: int) -> Change | None:
     """How strings of a value of this type are packed."""
-    if kind in _ZIPLISTS:
+    if type_code in _ZIPLISTS:
         return change_ziplist
-    if kind in _LISTPACKS:
+    if type_code in _LISTPACKS:
         return change_listpack
-    if kind in _STREAMS:
+    if type_code in _STREAMS:
         return change_stream_node
-    return {9: change_zipmap, 11: change_intset}.get(kind)
+    return {9: change_zipmap, 11: change_intset}.get(type_code)
 
 
 def written(data: bytes, rng: Random) -> bytes:
@@ -488,7 +488,7 @@ def change_string(leaf: Leaf, others: Sequence[Leaf], rng: Random) -> str:
     raise Broken
 
 
-def change_leaf(kind: int, nodes: Sequence[Node], rng: Random) -> str:
+def change_leaf(type_code: int, nodes: Sequence[Node], rng: Random) -> str:
     found = list(leaves(nodes))
     if not found:
         raise Broken
@@ -497,9 +497,9 @@ def change_leaf(kind: int, nodes: Sequence[Node], rng: Random) -> str:
     same = [leaf for leaf in found if leaf.sign == sign]
     leaf = rng.choice(same)
     if sign == "s":
-        change = packing(kind)
-        packed = [leaf for leaf in same if len(content(leaf.data)) >= 10] if kind not in _STREAMS else node_strings(nodes)
-        if kind in (9, 10, 11, 12, 13, 16, 17, 20, 23, 25):
+        change = packing(type_code)
+        packed = [leaf for leaf in same if len(content(leaf.data)) >= 10] if type_code not in _STREAMS else node_strings(nodes)
+        if type_code in (9, 10, 11, 12, 13, 16, 17, 20, 23, 25):
             packed = same
         if change is not None and packed and rng.random() < 0.85:
             leaf = rng.choice(packed)
@@ -707,26 +707,26 @@ def _mutant(path: Path, name: str, rng: Random) -> Mutant:
     if rng.random() < 0.9:  # most of the time a file of a few keys
         records = rng.sample(records, min(6, len(records)))
     # kinds of values are met by what there is to damage in them, however many there are of each
-    kinds = sorted({record[2] for record in records})
-    kind = rng.choices(kinds, [_WEIGHTS.get(kind, 3) for kind in kinds])[0]
-    at = rng.choice([i for i, record in enumerate(records) if record[2] == kind])
-    db, front, kind, key, value = records[at]
-    value_type = origin.layouts[kind]
+    type_codes = sorted({record[2] for record in records})
+    type_code = rng.choices(type_codes, [_WEIGHTS.get(type_code, 3) for type_code in type_codes])[0]
+    at = rng.choice([i for i, record in enumerate(records) if record[2] == type_code])
+    db, front, type_code, key, value = records[at]
+    value_type = origin.layouts[type_code]
     prelude = origin.prelude
     chance = rng.random()
     if chance < 0.03:
         other = rng.choice(records)
-        records.insert(rng.randrange(len(records) + 1), (other[0], front, kind, other[3], value))
+        records.insert(rng.randrange(len(records) + 1), (other[0], front, type_code, other[3], value))
         damage = "key of another"
     elif chance < 0.05:
-        kind = rng.choice([k for k in range(34) if k != kind])
-        records[at] = (db, front, kind, key, value)
-        damage = f"type {value_type.id} becomes {kind}"
+        type_code = rng.choice([k for k in range(34) if k != type_code])
+        records[at] = (db, front, type_code, key, value)
+        damage = f"type {value_type.id} becomes {type_code}"
     elif chance < 0.07:
         front = rng.choice(
             [b"\xfc" + rng.choice(WORDS), b"\xfd" + rng.choice(WORDS)[:4], b"\xf8" + length(wrong(5, rng)), b"\xf9\x05"]
         )
-        records[at] = (db, front, kind, key, value)
+        records[at] = (db, front, type_code, key, value)
         damage = "other attributes"
     elif chance < 0.08 and prelude:
         prelude = prelude * 2  # not its code, of which only a server can tell whether it runs
@@ -739,12 +739,12 @@ def _mutant(path: Path, name: str, rng: Random) -> Mutant:
             if rng.random() < 0.3:
                 changes.append(change_loop(nodes, rng))
             else:
-                changes.append(change_leaf(kind, nodes, rng))
+                changes.append(change_leaf(type_code, nodes, rng))
         damage = "; ".join(changes)
         changed = b"".join(map(bytes, nodes))
         if changed == value:
             raise Broken
-        records[at] = (db, front, kind, key, changed)
+        records[at] = (db, front, type_code, key, changed)
     data = assembled(origin.magic, prelude, records, rng.random() < 0.8)
     return Mutant(name, origin.magic, value_type.type, value_type.encoding, damage, data)
 

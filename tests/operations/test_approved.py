@@ -118,11 +118,11 @@ def test_every_kind_of_record_counts(tmp_path: Path) -> None:
     """Copied, re-encoded, compressed, longer than a block, behind an expiry: each way through a conversion meets names."""
     listpack = string(lp(b"f", b"v"))
     forms = [(0, string(b"x")), (16, listpack), (4, counted(string(b"f") + string(b"v"))), (0, string(b"y" * 5000))]
-    for kind, value in forms:
+    for type_code, value in forms:
         for other, more in forms:
             source = tmp_path / "a.rdb"
             source.write_bytes(
-                rdb(b"\xfe\0", key(b"k", kind, value), key(b"k", other, more, expire_ms=1 << 42), magic=b"REDIS0010")
+                rdb(b"\xfe\0", key(b"k", type_code, value), key(b"k", other, more, expire_ms=1 << 42), magic=b"REDIS0010")
             )
             for target in ("redis-7.0", "redis-5.0"):
                 with pytest.raises(rdbkit.LossError):
@@ -187,10 +187,10 @@ KEPT: dict[tuple[str, str], Any] = {
 
 
 @pytest.mark.parametrize("target", ["redis-4.0", "redis-7.2", "azure-managed", "valkey-9.1"])
-@pytest.mark.parametrize(("kind", "value", "shape"), TWICE)
-def test_an_element_that_comes_twice(tmp_path: Path, kind: int, value: bytes, shape: str, target: str) -> None:
+@pytest.mark.parametrize(("type_code", "value", "shape"), TWICE)
+def test_an_element_that_comes_twice(tmp_path: Path, type_code: int, value: bytes, shape: str, target: str) -> None:
     source = tmp_path / "a.rdb"
-    source.write_bytes(rdb(b"\xfe\0", key(b"k", kind, value), key(b"j", 0, string(b"x")), magic=b"REDIS0011"))
+    source.write_bytes(rdb(b"\xfe\0", key(b"k", type_code, value), key(b"j", 0, string(b"x")), magic=b"REDIS0011"))
     found, findings = verdict(source, target, deep=True)
     assert found == "lossy"
     assert findings["RDB407"] == ("blocker", [b"k"])
@@ -206,12 +206,12 @@ def test_an_element_that_comes_twice(tmp_path: Path, kind: int, value: bytes, sh
         assert report.ledger.counts == {"duplicate": 1}
 
 
-@pytest.mark.parametrize(("kind", "value", "shape"), TWICE)
-def test_what_is_re_encoded_is_looked_at_without_being_asked(kind: int, value: bytes, shape: str) -> None:
+@pytest.mark.parametrize(("type_code", "value", "shape"), TWICE)
+def test_what_is_re_encoded_is_looked_at_without_being_asked(type_code: int, value: bytes, shape: str) -> None:
     """Types that RDB 2 does not have are re-encoded."""
-    if kind in (2, 4, 9, 12):  # which it has
+    if type_code in (2, 4, 9, 12):  # which it has
         return
-    data = rdb(key(b"k", kind, value), magic=b"REDIS0011")
+    data = rdb(key(b"k", type_code, value), magic=b"REDIS0011")
     assert verdict(data, "redis-2.4")[1]["RDB407"] == ("blocker", [b"k"])
     with pytest.raises(rdbkit.CorruptError, match="twice"):
         converted(data, "redis-2.4")
@@ -429,9 +429,9 @@ EMPTY = [
 
 
 @pytest.mark.parametrize("deep", [False, True])
-@pytest.mark.parametrize(("kind", "value"), EMPTY)
-def test_a_key_without_elements_is_left_out_for_servers_that_would_keep_it(kind: int, value: bytes, deep: bool) -> None:
-    data = rdb(key(b"k", kind, value), key(b"j", 0, string(b"x")), magic=b"REDIS0011")
+@pytest.mark.parametrize(("type_code", "value"), EMPTY)
+def test_a_key_without_elements_is_left_out_for_servers_that_would_keep_it(type_code: int, value: bytes, deep: bool) -> None:
+    data = rdb(key(b"k", type_code, value), key(b"j", 0, string(b"x")), magic=b"REDIS0011")
     for target in ("azure-premium", "redis-2.6"):
         report, content = converted(data, target, deep=deep)
         assert content == {(0, b"j"): b"x"}
@@ -447,8 +447,8 @@ def test_all_kinds_alike() -> None:
     # Redis 7.0 and later skip them
     assert verdict(source, "redis-7.2")[0] == "as-it-is"
     # but for these two
-    for kind, value in EMPTY[-2:]:
-        data = rdb(key(b"k", kind, value), key(b"j", 0, string(b"x")))
+    for type_code, value in EMPTY[-2:]:
+        data = rdb(key(b"k", type_code, value), key(b"j", 0, string(b"x")))
         assert verdict(data, "redis-7.2")[0] == "lossless"
         assert converted(data, "redis-7.2")[1] == {(0, b"j"): b"x"}
 

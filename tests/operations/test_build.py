@@ -105,7 +105,7 @@ def test_nothing_stands_in_the_file_but_the_keys() -> None:
     assert kinds == {"Record", "SelectDb", "ResizeDb"}
 
 
-ARRAYS = {e.name for e in ENCODERS if e.kind == 28}
+ARRAYS = {e.name for e in ENCODERS if e.type_code == 28}
 
 
 @pytest.mark.parametrize("encoder", ENCODERS, ids=lambda e: e.name)

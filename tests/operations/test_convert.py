@@ -637,7 +637,7 @@ def test_any_value_is_the_same_in_the_encodings_of_any_target(encoder: Encoder, 
     target = data.draw(st.sampled_from(NEWEST_OF_EACH))
     crc = None if encoder.magic < b"REDIS0005" else True
     file = rdb(
-        encoder.preamble(value, rng), key(b"the key", encoder.kind, encoder.encode(value, rng)), magic=encoder.magic, crc=crc
+        encoder.preamble(value, rng), key(b"the key", encoder.type_code, encoder.encode(value, rng)), magic=encoder.magic, crc=crc
     )
     (source,) = records(file)
     options: dict[str, Any] = {"compress": data.draw(st.booleans()), "block_size": data.draw(st.sampled_from([64, 1 << 20]))}

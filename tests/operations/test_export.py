@@ -368,7 +368,7 @@ def test_a_value_comes_back_from_its_line(encoder: Encoder, data: st.DataObject,
     first, after = rows_in(text)
     wanted = comparable(value)
     found = comparable(value_in(first))
-    if encoder.kind == 28:  # what is a number without being one to JSON is text in a line
+    if encoder.type_code == 28:  # what is a number without being one to JSON is text in a line
         found, wanted = ({i: str(item[1]) for i, item in part[1].items()} for part in (found, wanted))
         wanted = {i: text if text in ("inf", "-inf", "nan") else found[i] for i, text in wanted.items()}
     elif encoder.values is EXPIRING_MEMBERS and not first.get("member_expire_ms"):
@@ -553,8 +553,8 @@ LARGE: dict[str, tuple[bytes, int, Callable[[Random], bytes]]] = {
 
 @pytest.mark.parametrize("name", LARGE)
 def test_a_large_value_has_the_same_line_as_in_one_piece(name: str) -> None:
-    magic, kind, encode = LARGE[name]
-    record = key(b"large", kind, encode(Random(3)), 4102444800123)
+    magic, type_code, encode = LARGE[name]
+    record = key(b"large", type_code, encode(Random(3)), 4102444800123)
     data = rdb(b"\xfe\0", key(b"a", 0, string(b"v")), record, key(b"b", 0, string(b"v")), magic=magic)
     text = assert_the_same_every_way(data, 16, 4096)
     _, row, _ = rows_in(text)
@@ -727,18 +727,20 @@ def test_at_a_damaged_value_what_stands_before_it_has_been_written(form: str, bl
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("kind", [1, 4, 7, 14, 18, 21, 24])
-def test_broken_framing_ends_the_export_even_where_damage_is_skipped(form: str, kind: int) -> None:
+@pytest.mark.parametrize("type_code", [1, 4, 7, 14, 18, 21, 24])
+def test_broken_framing_ends_the_export_even_where_damage_is_skipped(form: str, type_code: int) -> None:
     """Behind a value whose end cannot be found nothing can be."""
-    rng = Random(kind)
-    if kind == 14:
+    rng = Random(type_code)
+    if type_code == 14:
         magic, value = b"REDIS0012", length(60) + string(ziplist(NAMES[:50], rng)) * 60
-    elif kind == 21:
+    elif type_code == 21:
         entries = [StreamEntry(i, [(n, n)]) for i, n in zip(IDS, NAMES, strict=True)]
         magic, value = b"REDIS0012", stream(3)(Stream(entries, COUNT, IDS[-1], IDS[0], StreamId(0, 0), COUNT), rng)
     else:
-        magic, value = next((magic, encode(rng)) for magic, found, encode in LARGE.values() if found == kind)
-    data = rdb(b"\xfe\0", key(b"a", 0, string(b"v")), key(b"k", kind, value), key(b"b", 0, string(b"v")), magic=magic, crc=False)
+        magic, value = next((magic, encode(rng)) for magic, found, encode in LARGE.values() if found == type_code)
+    data = rdb(
+        b"\xfe\0", key(b"a", 0, string(b"v")), key(b"k", type_code, value), key(b"b", 0, string(b"v")), magic=magic, crc=False
+    )
     for end in sorted(rng.sample(range(40, len(data) - 20), 15)):
         for broken in (data[:end], data[:end] + bytes([0xC7]) * 12 + data[end + 12 :]):
             for block_size in (16, 512, WHOLE):

@@ -199,9 +199,9 @@ COUNTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("flavour", "version", "kind", "value", "count"), COUNTS, ids=lambda v: str(v)[:12])
-def test_counts_stand_in_the_headers(flavour: str, version: int, kind: int, value: bytes, count: int) -> None:
-    value_type = value_types(flavour, version)[kind]
+@pytest.mark.parametrize(("flavour", "version", "type_code", "value", "count"), COUNTS, ids=lambda v: str(v)[:12])
+def test_counts_stand_in_the_headers(flavour: str, version: int, type_code: int, value: bytes, count: int) -> None:
+    value_type = value_types(flavour, version)[type_code]
     rule = count_rule(value_type)
     assert element_count(rule, value, 0, len(value)) == count
     assert element_count(rule, b"before" + value + b"behind", 6, 6 + len(value)) == count
@@ -217,7 +217,7 @@ def test_counts_stand_in_the_headers(flavour: str, version: int, kind: int, valu
         for at in range(0, len(value), size):
             counter.feed(value[at : at + size])
         # what would have to be walked over is not counted in pieces, nor are the values of a template
-        walked = b"\xff\xff" in value[:20] or (kind == 9 and count >= 254) or (version == 15 and kind == 32)
+        walked = b"\xff\xff" in value[:20] or (type_code == 9 and count >= 254) or (version == 15 and type_code == 32)
         assert counter.finish() == (-1 if walked else count)
 
 
@@ -245,11 +245,13 @@ DAMAGED = [
 ]
 
 
-@pytest.mark.parametrize(("version", "kind", "value", "words"), DAMAGED, ids=lambda v: str(v)[:12])
+@pytest.mark.parametrize(("version", "type_code", "value", "words"), DAMAGED, ids=lambda v: str(v)[:12])
 @pytest.mark.parametrize("block_size", [16, 1 << 20])
-def test_a_damaged_header_is_told_with_its_place(version: int, kind: int, value: bytes, words: str | None, block_size: int) -> None:
+def test_a_damaged_header_is_told_with_its_place(
+    version: int, type_code: int, value: bytes, words: str | None, block_size: int
+) -> None:
     # behind a long name the record is larger than the small block
-    data = rdb(b"\xfe\2", key(b"good", 0, b"\x01v"), key(b"bad" * 9, kind, value), magic=b"REDIS%04d" % version)
+    data = rdb(b"\xfe\2", key(b"good", 0, b"\x01v"), key(b"bad" * 9, type_code, value), magic=b"REDIS%04d" % version)
     with rdbkit.open(io.BytesIO(data), block_size=block_size) as snapshot:
         found = keys(snapshot)
         assert next(found).key == b"good"
@@ -272,9 +274,9 @@ def test_a_damaged_header_is_told_with_its_place(version: int, kind: int, value:
 
 
 @given(st.sampled_from(sorted(set(value_types("redis", 15)) | set(value_types("redis", 9)))), st.binary(max_size=40), st.booleans())
-def test_noise_gives_a_number_or_an_error(kind: int, noise: bytes, whole: bool) -> None:
+def test_noise_gives_a_number_or_an_error(type_code: int, noise: bytes, whole: bool) -> None:
     for version in (9, 14, 15):
-        value_type = value_types("redis", version).get(kind)
+        value_type = value_types("redis", version).get(type_code)
         if value_type is not None:
             with suppress(rdbkit.CorruptError):
                 assert element_count(count_rule(value_type), noise, 0, len(noise), whole) >= -1

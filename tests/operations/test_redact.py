@@ -311,7 +311,7 @@ def test_every_type(encoder: Encoder, data: st.DataObject, seed: int, block_size
     rng = Random(seed)
     value = data.draw(encoder.values)
     name = b"user:1000" if seed & 1 else b"%d" % seed
-    record = key(name, encoder.kind, encoder.encode(value, rng), None if seed & 2 else 1 << 50)
+    record = key(name, encoder.type_code, encoder.encode(value, rng), None if seed & 2 else 1 << 50)
     file = rdb(
         encoder.preamble(value, rng),
         b"\xfe\0",

@@ -94,7 +94,7 @@ def test_nothing_is_lost_of_a_sound_file(dump: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("block_size", [None, 16])
 @pytest.mark.parametrize("sound", [*SOUND, *MORE_SOUND], ids=lambda d: d.rule)
 def test_a_sound_value_is_kept(sound: Damage, block_size: int | None, path: Path) -> None:
-    data = rdb(sound.preamble, b"\xfe\x03", *GOOD[:2], key(b"k", sound.kind, sound.value), GOOD[2], magic=sound.magic)
+    data = rdb(sound.preamble, b"\xfe\x03", *GOOD[:2], key(b"k", sound.type_code, sound.value), GOOD[2], magic=sound.magic)
     report, result, lost = saved(path, data, block_size=block_size)
     assert (report.whole, report.kept, lost) == (True, 4, [])
     assert content(result)[3, b"k"][2] == sound.value
@@ -108,7 +108,7 @@ def test_a_sound_value_is_kept(sound: Damage, block_size: int | None, path: Path
 @pytest.mark.parametrize(("rule", "damage"), CASES, ids=[d.rule for _, d in CASES])
 def test_a_damaged_key_goes_and_the_others_stay(rule: str, damage: Damage, around: int, block_size: int | None, path: Path) -> None:
     before, after = GOOD[:around], GOOD[10 : 10 + around]
-    record = key(b"k", damage.kind, damage.value)
+    record = key(b"k", damage.type_code, damage.value)
     head = [damage.preamble, b"\xfe\x03", *before]
     report, result, lost = saved(path, rdb(*head, record, *after, magic=damage.magic), block_size=block_size)
     assert content(result).keys() == content(rdb(*head, *after, magic=damage.magic)).keys()
@@ -126,7 +126,7 @@ def test_many_damaged_keys(path: Path) -> None:
     parts, names = [], []
     for number, (_, damage) in enumerate(CASES):
         if damage.magic == b"REDIS0014" and damage.rule not in ENDLESS:
-            parts.append(key(b"%d" % number, damage.kind, damage.value, FAR))
+            parts.append(key(b"%d" % number, damage.type_code, damage.value, FAR))
             names.append(b"%d" % number)
             parts.append(key(b"good:%d" % number, 0, string(b"v"), FAR))
     for block_size in (None, 64):

@@ -218,7 +218,7 @@ CASES = [(rule, next(d for d in DAMAGED if d.rule == name)) for rule, names in R
 
 
 def file_of(damage: Damage, *more: bytes) -> bytes:
-    return rdb(damage.preamble, b"\xfe\x03", BEFORE, key(b"k", damage.kind, damage.value), AFTER, *more, magic=damage.magic)
+    return rdb(damage.preamble, b"\xfe\x03", BEFORE, key(b"k", damage.type_code, damage.value), AFTER, *more, magic=damage.magic)
 
 
 def found(report: Verification) -> list[tuple[Any, ...]]:
@@ -275,7 +275,7 @@ def test_the_table_has_all_damage_there_is() -> None:
 @pytest.mark.parametrize("block_size", [None, 16, *rarely(64, 1000)])
 @pytest.mark.parametrize(("rule", "damage"), CASES, ids=[d.rule for _, d in CASES])
 def test_damage_is_found_by_its_rule(rule: str, damage: Damage, block_size: int | None) -> None:
-    record = key(b"k", damage.kind, damage.value)
+    record = key(b"k", damage.type_code, damage.value)
     begin = len(rdb(damage.preamble, b"\xfe\x03", BEFORE, magic=damage.magic)) - 9
     report = look(file_of(damage), block_size=block_size)
     if damage.rule in ENDLESS:
@@ -310,7 +310,9 @@ def test_every_damaged_key_is_counted_and_the_first_are_named() -> None:
 
 
 def test_violations_stand_in_the_order_of_their_codes() -> None:
-    parts = [key(b"%d" % i, d.kind, d.value) for i, (_, d) in enumerate(CASES) if d.magic == b"REDIS0014" and d.rule not in ENDLESS]
+    parts = [
+        key(b"%d" % i, d.type_code, d.value) for i, (_, d) in enumerate(CASES) if d.magic == b"REDIS0014" and d.rule not in ENDLESS
+    ]
     report = look(rdb(*parts, magic=b"REDIS0014")[:-1] + b"x")
     codes = [violation.rule.code for violation in report.violations]
     assert codes == sorted(codes)
@@ -641,7 +643,7 @@ def test_records_larger_than_a_block() -> None:
     parts: list[bytes] = []
     for number, (_, damage) in enumerate(CASES):
         if damage.magic == b"REDIS0014" and damage.rule not in ENDLESS:
-            parts.append(key(b"%d" % number, damage.kind, damage.value))
+            parts.append(key(b"%d" % number, damage.type_code, damage.value))
             parts.append(key(b"good %d" % number, 1, length(30) + string(rng.randbytes(9)) * 30))
     rng.shuffle(parts)
     data = rdb(*parts, magic=b"REDIS0014")

@@ -180,8 +180,8 @@ def test_a_layout_for_every_target() -> None:
 
 
 def test_limits_of_packed_values_are_those_of_the_target() -> None:
-    def weight(kind: int, value: bytes, target: str) -> int:
-        return report_of(rdb(key(b"k", kind, value), magic=b"REDIS0011"), target).keys_bytes
+    def weight(type_code: int, value: bytes, target: str) -> int:
+        return report_of(rdb(key(b"k", type_code, value), magic=b"REDIS0011"), target).keys_bytes
 
     def plain_set(n: int, width: int) -> bytes:
         return length(n) + b"".join(string(b"m%0*d" % (width - 1, i)) for i in range(n))
@@ -283,8 +283,8 @@ KEY = 16 + 24 + 8
 """Bytes of a key of one letter beside its value: the value's object, an entry of the table, and the letter."""
 
 
-def weight(kind: int, value: bytes, target: str, magic: bytes = b"REDIS0011") -> int:
-    return report_of(rdb(key(b"k", kind, value), magic=magic), target).keys_bytes
+def weight(type_code: int, value: bytes, target: str, magic: bytes = b"REDIS0011") -> int:
+    return report_of(rdb(key(b"k", type_code, value), magic=magic), target).keys_bytes
 
 
 def ziplist(entries: list[bytes]) -> bytes:

@@ -95,27 +95,27 @@ TEMPLATE = b"\xf2" + length(7) + length(3) + string(b"a") + string(b"b") + strin
 
 
 @pytest.mark.parametrize("block_size", [16, 17, 64, 500, 1 << 20])
-@pytest.mark.parametrize(("magic", "kind", "value"), VALUES, ids=lambda v: str(v)[:12])
-def test_every_value_type_ends_where_it_ends(magic: str, kind: int, value: bytes, block_size: int) -> None:
+@pytest.mark.parametrize(("magic", "type_code", "value"), VALUES, ids=lambda v: str(v)[:12])
+def test_every_value_type_ends_where_it_ends(magic: str, type_code: int, value: bytes, block_size: int) -> None:
     parts = [TEMPLATE] if magic == "REDIS0015" else []
     if magic >= "REDIS0003":
-        first = key(b"before", kind, value, 4_102_444_800_123)
+        first = key(b"before", type_code, value, 4_102_444_800_123)
     else:
-        first = b"\xfd" + struct.pack("<i", 2_000_000_000) + key(b"before", kind, value)
+        first = b"\xfd" + struct.pack("<i", 2_000_000_000) + key(b"before", type_code, value)
     data = rdb(*parts, b"\xfe\0", first, key(b"after", 0, string(b"v")), magic=magic.encode(), crc=magic[-4:] > "0004" or None)
     with rdbkit.open(Dribble(data, 5), block_size=block_size) as snapshot:
         found = [(r.key, r.rdb_type, b"".join(r.chunks()), r.expire_ms, r.size) for r in snapshot]
     expiry = 4_102_444_800_123 if magic >= "REDIS0003" else 2_000_000_000_000
-    assert found == [(b"before", kind, value, expiry, len(first)), (b"after", 0, string(b"v"), None, 9)]
+    assert found == [(b"before", type_code, value, expiry, len(first)), (b"after", 0, string(b"v"), None, 9)]
     with rdbkit.open(io.BytesIO(data), block_size=block_size) as snapshot:
         assert [r.key for r in snapshot] == [b"before", b"after"]  # passed without being read
 
 
 def test_the_cases_cover_every_known_type() -> None:
-    covered = {(m[:6], kind) for m, kind, _ in VALUES}
+    covered = {(m[:6], type_code) for m, type_code, _ in VALUES}
     for version in range(1, 16):
-        for kind in value_types("redis", version):
-            assert any(k == kind for _, k in covered), kind
+        for type_code in value_types("redis", version):
+            assert any(k == type_code for _, k in covered), type_code
 
 
 @pytest.mark.parametrize("version", range(1, 16))
