@@ -28,6 +28,7 @@ from rdbkit.format.record import Record
 from rdbkit.model import (
     Aux,
     Checksum,
+    EnterpriseHint,
     Event,
     FunctionLibrary,
     HashTemplate,
@@ -121,6 +122,7 @@ __all__ = [
     "Division",
     "DuplicateError",
     "Edits",
+    "EnterpriseHint",
     "Event",
     "Export",
     "Fact",

@@ -85,7 +85,13 @@ class UnsupportedVersionError(RdbError):
 
 
 class UnsupportedTypeError(RdbError):
-    """A value type or opcode that is unknown in this version of the format."""
+    """A value type or opcode that is unknown in this version of the format.
+
+    Attributes: `what` it is, as far as that is known, and its number; `remedy`, what to do about it.
+    """
+
+    what: str = ""
+    remedy: str = "a newer rdbkit may know it"
 
 
 class LimitError(RdbError):

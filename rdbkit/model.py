@@ -114,6 +114,19 @@ class SlotInfo(Event):
         return f"SlotInfo({self.slot}, {self.keys}, {self.expires})"
 
 
+class EnterpriseHint(Event):
+    """A number that Redis Enterprise keeps beside a key: when it was last used (opcode 107) or its slot (121); a hint."""
+
+    __slots__ = ("number", "opcode")
+
+    def __init__(self, opcode: int, number: int) -> None:
+        self.opcode = opcode
+        self.number = number
+
+    def __repr__(self) -> str:
+        return f"EnterpriseHint({self.opcode}, {self.number})"
+
+
 class FunctionLibrary(Event):
     """A function library: `name`, `engine` and `source` code (opcode 245; 246 where `pre_release`)."""
 

@@ -42,8 +42,8 @@ from rdbkit.cli.upload import read_place
 from rdbkit.operations.check import AS_IT_IS, CANNOT, Check
 from rdbkit.targets.target import Target
 
-#: Findings of a check that are about the file itself, whatever the target.
-_DAMAGE: Final = ("RDB401", "RDB402")
+#: Findings of a check that are about the file itself, whatever the target: it cannot be read to its end.
+_DAMAGE: Final = ("RDB401", "RDB402", "RDB411")
 
 
 @click.command("import", cls=SecretsCommand)

@@ -166,6 +166,7 @@ _OTHERS = {
     "KeyMetadata": "module metadata of keys",
     "SlotImport": "slot imports going on",
     "HashTemplate": "hash templates",
+    "EnterpriseHint": "hints of Redis Enterprise",
 }
 
 

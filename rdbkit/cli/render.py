@@ -209,6 +209,6 @@ def _remedy(e: RdbError) -> str:
         case LossError():
             return "; --on-loss drop leaves out what would be lost, and lists it"
         case UnsupportedTypeError():
-            return "; a newer rdbkit may know it"
+            return f"; {e.remedy}"
         case _:
             return ""

@@ -25,6 +25,7 @@ _LABELS: Final = {
     "valkey": "loads VALKEY",
     "types": "highest value type",
     "extra_types": "value types of its own",
+    "redis_enterprise": "is Redis Enterprise",
     "modules": "modules built in",
     "optional_modules": "modules to choose",
     "pre_release_functions": "loads functions of 7.0 RCs",

@@ -33,22 +33,29 @@ EXPIRETIME: Final = 253
 SELECTDB: Final = 254
 EOF: Final = 255
 DRAGONFLY_MASK: Final = 220
+#: What Redis Enterprise writes in front of keys: one length each. Source: src/lib/defines.h and parser.c of redis/librdb.
+RAM_LRU: Final = 107
+SLOT_NUMBER: Final = 121
 
-#: Opcodes that are known by name alone: their payload is documented nowhere, so a file with one is refused by name.
+#: What Dragonfly can do instead of writing what only it can read. Source: dragonflydb.io/docs, SAVE.
+_DRAGONFLY_REMEDY: Final = "let Dragonfly write an RDB file: SAVE RDB, or start it with --df_snapshot_format=false"
+_OF_DRAGONFLY: Final = {
+    200: "the end of a full synchronisation",
+    201: "a zstd-compressed block",
+    202: "an LZ4-compressed block",
+    203: "the end of a compressed block",
+    210: "a journal",
+    211: "a place in the journal",
+    222: "a vector index",
+    223: "a document index",
+    224: "something",
+}
+#: Opcodes that are known by name alone, and what to do about them where that is known: what follows them is documented nowhere, so
+#: a file with one is refused by name. Source of 101 and 102: src/lib/defines.h of redis/librdb, which does not read them either.
 NAMED_OPCODES: Final = {
-    101: "Redis Enterprise opcode 101 (CAS)",
-    102: "Redis Enterprise opcode 102 (flags)",
-    107: "Redis Enterprise opcode 107 (RAM LRU)",
-    121: "Redis Enterprise opcode 121 (slot number)",
-    200: "Dragonfly opcode 200 (end of full sync)",
-    201: "Dragonfly opcode 201 (zstd-compressed block)",
-    202: "Dragonfly opcode 202 (LZ4-compressed block)",
-    203: "Dragonfly opcode 203 (end of compressed block)",
-    210: "Dragonfly opcode 210 (journal)",
-    211: "Dragonfly opcode 211 (journal offset)",
-    222: "Dragonfly opcode 222 (vector index)",
-    223: "Dragonfly opcode 223 (document index)",
-    224: "Dragonfly opcode 224",
+    101: ("a CAS number of Redis Enterprise (opcode 101)", ""),
+    102: ("flags of Redis Enterprise (opcode 102)", ""),
+    **{opcode: (f"{name} of Dragonfly (opcode {opcode})", _DRAGONFLY_REMEDY) for opcode, name in _OF_DRAGONFLY.items()},
 }
 
 
@@ -168,12 +175,12 @@ FOREIGN: Final = _KEYDB + _DRAGONFLY
 _ROWS: Final = (*_COMMON, *_REDIS_ONLY, *_REDIS_14, *_REDIS_15, *_VALKEY_ONLY, *FOREIGN)
 #: Known by name alone, and therefore refused by name.
 NAMED_TYPES: Final = {
-    6: "type 6 (module value of a 4.0 release candidate, which no released server reads)",
-    33: "type 33 (Dragonfly Bloom filter)",
-    34: "type 34 (Dragonfly Bloom filter)",
-    35: "type 35 (Dragonfly count-min sketch)",
-    36: "type 36 (Dragonfly top-k)",
-    37: "type 37 (Dragonfly cuckoo filter)",
+    6: "a module value of a release candidate of Redis 4.0, which no released server reads (type 6)",
+    33: "a Bloom filter of Dragonfly (type 33)",
+    34: "a Bloom filter of Dragonfly (type 34)",
+    35: "a count-min sketch of Dragonfly (type 35)",
+    36: "a top-k list of Dragonfly (type 36)",
+    37: "a cuckoo filter of Dragonfly (type 37)",
 }
 
 
@@ -247,6 +254,8 @@ MODULE_DATA: Final = ValueType(247, "module data", "module-data", "module", "m",
 
 #: What the words of an error call an opcode.
 OPCODE_NAMES: Final = {
+    RAM_LRU: "when Redis Enterprise last used a key",
+    SLOT_NUMBER: "a slot number of Redis Enterprise",
     HASH_TEMPLATE: "a hash template",
     243: "key metadata or a slot import",
     SLOT_INFO: "slot information",

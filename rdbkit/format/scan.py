@@ -13,10 +13,11 @@ from rdbkit.errors import CorruptError, LimitError, RdbError, TruncatedError, Un
 from rdbkit.format import constants as c
 from rdbkit.format.budget import DATABASE, NAME, OBJECT, Budget
 from rdbkit.format.compiled import COMPILED
-from rdbkit.format.primitives import read_int64, read_length, read_string, read_uint64, skip_string
+from rdbkit.format.primitives import read_int64, read_length, read_string, read_uint64, skip_length, skip_string
 from rdbkit.format.skip import ValueSkipper, compile_layout, skip_short
 from rdbkit.model import (
     Aux,
+    EnterpriseHint,
     Event,
     FunctionLibrary,
     HashTemplate,
@@ -310,11 +311,18 @@ class Scanner:
 
     def unknown(self, type_code: i64, pos: i64) -> UnsupportedTypeError:
         """The error for a byte that is neither an opcode nor a type of this file's version."""
-        name = c.NAMED_OPCODES.get(int(type_code)) or c.NAMED_TYPES.get(int(type_code))
-        if name is not None:
-            return UnsupportedTypeError(f"{name} cannot be read", offset=pos)
-        what = "opcode" if type_code >= 128 else "value type"
-        return UnsupportedTypeError(f"{what} {type_code} is unknown in {self.flavour} RDB {self.version}", offset=pos)
+        number = int(type_code)
+        name, remedy = c.NAMED_OPCODES.get(number, (c.NAMED_TYPES.get(number, ""), ""))
+        if name:
+            e = UnsupportedTypeError(f"{name} cannot be read", offset=pos)
+            e.what = name
+        else:
+            what = "opcode" if type_code >= 128 or number in c.OPCODE_NAMES else "value type"
+            e = UnsupportedTypeError(f"{what} {type_code} is unknown in {self.flavour} RDB {self.version}", offset=pos)
+            e.what = f"{what} {type_code}"
+        if remedy:
+            e.remedy = remedy
+        return e
 
     def apart(
         self, buf: bytes, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64, visitor: Visitor
@@ -563,6 +571,10 @@ class Scanner:
             self.pending = True
             buf[pos + 3]
             return pos + 8 if n & 2 else pos + 4
+        if (op == c.RAM_LRU or op == c.SLOT_NUMBER) and self.flavour == c.REDIS:
+            number, pos = read_uint64(buf, pos)
+            self.report_event(visitor, EnterpriseHint(int(op), number), begin, pos)
+            return pos
         raise self.unknown(op, begin)
 
     def spend(self, begin: i64, what: str, size: i64) -> None:
@@ -686,3 +698,25 @@ class Scanner:
             return type_code, key
         except Exception:
             return -1, None
+
+
+def attributes_end(head: bytes) -> i64:
+    """Where the type is in a record's beginning, after expiry, idle time and the like.
+
+    Raises: CorruptError; IndexError where `head` ends too early.
+    """
+    at: i64 = 0
+    while True:
+        opcode: i64 = head[at]
+        if opcode == c.EXPIRETIME_MS:
+            at += 9
+        elif opcode == c.EXPIRETIME:
+            at += 5
+        elif opcode == c.IDLE or opcode == c.RAM_LRU or opcode == c.SLOT_NUMBER:
+            at = skip_length(head, at + 1)
+        elif opcode == c.FREQ:
+            at += 2
+        elif opcode == c.DRAGONFLY_MASK:
+            at += 9 if head[at + 1] & 2 else 5
+        else:
+            return at

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from rdbkit.errors import ChangedError, ChecksumError, LossError, RdbError
+from rdbkit.errors import ChangedError, ChecksumError, LossError, RdbError, UnsupportedTypeError
 from rdbkit.format.budget import HELD
 from rdbkit.format.constants import ValueType
 from rdbkit.format.scan import STRING_INT
@@ -375,7 +375,7 @@ def _of_format(snapshot: Snapshot, target: Target, dry_run: DryRun) -> list[Find
             title = f"RDB {header.version} is newer than RDB {target.rdb}, the newest that it loads"
             code, severity, why = "RDB101", BLOCKER, f"{target.title} refuses the file at its first bytes"
         found.append(Finding(code, severity, title, why=why, source=source, fix="rdbkit convert"))
-    return [*found, *_of_encodings(dry_run, _is_undocumented(header, target), target)]
+    return [*found, *_of_encodings(dry_run, _is_undocumented(header, target), target), *_of_hints(dry_run, target)]
 
 
 def _is_undocumented(header: Header, target: Target) -> bool:
@@ -405,6 +405,20 @@ def _of_encodings(dry_run: DryRun, undocumented: bool, target: Target) -> list[F
     ]  # fmt: skip
 
 
+def _of_hints(dry_run: DryRun, target: Target) -> list[Finding]:
+    """Numbers that Redis Enterprise keeps beside keys."""
+    tally = dry_run.tallies.get("enterprise-hint")
+    if tally is None:
+        return []
+    n, kind = int(tally.count), loss_kinds()["enterprise-hint"]
+    if not target.redis_enterprise:
+        title = f"{kind.counted(n)}, which it does not know"
+        why, source = f"a server that does not know them refuses the whole file; {kind.why}", _FORMAT
+        return [Finding("RDB105", BLOCKER, title, n, why=why, source=source, fix="rdbkit convert")]
+    why = f"it runs Redis Enterprise, but no document says that an import takes what every version of it writes; {kind.why}"
+    return [Finding("RDB105", WARNING, kind.counted(n), n, why=why, source=_source(target, kind.name), fix="rdbkit convert")]
+
+
 def _unknown_encodings(dry_run: DryRun, undocumented: bool) -> list[tuple[ValueType, Tally]]:
     """The encodings that the target does not know and that can be re-encoded, with what was met of each."""
     leaves_expiring = undocumented and "field-expiry" in dry_run.tallies  # the loss speaks of those
@@ -423,6 +437,8 @@ def _of_content(snapshot: Snapshot, target: Target, dry_run: DryRun) -> list[Fin
     found = []
     for kind, tally in dry_run.tallies.items():
         rule = loss_kinds()[kind]
+        if not rule.code:  # it has a finding of another function
+            continue
         n = int(tally.count)
         title = rule.counted(n)
         why = rule.why
@@ -558,7 +574,11 @@ def _of_databases_without_keys(dry_run: DryRun, target: Target) -> list[Finding]
 
 
 def _source(target: Target, kind: str) -> str:
-    name = {"database": "single_db" if target.single_db else "databases", "oversize": "max_key_bytes"}
+    name = {
+        "database": "single_db" if target.single_db else "databases",
+        "oversize": "max_key_bytes",
+        "enterprise-hint": "redis_enterprise",
+    }
     name |= dict.fromkeys(("module", "module-aux"), "optional_modules")
     fact = target.facts.get(name.get(kind, ""))
     return _said(fact) if fact is not None else _FORMAT
@@ -626,11 +646,7 @@ def _of_file(snapshot: Snapshot, target: Target, damage: RdbError | None) -> lis
                     fix="fetch the file again")
         )  # fmt: skip
     elif damage is not None:
-        at = [] if damage.offset is None else [Sample(damage.db or 0, damage.key or b"", damage.offset)]
-        found.append(
-            Finding("RDB401", BLOCKER, f"damaged: {damage.message}", samples=at, why="a server stops at the first damage",
-                    source=_FORMAT, fix="fetch or save the file again")
-        )  # fmt: skip
+        found.append(_of_damage(snapshot, damage))
     checksum = snapshot.checksum.state if snapshot.checksum is not None else ""
     if checksum == "disabled":
         found.append(
@@ -659,6 +675,22 @@ def _of_file(snapshot: Snapshot, target: Target, damage: RdbError | None) -> lis
     return found
 
 
+def _of_damage(snapshot: Snapshot, damage: RdbError) -> Finding:
+    """What is met where a file cannot be read on: damage, or what rdbkit does not know, as far as the checksum tells them apart."""
+    at = [] if damage.offset is None else [Sample(damage.db or 0, damage.key or b"", damage.offset)]
+    if isinstance(damage, UnsupportedTypeError):
+        intact = snapshot.fits_checksum()
+        if intact is not False:
+            title = f"written by a server, or with a feature, that rdbkit does not know: {damage.what}"
+            told = "its checksum fits, so it is no damage" if intact else "no checksum tells whether it is damage"
+            why = f"its length is not known, and so neither is what follows; {told}"
+            return Finding("RDB411", BLOCKER, title, samples=at, why=why, source=_FORMAT, fix=damage.remedy)
+    return Finding(
+        "RDB401", BLOCKER, f"damaged: {damage.message}", samples=at, why="a server stops at the first damage", source=_FORMAT,
+        fix="fetch or save the file again",
+    )  # fmt: skip
+
+
 def _of_room(snapshot: Snapshot, target: Target, sku: Sku | None) -> list[Finding]:
     """Memory, by what the server that wrote the file had in use."""
     text = snapshot.aux.get("used-mem", "")
@@ -683,7 +715,7 @@ def _of_room(snapshot: Snapshot, target: Target, sku: Sku | None) -> list[Findin
 
 
 #: Findings that no conversion mends.
-_HOPELESS: Final = ("RDB401", "RDB402", "RDB501")
+_HOPELESS: Final = ("RDB401", "RDB402", "RDB411", "RDB501")
 #: Blockers that a conversion mends only with a loss.
 _LOSSY: Final = ("RDB407", "RDB408")
 

@@ -346,6 +346,7 @@ class Job:
     def _fill_report(self) -> None:
         """Add what was met in this process, when all is read."""
         report, rewriter = self.report, self.rewriter
+        rewriter.finish()
         report.left_out += int(rewriter.left_out)
         report.skipped += rewriter.skipped
         report.functions += rewriter.functions
@@ -693,6 +694,7 @@ def _worker(flavour: str, version: int, limits: Limits, source: str, rules: Rule
             Scanner(flavour, version, limits.item_bytes, file_types.budget).scan(block.data, 0, len(block.data), rewriter)
         except RdbError as e:
             error = e
+        rewriter.finish()
         return Part(
             rewriter.take(), rewriter.out_db, rewriter.declared_counts, rewriter.has_selectdb, ledger.entries,
             int(rewriter.left_out), rewriter.skipped, rewriter.functions, rewriter.changed, error,

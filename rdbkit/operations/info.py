@@ -329,7 +329,7 @@ def _report(snapshot: Snapshot, tally: InfoTally) -> Info:
         ],
         modules=modules,
         slots=int(tally.slots),
-        other={k: n for k, n in tally.events.items() if k in ("KeyMetadata", "SlotImport", "HashTemplate")},
+        other={k: n for k, n in tally.events.items() if k in ("KeyMetadata", "SlotImport", "HashTemplate", "EnterpriseHint")},
         needs_version=0,
         lowest_version=None,
     )
@@ -409,6 +409,7 @@ class _Loading:
         why_not = (
             self.refused_header()
             or self.refused_type()
+            or self.refused_hints()
             or self.refused_functions()
             or self.refused_modules()
             or self.refused_size()
@@ -419,7 +420,8 @@ class _Loading:
         dropped = self.dropped_databases()
         if dropped:
             return self.loads("partly", dropped)
-        return self.loads("undocumented" if self.is_undocumented else "yes", "; ".join(self.conditions()))
+        unsaid = self.is_undocumented or self.has_hints
+        return self.loads("undocumented" if unsaid else "yes", "; ".join(self.conditions()))
 
     def loads(self, word: str, why: str) -> Loads:
         return Loads(self.target.name, self.target.title, word, why)
@@ -466,6 +468,14 @@ class _Loading:
             return True
         return self.is_redis and t.since > (version if self.is_undocumented else target.rdb)
 
+    @property
+    def has_hints(self) -> bool:
+        """Redis Enterprise wrote numbers of its own beside keys."""
+        return "EnterpriseHint" in self.report.other
+
+    def refused_hints(self) -> str:
+        return "hints of Redis Enterprise are unknown to it" if self.has_hints and not self.target.redis_enterprise else ""
+
     def refused_functions(self) -> str:
         functions = self.report.functions
         if functions and self.target.rdb < _FUNCTIONS_SINCE:
@@ -504,6 +514,8 @@ class _Loading:
         report, target, why = self.report, self.target, []
         if self.is_undocumented:
             why.append(f"the documents promise RDB {target.rdb} and below; the engine knows {report.rdb_version}")
+        if self.has_hints:
+            why.append("no document says which hints of Redis Enterprise it takes")
         if self.missing_modules:
             why.append(f"if created with {joined(self.missing_modules)}")
         if report.other.get("KeyMetadata"):

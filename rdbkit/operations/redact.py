@@ -28,7 +28,7 @@ __all__ = ["Redaction", "redact"]
 #: What follows the snapshot in the input and is no part of it, by the trailer's kind.
 _DROPPED_AS: Final = {"aof": "commands", "snapshot": "behind", "unknown": "trailer"}
 #: Of no use to who reproduces something, so that they are no finding.
-_NO_DATA: Final = frozenset({"aux", "trailer"})
+_NO_DATA: Final = frozenset({"aux", "trailer", "enterprise-hint"})
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Redaction:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all that was wanted is there, but for AUX fields and bytes behind the snapshot that are none of it."""
+        """Whether all that was wanted is there, but for AUX fields, hints, and bytes behind the snapshot that are none of it."""
         return not self.dropped.keys() - _NO_DATA
 
 

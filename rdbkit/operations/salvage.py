@@ -21,6 +21,7 @@ from rdbkit.format import constants as c
 from rdbkit.format.budget import HELD, OBJECT, Budget
 from rdbkit.format.encode import write_length
 from rdbkit.format.primitives import read_length, skip_string
+from rdbkit.format.scan import attributes_end
 from rdbkit.model import TRAILING_DATA, Header
 from rdbkit.operations.arguments import Path, path_of
 from rdbkit.operations.convert import convert
@@ -47,11 +48,9 @@ _FIELDS: Final = 1 << 16
 _SOME_FIELDS: Final = 1 << 12
 #: Records between two gaps that are not enough to tell keys from fields.
 _SHORT: Final = 64
-#: Bytes of what precedes a record's type.
-_ATTRIBUTES: Final = {c.EXPIRETIME_MS: 9, c.EXPIRETIME: 5, c.FREQ: 2, c.IDLE: 2}
 #: A database's number, and how many keys it has; not for numbers over 16383, or more than 32 bits of keys.
 _DATABASE: Final = re.compile(
-    rb"\xfe([\x00-\x3f]|[\x40-\x7f].)\xfb(?:[\x00-\x3f]|[\x40-\x7f].|\x80.{4}){2}(?=[\x00-\x20\xf3-\xfd])", re.DOTALL
+    rb"\xfe([\x00-\x3f]|[\x40-\x7f].)\xfb(?:[\x00-\x3f]|[\x40-\x7f].|\x80.{4}){2}(?=[\x00-\x20ky\xf3-\xfd])", re.DOTALL
 )
 #: The beginning of commands of an append-only file, or of another snapshot.
 _KNOWN_TRAILER: Final = re.compile(rb"(\*[1-9][0-9]*\r\n)|(REDIS[0-9]{4}|VALKEY[0-9]{3})")
@@ -59,7 +58,8 @@ _MARK: Final = 40  # bytes of the end mark of a diskless capture
 #: Bytes that a stretch to be left out takes, and what stands around it.
 _STRETCH_BYTES: Final = 600
 _PIECE: Final = 4 << 20
-#: What is read to see how a record begins.
+#: Bytes that precede a record's type at most, nearly always, and what is read to see how a record begins.
+_ATTRIBUTE_BYTES: Final = 64
 _HEAD_BYTES: Final = 1 << 12
 #: How far back a length may have swallowed records that are looked for; and how often a file may be gone over for them.
 _BACK: Final = 1 << 26
@@ -518,21 +518,18 @@ class _Job:
     def type_at(self, at: int) -> int:
         """The type of the record at `at`, or an opcode."""
         self.file.seek(at)
-        head = self.file.read(32)
-        pos = 0
-        while pos < len(head) and head[pos] in _ATTRIBUTES:
-            pos += _ATTRIBUTES[head[pos]]
-        return head[pos] if pos < len(head) else -1
+        head = self.file.read(_ATTRIBUTE_BYTES)
+        try:
+            return head[attributes_end(head)]
+        except (IndexError, RdbError):
+            return -1
 
     def fields_at(self, at: int, layout: str) -> int:
         """How many fields the hash at `at` says that it has."""
         self.file.seek(at)
         head = self.file.read(_HEAD_BYTES)
-        pos = 0
         try:
-            while head[pos] in _ATTRIBUTES:
-                pos += _ATTRIBUTES[head[pos]]
-            pos = int(skip_string(head, pos + 1)) + (8 if layout.startswith("d") else 0)
+            pos = int(skip_string(head, attributes_end(head) + 1)) + (8 if layout.startswith("d") else 0)
             return min(int(read_length(head, pos)[0]), _FIELDS)
         except (IndexError, RdbError):
             return _SOME_FIELDS

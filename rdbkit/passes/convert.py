@@ -20,6 +20,7 @@ from rdbkit.format.record import Record
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, Visitor
 from rdbkit.model import (
     Aux,
+    EnterpriseHint,
     Event,
     FunctionLibrary,
     HashTemplate,
@@ -81,6 +82,7 @@ class Rewriter(Visitor):
         skipped: what was wrong with the values left out because they are damaged.
         functions: sources of the libraries that were taken out.
         changed: whether anything of the source is not copied as it stands.
+        enterprise_hints: how many of Redis Enterprise's were left out since `finish` was called: there may be one for each key.
         hashes, placed: take the names of keys, to find those that come twice, with the databases that they come from or go to.
         hand_over: called in the middle of a block where what `take` gives has become much; None where it is to wait.
     """
@@ -110,6 +112,7 @@ class Rewriter(Visitor):
         self.libraries: i64 = 0  # that are kept
         self.library_names: set[bytes] = set()
         self.changed: bool = False
+        self.enterprise_hints: i64 = 0
         # what the target has
         target, header = rules.target, rules.header
         self.version: i64 = converter.version
@@ -275,7 +278,18 @@ class Rewriter(Visitor):
             return True
         if isinstance(event, SlotInfo):  # a hint
             return self.flavour != c.REDIS or self.version < 12
+        if isinstance(event, EnterpriseHint):
+            self.enterprise_hints += 1
+            return True
         return isinstance(event, HashTemplate) and (self.flavour != c.REDIS or self.version < 15)
+
+    def finish(self) -> None:
+        """Enter what is entered once for all that was met of it."""
+        if self.enterprise_hints > 0:
+            self.note(
+                "enterprise-hint", "hints of Redis Enterprise: when keys were last used, and their slots", self.enterprise_hints
+            )
+            self.enterprise_hints = 0
 
     def note(self, kind: str, what: str, count: i64 = 1, key: bytes | None = None) -> None:
         """Enter what is no loss of data, at the record at hand where `key` is given."""

@@ -17,12 +17,13 @@ from rdbkit.format.decode import ARRAY, MODULE, STREAM, STRING, Decoder, FileTyp
 from rdbkit.format.encode import integer_form, write_length
 from rdbkit.format.filter import Filter
 from rdbkit.format.primitives import read_int64, read_length, read_string, skip_length, skip_string
-from rdbkit.format.scan import NO_EXPIRY, STRING_INT, Visitor
+from rdbkit.format.scan import NO_EXPIRY, STRING_INT, Visitor, attributes_end
 from rdbkit.format.sink import Sink
 from rdbkit.format.skip import skip_container
 from rdbkit.format.streams import StreamDecoder
 from rdbkit.model import (
     Aux,
+    EnterpriseHint,
     Event,
     FunctionLibrary,
     HashTemplate,
@@ -633,23 +634,5 @@ _EVENTS: Final[dict[type, str]] = {
     HashTemplate: "hash-template",
     SlotImport: "slot-import",
     SlotInfo: "slot-info",
+    EnterpriseHint: "enterprise-hint",
 }
-
-
-def attributes_end(head: bytes) -> i64:
-    """Where the type follows expiry, idle time and the like."""
-    at: i64 = 0
-    while True:
-        opcode: i64 = head[at]
-        if opcode == c.EXPIRETIME_MS:
-            at += 9
-        elif opcode == c.EXPIRETIME:
-            at += 5
-        elif opcode == c.IDLE:
-            at = skip_length(head, at + 1)
-        elif opcode == c.FREQ:
-            at += 2
-        elif opcode == c.DRAGONFLY_MASK:
-            at += 9 if head[at + 1] & 2 else 5
-        else:
-            return at

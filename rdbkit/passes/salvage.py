@@ -45,6 +45,7 @@ _DATABASES: Final = 1 << 14
 _TYPE: Final = 1
 _OPCODE: Final = 2
 _END: Final = 3  # of a file; nothing begins with it that could be looked for
+_HINT: Final = 4  # of Redis Enterprise: a letter, with which nothing begins that is worth looking for at each letter of a text
 
 
 class Enough(Exception):
@@ -61,6 +62,7 @@ def beginnings(file_types: FileTypes) -> bytes:
     for opcode in c.OPCODE_NAMES:
         table[opcode] = _OPCODE
     table[c.EOF] = _END
+    table[c.RAM_LRU] = table[c.SLOT_NUMBER] = _HINT if file_types.flavour == c.REDIS else 0
     return bytes(table)
 
 
@@ -77,7 +79,7 @@ def next_beginning(buf: bytes, pos: i64, table: bytes) -> i64:
     while pos < end:
         type_code = buf[pos]
         what = table[type_code]
-        if what == 0 or what == _END:
+        if what == 0 or what >= _END:
             pos += 1
             continue
         if pos + 1 >= end:

@@ -14,7 +14,7 @@ from rdbkit.format.constants import MEMBER_EXPIRY, ValueType
 from rdbkit.format.primitives import read_string
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, TYPE_CODES, Visitor
 from rdbkit.format.slots import key_slot, slot_of, tag_slot_of
-from rdbkit.model import Aux, Event, HashTemplate, ResizeDb, SelectDb, SlotImport, SlotInfo
+from rdbkit.model import Aux, EnterpriseHint, Event, HashTemplate, ResizeDb, SelectDb, SlotImport, SlotInfo
 from rdbkit.passes.hashes import NameHashes
 
 if TYPE_CHECKING:
@@ -296,6 +296,8 @@ class Splitter(Visitor):
             self.note("slot-info")  # a hint, and of the whole file
         elif isinstance(event, SlotImport):
             self.note("slot-import")
+        elif isinstance(event, EnterpriseHint):
+            self.note("enterprise-hint")
         else:
             self.pass_on(raw)
 

@@ -26,6 +26,7 @@ from rdbkit.storage.source import UNKNOWN, Input, Rereading, Source, open_source
 
 BLOCK_SIZE = 1 << 20
 _HEAD = 16  # bytes of a large value that a visitor is shown: a module's id, or the first field expiry
+_TAIL = 4096  # bytes in which an input's checksum is looked for: the last pages of a page blob can be padding
 _CRC64 = anycrc.Model("CRC64-REDIS")
 _OTHER_FORMATS = (
     (b"PK\x03\x04", "a zip archive: unpack it first"),
@@ -315,6 +316,30 @@ class Snapshot:
             self._ended = True
             self._source.check()  # damage in what is now another file is not the file's
             raise self._add_location(e) from None
+
+    def fits_checksum(self) -> bool | None:
+        """Whether the input is as it was written, although it could not be read to its end: it is read on, and not looked at.
+
+        Returns: None where that cannot be told, since it has no checksum, or goes on behind it with what is no padding.
+        """
+        if not self._verify or (self.header.flavour == c.REDIS and self.header.version < 5):
+            return None
+        more = True
+        while more:
+            self._pos = max(self._pos, len(self._buf) - _TAIL)
+            try:
+                more = self._refill(self._block_size)
+            except RdbError:
+                return False
+        tail = self._buf.removesuffix(self._mark)
+        first = max(len(tail.rstrip(b"\0")), 8)
+        for end in range(first, min(first + 8, len(tail)) + 1):  # its last bytes can be zeros, as padding is
+            stored = int.from_bytes(tail[end - 8 : end], "little")
+            if stored and _CRC64.calc(tail[: end - 8], self._crc) == stored:
+                return True
+        is_disabled = tail.rstrip(b"\0").endswith(b"\xff") and tail.endswith(bytes(8))
+        goes_on = "1" in (self.aux.get("aof-base"), self.aux.get("aof-preamble"))
+        return None if is_disabled or goes_on else False
 
     def share_templates(self, fields: dict[int, tuple[bytes, ...]], counts: dict[int, int]) -> None:
         """Use and fill these field names of hashes (RDB 15), and their counts: this is a part of a file that is read in parts."""

@@ -52,6 +52,7 @@ KEYS: Final = {
     "title": "text",
     "rdb": "number",
     "engine": "text",
+    "redis_enterprise": "switch",
     "engine_upgrades": "text",
     "documented": "rows",
     "undocumented": "numbers",

@@ -30,7 +30,8 @@ _VERSION: Final = re.compile(r"rdb-([1-9][0-9]{0,8})")
 #: Facts that are attributes of a target under their own name.
 _ATTRIBUTES: Final = (
     "rdb", "lines", "valkey", "types", "extra_types", "modules", "optional_modules", "databases", "single_db",
-    "clustered_databases", "pre_release_functions", "undocumented", "max_key_bytes", "takes_gzip", "engine", "closed", "retires",
+    "clustered_databases", "pre_release_functions", "undocumented", "max_key_bytes", "takes_gzip", "engine", "closed",
+    "retires", "redis_enterprise",
 )  # fmt: skip
 #: Since this RDB version, which came with Redis 4.0, there are values of modules.
 _MODULES_SINCE: Final = 8
@@ -94,6 +95,7 @@ class Target:
         takes_gzip: whether a file may be compressed with gzip, None where no source says.
         exact: it is no server but a version of the format, and a file for it has just that version.
         engine: the release that runs there, such as "7.4" of Redis or "valkey-8.0"; None for what is a server itself.
+        redis_enterprise: what runs there is Redis Enterprise, which writes hints into its files that no other server knows.
         documented: of a service, the newest RDB version that is promised for each engine.
         skus: the sizes in which a service is sold.
         closed: since when no new ones can be created.
@@ -122,6 +124,7 @@ class Target:
     takes_gzip: bool | None = None
     exact: bool = False
     engine: str | None = None
+    redis_enterprise: bool = False
     documented: dict[str, int] = field(default_factory=dict)
     skus: tuple[Sku, ...] = ()
     closed: datetime.date | None = None

@@ -984,6 +984,12 @@ def file_damage(magic: bytes) -> Iterator[tuple[str, bytes]]:
     yield "function library of a release candidate", rdb(pre, magic=magic)
     yield "hash templates", rdb(b"\xf2" + length(1) + counted([b"a", b"b"]), b"\xfe\0", plain, magic=magic)
     yield "key metadata", around(magic, b"\xf3" + length(0) + plain)
+    until = b"\xfc" + LATER.to_bytes(8, "little")
+    yield "hints of Redis Enterprise", around(magic, b"k\x05" + b"y" + length(1 << 32) + until + plain)
+    yield "hints of Redis Enterprise behind an expiry", around(magic, until + b"y\x05k" + length((1 << 64) - 1) + plain)
+    yield "hint of Redis Enterprise cut off", around(magic, plain)[:-9] + b"k\x80\0"
+    yield "hint of Redis Enterprise that is no number", around(magic, b"k\xc3" + plain)
+    yield "hints of Redis Enterprise without end", around(magic, b"k\0" * 300)
 
 
 def type_cases(magic: bytes) -> Iterator[tuple[str, str, str, bytes]]:
@@ -993,7 +999,7 @@ def type_cases(magic: bytes) -> Iterator[tuple[str, str, str, bytes]]:
         if type_code != 7:
             assert damage.startswith("sound"), (type_code, damage)
             yield type_name, encoding, f"type {type_code} in {magic.decode()}", around(magic, key(b"k", type_code, value))
-    for type_code in (6, 8, 23, *range(26, 36), 64, 200):
+    for type_code in (6, 8, 23, *range(26, 36), 64, 101, 107, 121, 200):
         yield "file", "file", f"type {type_code} in {magic.decode()}", around(magic, key(b"k", type_code, string(b"value")))
 
 

@@ -76,6 +76,7 @@ def odd_order(rng: Random) -> bytes:
                         rng.choice([b"redis-ver", b"lua", b"x", b"keydb-subexpire-key", b"keydb-subexpire-when", b"mvcc-tstamp"]),
                         b"1",
                     ),
+                    rng.choice([b"k", b"y"]) + length(rng.choice([0, 70, 1 << 40])),
                     b"\xf4" + length(rng.randrange(20_000)) + length(1) + length(0),
                     origin.prelude,
                     directed.function(directed.LIBRARY % (b"l%d" % rng.randrange(3), b"f")),

@@ -59,6 +59,9 @@ OPCODES = {
     "freq": (b"REDIS0011", b"\xf9\x06"),
     "idle-and-freq": (b"REDIS0011", b"\xf8\x07\xf9\x08"),
     "dragonfly-mask": (b"REDIS0009", b"\xdc\x01\0\0\0"),
+    "enterprise-lru": (b"REDIS0012", b"k\x40\x43"),
+    "enterprise-slot": (b"REDIS0012", b"y\x80\0\0\x3f\xff"),
+    "enterprise-hints": (b"REDIS0011", b"y\x05k\x81" + b"\xff" * 8),
 }
 #: Where the opcode stands; None in its place.
 PLACES: dict[str, list[str | None]] = {
@@ -153,6 +156,12 @@ def read(data: bytes) -> list[tuple[Row, Any, Any]]:
     with rdbkit.open(io.BytesIO(data)) as snapshot:
         found = [((r.db, r.key, r.expire_ms, r.idle_s, r.freq), value(r), r.member_expire_ms) for r in snapshot]
     return sorted(found, key=lambda row: row[0])
+
+
+def enterprise_hints(data: bytes) -> int:
+    """Hints of Redis Enterprise, with which no other server loads a file."""
+    with rdbkit.open(io.BytesIO(data)) as snapshot:
+        return sum(isinstance(e, rdbkit.EnterpriseHint) for e in snapshot.events())
 
 
 def libraries(data: bytes) -> int:
@@ -276,6 +285,7 @@ def test_what_is_written_means_the_same(
             assert [row[2] for row in found] == [row[2] for row in source], verb
         verified = rdbkit.verify(io.BytesIO(data), deep=True)
         assert verified.whole, verb
+        assert not enterprise_hints(data), verb
         if not (place.startswith("twice") and "function" in opcode) or verb == "salvage":
             assert not verified.violations, verb
         if opcode == "function" and not place.startswith("twice") and ("convert" not in verb or "rdb" in verb):
@@ -285,6 +295,7 @@ def test_what_is_written_means_the_same(
         assert (compared.missing, compared.extra, compared.changed, compared.expiry) == (0, 0, 0, 0), verb
     out = io.BytesIO()
     rdbkit.redact(tmp_path / "in.rdb", out, secret=b"0123456789abcdef")
+    assert not enterprise_hints(out.getvalue())
     redacted = sorted(((row[0][0], row[0][2:]) for row in read(out.getvalue())), key=repr)
     assert redacted == sorted(((row[0], row[2:]) for row in case.rows), key=repr)
 
