@@ -27,7 +27,7 @@ def blob_url_of(place: str | BlobUrl) -> BlobUrl:
 def blob_urls_of(places: str | BlobUrl | Iterable[str | BlobUrl]) -> list[BlobUrl]:
     """One place or several. Raises: as `blob_url_of`."""
     if isinstance(places, str | BlobUrl) or not hasattr(places, "__iter__"):
-        return [blob_url_of(places)]  # type: ignore[arg-type]  # whatever else it is, is told
+        return [blob_url_of(places)]  # type: ignore[arg-type]  # whatever else it is, is reported
     return [blob_url_of(place) for place in places]
 
 

@@ -302,7 +302,7 @@ class Migration:
                 file.header = str(snapshot.header)
                 plain = snapshot.compression is None and snapshot.framing is None and snapshot.trailer == ("none", 0)
             self.checks.append(report)
-            # what is damaged is told by the conversion
+            # what is damaged is reported by the conversion
             done = convert(
                 file.file, Nowhere(), target=self.target, policies=self.policies, deep=True,
                 progress=_of(progress, file.file),

@@ -402,7 +402,7 @@ class _Job:
         return properties_of(self.blob, retry_connect=_FIRST_RETRIES)
 
     def may_be_present(self, found: Any) -> bool:
-        """Whether it can be told if the blob that was found is what would be sent."""
+        """Whether it can be known if the blob that was found is what would be sent."""
         return bool(found.content_settings.content_md5) and found.blob_type == ("PageBlob" if self.page_blob else "BlockBlob")
 
     def is_present(self, found: Any, size: int, digest: Callable[[], bytes]) -> bool:

@@ -174,7 +174,7 @@ def _identity(file: str) -> object:
 
 
 class _ReadTwice(InputPath):
-    """A file that is read several times, so that a pipe will not do. What cannot be opened is told before any work."""
+    """A file that is read several times, so that a pipe will not do. What cannot be opened is reported before any work."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         name = os.fsdecode(super().convert(value, param, ctx))
@@ -185,7 +185,7 @@ class _ReadTwice(InputPath):
             return name
 
 
-#: A file, or "-" for standard input. What cannot be opened is told by who opens it, as other failures of files are.
+#: A file, or "-" for standard input. What cannot be opened is reported by who opens it, as other failures of files are.
 READ_ONCE: Final = InputPath(allow_dash=True, readable=False)
 READ_TWICE: Final = _ReadTwice(allow_dash=True, readable=False)
 #: A file that is there, and no standard input.

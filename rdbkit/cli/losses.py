@@ -1,4 +1,4 @@
-"""The options that say what becomes of data that a target does not support, and how it is told what that was."""
+"""The options that say what becomes of data that a target does not support, and how losses are reported."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def libraries_file(path: str, sources: Sequence[str], force: bool = False) -> It
     What it takes is their code, and how many of them the snapshot that is written has as well.
 
     Args:
-        path: of the file, which is opened now, so that what stands against it is told before any work; empty for none.
+        path: of the file, which is opened now, so that what prevents it is reported before any work; empty for none.
         sources: the files that the libraries come from.
         force: replace a file that exists.
     """

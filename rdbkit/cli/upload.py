@@ -160,7 +160,7 @@ def upload(
                 _tell_unsent(name, e, len(done))
                 return 1
     finally:
-        # what is there is told, whatever becomes of the FILEs behind it
+        # what is there is reported, whatever becomes of the FILEs after it
         if done and as_json:
             click.echo(json.dumps({"blobs": [each.to_dict() for each in done]}))
         elif done:

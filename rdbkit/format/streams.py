@@ -58,7 +58,7 @@ HARMLESS: Final = frozenset(
         "pending-unowned",
     ]
 )
-#: How many faults of one stream are told.
+#: How many faults of one stream are reported.
 _MOST_DOUBTS: Final = 8
 _UNKNOWN: Final = (1 << 64) - 1
 

@@ -165,7 +165,7 @@ def _scan(reopen: Callable[[], Snapshot], rules: Rules, found: Callable[[int, by
             for _ in snapshot.scan(Names(snapshot.types, snapshot.limits.item_bytes, rules, found)):
                 pass
         except ChecksumError:
-            if not rules.skip:  # else it is told when the file is read for good
+            if not rules.skip:  # else it is reported when the file is read for good
                 raise
 
 

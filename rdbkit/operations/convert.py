@@ -201,7 +201,7 @@ def _with_names_decided(rules: Rules, reopen: Callable[[], Snapshot] | None) -> 
 def is_read_twice(edits: Edits, selection: Selection | None) -> bool:
     """Whether keys can only be moved so in a source that can be read twice.
 
-    Of one that cannot, it can be told whether any names meet in a database, if all keys go there: not which they are.
+    Of one that cannot, it can be found whether any names meet in a database, if all keys go there: not which they are.
     """
     return edits.moves_keys and bool(edits.rename_prefix or edits.on_conflict != FAIL or edits.drop_expired or selection)
 
@@ -363,7 +363,7 @@ class Job:
             raise error
 
     def _keep_what_is_the_same(self) -> None:
-        """A file of which nothing has changed keeps its counts and its missing checksum, and is told to be identical."""
+        """A file of which nothing has changed keeps its counts and its missing checksum, and is reported as identical."""
         report, snapshot, writer = self.report, self.snapshot, self.writer
         if self.changed or self.rewriter.changed or snapshot.reordered or report.skipped or writer.size != snapshot.rdb_size:
             return

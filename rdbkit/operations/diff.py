@@ -594,7 +594,7 @@ def _sizes_by_element(first: _Digest, second: _Digest) -> tuple[int, int] | None
 def _digest(record: Record, now: int, compares_expiry: bool) -> tuple[bytes, bool]:
     """17 bytes of a value, the same for the same value however it is stored.
 
-    Fields that have expired by `now` are as good as none; where expiries are not compared, they count, and it is told that there
+    Fields that have expired by `now` are as good as none; where expiries are not compared, they count, and it is noted that there
     are some.
     """
     name = record.type

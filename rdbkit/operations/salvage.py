@@ -71,7 +71,7 @@ class Lost:
     """Something of the file that is not in the new one.
 
     Attributes:
-        what: "key" (a record that breaks a rule), "gap" (bytes that could not be told apart), "library" (of functions) or "behind"
+        what: "key" (a record that breaks a rule), "gap" (bytes that could not be parsed), "library" (of functions) or "behind"
             (what follows the end mark, which was not searched).
         rule: the name of the rule that is broken, as `rdbkit.operations.verify.rules` has it.
         message: what is wrong.
@@ -122,7 +122,7 @@ class Salvage:
 
     @property
     def whole(self) -> bool:
-        """Whether the new file has everything, as far as can be told."""
+        """Whether the new file has everything, as far as is known."""
         return not self.lost and not self.cut and self.checksum != "mismatch" and self.kept >= (self.announced or 0)
 
     def to_dict(self) -> dict[str, Any]:
@@ -265,7 +265,7 @@ class _Break:
     """A place where the framing breaks, and what has been read in front of it, as offsets in the file.
 
     Attributes:
-        at: where the last thing ends that could be told apart.
+        at: where the last thing ends that could be parsed.
         segment: where reading began.
         spans: begin and end of the last records.
         events: where the events behind the last record begin.

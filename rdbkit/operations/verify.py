@@ -158,7 +158,7 @@ def verify(
 
     Args:
         src, relaxed, limits, block_size: as for `rdbkit.open`; or a snapshot that is open, which was opened with its own.
-        deep: look into values. Names that are there twice can be told for certain only where `src` has been given as a path, since
+        deep: look into values. Names that are there twice can be found for certain only where `src` has been given as a path, since
             the file is then read a second time.
         samples: how many places to name for each rule.
         progress: called with bytes of the file read so far.
@@ -265,7 +265,7 @@ class _Job:
         violation = self.found.setdefault(rule.name, Violation(rule))
         violation.count += 1
         if len(violation.samples) < self.samples:
-            self.budget.spend("names of keys to be told", len(e.key or b"") + len(e.message) + OBJECT)
+            self.budget.spend("names of keys to be reported", len(e.key or b"") + len(e.message) + OBJECT)
             violation.samples.append(Fault(e.message, db if e.key is not None else None, e.key, offset, size))
 
 

@@ -210,7 +210,7 @@ class DryRun(Rewriter):
         tally.keys += 1
         tally.bytes += size
         if len(tally.samples) < self.most:
-            self.budget.spend("names of keys to be told", len(key) + OBJECT)
+            self.budget.spend("names of keys to be reported", len(key) + OBJECT)
             tally.samples.append((int(self.db), key, int(offset)))
 
     def enter_loss(self, loss: Loss, forbidden: bool) -> None:

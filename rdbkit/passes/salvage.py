@@ -1,4 +1,4 @@
-"""Finding the records behind bytes that cannot be told apart; compiled, since it looks at every byte there.
+"""Finding the records behind bytes that cannot be parsed; compiled, since it looks at every byte there.
 
 A record is believed where a row of records begins with it, each of which keeps every rule of the format and has another name than
 the ones before, or where the row leads to the end of the file. Nothing less will do: among a gigabyte of random bytes there are
@@ -474,7 +474,7 @@ class Surveyor(Verifier):
     """Verifies records, and remembers where the last ones stood.
 
     Attributes:
-        sound_to: where the last thing ends that could be told apart, as an offset in the input.
+        sound_to: where the last thing ends that could be parsed, as an offset in the input.
         bad: the last record broke a rule.
         plain: how many records are a string and nothing else, as `Row.plain`.
         announced: how many keys the file says that its databases have, as far as it could be read; -1 for nothing.

@@ -247,7 +247,7 @@ class ValueConverter:
         """What becomes of the value that the checker has faults of, all of which are tolerated or can be mended."""
         for e in self.checker.doubts:
             rule = e.rule or ""
-            if rule == TWICE:  # of which is told when one is left out
+            if rule == TWICE:  # which is reported when one is left out
                 action = FIELDS_ONCE if self.file_types.arities[type_code] == 3 else COLLECTION_ONCE
                 continue
             if rule not in _MENDED and rule != ORDER:

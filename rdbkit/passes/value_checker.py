@@ -30,7 +30,7 @@ _MOST_NUMBER: Final = 10**18
 #: What `number_in` gives for a text that is no such number.
 NO_NUMBER: Final = -(1 << 62)
 _LONGEST_SCORE: Final = 127  # of the text that zzlGetScore has room for
-#: How many tolerated faults of one value are told.
+#: How many tolerated faults of one value are reported.
 _MOST_DOUBTS: Final = 8
 
 # What is to be seen of a value, by its type.
