@@ -1,4 +1,4 @@
-"""RDB bytes made by hand, without any code of rdbkit, and the fixtures with what their servers said."""
+"""RDB bytes made by hand, without any code of rdbkit; the fixtures with what their servers said, and targets, as parameters."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 import anycrc
 import pytest
 
+from rdbkit.targets.target import target_names
+
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 DUMPS = sorted([*FIXTURES.glob("rich/*.rdb"), *FIXTURES.glob("random/*.rdb")])
 #: Those of DUMPS that every test of a dump takes, so that each format, and each of its forks, is there; the others are exhaustive.
@@ -19,6 +21,11 @@ REPRESENTATIVE = {
     "rich/keydb-6.3.4-ext", "rich/redis-2.4.18", "rich/redis-2.8.24", "rich/redis-3.2.13", "rich/redis-4.0.14", "rich/redis-6.2.16",
     "rich/redis-7.0.15", "rich/redis-7.2.6-mod", "rich/redis-7.2.6", "rich/redis-7.4.1", "rich/redis-8.6-dev",
     "rich/redis-8.8-dev-keymeta", "rich/valkey-9.1.2-cluster", "random/redis-3.2.13", "random/valkey-9.1.2",
+}  # fmt: skip
+#: The same of targets: each set of types, and each service.
+REPRESENTATIVE_TARGETS = {
+    "rdb-2", "redis-2.8", "redis-3.2", "redis-4.0", "redis-6.2", "redis-7.0", "redis-7.2", "redis-8.4", "redis-8.6", "redis-8.8",
+    "redis-8.10", "valkey-8.1", "valkey-9.1", "redict-7.3", "azure-premium", "azure-managed",
 }  # fmt: skip
 exhaustive = pytest.mark.exhaustive
 CRC = anycrc.Model("CRC64-REDIS")
@@ -37,6 +44,14 @@ def dumps_at_once() -> list[Any]:
     """The same as two parameters, each a list: for tests that would be too many with one for each dump."""
     some = [path for path in DUMPS if f"{path.parent.name}/{path.stem}" in REPRESENTATIVE]
     return [pytest.param(some, id="some"), pytest.param(sorted({*DUMPS} - {*some}), id="the others", marks=exhaustive)]
+
+
+def each_target(*others: str) -> list[Any]:
+    """Names of all targets as parameters, and of others. Those that are like another are exhaustive."""
+    return [
+        pytest.param(name, marks=() if name in REPRESENTATIVE_TARGETS or name in others else exhaustive)
+        for name in [*target_names(), *others]
+    ]
 
 
 def rarely(*values: Any) -> list[Any]:

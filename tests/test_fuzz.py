@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -21,29 +21,36 @@ from .rdb import DUMPS, one_in
 FINDINGS = Path(__file__).resolve().parent / "fuzz" / "findings"
 
 
-def looked_at(tasks: list[Task]) -> list[str]:
-    with Runner() as runner:
-        return [str(found) for task in tasks if (found := runner.run(task)) is not None]
+@pytest.fixture(scope="module")
+def runner() -> Iterator[Runner]:
+    """One for all tests, since its process takes a while to begin."""
+    with Runner() as found:
+        yield found
 
 
-@pytest.mark.parametrize("part", one_in(4, range(8)))
-def test_inputs_of_the_first_seed(part: int) -> None:
+def looked_at(tasks: list[Task], runner: Runner) -> list[str]:
+    return [str(found) for task in tasks if (found := runner.run(task)) is not None]
+
+
+@pytest.mark.parametrize("part", one_in(8, range(8)))
+def test_inputs_of_the_first_seed(part: int, runner: Runner) -> None:
     tasks = []
     for number in range(part, 160, 8):
         made = input_of(0, number)
         for place, name in enumerate(OPERATIONS if number % 32 == part else chosen(Random(number), 3)):
             tasks.append(Task(f"0/{number} ({made.how})", name, f"0 {number} {place}", made.data))
-    assert looked_at(tasks) == []
+    assert looked_at(tasks, runner) == []
 
 
+@pytest.mark.parametrize("seed", one_in(4, range(4)))
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_what_was_found_stays_mended(operation: str) -> None:
+def test_what_was_found_stays_mended(operation: str, seed: int, runner: Runner) -> None:
     """Each operation on each file that any of them did not stand, with options of several seeds."""
     tasks = []
     for path in sorted(FINDINGS.glob("*")):
         if path.suffix in (".rdb", ".gz"):
-            tasks += [Task(path.name, operation, f"{seed} {path.name}", path.read_bytes()) for seed in range(4)]
-    assert looked_at(tasks) == []
+            tasks.append(Task(path.name, operation, f"{seed} {path.name}", path.read_bytes()))
+    assert looked_at(tasks, runner) == []
 
 
 @pytest.mark.parametrize("encoding", sorted({case.encoding for case in CASES if case.type not in ("file", "module")}))

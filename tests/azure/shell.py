@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .. import command
+from .. import command_line
 from ..arm import Cache, Cloud
 from ..azurite import KEY
 from ..processes import GUARD, heeding_signals
@@ -25,7 +25,7 @@ class Shell:
 
     def run(self, *args: str) -> tuple[int, str, str]:
         """Exit code, and what is said on standard output and error; in this process, where nobody waits."""
-        done = command.run(*args, "--arm-endpoint", self.azure.endpoint, cwd=self.folder, environment=self.environment)
+        done = command_line.run(*args, "--arm-endpoint", self.azure.endpoint, cwd=self.folder, environment=self.environment)
         return self._shown(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def start(self, *args: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:

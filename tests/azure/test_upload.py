@@ -25,7 +25,7 @@ from rdbkit.azure.blob_url import BlobUrl, Credentials, parse_place
 from rdbkit.azure.errors import meaning, translating_errors
 from rdbkit.azure.upload import Upload, upload, upload_converted
 
-from .. import command
+from .. import command_line
 from ..azurite import ACCOUNT, CUT, KEY, MUTE, PASS, Cutter, needs_azurite, service
 from ..clock import Clock
 from ..processes import GUARD, until
@@ -93,7 +93,7 @@ def is_commit(line: bytes) -> bool:
 
 
 def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    return command.run("upload", *arguments, environment=os.environ | environment)
+    return command_line.run("upload", *arguments, environment=os.environ | environment)
 
 
 def run_process(*arguments: str | Path, data: bytes | None = None, **environment: str) -> subprocess.CompletedProcess[bytes]:

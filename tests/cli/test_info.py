@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from .. import command_line
 from ..processes import GUARD, heeding_signals
 from ..rdb import FIXTURES, aux, each_dump, key, rdb, string
 
@@ -20,7 +21,7 @@ RICH = FIXTURES / "rich"
 
 
 def run(*args: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([sys.executable, "-m", "rdbkit", *map(str, args)], input=stdin, capture_output=True, timeout=600)
+    return command_line.run(*args, data=stdin)
 
 
 def test_version_says_compiled_or_pure() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from rdbkit.cli import cli
 from rdbkit.cli.files import InputPath, OutputFolder, OutputPath, Verb
 from rdbkit.operations.build import build
 
+from .. import command_line
 from ..rdb import FIXTURES, key, rdb, string
 
 DUMP = FIXTURES / "rich" / "redis-7.0.15.rdb"
@@ -23,9 +23,8 @@ LINE = b'{"db":0,"key":"k","type":"string","value":"v"}\n'
 
 
 def run(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "rdbkit", *map(str, args)], capture_output=True, text=True, errors="replace", check=False
-    )
+    done = command_line.run(*args)
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode())
 
 
 def params() -> Iterator[tuple[click.Command, click.Parameter]]:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from rdbkit.operations.check import check
 from rdbkit.targets.target import find_target
 from rdbkit.text import path_word, shell_word
 
+from .. import command_line
 from ..rdb import FIXTURES
 
 SHELLS = [shell for shell in ("sh", "bash", "dash", "zsh") if shutil.which(shell)]
@@ -64,11 +64,11 @@ def copy_to(name: str, folder: Path) -> str:
 
 @pytest.fixture
 def path_with_rdbkit(tmp_path: Path) -> str:
-    """A PATH on which `rdbkit` is this one."""
+    """A PATH on which `rdbkit` says what it is given."""
     folder = tmp_path / "bin of ours"
     folder.mkdir()
     script = folder / "rdbkit"
-    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m rdbkit "$@"\n')
+    script.write_text("#!/bin/sh\nprintf '%s\\0' \"$@\"\n")
     script.chmod(0o755)
     return f"{folder}{os.pathsep}{os.environ['PATH']}"
 
@@ -110,9 +110,10 @@ def test_check_and_plan_print_commands_for_any_name(
         assert "\n".join(f"   {line}" for line in _folded(command)) in planned
     before = set(os.listdir())
     environment = {**os.environ, "PATH": path_with_rdbkit}
-    made = subprocess.run(["sh", "-c", command], capture_output=True, env=environment)
+    words = subprocess.run(["sh", "-c", command], capture_output=True, env=environment, check=True).stdout.split(b"\0")[:-1]
+    made = command_line.run_text(*map(os.fsdecode, words))
     (written,) = set(os.listdir()) - before
-    assert "27 keys written" in made.stdout.decode(), made.stderr
+    assert "27 keys written" in made.stdout, made.stderr
     with rdbkit.open(f"./{written}") as snapshot:
         assert snapshot.header == ("redis", 9)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from .. import command_line
 from ..format.test_decode import lp
 from ..rdb import FIXTURES, key, rdb, string
 
@@ -63,7 +64,7 @@ def run(command: str, tmp_path: Path, **more: Path) -> subprocess.CompletedProce
         names[name] = tmp_path / f"{name}.in"
         names[name].write_bytes(data)
     words = [word.format(**names) for word in shlex.split(command)]
-    return subprocess.run([sys.executable, "-m", "rdbkit", *words], capture_output=True, text=True, check=False)
+    return command_line.run_text(*words)
 
 
 @pytest.mark.parametrize("name", ALLOWED)

@@ -13,7 +13,7 @@ import pytest
 import rdbkit
 from rdbkit.storage.output import open_output
 
-from ..rdb import FIXTURES
+from ..rdb import FIXTURES, rarely
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="descriptors are given by number")
 
@@ -38,6 +38,8 @@ REPORTS: dict[str, tuple[list[str], int | None]] = {
     "usage": (["export"], 2),
     "no snapshot": (["info", __file__], 3),
 }
+#: One for each way in which they say something: each takes five processes.
+FEW = ["info", "check", "diff", "split", "export -o", "help", "no snapshot"]
 #: What sends data to standard output.
 DATA = {
     "export": ["export", DUMP],
@@ -78,7 +80,7 @@ def run(arguments: list[str], tmp_path: Path, *, gone: tuple[int, ...] = (), clo
     return done.returncode, error.read_text()
 
 
-@pytest.mark.parametrize("name", REPORTS)
+@pytest.mark.parametrize("name", [*FEW, *rarely(*sorted({*REPORTS} - {*FEW}))])
 def test_reports(name: str, tmp_path: Path) -> None:
     arguments, code = REPORTS[name]
     expected = run(arguments, tmp_path)

@@ -14,6 +14,8 @@ import pytest
 
 import rdbkit
 
+from .. import command_line
+
 if sys.platform == "win32":
     pytest.skip("there are no pseudo terminals", allow_module_level=True)
 
@@ -88,13 +90,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def arguments(text: str, files: dict[str, str], out: Path) -> list[str]:
     """Split by spaces before names are put in."""
-    return [sys.executable, "-m", "rdbkit", *(word.format(**files, out=out / EVIL) for word in text.split())]
+    return [word.format(**files, out=out / EVIL) for word in text.split()]
 
 
-def on_terminal(command: list[str]) -> tuple[int, str]:
+def on_terminal(arguments: list[str]) -> tuple[int, str]:
     """Exit code, and what a terminal without colours is sent by both streams."""
     ours, theirs = pty.openpty()
     env = dict(os.environ, TERM="dumb", COLUMNS="120")
+    command = [sys.executable, "-m", "rdbkit", *arguments]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=env)
     os.close(theirs)
     parts = []
@@ -112,12 +115,11 @@ def on_terminal(command: list[str]) -> tuple[int, str]:
 
 @pytest.mark.parametrize("name", HUMAN)
 def test_words_and_tables(name: str, files: dict[str, str], tmp_path: Path) -> None:
-    command = arguments(HUMAN[name], files, tmp_path)
-    code, shown = on_terminal(command)
+    code, shown = on_terminal(arguments(HUMAN[name], files, tmp_path))
     assert "Traceback" not in shown
     assert CONTROLS.findall(shown) == []
     (tmp_path / "pipe").mkdir()
-    done = subprocess.run(arguments(HUMAN[name], files, tmp_path / "pipe"), capture_output=True, text=True, check=False)
+    done = command_line.run_text(*arguments(HUMAN[name], files, tmp_path / "pipe"))
     assert done.returncode == code
     assert CONTROLS.findall(done.stdout + done.stderr) == []  # what is for people may be shown later
 
@@ -135,10 +137,10 @@ def lines(text: str) -> list[Any]:
 
 @pytest.mark.parametrize("name", JSON)
 def test_json_means_the_same(name: str, files: dict[str, str], tmp_path: Path) -> None:
-    command = arguments(JSON[name], files, tmp_path)
-    _, shown = on_terminal(command)
+    words = arguments(JSON[name], files, tmp_path)
+    _, shown = on_terminal(words)
     assert CONTROLS.findall(shown) == []
-    done = subprocess.run(command, capture_output=True, check=False)
+    done = command_line.run(*words)
     assert lines(shown) == lines(done.stdout.decode())
     if name == "export":
         assert "\u202e".encode() in done.stdout  # as ever
@@ -147,20 +149,20 @@ def test_json_means_the_same(name: str, files: dict[str, str], tmp_path: Path) -
 
 @pytest.mark.parametrize("name", DATA)
 def test_data(name: str, files: dict[str, str], tmp_path: Path) -> None:
-    command = arguments(DATA[name], files, tmp_path)
-    _, shown = on_terminal(command)
+    words = arguments(DATA[name], files, tmp_path)
+    _, shown = on_terminal(words)
     assert CONTROLS.findall(shown) == []
     assert "\\u001b]0;pwn\\u0007\\u009b31m\\u202e" in shown
-    assert E in subprocess.run(command, capture_output=True, check=True).stdout
+    assert E in command_line.run(*words).stdout
 
 
 @pytest.mark.parametrize("name", BINARY)
 def test_binary_data_is_not_for_a_terminal(name: str, files: dict[str, str], tmp_path: Path) -> None:
-    command = arguments(BINARY[name], files, tmp_path)
-    code, shown = on_terminal(command)
+    words = arguments(BINARY[name], files, tmp_path)
+    code, shown = on_terminal(words)
     assert code == 2
     assert "it is binary, and standard output is a terminal" in shown
-    assert subprocess.run(command, capture_output=True, check=False).stdout
+    assert command_line.run(*words).stdout
 
 
 def test_characters_that_are_cut_by_a_block(files: dict[str, str], tmp_path: Path) -> None:
@@ -170,7 +172,7 @@ def test_characters_that_are_cut_by_a_block(files: dict[str, str], tmp_path: Pat
         for n in range(3):
             writer.put(b"k%d" % n, (text + "x" * n).encode())
         writer.put(b"cut", b"\xe2\x80")
-    code, shown = on_terminal([sys.executable, "-m", "rdbkit", "export", str(path)])
+    code, shown = on_terminal(["export", str(path)])
     assert code == 0
     assert CONTROLS.findall(shown) == []
     assert [line["value"] for line in lines(shown)][:3] == [text + "x" * n for n in range(3)]

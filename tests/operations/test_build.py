@@ -25,6 +25,7 @@ from rdbkit.operations import build as operation
 from rdbkit.operations.build import Build, build
 from rdbkit.targets.target import find_target, target_names
 
+from .. import command_line
 from ..encoders import ENCODERS, EXPIRING_MEMBERS, EXPIRING_SECONDS, Encoder
 from ..format.test_decode import file_of
 from ..rdb import DUMPS, FIXTURES, Dribble, each_dump
@@ -725,8 +726,7 @@ def test_examples_in_docstrings_hold() -> None:
 
 
 def run(*args: str | Path, stdin: bytes = b"", **options: Any) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "rdbkit", "build", *map(str, args)]
-    return subprocess.run(command, input=stdin, capture_output=True, timeout=600, **options)
+    return command_line.run("build", *args, data=stdin, **options)
 
 
 def test_the_command_writes_what_the_library_does(tmp_path: Path) -> None:

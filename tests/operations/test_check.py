@@ -7,7 +7,6 @@ import io
 import json
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ import pytest
 import rdbkit
 from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSLESS, LOSSY, Check, check
 from rdbkit.operations.duplicates import find_duplicates
-from rdbkit.targets.target import find_target, target_names
+from rdbkit.targets.target import find_target
 
-from ..rdb import FIXTURES, aux, dumps_at_once, each_dump, key, length, rdb, string
+from .. import command_line
+from ..rdb import FIXTURES, aux, dumps_at_once, each_dump, each_target, key, length, rdb, string
 
 NOW = 1_800_000_000_000
 RICH = FIXTURES / "rich"
@@ -35,11 +35,11 @@ def codes(found: Check) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("dumps", dumps_at_once())
-@pytest.mark.parametrize("name", target_names())
+@pytest.mark.parametrize("name", each_target())
 def test_check_and_convert_agree(name: str, dumps: list[Path]) -> None:
     for path in dumps:
         for block_size in (None, 64):
-            found = report(path, name, block_size)
+            found = report(path, name, block_size, samples=1000)
             more: dict[str, Any] = {} if block_size is None else {"block_size": block_size}
             if "--collapse-dbs" in found.options:
                 more["edits"] = rdbkit.Edits(collapse_dbs=True, on_conflict="rename")
@@ -49,8 +49,7 @@ def test_check_and_convert_agree(name: str, dumps: list[Path]) -> None:
             if ledger.counts:
                 assert found.verdict == LOSSY, (path, found)
                 lost = {(loss.db, loss.key) for loss in ledger.losses if loss.key is not None}
-                told = report(path, name, samples=1000)
-                samples = {(s.db, s.key) for f in told.findings if f.severity == "loss" for s in f.samples}
+                samples = {(s.db, s.key) for f in found.findings if f.severity == "loss" for s in f.samples}
                 assert samples == lost
                 assert sum(f.count for f in found.findings if f.severity == "loss") == sum(ledger.counts.values())
                 if block_size is None:
@@ -69,8 +68,7 @@ def test_what_the_options_allow_is_all_that_is_lost(path: Path) -> None:
         found = report(path, name)
         if found.verdict != LOSSY:
             continue
-        args = [sys.executable, "-m", "rdbkit", "convert", str(path), "-", "--target", name, *shlex.split(" ".join(found.options))]
-        made = subprocess.run(args, capture_output=True)
+        made = command_line.run("convert", path, "-", "--target", name, *shlex.split(" ".join(found.options)))
         assert made.returncode == 0, made.stderr
         assert b"rdbkit: lost in all: " in made.stderr
         with rdbkit.open(io.BytesIO(made.stdout)) as snapshot:
@@ -183,7 +181,7 @@ def test_keys_in_several_files(tmp_path: Path) -> None:
 
 
 def run(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "rdbkit", "check", *map(str, args)], capture_output=True, text=True)
+    return command_line.run_text("check", *args)
 
 
 def test_the_command_says_what_to_do_and_exits_by_it() -> None:

@@ -23,6 +23,7 @@ from rdbkit.operations.export import export_resp
 from rdbkit.passes.diff import Fingerprints
 from rdbkit.targets.target import find_target
 
+from .. import command_line
 from ..rdb import FIXTURES, aux, each_dump, key, length, rdb, string
 
 NOW = 1_800_000_000_000
@@ -334,7 +335,7 @@ def test_any_data(tmp_path_factory: pytest.TempPathFactory, data: dict[bytes, An
 
 
 def run(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "rdbkit", "diff", *map(str, args)], capture_output=True, text=True)
+    return command_line.run_text("diff", *args)
 
 
 def test_the_command(tmp_path: Path) -> None:
@@ -470,19 +471,17 @@ def test_expiries_of_fields_that_differ(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("nothing_kept")
 def test_what_is_long_is_cut(tmp_path: Path) -> None:
-    name, long = b"f" * 1_000_000, b"x" * 1_000_000
-    shown = f"{b'f' * 80!r}... (1,000,000 bytes)"
-    tens = "byte 0 of 1000000 and 1000000: " + f"{b'x' * 20!r} and {b'y' * 20!r}"
-    assert details(tmp_path, {name: long}, {name: b"y" * 1_000_000}) == [f"{shown}: {tens}"]
-    assert details(tmp_path, [long, b"b"], [b"y" * 1_000_000, b"b"]) == [f"element 0: {tens}"]
+    name, long = b"f" * 100_000, b"x" * 100_000
+    shown = f"{b'f' * 80!r}... (100,000 bytes)"
+    tens = "byte 0 of 100000 and 100000: " + f"{b'x' * 20!r} and {b'y' * 20!r}"
+    assert details(tmp_path, {name: long}, {name: b"y" * 100_000}) == [f"{shown}: {tens}"]
+    assert details(tmp_path, [long, b"b"], [b"y" * 100_000, b"b"]) == [f"element 0: {tens}"]
     assert details(tmp_path, {name: b"v"}, {b"g": b"v"}) == [f"{shown}: b'v' and None", "b'g': None and b'v'"]
     assert details(tmp_path, {name, b"a"}, {b"a"}) == [f"only in the first: {shown}"]
     assert details(tmp_path, [long], [long + b"y"]) == [
-        f"element 0: {b'x' * 80!r}... (1,000,000 bytes) and {b'x' * 80!r}... (1,000,001 bytes)"
+        f"element 0: {b'x' * 80!r}... (100,000 bytes) and {b'x' * 80!r}... (100,001 bytes)"
     ]
-    assert details(tmp_path, [long], [long[:-1] + b"y"]) == [
-        "element 0: 1,000,000 bytes each, of which the first 1,024 are the same"
-    ]
+    assert details(tmp_path, [long], [long[:-1] + b"y"]) == ["element 0: 100,000 bytes each, of which the first 1,024 are the same"]
     told = run(*pair(tmp_path, {name: long}, {name: b"y"}), "--json").stdout
     assert len(told) < 1000
 

@@ -12,6 +12,7 @@ import pytest
 
 import rdbkit
 
+from .. import command_line
 from ..rdb import FIXTURES, key, rdb, string
 
 ONE = b'#!lua name=one\nredis.register_function("f",function() return 1 end)'
@@ -24,7 +25,7 @@ def library(source: bytes) -> bytes:
 
 
 def run(*args: str | Path) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([sys.executable, "-m", "rdbkit", *map(str, args)], capture_output=True, check=False)
+    return command_line.run(*args)
 
 
 @pytest.fixture

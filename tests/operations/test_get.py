@@ -13,6 +13,7 @@ import pytest
 
 import rdbkit
 
+from .. import command_line
 from ..rdb import FIXTURES, key, length, rdb, string
 from .test_export import BROKEN, DUMP, bytes_of, exported, rows_in
 
@@ -20,8 +21,7 @@ RAW = bytes(range(256)) * 3
 
 
 def get(*args: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "rdbkit", "get", *map(str, args)]
-    return subprocess.run(command, input=stdin, capture_output=True, timeout=600)
+    return command_line.run("get", *args, data=stdin)
 
 
 def test_a_string_is_its_bytes_and_anything_else_json(tmp_path: Path) -> None:

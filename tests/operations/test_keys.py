@@ -27,6 +27,7 @@ from rdbkit.format.slots import key_slot
 from rdbkit.operations.keys import SORTS, KeyRow, keys, write_parquet, write_text
 from rdbkit.selection import Selection
 
+from .. import command_line
 from ..rdb import DUMPS, FIXTURES, each_dump, key, length, rdb, string, truth
 
 RICH = FIXTURES / "rich"
@@ -455,8 +456,7 @@ def test_parquet_has_groups_of_bounded_size(tmp_path: Path) -> None:
 
 
 def run(*args: str | Path, stdin: bytes = b"", **env: str) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "rdbkit", "keys", *map(str, args)]
-    return subprocess.run(command, input=stdin, capture_output=True, timeout=600, env=os.environ | env)
+    return command_line.run("keys", *args, data=stdin, environment=os.environ | env)
 
 
 def test_the_command_writes_csv_in_a_pipe() -> None:
@@ -472,14 +472,16 @@ def test_the_command_writes_csv_in_a_pipe() -> None:
 def test_a_table_is_for_people(tmp_path: Path) -> None:
     data = tmp_path / "dump.rdb"
     data.write_bytes(rdb(key(b"\x1b[31mred\nline", 0, b"\x01v", 4102444800123), key("ключ".encode(), 1, length(1) + b"\x01v")))
-    result = run(data, "--format", "table", PYTHONIOENCODING="utf-8")
+    result = run(data, "--format", "table")
     assert result.returncode == 0
     assert result.stdout.decode().splitlines() == [
         "     size   db  type    encoding     elements  expires (UTC)     key",
         "     26 B    0  string  raw                 1  2100-01-01 00:00  \\x1b[31mred\\nline",
         "     13 B    0  list    linkedlist          1                    ключ",
     ]
-    assert run(data, "--format", "table", PYTHONIOENCODING="ascii").stdout.endswith(b"\\u043a\\u043b\\u044e\\u0447\n")
+    command = [sys.executable, "-m", "rdbkit", "keys", str(data), "--format", "table"]
+    result = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert result.stdout.endswith(b"\\u043a\\u043b\\u044e\\u0447\n")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a terminal is made as POSIX has them")

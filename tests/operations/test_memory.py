@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from rdbkit.operations.memory import Memory, MemoryRow, distinct_prefixes, memor
 from rdbkit.selection import Selection
 from rdbkit.targets.target import find_target
 
+from .. import command_line
 from ..rdb import FIXTURES, aux, each_dump, key, length, rdb, string
 
 NOW = 1_800_000_000_000
@@ -32,8 +32,7 @@ def report_of(data: bytes | Path, target: str = "redis-7.0", **options: Any) -> 
 
 
 def run(*args: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "rdbkit", "memory", *map(str, args)]
-    return subprocess.run(command, input=stdin, capture_output=True, timeout=600)
+    return command_line.run("memory", *args, data=stdin)
 
 
 def values(*expiries: int | None) -> bytes:

@@ -22,6 +22,7 @@ from rdbkit.operations.merge import Merge, merge
 from rdbkit.operations.split import Division, split
 from rdbkit.passes.hashes import NameHashes
 
+from .. import command_line
 from ..rdb import CRC, DUMPS, FIXTURES, aux, each_dump, key, length, rdb, string
 from .test_split import LAYOUTS, NAMES, content
 
@@ -396,7 +397,7 @@ def test_any_keys_of_any_files(
 
 
 def run(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "rdbkit", "merge", *map(str, args)], capture_output=True, text=True)
+    return command_line.run_text("merge", *args)
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,14 @@ import pytest
 import rdbkit
 from tests.rdb import aux, key, rdb, string
 
+from .. import command_line
+
 FAR = 1 << 56
 LISTPACK_HASH = string(b"\x0d\0\0\0\x02\0\x81f\x02\x81v\x02\xff")
 
 
 def run(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "rdbkit", *args], capture_output=True, text=True, cwd=cwd)
+    return command_line.run_text(*args, cwd=cwd)
 
 
 def only_line(found: subprocess.CompletedProcess[str]) -> str:

@@ -19,6 +19,7 @@ from rdbkit.operations.memory import memory
 from rdbkit.operations.plan import GB, Names, Plan, bicep, plan
 from rdbkit.targets.target import find_target
 
+from .. import command_line
 from ..rdb import FIXTURES, aux, key, length, rdb, string
 
 NOW = int(datetime.datetime(2026, 11, 25, tzinfo=datetime.UTC).timestamp() * 1000)
@@ -42,8 +43,7 @@ def planned(files: list[str], target: str = "azure-managed", **options: Any) -> 
 
 
 def run(*args: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "rdbkit", "plan", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=cwd)
+    return command_line.run_text("plan", *args, cwd=cwd)
 
 
 def commands(found: Plan) -> str:

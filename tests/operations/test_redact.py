@@ -8,7 +8,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -25,8 +24,9 @@ from rdbkit.format.lzf import lzf_compress, lzf_decompress
 from rdbkit.operations.redact import redact
 from rdbkit.passes.scramble import Scrambler, behind_leads, literals
 
+from .. import command_line
 from ..encoders import ENCODERS, NOT_NUMBERS, NUMBERS, Encoder, intset, listpack, ziplist, ziplist_body
-from ..rdb import FIXTURES, aux, each_dump, key, length, rdb, string
+from ..rdb import FIXTURES, aux, each_dump, key, length, one_in, rarely, rdb, string
 from .test_convert_hostile import damaged
 
 SECRET = b"not to be told"
@@ -305,7 +305,7 @@ def assert_scrambled(old: rdbkit.Record, new: rdbkit.Record) -> None:
 
 
 @pytest.mark.parametrize("encoder", ENCODERS, ids=lambda e: e.name)
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(data=st.data(), seed=st.integers(0, 1 << 32), block_size=st.sampled_from([16, 64, 300, 4000]))
 def test_every_type(encoder: Encoder, data: st.DataObject, seed: int, block_size: int) -> None:
     rng = Random(seed)
@@ -338,7 +338,7 @@ def test_every_type(encoder: Encoder, data: st.DataObject, seed: int, block_size
             assert_scrambled(one, other)
 
 
-@pytest.mark.parametrize("n", [1, (1 << 16) - 1, 1 << 16, (1 << 16) + 1, 300_000])
+@pytest.mark.parametrize("n", [1, (1 << 16) - 1, 1 << 16, (1 << 16) + 1, *rarely(300_000)])
 @pytest.mark.parametrize("kind", [0, 1, 4, 5, 18])
 def test_long_strings_in_blocks_of_any_size(kind: int, n: int) -> None:
     rng = Random(n)
@@ -525,12 +525,13 @@ def test_a_file_of_a_version_that_nobody_knows(tmp_path: Path) -> None:
 # -- what goes wrong
 
 
+@pytest.mark.parametrize("part", one_in(4, range(4)))
 @pytest.mark.parametrize("source", ["redis-2.4.18", "redis-3.2.13", "redis-7.2.6", "redis-8.8-dev-keymeta", "valkey-9.1.2-cluster"])
-def test_damage_gives_an_error_of_the_library_or_a_sound_file(source: str) -> None:
+def test_damage_gives_an_error_of_the_library_or_a_sound_file(source: str, part: int) -> None:
     whole = (FIXTURES / "rich" / f"{source}.rdb").read_bytes()
-    rng = Random(source)
+    rng = Random(f"{source} {part}")
     sources: list[str | None] = []
-    for _ in range(120):
+    for _ in range(30):
         data = damaged(whole, rng)
         block_size = rng.choice([64, 1 << 20])
         try:
@@ -539,7 +540,7 @@ def test_damage_gives_an_error_of_the_library_or_a_sound_file(source: str) -> No
             sources.append(e.source)
             continue
         assert len(records(new)) == report.written
-    assert len(sources) > 20
+    assert len(sources) > 5
     assert None not in sources
 
 
@@ -574,8 +575,7 @@ def test_destinations(tmp_path: Path) -> None:
 
 def run(*args: str | Path, env: dict[str, str] | None = None, **more: Any) -> subprocess.CompletedProcess[bytes]:
     variables = {k: v for k, v in os.environ.items() if k != "RDBKIT_SECRET"} | (env or {})
-    command = [sys.executable, "-m", "rdbkit", "redact", *map(str, args)]
-    return subprocess.run(command, capture_output=True, env=variables, **more)
+    return command_line.run("redact", *args, environment=variables, **more)
 
 
 def test_the_command(tmp_path: Path) -> None:
@@ -593,7 +593,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert b"the secret was random" in made.stderr
     assert b"4 keys written" in made.stderr
     assert {r.type for r in records(made.stdout)} == {"hash"}
-    made = run("-", tmp_path / "c.rdb", "--keep-prefixes", "--separator", "_", input=path.read_bytes())
+    made = run("-", tmp_path / "c.rdb", "--keep-prefixes", "--separator", "_", data=path.read_bytes())
     assert made.returncode == 0
     assert {r.key.partition(b"_")[0] for r in records(tmp_path / "c.rdb")} >= {b"s", b"l", b"h"}
 

@@ -19,6 +19,7 @@ import rdbkit
 from rdbkit.format.slots import SLOTS, key_slot
 from rdbkit.operations.split import Division, Split, parse_nodes, parse_slot_parts, split
 
+from .. import command_line
 from ..rdb import CRC, FIXTURES, aux, each_dump, key, length, rdb, string
 
 THREE = parse_slot_parts("0-5460,5461-10922,10923-16383")
@@ -651,7 +652,7 @@ def test_any_keys_in_any_parts(tmp_path_factory: pytest.TempPathFactory, keys: l
 
 
 def run(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "rdbkit", "split", *map(str, args)], capture_output=True, text=True)
+    return command_line.run_text("split", *args)
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import random
 import re
 import struct
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from rdbkit.operations.verify import Verification, rules, verify
 from rdbkit.passes.value_checker import ValueChecker
 from rdbkit.policy.losses import loss_kinds
 
+from .. import command_line
 from ..encoders import ziplist_of
 from ..format.test_decode import AFTER, DAMAGED, F64, GOOD_NODE, ONE_ENTRY, SOUND, Damage, counted, lp, stream_node, stream_of, zl
 from ..rdb import DUMPS, FIXTURES, Dribble, aux, each_dump, key, length, rarely, rdb, string
@@ -699,9 +699,8 @@ def test_any_bytes_behind_a_header(body: bytes, magic: bytes) -> None:
 # The command
 
 
-def run(*args: str | Path, data: bytes | None = None) -> subprocess.CompletedProcess[str]:
-    made = subprocess.run([sys.executable, "-m", "rdbkit", "verify", *map(str, args)], capture_output=True, input=data)
-    return subprocess.CompletedProcess(made.args, made.returncode, made.stdout.decode(), made.stderr.decode())
+def run(*args: str | Path, data: bytes = b"") -> subprocess.CompletedProcess[str]:
+    return command_line.run_text("verify", *args, data=data)
 
 
 RICH = FIXTURES / "rich" / "redis-7.0.15.rdb"

@@ -18,6 +18,8 @@ import pytest
 from rdbkit.targets.facts import KEYS, Fact
 from rdbkit.targets.target import Target, find_target, load_targets, target_names
 
+from .. import command_line
+
 DATED = re.compile(r"20\d\d(-\d\d(-\d\d)?)?")
 #: Derived from the others, or no facts.
 NO_FACTS = {"name", "exact", "documented", "facts", "source", "date"}
@@ -87,9 +89,7 @@ SERVERS = {
 
 
 def run(*args: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "rdbkit", "targets", *map(str, args)], capture_output=True, text=True, timeout=600, **more
-    )
+    return command_line.run_text("targets", *args, **more)
 
 
 @pytest.fixture
