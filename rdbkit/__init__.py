@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from rdbkit.operations.check import Check, Finding, check
     from rdbkit.operations.commands import RespWriter
     from rdbkit.operations.convert import Conversion, convert
-    from rdbkit.operations.diff import Diff, Difference, diff
+    from rdbkit.operations.diff import Diff, Difference, ModuleDataDifference, diff
     from rdbkit.operations.diff_delta import Delta, FunctionDifference
     from rdbkit.operations.duplicates import DuplicateError
     from rdbkit.operations.export import Export, export, export_jsonl, export_resp
@@ -150,6 +150,7 @@ __all__ = [
     "Merge",
     "Migration",
     "ModuleAux",
+    "ModuleDataDifference",
     "ModuleValue",
     "Names",
     "PendingEntry",
@@ -278,6 +279,7 @@ _MODULES = {
     "MemoryRow": "operations.memory",
     "Merge": "operations.merge",
     "Migration": "azure.migrate",
+    "ModuleDataDifference": "operations.diff",
     "Names": "operations.plan",
     "PendingOperation": "azure.cache_import",
     "Plan": "operations.plan",

@@ -6,7 +6,8 @@ import re
 import shlex
 import time
 from binascii import b2a_base64
-from typing import Final
+from collections.abc import Iterable
+from typing import Any, Final
 
 #: Signatures and keys of a storage account, as they stand in URLs, connection strings and headers.
 _SIGNATURE: Final = re.compile(
@@ -83,16 +84,35 @@ def as_bytes(text: str | bytes, argument: str) -> bytes:
     raise TypeError(f"{argument} is str or bytes, not {type(text).__name__}")
 
 
+def json_object(pairs: Iterable[tuple[str, str]]) -> dict[str, Any] | list[list[Any]]:
+    """Names and values with bytes as surrogate escapes, as JSON: an object; where a name is not UTF-8, pairs of name and value.
+
+    >>> json_object([("a", "\\udcff")]), json_object([("\\udcff", "b")])
+    ({'a': {'base64': '/w=='}}, [[{'base64': '/w=='}, 'b']])
+    """
+    both = [(json_bytes(as_bytes(name, "name")), json_bytes(as_bytes(value, "value"))) for name, value in pairs]
+    if all(isinstance(name, str) for name, _ in both):
+        return {str(name): value for name, value in both}
+    return [[name, value] for name, value in both]
+
+
 def printable(text: bytes | str, width: int = 0) -> str:
     """Text from a file, safe for a terminal: control and non-printing characters as escapes; cut to `width` where given.
 
-    >>> printable(b"a\\x1b[31m")
-    'a\\\\x1b[31m'
+    Bytes that are not UTF-8 are shown as `\\xff`, also where they are surrogate escapes of a text.
+
+    >>> printable(b"a\\x1b[31m"), printable("\\udcff") == printable(b"\\xff")
+    ('a\\\\x1b[31m', True)
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "backslashreplace")
-    shown = "".join(ch if ch.isprintable() else ascii(ch)[1:-1] for ch in text)
+    shown = "".join(ch if ch.isprintable() else _escaped(ch) for ch in text)
     return shown[: width - 3] + "..." if width and len(shown) > width else shown
+
+
+def _escaped(ch: str) -> str:
+    """A character that cannot be printed; a byte that is not UTF-8, which text has as a surrogate, as that byte."""
+    return f"\\x{ord(ch) - 0xDC00:02x}" if "\udc80" <= ch <= "\udcff" else ascii(ch)[1:-1]
 
 
 def size(n: int) -> str:

@@ -255,3 +255,67 @@ def test_modules_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert "redis-3.2 has none to choose" in capsys.readouterr().err
     assert run("--target", "azure-premium", "--modules", "RediSearch") == 2
     assert "azure-premium has none to choose" in capsys.readouterr().err
+
+
+# -- diff
+
+
+def written(path: Path, *parts: bytes) -> Path:
+    path.write_bytes(rdb(*parts))
+    return path
+
+
+def test_diff_compares_data_outside_of_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def frames(text: bytes) -> bytes:
+        return b"\2\1\5" + string(text)
+
+    k = key(b"k", 0, string(b"v"))
+    one = written(
+        tmp_path / "a.rdb", outside("ft_index0", 21, 1, frames(b"idx")), outside("GEARS_DT0", 3, 1, frames(b"r")), b"\xfe\0", k
+    )
+    other = written(
+        tmp_path / "b.rdb", outside("scdtype00", 1, 1, b""), outside("ft_index0", 21, 1, frames(b"idy")), b"\xfe\0", k,
+        outside("scdtype00", 1, 2, frames(b"d")),
+    )  # fmt: skip
+    found = rdbkit.diff(one, other)
+    assert [(each.what, each.module, each.when) for each in found.module_data] == [
+        ("missing", "GEARS_DT0", 1), ("changed", "ft_index0", 1), ("extra", "scdtype00", 2),
+    ]  # fmt: skip
+    assert (found.same, found.differences, found.equal) == (False, 3, 1)
+    assert found.to_dict()["module_data"][2] == {"what": "extra", "module": "scdtype00", "when": 2}
+    assert rdbkit.diff(one, other, ignore=["module-data"]).same
+    assert rdbkit.diff(one, other, only_keys=True).same
+    for file in (one, other):
+        assert rdbkit.diff(file, file).same
+    # another version of the encoding is other data, and what has nothing in it is none
+    newer = written(tmp_path / "c.rdb", outside("ft_index0", 22, 1, frames(b"idx")), b"\xfe\0", k)
+    assert [each.what for each in rdbkit.diff(newer, one).module_data] == ["extra", "changed"]
+    empty = written(tmp_path / "d.rdb", outside("ft_index0", 21, 1, b"\2\0"), b"\xfe\0", k)
+    assert rdbkit.diff(empty, written(tmp_path / "e.rdb", b"\xfe\0", k)).same
+
+    with pytest.raises(SystemExit) as done:
+        main(["diff", str(one), str(other), "--delta", str(tmp_path / "delta.resp")])
+    assert done.value.code == 1
+    shown = capsys.readouterr().out
+    assert "other data of modules  3" in shown
+    assert "another content     RediSearch indexes (ft_index0)" in shown
+    assert "only in the second  RediSearch dictionaries (scdtype00), after the keys" in shown
+    assert shown.rstrip().endswith("commands for 0 keys; without the data of modules outside of keys that differs")
+
+
+def test_diff_compares_data_outside_of_keys_that_is_larger_than_a_block(tmp_path: Path) -> None:
+    large = b"\5" + string(b"x" * (1 << 20)) + b"\5" + string(b"y" * 3000)
+    one = written(tmp_path / "a.rdb", outside("ft_index0", 21, 1, large), b"\xfe\0", key(b"k", 0, string(b"v")))
+    # in another place of a block
+    moved = written(
+        tmp_path / "b.rdb",
+        b"\xfa\1a" + string(b"z" * 5000),
+        outside("ft_index0", 21, 1, large),
+        b"\xfe\0",
+        key(b"k", 0, string(b"v")),
+    )
+    other = written(tmp_path / "c.rdb", outside("ft_index0", 21, 1, large[:-1] + b"z"), b"\xfe\0", key(b"k", 0, string(b"v")))
+    for block_size in (None, 4096, 3 << 20):
+        assert rdbkit.diff(one, moved, block_size=block_size).same
+        assert [each.what for each in rdbkit.diff(one, other, block_size=block_size).module_data] == ["changed"]
+    assert rdbkit.diff(one, moved, block_size=4096).same

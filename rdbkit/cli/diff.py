@@ -15,6 +15,7 @@ from rdbkit.operations.diff import IGNORED, Diff, Difference
 from rdbkit.operations.diff import diff as compare
 from rdbkit.operations.diff_delta import Delta, delta_format
 from rdbkit.operations.diff_elements import expiries
+from rdbkit.products import described
 from rdbkit.selection import parse_duration
 from rdbkit.storage.location import total_size
 from rdbkit.targets.target import Target
@@ -34,6 +35,8 @@ _NOT_COMPARED: Final = {
     "snapshot": "another snapshot, which no server reads",
     "unknown": "bytes that are none of it",
 }
+#: Where data of modules stands, by `ModuleDataDifference.when`.
+_STANDS: Final = {1: "", 2: ", after the keys"}
 _MOST_LOSSES: Final = 20
 _WIDTH: Final = 240  # of a line that says what differs
 
@@ -51,7 +54,8 @@ def _tolerance(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.option("--only", type=click.Choice(["keys"]), help="Compare names of keys alone.")
 @click.option(
     "--ignore", type=click.Choice(IGNORED), multiple=True,
-    help="Do not compare when keys and fields expire, or function libraries; encodings never are. Can be repeated.",
+    help="Do not compare when keys and fields expire, function libraries, or data of modules outside of keys; encodings never are. "
+    "Can be repeated.",
 )  # fmt: skip
 @click.option(
     "--ttl-tolerance", default="0ms", callback=_tolerance, metavar="TIME", help="Expiries may be so far apart: 1s, 500ms."
@@ -137,6 +141,7 @@ def _show(found: Diff, out: Output) -> None:
     counts = (
         ("only in the first", found.missing), ("only in the second", found.extra), ("another value", found.changed),
         ("another expiry", found.expiry), ("expired", found.expired), ("other functions", len(found.functions)),
+        ("other data of modules", len(found.module_data)),
     )  # fmt: skip
     rows += [(name, f"{n:,}") for name, n in counts if n]
     for name, kind in zip(("first", "second"), found.behind, strict=True):
@@ -146,6 +151,10 @@ def _show(found: Diff, out: Output) -> None:
         rows.append(("temporary files", f"{size(found.disk_bytes)}, gone"))
     out.facts(rows)
     show_functions(out, found.functions, _WORDS)
+    if found.module_data:
+        out.line("\ndata of modules outside of keys")
+        rows = [(_WORDS[each.what], f"{described(each.module)}{_STANDS[each.when]}") for each in found.module_data]
+        out.facts([(word.replace("source", "content"), printable(what)) for word, what in rows])
     for each in found.samples:
         # a name without a letter would not be seen
         out.line(f"\n{_WORDS[each.what]}: {key_name(each.key)} (db {each.db})")
@@ -171,12 +180,14 @@ def _written(found: Diff, delta: Delta) -> str:
     name = printable(delta.file)
     functions = f" and {libraries(delta.functions)}" if delta.functions else ""
     what = f"{count(delta.written, 'key')}{functions}"
+    of_modules = "; without the data of modules outside of keys that differs" if found.module_data else ""
     if delta.format == "resp":
         deleted = f", and for the deletion of {count(delta.deleted, 'key')}" if delta.deleted else ""
-        return f"{name}: commands for {what}{deleted}"
+        return f"{name}: commands for {what}{deleted}{of_modules}"
     missing = sum(each.what == "missing" for each in found.functions)
     absent = [count(delta.deleted, "key")] * (delta.deleted > 0) + [libraries(missing)] * (missing > 0)
-    return f"{name}: {what}" + (f", but not the deletion of {' and '.join(absent)}, which a snapshot cannot say" if absent else "")
+    without = f", but not the deletion of {' and '.join(absent)}, which a snapshot cannot say" if absent else ""
+    return f"{name}: {what}{without}{of_modules}"
 
 
 def _tell_losses(delta: Delta) -> None:

@@ -7,11 +7,11 @@ import struct
 import time
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from rdbkit.format.record import Record
 from rdbkit.format.scan import NO_EXPIRY
@@ -33,7 +33,7 @@ from rdbkit.operations.diff_delta import (
     records_at,
 )
 from rdbkit.operations.diff_elements import Inside, elements, form, has_expired, has_pieces, pieces
-from rdbkit.passes.diff import ENTRY, Fingerprints
+from rdbkit.passes.diff import ENTRY, Fingerprints, digest_of
 from rdbkit.passes.hashes import PARTITIONS
 from rdbkit.snapshot.large import feed
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
@@ -43,13 +43,15 @@ from rdbkit.text import json_bytes, valid_text
 
 __all__ = ["Diff", "Difference", "diff"]
 
+#: Names that can be put in order: of libraries, and of data of modules.
+K = TypeVar("K", str, tuple[str, int])
 _UNPACK: Final = struct.Struct("<4q").iter_unpack
 _MASK: Final = (1 << 128) - 1
 
 What = Literal["missing", "extra", "type", "value", "expire"]
 #: What may be left out of the comparison; encodings always are.
-Ignored = Literal["encoding", "expire", "functions"]
-IGNORED: Final[tuple[Ignored, ...]] = ("encoding", "expire", "functions")
+Ignored = Literal["encoding", "expire", "functions", "module-data"]
+IGNORED: Final[tuple[Ignored, ...]] = ("encoding", "expire", "functions", "module-data")
 
 # What is known of a pair of keys besides their values.
 _EXPIRES_OTHERWISE: Final = 1
@@ -78,6 +80,21 @@ class Difference:
     details: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class ModuleDataDifference:
+    """Data of a module outside of keys that differs, such as the indexes of RediSearch.
+
+    Attributes:
+        what: "missing" (the second file does not have it), "extra" (the first does not) or "changed".
+        module: the name of its type.
+        when: 1 before the keys, 2 after them.
+    """
+
+    what: str
+    module: str
+    when: int
+
+
 @dataclass
 class Diff:
     """What `diff` found.
@@ -90,6 +107,7 @@ class Diff:
         expired: keys that have expired, and that the other file does not have in the same form: no difference.
         disk_bytes: of temporary files, which are gone.
         functions: function libraries that differ.
+        module_data: data of modules outside of keys that differs.
         behind: what follows the end of each snapshot and was not compared: "aof" (commands of an append-only file),
             "snapshot", "unknown", or None for nothing.
         samples: the first of the keys that differ.
@@ -105,6 +123,7 @@ class Diff:
     expiry: int = 0
     expired: int = 0
     functions: list[FunctionDifference] = field(default_factory=list)
+    module_data: list[ModuleDataDifference] = field(default_factory=list)
     behind: tuple[str | None, str | None] = (None, None)
     disk_bytes: int = 0
     samples: list[Difference] = field(default_factory=list)
@@ -117,8 +136,8 @@ class Diff:
 
     @property
     def differences(self) -> int:
-        """Keys and libraries that differ."""
-        return self.missing + self.extra + self.changed + self.expiry + len(self.functions)
+        """Keys, function libraries and data of modules that differ."""
+        return self.missing + self.extra + self.changed + self.expiry + len(self.functions) + len(self.module_data)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types; keys that are not UTF-8 as `{"base64": ...}`."""
@@ -151,7 +170,7 @@ def diff(
     block_size: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Diff:
-    """Compare two snapshots: names of keys, types, values and expiries, and function libraries.
+    """Compare two snapshots: names of keys, types, values and expiries, function libraries, and data of modules outside of keys.
 
     The order of keys, of members of sets and of fields does not matter, nor do versions and encodings. What a stream counts beside
     its entries, groups and pending entries, and when its consumers were last seen, older versions do not have: it is not compared.
@@ -163,8 +182,8 @@ def diff(
     Args:
         first, second: paths.
         only_keys: compare names alone.
-        ignore: what not to compare: "expire", when keys and fields expire; "functions", function libraries; "encoding", which
-            changes nothing, since encodings are never compared.
+        ignore: what not to compare: "expire", when keys and fields expire; "functions", function libraries; "module-data", data of
+            modules outside of keys; "encoding", which changes nothing, since encodings are never compared.
         ttl_tolerance_ms: so much may the expiries of a key be apart.
         samples: how many of the keys that differ to name.
         delta: a file to write the differences to, which appears when it is whole. Where its name ends in `.resp`, it gets the
@@ -284,6 +303,7 @@ class _Comparison:
         self.only_keys = only_keys
         self.compares_expiry = not only_keys and "expire" not in ignore
         self.compares_functions = not only_keys and "functions" not in ignore
+        self.compares_module_data = not only_keys and "module-data" not in ignore
         self.tolerance = tolerance
         self.samples = samples
         self.now = now
@@ -332,13 +352,19 @@ class _Comparison:
         if self.compares_functions:
             first, second = ({f.name: f.code for f in found.functions} for found in prints)
             result.functions = _compare_libraries(first, second)
+        if self.compares_module_data:
+            result.module_data = [
+                ModuleDataDifference(what, *each) for what, each in _unlike(prints[0].module_data, prints[1].module_data)
+            ]
 
     def fingerprints(self, name: str) -> Fingerprints:
         with self.open(name) as snapshot:
             prints = Fingerprints(snapshot.types, snapshot.limits.item_bytes)
             try:
                 for large in snapshot.scan(prints):
-                    if large is not None:
+                    if large is not None and large.is_module_data:
+                        prints.large_digest = digest_of(large.chunks())
+                    elif large is not None:
                         prints.large_hash = _hash_large(large, prints)
                     if self.progress is not None:
                         self.progress(self.read + snapshot.position)
@@ -553,11 +579,14 @@ def _difference(what: str, one: _Known | None, other: _Known | None, details: li
 
 def _compare_libraries(first: dict[str, bytes], second: dict[str, bytes]) -> list[FunctionDifference]:
     """By name and source."""
-    found = []
+    return [FunctionDifference(what, name) for what, name in _unlike(first, second)]
+
+
+def _unlike(first: Mapping[K, object], second: Mapping[K, object]) -> Iterator[tuple[str, K]]:
+    """What is not the same in both, in the order of its names: "missing" (in the second), "extra" or "changed"."""
     for name in sorted(first.keys() | second.keys()):
         if first.get(name) != second.get(name):
-            found.append(FunctionDifference("missing" if name not in second else "changed" if name in first else "extra", name))
-    return found
+            yield "missing" if name not in second else "changed" if name in first else "extra", name
 
 
 def _hash_large(record: Record, prints: Fingerprints) -> int:

@@ -15,7 +15,7 @@ from rdbkit.products import joined, module_product, types_of
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.targets.target import Target, load_targets
-from rdbkit.text import count, json_bytes, valid_text
+from rdbkit.text import count, json_bytes, json_object, valid_text
 
 #: Names of the histogram's columns; a key counts in the first that fits.
 EXPIRY_BUCKETS = ("expired", "1h", "1d", "7d", "30d", "later", "never")
@@ -143,7 +143,9 @@ class Info:
         result = asdict(self)
         for row in result["biggest"]:
             row["key"] = json_bytes(row["key"])
-        result["aux"] = {valid_text(k): valid_text(v) for k, v in self.aux.items()}
+        result["aux"] = json_object(self.aux.items())
+        for name in ("writer", "writer_version"):
+            result[name] = None if result[name] is None else valid_text(result[name])
         for library in result["functions"]:
             library["name"], library["engine"] = valid_text(library["name"]), valid_text(library["engine"])
             if "source" in library:

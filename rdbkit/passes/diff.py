@@ -6,16 +6,20 @@ sets, hashes and sorted sets whose elements stand in the file one by one, the or
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from librt.strings import write_i64_le
 
 from rdbkit.errors import CorruptError
+from rdbkit.format.budget import OBJECT
 from rdbkit.format.constants import ValueType
-from rdbkit.format.primitives import read_length, read_string, skip_string
+from rdbkit.format.primitives import read_length, read_string, read_uint64, skip_length, skip_string
 from rdbkit.format.scan import STRING_INT, TYPE_CODES, Visitor
-from rdbkit.model import Event, FunctionLibrary
+from rdbkit.model import Event, FunctionLibrary, ModuleAux
 from rdbkit.passes.hashes import PARTITIONS, HashPartitions, name_hash
+from rdbkit.products import holds_nothing
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -39,6 +43,14 @@ def _method_of(t: ValueType) -> int:
     if t.shape in ("strings", "expiry-text"):
         return _PLAIN[t.arity]
     return _SCORED if t.shape == "scored" else _WHOLE
+
+
+def digest_of(chunks: Iterable[bytes]) -> bytes:
+    """A digest of bytes that come in pieces."""
+    whole = blake2b(digest_size=16)
+    for chunk in chunks:
+        whole.update(chunk)
+    return whole.digest()
 
 
 class Elements:
@@ -111,6 +123,9 @@ class Fingerprints(Visitor):
         count: keys so far.
         large_hash: to be set to the hash of the value that `large` will receive next.
         functions: function libraries, wherever they stand.
+        module_data: data of modules outside of keys that has something in it: by type, and whether it stands before (1) or after
+            the keys (2), the version of its encoding and a digest of each piece.
+        large_digest: to be set to the digest of the piece of such data that is larger than a block and comes next.
     """
 
     def __init__(self, types: dict[int, ValueType], limit: int) -> None:
@@ -119,6 +134,9 @@ class Fingerprints(Visitor):
         self.count: i64 = 0
         self.large_hash: i64 = 0
         self.functions: list[FunctionLibrary] = []
+        self.wants_module_data = True
+        self.module_data: dict[tuple[str, int], list[tuple[int, bytes]]] = {}
+        self.large_digest: bytes = b""
         self.elements: Elements = Elements()
         methods = bytearray(TYPE_CODES)
         type_hashes = [0] * TYPE_CODES  # what a type is called goes into the hash: numbers mean something with their version alone
@@ -155,6 +173,15 @@ class Fingerprints(Visitor):
     def event(self, event: Event) -> None:
         if isinstance(event, FunctionLibrary):
             self.functions.append(event)
+        elif isinstance(event, ModuleAux) and not holds_nothing(event.module, event.size):
+            digest = self.large_digest
+            if self.event_at >= 0:
+                buf = self.buf
+                _, pos = read_uint64(buf, self.event_at + 1)  # what comes first says which module's it is, and when it comes
+                pos = skip_length(buf, skip_length(buf, pos))
+                digest = digest_of([buf[pos : self.event_end]])
+            self.budget.spend("data of modules", len(digest) + 2 * OBJECT)
+            self.module_data.setdefault((event.module, event.when), []).append((event.version, digest))
 
     def add(self, name: bytes, value: i64, expire_ms: i64, offset: i64) -> None:
         number: i64 = name_hash(self.db, name)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -351,7 +354,28 @@ def test_numbers_of_aux_fields_that_are_none() -> None:
     with rdbkit.open(io.BytesIO(data)) as snapshot:
         report = info(snapshot)
     assert (report.used_memory, report.created, report.bits) == (None, None, None)
-    assert report.to_dict()["aux"]["\\xff"] == "\\xfe"
+    assert report.to_dict()["aux"] == [
+        ["used-mem", "9" * 400], ["ctime", "9" * 4299], ["redis-bits", "-"], [{"base64": "/w=="}, {"base64": "/g=="}],
+    ]  # fmt: skip
+
+
+def test_aux_fields_that_are_not_utf_8_are_the_same_bytes_in_every_form(tmp_path: Path) -> None:
+    path = tmp_path / "a.rdb"
+    data = rdb(aux(b"redis-ver", b"7\xff"), aux(b"who", b"caf\xe9 \\xe9"), b"\xfe\0", key(b"k", 0, string(b"v")))
+    path.write_bytes(data)
+    with rdbkit.open(path) as snapshot:
+        assert {k.encode(): v.encode("utf-8", "surrogateescape") for k, v in snapshot.aux.items()} == {
+            b"redis-ver": b"7\xff", b"who": b"caf\xe9 \\xe9",
+        }  # fmt: skip
+    told = json.loads(subprocess.run([sys.executable, "-m", "rdbkit", "info", str(path), "--json"], capture_output=True).stdout)
+    assert told["aux"] == {"redis-ver": {"base64": "N/8="}, "who": {"base64": "Y2Fm6SBceGU5"}}
+    assert told["writer_version"] == "7\\xff"
+    shown = subprocess.run([sys.executable, "-m", "rdbkit", "info", str(path)], capture_output=True, text=True).stdout
+    assert "who=caf\\xe9 \\xe9" in shown
+    assert "redis 7\\xff" in shown
+    out = io.BytesIO()
+    rdbkit.convert(path, out, target="rdb-9")
+    assert out.getvalue() == data
 
 
 def test_events_before_the_end_are_told_even_behind_a_stray_attribute() -> None:
