@@ -13,6 +13,8 @@ _MODULE_ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0
 
 #: Bytes of a library's source that its first line is looked for in.
 _LONGEST_HEAD: Final = 1 << 14
+#: Every number of so many digits is one of 64 bits.
+_LONGEST_NUMBER: Final = 18
 
 
 class Header(NamedTuple):
@@ -27,6 +29,17 @@ class Header(NamedTuple):
 
     def __str__(self) -> str:
         return f"VALKEY{self.version:03d}" if self.flavour == "valkey" else f"REDIS{self.version:04d}"
+
+
+def aux_number(value: str | bytes | None) -> int | None:
+    """The number in an AUX field, such as `used-mem`; None where there is none, or none of 64 bits.
+
+    >>> aux_number("1048576"), aux_number(b"12"), aux_number("1.5"), aux_number(None)
+    (1048576, 12, None, None)
+    """
+    if value is None or len(value) > _LONGEST_NUMBER or not value.isascii() or not value.isdigit():
+        return None
+    return int(value)
 
 
 class Checksum(NamedTuple):

@@ -22,6 +22,7 @@ from rdbkit.azure.errors import meaning, translating_errors
 from rdbkit.azure.resources import PREMIUM, Arm, CacheState, Call, ResourceId, Status
 from rdbkit.azure.sas import LEAST_HOURS, Signed, Signer, patience
 from rdbkit.errors import CorruptError, TargetError, UnsupportedVersionError
+from rdbkit.model import aux_number
 from rdbkit.operations.check import AS_IT_IS, Check, check
 from rdbkit.storage.compression import compression_of
 from rdbkit.storage.state import StateFile
@@ -441,11 +442,10 @@ def _examine(
                 snapshot, target, clustered=cache.shards > 0, databases=cache.databases, deep=True, samples=samples,
                 progress=update,
             )  # fmt: skip
-            text = snapshot.aux.get("used-mem", "")
+            used = aux_number(snapshot.aux.get("used-mem"))
     # the command to convert is for the file that somebody has uploaded
     report.file = report.path = os.path.basename(place.blob)
-    known = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else blob.bytes * _IN_MEMORY
-    return report, known
+    return report, blob.bytes * _IN_MEMORY if used is None else used
 
 
 def _room(target: Target, cache: CacheState, used: int) -> list[str]:

@@ -18,7 +18,7 @@ from rdbkit.errors import ChangedError, ChecksumError, LossError, RdbError, Unsu
 from rdbkit.format.budget import HELD
 from rdbkit.format.constants import ValueType
 from rdbkit.format.scan import STRING_INT
-from rdbkit.model import Header
+from rdbkit.model import Header, aux_number
 from rdbkit.operations.arguments import Source, opened
 from rdbkit.operations.convert import Job, lacks_checksum
 from rdbkit.operations.verify import rules as rules_of_values
@@ -693,8 +693,7 @@ def _of_damage(snapshot: Snapshot, damage: RdbError) -> Finding:
 
 def _of_room(snapshot: Snapshot, target: Target, sku: Sku | None) -> list[Finding]:
     """Memory, by what the server that wrote the file had in use."""
-    text = snapshot.aux.get("used-mem", "")
-    used = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+    used = aux_number(snapshot.aux.get("used-mem"))
     if sku is None:
         return []
     if used is None:

@@ -37,7 +37,7 @@ class Export:
     """What an export did.
 
     Attributes:
-        written: keys.
+        written: keys; those that were left out, also as a loss, are none of them.
         skipped: what was wrong with the values that were left out, each with its key.
         checksum: the error of the file's checksum, where damage is to be passed over.
         functions: names of the function libraries, which JSON lines do not hold; none where keys were selected.
@@ -269,12 +269,11 @@ def export_resp(
                 if wanted is None or wanted(item):
                     if metadata is not None:
                         out.writelines(writer.commands(metadata))
-                    if _export_commands(snapshot, item, writer, wanted, on_error == "skip", out, report):
-                        report.written += 1
-                    left_out = False
+                    left_out = not _export_commands(snapshot, item, writer, wanted, on_error == "skip", out, report)
+                    report.written += not left_out
                 metadata = None
             # functions and the like are no keys; some AUX belong to one
-            elif wanted is None or (isinstance(item, Aux) and not left_out):
+            elif not left_out if isinstance(item, Aux) else wanted is None:
                 out.writelines(writer.commands(item))
             if progress is not None:
                 progress(snapshot.position)
@@ -288,9 +287,17 @@ def export_resp(
 def _export_commands(
     snapshot: Snapshot, record: Record, writer: RespWriter, selection: Selection | None, skip: bool, out: BinaryIO, report: Export
 ) -> bool:
-    """Write a record's commands; in one go where it may yet prove to be unwanted or damaged."""
+    """Write a record's commands; in one go unless it may yet prove to be unwanted or damaged.
+
+    False where there are none: it is unwanted, damaged or lost.
+    """
     if not skip and (record.size is not None or selection is None or not selection.needs_size):
-        out.writelines(writer.commands(record))
+        commands = writer.commands(record)
+        first = next(commands, None)
+        if first is None:
+            return False
+        out.write(first)
+        out.writelines(commands)
         return True
     db = writer.db
     with Spool() as spool:
@@ -309,7 +316,7 @@ def _export_commands(
             writer.db = db
             return False
         out.writelines(spool.pieces())
-    return True
+        return spool.size > 0
 
 
 def _export_large(record: Record, lines: JsonLines, selection: Selection | None, out: BinaryIO) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from rdbkit.format import constants as c
 from rdbkit.format.scan import STRING_INT, STRING_LZF
+from rdbkit.model import aux_number
 from rdbkit.operations.arguments import Source, opened
 from rdbkit.passes.info import InfoTally
 from rdbkit.products import joined, module_product, types_of
@@ -209,13 +210,6 @@ def _info(
     return report
 
 
-def _number(text: str | None) -> int | None:
-    """A number of an AUX field; None where it is none of 64 bits."""
-    if text is None or not text.isascii() or not text.isdigit() or len(text) > 18:
-        return None
-    return int(text)
-
-
 def _writer(aux: dict[str, str]) -> tuple[str | None, str | None]:
     for key in aux:
         if key.endswith("-ver"):
@@ -311,9 +305,9 @@ def _report(snapshot: Snapshot, tally: InfoTally) -> Info:
         rdb_size=snapshot.rdb_size,
         writer=writer,
         writer_version=writer_version,
-        created=_number(snapshot.aux.get("ctime")),
-        bits=_number(snapshot.aux.get("redis-bits")),
-        used_memory=_number(snapshot.aux.get("used-mem")),
+        created=aux_number(snapshot.aux.get("ctime")),
+        bits=aux_number(snapshot.aux.get("redis-bits")),
+        used_memory=aux_number(snapshot.aux.get("used-mem")),
         checksum=checksum.state,
         trailer=trailer.kind,
         trailer_size=trailer.size,

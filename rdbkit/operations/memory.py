@@ -11,6 +11,7 @@ from rdbkit.errors import RdbError
 from rdbkit.format.constants import ValueType
 from rdbkit.format.record import Record
 from rdbkit.format.scan import STRING_INT, STRING_LZF, Visitor
+from rdbkit.model import aux_number
 from rdbkit.operations.arguments import Source, opened, rows_of, separators_of
 from rdbkit.passes.allocation import AllocationModel
 from rdbkit.passes.memory import (
@@ -390,12 +391,6 @@ def _biggest(tally: MemoryTally, types: dict[int, ValueType]) -> list[HeavyKey]:
     ]
 
 
-def _used_memory(snapshot: Snapshot) -> int | None:
-    """What the server that wrote the file had in use, None where it does not say so in a number of 64 bits."""
-    used = snapshot.aux.get("used-mem", "")
-    return int(used) if used.isascii() and used.isdigit() and len(used) < 19 else None
-
-
 def _report(snapshot: Snapshot, target: Target, layout: Layout, model: AllocationModel, tally: MemoryTally) -> Memory:
     databases = _databases(tally)
     by_type_code = _by_type_code(tally, databases)
@@ -423,7 +418,7 @@ def _report(snapshot: Snapshot, target: Target, layout: Layout, model: Allocatio
         total_bytes=total + dataset + overhead + layout.sizes["base"],
         estimated_keys=sum(n for n, _ in guessed),
         estimated_bytes=sum(size for _, size in guessed),
-        used_memory=_used_memory(snapshot),
+        used_memory=aux_number(snapshot.aux.get("used-mem")),
         cluster=bool(tally.slots),
         file_bytes=snapshot.rdb_size,
         now_ms=int(tally.now_ms),

@@ -14,7 +14,7 @@ from rdbkit.errors import LossError
 from rdbkit.format import constants as c
 from rdbkit.format.budget import OBJECT, Budget
 from rdbkit.format.scan import NO_EXPIRY
-from rdbkit.model import Aux, Event, FunctionLibrary, Header, ModuleAux
+from rdbkit.model import Aux, Event, FunctionLibrary, Header, ModuleAux, aux_number
 from rdbkit.operations.arguments import Path, paths_of
 from rdbkit.operations.convert import Job
 from rdbkit.operations.duplicates import Duplicate, DuplicateError, NameLog, duplicate_error, find_duplicates, scan_keys
@@ -265,12 +265,12 @@ def _fields(preludes: Sequence[Sequence[tuple[Event, bytes]]]) -> list[tuple[byt
 
 def _joined(key: bytes, before: bytes, value: bytes) -> bytes:
     """A field that two sources have: the sum of their memory, the later time, and of anything else the first."""
-    are_numbers = before.isdigit() and value.isdigit() and len(before + value) < 37
-    if are_numbers and key == b"used-mem":
-        return b"%d" % (int(before) + int(value))
-    if are_numbers and key == b"ctime":
-        return max(before, value, key=int)
-    return before
+    first, second = aux_number(before), aux_number(value)
+    if first is None or second is None:
+        return before
+    if key == b"used-mem":
+        return b"%d" % (first + second)
+    return value if key == b"ctime" and second > first else before
 
 
 class _Sources:

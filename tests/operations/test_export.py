@@ -716,6 +716,24 @@ def test_skipped_keys_leave_no_trace_in_what_is_written(form: str, block_size: i
         assert_same(exported(damaged(database), block_size, form, on_error="skip"), wanted)
 
 
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+@pytest.mark.parametrize("block_size", [16, WHOLE])
+def test_keys_that_are_lost_are_not_counted_as_written(on_error: str, block_size: int) -> None:
+    stream = FIXTURES / "rich" / "redis-5.0.14-lru.rdb"
+    with rdbkit.open(stream) as snapshot:
+        keys = len(list(snapshot))
+    with rdbkit.open(stream, block_size=block_size) as snapshot:
+        report = export_resp(snapshot, out := io.BytesIO(), target="redis-4.0", on_loss="drop", on_error=on_error)
+    streams = report.loss_counts["stream"]
+    assert report.written == keys - streams > 0
+    assert streams > 0
+    assert out.getvalue()
+    with rdbkit.open(stream, block_size=block_size) as snapshot:
+        wanted = rdbkit.Selection(types="stream", size=(1, None))
+        report = export_resp(snapshot, out := io.BytesIO(), target="redis-4.0", on_loss="drop", on_error=on_error, selection=wanted)
+    assert (report.written, report.loss_counts, out.getvalue()) == (0, {"stream": streams}, b"")
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("block_size", [16, WHOLE])
 def test_at_a_damaged_value_what_stands_before_it_has_been_written(form: str, block_size: int) -> None:
