@@ -22,6 +22,8 @@ VERBS: dict[str, Callable[[Any, Any], Any]] = {
     "info": lambda source, target: rdbkit.info(source, now_ms=NOW_MS).biggest,
     "keys": lambda source, target: list(rdbkit.keys(source)),
     "keys sorted": lambda source, target: list(rdbkit.keys(source, sort="size", limit=3)),
+    "write_text": lambda source, target: written(rdbkit.write_text, source, as_json=True),
+    "write_memory_text": lambda source, target: written(lambda src, out: rdbkit.write_memory_text(src, target, out), source),
     "get": lambda source, target: rdbkit.get(source, "str"),
     "check": lambda source, target: rdbkit.check(source, target, now_ms=NOW_MS).findings,
     "memory": lambda source, target: rdbkit.memory(source, target, now_ms=NOW_MS).keys_bytes,
@@ -70,7 +72,7 @@ def test_what_is_no_source_is_told_at_once(verb: str) -> None:
             VERBS[verb](wrong, "redis-7.0")
 
 
-@pytest.mark.parametrize("verb", ["check", "memory", "memory_rows", "export"])
+@pytest.mark.parametrize("verb", ["check", "memory", "memory_rows", "write_memory_text", "export"])
 def test_what_is_no_target_is_told(verb: str) -> None:
     with pytest.raises(TypeError, match="target is a Target or its name"):
         VERBS[verb](DUMP, 7)

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
 from rdbkit.errors import RdbError
-from rdbkit.operations.arguments import Source, rows_of
+from rdbkit.operations.arguments import Source, opened, rows_of
 from rdbkit.passes.keys import CSV_HEAD, KeyRow, RowList, Rows, TextRows
 from rdbkit.snapshot.large import count_elements
 from rdbkit.snapshot.reader import Snapshot
@@ -76,7 +76,7 @@ def _keys(
 
 
 def write_text(
-    snapshot: Snapshot,
+    snapshot: Source,
     out: BinaryIO,
     *,
     as_json: bool = False,
@@ -104,6 +104,19 @@ def write_text(
     db,key,type,encoding,size,elements,expire_ms,idle_s,freq,slot,key_base64
     0,l_big,list,quicklist,13862,3000,,,,11226,
     """
+    with opened(snapshot) as source:
+        return _write_text(source, out, as_json, selection, sort, limit, progress)
+
+
+def _write_text(
+    snapshot: Snapshot,
+    out: BinaryIO,
+    as_json: bool,
+    selection: Selection | None,
+    sort: Sort | None,
+    limit: int | None,
+    progress: Progress | None,
+) -> bool:
     name_limit = snapshot.limits.item_bytes
     wanted = selection.filter_for(snapshot.types, name_limit) if selection else None
     visitor = TextRows(snapshot.types, name_limit, wanted, limit, as_json)

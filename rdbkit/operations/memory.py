@@ -287,8 +287,8 @@ def _memory_rows(
 
 
 def write_memory_text(
-    snapshot: Snapshot,
-    target: Target,
+    snapshot: Source,
+    target: Target | str,
     out: BinaryIO,
     *,
     as_json: bool = False,
@@ -305,6 +305,21 @@ def write_memory_text(
 
     The others, and what is raised, are those of `memory`.
     """
+    known = as_target(target)
+    with opened(snapshot) as source:
+        return _write_text(source, known, out, as_json, quantum, pages, selection, progress)
+
+
+def _write_text(
+    snapshot: Snapshot,
+    target: Target,
+    out: BinaryIO,
+    as_json: bool,
+    quantum: int,
+    pages: bool,
+    selection: Selection | None,
+    progress: Progress | None,
+) -> bool:
     sizer = RecordSizer(snapshot.types, AllocationModel(layout_of(target).sizes, quantum, pages))
     limit = snapshot.limits.item_bytes
     wanted = selection.filter_for(snapshot.types, limit) if selection else None
