@@ -57,16 +57,33 @@ class Checksum(NamedTuple):
 class Trailer(NamedTuple):
     """What follows the RDB in the same input.
 
-    `kind`: "none", "padding" (zero bytes, as of a page blob), "aof" (commands of a mixed append-only file), "mark" (the end
-    mark of a diskless capture), "snapshot" (another one) or "unknown". `size` in bytes, None where it was not read to its end.
+    `kind`: "none", "padding" (zero bytes, as of a page blob), "aof" (commands of a mixed append-only file), "snapshot" (another
+    one) or "unknown"; and of captures of what a replica is sent: "mark" (the end mark alone, as `redis-cli --rdb -` leaves it,
+    too), "pings" (newlines, and commands that change no key, such as PING and SELECT) or "replication" (commands that do). `size`
+    in bytes, None where it was not read to its end.
     """
 
     kind: str
     size: int | None
 
 
+#: What follows a snapshot, in words, by `Trailer.kind`.
+TRAILERS: Final = {
+    "padding": "zeros, as of a page blob",
+    "mark": "the end mark of a replication, as redis-cli --rdb - leaves it",
+    "pings": "pings of a replication, which change no key",
+    "aof": "commands of an append-only file, which change it",
+    "replication": "commands of a replication, which change it",
+    "snapshot": "another snapshot, which no server reads",
+    "unknown": "bytes that are none of it",
+}
 #: What follows an RDB and is data, by `Trailer.kind`: who reads the RDB alone misses it.
-TRAILING_DATA: Final = {"aof": "commands", "snapshot": "another snapshot", "unknown": "bytes that are none of it"}
+TRAILING_DATA: Final = {
+    "aof": "commands",
+    "replication": "commands of a replication",
+    "snapshot": "another snapshot",
+    "unknown": "bytes that are none of it",
+}
 
 
 class Event:

@@ -10,7 +10,18 @@ import click
 
 from rdbkit.cli.files import READ_TWICE, OutputPath, Verb, temporaries, written
 from rdbkit.cli.options import commands_target_option
-from rdbkit.cli.render import WORTH_TELLING, Output, key_name, libraries, output, printable, progress, show_functions, size
+from rdbkit.cli.render import (
+    WORTH_TELLING,
+    Output,
+    key_name,
+    libraries,
+    output,
+    printable,
+    progress,
+    show_functions,
+    size,
+)
+from rdbkit.model import TRAILERS
 from rdbkit.operations.diff import IGNORED, Diff, Difference
 from rdbkit.operations.diff import diff as compare
 from rdbkit.operations.diff_delta import Delta, delta_format
@@ -28,12 +39,6 @@ _WORDS: Final = {
     "value": "another value",
     "expire": "another expiry",
     "changed": "another source",
-}
-#: What follows the end of a snapshot, by `Diff.behind`.
-_NOT_COMPARED: Final = {
-    "aof": "commands of an append-only file, which change it",
-    "snapshot": "another snapshot, which no server reads",
-    "unknown": "bytes that are none of it",
 }
 #: Where data of modules stands, by `ModuleDataDifference.when`.
 _STANDS: Final = {1: "", 2: ", after the keys"}
@@ -146,7 +151,7 @@ def _show(found: Diff, out: Output) -> None:
     rows += [(name, f"{n:,}") for name, n in counts if n]
     for name, kind in zip(("first", "second"), found.behind, strict=True):
         if kind is not None:
-            rows.append((f"behind the {name}", f"{_NOT_COMPARED[kind]}: not compared"))
+            rows.append((f"behind the {name}", f"{TRAILERS[kind]}: not compared"))
     if found.disk_bytes >= WORTH_TELLING:
         rows.append(("temporary files", f"{size(found.disk_bytes)}, gone"))
     out.facts(rows)

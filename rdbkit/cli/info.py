@@ -13,6 +13,7 @@ import rdbkit
 from rdbkit.cli.files import READ_ONCE, written
 from rdbkit.cli.options import SelectionCommand, selection_options, warn_if_none
 from rdbkit.cli.render import Output, complain, libraries, output, printable, progress, size, when
+from rdbkit.model import TRAILERS
 from rdbkit.operations.info import EXPIRY_BUCKETS, Info
 from rdbkit.operations.info import info as read_info
 from rdbkit.products import described
@@ -157,11 +158,6 @@ def _print_json(reports: list[Info], files: int) -> None:
 
 
 _CHECKSUMS = {"absent": "none (RDB 4 and older have none)", "disabled": "disabled by the writer (0)"}
-_TRAILERS = {
-    "padding": "zero padding",
-    "aof": "AOF commands, which this report leaves out",
-    "snapshot": "another snapshot, which no server reads",
-}
 _OTHERS = {
     "KeyMetadata": "module metadata of keys",
     "SlotImport": "slot imports going on",
@@ -188,14 +184,13 @@ def _facts_of_writer(r: Info) -> list[tuple[str, str]]:
 
 
 def _facts_of_file(r: Info) -> list[tuple[str, str]]:
-    container = [x for x in (r.compression, "diskless capture" if r.framing else None) if x]
+    container = [x for x in (r.compression, "capture of a replication" if r.framing else None) if x]
     rows = [
         ("size", size(r.rdb_size) + (f" ({', '.join(container)})" if container else "")),
         ("checksum", _CHECKSUMS.get(r.checksum, r.checksum)),
     ]
-    if r.trailer not in ("none", "mark"):
-        what = _TRAILERS.get(r.trailer, "unknown bytes")
-        rows.append(("followed by", what + (f", {size(r.trailer_size)}" if r.trailer_size is not None else "")))
+    if r.trailer != "none" and (r.trailer != "mark" or r.framing is None):  # otherwise the mark belongs to the frame
+        rows.append(("followed by", TRAILERS[r.trailer] + (f", {size(r.trailer_size)}" if r.trailer_size is not None else "")))
     if r.ignored:
         rows.append(("ignored", f"{size(r.ignored)} behind the {r.compression} data"))
     other = {k: v for k, v in r.aux.items() if k not in ("redis-bits", "ctime", "used-mem", f"{r.writer}-ver")}

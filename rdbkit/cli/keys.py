@@ -14,7 +14,7 @@ import click
 import rdbkit
 from rdbkit.cli.files import READ_ONCE, check_parquet, format_for, output_options, writing
 from rdbkit.cli.options import SelectionCommand, selection_options, warn_if_none
-from rdbkit.cli.render import printable, progress, size, when
+from rdbkit.cli.render import printable, progress, size, warn, when
 from rdbkit.operations.keys import SORTS, KeyRow, Sort, write_parquet, write_text
 from rdbkit.operations.keys import keys as read_keys
 from rdbkit.selection import Selection
@@ -76,6 +76,7 @@ def keys(
         else:
             rows = read_keys(snapshot, selection=selection, sort=sort, limit=limit, progress=update)
             found = write_parquet(rows, out) if chosen == "parquet" else _write_table(rows, out, on_terminal, output)
+    warn(snapshot)
     warn_if_none(selection, found)
 
 

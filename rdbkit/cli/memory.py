@@ -11,7 +11,7 @@ import click
 import rdbkit
 from rdbkit.cli.files import READ_ONCE, OutputPath, check_parquet, format_for, output_options, writing
 from rdbkit.cli.options import SelectionCommand, selection_options, separators_option, target_option, warn_if_none
-from rdbkit.cli.render import Output, printable, progress, size
+from rdbkit.cli.render import Output, printable, progress, size, warn
 from rdbkit.cli.render import output as report_output
 from rdbkit.operations.memory import Memory, distinct_prefixes, memory_rows, write_memory_text
 from rdbkit.operations.memory import memory as read_memory
@@ -99,8 +99,10 @@ def memory(
                         snapshot, target, out, as_json=chosen == "jsonl", quantum=quantum, pages=pages, selection=selection,
                         progress=update,
                     )  # fmt: skip
+            warn(snapshot)
             warn_if_none(selection, found)
             return
+    warn(snapshot)
     warn_if_none(selection, report.keys)
     if html is not None:
         from rdbkit.operations.memory_page import write_page

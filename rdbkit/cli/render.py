@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import click
 
 from rdbkit.errors import ChecksumError, LossError, RdbError, TruncatedError, UnsupportedTypeError
+from rdbkit.model import TRAILERS
 from rdbkit.text import printable, size, when
 
 if TYPE_CHECKING:
@@ -191,7 +192,12 @@ def complain(e: RdbError) -> None:
 
 
 def warn(snapshot: Snapshot) -> None:
-    """A line on standard error for each fault of a value that was passed over."""
+    """A line on standard error for each fault of a value that was passed over, and for what follows and was not read."""
+    trailer = snapshot.trailer
+    if trailer is not None and trailer.kind in ("aof", "replication", "snapshot"):
+        click.echo(
+            f"rdbkit: warning: {printable(snapshot.name)}: behind the snapshot, and not read: {TRAILERS[trailer.kind]}", err=True
+        )
     warnings = snapshot.warnings
     for e in warnings[:_MOST_WARNINGS]:
         click.echo(f"rdbkit: warning: {printable(str(e))}", err=True)

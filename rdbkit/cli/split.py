@@ -25,6 +25,7 @@ _SHOWN = 30
 _MERGE: Final = "To keep one of each, run rdbkit merge FILE... -o OUT --on-duplicate first, then split OUT."
 _NOT_IN_PARTS: Final = {
     "aof": "commands behind the snapshot, which change it, are in no part: have a server load the file and save it again",
+    "replication": "commands of a replication behind the snapshot, which change it, are in no part: a newer snapshot has them",
     "snapshot": "another snapshot behind the first is in no part: divide the file, and give both as FILE",
     "unknown": "bytes behind the snapshot that are none of it are in no part",
 }

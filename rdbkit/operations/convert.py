@@ -33,11 +33,24 @@ from rdbkit.snapshot.writer import UNKNOWN, create
 from rdbkit.storage.location import is_rereadable, is_same_file
 from rdbkit.storage.source import Rereading
 from rdbkit.targets.target import Target, as_target, tolerated
+from rdbkit.text import count
 
 _COPY_BYTES: Final = 1 << 20
 #: RDB 7 and earlier have lengths of 32 bits.
 _LONGEST_BEFORE_8: Final = (1 << 32) - 1
 _CHECKSUM_SINCE: Final = 5
+#: What is lost of what stands behind a snapshot, by `rdbkit.Trailer.kind`: the kind of loss, and the words.
+_LOST_BEHIND: Final = {
+    "aof": ("commands", "commands behind the snapshot, which change it"),
+    "replication": ("commands", "commands of a replication behind the snapshot, which change it"),
+    "snapshot": ("behind", "another snapshot behind this one, which no server reads: merge makes one of several"),
+}
+#: And what changes nothing.
+_NOTED_BEHIND: Final = {
+    "mark": "the end mark of a replication, as redis-cli --rdb - leaves it",
+    "pings": "pings of a replication behind the snapshot, which change no key",
+    "unknown": "bytes behind the snapshot that are none of it",
+}
 _CHECKSUM_BYTES: Final = 8
 
 
@@ -376,18 +389,17 @@ class Job:
             writer.checksum = False
 
     def _look_behind(self) -> None:
-        """Commands of an append-only file are changes made after the snapshot."""
-        trailer = self.snapshot.trailer
-        if trailer is not None and trailer.kind == "aof":
-            loss = Loss("commands", "commands behind the snapshot, which change it", 1, None, None)
-            self.rewriter.enter_loss(loss, self.rules.policies.chosen("loss") == FAIL)
-        elif trailer is not None and trailer.kind == "snapshot":
-            loss = Loss(
-                "behind", "another snapshot behind this one, which no server reads: merge makes one of several", 1, None, None
-            )
-            self.rewriter.enter_loss(loss, self.rules.policies.chosen("loss") == FAIL)
-        elif trailer is not None and trailer.kind == "unknown":
-            self.rewriter.note("trailer", "bytes behind the snapshot that are none of it")
+        """What stands behind the snapshot is not taken along: commands there are changes that were made after it."""
+        snapshot, trailer = self.snapshot, self.snapshot.trailer
+        if trailer is None:
+            return
+        if trailer.kind in _LOST_BEHIND:
+            kind, what = _LOST_BEHIND[trailer.kind]
+            if trailer.kind == "replication" and trailer.size is not None:
+                what += f": {count(trailer.size, 'byte')}"
+            self.rewriter.enter_loss(Loss(kind, what, 1, None, None), self.rules.policies.chosen("loss") == FAIL)
+        elif trailer.kind in _NOTED_BEHIND and (trailer.kind != "mark" or snapshot.framing is None):
+            self.rewriter.note("trailer", _NOTED_BEHIND[trailer.kind])
 
     def _look_for_one_name(self) -> None:
         """Keys to which a script gave the name of another."""

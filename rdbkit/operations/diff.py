@@ -109,7 +109,7 @@ class Diff:
         functions: function libraries that differ.
         module_data: data of modules outside of keys that differs.
         behind: what follows the end of each snapshot and was not compared: "aof" (commands of an append-only file),
-            "snapshot", "unknown", or None for nothing.
+            "replication" (those that a replica is sent), "snapshot", "unknown", or None for nothing.
         samples: the first of the keys that differ.
         delta: what was written of the differences, where that was asked for.
     """

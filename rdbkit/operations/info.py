@@ -410,6 +410,7 @@ class _Loading:
             or self.refused_modules()
             or self.refused_size()
             or self.refused_compression()
+            or self.refused_frame()
         )
         if why_not:
             return self.loads("no", why_not)
@@ -439,6 +440,9 @@ class _Loading:
     @property
     def highest_db(self) -> int:
         return max((d.db for d in self.report.databases), default=0)
+
+    def refused_frame(self) -> str:
+        return "a capture of a replication: rdbkit convert takes the snapshot out of it" if self.report.framing else ""
 
     def refused_header(self) -> str:
         version, target = self.report.rdb_version, self.target

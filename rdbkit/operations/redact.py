@@ -26,7 +26,7 @@ from rdbkit.text import as_bytes
 __all__ = ["Redaction", "redact"]
 
 #: What follows the snapshot in the input and is no part of it, by the trailer's kind.
-_DROPPED_AS: Final = {"aof": "commands", "snapshot": "behind", "unknown": "trailer"}
+_DROPPED_AS: Final = {"aof": "commands", "replication": "commands", "snapshot": "behind", "unknown": "trailer"}
 #: Of no use to who reproduces something, so that they are no finding.
 _NO_DATA: Final = frozenset({"aux", "trailer", "enterprise-hint"})
 

@@ -29,6 +29,7 @@ from rdbkit.operations.verify import check_functions, rule_of
 from rdbkit.passes.hashes import NameHashes
 from rdbkit.passes.salvage import ROW, Search, Surveyor, Templates
 from rdbkit.passes.verify import Repeats
+from rdbkit.snapshot.capture import MARK_BYTES, Frame, frame_end, read_trailer, skip_mark, window_of
 from rdbkit.snapshot.reader import BLOCK_SIZE, Limits, Snapshot, open_snapshot, usual_limits
 from rdbkit.storage.location import Identity, is_same_file
 from rdbkit.storage.source import UNKNOWN, Source, open_source
@@ -52,9 +53,6 @@ _SHORT: Final = 64
 _DATABASE: Final = re.compile(
     rb"\xfe([\x00-\x3f]|[\x40-\x7f].)\xfb(?:[\x00-\x3f]|[\x40-\x7f].|\x80.{4}){2}(?=[\x00-\x20ky\xf3-\xfd])", re.DOTALL
 )
-#: The beginning of commands of an append-only file, or of another snapshot.
-_KNOWN_TRAILER: Final = re.compile(rb"(\*[1-9][0-9]*\r\n)|(REDIS[0-9]{4}|VALKEY[0-9]{3})")
-_MARK: Final = 40  # bytes of the end mark of a diskless capture
 #: Bytes that a stretch to be left out takes, and what stands around it.
 _STRETCH_BYTES: Final = 600
 _PIECE: Final = 4 << 20
@@ -334,6 +332,9 @@ class _Job:
         self.templates = Templates()
         self.backwards = _BACKWARDS * self.size  # bytes that may be read once more, since a length has swallowed what is in them
         self.begin = 0  # of the snapshot's header in the file
+        self.frame = Frame()
+        self.frame_end = -1  # where the frame says that the snapshot ends
+        self.limit = plain.size  # of what is searched
         self.end = plain.size  # of what may be snapshot
         self.cuts: list[tuple[int, int]] = []
         self.selects: list[tuple[int, int]] = []  # where reading goes on behind a gap, and the database there
@@ -354,7 +355,7 @@ class _Job:
         """Find the stretches of the file that are to be left out."""
         at, head = 0, b""
         while at >= 0:
-            with SplicedFile(self.path, [(at, self.size)], head) as pieces:
+            with SplicedFile(self.path, [(at, self.limit)], head) as pieces:
                 at, head = self.survey_from(pieces, at, head)
 
     def survey_from(self, pieces: SplicedFile, at: int, head: bytes) -> tuple[int, bytes]:
@@ -447,12 +448,14 @@ class _Job:
     def look_at_head(self, snapshot: Snapshot) -> None:
         self.header = snapshot.header
         self.report.header = str(snapshot.header)
-        if snapshot.framing is not None:
-            self.begin = 47
+        self.begin, self.frame = snapshot.begin, snapshot.frame
+        self.frame_end = frame_end(self.file, self.begin, self.frame, self.padding)
+        if self.frame_end >= 0:
+            self.end = self.limit = self.frame_end
 
     def end_of(self, snapshot: Snapshot) -> int:
         """Where the snapshot's end mark stands, counted as `SplicedFile` does."""
-        return snapshot.rdb_size + (self.begin if snapshot.framing is not None else 0) - len(self.mark)
+        return snapshot.begin + snapshot.rdb_size - len(self.mark)
 
     def bridge(
         self, snapshot: Snapshot, surveyor: Surveyor, e: RdbError, segment: int, shift: int, certain: bool = True
@@ -555,7 +558,7 @@ class _Job:
         for at in places:
             if len(self.report.doubtful) >= self.samples:
                 return
-            with SplicedFile(self.path, [(at, self.size)], head) as pieces:
+            with SplicedFile(self.path, [(at, self.limit)], head) as pieces:
                 try:
                     with self.open(pieces, False) as snapshot:
                         record = next(iter(snapshot), None)
@@ -570,7 +573,7 @@ class _Job:
         """What looks for rows in this file."""
         if self.search is None:
             limits = self.limits or Limits()
-            self.search = Search(self.file, self.size, snapshot.header, (limits.item_bytes, limits.string_bytes), self.is_end)
+            self.search = Search(self.file, self.limit, snapshot.header, (limits.item_bytes, limits.string_bytes), self.is_end)
         self.search.learn(self.templates)
         return self.search
 
@@ -585,7 +588,7 @@ class _Job:
         search = self.searcher(snapshot)
         row = search.row
         told = at = begin
-        while (found := int(search.candidate(at, self.size))) >= 0:
+        while (found := int(search.candidate(at, self.limit))) >= 0:
             search.come(found + 1 - at)
             at = found + 1
             if self.progress is not None and found - told >= _PIECE:
@@ -630,18 +633,20 @@ class _Job:
 
     def ends(self) -> list[int]:
         """Where the end mark may stand if what follows it is as it should be."""
-        behind = self.size - (_MARK if self.begin else 0)
+        if self.frame_end >= 0:
+            return [self.frame_end - len(self.mark)]
+        behind = self.size - len(self.frame.mark)
         self.file.seek(max(behind - _PIECE, 0))
         zeros = behind - max(behind - _PIECE, 0) - len(self.file.read(min(behind, _PIECE)).rstrip(b"\0"))
         return [*range(max(behind - zeros - 9, 0), behind - zeros), behind - len(self.mark)]
 
     def is_end(self, at: int) -> bool:
-        """Whether `at` has the end mark, and nothing but a checksum, the mark of a capture, or zeros behind it."""
+        """Whether `at` has the end mark, and nothing but a checksum, what belongs to a capture, or zeros behind it."""
         self.file.seek(at)
         if self.file.read(1) != b"\xff" or at + len(self.mark) > self.size:
             return False
         at += len(self.mark)
-        return bool(self.begin and self.size - at == _MARK) or at >= self.padding
+        return at == self.frame_end or bool(self.frame.mark and self.size - at == MARK_BYTES) or at >= self.padding
 
     def padding_from(self) -> int:
         """Where the zeros begin that the file ends with."""
@@ -657,29 +662,27 @@ class _Job:
 
     def may_end(self, at: int) -> bool:
         """Whether what follows the end mark at `at` is what may stand there."""
-        if self.is_end(at):
-            return True
+        return self.is_end(at) or self.trailer(at)[0] != "unknown"
+
+    def trailer(self, at: int) -> tuple[str, int]:
+        """What follows the end mark at `at`, by `rdbkit.Trailer.kind`, and where it begins."""
         self.file.seek(at + len(self.mark))
-        return _KNOWN_TRAILER.match(self.file.read(16)) is not None
+        window = window_of(self.file)
+        try:
+            is_capture = skip_mark(window, self.frame) or self.frame.kind is not None
+        except TruncatedError:  # some of the mark is there
+            return "none", self.size
+        except CorruptError:
+            return "unknown", self.file.tell()
+        begin = self.file.tell()
+        return read_trailer(window, is_capture)[0], begin
 
     def look_behind(self, at: int) -> None:
         """Report what follows the end mark at `at`, and is more than what belongs there."""
-        begin, file = at + len(self.mark), self.file
-        if self.is_end(at):
-            return
-        if self.begin:
-            file.seek(self.begin - 2 - _MARK)
-            mark = file.read(_MARK)
-            file.seek(begin)
-            begin += _MARK * (file.read(_MARK) == mark)
-        if begin >= self.padding:
-            return
-        file.seek(begin)
-        head = file.read(16)
-        found = _KNOWN_TRAILER.match(head)
-        what = TRAILING_DATA["unknown" if found is None else "aof" if found[1] else "snapshot"]
-        message = f"{what} behind the end of the snapshot, not searched"
-        self.lose(Lost("behind", "behind", message, None, None, begin, self.size - begin))
+        kind, begin = self.trailer(at)
+        if kind in TRAILING_DATA and begin < self.padding:
+            message = f"{TRAILING_DATA[kind]} behind the end of the snapshot, not searched"
+            self.lose(Lost("behind", "behind", message, None, None, begin, self.size - begin))
 
     # -- what goes
 

@@ -129,7 +129,7 @@ class Split:
         header: of all parts, such as "REDIS0011".
         notes: what was left out since it was of the whole: by its name, how often.
         behind: files behind whose end mark something stands that is in no part, by `Trailer.kind`: "aof", commands of an
-            append-only file, which change the snapshot; another "snapshot"; or "unknown" bytes.
+            append-only file, or those of a "replication", which change the snapshot; another "snapshot"; or "unknown" bytes.
     """
 
     sources: list[str]

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from rdbkit.errors import ChangedError, ChecksumError, CorruptError, LimitError, RdbError, TruncatedError, UnsupportedTypeError
 from rdbkit.format.budget import OBJECT, Budget
-from rdbkit.model import TRAILING_DATA
+from rdbkit.model import TRAILERS, TRAILING_DATA, Trailer
 from rdbkit.operations.arguments import Source, opened
 from rdbkit.passes.verify import Repeats, Verifier, judge_event
 from rdbkit.snapshot.reader import Limits, Snapshot
@@ -20,7 +20,8 @@ from rdbkit.text import count, json_bytes, valid_text
 __all__ = ["Fault", "Rule", "Verification", "Violation", "rules", "verify"]
 
 _HEADER_BYTES: Final = 9
-_MARK_BYTES: Final = 47  # of a diskless capture, in front of the header
+#: What may follow a sound snapshot and is worth a word, by `Trailer.kind`.
+_NOTED_TRAILERS: Final = ("aof", "mark", "pings", "replication")
 
 
 @dataclass(frozen=True)
@@ -229,16 +230,19 @@ class _Job:
         except RdbError as e:
             self.report_error(e, e.db, e.offset, None)
             report.whole = isinstance(e, ChecksumError)
-            report.size = max((e.offset or 0) - (_MARK_BYTES if snapshot.framing is not None else 0), 0)
+            report.size = max((e.offset or 0) - snapshot.begin, 0)
         if snapshot.checksum is not None:
             report.checksum = snapshot.checksum.state
         if snapshot.ignored:
             ignored = f"{count(snapshot.ignored, 'byte')} behind the {snapshot.compression} data, which are ignored"
             report.notes.append(ignored)
         trailer = snapshot.trailer
-        if trailer is not None and trailer.kind in ("unknown", "snapshot"):
+        if trailer is None:
+            return
+        report.notes += _notes_of_trailer(trailer, snapshot.framing)
+        if trailer.kind in ("unknown", "snapshot"):
             error = CorruptError(f"{TRAILING_DATA[trailer.kind]} behind the end of the snapshot", rule="behind")
-            self.report_error(error, None, snapshot.rdb_size, None)
+            self.report_error(error, None, snapshot.begin + snapshot.rdb_size, None)
 
     def look_for_names(self, verifier: Verifier, read: Snapshot) -> None:
         """Whether two keys of a database have the same name."""
@@ -269,9 +273,18 @@ class _Job:
             violation.samples.append(Fault(e.message, db if e.key is not None else None, e.key, offset, size))
 
 
+def _notes_of_trailer(trailer: Trailer, framing: str | None) -> list[str]:
+    """What surrounds a snapshot and breaks no rule."""
+    notes = [] if framing is None else ["the snapshot of a capture of a replication"]
+    if trailer.kind in _NOTED_TRAILERS and (trailer.kind != "mark" or framing is None):
+        size = "" if trailer.size is None else f": {count(trailer.size, 'byte')}"
+        notes.append(f"followed by {TRAILERS[trailer.kind]}{size}")
+    return notes
+
+
 def check_functions(snapshot: Snapshot, libraries: set[bytes], report_error: Callable[[RdbError, None, int, int], object]) -> None:
     """Report what is wrong with the function libraries that precede the keys; `libraries` takes their names."""
-    offset = _HEADER_BYTES + (_MARK_BYTES if snapshot.framing is not None else 0)
+    offset = snapshot.begin + _HEADER_BYTES
     for event, raw in snapshot.prelude():
         try:
             judge_event(event, libraries)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -21,6 +21,7 @@ from rdbkit.format.decode import FileTypes
 from rdbkit.format.record import Collector, LargeRecord, Record
 from rdbkit.format.scan import NO_EXPIRY, LastRecord, Prelude, Scanner, Visitor
 from rdbkit.model import Aux, Checksum, Event, FunctionLibrary, Header, KeyMetadata, ModuleAux, Trailer
+from rdbkit.snapshot.capture import MARK_BYTES, Frame, Window, read_frame, read_trailer, skip_mark, without_mark
 from rdbkit.storage.location import Identity, is_file, is_folder
 from rdbkit.storage.source import UNKNOWN, Input, Rereading, Source, open_source
 
@@ -112,7 +113,8 @@ class Snapshot:
         functions: function libraries that stand before the keys.
         checksum: state of the CRC-64; None until the end has been read.
         trailer: what follows the RDB in the input; None until the end has been read.
-        framing: "eof-mark" for a diskless capture, otherwise None.
+        frame: what precedes the snapshot, with its length or mark, where it is a capture of what a replica is sent.
+        begin: where its header stands in the (decompressed) input: bytes of what precedes it.
         needs_relaxed: its version is newer than this release knows, so that it was opened with `relaxed`.
     """
 
@@ -137,7 +139,7 @@ class Snapshot:
         self._base = 0  # offset of _buf[0]
         self._crc = 0
         self._crc_at = 0  # offset up to which _crc covers
-        self._mark = b""
+        self.frame = Frame()
         self._rdb_end = 0
         self._large: LargeRecord | None = None
         self._handed_out = False
@@ -146,7 +148,7 @@ class Snapshot:
         self._span = (0, 0)  # where in _buf the last scan began, and in which database
         #: What told the file from any other when it was opened; None for what is not a regular file.
         self.identity: Identity | None = source.expected or source.identity()
-        self.framing: str | None = None
+        self.begin = 0
         self.checksum: Checksum | None = None
         self.trailer: Trailer | None = None
         self.aux: dict[str, str] = {}
@@ -219,6 +221,14 @@ class Snapshot:
         return self._source.consumed
 
     @property
+    def framing(self) -> str | None:
+        """What precedes the snapshot where it is a capture of what a replica is sent.
+
+        "bulk" (its length) or "eof-mark" (a mark that follows it, too); otherwise None.
+        """
+        return self.frame.kind
+
+    @property
     def compression(self) -> str | None:
         """What the file is compressed with: "gzip", "zstd", "xz", "bzip2" or None; "gzip in zstd" where that was done twice."""
         return self._source.compression
@@ -236,7 +246,7 @@ class Snapshot:
     @property
     def rdb_size(self) -> int:
         """Bytes of the RDB itself read so far, framing and what follows excluded; all of it after the end."""
-        return (self._rdb_end or self._base + self._pos) - (47 if self._mark else 0)
+        return (self._rdb_end or self._base + self._pos) - self.begin
 
     def __iter__(self) -> Iterator[Record]:
         """Every key in file order. The next one is found when it is asked for, so stopping early costs nothing.
@@ -324,14 +334,18 @@ class Snapshot:
         """
         if not self._verify or (self.header.flavour == c.REDIS and self.header.version < 5):
             return None
+        announced = self.frame.announced
+        end = self.begin + announced if announced >= 0 else UNKNOWN
         more = True
         while more:
-            self._pos = max(self._pos, len(self._buf) - _TAIL)
+            self._pos = max(self._pos, min(len(self._buf), end - self._base) - _TAIL)
             try:
-                more = self._refill(self._block_size)
+                more = self._refill(self._block_size) and self._base + len(self._buf) < end
             except RdbError:
                 return False
-        tail = self._buf.removesuffix(self._mark)
+        tail = without_mark(self._buf[: end - self._base], self.frame)
+        if tail is None:
+            return None
         first = max(len(tail.rstrip(b"\0")), 8)
         for end in range(first, min(first + 8, len(tail)) + 1):  # its last bytes can be zeros, as padding is
             stored = int.from_bytes(tail[end - 8 : end], "little")
@@ -442,23 +456,44 @@ class Snapshot:
             pass
         return self._buf[self._pos : self._pos + n]
 
+    def _skip(self, n: int) -> int:
+        """Skip `n` bytes; returns how many of them were there."""
+        left = n
+        while left > (there := len(self._buf) - self._pos):
+            left -= there
+            self._pos = len(self._buf)
+            if not self._refill(self._block_size):
+                return n - left
+        self._pos += left
+        return n
+
+    @contextmanager
+    def _window(self) -> Iterator[Window]:
+        """The input from here on; errors that count from where it has come to are put right."""
+        try:
+            yield Window(self._need, self._skip)
+        except RdbError as e:
+            if e.offset is not None:
+                e.offset += self._pos
+            raise
+
     # -- the parts of a file
 
     def _read_header(self, relaxed: bool) -> Header:
+        with self._window() as window:
+            self.frame = read_frame(window)
+        self.begin = self._crc_at = self._base + self._pos
+        self._crc = 0
         head = self._need(9)
-        if head.startswith(b"$EOF:"):
-            self._read_capture_mark()
-            head = self._need(9)
-        self._crc_at = self._base + self._pos
         if not head:
-            raise TruncatedError("the file is empty" if not self._crc_at else "nothing follows the capture's mark")
+            raise TruncatedError("the file is empty")
         magic, digits = (head[:6], head[6:9]) if head.startswith(b"VALKEY") else (head[:5], head[5:9])
         if magic not in (b"REDIS", b"VALKEY"):
             raise self._other_format(head)
         if len(head) < 9:
-            raise TruncatedError("the file ends inside its header", offset=self._crc_at)
+            raise TruncatedError("the file ends inside its header", offset=self._pos + len(head))
         if not digits.isdigit() or int(digits) < 1:
-            raise CorruptError(f"no RDB file: {digits!r} is no version number", offset=self._crc_at + len(magic))
+            raise CorruptError(f"no RDB file: {digits!r} is no version number", offset=self._pos + len(magic))
         header = Header(magic.decode().lower(), int(digits))
         known = header.version <= c.NEWEST_REDIS if header.flavour == c.REDIS else header.version in c.VALKEY_VERSIONS
         self.needs_relaxed = not known
@@ -470,19 +505,10 @@ class Snapshot:
         self._pos += 9
         return header
 
-    def _read_capture_mark(self) -> None:
-        """What precedes the snapshot in a diskless capture, and follows it again."""
-        head = self._need(47)
-        if len(head) < 47 or head[45:] != b"\r\n":
-            raise TruncatedError("the mark of a diskless capture is cut", offset=0)
-        self.framing = "eof-mark"
-        self._mark = head[5:45]
-        self._pos += 47
-
     def _other_format(self, head: bytes) -> RdbError:
         """What is wrong with a file that begins so, and with neither REDIS nor VALKEY."""
         if len(head) < 9 and (b"REDIS".startswith(head[:5]) or b"VALKEY".startswith(head[:6])):
-            return TruncatedError("the file ends inside its header", offset=self._crc_at)
+            return TruncatedError("the file ends inside its header", offset=self._pos + len(head))
         for start, what in _OTHER_FORMATS:
             if head.startswith(start):
                 return CorruptError(f"no RDB file: this is {what}")
@@ -636,11 +662,14 @@ class Snapshot:
                 self.checksum = Checksum("unchecked", number)
             elif number != computed:
                 self.checksum = Checksum("mismatch", number, computed)
-                at = self._pos
+                at = self._base + self._pos
                 self._pos += 8
                 self._rdb_end = self._base + self._pos
+                with suppress(RdbError):
+                    self.trailer = self._read_trailer()
                 raise ChecksumError(
-                    f"the checksum differs: the file says {number:016x}, its content gives {computed:016x}", offset=at
+                    f"the checksum differs: the file says {number:016x}, its content gives {computed:016x}",
+                    offset=at - self._base,
                 )
             else:
                 self.checksum = Checksum("ok", number, computed)
@@ -650,34 +679,27 @@ class Snapshot:
         self.trailer = self._read_trailer()
 
     def _read_trailer(self) -> Trailer:
-        head = self._need(40)
-        if not head:
-            if self._mark:
-                raise TruncatedError("the end mark of the diskless capture is missing", offset=len(self._buf))
-            return Trailer("none", 0)
-        if self._mark:
-            if head != self._mark:
-                raise CorruptError("the end mark of the diskless capture differs from its first", offset=self._pos)
-            self._pos += 40
-            head = self._need(40)
-            if not head.strip(b"\0"):
-                return Trailer("mark", 40)
-        kind = "aof" if head[:1] == b"*" else "unknown" if head.strip(b"\0") else "padding"
-        if head.startswith((b"REDIS0", b"VALKEY0")):
-            kind = "snapshot"
-        if kind == "padding":
-            size = 0
-            while True:
-                piece = self._buf[self._pos :]
-                if piece.strip(b"\0"):
-                    kind = "unknown"
-                    break
-                size += len(piece)
-                self._pos = len(self._buf)
-                if not self._refill(self._block_size):
-                    return Trailer(kind, size)
-        total = self._source.total
-        return Trailer(kind, None if total == UNKNOWN else total - self._base - self._pos)
+        self._compare_sizes()
+        with self._window() as window:
+            has_mark = skip_mark(window, self.frame)
+            begin = self._base + self._pos
+            kind, is_whole = read_trailer(window, has_mark or self.framing is not None)
+        if has_mark and kind in ("none", "padding"):
+            return Trailer("mark", MARK_BYTES)
+        end = self._base + self._pos if is_whole else self._source.total
+        return Trailer(kind, None if end == UNKNOWN else end - begin)
+
+    def _compare_sizes(self) -> None:
+        """Hold what a capture says in front of its snapshot against the size that it has."""
+        announced, size = self.frame.announced, self.rdb_size
+        if announced < 0 or announced == size:
+            return
+        if self._skip(announced - size) < announced - size:
+            raise TruncatedError("the file ends too early", offset=self._pos)
+        raise CorruptError(
+            f"the capture of a replication announces a snapshot of {announced:,} bytes, and it has {size:,}",
+            offset=self._rdb_end - self._base,
+        )
 
     # -- errors
 
@@ -688,6 +710,8 @@ class Snapshot:
         e.source = self.name
         if e.offset is not None:
             e.offset += self._base
+        if isinstance(e, TruncatedError):
+            e.message += self._missing()
         if record is not None:
             if not record.is_module_data:
                 e.db, e.key, e.reading = record.db, record.key, f"a {record.value_type.name}"
@@ -706,6 +730,14 @@ class Snapshot:
                 e.reading = c.OPCODE_NAMES[type_code]
         return e
 
+    def _missing(self) -> str:
+        """How much of a capture is missing that ends too early, where it says how much there should be."""
+        announced, total = self.frame.announced, self._source.total
+        missing = announced + self.begin - (self._base + len(self._buf) if total == UNKNOWN else total)
+        if announced < 0 or missing <= 0:
+            return ""
+        return f": {missing:,} of the {announced:,} bytes that the capture announces are missing"
+
 
 def open_snapshot(
     src: Input,
@@ -721,7 +753,7 @@ def open_snapshot(
 
     Args:
         src: a path, "-" for standard input, or any object with `read(n) -> bytes` (short reads allowed). Compression, zero padding,
-            following AOF commands and the `$EOF:` framing of a diskless capture are recognised.
+            following AOF commands, and captures of what a replica is sent (SYNC, PSYNC) are recognised.
         relaxed: try an RDB version that is newer than this release knows.
         verify_checksum: compare the CRC-64 at the end.
         limits: how large keys and the like may be, and how much is held of the file.

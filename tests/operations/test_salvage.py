@@ -362,7 +362,9 @@ def test_what_stands_behind_the_end_is_left_out(more: bytes, words: str, crc: bo
 
 
 def test_what_stands_behind_a_capture_is_left_out(path: Path) -> None:
-    report, _, lost = saved(path, framed(WHOLE) + b"*1\r\n$4\r\nPING\r\n")
+    report, _, _ = saved(path, framed(WHOLE) + b"*1\r\n$4\r\nPING\r\n")
+    assert report.whole
+    report, _, lost = saved(path, framed(WHOLE) + b"*1\r\n$8\r\nFLUSHALL\r\n")
     assert (report.kept, report.lost, lost[0].offset) == (4, {"behind": 1}, len(framed(WHOLE)))
     report, _, _ = saved(path, framed(WHOLE) + bytes(100))
     assert report.whole
