@@ -26,6 +26,7 @@ from rdbkit.errors import (
 from rdbkit.format.modules import module_values
 from rdbkit.format.record import Record
 from rdbkit.model import (
+    AofBase,
     Aux,
     Checksum,
     EnterpriseHint,
@@ -103,6 +104,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "AofBase",
     "Arm",
     "Array",
     "Aux",

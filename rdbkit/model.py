@@ -86,6 +86,17 @@ TRAILING_DATA: Final = {
 }
 
 
+class AofBase(NamedTuple):
+    """That a snapshot is the base of an append-only folder, and what was written after it.
+
+    `newer`: names of the files beside it that have newer data. `known`: whether such a folder is there at all; otherwise nobody can
+    tell, as of a pipe.
+    """
+
+    newer: tuple[str, ...]
+    known: bool
+
+
 class Event:
     """Root of what a file says besides its records, in file order from `Snapshot.events()`."""
 

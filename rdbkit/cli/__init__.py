@@ -51,6 +51,7 @@ _VERBS: Final = {
 }
 
 
+_FOLDS_NOTHING: Final = ("migrate", "upload")
 _READS_NO_SNAPSHOT: Final = ("build", "export-cache", "fold", "import", "targets")
 
 
@@ -94,7 +95,9 @@ class _Verbs(click.Group):
         assert isinstance(command, click.Command)
         command.short_help = _VERBS[cmd_name]
         if cmd_name not in _READS_NO_SNAPSHOT and _MAX_MEMORY not in command.params:
-            command.params.append(_MAX_MEMORY)
+            from rdbkit.cli.append_only import ALLOW_BASE, SERVER
+
+            command.params += [_MAX_MEMORY, *([] if cmd_name in _FOLDS_NOTHING else [SERVER]), ALLOW_BASE]
         return command
 
 

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 import click
 
+from rdbkit.cli.append_only import files_of, folded, is_append_only
 from rdbkit.cli.render import printable
 from rdbkit.cli.streams import sending_data
 from rdbkit.storage.location import exists, file_id, is_file, is_folder, real_path
+from rdbkit.storage.manifest import find_manifest
 from rdbkit.storage.output import open_output
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -43,6 +45,14 @@ _PACKED: Final = frozenset({"7z", "br", "bz2", "lz4", "rar", "tar", "tgz", "xz",
 
 class InputPath(click.Path):
     """A file that is read."""
+
+
+class SnapshotPath(InputPath):
+    """A snapshot that is read. An append-only file is folded to one for the command."""
+
+
+class KeptPath(InputPath):
+    """A snapshot that a command comes back to when it is run again, so that an append-only file has to be folded before."""
 
 
 class OutputPath(click.Path):
@@ -120,13 +130,20 @@ class Verb(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         inputs: list[tuple[str, str]] = []
+        snapshots: list[str] = []
         outputs: list[tuple[str, str]] = []
         for param in self.get_params(ctx):
             value = ctx.params.get(param.name or "")
             if value is None:
                 continue
             if isinstance(param.type, InputPath):
-                inputs += [(_shown(param), each) for each in (value if param.nargs != 1 else (value,))]
+                files = [os.fsdecode(each) for each in (value if param.nargs != 1 else (value,))]
+                if isinstance(param.type, SnapshotPath):
+                    snapshots += files
+                    files = [part for each in files for part in files_of(each)]
+                elif isinstance(param.type, KeptPath):
+                    _refuse_append_only(files)
+                inputs += [(_shown(param), each) for each in files]
             elif isinstance(param.type, OutputPath):
                 outputs.append((_shown(param), value))
             elif isinstance(param.type, OutputFolder):
@@ -134,7 +151,15 @@ class Verb(click.Command):
             elif isinstance(param.type, WithArgument) and param.type.is_output and value[1]:
                 outputs.append((f"{_shown(param)} {value[0]}", value[1]))
         _check_outputs(inputs, outputs)
-        return super().invoke(ctx)
+        with folded(snapshots):
+            return super().invoke(ctx)
+
+
+def _refuse_append_only(files: Sequence[str]) -> None:
+    """Raise UsageError for an append-only file: a snapshot made for one run would be gone when the next one comes back to it."""
+    for file in files:
+        if is_append_only(file):
+            raise click.UsageError(f"{printable(file)} is an append-only file: make a snapshot of it first, with rdbkit fold")
 
 
 def _shown(param: click.Parameter) -> str:
@@ -173,7 +198,7 @@ def _identity(file: str) -> object:
     return None if exists(file) else real_path(file)
 
 
-class _ReadTwice(InputPath):
+class _ReadTwice(SnapshotPath):
     """A file that is read several times, so that a pipe will not do. What cannot be opened is reported before any work."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -181,15 +206,19 @@ class _ReadTwice(InputPath):
         if name == _STDOUT or (exists(name) and not is_file(name) and not is_folder(name)):
             shown = "standard input" if name == _STDOUT else printable(name)
             raise click.UsageError(f"{shown}: it is read several times, and has to be a file", ctx)
-        with open(name, "rb"):
-            return name
+        if find_manifest(name) is None:
+            with open(name, "rb"):
+                pass
+        return name
 
 
 #: A file, or "-" for standard input. What cannot be opened is reported by who opens it, as other failures of files are.
-READ_ONCE: Final = InputPath(allow_dash=True, readable=False)
+READ_ONCE: Final = SnapshotPath(allow_dash=True, readable=False)
 READ_TWICE: Final = _ReadTwice(allow_dash=True, readable=False)
 #: A file that is there, and no standard input.
 EXISTING: Final = InputPath(exists=True, dir_okay=False)
+#: A snapshot that is there, and no standard input.
+EXISTING_SNAPSHOT: Final = SnapshotPath(exists=True)
 
 _OUTPUT_HELP: Final = "Write to this file, which appears when it is whole; .gz compresses."
 

@@ -28,7 +28,7 @@ from rdbkit.cli.cache_options import (
     show_warnings,
     watch,
 )
-from rdbkit.cli.files import EXISTING, OutputPath
+from rdbkit.cli.files import KeptPath, OutputPath
 from rdbkit.cli.losses import LEDGER_ELSEWHERE, ON_THE_WAY, libraries_path, policy_options, read_policies, report_losses
 from rdbkit.cli.render import Output, output, printable, progress, size, usage_errors
 from rdbkit.cli.secrets import SecretsCommand
@@ -59,7 +59,7 @@ def _bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int
 
 
 @click.command(cls=SecretsCommand)
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=EXISTING)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=KeptPath(exists=True))
 @cache_options
 @click.option(
     "--container", required=True, callback=_container, metavar="URL", help="The container, or a folder in one, for the blobs."

@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from rdbkit.cli.files import EXISTING, OutputPath, Verb, force_option, writing
+from rdbkit.cli.files import EXISTING_SNAPSHOT, OutputPath, Verb, force_option, writing
 from rdbkit.cli.options import target_options
 from rdbkit.cli.render import Output, output, printable, progress, size
 from rdbkit.operations.plan import GB, Names, Plan, Step, bicep
@@ -34,7 +34,7 @@ def _growth(ctx: click.Context, param: click.Parameter, value: str) -> float:
 
 
 @click.command(cls=Verb)
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=EXISTING)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=EXISTING_SNAPSHOT)
 @target_options
 @click.option("--growth", default="20%", show_default=True, callback=_growth, metavar="N%", help="Room for the data to grow.")
 @click.option("--ha/--no-ha", default=True, show_default=True, help="Whether the cache is to have a replica.")

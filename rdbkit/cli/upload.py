@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from rdbkit.azure.blob_url import BlobUrl, Credentials, parse_place
 from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, Upload, upload_converted
 from rdbkit.azure.upload import upload as bring
-from rdbkit.cli.files import InputPath
+from rdbkit.cli.files import KeptPath
 from rdbkit.cli.losses import (
     LEDGER_ELSEWHERE,
     ON_THE_WAY,
@@ -104,7 +104,7 @@ def quiet() -> None:
 
 
 @click.command(cls=SecretsCommand)
-@click.argument("files", metavar="FILE... URL", nargs=-1, required=True, type=InputPath(allow_dash=True))
+@click.argument("files", metavar="FILE... URL", nargs=-1, required=True, type=KeptPath(allow_dash=True))
 @sending_options
 @place_options
 @click.option("--page-blob", is_flag=True, help="Make a page blob, filled up with zeros; it is not resumed.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from rdbkit.cli.files import EXISTING, OutputPath
+from rdbkit.cli.files import EXISTING, EXISTING_SNAPSHOT, OutputPath
 from rdbkit.cli.options import database_pairs, selection_options, warn_if_none
 from rdbkit.cli.render import Output, key_name, libraries, output, printable, progress, show_functions
 from rdbkit.cli.secrets import FiniteRange, SecretsCommand
@@ -82,7 +82,7 @@ def _password(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 
 
 @click.command("verify-import", cls=SecretsCommand)
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=EXISTING)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=EXISTING_SNAPSHOT)
 @click.argument("url", metavar="URL", callback=_url)
 @click.option(
     "--password-file", "password", callback=_password, metavar="FILE",

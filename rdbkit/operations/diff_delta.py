@@ -28,6 +28,7 @@ from rdbkit.snapshot.writer import Writer, create
 from rdbkit.storage.location import Identity, is_same_file
 from rdbkit.storage.output import open_output
 from rdbkit.storage.source import UNKNOWN, changed
+from rdbkit.storage.stand_in import content_of
 from rdbkit.targets.target import Target
 from rdbkit.text import valid_text
 
@@ -352,7 +353,7 @@ class _Places:
     def __init__(self, snapshot: Snapshot) -> None:
         self._name = snapshot.name
         self._identity = snapshot.identity
-        self._file = open(snapshot.name, "rb", buffering=0)  # noqa: SIM115 (closed by close)
+        self._file = open(content_of(snapshot.name), "rb", buffering=0)  # noqa: SIM115 (closed by close)
         try:
             self.check()
         except BaseException:

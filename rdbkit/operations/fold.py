@@ -156,7 +156,9 @@ def _chosen(found: AppendOnly, path: str | None) -> Binary:
         if not reason:
             return binary
         reasons.append(f"{binary} ({binary.path}) cannot load {found.path}: {reason}")
-    raise TargetError("; ".join(reasons) or _NO_SERVER)
+    if not reasons:
+        raise TargetError(_NO_SERVER, source=found.path)
+    raise TargetError("; ".join(reasons))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import BinaryIO, Final
 
 from rdbkit.errors import CorruptError, RdbError
 from rdbkit.format.scan import Visitor
+from rdbkit.model import AofBase
 from rdbkit.snapshot.reader import open_snapshot
 from rdbkit.storage.location import is_file, is_folder
 from rdbkit.storage.manifest import SUFFIX, Manifest, find_manifest, folder_of, read_manifest
@@ -21,6 +22,10 @@ _COMMANDS: Final = (b"*", b"#TS:")
 #: Bytes of a line, which are fewer than servers take.
 _LINE: Final = 128
 _ANNOTATION: Final = 1024
+#: AUX fields, and bytes that have all those of a server that wrote it.
+_PREAMBLE: Final = b"aof-preamble"
+_BASE: Final = b"aof-base"
+_HEAD: Final = 4096
 _NEWLINE: Final = b"\r\n"
 
 
@@ -62,21 +67,40 @@ def find_append_only(path: str) -> AppendOnly | None:
         for missing in manifest.missing():
             raise FileNotFoundError(2, f"{manifest_path} names it, and it is not there", missing)
         return AppendOnly(path, manifest.files, manifest)
-    if not is_file(path):
-        return None
-    source = open_source(path)
-    try:
-        head = source.refill(b"", 0, _LINE)
-    except RdbError:
-        return None
-    finally:
-        source.close()
+    head = _head(path)
     if head.startswith(_COMMANDS):
         folder = folder_of(path)
         if folder is not None:
             raise CorruptError(f"it is one file of an append-only folder: name the folder, {folder}", source=path)
         return AppendOnly(path, [path], None)
-    return AppendOnly(path, [path], None) if head.startswith(_SNAPSHOT) and _goes_on(path) else None
+    if head.startswith(_SNAPSHOT) and _PREAMBLE in head and _goes_on(path):
+        return AppendOnly(path, [path], None)
+    return None
+
+
+def _head(path: str) -> bytes:
+    """The first bytes of a file; none of what is no file, or cannot be read: who reads it will say so."""
+    if not is_file(path):
+        return b""
+    try:
+        source = open_source(path)
+        try:
+            return source.refill(b"", 0, _HEAD)
+        finally:
+            source.close()
+    except (RdbError, OSError):
+        return b""
+
+
+def base_of_folder(path: str) -> AofBase | None:
+    """`Snapshot.aof_base` of the snapshot at a path; None where there is none. Raises: OSError."""
+    if _BASE not in _head(path):
+        return None
+    try:
+        with open_snapshot(path, relaxed=True, damaged=True) as snapshot:
+            return snapshot.aof_base
+    except RdbError:
+        return None
 
 
 def what_is_missing(path: str) -> str:

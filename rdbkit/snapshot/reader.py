@@ -20,9 +20,10 @@ from rdbkit.format.budget import HELD_BYTES, HOW_TO_RAISE, Budget
 from rdbkit.format.decode import FileTypes
 from rdbkit.format.record import Collector, LargeRecord, Record
 from rdbkit.format.scan import NO_EXPIRY, LastRecord, Prelude, Scanner, Visitor
-from rdbkit.model import Aux, Checksum, Event, FunctionLibrary, Header, KeyMetadata, ModuleAux, Trailer
+from rdbkit.model import AofBase, Aux, Checksum, Event, FunctionLibrary, Header, KeyMetadata, ModuleAux, Trailer
 from rdbkit.snapshot.capture import MARK_BYTES, Frame, Window, read_frame, read_trailer, skip_mark, without_mark
 from rdbkit.storage.location import Identity, is_file, is_folder
+from rdbkit.storage.manifest import find_manifest, newer_beside
 from rdbkit.storage.source import UNKNOWN, Input, Rereading, Source, open_source
 
 BLOCK_SIZE = 1 << 20
@@ -31,7 +32,9 @@ _TAIL = 4096  # bytes in which an input's checksum is looked for: the last pages
 _CRC64 = anycrc.Model("CRC64-REDIS")
 _OTHER_FORMATS = (
     (b"PK\x03\x04", "a zip archive: unpack it first"),
-    (b"*", "an append-only file of commands, not a snapshot"),
+    (b"*", "an append-only file of commands, of which rdbkit fold makes a snapshot"),
+    (b"#TS:", "an append-only file of commands, of which rdbkit fold makes a snapshot"),
+    (b"file ", "the manifest of an append-only folder, of which rdbkit fold makes a snapshot"),
 )
 
 
@@ -183,6 +186,14 @@ class Snapshot:
     def path(self) -> str | None:
         """Where the input is on this disk, for commands; None for standard input and what else has no path."""
         return self._path
+
+    @property
+    def aof_base(self) -> AofBase | None:
+        """Where it is the base of an append-only folder: which files beside it have newer data. None where it is not."""
+        if self.aux.get("aof-base") != "1":
+            return None
+        newer = newer_beside(self._path) if self._path is not None and is_file(self._path) else None
+        return AofBase(newer or (), newer is not None)
 
     @property
     def can_reopen(self) -> bool:
@@ -769,6 +780,9 @@ def open_snapshot(
     REDIS0010 7.0.15 27
     """
     if isinstance(src, str | os.PathLike) and src != "-" and is_folder(src):
+        if find_manifest(os.fspath(src)) is not None:
+            what = "no RDB file: this is an append-only folder, of which rdbkit fold makes a snapshot"
+            raise CorruptError(what, source=os.fspath(src))
         raise IsADirectoryError(21, "Is a directory", os.fspath(src))
     source = open_source(src)
     try:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeGuard
 
+from rdbkit.storage.stand_in import content_of
 from rdbkit.text import valid_text
 
 _Path = str | os.PathLike[str]
@@ -30,12 +31,12 @@ def is_taken(path: _Path) -> bool:
 
 def is_file(path: _Path) -> bool:
     """Whether there is a regular file, also by way of links."""
-    return os.path.isfile(path)
+    return os.path.isfile(content_of(path))
 
 
 def is_folder(path: _Path) -> bool:
     """Whether there is a folder, also by way of links."""
-    return os.path.isdir(path)
+    return os.path.isdir(content_of(path))
 
 
 def is_link(path: _Path) -> bool:
@@ -45,12 +46,12 @@ def is_link(path: _Path) -> bool:
 
 def is_rereadable(src: object) -> TypeGuard[_Path]:
     """Whether an input can be read again from its beginning: a path of a regular file, rather than standard input or a pipe."""
-    return isinstance(src, str | os.PathLike) and src != "-" and os.path.isfile(src)
+    return isinstance(src, str | os.PathLike) and src != "-" and is_file(src)
 
 
 def file_size(src: object) -> int | None:
     """Bytes that an input has; None for what has no size before it is read, or is not there."""
-    return os.path.getsize(src) if is_rereadable(src) else None
+    return os.path.getsize(content_of(src)) if is_rereadable(src) else None
 
 
 def total_size(sources: Iterable[object]) -> int:
@@ -65,20 +66,20 @@ def real_path(path: _Path) -> str:
 
 def file_id(path: _Path) -> tuple[int, int]:
     """What is the same for all names of a file. Raises: OSError where there is none."""
-    found = os.stat(path)
+    found = os.stat(content_of(path))
     return found.st_dev, found.st_ino
 
 
 def revision(path: _Path) -> tuple[int, int]:
     """Size in bytes and time of the last change in nanoseconds, by which a file is known to be as it was. Raises: OSError."""
-    found = os.stat(path)
+    found = os.stat(content_of(path))
     return found.st_size, found.st_mtime_ns
 
 
 def fingerprint(path: _Path) -> list[Any]:
     """What tells a file from another in a state, as JSON types: its name, `revision`, and first and last bytes. Raises: OSError."""
     size, mtime_ns = revision(path)
-    with open(path, "rb") as file:
+    with open(content_of(path), "rb") as file:
         head = file.read(_ENDS)
         file.seek(max(0, size - _ENDS))
         return [valid_text(os.path.basename(path)), size, mtime_ns, head.hex(), file.read(_ENDS).hex()]
@@ -86,7 +87,7 @@ def fingerprint(path: _Path) -> list[Any]:
 
 def is_same_file(one: object, other: object) -> bool:
     """Whether both are paths of one file that there is, also by way of links."""
-    return is_rereadable(one) and is_rereadable(other) and os.path.samefile(one, other)
+    return is_rereadable(one) and is_rereadable(other) and os.path.samefile(content_of(one), content_of(other))
 
 
 def check_distinct(names: Sequence[str]) -> None:
@@ -117,7 +118,7 @@ class Identity:
         Raises: OSError where a path cannot be asked.
         """
         if isinstance(file, str | os.PathLike):
-            found = os.stat(file)
+            found = os.stat(content_of(file))
         else:
             try:
                 found = os.fstat(file.fileno())  # type: ignore[attr-defined]

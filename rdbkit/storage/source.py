@@ -13,6 +13,7 @@ from typing import BinaryIO, Protocol, cast
 from rdbkit.errors import ChangedError, LimitError, RdbError, TruncatedError
 from rdbkit.storage.compression import HEAD_BYTES, Compression, compression_of
 from rdbkit.storage.location import Identity, exists, is_file
+from rdbkit.storage.stand_in import content_of
 
 #: Where an input of unknown size ends.
 UNKNOWN = 1 << 62
@@ -314,7 +315,7 @@ def _plain_source(src: Input) -> Source:
         stdin = standard_input()
         return Source(cast(Reader, getattr(stdin, "raw", stdin)), "<stdin>")
     path = os.fspath(src)
-    return _of_file(cast(BinaryIO, open(path, "rb", buffering=0)), path)
+    return _of_file(cast(BinaryIO, open(content_of(path), "rb", buffering=0)), path)
 
 
 def standard_input() -> BinaryIO:

@@ -10,6 +10,7 @@ from typing import Self
 
 from rdbkit.storage.location import Identity
 from rdbkit.storage.source import changed
+from rdbkit.storage.stand_in import content_of
 
 
 class SplicedFile:
@@ -38,7 +39,7 @@ class SplicedFile:
     ) -> None:
         self.name = path
         self._identity = identity
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by close)
+        self._file = open(content_of(path), "rb", buffering=0)  # noqa: SIM115 (closed by close)
         parts = [head, *spans, tail]
         self._parts = [part for part in parts if (part if isinstance(part, bytes) else part[1] > part[0])]
         self._begins: list[int] = []  # of each, in what is read

