@@ -15,7 +15,9 @@ from click.testing import CliRunner
 import rdbkit
 from rdbkit.cli import cli
 from rdbkit.format.constants import NAMED_OPCODES, NAMED_TYPES
+from rdbkit.format.decode import FileTypes
 from rdbkit.operations.check import BLOCKER, CANNOT, LOSSLESS, WARNING, check
+from rdbkit.passes.salvage import beginnings, next_beginning
 from rdbkit.targets.target import target_names
 
 from ..rdb import CRC, FIXTURES, aux, key, length, rdb, string
@@ -178,6 +180,14 @@ def test_salvage_finds_keys_with_hints_behind_damage(name: str, tmp_path: Path, 
     found = content(io.BytesIO(out.getvalue()))
     assert found.keys() >= {b"%dk%d" % (i, n) for i in range(3) for n in range(len(EDGES))} - {b"0k0"}
     assert hints(io.BytesIO(out.getvalue())) == []
+
+
+def test_a_search_begins_with_no_letter_of_a_text() -> None:
+    """Hints are letters, and each of a text would be looked at; but where a key may follow an expiry, a hint may."""
+    table = beginnings(FileTypes("redis", 9, 1 << 20, ""))
+    assert next_beginning(b"kyk,keys,yaks," * 100, 0, table) == -1
+    for data in (EXPIRY + b"k\x05" + key(b"name", 0, string(b"v")), EXPIRY + b"y\x05" + key(b"name", 0, string(b"v"))):
+        assert next_beginning(b"\xff" * 9 + data, 0, table) == 9
 
 
 # -- what is only unknown is no damage
