@@ -185,11 +185,11 @@ def _run(args: list[str] | None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except (RdbError, MemoryError, OSError) as e:
-        sys.exit(_tell_failure(e))
+        sys.exit(_show_failure(e))
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _tell_failure(e: RdbError | MemoryError | OSError) -> int:
+def _show_failure(e: RdbError | MemoryError | OSError) -> int:
     """Say in a line why a command ends; its exit code."""
     from rdbkit.cli.render import complain, printable
 

@@ -39,11 +39,11 @@ def build(lines: str, out: str, target: Target, force: bool, on_loss: str, stric
     refuse_terminal(out)
     with written(out), progress(lines, file_size(lines)) as update:
         report = build_snapshot(lines, out, target=target, force=force, on_loss=on_loss, progress=update)
-    _tell(report, out)
+    _show(report, out)
     return status(lost=report.ledger.counts, strict=strict)
 
 
-def _tell(report: Build, out: str) -> None:
+def _show(report: Build, out: str) -> None:
     """Say what was done, and on standard error what was left out."""
     ledger = report.ledger
     click.echo(f"{printable(out)}: {report.header} for {report.target}, {count(report.written, 'key')}", err=out == "-")

@@ -141,7 +141,7 @@ def convert(file: str, out: str, selection: Selection, **options: Any) -> int:
         click.echo(json.dumps(_as_json(report, file, out, failed), ensure_ascii=False))
     elif failed is None:
         _summarise(report, file, out, time.monotonic() - begin)
-    _tell_damage(report)
+    _show_damage(report)
     report_losses(report.ledger, failed, out == "-")
     if not _left_out_for_other_reasons(report, edits):
         warn_if_none(selection, report.written)
@@ -245,7 +245,7 @@ def _summarise(report: Conversion, src: str, dst: str, seconds: float) -> None:
     say(f"{count(report.written, 'key')} written{left}{sizes}, {seconds:.1f} s")
 
 
-def _tell_damage(report: Conversion) -> None:
+def _show_damage(report: Conversion) -> None:
     """What was left out because it is damaged, on standard error."""
     for error in report.skipped[:MOST_SHOWN]:
         click.echo(f"rdbkit: left out: {printable(str(error))}", err=True)

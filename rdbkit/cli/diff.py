@@ -11,7 +11,7 @@ import click
 from rdbkit.cli.files import READ_TWICE, OutputPath, Verb, temporaries, written
 from rdbkit.cli.options import commands_target_option
 from rdbkit.cli.render import (
-    WORTH_TELLING,
+    WORTH_SHOWING,
     Output,
     key_name,
     libraries,
@@ -118,7 +118,7 @@ def diff(
     else:
         _show(found, output())
     if found.delta is not None:
-        _tell_losses(found.delta)
+        _show_losses(found.delta)
     return 0 if found.same else 1
 
 
@@ -152,7 +152,7 @@ def _show(found: Diff, out: Output) -> None:
     for name, kind in zip(("first", "second"), found.behind, strict=True):
         if kind is not None:
             rows.append((f"behind the {name}", f"{TRAILERS[kind]}: not compared"))
-    if found.disk_bytes >= WORTH_TELLING:
+    if found.disk_bytes >= WORTH_SHOWING:
         rows.append(("temporary files", f"{size(found.disk_bytes)}, gone"))
     out.facts(rows)
     show_functions(out, found.functions, _WORDS)
@@ -195,7 +195,7 @@ def _written(found: Diff, delta: Delta) -> str:
     return f"{name}: {what}{without}{of_modules}"
 
 
-def _tell_losses(delta: Delta) -> None:
+def _show_losses(delta: Delta) -> None:
     """On standard error."""
     for loss in delta.losses[:_MOST_LOSSES]:
         where = f" in db {loss.db}, key {printable(loss.key, 80)}" if loss.key is not None else ""

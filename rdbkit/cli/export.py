@@ -92,13 +92,13 @@ def export(
         else:
             report = export_jsonl(snapshot, out, selection=selection, on_error=on_error, jobs=jobs, progress=update)
     warn(snapshot)
-    _tell(report)
+    _show(report)
     if not report.skipped and not report.loss_counts:
         warn_if_none(selection, report.written)
     return status(lost=report.skipped or report.checksum or report.loss_counts, strict=strict)
 
 
-def _tell(report: Export) -> None:
+def _show(report: Export) -> None:
     """Say on standard error what was left out."""
     for error in report.skipped[:_MOST_SHOWN]:
         click.echo(f"rdbkit: left out: {printable(str(error))}", err=True)

@@ -21,7 +21,7 @@ from rdbkit.cli.losses import (
     report_losses,
 )
 from rdbkit.cli.options import optional_target_option
-from rdbkit.cli.render import WORTH_TELLING, printable, progress, size
+from rdbkit.cli.render import WORTH_SHOWING, printable, progress, size
 from rdbkit.cli.status import status
 from rdbkit.errors import LossError
 from rdbkit.operations.duplicates import Duplicate, DuplicateError
@@ -90,7 +90,7 @@ def merge(
                 loss_callback=loss_callback, progress=update,
             )  # fmt: skip
         except DuplicateError as e:
-            _tell_duplicates(e.samples)
+            _show_duplicates(e.samples)
             option = "--on-function-conflict" if e.key is None else "--on-duplicate"
             so_far = "what was written has no end mark" if out == "-" else "nothing was written"
             click.echo(f"rdbkit: {printable(e.message)}; {so_far}. {option} says which one to keep.", err=True)
@@ -108,8 +108,8 @@ def merge(
     else:
         _summarise(report, out, time.monotonic() - begin)
     report_losses(report.ledger, None, out == "-")
-    _tell_duplicates(report.samples)
-    _tell_conflicts(report)
+    _show_duplicates(report.samples)
+    _show_conflicts(report)
     lost = report.ledger.counts or report.duplicates or report.function_conflicts
     loads_nowhere = report.duplicates and on_duplicate == "keep-all-error-list"
     return status(lost=lost, strict=options["strict"], found=loads_nowhere)
@@ -122,20 +122,20 @@ def _summarise(report: Merge, dst: str, seconds: float) -> None:
     left = f", {count(report.left_out, 'key')} left out" if report.left_out else ""
     total = "" if err else f", {size(file_size(dst) or 0)}"
     click.echo(f"{count(report.keys, 'key')} written{left}{total}, {seconds:.1f} s", err=err)
-    if report.disk_bytes >= WORTH_TELLING:
+    if report.disk_bytes >= WORTH_SHOWING:
         click.echo(f"temporary files had {size(report.disk_bytes)}, and are gone", err=err)
     if report.duplicates:
         click.echo(f"{count(report.duplicates, 'name')} there more than once", err=err)
 
 
-def _tell_duplicates(samples: list[Duplicate]) -> None:
+def _show_duplicates(samples: list[Duplicate]) -> None:
     """On standard error."""
     for each in samples:
         places = ", ".join(f"{printable(name)} at byte {offset}" for name, offset in each.places)
         click.echo(f"rdbkit: more than once: db {each.db}, key {printable(each.key, 80)}: {places}", err=True)
 
 
-def _tell_conflicts(report: Merge) -> None:
+def _show_conflicts(report: Merge) -> None:
     """On standard error."""
     for each in report.function_conflicts[:MOST_SHOWN]:
         others = ", ".join(map(printable, each.left_out))

@@ -183,7 +183,7 @@ def _run(
         return None
     call = job.look(sends=sends, imports=imports)
     if "check" not in skip:
-        with _telling("check", [file.file for file in job.files]) as update:
+        with _progress_of("check", [file.file for file in job.files]) as update:
             job.rehearse(update)
     if not as_json:
         _show(job, skip, output())
@@ -193,7 +193,7 @@ def _run(
         for warning in job.warnings:
             click.echo(f"Warning: {printable(warning)}", err=True)
     if sends:
-        with _telling("upload", [file.file for file in job.files]) as update:
+        with _progress_of("upload", [file.file for file in job.files]) as update:
             job.send(progress=update, **sending)
     if imports:
         _import(job, yes)
@@ -218,7 +218,7 @@ def _import(job: Migration, yes: str | None) -> None:
 
 
 @contextmanager
-def _telling(what: str, files: Any) -> Iterator[Callable[[str, int], object]]:
+def _progress_of(what: str, files: Any) -> Iterator[Callable[[str, int], object]]:
     """Progress over all files."""
     with progress(what, total_size(files)) as update:
         done: dict[str, int] = {}

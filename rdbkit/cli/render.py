@@ -23,7 +23,7 @@ __all__ = ["Output", "complain", "output", "printable", "progress", "size", "usa
 
 
 #: Bytes of temporary files from which on they are worth a word.
-WORTH_TELLING: Final = 1 << 20
+WORTH_SHOWING: Final = 1 << 20
 _MOST_FUNCTIONS: Final = 20
 #: The name of a row of facts with a command of the shell, made by `shell_word`; it is not cut at the width of a terminal.
 RUN_FIRST: Final = "run first"

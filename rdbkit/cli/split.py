@@ -120,7 +120,7 @@ def split(
             click.echo(f"rdbkit: {printable(e.message)}; nothing was written. {_MERGE}", err=True)
             return 1
         except LossError as e:
-            _tell_behind(e.report)
+            _show_behind(e.report)
             click.echo("rdbkit: nothing was written. To write the parts all the same: --on-loss drop", err=True)
             return status(lost=True, strict=strict, found=True)
     if as_json:
@@ -129,8 +129,8 @@ def split(
         _show(done, into, output())
     large = [part for part in done.parts if layout.size is not None and part.bytes > layout.size]
     if large:
-        _tell_large(large, size_)
-    _tell_behind(done.behind)
+        _show_large(large, size_)
+    _show_behind(done.behind)
     return status(lost=not done.whole, strict=strict, found=large)
 
 
@@ -141,14 +141,14 @@ def _slots(ranges: str | None, nodes: str | None) -> tuple[tuple[str, tuple[rang
     return parse_nodes(Path(nodes).read_text(errors="replace")) if nodes else None
 
 
-def _tell_large(large: list[Part], most: str | None) -> None:
+def _show_large(large: list[Part], most: str | None) -> None:
     """The parts that are larger than was asked for, on standard error."""
     names = ", ".join(part.file for part in large[:10])
     more = f" and {len(large) - 10:,} more" if len(large) > 10 else ""
     click.echo(f"rdbkit: larger than {most}, since keys, hash tags and scripts are not divided: {names}{more}", err=True)
 
 
-def _tell_behind(found: list[tuple[str, str]]) -> None:
+def _show_behind(found: list[tuple[str, str]]) -> None:
     """What is in no part, on standard error."""
     for file, what in found:
         click.echo(f"rdbkit: {printable(file)}: {_NOT_IN_PARTS[what]}", err=True)

@@ -157,7 +157,7 @@ def upload(
             except LossError as e:
                 if e.report is None:
                     raise
-                _tell_unsent(name, e, len(done))
+                _show_unsent(name, e, len(done))
                 return 1
     finally:
         # what is there is reported, whatever becomes of the FILEs after it
@@ -202,7 +202,7 @@ def _file_errors(names: list[str]) -> Iterator[None]:
         raise
 
 
-def _tell_unsent(name: str, e: LossError, done: int) -> None:
+def _show_unsent(name: str, e: LossError, done: int) -> None:
     """What would be lost of a FILE, which was not sent for that; `done` have been before it."""
     assert e.report is not None
     before = f"; of {count(done, 'FILE')} before it, all was" if done else ""

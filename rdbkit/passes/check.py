@@ -96,7 +96,7 @@ class DryRun(Rewriter):
         self.moving: Tally = Tally()
         self.databases_met: set[int] = set()
         self.is_away: bool = False  # the keys at hand are in such a database
-        self.tells_database: bool = True  # the next key is the first of its database, or is away
+        self.reports_database: bool = True  # the next key is the first of its database, or is away
         self.records: i64 = 0
         self.bytes: i64 = 0
         self.counted: CountingConverter = converter
@@ -125,14 +125,14 @@ class DryRun(Rewriter):
         self.is_away = self.db_missing
         self.db_missing = False
         self.needs_inspection = False
-        self.tells_database = True
+        self.reports_database = True
 
     def report_database(self, buf: bytes, key_at: i64, key: bytes, offset: i64, size: i64) -> None:
         """Where a key is: in `buf` from `key_at` on, or `key` itself where that is -1."""
         if len(self.databases_met) < MOST_DATABASES:
             self.databases_met.add(int(self.db))
         if not self.is_away:
-            self.tells_database = False
+            self.reports_database = False
         elif key_at < 0:
             self.add(self.moving, 1, key, offset, size)
         else:
@@ -141,7 +141,7 @@ class DryRun(Rewriter):
     def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         self.records += 1
         self.bytes += end - start
-        if self.tells_database:
+        if self.reports_database:
             self.report_database(self.buf, key_at, b"", self.base + start, end - start)
         if expire_ms != NO_EXPIRY and expire_ms <= self.now_ms:
             self.met(self.expired, 1, self.buf, key_at, self.base + start, end - start)
@@ -166,7 +166,7 @@ class DryRun(Rewriter):
     def large(self, type_code: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
         self.records += 1
         self.bytes += size
-        if self.tells_database:
+        if self.reports_database:
             self.report_database(b"", -1, key, offset, size)
         if expire_ms != NO_EXPIRY and expire_ms <= self.now_ms:
             self.add(self.expired, 1, key, offset, size)

@@ -157,10 +157,10 @@ class TextRows(Rows):
         wanted: Filter | None,
         limit: int | None,
         as_json: bool,
-        tells_memory: bool = False,
+        has_memory: bool = False,
     ) -> None:
         super().__init__(types, name_limit, wanted, limit)
-        self.tells_memory: bool = tells_memory
+        self.has_memory: bool = has_memory
         self.out: BytesWriter = BytesWriter()
         self.as_json: bool = as_json
         self.classes: bytes = _JSON_CLASSES if as_json else _CSV_CLASSES
@@ -186,7 +186,7 @@ class TextRows(Rows):
 
     def middle(self, type_name: str, encoding: str) -> bytes:
         """What stands between a row's key and its first number."""
-        number = "memory" if self.tells_memory else "size"
+        number = "memory" if self.has_memory else "size"
         text = f',"type":"{type_name}","encoding":"{encoding}","{number}":' if self.as_json else f",{type_name},{encoding},"
         return text.encode()
 
@@ -277,7 +277,7 @@ class TextRows(Rows):
         self.left -= 1
         out = self.out
         out.write(after)
-        if self.tells_memory:
+        if self.has_memory:
             write_number(out, self.memory)
             out.write(self.to_size)
         write_number(out, size)
