@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,20 @@ def test_public_names_are_there_and_documented() -> None:
         (node,) = (n for n in ast.parse(source.read_text()).body if getattr(n, "name", "") == thing.__name__)
         assert isinstance(node, ast.ClassDef | ast.FunctionDef)
         assert ast.get_docstring(node), name
+
+
+def test_what_is_wrong_with_an_argument_is_said_without_options() -> None:
+    """Who calls a function has no command line; the command says which of its options has the argument."""
+    seen = 0
+    for path in PACKAGE.rglob("*.py"):
+        if path.parent.name == "cli":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or ast.unparse(node.func) not in ("ValueError", "TypeError"):
+                continue
+            seen += 1
+            assert not re.search(r"(?<![-\w])--[a-z]", ast.unparse(node)), f"{path.name}:{node.lineno}"
+    assert seen > 100
 
 
 def test_nothing_heavy_is_imported_at_start() -> None:

@@ -86,7 +86,7 @@ def parse_place(url: str, allow_http: bool = False) -> BlobUrl:
         raise ValueError("the URL's host or port is not valid")
     if parts.scheme == "http" and not allow_http and not _is_loopback(parts.hostname):
         raise ValueError(
-            "http:// shows everybody on the way the snapshot and what opens the account: use https://, or --allow-http where the "
+            "http:// shows everybody on the way the snapshot and what opens the account: use https://, or allow http:// where the "
             "network is trusted"
         )
     names = parts.path.lstrip("/").split("/")

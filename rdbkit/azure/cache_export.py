@@ -82,7 +82,7 @@ def prepare_export(
         not fit.
     """
     if place.blob:
-        raise ValueError("the URL names a blob, where a container is wanted; --prefix says what the blobs are called")
+        raise ValueError("the URL names a blob, where a container is wanted; the prefix says what the blobs are called")
     if not target.is_service:
         raise ValueError(f"{target.name} is no service of Azure: azure-premium, azure-managed and azure-enterprise are")
     if arm.cache.provider != PREMIUM and (auth == MANAGED_IDENTITY or prefix):
@@ -91,7 +91,7 @@ def prepare_export(
     target, warnings = look_at_target(target, cache)
     if auth == MANAGED_IDENTITY and not cache.identities:
         raise TargetError(
-            "the cache has no managed identity; give it one with the role Storage Blob Data Contributor, or leave out --auth",
+            "the cache has no managed identity: give it one with the role Storage Blob Data Contributor, or use a SAS",
             source=cache.name,
         )
     prefix = prefix or (cache.name if cache.provider == PREMIUM else "")

@@ -188,7 +188,7 @@ class PendingOperation:
         """
         left = cls.read(path)
         if left is not None and (left.verb != verb or left.resource_id.lower() != str(cache).lower()):
-            raise ValueError(f"{path} is of another cache or verb: name another file with --state")
+            raise ValueError(f"{path} is of another cache or verb: name another state file")
         return left
 
     def check_is_of(self, places: Sequence[BlobUrl]) -> None:
@@ -238,7 +238,9 @@ def look_at_target(target: Target, cache: CacheState) -> tuple[Target, list[str]
     """
     kind = _kind(cache)
     if target.name.startswith("azure-") and target.name != kind:
-        raise TargetError(f"the cache is {cache.sku}, which is {kind}, not {target.name}: say --target {kind}", source=cache.name)
+        raise TargetError(
+            f"the cache is {cache.sku}, which is {kind}, not {target.name}: name {kind} as the target", source=cache.name
+        )
     if cache.provider == PREMIUM and cache.tier != "Premium":
         raise TargetError(
             f"the cache is of the tier {cache.tier}, which neither imports nor exports; Premium and Azure Managed Redis do",
@@ -347,7 +349,7 @@ def refuse(cache: CacheState, auth: str) -> None:
         )
     if auth == MANAGED_IDENTITY and not cache.identities:
         raise TargetError(
-            "the cache has no managed identity; give it one with the role Storage Blob Data Contributor, or leave out --auth",
+            "the cache has no managed identity: give it one with the role Storage Blob Data Contributor, or use a SAS",
             source=cache.name,
         )
 

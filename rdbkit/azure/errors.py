@@ -47,7 +47,7 @@ _MEANINGS: Final = {
     "AccountIsDisabled": "the storage account is disabled",
     "PublicAccessNotPermitted": "the request has no credentials: give a SAS, a key or an identity",
     "NoAuthenticationInformation": "the request has no credentials: give a SAS, a key or an identity",
-    "ServerBusy": "the service is busy; run this again later, with fewer --concurrency",
+    "ServerBusy": "the service is busy; run this again later, with less concurrency",
 }
 
 
@@ -87,7 +87,7 @@ _WORDS: Final = (
     (re.compile(r"does not have authorization to perform action"), _OF_ARM["AuthorizationFailed"]),
     (
         re.compile(r"not authorized to perform this operation"),
-        "the storage account refuses the cache: let public networks reach it, or, of Premium, use --auth managed-identity",
+        "the storage account refuses the cache: let public networks reach it, or, of Premium, let it read with a managed identity",
     ),
     (re.compile(r"(?i:\bout ?of ?memory)|\bOOM\b"), "the data does not fit; take a larger size (rdbkit plan)"),
     (re.compile(r"RDB format version"), "the engine does not read this version; rdbkit convert writes an older one"),
@@ -131,7 +131,7 @@ def _without_credential(e: Any, where: str) -> str:
         return "the account key cannot sign: it is no base64"
     # what the directory says of the credentials that are there is worth more than the list of those that are not
     said = next((line.strip() for line in scrub(str(e)).splitlines() if "AADSTS" in line), "")
-    others = ", or give --sas or --connection-string" if where.startswith("http") else ""
+    others = ", or give a SAS or a connection string" if where.startswith("http") else ""
     return f"no identity is found{f' ({said[:300]})' if said else ''}: sign in (az login){others}"
 
 

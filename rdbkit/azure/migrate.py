@@ -210,7 +210,7 @@ class Migration:
             for file in noted.values():
                 file.check_types()
         if left != self._mark():
-            raise ValueError(f"{self.path} is of another cache; name another file with --state, or delete it")
+            raise ValueError(f"{self.path} is of another cache; name another state file, or delete it")
         for i, file in enumerate(self.files):
             before = noted.get(file.file)
             if before is None:
@@ -258,7 +258,7 @@ class Migration:
     def _look_for_blobs(self, file: FileProgress) -> None:
         """Raise TargetError where a file that is not to be sent is not there."""
         if self.part_bytes is not None and not file.is_sent:
-            raise TargetError("not all parts of it have been sent; leave out --skip upload", source=file.file)
+            raise TargetError("not all parts of it have been sent: the upload cannot be skipped", source=file.file)
         for place in self._planned(file):
             if self._etag(place) is None:
                 raise TargetError("there is no such blob, and the upload is left out", source=place.url)
@@ -434,7 +434,7 @@ class Migration:
     def prepare(self) -> ImportPlan:
         """Ask all that can be asked before the import.
 
-        The blobs have to be those that were sent, or, with `--skip upload`, have as many keys as the files become.
+        The blobs have to be those that were sent, or, where the upload is skipped, have as many keys as the files become.
 
         Raises: as `prepare_import`; TargetError for other blobs, and where one does not go in as it is.
         """
@@ -461,8 +461,8 @@ class Migration:
             ((place, blob, report),) = rows  # for parts have all to be sent
             if file.verdict and file.written != report.keys:
                 raise TargetError(
-                    f"the blob has {report.keys:,} keys, and {file.written:,} are to come of {file.file}: it is another; leave "
-                    "out --skip upload",
+                    f"the blob has {report.keys:,} keys, and {file.written:,} are to come of {file.file}: it is another, "
+                    "and the upload cannot be skipped",
                     source=place.url,
                 )
             if not file.verdict:
@@ -479,7 +479,7 @@ class Migration:
         """
         left = PendingOperation.read(self._import_path)
         if left is not None and left.resource_id.lower() != str(self.arm.cache).lower():
-            raise ValueError(f"{self._import_path} is of another cache; delete it, or name another file with --state")
+            raise ValueError(f"{self._import_path} is of another cache; delete it, or name another state file")
         return left
 
     def is_of_these(self, left: PendingOperation) -> bool:
@@ -514,8 +514,8 @@ class Migration:
             return True
         if not imports:
             raise TargetError(
-                f"an import that was begun on {when(left.begun)} may still read the blobs; wait for it, by this without --skip "
-                "import",
+                f"an import that was begun on {when(left.begun)} may still read the blobs; wait for it, by this without "
+                "skipping the import",
                 source=self.cache.name,
             )
         if self.is_of_these(left):

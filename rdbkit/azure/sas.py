@@ -123,7 +123,7 @@ class Signer:
             return service, {"account_key": credential.account_key}
         if not hasattr(credential, "get_token"):
             raise TargetError(
-                "these credentials are a SAS of the account, which cannot sign another for the service: give a SAS with --sas or "
+                "these credentials are a SAS of the account, which cannot sign another for the service: give a SAS, apart or "
                 "behind the URL, a connection string with the account's key, or none, so that an identity signs (az login)",
                 source=place.url,
             )

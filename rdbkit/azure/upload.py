@@ -517,7 +517,7 @@ class _Job:
         number = 0
         while True:
             if number >= _MOST_BLOCKS:
-                raise TargetError(f"more than {_MOST_BLOCKS} blocks; --block-size makes them larger", source=self.place.url)
+                raise TargetError(f"more than {_MOST_BLOCKS} blocks: make them larger", source=self.place.url)
             step = self.block_bytes if is_file else self.block_bytes << number // _GROWS_AFTER
             data = _read(file, step)
             if not data:

@@ -386,7 +386,7 @@ class _Libraries:
         if code != library.code:
             raise ValueError(
                 f"{where} and {file} have different function libraries that are called {library.name!r}, and a "
-                "server takes one: merge them first with --on-function-conflict"
+                "server takes one: merge the files first, which keeps one of them"
             )
         return True
 
@@ -552,7 +552,9 @@ class _Job:
     def _begin(self, snapshot: Snapshot, labels: list[bytes] | None) -> None:
         layout = self.layout
         if layout.size is not None and snapshot.compression is not None:
-            raise ValueError("how large a compressed file is inside is not known before it has been read: split it by --parts")
+            raise ValueError(
+                "how large a compressed file is inside is not known before it has been read: split it by a number of parts"
+            )
         split_by = SLOT if layout.slots is not None else BYTES if layout.by is None else _SPLIT_BY[layout.by]
         of_slot = [len(layout.slots) if layout.slots is not None else 0] * SLOTS
         for number, (_, ranges) in enumerate(layout.slots or ()):

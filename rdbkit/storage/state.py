@@ -69,7 +69,7 @@ class StateFile:
         try:
             yield
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-            raise ValueError(f"{self.path} is no state of {self.owner}; name another file with --state, or delete it") from None
+            raise ValueError(f"{self.path} is no state of {self.owner}; name another state file, or delete it") from None
 
     def save(self, values: Mapping[str, Any]) -> None:
         """Write it, over what was there. Raises: OSError, with the name of the file."""

@@ -256,7 +256,7 @@ class Target:
     def _skus_beside(self) -> dict[str, str]:
         found = {}
         if "skus_without_size" in self.facts:
-            why = f"of {self.name} is a size of which no source says how large it is: a --targets-file can"
+            why = f"of {self.name} is a size of which no source says how large it is: a file of targets can"
             found = dict.fromkeys(self.facts["skus_without_size"].value, why)
         if "skus_without_import" in self.facts:
             found |= dict.fromkeys(self.facts["skus_without_import"].value, "is of a tier that has no import")

@@ -40,7 +40,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("url", FAR)
 def test_http_is_for_this_machine(url: str) -> None:
-    with pytest.raises(ValueError, match=r"http:// shows everybody .* --allow-http") as caught:
+    with pytest.raises(ValueError, match=r"http:// shows everybody .* or allow http://") as caught:
         parse_place(url)
     assert "s3cret" not in str(caught.value)
     assert parse_place(url, allow_http=True).account.startswith("http://")

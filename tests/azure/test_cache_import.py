@@ -97,7 +97,7 @@ def test_enterprise(azure: Cloud, shell: Shell) -> None:
     assert code == 0, err
     code, _, err = shell.imports(cache, url)
     assert code == 4
-    assert "say --target azure-enterprise" in err
+    assert "name azure-enterprise as the target" in err
 
 
 def test_an_operation_that_has_a_location_alone(azure: Cloud, shell: Shell) -> None:
@@ -285,7 +285,7 @@ def test_a_sas_in_a_connection_string_cannot_sign(azure: Cloud, shell: Shell) ->
     code, _, err = shell.imports(cache, url)
     assert (code, posts(azure)) == (4, [])
     assert len(err.strip().splitlines()) == 1
-    assert "give a SAS with --sas or behind the URL, a connection string with the account's key, or none" in err
+    assert "give a SAS, apart or behind the URL, a connection string with the account's key, or none" in err
     assert shell.imports(cache, url, "--sas", sas)[0] == 0
 
 
@@ -663,7 +663,7 @@ def test_states_of_others(azure: Cloud, shell: Shell) -> None:
         state.write_text(json.dumps(whole | changes))
         code, _, err = shell.imports(cache, url, "--state", "mine.json")
         assert code == 2
-        assert "mine.json is no state of rdbkit; name another file with --state, or delete it" in last_line(err)
+        assert "mine.json is no state of rdbkit; name another state file, or delete it" in last_line(err)
     state.write_text("[" * 100_000)
     assert shell.imports(cache, url, "--state", "mine.json")[0] == 2
     calls = len(azure.calls)

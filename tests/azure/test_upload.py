@@ -867,7 +867,7 @@ def test_no_identity(tmp_path: Path) -> None:
         AZURE_TOKEN_CREDENTIALS="EnvironmentCredential", AZURE_CLIENT_ID="",
     )  # fmt: skip
     assert done.returncode == 4
-    assert b"no identity is found: sign in (az login), or give --sas or --connection-string\n" in done.stderr
+    assert b"no identity is found: sign in (az login), or give a SAS or a connection string\n" in done.stderr
 
 
 def test_a_host_that_is_not_found(tmp_path: Path, pauses: list[float], monkeypatch: pytest.MonkeyPatch) -> None:

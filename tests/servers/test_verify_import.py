@@ -702,7 +702,7 @@ def test_what_was_interrupted_goes_on_with_the_same_totals(tmp_path: Path, monke
             state.write_text(json.dumps(whole | changes))
             result = run(*files, url, "--state", str(state), "--samples", "5")
             assert result.returncode == 2
-            assert f"{state} is no state of rdbkit verify-import; name another file with --state, or delete it" in result.stderr
+            assert f"{state} is no state of rdbkit verify-import; name another state file, or delete it" in result.stderr
         state.write_text(json.dumps(whole))
         done = checked(files, url, state=str(state), samples=5)
         assert done.to_dict() == wanted

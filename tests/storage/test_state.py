@@ -44,9 +44,9 @@ def test_what_is_saved_is_loaded_and_removed(tmp_path: Path) -> None:
 def test_a_file_that_is_no_state_is_told_in_one_line(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "s.json"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="is no state of rdbkit x; name another file with --state, or delete it") as e:
+    with pytest.raises(ValueError, match="is no state of rdbkit x; name another state file, or delete it") as e:
         state(path).load()
-    assert str(e.value) == f"{path} is no state of rdbkit x; name another file with --state, or delete it"
+    assert str(e.value) == f"{path} is no state of rdbkit x; name another state file, or delete it"
     assert e.value.__suppress_context__
     assert path.read_bytes() == content
 
