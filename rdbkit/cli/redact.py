@@ -28,6 +28,7 @@ _WORDS: Final = {
     "behind": ("another snapshot behind this one", ""),
     "commands": ("the commands behind the snapshot", ""),
     "cron": ("key of type cron", "keys of type cron"),
+    "enterprise-hint": ("hint of Redis Enterprise about a key", "hints of Redis Enterprise about keys"),
     "function": ("function library", "function libraries"),
     "hash-template": ("hash template", "hash templates"),
     "json": ("JSON document of Dragonfly", "JSON documents of Dragonfly"),

@@ -162,6 +162,36 @@ def test_every_other_verb_takes_it(name: str, path: Path, tmp_path: Path) -> Non
     assert run.stdout == "v3"
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("info {file}", "hints of Redis Enterprise: 3"),
+        ("info --json {file}", '"EnterpriseHint": 3'),
+        ("keys {file}", "0,a,string"),
+        ("export {file}", '"key":"c"'),
+        ("export {file} --format resp --target redis-7.4", "SET"),
+        ("check {file} --target redis-8.0", "RDB105"),
+        ("check {file} --target azure-managed --format github", "RDB105"),
+        ("convert {file} {out} --target redis-8.0", "enterprise-hint 3"),
+        ("convert {file} {out} --target redis-8.0 --json", '"enterprise-hint": 3'),
+        ("split {file} --into {out} --parts 2", "0002.rdb"),
+        ("merge {file} -o {out}", "3 keys"),
+        ("diff {file} {file}", "same"),
+        ("verify {file} --deep", "is sound"),
+        ("salvage {file} {out}", "3 keys kept"),
+        ("redact {file} {out} --strict", "3 hints of Redis Enterprise about keys"),
+        ("memory {file} --target redis-8.0", "3 keys"),
+        ("plan {file} --target azure-managed", "Managed"),
+    ],
+)
+def test_every_command_takes_it(command: str, said: str, tmp_path: Path) -> None:
+    args = [word.format(file=FILE, out=tmp_path / "out") for word in command.split()]
+    run = CliRunner().invoke(cli, args, standalone_mode=False)
+    assert run.exception is None, run.exception
+    assert (run.return_value or 0) == (1 if args[0] == "check" else 0)
+    assert said in run.output
+
+
 def test_what_is_left_out_is_no_loss_for_redact_strict(tmp_path: Path) -> None:
     report = rdbkit.redact(FILE, tmp_path / "out.rdb", secret=SECRET)
     assert report.dropped["enterprise-hint"] == 3
