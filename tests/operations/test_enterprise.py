@@ -180,7 +180,7 @@ def test_every_other_verb_takes_it(name: str, path: Path, tmp_path: Path) -> Non
         ("verify {file} --deep", "is sound"),
         ("salvage {file} {out}", "3 keys kept"),
         ("redact {file} {out} --strict", "3 hints of Redis Enterprise about keys"),
-        ("memory {file} --target redis-8.0", "3 keys"),
+        ("memory {file} --target redis-8.0", "keys     3"),
         ("plan {file} --target azure-managed", "Managed"),
     ],
 )
