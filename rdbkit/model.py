@@ -96,6 +96,20 @@ class AofBase(NamedTuple):
     newer: tuple[str, ...]
     known: bool
 
+    @property
+    def summary(self) -> str:
+        """What is to be known of it; empty where it lacks nothing.
+
+        >>> AofBase(("appendonly.aof.2.incr.aof",), True).summary
+        'the base of an append-only folder; newer data stands beside it, in appendonly.aof.2.incr.aof'
+        """
+        if not self.known:
+            return "the base of an append-only folder; whether newer data stood beside it is not known"
+        if not self.newer:
+            return ""
+        where = self.newer[0] if len(self.newer) == 1 else f"{self.newer[0]} and {len(self.newer) - 1:,} more"
+        return f"the base of an append-only folder; newer data stands beside it, in {where}"
+
 
 class Event:
     """Root of what a file says besides its records, in file order from `Snapshot.events()`."""

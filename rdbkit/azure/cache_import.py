@@ -277,6 +277,7 @@ def prepare_import(
     etags: Sequence[str] = (),
     examine: bool = True,
     samples: int = 3,
+    allow_base: bool = False,
     progress: Callable[[str, int], object] | None = None,
 ) -> ImportPlan:
     """Ask everything that can be asked before an import; nothing is changed.
@@ -292,6 +293,7 @@ def prepare_import(
         etags: of the blobs as they were uploaded, in their order.
         examine: read every blob and `rdbkit.check` it.
         samples: keys to name for each finding.
+        allow_base: also blobs that are the base of an append-only folder, whose newer data is in other files.
         progress: called with a blob's URL and the bytes of it read so far.
 
     Raises: TargetError where something stands against the import, or a service cannot be asked; RdbError where a blob is no
@@ -313,7 +315,7 @@ def prepare_import(
     checks, used = [], []
     for blob, place in zip(blobs, places, strict=True):
         if examine:
-            report, memory = _examine(blob, place, signer, target, cache, samples, progress)
+            report, memory = _examine(blob, place, signer, target, cache, samples, allow_base, progress)
             checks.append(report)
             used.append(memory)
         else:
@@ -422,6 +424,7 @@ def _examine(
     target: Target,
     cache: CacheState,
     samples: int,
+    allow_base: bool,
     progress: Callable[[str, int], object] | None,
 ) -> tuple[Check, int]:
     """The check of one blob, and the bytes of memory that its data took."""
@@ -442,7 +445,7 @@ def _examine(
         with snapshot:
             report = check(
                 snapshot, target, clustered=cache.shards > 0, databases=cache.databases, deep=True, samples=samples,
-                progress=update,
+                allow_base=allow_base, progress=update,
             )  # fmt: skip
             used = aux_number(snapshot.aux.get("used-mem"))
     # the command to convert is for the file that somebody has uploaded
@@ -630,6 +633,7 @@ def import_(
     hours: float = LEAST_HOURS,
     etags: Sequence[str] = (),
     examine: bool = True,
+    allow_base: bool = False,
     warning_callback: Callable[[str], object] | None = None,
     check_progress: Callable[[str, int], object] | None = None,
     progress: Callable[[Status, float], object] | None = None,
@@ -650,6 +654,7 @@ def import_(
         hours: that a SAS lasts which is made, at least 4.
         etags: of the blobs as they were uploaded, in their order (`Upload.etag`).
         examine: read every blob and `rdbkit.check` it; False where that has been done.
+        allow_base: also blobs that are the base of an append-only folder, whose newer data is in other files.
         warning_callback: called with each thing that should be known before, when nothing has been changed yet; what it raises
             ends this.
         check_progress: called with a blob's URL and the bytes of it read so far.
@@ -682,7 +687,7 @@ def import_(
             return done
         plan = prepare_import(
             arm, target, places, credentials=credentials, auth=auth, storage_subscription=storage_subscription, hours=hours,
-            etags=etags, examine=examine, progress=check_progress,
+            etags=etags, examine=examine, allow_base=allow_base, progress=check_progress,
         )  # fmt: skip
         report_each([*plan.warnings, *([left.doubt] if left is not None else [])], warning_callback)
         for blob, report in zip(plan.blobs, plan.checks, strict=False):  # there may be no checks

@@ -128,6 +128,7 @@ class Migration:
         credentials: of the storage account; by default what the environment and the machine have.
         auth, hours, storage_subscription: as of `prepare_import`.
         leaves_state: False for a run that only looks.
+        allow_base: also the base of an append-only folder, although newer data stands beside it.
 
     Attributes:
         cache: as it was read.
@@ -155,6 +156,7 @@ class Migration:
         hours: float = LEAST_HOURS,
         storage_subscription: str = "",
         leaves_state: bool = True,
+        allow_base: bool = False,
     ) -> None:
         check_distinct(files)
         if not container.is_folder:
@@ -173,6 +175,7 @@ class Migration:
         self.hours = hours
         self.storage_subscription = storage_subscription
         self.leaves_state = leaves_state
+        self.allow_base = allow_base
         self.begin = time.time()
         self.result: Import | None = None
         self.checks: list[Check] = []
@@ -298,9 +301,12 @@ class Migration:
             if file.verdict:
                 continue
             with open_snapshot(file.file, rereading=self.rereading) as snapshot:
-                report = check(snapshot, self.target, deep=True)
+                report = check(snapshot, self.target, deep=True, allow_base=self.allow_base or None)
+                base = snapshot.aof_base
                 file.header = str(snapshot.header)
                 plain = snapshot.compression is None and snapshot.framing is None and snapshot.trailer == ("none", 0)
+            if base is not None and base.newer and not self.allow_base:
+                raise TargetError(f"{base.summary}; allow_base sends it without", source=file.file)
             self.checks.append(report)
             # what is damaged is reported by the conversion
             done = convert(
@@ -442,7 +448,7 @@ class Migration:
         etags = [str(blob.get("etag", "")) for file in self.files for blob in file.blobs or [{}]]
         known = all(etags)
         prepared = prepare_import(
-            self.arm, self.service, places, credentials=self.credentials, etags=etags, examine=not known,
+            self.arm, self.service, places, credentials=self.credentials, etags=etags, examine=not known, allow_base=True,
             auth=self.auth, hours=self.hours, storage_subscription=self.storage_subscription,
         )  # fmt: skip
         if not prepared.importable:
@@ -606,6 +612,7 @@ def migrate(
     auth: str = SAS,
     storage_subscription: str = "",
     hours: float = LEAST_HOURS,
+    allow_base: bool = False,
     warning_callback: Callable[[str], object] | None = None,
     file_progress: Callable[[str, int], object] | None = None,
     progress: Callable[[Status, float], object] | None = None,
@@ -627,6 +634,7 @@ def migrate(
         block_bytes, concurrency, cap_mbps: as of `rdbkit.upload`.
         state: the file by which another run continues; by default `rdbkit-migrate-NAME.json`, as the command has it.
         credentials, auth, storage_subscription, hours: as of `rdbkit.import_`.
+        allow_base: also the base of an append-only folder, although newer data stands beside it.
         warning_callback: called with each thing that should be known, before anything is sent, and before the import begins; what
             it raises ends this.
         file_progress: called with a file and the bytes of it that have been read, or sent.
@@ -656,6 +664,7 @@ def migrate(
         job = Migration(
             arm, target, paths, place, os.fspath(state or f"rdbkit-migrate-{arm.cache.name}.json"), policies=policies,
             part_bytes=part_bytes, credentials=credentials, auth=auth, hours=hours, storage_subscription=storage_subscription,
+            allow_base=allow_base,
         )  # fmt: skip
         sends, imports = "upload" not in skip, "import" not in skip
         left = job.left_import()

@@ -78,7 +78,7 @@ def _is_folder_or_manifest(name: str) -> bool:
 @contextmanager
 def _folded(name: str) -> Iterator[None]:
     if not is_append_only(name):
-        _warn_of_base(name)
+        warn_of_base(name)
         yield
         return
     from rdbkit.operations.fold import fold
@@ -96,16 +96,19 @@ def _folded(name: str) -> Iterator[None]:
             yield
 
 
-def _warn_of_base(name: str) -> None:
+def warn_of_base(name: str) -> None:
     """Say on standard error what stands beside the base of an append-only folder."""
     from rdbkit.snapshot.append_only import base_of_folder
 
     base = base_of_folder(name)
     if base is not None and base.newer:
-        click.echo(f"rdbkit: warning: {printable(name)}: {printable(newer_data(base.newer), 400)}", err=True)
+        click.echo(f"rdbkit: warning: {printable(name)}: {printable(base.summary, 400)}: name the folder", err=True)
 
 
-def newer_data(newer: tuple[str, ...]) -> str:
-    """What is missing in a base, and what to do."""
-    first = newer[0] if len(newer) == 1 else f"{newer[0]} and {len(newer) - 1:,} more files"
-    return f"it is the base of an append-only folder; newer data stands beside it, in {first}: name the folder"
+def lacks_newer_data(names: Iterable[str]) -> bool:
+    """Whether one of these is a base beside which newer data stands, and `--allow-base` was not given."""
+    from rdbkit.snapshot.append_only import base_of_folder
+
+    if allows_base():
+        return False
+    return any(base is not None and base.newer for base in map(base_of_folder, names))

@@ -8,6 +8,7 @@ from typing import Any, Final
 import click
 
 import rdbkit
+from rdbkit.cli.append_only import allows_base
 from rdbkit.cli.files import READ_ONCE, Verb
 from rdbkit.cli.options import target_options
 from rdbkit.cli.render import RUN_FIRST, Output, output, printable, progress, size
@@ -63,7 +64,15 @@ def check(
         with rdbkit.open(name, relaxed=relaxed, rereading=rereading) as snapshot, progress(name, file_size(name)) as update:
             reports.append(
                 check_snapshot(
-                    snapshot, target, sku=sku, clustered=clustered, databases=databases, deep=deep, samples=samples, progress=update
+                    snapshot,
+                    target,
+                    sku=sku,
+                    clustered=clustered,
+                    databases=databases,
+                    deep=deep,
+                    samples=samples,
+                    allow_base=allows_base() or None,
+                    progress=update,
                 )
             )
     twice = find_duplicates(files, relaxed=relaxed, samples=samples, rereading=rereading) if duplicates else None

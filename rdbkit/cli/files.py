@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 import click
 
-from rdbkit.cli.append_only import files_of, folded, is_append_only
+from rdbkit.cli.append_only import allows_base, files_of, folded, is_append_only, warn_of_base
 from rdbkit.cli.render import printable
 from rdbkit.cli.streams import sending_data
 from rdbkit.storage.location import exists, file_id, is_file, is_folder, real_path
@@ -160,6 +160,8 @@ def _refuse_append_only(files: Sequence[str]) -> None:
     for file in files:
         if is_append_only(file):
             raise click.UsageError(f"{printable(file)} is an append-only file: make a snapshot of it first, with rdbkit fold")
+        if not allows_base():
+            warn_of_base(file)
 
 
 def _shown(param: click.Parameter) -> str:

@@ -51,6 +51,10 @@ _DAMAGE: Final = ("RDB401", "RDB402", "RDB411")
 @cache_options
 @click.option("--etag", "etags", multiple=True, metavar="ETAG", help="Of the blob as it was uploaded, one for each BLOB_URL.")
 @click.option("--no-check", is_flag=True, help="Do not read the blobs: they were checked before.")
+@click.option(
+    "--allow-base", is_flag=True,
+    help="Import a blob that is the base of an append-only folder, whose newer data is in other files.",
+)  # fmt: skip
 @click.option("--yes", metavar="NAME", help="The cache's name, where nobody is there to type it.")
 def import_(
     urls: tuple[str, ...],
@@ -67,6 +71,7 @@ def import_(
     as_json: bool,
     etags: tuple[str, ...],
     no_check: bool,
+    allow_base: bool,
     yes: str | None,
 ) -> int:
     """Import blobs into a cache in Azure. What is in the cache is deleted.
@@ -91,7 +96,8 @@ def import_(
         with usage_errors(), _reading(places) as update:
             prepared = prepare_import(
                 arm, target, places, credentials=credentials, auth=AUTH[auth], storage_subscription=storage_subscription,
-                hours=sas_hours, etags=etags, examine=not no_check, progress=update,
+                hours=sas_hours, etags=etags, examine=not no_check, allow_base=allow_base,
+                progress=update,
             )  # fmt: skip
         if left is not None:
             prepared.warnings.append(_left_warning(left))

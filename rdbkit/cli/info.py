@@ -191,6 +191,8 @@ def _facts_of_file(r: Info) -> list[tuple[str, str]]:
     ]
     if r.trailer != "none" and (r.trailer != "mark" or r.framing is None):  # otherwise the mark belongs to the frame
         rows.append(("followed by", TRAILERS[r.trailer] + (f", {size(r.trailer_size)}" if r.trailer_size is not None else "")))
+    if r.aof_base is not None and r.aof_base.summary:
+        rows.append(("warning" if r.aof_base.newer else "note", printable(r.aof_base.summary, 300)))
     if r.ignored:
         rows.append(("ignored", f"{size(r.ignored)} behind the {r.compression} data"))
     other = {k: v for k, v in r.aux.items() if k not in ("redis-bits", "ctime", "used-mem", f"{r.writer}-ver")}

@@ -14,6 +14,7 @@ from rdbkit.azure.blob_url import BlobUrl, Credentials
 from rdbkit.azure.cache_import import PendingOperation
 from rdbkit.azure.migrate import STEPS, FileProgress, Migration
 from rdbkit.azure.resources import Call, ResourceId
+from rdbkit.cli.append_only import allows_base, lacks_newer_data
 from rdbkit.cli.cache_options import (
     AUTH,
     cache_options,
@@ -109,6 +110,9 @@ def migrate(
     if libraries_path(options):
         raise click.UsageError("to extract functions, convert with --on-function extract=FILE first; drop leaves them out")
     _check_report(report)
+    if lacks_newer_data(files):
+        click.echo("rdbkit: nothing was sent, since a FILE lacks newer data; --allow-base sends it without", err=True)
+        return 1
     try:
         with usage_errors(), ExitStack() as stack:
             # opened before anything is done, so that it is not found out at the end that it cannot be written
@@ -118,6 +122,7 @@ def migrate(
                 arm, target, files, container, state or f"rdbkit-migrate-{cache.name}.json", policies=read_policies(options),
                 part_bytes=split_size, credentials=Credentials(connection_string=connection_string, sas=sas), auth=AUTH[auth],
                 hours=sas_hours, storage_subscription=storage_subscription, leaves_state=not dry_run,
+                allow_base=allows_base(),
             )  # fmt: skip
             sending = {"overwrite": overwrite, "block_bytes": block_size, "concurrency": concurrency, "cap_mbps": cap_mbps}
             call = _run(job, skip, yes, dry_run, as_json, sending)

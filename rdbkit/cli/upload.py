@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from rdbkit.azure.blob_url import BlobUrl, Credentials, parse_place
 from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, Upload, upload_converted
 from rdbkit.azure.upload import upload as bring
+from rdbkit.cli.append_only import lacks_newer_data
 from rdbkit.cli.files import KeptPath
 from rdbkit.cli.losses import (
     LEDGER_ELSEWHERE,
@@ -139,6 +140,9 @@ def upload(
     names, url = _arguments(files)
     if target is None:
         _refuse_policies([*options, "targets_file"])
+    elif lacks_newer_data(names):
+        click.echo("rdbkit: nothing was sent, since a FILE lacks newer data; --allow-base sends it without", err=True)
+        return 1
     quiet()
     places = _places(url, names)
     settings: dict[str, Any] = {

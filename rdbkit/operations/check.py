@@ -211,6 +211,7 @@ def check(
     deep: bool = False,
     samples: int = 3,
     now_ms: int | None = None,
+    allow_base: bool | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Check:
     """Tell whether a target takes a snapshot.
@@ -227,6 +228,8 @@ def check(
         deep: open every value: the only way to be certain that the target loads them all.
         samples: how many keys to name for each finding.
         now_ms: what counts as expired, in Unix milliseconds; by default the clock.
+        allow_base: the base of an append-only folder is enough, although newer data stands beside it: then that is a warning. None:
+            newer data is a loss. False: it is also one where nobody can know whether there is any, as of a blob.
         progress: called with bytes of the file read so far.
 
     Raises: OSError where the path cannot be opened; ValueError for no target or size of this name; TypeError for what is no source,
@@ -239,7 +242,8 @@ def check(
     target = as_target(target)
     size = as_sku(sku, target)
     with opened(snapshot, damaged=True) as source:
-        return _check(source, configured(target, size, clustered, databases), size, deep, samples, now_ms, progress)
+        there = configured(target, size, clustered, databases)
+        return _check(source, there, size, deep, samples, now_ms, allow_base, progress)
 
 
 def _check(
@@ -249,6 +253,7 @@ def _check(
     deep: bool,
     samples: int,
     now_ms: int | None,
+    allow_base: bool | None,
     progress: Callable[[int], object] | None,
 ) -> Check:
     rules = _rules(snapshot, target, deep, now_ms)
@@ -275,6 +280,7 @@ def _check(
         else:
             found += clashes
     found += _of_file(snapshot, target, damage)
+    found += _of_base(snapshot, allow_base)
     found += _of_room(snapshot, target, sku)
     found.sort(key=lambda f: (SEVERITIES.index(f.severity), f.code))
     verdict = _verdict(found, job)
@@ -282,8 +288,8 @@ def _check(
         not_looked_at.append("the inside of values that are copied, which --deep opens")
     return Check(
         snapshot.name, target.name, target.title, str(snapshot.header), int(dry_run.records), int(dry_run.bytes), verdict,
-        [] if verdict in (AS_IT_IS, CANNOT) else _options(snapshot, target, dry_run, found), found, snapshot.path, not_looked_at,
-        rules.deep,
+        [] if verdict in (AS_IT_IS, CANNOT) else _options(snapshot, target, dry_run, found), found, _path(snapshot, found),
+        not_looked_at, rules.deep,
     )  # fmt: skip
 
 
@@ -659,7 +665,7 @@ def _of_file(snapshot: Snapshot, target: Target, damage: RdbError | None) -> lis
         found.append(Finding("RDB405", BLOCKER, f"compressed with {packed}", why=why, source=_FORMAT, fix="rdbkit convert"))
     if snapshot.ignored:
         found.append(
-            Finding("RDB411", NOTE, f"{count(snapshot.ignored, 'byte')} behind the {packed} data, which are ignored",
+            Finding("RDB412", NOTE, f"{count(snapshot.ignored, 'byte')} behind the {packed} data, which are ignored",
                     why="what unpacks it ignores them", source=_FORMAT, fix="rdbkit convert")
         )  # fmt: skip
     if snapshot.framing is not None:
@@ -673,6 +679,27 @@ def _of_file(snapshot: Snapshot, target: Target, damage: RdbError | None) -> lis
                     why="loaders do not read them", source=_FORMAT)
         )  # fmt: skip
     return found
+
+
+def _of_base(snapshot: Snapshot, allow: bool | None) -> list[Finding]:
+    """That newer data stands beside the file, or that nobody can know whether it does."""
+    base = snapshot.aof_base
+    if base is None or not base.summary:
+        return []
+    severity = WARNING if base.newer else NOTE
+    if not allow and (base.newer or allow is False):
+        severity = LOSS
+    fix = _BASE_FIX if base.newer else "rdbkit fold where the folder is"
+    why = "what was written after the base is in the other files of the folder alone"
+    return [Finding(_BASE, severity, base.summary, len(base.newer) or 1, why=why, source="src/aof.c since Redis 7.0", fix=fix)]
+
+
+def _path(snapshot: Snapshot, found: list[Finding]) -> str | None:
+    """The path for `Check.command`: the whole folder instead of a base that is not enough."""
+    path = snapshot.path
+    if path is not None and any(f.code == _BASE and f.severity == LOSS and f.fix == _BASE_FIX for f in found):
+        return os.path.dirname(path) or os.path.abspath(os.curdir)
+    return path
 
 
 def _of_damage(snapshot: Snapshot, damage: RdbError) -> Finding:
@@ -713,6 +740,9 @@ def _of_room(snapshot: Snapshot, target: Target, sku: Sku | None) -> list[Findin
     return [Finding("RDB504", NOTE, f"fits: {said}", bytes=used, source=source)]
 
 
+#: The base of an append-only folder, and what helps where the folder is there.
+_BASE: Final = "RDB413"
+_BASE_FIX: Final = "name the folder instead of FILE"
 #: Findings that no conversion mends.
 _HOPELESS: Final = ("RDB401", "RDB402", "RDB411", "RDB501")
 #: Blockers that a conversion mends only with a loss.

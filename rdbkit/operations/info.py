@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from rdbkit.format import constants as c
 from rdbkit.format.scan import STRING_INT, STRING_LZF
-from rdbkit.model import aux_number
+from rdbkit.model import AofBase, aux_number
 from rdbkit.operations.arguments import Source, opened
 from rdbkit.passes.info import InfoTally
 from rdbkit.products import joined, module_product, types_of
@@ -137,6 +137,7 @@ class Info:
     lowest_version_notes: list[str] = field(default_factory=list)
     loads_as_is: list[Loads] = field(default_factory=list)
     next: str = ""
+    aof_base: AofBase | None = None
     selected: bool = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -152,6 +153,9 @@ class Info:
             if "source" in library:
                 library["source"] = json_bytes(library["source"])
         result["file"] = valid_text(self.file)
+        result["aof_base"] = None
+        if self.aof_base is not None:
+            result["aof_base"] = {"newer": [valid_text(name) for name in self.aof_base.newer], "known": self.aof_base.known}
         return result
 
 
@@ -312,6 +316,7 @@ def _report(snapshot: Snapshot, tally: InfoTally) -> Info:
         trailer=trailer.kind,
         trailer_size=trailer.size,
         aux=snapshot.aux,
+        aof_base=snapshot.aof_base,
         keys=keys,
         expiring=expiring,
         expired=sum(d.expired for d in databases),

@@ -198,6 +198,8 @@ class _Job:
     def run(self) -> Verification:
         with opened(self.src, **self.settings) as snapshot:
             report = Verification(snapshot.name, str(snapshot.header), self.deep)
+            if snapshot.aof_base is not None and snapshot.aof_base.summary:
+                report.notes.append(snapshot.aof_base.summary)
             self.budget = snapshot.budget
             verifier = Verifier(snapshot.file_types, snapshot.limits.item_bytes, self.deep, self.report_error)
             try:

@@ -10,7 +10,7 @@ from typing import BinaryIO, Final
 
 from rdbkit.errors import CorruptError, RdbError
 from rdbkit.format.scan import Visitor
-from rdbkit.model import AofBase
+from rdbkit.model import TRAILING_DATA, AofBase
 from rdbkit.snapshot.reader import open_snapshot
 from rdbkit.storage.location import is_file, is_folder
 from rdbkit.storage.manifest import SUFFIX, Manifest, find_manifest, folder_of, read_manifest
@@ -118,7 +118,7 @@ def _goes_on(path: str) -> bool:
                 return False
             for _ in snapshot.scan(Visitor()):
                 pass
-            return snapshot.trailer is not None and snapshot.trailer.kind not in ("none", "padding")
+            return snapshot.trailer is not None and snapshot.trailer.kind in TRAILING_DATA
     except RdbError:
         return False
 

@@ -207,6 +207,7 @@ def refusals() -> list[Any]:
         case("one database", "run first", lambda a: (a.managed(), several(a)), 1),
         case("damaged", "RDB401", lambda a: (a.premium(), [a.blob("dumps/cut.rdb", SMALL[:-12])]), 3),
         case("changed", "RDB402", lambda a: (a.premium(), [a.blob("dumps/crc.rdb", SMALL[:-1] + b"x")]), 3),
+        case("base", "RDB413", lambda a: (a.premium(), [a.blob("dumps/base.rdb", a_base())]), 1),
         case("version", "RDB101", lambda a: (a.premium(), [a.blob("dumps/new.rdb", rdb(magic=b"REDIS0011"))]), 1),
     ]  # fmt: skip
 
@@ -220,6 +221,18 @@ def test_refusals(azure: Cloud, shell: Shell, make: Callable[[Cloud], tuple[Cach
     if code in (3, 4) and not text.startswith("RDB4"):
         assert len(err.strip().splitlines()) == 1
     assert (posts(azure), cache.data, shell.states) == ([], [b"what was there"], [])
+
+
+def a_base() -> bytes:
+    """Of an append-only folder, which Premium would take as it is."""
+    return rdb(b"\xfa\x08aof-base\xc0\x01", key(b"k", 0, string(b"v")))
+
+
+def test_a_base_on_request(azure: Cloud, shell: Shell) -> None:
+    cache = azure.premium()
+    code, out, err = shell.imports(cache, azure.blob("dumps/base.rdb", a_base()), "--allow-base")
+    assert code == 0, out + err
+    assert cache.data == [a_base()]
 
 
 def test_without_the_check(azure: Cloud, shell: Shell) -> None:

@@ -163,6 +163,18 @@ def test_migrate(azure: Cloud, tmp_path: Path) -> None:
 
 
 @needs_azurite
+def test_migrate_sends_no_base_beside_newer_data(azure: Cloud) -> None:
+    cache = azure.premium()
+    base = FIXTURES / "aof" / "appendonlydir" / "appendonly.aof.2.base.rdb"
+    container = azure.blob("dumps/base/")
+    with pytest.raises(rdbkit.TargetError, match="newer data stands beside it"):
+        rdbkit.migrate(base, cache.path, target="azure-premium", container=container)
+    assert cache.data == [b"what was there"]
+    done = rdbkit.migrate(base, cache.path, target="azure-premium", container=container, allow_base=True)
+    assert done.to_dict()["written"] == 1
+
+
+@needs_azurite
 def test_migrate_goes_on(azure: Cloud, tmp_path: Path) -> None:
     cache = azure.premium()
     container = rdbkit.parse_place(azure.blob("dumps/in-steps/"))

@@ -604,3 +604,15 @@ def test_only_premium_has_an_identity_to_read_with(azure: Cloud, shell: Shell, f
     code, _, err = migrate(shell, azure.managed(), folder, a_dump(tmp_path / "s.rdb"), "--auth", "managed-identity")
     assert code == 2
     assert "only Premium reads blobs with a managed identity" in err
+
+
+def test_a_base_beside_newer_data(azure: Cloud, shell: Shell, folder: str) -> None:
+    cache = azure.premium()
+    base = FIXTURES / "aof" / "appendonlydir" / "appendonly.aof.2.base.rdb"
+    code, _, err = migrate(shell, cache, folder, base)
+    assert code == 1
+    assert "nothing was sent, since a FILE lacks newer data" in err
+    assert posts(azure) == []
+    code, _, err = migrate(shell, cache, folder, base, "--allow-base")
+    assert code == 0, err
+    assert [keys_of(data) for data in cache.data] == [1]
