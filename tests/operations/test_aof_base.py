@@ -110,10 +110,11 @@ def test_the_exit_code_of_check() -> None:
 def test_migrate_and_upload_send_nothing() -> None:
     cache = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Cache/Redis/n"
     container = "https://account.blob.core.windows.net/container/"
-    for words in (
+    commands: list[list[str | Path]] = [
         ["migrate", BASE, "--target", "azure-premium", "--resource-id", cache, "--container", container, "--yes", "n"],
         ["upload", BASE, container, "--target", "azure-premium"],
-    ):
+    ]
+    for words in commands:
         done = command_line.run(*words)
         assert done.returncode == 1
         assert done.stderr.decode().splitlines() == [
