@@ -29,6 +29,7 @@ from rdbkit.storage.source import UNKNOWN, Input, Rereading, Source, open_source
 BLOCK_SIZE = 1 << 20
 _HEAD = 16  # bytes of a large value that a visitor is shown: a module's id, or the first field expiry
 _TAIL = 4096  # bytes in which an input's checksum is looked for: the last pages of a page blob can be padding
+_FEW_ZEROS = 16  # fewer than these at the end of an input that is cut may be the end of what it is cut behind
 _CRC64 = anycrc.Model("CRC64-REDIS")
 _OTHER_FORMATS = (
     (b"PK\x03\x04", "a zip archive: unpack it first"),
@@ -140,6 +141,9 @@ class Snapshot:
         self._buf = b""
         self._pos = 0
         self._base = 0  # offset of _buf[0]
+        self._zeros = b""  # what stood behind _buf, where nothing else follows up to the end
+        self._zeros_at = UNKNOWN  # where they begin in the input
+        self._zeros_to_end = 0  # how many they are, also where they are more than a block
         self._crc = 0
         self._crc_at = 0  # offset up to which _crc covers
         self.frame = Frame()
@@ -328,8 +332,8 @@ class Snapshot:
                         )
                 more = self._refill(max(self._block_size, left))
                 scanner.start = 0  # the item that is not complete now begins the buffer
-                if not more:
-                    raise TruncatedError("the file ends too early", offset=len(self._buf))
+                if not more and not self._give_zero_back():
+                    raise TruncatedError("the file ends too early", offset=len(self._buf) + self._zeros_to_end)
             self._read_end()
             self._source.check()
             self._ended = True
@@ -345,6 +349,7 @@ class Snapshot:
         """
         if not self._verify or (self.header.flavour == c.REDIS and self.header.version < 5):
             return None
+        self._release_zeros()
         announced = self.frame.announced
         end = self.begin + announced if announced >= 0 else UNKNOWN
         more = True
@@ -442,11 +447,56 @@ class Snapshot:
         self._checksum_to(self._pos)
         self._base += self._pos
         left = len(self._buf) - self._pos
-        self._buf = self._source.refill(self._buf, self._pos, size)
+        if self._zeros:
+            self._buf = self._buf[self._pos :]
+        else:
+            self._buf = self._source.refill(self._buf, self._pos, size)
+            if self._zeros_at == UNKNOWN and self._buf.endswith(b"\0"):
+                self._hold_zeros_back()
         self._pos = 0
         if self.limits.held_bytes == HELD_BYTES:
             self.budget.grow(self._source.consumed)
         return len(self._buf) > left
+
+    def _hold_zeros_back(self) -> None:
+        """Take zeros off the buffer that go on to the end of the input.
+
+        In a sound file they stand behind the end mark, which is no zero, so that records cannot have any of them: they would be
+        keys without a name, as many as there is room for on a full disk.
+        """
+        ahead = self._source.zeros_ahead()
+        if ahead is None:
+            return
+        kept = self._buf.rstrip(b"\0")
+        self._zeros = self._buf[len(kept) :]
+        self._zeros_to_end = len(self._zeros) + ahead
+        self._zeros_at = self._base + len(kept)
+        if self._zeros_to_end < _FEW_ZEROS:
+            self._zeros = self._source.refill(self._zeros, 0, ahead)
+        self._buf = kept
+
+    def _give_zero_back(self) -> bool:
+        """Let what begins before the zeros have one more of them, where there are few; False where it cannot have one.
+
+        Those can be its end: the input is cut behind a score of 0, say. But it is no key whose name would be none.
+        """
+        if not self._zeros or self._zeros_to_end >= _FEW_ZEROS or self._base + self._pos >= self._zeros_at:
+            return False
+        if self._large is None:
+            type_code, key = self._scanner.context(self._buf)
+            if type_code in self.types and not key:
+                return False
+        self._zeros = self._zeros[1:]
+        self._zeros_to_end -= 1
+        self._buf += b"\0"
+        return True
+
+    def _release_zeros(self) -> None:
+        """What is read from here on are no records."""
+        self._buf += self._zeros
+        self._zeros = b""
+        self._zeros_to_end = 0
+        self._zeros_at = -1
 
     def _checksum_to(self, pos: int) -> None:
         """Bring the CRC-64 up to `_buf[pos]`."""
@@ -458,6 +508,8 @@ class Snapshot:
 
     @property
     def _room(self) -> int:
+        if self._zeros_to_end >= _FEW_ZEROS:
+            return len(self._buf)
         total = self._source.total
         return UNKNOWN if total == UNKNOWN else max(total - self._base, len(self._buf))
 
@@ -631,7 +683,7 @@ class Snapshot:
                 raise self._add_location(
                     LimitError(f"names of fields that are too large; {HOW_TO_RAISE}", offset=self._pos), record
                 )
-            if not self._refill(max(self._block_size, left)):
+            if not self._refill(max(self._block_size, left)) and not self._give_zero_back():
                 raise self._add_location(TruncatedError("the file ends too early", offset=len(self._buf)), record)
         if record.size is None:
             record.size = self._base + self._pos - record.offset
@@ -658,6 +710,7 @@ class Snapshot:
 
     def _read_end(self) -> None:
         self._pos = self._scanner.start
+        self._release_zeros()
         self._checksum_to(self._pos)
         computed = self._crc
         if self.header.flavour == c.REDIS and self.header.version < 5:
@@ -718,6 +771,9 @@ class Snapshot:
         """Give an error from a block its place in the file, and the key it happened in."""
         if e.source is not None:
             return e
+        if isinstance(e, TruncatedError) and self._zeros_to_end >= _FEW_ZEROS:
+            size = f"{self._zeros_to_end:,} bytes"
+            e = TruncatedError(f"zeros to the end of the file ({size}), as a full disk leaves them", offset=len(self._buf))
         e.source = self.name
         if e.offset is not None:
             e.offset += self._base
@@ -744,7 +800,7 @@ class Snapshot:
     def _missing(self) -> str:
         """How much of a capture is missing that ends too early, where it says how much there should be."""
         announced, total = self.frame.announced, self._source.total
-        missing = announced + self.begin - (self._base + len(self._buf) if total == UNKNOWN else total)
+        missing = announced + self.begin - (self._base + len(self._buf) + self._zeros_to_end if total == UNKNOWN else total)
         if announced < 0 or missing <= 0:
             return ""
         return f": {missing:,} of the {announced:,} bytes that the capture announces are missing"
