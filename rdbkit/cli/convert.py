@@ -16,10 +16,9 @@ import click
 from rdbkit.cli.files import EXISTING, READ_ONCE, WithArgument, refuse_terminal, snapshot_options, written
 from rdbkit.cli.losses import (
     MOST_SHOWN,
+    extracted_files,
     ledger_file,
     ledger_option,
-    libraries_file,
-    libraries_path,
     policy_options,
     read_policies,
     report_losses,
@@ -119,7 +118,7 @@ def convert(file: str, out: str, selection: Selection, **options: Any) -> int:
     with ExitStack() as stack:
         stack.enter_context(written(out))
         loss_callback = stack.enter_context(ledger_file(options, [file]))
-        write_libraries = stack.enter_context(libraries_file(libraries_path(options), [file], options["force"]))
+        write_extracted = stack.enter_context(extracted_files(options, [file], options["force"]))
         update = stack.enter_context(progress(file, file_size(file)))
         try:
             report = convert_snapshot(
@@ -136,7 +135,7 @@ def convert(file: str, out: str, selection: Selection, **options: Any) -> int:
         except ValueError as e:  # what a script made of a key
             raise click.ClickException(printable(str(e))) from None
         else:
-            write_libraries(report.functions, report.ledger.notes.get("function-kept", 0))
+            write_extracted(report)
     if options["as_json"]:
         click.echo(json.dumps(_as_json(report, file, out, failed), ensure_ascii=False))
     elif failed is None:

@@ -101,15 +101,15 @@ class WithArgument(_ParamType):
     """A choice of words, of which one, `takes`, has an argument behind an equals sign: a pair of the word and its argument.
 
     Args:
-        is_output: the argument is the name of a file that is written.
+        output: what is written to the file that the argument names, as `OutputPath` has it; empty where it names none.
     """
 
     name = "choice"
 
-    def __init__(self, *words: str, takes: str, is_output: bool = False) -> None:
+    def __init__(self, *words: str, takes: str, output: str = "") -> None:
         self.words = words
         self.takes = takes
-        self.is_output = is_output
+        self.output = output
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
         if isinstance(value, tuple):
@@ -120,8 +120,8 @@ class WithArgument(_ParamType):
         if word != self.takes or not sign or not argument:
             choices = ", ".join([*self.words, f"{self.takes}=..."])
             self.fail(f"{value!r} is none of {choices}", param, ctx)
-        if self.is_output:
-            argument = OutputPath("lua").convert(argument, param, ctx)
+        if self.output:
+            argument = OutputPath(self.output).convert(argument, param, ctx)
         return word, argument
 
 
@@ -148,7 +148,7 @@ class Verb(click.Command):
                 outputs.append((_shown(param), value))
             elif isinstance(param.type, OutputFolder):
                 outputs += [(f"{name} in {_shown(param)}", os.path.join(value, name)) for name in param.type.files]
-            elif isinstance(param.type, WithArgument) and param.type.is_output and value[1]:
+            elif isinstance(param.type, WithArgument) and param.type.output and value[1]:
                 outputs.append((f"{_shown(param)} {value[0]}", value[1]))
         _check_outputs(inputs, outputs)
         with folded(snapshots):

@@ -195,7 +195,7 @@ def _facts_of_file(r: Info) -> list[tuple[str, str]]:
         rows.append(("warning" if r.aof_base.newer else "note", printable(r.aof_base.summary, 300)))
     if r.ignored:
         rows.append(("ignored", f"{size(r.ignored)} behind the {r.compression} data"))
-    other = {k: v for k, v in r.aux.items() if k not in ("redis-bits", "ctime", "used-mem", f"{r.writer}-ver")}
+    other = {k: v for k, v in r.aux.items() if k not in ("redis-bits", "ctime", "used-mem", "lua", f"{r.writer}-ver")}
     if other:
         rows.append(("aux", printable(", ".join(f"{k}={v}" for k, v in other.items()), 300)))
     return rows
@@ -210,6 +210,8 @@ def _facts_of_content(r: Info) -> list[tuple[str, str]]:
     if r.functions:
         shown = ", ".join(f"{f['name']} ({f['engine']}, {size(f['bytes'])})" for f in r.functions)
         rows.append(("functions", printable(shown, 300)))
+    if r.scripts:
+        rows.append(("Lua scripts", f"{len(r.scripts):,}, {size(sum(script['bytes'] for script in r.scripts))}"))
     for m in r.modules:
         aux = f", {size(m.aux_bytes)} outside of keys" if m.aux_bytes else ""
         keys = f"{count(m.keys, 'key')}, {size(m.bytes)}{aux}"

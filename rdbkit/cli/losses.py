@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO, Final, TypeVar
+from typing import Any, BinaryIO, Final, Protocol, TypeVar
 
 import click
 
@@ -14,10 +14,12 @@ from rdbkit.cli.files import OutputPath, WithArgument
 from rdbkit.cli.render import libraries, printable
 from rdbkit.cli.status import strict_option
 from rdbkit.errors import LossError
+from rdbkit.operations.commands import load_script
 from rdbkit.policy.ledger import Ledger, Loss
 from rdbkit.policy.losses import Policy, policies, remedy_of
 from rdbkit.policy.rules import Policies
 from rdbkit.storage.output import open_output
+from rdbkit.text import count
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -29,13 +31,17 @@ LEDGER_ELSEWHERE: Final = "rdbkit convert has --ledger FILE for all"
 ON_THE_WAY: Final = {"database": "rdbkit convert has --map-db, --collapse-dbs and --db; bring the file there that it writes"}
 
 
+#: What `extract=FILE` writes, by policy, as `OutputPath` has it.
+_EXTRACTED: Final = {"function": "lua", "lua_script": "resp"}
+
+
 def _option(policy: Policy) -> Callable[[C], C]:
     more: dict[str, Any] = {"default": policy.default, "show_default": True} if policy.default else {}
     if not policy.argument:
         return click.option(policy.option, type=click.Choice(policy.choices), help=policy.help, **more)
-    takes, argument = policy.argument.split("=")
+    takes = policy.argument.split("=")[0]
     words = [choice for choice in policy.choices if choice != takes]
-    kind = WithArgument(*words, takes=takes, is_output=argument == "FILE")
+    kind = WithArgument(*words, takes=takes, output=_EXTRACTED.get(policy.name, ""))
     return click.option(policy.option, type=kind, metavar="|".join(policy.shown), help=policy.help, **more)
 
 
@@ -56,11 +62,12 @@ def ledger_option(command: C) -> C:
 
 def read_policies(options: dict[str, Any]) -> Policies:
     """Raises: ValueError for what excludes each other."""
-    function, unowned = options["on_function"], options["on_pending_unowned"]
+    function, script, unowned = options["on_function"], options["on_lua_script"], options["on_pending_unowned"]
     return Policies(
         loss=options["on_loss"],
         field_ttl=options["on_field_ttl"],
         function=function and function[0],
+        lua_script=script and script[0],
         module=options["on_module"],
         stream_extras=options["on_stream_extras"],
         pending_unowned=unowned and unowned[0],
@@ -81,9 +88,48 @@ def ledger_file(options: dict[str, Any], sources: Sequence[str]) -> Iterator[Cal
         yield loss_writer(file)
 
 
-def libraries_path(options: dict[str, Any]) -> str:
-    """Where the sources of function libraries are to go, empty where they were not asked for."""
-    return options["on_function"][1] if options["on_function"] else ""
+def extracting_options(options: dict[str, Any]) -> list[str]:
+    """Which options say that something of the source is to go to a file of its own."""
+    return [policies()[name].option for name in _EXTRACTED if _path_of(name, options)]
+
+
+def _path_of(name: str, options: dict[str, Any]) -> str:
+    """Where `extract` of a policy is to write, empty where it was not asked for."""
+    given = options[f"on_{name}"]
+    return given[1] if given else ""
+
+
+class _Converted(Protocol):
+    """What is told of a conversion."""
+
+    functions: list[bytes]
+    scripts: list[bytes]
+    ledger: Any
+
+
+@contextmanager
+def extracted_files(options: dict[str, Any], sources: Sequence[str], force: bool = False) -> Iterator[Callable[[_Converted], None]]:
+    """What writes the function libraries and scripts of a report to the files that were asked for.
+
+    They are opened now, so that what prevents it is reported before any work, and appear only if it is called.
+
+    Args:
+        sources: the files that these come from.
+        force: replace files that exist.
+    """
+    with (
+        _extracted_file(_path_of("function", options), libraries, sources, force) as write_libraries,
+        _extracted_file(_path_of("lua_script", options), lambda n: count(n, "script"), sources, force) as write_scripts,
+    ):
+
+        def write(report: _Converted) -> None:
+            notes = report.ledger.notes
+            # each begins with its #! line
+            code = [source if source.endswith(b"\n") else source + b"\n" for source in report.functions]
+            write_libraries(code, notes.get("function-kept", 0))
+            write_scripts([b"".join(load_script(body)) for body in report.scripts], notes.get("script-kept", 0))
+
+        yield write
 
 
 def loss_writer(ledger: BinaryIO | None) -> Callable[[Loss], object] | None:
@@ -98,32 +144,30 @@ class _Unwritten(Exception):
 
 
 @contextmanager
-def libraries_file(path: str, sources: Sequence[str], force: bool = False) -> Iterator[Callable[[list[bytes], int], None]]:
-    """What writes sources of libraries to a file, one behind the other; it appears only if this was called.
-
-    What it takes is their code, and how many of them the snapshot that is written has as well.
+def _extracted_file(
+    path: str, counted: Callable[[int], str], sources: Sequence[str], force: bool
+) -> Iterator[Callable[[list[bytes], int], None]]:
+    """What writes parts to a file, one behind the other; it takes them, and how many the snapshot that is written has as well.
 
     Args:
-        path: of the file, which is opened now, so that what prevents it is reported before any work; empty for none.
-        sources: the files that the libraries come from.
-        force: replace a file that exists.
+        path: of the file; empty for none.
+        counted: so many parts, in words.
     """
     if not path:
-        yield lambda code, kept: None
+        yield lambda parts, kept: None
         return
     with suppress(_Unwritten), open_output(path, force, sources) as out:
         was_called = False
 
-        def write(code: list[bytes], kept: int) -> None:
+        def write(parts: list[bytes], kept: int) -> None:
             nonlocal was_called
             was_called = True
-            if not code:
-                click.echo(f"rdbkit: {printable(path)} is empty: there are no function libraries", err=True)
+            if not parts:
+                click.echo(f"rdbkit: {printable(path)} is empty: there are no {counted(0).removeprefix('0 ')}", err=True)
             elif kept:
-                which = "and so has what was written" if kept == len(code) else f"of which what was written has {kept:,}"
-                click.echo(f"rdbkit: {printable(path)} has {libraries(len(code))}, {which}", err=True)
-            for source in code:  # each begins with its #! line
-                out.write(source if source.endswith(b"\n") else source + b"\n")
+                which = "and so has what was written" if kept == len(parts) else f"of which what was written has {kept:,}"
+                click.echo(f"rdbkit: {printable(path)} has {counted(len(parts))}, {which}", err=True)
+            out.writelines(parts)
 
         yield write
         if not was_called:

@@ -12,10 +12,9 @@ import click
 from rdbkit.cli.files import READ_TWICE, Verb, refuse_terminal, snapshot_option, written
 from rdbkit.cli.losses import (
     MOST_SHOWN,
+    extracted_files,
     ledger_file,
     ledger_option,
-    libraries_file,
-    libraries_path,
     policy_options,
     read_policies,
     report_losses,
@@ -81,7 +80,7 @@ def merge(
     with ExitStack() as stack:
         stack.enter_context(written(out))
         loss_callback = stack.enter_context(ledger_file(options, files))
-        write_libraries = stack.enter_context(libraries_file(libraries_path(options), files, options["force"]))
+        write_extracted = stack.enter_context(extracted_files(options, files, options["force"]))
         update = stack.enter_context(progress("merge", total_size(files)))
         try:
             report = merge_files(
@@ -102,7 +101,7 @@ def merge(
             return 1
         except ValueError as e:
             raise click.UsageError(printable(str(e))) from None
-        write_libraries(report.functions, report.ledger.notes.get("function-kept", 0))
+        write_extracted(report)
     if options["as_json"]:
         click.echo(json.dumps(_as_json(report, out), ensure_ascii=False))
     else:

@@ -30,7 +30,7 @@ from rdbkit.cli.cache_options import (
     watch,
 )
 from rdbkit.cli.files import KeptPath, OutputPath
-from rdbkit.cli.losses import LEDGER_ELSEWHERE, ON_THE_WAY, libraries_path, policy_options, read_policies, report_losses
+from rdbkit.cli.losses import LEDGER_ELSEWHERE, ON_THE_WAY, extracting_options, policy_options, read_policies, report_losses
 from rdbkit.cli.render import Output, output, printable, progress, size, usage_errors
 from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.status import status
@@ -107,8 +107,8 @@ def migrate(
     check_name(yes, cache)
     if not dry_run and "import" not in skip:
         check_can_confirm(yes, cache)
-    if libraries_path(options):
-        raise click.UsageError("to extract functions, convert with --on-function extract=FILE first; drop leaves them out")
+    for option in extracting_options(options):
+        raise click.UsageError(f"to extract, convert with {option} extract=FILE first; drop leaves them out")
     _check_report(report)
     if lacks_newer_data(files):
         click.echo("rdbkit: nothing was sent, since a FILE lacks newer data; --allow-base sends it without", err=True)

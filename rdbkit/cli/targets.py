@@ -29,6 +29,7 @@ _LABELS: Final = {
     "modules": "modules built in",
     "optional_modules": "modules to choose",
     "pre_release_functions": "loads functions of 7.0 RCs",
+    "scripts": "loads Lua scripts",
     "default_databases": "databases by default",
     "single_db": "database 0 only",
     "clustered_databases": "databases clustered",

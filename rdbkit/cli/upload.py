@@ -19,8 +19,8 @@ from rdbkit.cli.files import KeptPath
 from rdbkit.cli.losses import (
     LEDGER_ELSEWHERE,
     ON_THE_WAY,
-    libraries_file,
-    libraries_path,
+    extracted_files,
+    extracting_options,
     policy_options,
     read_policies,
     report_losses,
@@ -149,8 +149,8 @@ def upload(
         "credentials": Credentials(connection_string=connection_string, sas=sas),
         "page_blob": page_blob, "block_bytes": block_size, "concurrency": concurrency, "overwrite": overwrite, "cap_mbps": cap_mbps,
     }  # fmt: skip
-    if libraries_path(options) and len(names) > 1:
-        raise click.UsageError("--on-function extract=FILE is for one FILE")
+    if extracting_options(options) and len(names) > 1:
+        raise click.UsageError(f"{extracting_options(options)[0]} extract=FILE is for one FILE")
     done: list[Upload] = []
     lost = False
     try:
@@ -224,10 +224,10 @@ def _send(
             src: Any = standard_input() if name == "-" else name
             done.append(bring(src, blob, progress=update, **settings))
             return False
-        write_libraries = stack.enter_context(libraries_file(libraries_path(options), [name]))
+        write_extracted = stack.enter_context(extracted_files(options, [name]))
         report, sent = upload_converted(name, blob, target=target, policies=read_policies(options), progress=update, **settings)
         done.append(sent)
-        write_libraries(report.functions, report.ledger.notes.get("function-kept", 0))
+        write_extracted(report)
         report_losses(report.ledger, None, False, has_all=LEDGER_ELSEWHERE)
         return bool(report.ledger.counts)
 

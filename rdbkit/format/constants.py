@@ -249,6 +249,9 @@ MEMBER_EXPIRY: Final = b"keydb-subexpire"
 MEMBER_EXPIRY_KEY: Final = MEMBER_EXPIRY + b"-key"
 MEMBER_EXPIRY_WHEN: Final = MEMBER_EXPIRY + b"-when"
 
+#: The AUX field of a Lua script, with its source: Redis 4.0 to 6.2 write one for each that was loaded, and load them again.
+SCRIPT: Final = b"lua"
+
 #: Stands for the type of module data outside of keys, where something needs one.
 MODULE_DATA: Final = ValueType(247, "module data", "module-data", "module", "m", 9, None, "module")
 

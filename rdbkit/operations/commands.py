@@ -20,7 +20,7 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Final
 
 from rdbkit.errors import LossError
-from rdbkit.format.constants import MEMBER_EXPIRY_WHEN
+from rdbkit.format.constants import MEMBER_EXPIRY_WHEN, SCRIPT
 from rdbkit.format.payload import payload_pieces
 from rdbkit.format.primitives import read_length, read_uint64
 from rdbkit.format.record import Record
@@ -144,6 +144,8 @@ class RespWriter:
             yield from self._record(item)
         elif isinstance(item, FunctionLibrary):
             yield from self._function(item)
+        elif isinstance(item, Aux) and item.key == SCRIPT:
+            yield from load_script(item.value)
         elif isinstance(item, KeyMetadata):
             self._metadata = True
         elif isinstance(item, Aux) and item.key == MEMBER_EXPIRY_WHEN and self._large is not None:
@@ -485,3 +487,8 @@ def _placeholder(key: bytes, entry_id: StreamId) -> bytes:
 
 def _shown(name: bytes) -> str:
     return name.decode("utf-8", "backslashreplace")
+
+
+def load_script(body: bytes) -> Iterator[bytes]:
+    """The command that loads a Lua script, in pieces."""
+    return pieces([b"SCRIPT", b"LOAD", body])

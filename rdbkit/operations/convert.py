@@ -69,6 +69,7 @@ class Conversion:
         skipped: what was wrong with the values left out because they are damaged.
         checksum: the error of the source's checksum, where damage is passed over.
         functions: sources of the function libraries that the target does not have, and, with the policy "extract", of all.
+        scripts: Lua scripts that the target does not load, and, with the policy "extract", all.
         identical: the file is the same as the source, byte for byte.
     """
 
@@ -82,6 +83,7 @@ class Conversion:
     skipped: list[RdbError] = field(default_factory=list)
     checksum: ChecksumError | None = None
     functions: list[bytes] = field(default_factory=list)
+    scripts: list[bytes] = field(default_factory=list)
     identical: bool = False
 
 
@@ -364,6 +366,7 @@ class Job:
         report.left_out += int(rewriter.left_out)
         report.skipped += rewriter.skipped
         report.functions += rewriter.functions
+        report.scripts += rewriter.scripts
         report.written = self.written
         report.keys = report.written + report.left_out
 
@@ -501,6 +504,9 @@ class Job:
         for source in part.functions:
             self.snapshot.budget.spend("function libraries", len(source))
         report.functions += part.functions
+        for body in part.scripts:
+            self.snapshot.budget.spend("Lua scripts", len(body))
+        report.scripts += part.scripts
         self.changed = self.changed or part.changed
         if part.error is not None:
             raise part.error
@@ -675,6 +681,7 @@ class Part(NamedTuple):
     left_out: int
     skipped: list[RdbError]
     functions: list[bytes]
+    scripts: list[bytes]
     changed: bool
     error: RdbError | None
 
@@ -710,7 +717,8 @@ def _worker(flavour: str, version: int, limits: Limits, source: str, rules: Rule
         rewriter.finish()
         return Part(
             rewriter.take(), rewriter.out_db, rewriter.declared_counts, rewriter.has_selectdb, ledger.entries,
-            int(rewriter.left_out), rewriter.skipped, rewriter.functions, rewriter.changed, error,
+            int(rewriter.left_out), rewriter.skipped, rewriter.functions, rewriter.scripts, rewriter.changed,
+            error,
         )  # fmt: skip
 
     return rewrite

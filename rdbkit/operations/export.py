@@ -11,6 +11,7 @@ from typing import BinaryIO, Literal, NamedTuple
 
 from rdbkit.errors import ChecksumError, CorruptError, LossError, RdbError
 from rdbkit.format.budget import Budget
+from rdbkit.format.constants import MEMBER_EXPIRY
 from rdbkit.format.decode import FileTypes
 from rdbkit.format.record import LargeRecord, Record
 from rdbkit.format.scan import NO_EXPIRY, Scanner
@@ -273,7 +274,7 @@ def export_resp(
                     report.written += not left_out
                 metadata = None
             # functions and the like are no keys; some AUX belong to one
-            elif not left_out if isinstance(item, Aux) else wanted is None:
+            elif not left_out if isinstance(item, Aux) and item.key.startswith(MEMBER_EXPIRY) else wanted is None:
                 out.writelines(writer.commands(item))
             if progress is not None:
                 progress(snapshot.position)

@@ -129,6 +129,7 @@ class Info:
     biggest: list[BigKey]
     expiry: dict[str, int]
     functions: list[dict[str, Any]]
+    scripts: list[dict[str, Any]]
     modules: list[ModuleInfo]
     slots: int
     other: dict[str, int]
@@ -328,6 +329,7 @@ def _report(snapshot: Snapshot, tally: InfoTally) -> Info:
         functions=[
             {"name": f.name, "engine": f.engine, "bytes": len(f.source), "pre_release": f.pre_release} for f in tally.functions
         ],
+        scripts=[{"sha1": digest, "bytes": size} for digest, size in tally.scripts],
         modules=modules,
         slots=int(tally.slots),
         other={k: n for k, n in tally.events.items() if k in ("KeyMetadata", "SlotImport", "HashTemplate", "EnterpriseHint")},
@@ -419,7 +421,7 @@ class _Loading:
         )
         if why_not:
             return self.loads("no", why_not)
-        dropped = self.dropped_databases()
+        dropped = self.dropped_databases() or self.dropped_scripts()
         if dropped:
             return self.loads("partly", dropped)
         unsaid = self.is_undocumented or self.has_hints
@@ -513,6 +515,10 @@ class _Loading:
         if target.databases is not None and highest >= target.databases:
             return f"database {highest} is beyond its {target.databases}: dropped silently"
         return ""
+
+    def dropped_scripts(self) -> str:
+        scripts = len(self.report.scripts)
+        return f"{count(scripts, 'Lua script')} would be dropped silently" if scripts and not self.target.keeps_scripts else ""
 
     def conditions(self) -> list[str]:
         """What has to be so for the target to load it."""

@@ -18,9 +18,10 @@ from rdbkit.model import Aux, Event, FunctionLibrary, Header, ModuleAux, aux_num
 from rdbkit.operations.arguments import Path, paths_of
 from rdbkit.operations.convert import Job
 from rdbkit.operations.duplicates import Duplicate, DuplicateError, NameLog, duplicate_error, find_duplicates, scan_keys
+from rdbkit.passes.convert import script_loss
 from rdbkit.passes.hashes import NameHashes
 from rdbkit.policy.ledger import Ledger, Loss
-from rdbkit.policy.rules import Edits, Policies, Rules
+from rdbkit.policy.rules import FAIL, Edits, Policies, Rules
 from rdbkit.snapshot.reader import Snapshot, open_snapshot, usual_limits
 from rdbkit.snapshot.writer import UNKNOWN, Writer, create
 from rdbkit.storage.location import check_distinct, is_rereadable, is_same_file
@@ -35,8 +36,6 @@ OnFunction = Literal["fail", "first", "last"]
 
 #: Numbers of hash templates (RDB 15) are of one file: they cannot stand beside those of another.
 _NEWEST: Final = 14
-#: The field of a Lua script; each has one of its own.
-_SCRIPT: Final = b"lua"
 #: Of the fields of one source, which make no sense of several.
 _OF_ONE: Final = (b"repl-stream-db", b"repl-id", b"repl-offset")
 _PIECE: Final = 1 << 20
@@ -63,7 +62,7 @@ class Merge:
         left_out: keys that were left out since another one has their name, or since the target does not support them.
         duplicates: how many names were there more than once, and the first of them in `samples`.
         function_conflicts: names of function libraries that were there with different code.
-        functions: as of `Conversion`.
+        functions, scripts: as of `Conversion`.
         ledger: what the target does not support.
         disk_bytes: of temporary files, which are gone.
     """
@@ -78,6 +77,7 @@ class Merge:
     samples: list[Duplicate] = field(default_factory=list)
     function_conflicts: list[FunctionConflict] = field(default_factory=list)
     functions: list[bytes] = field(default_factory=list)
+    scripts: list[bytes] = field(default_factory=list)
     disk_bytes: int = 0
 
     @property
@@ -159,7 +159,8 @@ def merge(
             chosen.report_losses(loss_callback)
         writer = stack.enter_context(create(dst, version=header.version, flavour=header.flavour, force=force, sources=files))
         for key, value in _fields(preludes):
-            writer.aux(key, value)
+            if key != c.SCRIPT or _keeps_script(value, found, policies or Policies(), report):
+                writer.aux(key, value)
         decisions = sources.decisions(on_duplicate, report)
         hashes = NameHashes() if on_duplicate in ("fail", "keep-all-error-list") else None
         if hashes is not None:
@@ -191,6 +192,7 @@ def merge(
                 report.sources.append((name, job.report.keys))
                 report.left_out += job.report.left_out
                 report.functions += job.report.functions
+                report.scripts += job.report.scripts
                 read += snapshot.position
         if failed is not None:
             raise failed
@@ -255,12 +257,23 @@ def _fields(preludes: Sequence[Sequence[tuple[Event, bytes]]]) -> list[tuple[byt
     for event in (event for prelude in preludes for event, _ in prelude):
         if not isinstance(event, Aux) or event.key in _OF_ONE:
             continue
-        if event.key == _SCRIPT:
+        if event.key == c.SCRIPT:
             scripts[event.value] = None
             continue
         before = fields.get(event.key)
         fields[event.key] = event.value if before is None else _joined(event.key, before, event.value)
-    return [*fields.items(), *((_SCRIPT, body) for body in scripts)]
+    return [*fields.items(), *((c.SCRIPT, body) for body in scripts)]
+
+
+def _keeps_script(body: bytes, target: Target, policies: Policies, report: Merge) -> bool:
+    """Whether a Lua script stays, for the target loads it; what is to be reported of it is entered."""
+    policy = policies.chosen("lua_script")
+    loss, is_asked_for = script_loss(body, policy, target.keeps_scripts)
+    if loss is not None:
+        report.ledger.add(loss, policy == FAIL)
+    if is_asked_for:
+        report.scripts.append(body)
+    return target.keeps_scripts
 
 
 def _joined(key: bytes, before: bytes, value: bytes) -> bytes:

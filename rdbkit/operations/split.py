@@ -57,7 +57,6 @@ _ROOM: Final = 4096  # bytes of a part beside records and what stands before the
 _SLOTS: Final = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _LABEL: Final = 40
-_SCRIPT: Final = b"lua"
 
 
 @dataclass(frozen=True)
@@ -507,7 +506,7 @@ class _Job:
                 raise ValueError("hash templates of RDB 15 are of one file: merge the sources first")
             for event, raw in prelude:
                 # Lua scripts are fields too, one each, but no more of the file as a whole than libraries are
-                everywhere = isinstance(event, Aux) and event.key != _SCRIPT
+                everywhere = isinstance(event, Aux) and event.key != c.SCRIPT
                 if everywhere and number:
                     continue
                 if isinstance(event, FunctionLibrary) and libraries.has_from_other(event, name):

@@ -6,6 +6,7 @@ last change to the beginning of the next.
 
 from __future__ import annotations
 
+from hashlib import sha1
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from librt.strings import BytesWriter, write_i64_le
@@ -81,6 +82,7 @@ class Rewriter(Visitor):
         left_out: records that the selection, an edit or a policy left out.
         skipped: what was wrong with the values left out because they are damaged.
         functions: sources of the libraries that were taken out.
+        scripts: Lua scripts that were taken out.
         changed: whether anything of the source is not copied as it stands.
         enterprise_hints: how many of Redis Enterprise's were left out since `finish` was called: there may be one for each key.
         hashes, placed: take the names of keys, to find those that come twice, with the databases that they come from or go to.
@@ -109,6 +111,7 @@ class Rewriter(Visitor):
         self.left_out: i64 = 0
         self.skipped: list[RdbError] = []
         self.functions: list[bytes] = []
+        self.scripts: list[bytes] = []
         self.libraries: i64 = 0  # that are kept
         self.library_names: set[bytes] = set()
         self.changed: bool = False
@@ -265,6 +268,8 @@ class Rewriter(Visitor):
     def loses_event(self, event: Event) -> bool:
         """Whether the target cannot represent something about the file or a database, which is then reported."""
         if isinstance(event, Aux):
+            if event.key == c.SCRIPT:
+                return self.loses_script(event.value)
             if self.version >= 7:
                 return False
             self.note("aux", "a field about the file")
@@ -335,6 +340,17 @@ class Rewriter(Visitor):
         if library.pre_release:  # of the others the scan has counted what is kept
             self.budget.spend("function libraries", len(source))
         self.functions.append(source)
+
+    def loses_script(self, body: bytes) -> bool:
+        """Whether a Lua script is left out, which is reported."""
+        kept: bool = self.rules.target.keeps_scripts
+        loss, is_asked_for = script_loss(body, self.on["lua_script"], kept)
+        if loss is not None:
+            self.enter_loss(loss, self.on["lua_script"] == FAIL)
+        if is_asked_for:
+            self.budget.spend("Lua scripts", len(body))
+            self.scripts.append(body)
+        return not kept
 
     def extract(self, library: FunctionLibrary) -> None:
         """Give the source of a library that stays, where the policy asks for it."""
@@ -761,6 +777,21 @@ class Rewriter(Visitor):
                 out.write(metadata.raw)
         out.append(int(type_code))
         out.write(key)
+
+
+def script_loss(body: bytes, policy: str, kept: bool) -> tuple[Loss | None, bool]:
+    """What to enter of a Lua script, and whether it is to be given with the report.
+
+    Args:
+        policy: the word of the policy for scripts.
+        kept: the target loads it.
+    """
+    what = f"Lua script {sha1(body, usedforsecurity=False).hexdigest()}"  # by which EVALSHA calls it
+    is_asked_for = policy == "extract"
+    if kept:
+        note = Loss("script-kept", f"{what}, which is in the file as well", 1, None, None, True)
+        return (note if is_asked_for else None), is_asked_for
+    return Loss("script", what, 1, None, None, is_asked_for), True
 
 
 def write_expiry(out: BytesWriter, expire_ms: i64, in_seconds: bool) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import heapq
+from hashlib import sha1
 from typing import TYPE_CHECKING
 
 from rdbkit.format.budget import OBJECT
+from rdbkit.format.constants import SCRIPT
 from rdbkit.format.filter import Filter
 from rdbkit.format.primitives import read_int64, read_string, read_uint64
 from rdbkit.format.scan import NO_EXPIRY, TYPE_CODES, Visitor
-from rdbkit.model import Event, FunctionLibrary, ModuleAux, SlotInfo, module_name
+from rdbkit.model import Aux, Event, FunctionLibrary, ModuleAux, SlotInfo, module_name
 from rdbkit.products import holds_nothing
 
 if TYPE_CHECKING:
@@ -77,6 +79,7 @@ class InfoTally(Visitor):
         self.module_data: dict[tuple[str, int], int] = {}
         self.modules_in_use: set[tuple[str, int]] = set()  # of these, the ones that have something there
         self.functions: list[FunctionLibrary] = []
+        self.scripts: list[tuple[str, int]] = []  # by SHA-1, with their bytes
         self.without_field_expiry: i64 = 0
         self.slots: i64 = 0
         self.events: dict[str, int] = {}
@@ -204,5 +207,8 @@ class InfoTally(Visitor):
                 self.modules_in_use.add(module)
         elif isinstance(event, FunctionLibrary):
             self.functions.append(event)
+        elif isinstance(event, Aux) and event.key == SCRIPT:
+            self.budget.spend("Lua scripts", 2 * OBJECT)
+            self.scripts.append((sha1(event.value, usedforsecurity=False).hexdigest(), len(event.value)))
         elif isinstance(event, SlotInfo):
             self.slots += 1

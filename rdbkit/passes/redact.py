@@ -82,7 +82,6 @@ _TEMPLATES: Final = ("named-listpack", "named", "template-listpack", "template")
 HARMLESS: Final = frozenset(
     {b"redis-ver", b"valkey-ver", b"redis-bits", b"ctime", b"used-mem", b"aof-base", b"aof-preamble", b"slot-info"}
 )
-_SCRIPT: Final = b"lua"
 _MILLISECONDS_SINCE: Final = 3
 _HINTS_SINCE: Final = 9
 
@@ -484,7 +483,7 @@ class Redactor(Visitor):
             if self.last_written and event.key.endswith(b"-when"):
                 self.drop("member-expiry")
         else:
-            self.drop("script" if event.key == _SCRIPT else "aux")
+            self.drop("script" if event.key == c.SCRIPT else "aux")
 
     # -- records
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from librt.strings import BytesWriter
 
+from rdbkit.format import constants as c
 from rdbkit.format.compiled import COMPILED
 from rdbkit.format.constants import MEMBER_EXPIRY, ValueType
 from rdbkit.format.primitives import read_string
@@ -31,7 +32,6 @@ KEY: Final = 6
 
 _BRACE: Final = b"{"
 _SLOT_INFO: Final = b"slot-info"
-_SCRIPT: Final = b"lua"
 _SELECTION: Final = 17  # bytes in front of the keys of a database: its number, and room for its counts
 _MOST_IN_FRONT: Final = 1 << 20  # of fields in front of a key; more of them are none of its own
 _REMEMBERED: Final = 16 << 20
@@ -310,7 +310,7 @@ class Splitter(Visitor):
             buffer = self.buffers[self.current]  # KeyDB says behind a key what it has to say of its members
             buffer.out.write(raw)
             buffer.bytes += len(raw)
-        elif field.key != _SCRIPT:
+        elif field.key != c.SCRIPT:
             self.front += raw  # as KeyDB says in front of a key when it was written
             if len(self.front) > _MOST_IN_FRONT:
                 self.leave_front()

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _LAST_DB: Final = (1 << 31) - 1
 _LONGEST_MS: Final = 10_000 * 366 * 86_400_000
+#: Policies that leave out no key.
+_OF_NO_KEY: Final = ("stream_extras", "lua_script")
 FAIL: Final = "fail"
 DROP: Final = "drop"
 
@@ -33,6 +35,7 @@ class Policies:
             them never does).
         function: function libraries: "drop", or "extract" to get their sources with the report; a target that has functions
             gets them as well.
+        lua_script: Lua scripts that the target does not load: "drop", "extract" to get them with the report, or "fail".
         module: values of modules: "drop", "json-as-string" to make strings of RedisJSON's documents, "keep" where the target
             has the modules loaded.
         stream_extras: counters of streams that the target recomputes: "drop", or "fail".
@@ -52,6 +55,7 @@ class Policies:
     loss: str = FAIL
     field_ttl: str | None = None
     function: str | None = None
+    lua_script: str | None = None
     module: str | None = None
     stream_extras: str | None = None
     pending_unowned: str | None = None
@@ -200,5 +204,5 @@ class Rules:
     @property
     def may_drop(self) -> bool:
         """Whether fewer keys may be written than there are, or in other databases."""
-        drops = any(self.policies.chosen(name) not in (FAIL, "keep") for name in policies() if name != "stream_extras")
+        drops = any(self.policies.chosen(name) not in (FAIL, "keep") for name in policies() if name not in _OF_NO_KEY)
         return drops or self.skip or self.selection is not None or self.edits != Edits()

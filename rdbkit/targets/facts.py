@@ -66,6 +66,7 @@ KEYS: Final = {
     "flash_modules": "texts",
     "functions": "switch",
     "pre_release_functions": "switch",
+    "scripts": "switch",
     # what it has room for
     "databases": "number",
     "default_databases": "number",

@@ -30,7 +30,7 @@ _VERSION: Final = re.compile(r"rdb-([1-9][0-9]{0,8})")
 #: Facts that are attributes of a target under their own name.
 _ATTRIBUTES: Final = (
     "rdb", "lines", "valkey", "types", "extra_types", "modules", "optional_modules", "databases", "single_db",
-    "clustered_databases", "pre_release_functions", "undocumented", "max_key_bytes", "takes_gzip", "engine", "closed",
+    "clustered_databases", "pre_release_functions", "scripts", "undocumented", "max_key_bytes", "takes_gzip", "engine", "closed",
     "retires", "redis_enterprise",
 )  # fmt: skip
 #: Since this RDB version, which came with Redis 4.0, there are values of modules.
@@ -41,7 +41,7 @@ NO_MODULES: Final = "none"
 _VERSIONS: Final = ("rdb", "undocumented")
 #: KeyDB and Dragonfly write this RDB version at most.
 _NEWEST_OF_FORKS: Final = 9
-_OF_ENGINE: Final = (*_VERSIONS, "valkey", "types", "extra_types", "modules", "pre_release_functions")
+_OF_ENGINE: Final = (*_VERSIONS, "valkey", "types", "extra_types", "modules", "pre_release_functions", "scripts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,7 @@ class Target:
         clustered_databases: the same of a cluster, None where configurable or not known.
         single_db: only database 0 is imported.
         pre_release_functions: loads the function libraries of 7.0 release candidates.
+        scripts: loads Lua scripts, which are AUX fields called `lua`.
         undocumented: RDB versions that the engine knows and the service does not promise.
         max_key_bytes: keys larger than this make an import fail.
         takes_gzip: whether a file may be compressed with gzip, None where no source says.
@@ -119,6 +120,7 @@ class Target:
     clustered_databases: int | None = None
     single_db: bool = False
     pre_release_functions: bool = False
+    scripts: bool = False
     undocumented: list[int] = field(default_factory=list)
     max_key_bytes: int | None = None
     takes_gzip: bool | None = None
@@ -215,6 +217,15 @@ class Target:
     def takes_modules(self) -> bool:
         """Whether it can have modules that are not built in: a service offers some, a server loads any since Redis 4.0."""
         return bool(self.optional_modules) if self.is_service else not self.exact and self.rdb >= _MODULES_SINCE
+
+    @property
+    def keeps_scripts(self) -> bool:
+        """Whether Lua scripts stay in a file for it: it loads them, or is a version of the format, of which nobody knows who does.
+
+        >>> find_target("azure-premium").keeps_scripts, find_target("redis-7.0").keeps_scripts
+        (True, False)
+        """
+        return self.scripts or self.exact
 
     def with_modules(self, products: Sequence[str]) -> Target:
         """The same service, which was created with these of its `optional_modules` and no others; a server that has these loaded.
@@ -478,6 +489,8 @@ def _implied(line: str, documented: Mapping[str, Fact]) -> Facts:
         note = f"as {release_title(line)} has it; the service's documents say nothing"
         found = {key: replace(f, note=note, inferred=True) for key, f in _lines()[line].items() if key in _OF_ENGINE}
         rdb = found["rdb"]
+    if "scripts" in _lines()[line]:
+        found["scripts"] = replace(_lines()[line]["scripts"], note=f"as {release_title(line)} has it", inferred=True)
     beyond = list(range(rdb.value + 1, known.value + 1))
     if beyond:
         note = f"{release_title(line)} does; that the service does, too, is said nowhere"
