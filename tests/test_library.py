@@ -137,23 +137,43 @@ def test_files_are_paths_of_any_kind(tmp_path: Path) -> None:
     for wrong in (3, b"dump.rdb", [3]):
         with pytest.raises(TypeError, match=r"path.*, not (int|bytes)"):
             rdbkit.plan(wrong, "azure-managed")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="is a path, str or PathLike, not BytesIO"):
+    with pytest.raises(TypeError, match="is a path, str or PathLike, or an open Snapshot, not BytesIO"):
         rdbkit.diff(io.BytesIO(), DUMP)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="target is a Target or its name"):
         rdbkit.convert(DUMP, tmp_path / "out2.rdb", target=7)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("verb", ["salvage", "split", "diff", "merge"])
-def test_what_is_read_more_than_once_is_a_path(verb: str, tmp_path: Path) -> None:
-    say: Callable[[Any], object] = {
-        "salvage": lambda source: rdbkit.salvage(source, tmp_path / "out.rdb"),
-        "split": lambda source: rdbkit.split(source, tmp_path / "parts", rdbkit.Division(by="db"), force=True),
-        "diff": lambda source: rdbkit.diff(DUMP, source),
-        "merge": lambda source: rdbkit.merge([DUMP, source], tmp_path / "out.rdb"),
-    }[verb]
-    with rdbkit.open(DUMP) as snapshot, pytest.raises(TypeError, match=r"path.*, str or PathLike,.* not Snapshot"):
-        say(snapshot)
-    assert list(tmp_path.iterdir()) == []
+REREADING: dict[str, Callable[[Any, Path], object]] = {
+    "salvage": lambda source, folder: written(rdbkit.salvage, source),
+    "split": lambda source, folder: rdbkit.split(source, folder / "parts", rdbkit.Division(by="db"), force=True).parts,
+    "diff": lambda source, folder: rdbkit.diff(DUMP, source).same,
+    "merge": lambda source, folder: written(rdbkit.merge, [source, FIXTURES / "rich" / "redis-2.4.18.rdb"], on_duplicate="first"),
+    "plan": lambda source, folder: rdbkit.plan([source], "azure-managed", now_ms=NOW_MS),
+}
+
+
+@pytest.mark.parametrize("verb", REREADING)
+def test_what_is_read_more_than_once_is_a_path_or_open(verb: str, tmp_path: Path) -> None:
+    say = REREADING[verb]
+    source = tmp_path / "dump.rdb"
+    source.write_bytes(DUMP.read_bytes())
+    expected = say(source, tmp_path)
+    with rdbkit.open(source) as snapshot:
+        assert say(snapshot, tmp_path) == expected
+        assert len(list(snapshot)) == 27  # it has its own reading before it
+        with pytest.raises(ValueError, match="a snapshot can be read once; open it again"):
+            say(snapshot, tmp_path)
+    with rdbkit.open(source) as snapshot:
+        source.unlink()
+        source.write_bytes(DUMP.read_bytes())
+        with pytest.raises(rdbkit.ChangedError, match="changed or replaced"):
+            say(snapshot, tmp_path)
+    with rdbkit.open(io.BytesIO(DUMP.read_bytes())) as snapshot, pytest.raises(ValueError, match="opened by the path of a file"):
+        say(snapshot, tmp_path)
+    with source.open("rb") as file, rdbkit.open(file) as snapshot, pytest.raises(ValueError, match="opened by the path of a file"):
+        say(snapshot, tmp_path)
+    with pytest.raises(TypeError, match="is a path, str or PathLike, or an open Snapshot, not int"):
+        say([3] if verb == "split" else 3, tmp_path)
 
 
 def test_split_and_salvage_take_a_path_of_any_kind(tmp_path: Path) -> None:

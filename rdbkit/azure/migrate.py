@@ -35,7 +35,7 @@ from rdbkit.azure.resources import Arm, CacheState, Call, ResourceId, Status
 from rdbkit.azure.sas import LEAST_HOURS, Signer, patience
 from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, properties_of, upload, upload_converted
 from rdbkit.errors import TargetError
-from rdbkit.operations.arguments import Path, paths_of
+from rdbkit.operations.arguments import File, paths_of
 from rdbkit.operations.check import AS_IT_IS, CANNOT, Check, check, configured
 from rdbkit.operations.convert import convert
 from rdbkit.operations.duplicates import duplicate_error, find_duplicates
@@ -595,7 +595,7 @@ def _why(report: Check) -> str:
 
 
 def migrate(
-    files: Path | Iterable[Path],
+    files: File | Iterable[File],
     cache: str | ResourceId | Arm,
     *,
     target: str | Target,
@@ -623,7 +623,7 @@ def migrate(
     policies do not allow. There is no confirmation. After an interruption, the same call continues.
 
     Args:
-        files: a path or several.
+        files: a path or several, or snapshots that were just opened by theirs.
         cache: its resource id, `/subscriptions/.../NAME`; or an `Arm`, for another cloud or other credentials.
         target: what the cache is: "azure-premium", "azure-managed" or "azure-enterprise"; or a `Target`.
         container: where the blobs are to be, `https://ACCOUNT.blob.core.windows.net/CONTAINER` or a folder in it; or a `BlobUrl`.

@@ -18,7 +18,7 @@ from rdbkit.format.record import Record
 from rdbkit.live.compare import OUTCOMES, Comparer, Outcome, hashes_not_in
 from rdbkit.live.server import Refusal, Server, connect, info_number
 from rdbkit.model import FunctionLibrary
-from rdbkit.operations.arguments import Path, paths_of
+from rdbkit.operations.arguments import File, paths_of
 from rdbkit.operations.diff_delta import FunctionDifference
 from rdbkit.passes.hashes import NameHashes, name_hash
 from rdbkit.resp import command
@@ -172,7 +172,7 @@ class ImportProof:
 
 
 def verify_import(
-    files: Path | Iterable[Path],
+    files: File | Iterable[File],
     server: str | Server,
     *,
     selection: Selection | None = None,

@@ -8,14 +8,15 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias, TypeVar
 
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
-from rdbkit.storage.source import Input
+from rdbkit.storage.location import Identity
+from rdbkit.storage.source import Input, changed
 from rdbkit.text import as_bytes
 
 Row = TypeVar("Row")
 #: A path, "-" for standard input, an object with `read(n)`, or a snapshot that is open and has not been read.
 Source: TypeAlias = Input | Snapshot
-#: Of one file that is read more than once, or of several.
-Path: TypeAlias = str | os.PathLike[str]
+#: Of one file that is read more than once, or of several: its path, or a snapshot that was opened by that and has not been read.
+File: TypeAlias = str | os.PathLike[str] | Snapshot
 
 
 @contextmanager
@@ -72,27 +73,44 @@ def separators_of(separators: str | bytes) -> bytes:
     return as_bytes(separators, "separators")
 
 
-def paths_of(files: Path | Iterable[Path]) -> list[str]:
+def paths_of(files: File | Iterable[File]) -> list[str]:
     """The paths of one file or of several.
 
-    Raises: TypeError for what is no path.
+    Raises: as `path_of`.
 
     >>> from pathlib import Path
     >>> paths_of("a.rdb"), paths_of([Path("a.rdb"), "b.rdb"])
     (['a.rdb'], ['a.rdb', 'b.rdb'])
     """
-    if isinstance(files, str | bytes | os.PathLike | Snapshot):  # of which the last has items, too, but they are no paths
+    if isinstance(files, str | bytes | os.PathLike | Snapshot):  # of which the last has items, too, but they are no files
         return [path_of(files)]
     if not hasattr(files, "__iter__"):
         raise TypeError(f"files are paths, str or PathLike, or one of them, not {type(files).__name__}")
     return [path_of(each) for each in files]
 
 
-def path_of(file: Path) -> str:
+def path_of(file: File) -> str:
     """The path of a file that has to be one, since it is read more than once.
 
-    Raises: TypeError for what is no path.
+    A snapshot that is open stands for its file, which is read from its beginning, with the settings of the verb.
+
+    Raises: TypeError for what is neither; ValueError for a snapshot that has been read, or that is of no file with a path;
+        ChangedError where that path has another file by now; OSError.
     """
+    if isinstance(file, Snapshot):
+        return _path_of_snapshot(file)
     if not isinstance(file, str | os.PathLike):
-        raise TypeError(f"a file that is read more than once is a path, str or PathLike, not {type(file).__name__}")
+        raise TypeError(
+            f"a file that is read more than once is a path, str or PathLike, or an open Snapshot, not {type(file).__name__}"
+        )
     return os.fspath(file)
+
+
+def _path_of_snapshot(snapshot: Snapshot) -> str:
+    if snapshot.path is None or not snapshot.can_reopen:
+        raise ValueError(f"{snapshot.name}: it is read more than once, and has to be opened by the path of a file")
+    if snapshot.has_begun:
+        raise ValueError("a snapshot can be read once; open it again")
+    if Identity.of(snapshot.path) != snapshot.identity:
+        raise changed(snapshot.path)
+    return snapshot.path

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar
 from rdbkit.format.record import Record
 from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.model import TRAILING_DATA
-from rdbkit.operations.arguments import Path, path_of
+from rdbkit.operations.arguments import File, path_of
 from rdbkit.operations.diff_delta import (
     BY_ELEMENT,
     ELEMENTS,
@@ -153,8 +153,8 @@ class Diff:
 
 
 def diff(
-    first: Path,
-    second: Path,
+    first: File,
+    second: File,
     *,
     only_keys: bool = False,
     ignore: Collection[str] = (),
@@ -180,7 +180,7 @@ def diff(
     ones a fourth. What goes into a delta is read once more.
 
     Args:
-        first, second: paths.
+        first, second: paths, or snapshots that were just opened by theirs.
         only_keys: compare names alone.
         ignore: what not to compare: "expire", when keys and fields expire; "functions", function libraries; "module-data", data of
             modules outside of keys; "encoding", which changes nothing, since encodings are never compared.

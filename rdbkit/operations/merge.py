@@ -15,7 +15,7 @@ from rdbkit.format import constants as c
 from rdbkit.format.budget import OBJECT, Budget
 from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.model import Aux, Event, FunctionLibrary, Header, ModuleAux, aux_number
-from rdbkit.operations.arguments import Path, paths_of
+from rdbkit.operations.arguments import File, paths_of
 from rdbkit.operations.convert import Job
 from rdbkit.operations.duplicates import Duplicate, DuplicateError, NameLog, duplicate_error, find_duplicates, scan_keys
 from rdbkit.passes.convert import script_loss
@@ -101,7 +101,7 @@ class _Ledger(Ledger):
 
 
 def merge(
-    files: Path | Iterable[Path],
+    files: File | Iterable[File],
     dst: str | os.PathLike[str] | BinaryIO,
     *,
     target: str | Target | None = None,
@@ -122,8 +122,8 @@ def merge(
     sum, `ctime` the latest. A Lua script, which is such a field too, or a function library that several have is taken once.
 
     Args:
-        files: paths of the sources, which are files: what stands before their keys is read first, and all once more where keys are
-            there twice.
+        files: paths of the sources, or snapshots that were just opened by theirs; files, since what stands before their keys is
+            read first, and all once more where keys are there twice.
         dst, force: as for `rdbkit.create`.
         target: for whom the file is; by default it has the highest version of its sources, up to 14.
         on_duplicate: of keys with one name in one database: "fail", or keep the "first" or the "last" in the order of the files, or

@@ -6,13 +6,13 @@ import datetime
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from typing import Any, Final, TypeVar
 
 import rdbkit
-from rdbkit.operations.arguments import Path, paths_of
+from rdbkit.operations.arguments import File, paths_of
 from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, Check, check
 from rdbkit.operations.memory import LEFT, Memory, Prefix, memory
 from rdbkit.passes.memory import EDGES
@@ -182,7 +182,7 @@ class Plan:
 
 
 def plan(
-    files: Path | Sequence[Path],
+    files: File | Iterable[File],
     target: Target | str,
     *,
     sku: Sku | str | None = None,
@@ -196,7 +196,7 @@ def plan(
     """Tell what it takes to bring snapshots into a service. Every file is read twice.
 
     Args:
-        files: paths of the shards of one source, or the path of one whole one.
+        files: paths of the shards of one source, or the path of one whole one; or snapshots that were just opened by theirs.
         target: a service, of `rdbkit.find_target`, or its name.
         sku: the size to plan for, of `Target.skus`, or its name; by default the smallest that holds the data.
         growth: by what share the data is to have room to grow; 0.2 for a fifth.

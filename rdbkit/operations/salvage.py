@@ -23,7 +23,7 @@ from rdbkit.format.encode import write_length
 from rdbkit.format.primitives import read_length, skip_string
 from rdbkit.format.scan import attributes_end
 from rdbkit.model import TRAILING_DATA, Header
-from rdbkit.operations.arguments import Path, path_of
+from rdbkit.operations.arguments import File, path_of
 from rdbkit.operations.convert import convert
 from rdbkit.operations.verify import check_functions, rule_of
 from rdbkit.passes.hashes import NameHashes
@@ -135,7 +135,7 @@ class Salvage:
 
 
 def salvage(
-    src: Path,
+    src: File,
     dst: str | os.PathLike[str] | BinaryIO,
     *,
     samples: int = 20,
@@ -151,7 +151,8 @@ def salvage(
     changing its length looks as sound as any other: only a checksum tells that there is one, and not where.
 
     Args:
-        src: a path; what is compressed is unpacked to a temporary file. The header must be whole.
+        src: a path, or a snapshot that was just opened by it; what is compressed is unpacked to a temporary file. The header must
+            be whole.
         dst, force: as for `rdbkit.create`.
         samples: how much to keep of what was left out, and of what is doubtful.
         limits, block_size: as for `rdbkit.open`.
@@ -159,7 +160,8 @@ def salvage(
         progress: called with bytes of the file read so far, in the first of two runs.
 
     Raises: RdbError where the header is damaged or names a version that is not known; ValueError where `dst` is `src`;
-        ChangedError where `src` is another file in the second run; TypeError where it is no path, since it is read twice; OSError.
+        ChangedError where `src` is another file in the second run; TypeError for what is neither path nor snapshot,
+        and ValueError for a snapshot of no file, since it is read twice; OSError.
 
     >>> import io, tempfile
     >>> from pathlib import Path

@@ -21,7 +21,7 @@ from rdbkit.format.record import Record
 from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.format.slots import SLOTS
 from rdbkit.model import TRAILING_DATA, Aux, FunctionLibrary, Header
-from rdbkit.operations.arguments import Path, paths_of, separators_of
+from rdbkit.operations.arguments import File, paths_of, separators_of
 from rdbkit.operations.duplicates import duplicate_error, find_duplicates
 from rdbkit.passes.split import BYTES, DATABASE, KEY, PREFIX, SLOT, TAG, TYPE, PartBuffer, Splitter
 from rdbkit.snapshot.large import Spool
@@ -219,8 +219,8 @@ def _check_slots(parts: Sequence[tuple[str, tuple[range, ...]]]) -> None:
 
 
 def split(
-    files: Path | Iterable[Path],
-    into: Path,
+    files: File | Iterable[File],
+    into: str | os.PathLike[str],
     layout: Division,
     *,
     functions: Literal["first", "all"] = "first",
@@ -238,8 +238,8 @@ def split(
     whole, and `manifest.json` after them.
 
     Args:
-        files: path of the snapshot, or of several, all of one version; files, since they are read several times. Of the
-            AUX fields those of the first count.
+        files: path of the snapshot, or of several, all of one version, or snapshots that were just opened by it; files, since they
+            are read several times. Of the AUX fields those of the first count.
         into: the folder, made where there is none.
         layout: how to divide.
         functions: function libraries, Lua scripts and modules' own data go to the "first" part, or to "all".

@@ -200,6 +200,11 @@ class Snapshot:
         return AofBase(newer or (), newer is not None)
 
     @property
+    def has_begun(self) -> bool:
+        """Whether reading of the keys has begun, which can be done once."""
+        return self._started
+
+    @property
     def can_reopen(self) -> bool:
         """Whether it can be read once more: it is a file, opened by its path."""
         return self._open_again is not None
