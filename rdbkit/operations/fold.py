@@ -46,7 +46,7 @@ class Fold:
         cut: bytes that were cut off at the end, since they were damaged; 0 for none.
         cut_file, cut_at: the file that they belong to, and the byte from which on.
         refused: commands that the server answered with an error instead of carrying them out.
-        refusals: the first of them: the command's name, and the error.
+        refusals: the first of them: the command's name, which is empty where the server does not say it, and the error.
     """
 
     file: str
@@ -220,6 +220,7 @@ class _Job:
         self.progress = progress
         self.is_multi_part = binary.version >= _FOLDERS_SINCE
         self.copies: dict[str, str] = {}  # by their names, the originals
+        self.lost_database = False
         self.report = Fold(found.path, [os.path.basename(path) for path in found.files], 0, str(binary))
 
     def copy(self) -> None:
@@ -271,7 +272,7 @@ class _Job:
 
     def check_refusals(self, on_error: str) -> None:
         """Raise TargetError where the server has not carried out all commands, unless that is allowed."""
-        if any(name == "select" for name, _ in self.report.refusals):
+        if self.lost_database:
             raise TargetError(f"it chooses a database beyond the {DATABASES:,} that the server has", source=self.found.path)
         if self.report.refused and on_error == "stop":
             raise TargetError(refusals(self.report), source=self.found.path)
@@ -286,11 +287,12 @@ class _Job:
             with server:
                 server.keep_expired()
                 server.load(lambda: self._tell(server))
-                self.report.keys = server.keys()
+                self.report.keys, refused = server.keys(), server.refused()
                 server.save()
         except Ended:
             return server.log
-        self.report.refused, self.report.refusals = server.log.refused, server.log.refusals
+        self.lost_database = server.log.lost_database
+        self.report.refused, self.report.refusals = max(server.log.refused, refused), server.log.refusals
         return None
 
     def _options(self) -> list[str]:
@@ -335,5 +337,6 @@ def refusals(report: Fold) -> str:
     """What a server has refused, in a line; empty for nothing."""
     if not report.refused:
         return ""
-    name, error = report.refusals[0]
-    return f"{report.server} did not carry out {count(report.refused, 'command')}; the first, {name}: {error}"
+    name, error = report.refusals[0] if report.refusals else ("", "")
+    first = f"; the first{', ' if name else ''}{name}: {error}" if error else ""
+    return f"{report.server} did not carry out {count(report.refused, 'command')}{first}"

@@ -10,6 +10,7 @@ import os
 import re
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -44,11 +45,15 @@ DUMP: Final = "out.rdb"
 DATABASES: Final = 16_384
 #: A line of a log: its level and what it says.
 _LOGGED: Final = re.compile(r"\d+:[A-Z] .*?:\d\d\.\d{3} ([.*#-]) (.*)")
-#: What a server says of a command that it does not carry out while it loads.
-_REFUSAL: Final = re.compile(r"== CRITICAL == .*?sending an error to its [^:]*: '(.*)' after processing the command '(.*)'")
+#: What a server says of a command that it does not carry out while it loads. A long line is cut, and has no name of the command.
+_REFUSAL: Final = re.compile(
+    r"== CRITICAL == .*?sending an error to its [^:]*: '(?:(.*)' after processing the command '(.*)'|(.*))"
+)
 #: Advice for whoever runs a server.
 _ADVICE: Final = re.compile(r"[:.] (make a backup|You can: 1\)).*")
-_CRASH: Final = re.compile(r"crashed by signal:? \d+")
+#: The answer to a SELECT, which may be part of a transaction.
+_NO_DATABASE: Final = "DB index is out of range"
+_CRASH: Final = re.compile(r"crashed by signal:? \d+|(?<===> )\S+ '.*' is not true")
 #: Commands that no append-only file has, and that would reach out of the server, end it, or change what it is.
 _TAKEN_AWAY: Final = (
     "ACL", "BGREWRITEAOF", "BGSAVE", "CLIENT", "CLUSTER", "CONFIG", "MIGRATE", "MODULE", "MONITOR", "PSYNC", "REPLICAOF",
@@ -138,7 +143,8 @@ class Log:
         last: the last lines of all.
         crash: what it says of the signal that ended it.
         refused: how many commands it answered with an error while it loaded them.
-        refusals: the first of them, as (command, error).
+        refusals: the first of them, as (command, error); the command is empty where the error is too long for a line.
+        lost_database: one of them chose a database that there is not, so that those behind it went to another one.
     """
 
     warnings: deque[str] = field(default_factory=lambda: deque(maxlen=_LINES))
@@ -146,6 +152,7 @@ class Log:
     crash: str = ""
     refused: int = 0
     refusals: list[tuple[str, str]] = field(default_factory=list)
+    lost_database: bool = False
 
     def read(self, stream: BinaryIO) -> None:
         """Read lines until there are no more."""
@@ -158,7 +165,9 @@ class Log:
         if refusal is not None:
             self.refused += 1
             if len(self.refusals) < _REFUSALS:
-                self.refusals.append((refusal[2], refusal[1].removeprefix("-")))
+                error, name, cut = refusal.groups()
+                self.refusals.append((name or "", (error or cut or "").removeprefix("-")))
+            self.lost_database |= _NO_DATABASE in line
             return
         crash = _CRASH.search(line)
         if crash is not None and not self.crash:
@@ -172,7 +181,7 @@ class Log:
     def reason(self) -> str:
         """Why the server did not do what it was told, as far as it says."""
         if self.crash:
-            return f"it {self.crash}"
+            return f"it {self.crash}" if self.crash.startswith("crashed") else f"it crashed: {self.crash}"
         lines = [*self.warnings] or [*self.last]
         return _ADVICE.sub("", lines[-1]) if lines else "it says nothing"
 
@@ -234,7 +243,8 @@ class PrivateServer:
     def _kill(self) -> None:
         for each in self._sockets:
             each.close()
-        self._process.kill()
+        with suppress(ProcessLookupError):  # the group: a script may have started the server, and the server others
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._reader.join()
 
@@ -295,6 +305,11 @@ class PrivateServer:
     def keys(self) -> int:
         """How many there are, in all databases. Raises: Ended."""
         return sum(map(int, re.findall(rb"^db\d+:keys=(\d+)", self._call("INFO", "keyspace"), re.MULTILINE)))
+
+    def refused(self) -> int:
+        """How many commands it answered with an error while it loaded, by its own count. Raises: Ended."""
+        match = re.search(rb"unexpected_error_replies:(\d+)", self._call("INFO", "stats"))
+        return int(match[1]) if match is not None else 0
 
     def loaded_bytes(self) -> int | None:
         """How far it has come with loading; None where it does not say."""

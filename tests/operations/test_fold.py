@@ -12,6 +12,7 @@ import pytest
 
 import rdbkit
 from rdbkit.operations import fold_server
+from rdbkit.operations.fold import refusals
 from rdbkit.operations.fold_server import Log, binaries
 
 from ..rdb import FIXTURES
@@ -166,8 +167,39 @@ def test_what_a_log_says() -> None:
     assert log.reason() == "Bad file format reading the append only file a.aof"
     log.read(io.BytesIO(b"21:M 30 Nov 2026 10:02:18.793 # Redis 7.0.15 crashed by signal: 11, si_code: 1\n1:M # more"))
     assert log.reason() == "it crashed by signal: 11"
+    log = Log()
+    log.read(
+        io.BytesIO(
+            b"1:M 30 Nov 2026 10:02:18.793 # === ASSERTION FAILED ===\n1:M 30 Nov 2026 10:02:18.793 # ==> aof.c:1 '(a)' is not true"
+        )
+    )
+    assert log.reason() == "it crashed: aof.c:1 '(a)' is not true"
     assert Log().reason() == "it says nothing"
     assert all(len(line) <= 4096 for line in log.last)
+
+
+def test_a_refusal_that_is_too_long_for_a_line() -> None:
+    log = Log()
+    log.read(
+        io.BytesIO(
+            b"21:M 30 Nov 2026 10:02:18.793 # == CRITICAL == This server is sending an error to its AOF-client: '-ERR " + b"x" * 900
+        )
+    )
+    assert (log.refused, log.refusals) == (1, [("", "ERR " + "x" * 900)])
+    report = rdbkit.Fold("a", ["a"], 1, "Redis 7.0.15", refused=1, refusals=log.refusals)
+    assert refusals(report).startswith("Redis 7.0.15 did not carry out 1 command; the first: ERR xxx")
+    report.refusals = []  # a server that only counts
+    assert refusals(report) == "Redis 7.0.15 did not carry out 1 command"
+
+
+def test_a_database_that_is_chosen_late_and_is_not_there() -> None:
+    said = b"1:M 30 Nov 2026 10:02:18.793 # == CRITICAL == This server is sending an error to its AOF-client: '-%s'"
+    said += b" after processing the command '%s'\n"
+    log = Log()
+    log.read(io.BytesIO(said % (b"WRONGTYPE", b"lpush") * 10))
+    assert not log.lost_database
+    log.read(io.BytesIO(said % (b"ERR DB index is out of range", b"exec")))
+    assert log.lost_database
 
 
 def test_the_program_need_not_be_on_the_path(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -205,6 +205,13 @@ def test_keys_that_have_expired_stay(line: str, tmp_path: Path) -> None:
     [
         ([command(b"LPUSH", b"k", b"v")], rdbkit.TargetError, "did not carry out 1 command; the first, lpush: WRONGTYPE"),
         ([command(b"SELECT", b"99999"), command(b"SET", b"k", b"w")], rdbkit.TargetError, "beyond the 16,384 that the server has"),
+        ([command(b"LPUSH", b"k", b"v")] * 20 + [command(b"SELECT", b"99999")], rdbkit.TargetError, "beyond the 16,384"),
+        ([command(b"MULTI"), command(b"SELECT", b"99999"), command(b"EXEC")], rdbkit.TargetError, "beyond the 16,384"),
+        (
+            [command(b"EVAL", b"error(string.rep('x', 3000))", b"0")],
+            rdbkit.TargetError,
+            "did not carry out 1 command; the first: ERR ",
+        ),
         ([command(b"NO.SUCH", b"k")], rdbkit.TargetError, "NO.SUCH"),
         ([command(b"SHUTDOWN", b"NOSAVE")], rdbkit.TargetError, "SHUTDOWN"),
         ([command(b"REPLICAOF", b"127.0.0.1", b"1")], rdbkit.TargetError, "REPLICAOF"),
@@ -400,6 +407,13 @@ def servers_of(process: subprocess.Popen[bytes]) -> list[int]:
 def is_alive(pid: int) -> bool:
     status = Path(f"/proc/{pid}/stat")
     return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_script_that_starts_a_server_and_stays(tmp_path: Path) -> None:
+    script = tmp_path / "server"
+    script.write_text(f'#!/bin/sh\n"{binary("redis-7.0")}" "$@"\n')
+    script.chmod(0o755)
+    assert rdbkit.fold(FOLDER, tmp_path / "out.rdb", server=script).keys == 2  # and does not wait for what the script left
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
