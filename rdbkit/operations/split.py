@@ -385,7 +385,7 @@ class _Libraries:
         if code != library.code:
             raise ValueError(
                 f"{where} and {file} have different function libraries that are called {library.name!r}, and a "
-                "server takes one: merge the files first, which keeps one of them"
+                "server takes one: merge them first, which keeps one of the two"
             )
         return True
 
