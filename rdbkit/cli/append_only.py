@@ -14,6 +14,8 @@ from typing import Final
 import click
 
 from rdbkit.cli.render import printable, progress, size
+from rdbkit.errors import RdbError
+from rdbkit.storage.stand_in import standing_in
 from rdbkit.text import count
 
 _SERVER: Final = "rdbkit.server"
@@ -45,12 +47,19 @@ def allows_base() -> bool:
 def folded(names: Iterable[str]) -> Iterator[None]:
     """Inside, each of these files that is an append-only file is read as a snapshot; of others that lack newer data it is said.
 
-    Raises: RdbError, OSError as `rdbkit.fold`.
+    Raises: RdbError, OSError as `rdbkit.fold`, for a single file; of several, whoever opens the one gets the error, since something
+        may be said of the others.
     """
+    each = list(dict.fromkeys(names))
     with ExitStack() as stack:
-        for name in dict.fromkeys(names):
-            if name != _STDIN and (not allows_base() or _is_folder_or_manifest(name)):
-                stack.enter_context(_folded(name))
+        for name in each:
+            try:
+                if name != _STDIN and (not allows_base() or _is_folder_or_manifest(name)):
+                    stack.enter_context(_folded(name))
+            except (RdbError, OSError) as e:
+                if len(each) == 1:
+                    raise
+                stack.enter_context(standing_in(e, name))
         yield
 
 
@@ -65,7 +74,10 @@ def files_of(name: str) -> list[str]:
     """What is read of a FILE: the files of an append-only folder, or itself."""
     from rdbkit.snapshot.append_only import find_append_only
 
-    found = find_append_only(name) if _is_folder_or_manifest(name) else None
+    try:
+        found = find_append_only(name) if _is_folder_or_manifest(name) else None
+    except (RdbError, OSError):  # who folds it will say so
+        found = None
     return [name] if found is None else found.files
 
 
@@ -82,7 +94,6 @@ def _folded(name: str) -> Iterator[None]:
         yield
         return
     from rdbkit.operations.fold import fold
-    from rdbkit.storage.stand_in import standing_in
     from rdbkit.storage.temporary import temporary_folder
 
     server = click.get_current_context().meta.get(_SERVER)

@@ -109,7 +109,7 @@ def fold(
         raise ValueError(f"on_error is stop or skip, not {on_error!r}")
     place = _place_for(output, force)
     binary = _chosen(found, None if server is None else os.fspath(server))
-    with temporary_folder(place) as folder:
+    with _naming(place), temporary_folder(place) as folder:
         job = _Job(found, binary, folder, progress)
         job.copy()
         job.load_and_save(truncate_tail)
@@ -119,6 +119,17 @@ def fold(
             while piece := made.read(_PIECE):
                 out.write(piece)
     return job.report
+
+
+@contextmanager
+def _naming(folder: str) -> Iterator[None]:
+    """Let an error of the copies, such as that of a full disk, say where they are."""
+    try:
+        yield
+    except OSError as e:
+        if e.filename is None:
+            e.filename = folder
+        raise
 
 
 def _place_for(output: str | os.PathLike[str] | BinaryIO, force: bool) -> str:
@@ -288,9 +299,11 @@ class _Job:
                 server.keep_expired()
                 server.load(lambda: self._tell(server))
                 self.report.keys, refused = server.keys(), server.refused()
-                server.save()
+                saved = server.save()
         except Ended:
             return server.log
+        if not saved:
+            raise TargetError(f"{self.binary} cannot save what it has: {server.log.reason()}", source=self.found.path)
         self.lost_database = server.log.lost_database
         self.report.refused, self.report.refusals = max(server.log.refused, refused), server.log.refusals
         return None

@@ -200,6 +200,8 @@ class PrivateServer:
     """
 
     def __init__(self, binary: Binary, folder: str, options: Sequence[str] = ()) -> None:
+        if not hasattr(socket, "AF_UNIX"):
+            raise TargetError("this system has no sockets in folders, by which the server is reached")
         self.binary = binary
         self.folder = folder
         self.log = Log()
@@ -286,9 +288,13 @@ class PrivateServer:
         except TargetError:  # as newer servers answer, where older ones end
             raise Ended from None
 
-    def save(self) -> None:
-        """Save what it has as `DUMP`. Raises: Ended; TargetError where it cannot."""
-        self._call(self._hidden("SAVE"))
+    def save(self) -> bool:
+        """Save what it has as `DUMP`; False where it cannot. Raises: Ended."""
+        try:
+            self._call(self._hidden("SAVE"))
+        except TargetError:
+            return False
+        return True
 
     def _call(self, *arguments: str, look: Callable[[], object] | None = None) -> bytes:
         """The reply to a command, a string or a line. Raises: Ended; TargetError where the reply is an error."""

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-_CONTENT: Final[dict[str, str]] = {}
+_CONTENT: Final[dict[str, str | Exception]] = {}
 
 
 @contextmanager
-def standing_in(content: str, name: str) -> Iterator[None]:
-    """Inside, the file at `content` is what is read of `name`."""
+def standing_in(content: str | Exception, name: str) -> Iterator[None]:
+    """Inside, the file at `content` is what is read of `name`; or an error is what everyone gets who asks for it."""
     _CONTENT[name] = content
     try:
         yield
@@ -24,6 +24,9 @@ def standing_in(content: str, name: str) -> Iterator[None]:
 
 
 def content_of(path: str | os.PathLike[str]) -> str:
-    """The path of what is read of this one: itself, but for what another file stands in for."""
+    """The path of what is read of this one: itself, but for what another file stands in for. Raises: what stands in for it."""
     name = os.fspath(path)
-    return _CONTENT.get(name, name)
+    content = _CONTENT.get(name, name)
+    if isinstance(content, Exception):
+        raise content
+    return content

@@ -23,6 +23,7 @@ from rdbkit.cli import cli
 from rdbkit.resp import command
 from rdbkit.storage.temporary import copy_of
 
+from .. import command_line
 from ..processes import GUARD, heeding_signals, until
 from ..rdb import FIXTURES
 
@@ -380,6 +381,20 @@ CACHE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Cache/Redis/n"
 CONTAINER = "https://account.blob.core.windows.net/container/"
 
 
+def test_of_several_files_one_cannot_be_folded(tmp_path: Path) -> None:
+    damaged = aof(tmp_path, b"*1\r\n")
+    environment = {**os.environ, "RDBKIT_SERVER": str(binary("redis-7.0"))}
+    for verb, code in (("info", 3), ("verify", 3), ("check --target redis-7.2", 3), ("merge -o out.rdb", 3)):
+        name, *options = verb.split()
+        done = command_line.run_text(name, damaged, PREAMBLE, FOLDER, *options, environment=environment, cwd=tmp_path)
+        assert done.returncode == code
+        assert f"rdbkit: {damaged}: damaged: the file ends inside a command" in done.stderr
+        if verb in ("info", "verify"):
+            assert str(PREAMBLE) in done.stdout
+            assert str(FOLDER) in done.stdout
+            assert str(damaged) not in done.stdout
+
+
 @pytest.mark.parametrize(
     "verb", [f"upload {{}} {CONTAINER}", f"migrate {{}} --target azure-premium --resource-id {CACHE} --container {CONTAINER}"]
 )
@@ -419,12 +434,10 @@ def test_a_script_that_starts_a_server_and_stays(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_server_ends_with_the_command(number: signal.Signals, tmp_path: Path) -> None:
-    large = tmp_path / "large.aof"
-    sets = b"".join(command(b"SADD", b"s%d" % (n % 9), b"%d" % n) for n in range(1000))
-    large.write_bytes(command(b"SELECT", b"0") + sets * 3000)  # some seconds of work
+    path = aof(tmp_path, command(b"EVAL", b"while true do end", b"0"))  # which takes as long as it may
     process = subprocess.Popen(
         heeding_signals(
-            [sys.executable, "-m", "rdbkit", "fold", str(large), str(tmp_path / "out.rdb"), "--server", str(binary("redis-7.0"))]
+            [sys.executable, "-m", "rdbkit", "fold", str(path), str(tmp_path / "out.rdb"), "--server", str(binary("redis-7.0"))]
         )
     )
     until(lambda: list(tmp_path.glob(".rdbkit-*-1.tmp/s")), process)
@@ -437,4 +450,4 @@ def test_a_server_ends_with_the_command(number: signal.Signals, tmp_path: Path) 
         assert len(left) == 3
         assert run("fold", FOLDER, tmp_path / "out.rdb", "--server", binary("redis-7.0")).returncode == 0
         left = sorted(path.name for path in tmp_path.iterdir() if path.name != "out.rdb")
-    assert left == ["large.aof"]
+    assert left == ["in.aof"]
