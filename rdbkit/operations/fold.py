@@ -297,7 +297,7 @@ class _Job:
         try:
             with server:
                 server.keep_expired()
-                server.load(lambda: self._tell(server))
+                server.load(self.progress)
                 self.report.keys, refused = server.keys(), server.refused()
                 saved = server.save()
         except Ended:
@@ -312,12 +312,6 @@ class _Job:
         if self.is_multi_part:
             return ["--appenddirname", _FOLDER, "--appendfilename", _NAME, "--enable-debug-command", "yes"]
         return ["--appendfilename", _NAME]
-
-    def _tell(self, server: PrivateServer) -> None:
-        if self.progress is not None:
-            done = server.loaded_bytes()
-            if done is not None:
-                self.progress(done)
 
     def _damaged(self, log: Log) -> tuple[str, Damage] | None:
         """The copy that is damaged and where, if commands in it are not whole. Raises: RdbError for a damaged snapshot."""

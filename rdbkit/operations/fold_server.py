@@ -26,6 +26,7 @@ from typing import BinaryIO, Final, Self
 
 from rdbkit.errors import TargetError
 from rdbkit.resp import command
+from rdbkit.storage.location import folder_size
 
 #: What servers are called, in the order in which they are looked for.
 _NAMES: Final = ("redis-server", "valkey-server")
@@ -35,8 +36,9 @@ _VERSION: Final = re.compile(r"(\w+) server v=(\d+)\.(\d+)\.(\d+)", re.IGNORECAS
 #: Seconds for a server to say its version, and to open its socket.
 _VERSION_S: Final = 30
 _START_S: Final = 300
-#: How often to ask how far it has come.
+#: How often to ask how far it has come, and how long it may take to come further: a script in a file may never end.
 _LOOK_S: Final = 0.2
+PATIENCE_S: Final = 3600.0
 #: Bytes of the path of a socket: the smallest limit of any system, without the end mark.
 _SOCKET_PATH: Final = 103
 _SOCKET: Final = "s"
@@ -65,9 +67,13 @@ _LINES: Final = 40
 _LINE_BYTES: Final = 4096
 _REFUSALS: Final = 10
 
-#: Starts a server that ends with this process, however this one ends: PR_SET_PDEATHSIG, SIGKILL.
+#: A line before the bytes of a reply.
+_BULK: Final = re.compile(rb"\$(\d{1,9})\r\n")
+
+#: Starts a server that ends with this process, however this one ends: PR_SET_PDEATHSIG, SIGKILL. A crash leaves no data behind.
 _LAUNCH: Final = (
-    "import ctypes, os, sys\n"
+    "import ctypes, os, resource, sys\n"
+    "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
     "ctypes.CDLL(None).prctl(1, 9)\n"
     "if os.getppid() == int(sys.argv[1]): os.execv(sys.argv[2], sys.argv[2:])"
 )
@@ -125,13 +131,38 @@ def _identified(path: str) -> Binary:
     if found is None:
         raise TargetError(f"{path}: no program that can be run")
     try:
-        said = subprocess.run([found, "--version"], capture_output=True, timeout=_VERSION_S, check=False, stdin=subprocess.DEVNULL)
-    except (OSError, subprocess.TimeoutExpired) as e:
+        match = _VERSION.search(_first_output([found, "--version"]))
+    except OSError as e:
         raise TargetError(f"{path} --version: {e}") from None
-    match = _VERSION.search(said.stdout.decode("utf-8", "replace"))
     if match is None:
         raise TargetError(f"{path}: it does not say that it is a Redis or Valkey server")
     return Binary(os.path.abspath(found), match[1].lower(), (int(match[2]), int(match[3]), int(match[4])))
+
+
+def _first_output(arguments: Sequence[str]) -> str:
+    """What a program that may be anything prints first, within a time."""
+    with subprocess.Popen(
+        arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:  # fmt: skip
+        timer = threading.Timer(_VERSION_S, _kill_group, [process])
+        timer.start()
+        try:
+            assert process.stdout is not None
+            return process.stdout.read(_LINE_BYTES).decode("utf-8", "replace")
+        finally:
+            timer.cancel()
+            _kill_group(process)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process, and what it has started: a script may start a server, and a server others."""
+    if process.returncode is None:
+        if hasattr(os, "killpg"):
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        process.wait()
 
 
 @dataclass
@@ -197,13 +228,15 @@ class PrivateServer:
         binary: the program.
         folder: where it works, which nobody else may enter.
         options: further ones, as on its command line.
+        patience: seconds in which it has to come further.
     """
 
-    def __init__(self, binary: Binary, folder: str, options: Sequence[str] = ()) -> None:
+    def __init__(self, binary: Binary, folder: str, options: Sequence[str] = (), patience: float = PATIENCE_S) -> None:
         if not hasattr(socket, "AF_UNIX"):
             raise TargetError("this system has no sockets in folders, by which the server is reached")
         self.binary = binary
         self.folder = folder
+        self.patience = patience
         self.log = Log()
         self._secret = os.urandom(16).hex()
         self._stack = ExitStack()
@@ -211,6 +244,7 @@ class PrivateServer:
         arguments = [
             binary.path, "--port", "0", "--unixsocket", _SOCKET, "--unixsocketperm", "700", "--dir", folder, "--dbfilename", DUMP,
             "--save", "", "--appendonly", "no", "--aof-load-truncated", "no", "--databases", str(DATABASES), "--maxmemory", "0",
+            "--sanitize-dump-payload", "yes", "--crash-memcheck-enabled", "no",
             "--daemonize", "no", "--loglevel", "notice", "--logfile", "", *options,
         ]  # fmt: skip
         for name in _TAKEN_AWAY:
@@ -245,9 +279,7 @@ class PrivateServer:
     def _kill(self) -> None:
         for each in self._sockets:
             each.close()
-        with suppress(ProcessLookupError):  # the group: a script may have started the server, and the server others
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        _kill_group(self._process)
         self._reader.join()
 
     def _connected(self) -> _Connection:
@@ -265,6 +297,7 @@ class PrivateServer:
                     raise TargetError(f"{self.binary} does not open its socket") from None
                 time.sleep(0.01)
                 continue
+            connection.settimeout(self.patience)
             self._sockets.append(connection)
             return _Connection(connection)
 
@@ -275,38 +308,63 @@ class PrivateServer:
         """Remove no keys because their time has come. Raises: Ended."""
         self._call(self._hidden("DEBUG"), "SET-ACTIVE-EXPIRE", "0")
 
-    def load(self, look: Callable[[], object]) -> None:
+    def load(self, progress: Callable[[int], object] | None = None) -> None:
         """Load the append-only file.
 
         Args:
-            look: called now and then meanwhile.
+            progress: called with bytes loaded so far, now and then.
 
-        Raises: Ended where it does not.
+        Raises: Ended where it does not; TargetError where it does not come further.
         """
+
+        def look() -> int | None:
+            done = self.loaded_bytes()
+            if done is not None and progress is not None:
+                progress(done)
+            return done
+
         try:
-            self._call(self._hidden("DEBUG"), "LOADAOF", look=look)
-        except TargetError:  # as newer servers answer, where older ones end
+            self._ask((self._hidden("DEBUG"), "LOADAOF"), look)
+        except _Refused:  # as newer servers answer, where older ones end
             raise Ended from None
 
     def save(self) -> bool:
-        """Save what it has as `DUMP`; False where it cannot. Raises: Ended."""
+        """Save what it has as `DUMP`; False where it cannot. Raises: Ended; TargetError where it does not come further."""
         try:
-            self._call(self._hidden("SAVE"))
-        except TargetError:
+            self._ask((self._hidden("SAVE"),), lambda: folder_size(self.folder))
+        except _Refused:
             return False
         return True
 
-    def _call(self, *arguments: str, look: Callable[[], object] | None = None) -> bytes:
-        """The reply to a command, a string or a line. Raises: Ended; TargetError where the reply is an error."""
+    def _call(self, *arguments: str) -> bytes:
+        """The reply to a command that is short work. Raises: Ended; TargetError where it is an error, or does not come."""
+        try:
+            return self._ask(arguments, lambda: None)
+        except _Refused as e:
+            raise TargetError(f"{self.binary} says: {e}") from None
+
+    def _ask(self, arguments: Sequence[str], look: Callable[[], int | None]) -> bytes:
+        """The reply to a command, a string or a line.
+
+        Args:
+            look: says how far it has come; None where it does not say.
+
+        Raises: Ended; _Refused where the reply is an error; TargetError where it does not come further.
+        """
         try:
             self._main.send(arguments)
-            while look is not None and not self._main.is_answered(_LOOK_S):
-                look()
+            far, since = look(), time.monotonic()
+            while not self._main.is_answered(_LOOK_S):
+                now = look()
+                if now is not None and now != far:
+                    far, since = now, time.monotonic()
+                elif time.monotonic() - since > self.patience:
+                    raise TargetError(
+                        f"{self.binary} does not come further: for {self.patience / 60:,.0f} minutes nothing has changed"
+                    )
             return self._main.reply()
         except OSError:
             raise Ended from None
-        except _Refused as e:
-            raise TargetError(f"{self.binary} says: {e}") from None
 
     def keys(self) -> int:
         """How many there are, in all databases. Raises: Ended."""
@@ -357,7 +415,8 @@ class _Connection:
             raise ConnectionError("the server closed the connection")
         if line.startswith(b"-"):
             raise _Refused(line[1:-2].decode("utf-8", "replace"))
-        return self._replies.read(int(line[1:]) + 2)[:-2] if line.startswith(b"$") else line[1:-2]
+        bulk = _BULK.fullmatch(line)
+        return self._replies.read(int(bulk[1]) + 2)[:-2] if bulk is not None else line[1:-2]
 
 
 @contextmanager

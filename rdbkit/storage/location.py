@@ -54,6 +54,15 @@ def file_size(src: object) -> int | None:
     return os.path.getsize(content_of(src)) if is_rereadable(src) else None
 
 
+def folder_size(path: _Path) -> int | None:
+    """Bytes of the files in a folder; None where one has got another name meanwhile. Raises: OSError where there is no folder."""
+    with os.scandir(path) as entries:
+        try:
+            return sum(entry.stat(follow_symlinks=False).st_size for entry in entries if entry.is_file(follow_symlinks=False))
+        except FileNotFoundError:
+            return None
+
+
 def total_size(sources: Iterable[object]) -> int:
     """Bytes that inputs have in all, without those whose size is not known."""
     return sum(file_size(src) or 0 for src in sources)

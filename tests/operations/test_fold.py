@@ -101,13 +101,26 @@ def test_a_server_that_ends_at_once(server: Server, tmp_path: Path) -> None:
 
 
 def test_what_is_no_server(tmp_path: Path) -> None:
+    endless = tmp_path / "endless"
+    endless.write_text("#!/bin/sh\nyes &\nyes\n")
+    endless.chmod(0o755)
     for path, why in (
+        (str(endless), "it does not say that it is a Redis or Valkey server"),
         ("/bin/echo", "it does not say that it is a Redis or Valkey server"),
         (str(tmp_path / "no"), "no program that can be run"),
     ):
         with pytest.raises(rdbkit.TargetError) as e:
             rdbkit.fold(FOLDER, tmp_path / "out.rdb", server=path)
         assert str(e.value) == f"{path}: {why}"
+
+
+def test_a_program_that_never_says_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "server"
+    path.write_text("#!/bin/sh\nsleep 1000000\n")
+    path.chmod(0o755)
+    monkeypatch.setattr(fold_server, "_VERSION_S", 0.2)
+    with pytest.raises(rdbkit.TargetError, match="it does not say"):
+        rdbkit.fold(FOLDER, tmp_path / "out.rdb", server=path)
 
 
 def test_servers_are_looked_for_in_an_order(nowhere: Path, server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

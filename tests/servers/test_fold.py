@@ -20,6 +20,8 @@ from click.testing import CliRunner
 import rdbkit
 from fixtures.server import Client, Command, running
 from rdbkit.cli import cli
+from rdbkit.format.payload import Payload, encode_payload
+from rdbkit.operations.fold_server import PrivateServer, binaries
 from rdbkit.resp import command
 from rdbkit.storage.temporary import copy_of
 
@@ -422,6 +424,25 @@ def servers_of(process: subprocess.Popen[bytes]) -> list[int]:
 def is_alive(pid: int) -> bool:
     status = Path(f"/proc/{pid}/stat")
     return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.parametrize("script", ["while true do end", "local t = {} for i = 1, 1e18 do t[i % 9] = redis.call('TIME') end"])
+def test_a_file_that_never_ends(script: str, line: str, tmp_path: Path) -> None:
+    (binary_,) = binaries(str(binary(line)))
+    folder = tmp_path / "appendonlydir"
+    folder.mkdir()
+    (folder / "appendonly.aof.1.incr.aof").write_bytes(command(b"EVAL", script.encode(), b"0"))
+    (folder / "appendonly.aof.manifest").write_text("file appendonly.aof.1.incr.aof seq 1 type i\n")
+    private = PrivateServer(binary_, str(tmp_path), ["--enable-debug-command", "yes"], patience=0.5)
+    with pytest.raises(rdbkit.TargetError, match="does not come further"), private as server:
+        server.load()
+
+
+def test_a_payload_that_is_damaged_under_its_checksum(line: str, tmp_path: Path) -> None:
+    # a hash in a listpack, whose first entry has a length that goes beyond its end
+    damaged = encode_payload(Payload(16, b"\x0d\x0d\0\0\0\x02\0\xbff\x02\x81v\x02\xff", 10))
+    with pytest.raises(rdbkit.TargetError, match="Hash listpack integrity check failed"):
+        rdbkit.fold(aof(tmp_path, command(b"RESTORE", b"h", b"0", damaged)), tmp_path / "out.rdb", server=binary(line))
 
 
 def test_a_script_that_starts_a_server_and_stays(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from rdbkit.storage.location import (
     file_id,
     file_size,
     fingerprint,
+    folder_size,
     is_file,
     is_folder,
     is_link,
@@ -59,6 +60,7 @@ def test_what_can_be_read_again_and_its_size(folder: Path) -> None:
         assert file_size(src) is None
     assert total_size(["file", "-", "pipe", "hard", "none"]) == 78
     assert total_size([]) == 0
+    assert folder_size(".") == 39 + 39 + 18
 
 
 def test_which_file_it_is(folder: Path) -> None:
