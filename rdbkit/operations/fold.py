@@ -271,7 +271,7 @@ class _Job:
         if is_last and (file_size(original) or 0) > size and not truncate_tail:
             raise self._changed()
         if not truncate_tail:
-            remedy = "; with --truncate-tail what stands from there on is left out" if is_last else ""
+            remedy = "; rdbkit fold --truncate-tail leaves out what stands from there on" if is_last else ""
             raise CorruptError(f"damaged: {damage.what}{remedy}", source=original, offset=damage.offset)
         if not is_last:
             raise CorruptError(f"damaged: {damage.what}; only the last file can be cut off", source=original, offset=damage.offset)
@@ -286,7 +286,9 @@ class _Job:
         if self.lost_database:
             raise TargetError(f"it chooses a database beyond the {DATABASES:,} that the server has", source=self.found.path)
         if self.report.refused and on_error == "stop":
-            raise TargetError(refusals(self.report), source=self.found.path)
+            raise TargetError(
+                f"{refusals(self.report)}; rdbkit fold --on-error skip leaves such commands out", source=self.found.path
+            )
 
     def _changed(self) -> ChangedError:
         return ChangedError("a server writes to it: stop it, or copy the folder first, and run this again", source=self.found.path)

@@ -13,7 +13,7 @@ from rdbkit.format.scan import Visitor
 from rdbkit.model import TRAILING_DATA, AofBase
 from rdbkit.snapshot.reader import open_snapshot
 from rdbkit.storage.location import is_file, is_folder
-from rdbkit.storage.manifest import SUFFIX, Manifest, find_manifest, folder_of, read_manifest
+from rdbkit.storage.manifest import SUFFIX, Manifest, find_manifest, folder_of, folders_in, read_manifest
 from rdbkit.storage.source import open_source
 
 _SNAPSHOT: Final = (b"REDIS", b"VALKEY")
@@ -106,7 +106,9 @@ def base_of_folder(path: str) -> AofBase | None:
 def what_is_missing(path: str) -> str:
     """Why `find_append_only` has found nothing, in words."""
     if is_folder(path):
-        return f"no append-only folder: it has no file *{SUFFIX}"
+        inside = folders_in(path)
+        hint = f", but {inside[0]} has one" if inside else ""
+        return f"no append-only folder: it has no file *{SUFFIX}{hint}"
     return "no append-only file: it begins with no command, and nothing follows a snapshot"
 
 

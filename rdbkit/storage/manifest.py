@@ -159,6 +159,12 @@ def folder_of(path: str) -> str | None:
     return None
 
 
+def folders_in(folder: str) -> list[str]:
+    """The append-only folders in a folder: a server's working folder has one."""
+    inside = [os.path.join(folder, name) for name in sorted(_names(folder))]
+    return [path for path in inside if is_folder(path) and any(name.endswith(SUFFIX) for name in _names(path))]
+
+
 def newer_beside(path: str) -> tuple[str, ...] | None:
     """What stands beside the base of an append-only folder and is newer: names of files that are not empty.
 

@@ -221,7 +221,7 @@ def test_keys_that_have_expired_stay(line: str, tmp_path: Path) -> None:
         ([command(b"CONFIG", b"SET", b"dir", b"/tmp")], rdbkit.TargetError, "CONFIG"),
         ([command(b"DEBUG", b"SLEEP", b"0")], rdbkit.TargetError, "DEBUG"),
         ([command(b"CLIENT", b"KILL", b"TYPE", b"normal")], rdbkit.TargetError, "CLIENT"),
-        ([command(b"SET", b"k2", b"v")[:-3]], rdbkit.CorruptError, "the file ends inside a command; with --truncate-tail"),
+        ([command(b"SET", b"k2", b"v")[:-3]], rdbkit.CorruptError, "the file ends inside a command; rdbkit fold --truncate-tail"),
         ([bytes(50)], rdbkit.CorruptError, "the file ends inside a command"),
         ([command(b"MULTI"), command(b"SET", b"k2", b"v")], rdbkit.CorruptError, "a transaction (MULTI) does not end"),
     ],

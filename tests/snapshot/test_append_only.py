@@ -63,6 +63,7 @@ def test_what_is_none(tmp_path: Path) -> None:
     ]
     assert [find_append_only(str(path)) for path in others] == [None] * len(others)
     assert what_is_missing(str(FIXTURES)) == "no append-only folder: it has no file *.manifest"
+    assert what_is_missing(str(AOF)) == f"no append-only folder: it has no file *.manifest, but {FOLDER} has one"
     assert "begins with no command" in what_is_missing(str(alone))
 
 
