@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import BinaryIO, Final, NamedTuple
 
 from rdbkit.errors import CorruptError, TruncatedError
+from rdbkit.snapshot.other_formats import HEAD_BYTES, describe
 
 MARK_BYTES: Final = 40
 _EOF: Final = b"$EOF:"
@@ -104,7 +105,7 @@ def read_frame(window: Window) -> Frame:
         if len(head) < _LENGTH_LINE and re.fullmatch(rb"\$([0-9]*\r?|E|EN|EO|EOF)", head):
             raise TruncatedError("the capture of a replication ends inside its frame", offset=len(head))
     elif last is not None:
-        raise _without_snapshot(last, head)
+        raise _without_snapshot(last, head if last else window.peek(HEAD_BYTES))
     return Frame()
 
 
@@ -145,6 +146,8 @@ def _without_snapshot(last: bytes, head: bytes) -> CorruptError | TruncatedError
         return CorruptError(f"no RDB file: the server sent no snapshot, but said {said}")
     if not head:
         return TruncatedError("the capture of a replication ends before the snapshot", offset=0)
+    if not said and (what := describe(head)):
+        return CorruptError(what)
     behind = f"{said} of a replication" if said else "newlines"
     return CorruptError(f"no RDB file: what follows {behind} begins with {head[:9]!r}, not with $ and a length or mark")
 

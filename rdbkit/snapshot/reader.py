@@ -16,12 +16,13 @@ import anycrc
 
 from rdbkit.errors import ChecksumError, CorruptError, LimitError, RdbError, TruncatedError, UnsupportedVersionError
 from rdbkit.format import constants as c
-from rdbkit.format.budget import HELD_BYTES, HOW_TO_RAISE, Budget
+from rdbkit.format.budget import HELD, HELD_BYTES, HOW_TO_RAISE, Budget
 from rdbkit.format.decode import FileTypes
 from rdbkit.format.record import Collector, LargeRecord, Record
 from rdbkit.format.scan import NO_EXPIRY, LastRecord, Prelude, Scanner, Visitor
 from rdbkit.model import AofBase, Aux, Checksum, Event, FunctionLibrary, Header, KeyMetadata, ModuleAux, Trailer
 from rdbkit.snapshot.capture import MARK_BYTES, Frame, Window, read_frame, read_trailer, skip_mark, without_mark
+from rdbkit.snapshot.other_formats import HEAD_BYTES, describe, describe_damage
 from rdbkit.storage.location import Identity, is_file, is_folder
 from rdbkit.storage.manifest import find_manifest, newer_beside
 from rdbkit.storage.source import UNKNOWN, Input, Rereading, Source, open_source
@@ -31,12 +32,6 @@ _HEAD = 16  # bytes of a large value that a visitor is shown: a module's id, or 
 _TAIL = 4096  # bytes in which an input's checksum is looked for: the last pages of a page blob can be padding
 _FEW_ZEROS = 16  # fewer than these at the end of an input that is cut may be the end of what it is cut behind
 _CRC64 = anycrc.Model("CRC64-REDIS")
-_OTHER_FORMATS = (
-    (b"PK\x03\x04", "a zip archive: unpack it first"),
-    (b"*", "an append-only file of commands, of which rdbkit fold makes a snapshot"),
-    (b"#TS:", "an append-only file of commands, of which rdbkit fold makes a snapshot"),
-    (b"file ", "the manifest of an append-only folder, of which rdbkit fold makes a snapshot"),
-)
 
 
 #: No limit is higher.
@@ -141,6 +136,7 @@ class Snapshot:
         self._buf = b""
         self._pos = 0
         self._base = 0  # offset of _buf[0]
+        self._start = b""  # from the header on, as much as there was at first
         self._zeros = b""  # what stood behind _buf, where nothing else follows up to the end
         self._zeros_at = UNKNOWN  # where they begin in the input
         self._zeros_to_end = 0  # how many they are, also where they are more than a block
@@ -570,6 +566,7 @@ class Snapshot:
             raise UnsupportedVersionError(
                 f"RDB version {head.decode()} is not known, only {newest}; --relaxed tries it all the same"
             )
+        self._start = self._buf[self._pos : self._pos + HEAD_BYTES]
         self._pos += 9
         return header
 
@@ -577,10 +574,8 @@ class Snapshot:
         """What is wrong with a file that begins so, and with neither REDIS nor VALKEY."""
         if len(head) < 9 and (b"REDIS".startswith(head[:5]) or b"VALKEY".startswith(head[:6])):
             return TruncatedError("the file ends inside its header", offset=self._pos + len(head))
-        for start, what in _OTHER_FORMATS:
-            if head.startswith(start):
-                return CorruptError(f"no RDB file: this is {what}")
-        return CorruptError(f"no RDB file: it begins with {head[:9]!r}, not with REDIS or VALKEY and a version")
+        what = describe(self._need(HEAD_BYTES)[:HEAD_BYTES])
+        return CorruptError(what or f"no RDB file: it begins with {head[:9]!r}, not with REDIS or VALKEY and a version")
 
     def _read_prelude(self, damaged: bool) -> None:
         self._prelude = self._scan_prelude(damaged)
@@ -776,6 +771,9 @@ class Snapshot:
         """Give an error from a block its place in the file, and the key it happened in."""
         if e.source is not None:
             return e
+        is_of_data = self._start and not self._rdb_end and e.rule != HELD
+        if is_of_data and (damage := describe_damage(self._start, self._buf[max(self.begin - self._base, 0) :])):
+            e = CorruptError(damage, offset=e.offset)
         if isinstance(e, TruncatedError) and self._zeros_to_end >= _FEW_ZEROS:
             size = f"{self._zeros_to_end:,} bytes"
             e = TruncatedError(f"zeros to the end of the file ({size}), as a full disk leaves them", offset=len(self._buf))
