@@ -40,11 +40,11 @@ _COPY_BYTES: Final = 1 << 20
 #: RDB 7 and earlier have lengths of 32 bits.
 _LONGEST_BEFORE_8: Final = (1 << 32) - 1
 _CHECKSUM_SINCE: Final = 5
-#: What is lost of what stands behind a snapshot, by `rdbkit.Trailer.kind`: the kind of loss, and the words.
+#: What is lost of what follows a snapshot, by `rdbkit.Trailer.kind`.
 _LOST_BEHIND: Final = {
-    "aof": ("commands", "commands behind the snapshot, which change it"),
-    "replication": ("commands", "commands of a replication behind the snapshot, which change it"),
-    "snapshot": ("behind", "another snapshot behind this one, which no server reads: merge makes one of several"),
+    "aof": "commands behind the snapshot, which change it",
+    "replication": "commands of a replication behind the snapshot, which change it",
+    "snapshot": "another snapshot behind this one, which no server reads: merge makes one of several",
 }
 #: And what changes nothing.
 _NOTED_BEHIND: Final = {
@@ -398,10 +398,11 @@ class Job:
         if trailer is None:
             return
         if trailer.kind in _LOST_BEHIND:
-            kind, what = _LOST_BEHIND[trailer.kind]
+            what = _LOST_BEHIND[trailer.kind]
             if trailer.kind == "replication" and trailer.size is not None:
                 what += f": {count(trailer.size, 'byte')}"
-            self.rewriter.enter_loss(Loss(kind, what, 1, None, None), self.rules.policies.chosen("loss") == FAIL)
+            loss = Loss("behind" if trailer.kind == "snapshot" else "commands", what, 1, None, None)
+            self.rewriter.enter_loss(loss, self.rules.policies.chosen("loss") == FAIL)
         elif trailer.kind in _NOTED_BEHIND and (trailer.kind != "mark" or snapshot.framing is None):
             self.rewriter.note("trailer", _NOTED_BEHIND[trailer.kind])
 
