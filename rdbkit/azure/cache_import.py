@@ -24,6 +24,7 @@ from rdbkit.azure.sas import LEAST_HOURS, Signed, Signer, patience
 from rdbkit.errors import CorruptError, TargetError, UnsupportedVersionError
 from rdbkit.model import aux_number
 from rdbkit.operations.check import AS_IT_IS, Check, check
+from rdbkit.snapshot.other_formats import HEAD_BYTES, describe
 from rdbkit.storage.compression import compression_of
 from rdbkit.storage.state import StateFile
 from rdbkit.storage.temporary import PRIVATE
@@ -392,10 +393,11 @@ def _look(places: Sequence[BlobUrl], signer: Signer, auth: str, etags: Sequence[
                 raise TargetError(
                     "the blob is in the archive tier, where nobody can read it; set its tier to Hot first", source=place.url
                 )
-            head = bytes(client.download_blob(0, 9).readall()) if seen.size else b""
+            head = bytes(client.download_blob(0, HEAD_BYTES).readall()) if seen.size else b""
         form = compression_of(head)
         if form is None and not head.startswith(_MAGIC):
-            raise CorruptError("the blob is no RDB file; give the URL of one that is", source=place.url)
+            what = describe(head)
+            raise CorruptError(what or "the blob is no RDB file; give the URL of one that is", source=place.url)
         modified = seen.last_modified.isoformat() if seen.last_modified is not None else ""
         found.append(Blob(place.url, seen.size, now, kind, modified, form and form.name, signed))
     return found

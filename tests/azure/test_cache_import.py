@@ -6,6 +6,7 @@ import datetime
 import gzip
 import io
 import json
+import lzma
 import os
 import re
 import signal
@@ -196,7 +197,9 @@ def refusals() -> list[Any]:
         case("no rdb", "the blob is no RDB file", lambda a: (a.premium(), [a.blob("dumps/text", b"hello, world")]), 3),
         case("empty", "the blob is no RDB file", lambda a: (a.premium(), [a.blob("dumps/empty", b"")]), 3),
         case("odd", "known: no service loads it", lambda a: (a.premium(), [a.blob("dumps/odd", rdb(magic=b"REDIS0099"))]), 3),
+        case("page", "a page of HTML or XML", lambda a: (a.premium(), [a.blob("dumps/page", b"<!DOCTYPE html><html></html>")]), 3),
         case("gzip", "compressed with gzip", lambda a: (a.premium(), [a.blob("dumps/a.rdb.gz", gzip.compress(SMALL, mtime=0))])),
+        case("xz", "compressed with xz", lambda a: (a.premium(), [a.blob("dumps/a.rdb.xz", lzma.compress(SMALL))])),
         case("append", "append blob", lambda a: (a.premium(), [a.blob("dumps/append", b"", kind="AppendBlob")])),
         case("etag", "somebody has written it since", lambda a: (a.premium(), [*small(a), "--etag", '"0x1"'])),
         case("etags", "as many etags as blobs", lambda a: (a.premium(), [*small(a), "--etag", "1", "--etag", "2"]), 2),
