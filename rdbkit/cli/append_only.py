@@ -78,7 +78,7 @@ def files_of(name: str) -> list[str]:
         found = find_append_only(name) if _is_folder_or_manifest(name) else None
     except (RdbError, OSError):  # who folds it will say so
         found = None
-    return [name] if found is None else found.files
+    return [name] if found is None else found.everything
 
 
 def _is_folder_or_manifest(name: str) -> bool:

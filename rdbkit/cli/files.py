@@ -47,6 +47,10 @@ class InputPath(click.Path):
     """A file that is read."""
 
 
+class AppendOnlyPath(InputPath):
+    """An append-only file, of which a folder has several files."""
+
+
 class SnapshotPath(InputPath):
     """A snapshot that is read. An append-only file is folded to one for the command."""
 
@@ -140,6 +144,7 @@ class Verb(click.Command):
                 files = [os.fsdecode(each) for each in (value if param.nargs != 1 else (value,))]
                 if isinstance(param.type, SnapshotPath):
                     snapshots += files
+                if isinstance(param.type, SnapshotPath | AppendOnlyPath):
                     files = [part for each in files for part in files_of(each)]
                 elif isinstance(param.type, KeptPath):
                     _refuse_append_only(files)

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from rdbkit.cli.files import InputPath, Verb, refuse_terminal, snapshot_options, written
+from rdbkit.cli.files import AppendOnlyPath, Verb, refuse_terminal, snapshot_options, written
 from rdbkit.cli.render import printable, progress, size
 from rdbkit.cli.status import status, strict_option
 from rdbkit.operations.fold import Fold, refusals
@@ -16,7 +16,7 @@ from rdbkit.text import count
 
 
 @click.command(cls=Verb)
-@click.argument("aof", metavar="AOF", type=InputPath(exists=True, readable=False))
+@click.argument("aof", metavar="AOF", type=AppendOnlyPath(exists=True, readable=False))
 @snapshot_options
 @click.option(
     "--server", metavar="PATH", envvar="RDBKIT_SERVER", show_envvar=True,

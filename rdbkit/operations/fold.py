@@ -14,7 +14,7 @@ from rdbkit.model import Header
 from rdbkit.operations.fold_server import DATABASES, DUMP, Binary, Ended, Log, PrivateServer, binaries
 from rdbkit.snapshot.append_only import AppendOnly, Damage, find_append_only, find_damage, what_is_missing
 from rdbkit.snapshot.reader import open_snapshot
-from rdbkit.storage.location import exists, file_size, is_file, is_folder, real_path
+from rdbkit.storage.location import exists, file_size, is_file, is_folder, is_same_file, real_path
 from rdbkit.storage.manifest import read_manifest
 from rdbkit.storage.output import open_output
 from rdbkit.storage.temporary import copy_of, temporary_folder
@@ -97,7 +97,7 @@ def fold(
 
     Raises: TargetError where there is no server, where none is as new as what wrote the files, or where it refuses them;
         CorruptError where `aof` is none, or is damaged, with file and byte; ChangedError where a server writes to it;
-        FileExistsError; OSError; ValueError for another `on_error`.
+        FileExistsError; OSError; ValueError for another `on_error`, and where `output` is a file that is read.
     """
     name = os.fspath(aof)
     found = find_append_only(name)
@@ -107,6 +107,8 @@ def fold(
         raise CorruptError(what_is_missing(name), source=name)
     if on_error not in ("stop", "skip"):
         raise ValueError(f"on_error is stop or skip, not {on_error!r}")
+    if any(is_same_file(each, output) for each in found.everything):
+        raise ValueError("the destination is one of the files that are folded")
     place = _place_for(output, force)
     binary = _chosen(found, None if server is None else os.fspath(server))
     with _naming(place), temporary_folder(place) as folder:
@@ -240,7 +242,7 @@ class _Job:
             os.mkdir(self._place(""), 0o700)
         lines = []
         for number, path in enumerate(self.found.files, 1):
-            is_base = self.found.manifest is None or path == self.found.manifest.base
+            is_base = number == 1 and (self.found.manifest is None or self.found.manifest.base is not None)
             copy = f"{_NAME}.{number}.{'base' if is_base else 'incr'}.aof" if self.is_multi_part else _NAME
             self.report.bytes += copy_of(path, self._place(copy))
             self.copies[copy] = path

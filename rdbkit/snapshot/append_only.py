@@ -43,6 +43,11 @@ class AppendOnly:
     files: list[str]
     manifest: Manifest | None
 
+    @property
+    def everything(self) -> list[str]:
+        """Paths of all files that are read, the manifest as well."""
+        return [*self.files, *([] if self.manifest is None else [self.manifest.path])]
+
 
 @dataclass(frozen=True)
 class Damage:
@@ -65,7 +70,7 @@ def find_append_only(path: str) -> AppendOnly | None:
     if manifest_path is not None:
         manifest = read_manifest(manifest_path)
         for missing in manifest.missing():
-            raise FileNotFoundError(2, f"{manifest_path} names it, and it is not there", missing)
+            raise FileNotFoundError(2, f"{manifest_path} names it, and there is no such file", missing)
         return AppendOnly(path, manifest.files, manifest)
     head = _head(path)
     if head.startswith(_COMMANDS):

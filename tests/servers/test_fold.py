@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -406,13 +407,26 @@ def test_what_is_run_again_takes_none(verb: str) -> None:
     assert "make a snapshot of it first, with rdbkit fold" in done.stderr
 
 
-def test_an_output_that_is_a_file_of_the_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", ["fold {folder} {link} --force", "convert {folder} {link} --target redis-6.0 --force"])
+@pytest.mark.parametrize("name", ["appendonly.aof.2.base.rdb", "appendonly.aof.2.incr.aof", "appendonly.aof.manifest"])
+def test_an_output_that_is_a_file_of_the_folder(name: str, words: str, tmp_path: Path) -> None:
     folder = tmp_path / "appendonlydir"
     shutil.copytree(FOLDER, folder)
-    base = folder / "appendonly.aof.2.base.rdb"
-    done = CliRunner().invoke(cli, ["convert", str(folder), str(base), "--target", "redis-6.0", "--force"])
+    link = tmp_path / "link.rdb"
+    link.hardlink_to(folder / name)
+    arguments = [word.format(folder=folder, link=link) for word in words.split()]
+    done = CliRunner().invoke(cli, arguments, env={"RDBKIT_SERVER": str(binary("redis-7.0"))})
     assert done.exit_code == 2
-    assert "OUT and FILE are the same file" in done.stderr
+    assert re.search(r"OUT and (FILE|AOF) are the same file", done.stderr)
+    with pytest.raises(ValueError, match="the destination is one of the files that are folded"):
+        rdbkit.fold(folder, folder / name, server=binary("redis-7.0"), force=True)
+    assert (folder / name).read_bytes() == (FOLDER / name).read_bytes()
+
+
+def test_a_manifest_that_names_a_file_twice(line: str, tmp_path: Path) -> None:
+    (tmp_path / "b").write_bytes(aof(tmp_path).read_bytes())
+    (tmp_path / "x.manifest").write_text("file b seq 1 type b\nfile b seq 1 type i\n")
+    assert rdbkit.fold(tmp_path, tmp_path / "out.rdb", server=binary(line)).files == ["b", "b"]
 
 
 def servers_of(process: subprocess.Popen[bytes]) -> list[int]:

@@ -73,7 +73,7 @@ def test_a_part_of_a_folder_is_not_taken_for_all(tmp_path: Path) -> None:
     copy = tmp_path / "appendonlydir"
     shutil.copytree(FOLDER, copy)
     (copy / "appendonly.aof.2.incr.aof").unlink()
-    with pytest.raises(FileNotFoundError, match=r"appendonly.aof.manifest names it, and it is not there") as e:
+    with pytest.raises(FileNotFoundError, match=r"appendonly.aof.manifest names it, and there is no such file") as e:
         find_append_only(str(copy))
     assert e.value.filename == str(copy / "appendonly.aof.2.incr.aof")
     (copy / "appendonly.aof.2.incr.aof").mkdir()  # which is no file either
