@@ -19,11 +19,13 @@ MARK_BYTES: Final = 40
 _EOF: Final = b"$EOF:"
 _PIECE: Final = 1 << 12
 _LINE: Final = 512  # bytes of a line at most
+_MOST_SHOWN: Final = 120
 _LENGTH_LINE: Final = 22  # bytes of a line that says how many follow, at most
 #: Lines before the frame: what servers answer to PSYNC and the commands before it. The last is of an RDB channel of Valkey.
 _ANSWERS: Final = (b"+FULLRESYNC ", b"+CONTINUE", b"+OK", b"+PONG", b"-", b"$ENDOFF:")
 _BEGINNINGS: Final = (b"\n", b"+", b"-", b"$")
 _REFUSAL: Final = re.compile(rb"-[A-Z]+( [\x20-\x7e]*)?")
+_TEXT: Final = re.compile(rb"[\x20-\x7e]*")
 #: The mark where nothing in front of the snapshot says which it is: servers draw it from these.
 _ANY_MARK: Final = re.compile(rb"[0-9a-f]{40}")
 #: Another snapshot, in a frame or not.
@@ -122,7 +124,8 @@ def _skip_lines(window: Window) -> bytes | None:
         if word is None or (word == b"$ENDOFF:" and not head.startswith(b"$END")):
             return last
         line, end, _ = head.partition(b"\r\n")
-        if word == b"-" and not _REFUSAL.fullmatch(line.removesuffix(b"\r")):
+        rule = _REFUSAL if word == b"-" else _TEXT
+        if rule.fullmatch(line.removesuffix(b"\r")) is None:
             return last
         if not end:
             if len(head) == _LINE:
@@ -139,7 +142,7 @@ def _expect_more(window: Window) -> None:
 
 def _without_snapshot(last: bytes, head: bytes) -> CorruptError | TruncatedError:
     """Why there is no snapshot behind lines, the last of which is given."""
-    said = last.decode("ascii", "backslashreplace")
+    said = last[:_MOST_SHOWN].decode("ascii") + ("..." if len(last) > _MOST_SHOWN else "")
     if last.startswith(b"+CONTINUE"):
         return CorruptError(f"no RDB file: a replication goes on here ({said}), and no snapshot is sent: ask with PSYNC ? -1")
     if last.startswith(b"-"):

@@ -112,7 +112,20 @@ def input_of(seed: int, number: int) -> Input:
         found = Input("noise", magic + b"\xfe\0" + rng.randbytes(rng.randrange(200)))
     if rng.random() < 0.05:
         return Input(f"{found.how}, gzip", gzip.compress(found.data, 1, mtime=0))
-    return found
+    return Input(f"{found.how}, captured", captured(found.data, rng)) if rng.random() < 0.05 else found
+
+
+def captured(data: bytes, rng: Random) -> bytes:
+    """As a replica is sent it, with a byte of the frame changed, or none."""
+    mark = b"%040x" % rng.getrandbits(160) if rng.random() < 0.5 else b""
+    front = b"$EOF:%b\r\n" % mark if mark else b"$%d\r\n" % len(data)
+    front = rng.choice([b"", b"\n\n", b"+OK\r\n+FULLRESYNC %040x 7\r\n\n" % rng.getrandbits(160)]) + front
+    behind = mark + rng.choice([b"", b"*1\r\n$4\r\nping\r\n", b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\nb\r\n"])
+    if rng.random() < 0.3:
+        front = bytes_changed(bytes(9) + front, rng)[9:]
+    if rng.random() < 0.3:
+        behind = bytes_changed(bytes(9) + behind, rng)[9:]
+    return front + data + behind
 
 
 def _small(rng: Random) -> Path:
