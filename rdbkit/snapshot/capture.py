@@ -130,6 +130,8 @@ def _skip_lines(window: Window) -> bytes | None:
         if not end:
             if len(head) == _LINE:
                 return last
+            if word == b"-" and last is None and b" " in line:
+                raise _without_snapshot(line.strip(), b"")
             raise TruncatedError("the capture of a replication ends before the snapshot", offset=len(head))
         window.skip(len(line) + 2)
         last = line

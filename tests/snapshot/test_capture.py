@@ -200,7 +200,7 @@ def test_an_announced_length_that_is_not_that_of_the_snapshot_is_damage() -> Non
         (b"\n\n" + RDB, "follows newlines begins with b'REDIS"),
         (RESYNC + RDB, "of a replication begins with b'REDIS"),
         (b"\n\n\n", "ends before the snapshot"),
-        (RESYNC.replace(b"\r", b"") + BULK + RDB, "no RDB file: it begins with b'+FULLRESY'"),
+        (RESYNC.replace(b"\r", b"") + BULK + RDB, "in front of `REDIS0009`; take them out"),
         (b"-ERR " + b"x" * 300 + b"\r\n", "x..."),
         (b"$EOF:" + MARK + b"!!" + RDB, "first mark of a capture of a replication is damaged"),
         (b"$55 dollars", "no RDB file"),

@@ -69,6 +69,7 @@ def error(data: bytes) -> rdbkit.RdbError:
         (b'[\n  {"a": 1}]', "JSON"),
         (b'{"db":0,"key":"a","type":"string","encoding":"raw","value":"1"}\n', "`rdbkit build` makes a snapshot"),
         (b"-NOAUTH Authentication required.\r\n", "NOAUTH Authentication required."),
+        (b"-NOAUTH Authentication required.", "NOAUTH Authentication required."),
         (b"-ERR unknown command 'SYNC'\n", "ERR unknown command 'SYNC'"),
         (b"NOAUTH Authentication required.\n", "a server answered with an error, and that is all there is: NOAUTH"),
         (b"(error) WRONGPASS invalid username-password pair\n", "WRONGPASS invalid username-password pair"),
