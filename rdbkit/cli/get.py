@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Final
 
 import click
 
@@ -10,6 +11,9 @@ import rdbkit
 from rdbkit.cli.files import READ_ONCE, Verb, output_options, writing
 from rdbkit.cli.render import printable, warn
 from rdbkit.operations.value_json import value_json
+from rdbkit.storage.location import is_rereadable
+
+_MAY_GO_ON: Final = "what stands behind the key is not read; commands of an append-only file there may have changed it"
 
 
 @click.command(cls=Verb)
@@ -35,7 +39,12 @@ def get(file: str, key: str, db: int | None, output: str, force: bool, relaxed: 
                         out.writelines(value_json(record))
                         out.write(b"\n")
                 warn(snapshot)
+                if snapshot.aux.get("aof-preamble") == "1" and not is_rereadable(
+                    file
+                ):  # of a file it is known that nothing follows
+                    click.echo(f"rdbkit: warning: {printable(snapshot.name)}: {_MAY_GO_ON}", err=True)
                 return 0
+    warn(snapshot)
     where = "" if db is None else f" in db {db}"
     click.echo(f"rdbkit: {printable(file)}: no key {printable(name, 200)}{where}", err=True)
     return 1

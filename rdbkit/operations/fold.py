@@ -129,7 +129,7 @@ def _naming(folder: str) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        if e.filename is None:
+        if e.filename is None or str(e.filename).startswith(os.path.join(folder, ".rdbkit-")):
             e.filename = folder
         raise
 

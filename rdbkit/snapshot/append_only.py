@@ -78,7 +78,7 @@ def find_append_only(path: str) -> AppendOnly | None:
         if folder is not None:
             raise CorruptError(f"it is one file of an append-only folder: name the folder, {folder}", source=path)
         return AppendOnly(path, [path], None)
-    if head.startswith(_SNAPSHOT) and _PREAMBLE in head and _goes_on(path):
+    if head.startswith(_SNAPSHOT) and (_PREAMBLE in head or _BASE in head) and _goes_on(path):
         return AppendOnly(path, [path], None)
     return None
 
@@ -109,19 +109,24 @@ def base_of_folder(path: str) -> AofBase | None:
 
 
 def what_is_missing(path: str) -> str:
-    """Why `find_append_only` has found nothing, in words."""
+    """Why `find_append_only` has found nothing, in words. Raises: RdbError for a damaged snapshot, of which nothing is known."""
     if is_folder(path):
         inside = folders_in(path)
         hint = f", but {inside[0]} has one" if inside else ""
         return f"no append-only folder: it has no file *{SUFFIX}{hint}"
-    return "no append-only file: it begins with no command, and nothing follows a snapshot"
+    if not is_file(path):
+        return "it is read several times, and has to be a file or a folder"
+    if _head(path).startswith(_SNAPSHOT):
+        _end_of_snapshot(path)
+        return "no append-only file: it is a snapshot, and no commands follow it"
+    return "no append-only file: it begins with no command"
 
 
 def _goes_on(path: str) -> bool:
-    """Whether something follows the snapshot that begins an append-only file of a server before 7.0."""
+    """Whether something follows the snapshot that begins an append-only file."""
     try:
         with open_snapshot(path, verify_checksum=False) as snapshot:
-            if snapshot.aux.get("aof-preamble") != "1":
+            if "1" not in (snapshot.aux.get("aof-preamble"), snapshot.aux.get("aof-base")):
                 return False
             for _ in snapshot.scan(Visitor()):
                 pass

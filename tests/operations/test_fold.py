@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,7 +144,7 @@ def test_servers_are_looked_for_in_an_order(nowhere: Path, server: Server, monke
 def test_what_is_no_append_only_file(tmp_path: Path) -> None:
     for path, why in (
         (FIXTURES, "no append-only folder: it has no file *.manifest"),
-        (OF_REDIS_8, "no append-only file: it begins with no command, and nothing follows a snapshot"),
+        (OF_REDIS_8, "no append-only file: it is a snapshot, and no commands follow it"),
     ):
         with pytest.raises(rdbkit.CorruptError) as e:
             rdbkit.fold(path, tmp_path / "out.rdb")
@@ -152,6 +153,13 @@ def test_what_is_no_append_only_file(tmp_path: Path) -> None:
         rdbkit.fold(tmp_path / "nothing", tmp_path / "out.rdb")
     with pytest.raises(ValueError, match="on_error is stop or skip, not 'go on'"):
         rdbkit.fold(FOLDER, tmp_path / "out.rdb", on_error="go on")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it needs /proc")
+def test_a_folder_that_takes_no_files(server: Server) -> None:
+    with pytest.raises(FileNotFoundError) as e:
+        rdbkit.fold(PREAMBLE, "/proc/out.rdb", server=server("Redis server v=8.0.6"))
+    assert e.value.filename == "/proc"
 
 
 def test_an_output_that_cannot_be_is_told_before_the_work(tmp_path: Path) -> None:

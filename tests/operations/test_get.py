@@ -24,6 +24,16 @@ def get(*args: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[by
     return command_line.run("get", *args, data=stdin)
 
 
+def test_what_may_follow_a_pipe_is_told() -> None:
+    data = (FIXTURES / "aof" / "preamble-tail.aof").read_bytes()
+    found = get("-", "a", stdin=data)
+    assert (found.returncode, found.stdout) == (0, b"1")  # and 2 after a command that follows
+    assert b"commands of an append-only file there may have changed it" in found.stderr
+    missing = get("-", "none", stdin=data)
+    assert missing.returncode == 1
+    assert b"behind the snapshot, and not read: commands" in missing.stderr
+
+
 def test_a_string_is_its_bytes_and_anything_else_json(tmp_path: Path) -> None:
     data = rdb(b"\xfe\0", key(b"s", 0, string(RAW)), key(b"n", 0, b"\xc0\x07"), b"\xfe\5", key(b"s", 1, length(1) + string(b"x")))
     source = tmp_path / "a.rdb"

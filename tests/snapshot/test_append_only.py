@@ -64,7 +64,19 @@ def test_what_is_none(tmp_path: Path) -> None:
     assert [find_append_only(str(path)) for path in others] == [None] * len(others)
     assert what_is_missing(str(FIXTURES)) == "no append-only folder: it has no file *.manifest"
     assert what_is_missing(str(AOF)) == f"no append-only folder: it has no file *.manifest, but {FOLDER} has one"
-    assert "begins with no command" in what_is_missing(str(alone))
+    assert what_is_missing(str(alone)) == "no append-only file: it is a snapshot, and no commands follow it"
+    assert what_is_missing("/dev/null") == "it is read several times, and has to be a file or a folder"
+    with pytest.raises(rdbkit.RdbError) as e:  # and not that nothing follows it
+        what_is_missing(str(damaged))
+    assert e.value.source == str(damaged)
+
+
+def test_a_base_with_the_increments_behind_it(tmp_path: Path) -> None:
+    path = tmp_path / "all.aof"
+    path.write_bytes((FOLDER / "appendonly.aof.2.base.rdb").read_bytes() + COMMANDS[1])
+    found = find_append_only(str(path))
+    assert found is not None
+    assert found.files == [str(path)]
 
 
 def test_a_part_of_a_folder_is_not_taken_for_all(tmp_path: Path) -> None:
