@@ -184,7 +184,7 @@ def _facts_of_writer(r: Info) -> list[tuple[str, str]]:
 
 
 def _facts_of_file(r: Info) -> list[tuple[str, str]]:
-    container = [x for x in (r.compression, "capture of a replication" if r.framing else None) if x]
+    container = [x for x in (r.compression, "replication capture" if r.framing else None) if x]
     rows = [
         ("size", size(r.rdb_size) + (f" ({', '.join(container)})" if container else "")),
         ("checksum", _CHECKSUMS.get(r.checksum, r.checksum)),

@@ -670,8 +670,8 @@ def _of_file(snapshot: Snapshot, target: Target, damage: RdbError | None) -> lis
         )  # fmt: skip
     if snapshot.framing is not None:
         found.append(
-            Finding("RDB406", BLOCKER, "a capture of a replication, in its frame", why="a server loads no frame",
-                    source=_FORMAT, fix="rdbkit convert")
+            Finding("RDB406", BLOCKER, "a replication capture, with the protocol around the snapshot",
+                    why="a server loads the snapshot alone", source=_FORMAT, fix="rdbkit convert")
         )  # fmt: skip
     if snapshot.trailer is not None and snapshot.trailer.kind == "padding":
         found.append(

@@ -449,7 +449,7 @@ class _Loading:
         return max((d.db for d in self.report.databases), default=0)
 
     def refused_frame(self) -> str:
-        return "a capture of a replication: rdbkit convert takes the snapshot out of it" if self.report.framing else ""
+        return "a replication capture: rdbkit convert takes the snapshot out of it" if self.report.framing else ""
 
     def refused_header(self) -> str:
         version, target = self.report.rdb_version, self.target

@@ -277,7 +277,7 @@ class _Job:
 
 def _notes_of_trailer(trailer: Trailer, framing: str | None) -> list[str]:
     """What surrounds a snapshot and breaks no rule."""
-    notes = [] if framing is None else ["the snapshot of a capture of a replication"]
+    notes = [] if framing is None else ["the snapshot of a replication capture"]
     if trailer.kind in _NOTED_TRAILERS and (trailer.kind != "mark" or framing is None):
         size = "" if trailer.size is None else f": {count(trailer.size, 'byte')}"
         notes.append(f"followed by {TRAILERS[trailer.kind]}{size}")

@@ -92,9 +92,9 @@ def read_frame(window: Window) -> Frame:
     head = window.peek(len(_EOF) + MARK_BYTES + 2)
     if head.startswith(_EOF):
         if len(head) < len(_EOF) + MARK_BYTES + 2:
-            raise TruncatedError("the capture of a replication ends inside its first mark", offset=len(head))
+            raise TruncatedError("the replication capture ends inside its first mark", offset=len(head))
         if not head.endswith(b"\r\n"):
-            raise CorruptError("the first mark of a capture of a replication is damaged", offset=0)
+            raise CorruptError("the first mark of a replication capture is damaged", offset=0)
         window.skip(len(head))
         _expect_more(window)
         return Frame("eof-mark", head[len(_EOF) : -2])
@@ -105,7 +105,7 @@ def read_frame(window: Window) -> Frame:
             _expect_more(window)
             return Frame("bulk", announced=int(found[1]))
         if len(head) < _LENGTH_LINE and re.fullmatch(rb"\$([0-9]*\r?|E|EN|EO|EOF)", head):
-            raise TruncatedError("the capture of a replication ends inside its frame", offset=len(head))
+            raise TruncatedError("the replication capture ends inside its frame", offset=len(head))
     elif last is not None:
         raise _without_snapshot(last, head if last else window.peek(HEAD_BYTES))
     return Frame()
@@ -132,14 +132,14 @@ def _skip_lines(window: Window) -> bytes | None:
                 return last
             if word == b"-" and last is None and b" " in line:
                 raise _without_snapshot(line.strip(), b"")
-            raise TruncatedError("the capture of a replication ends before the snapshot", offset=len(head))
+            raise TruncatedError("the replication capture ends before the snapshot", offset=len(head))
         window.skip(len(line) + 2)
         last = line
 
 
 def _expect_more(window: Window) -> None:
     if not window.peek(1):
-        raise TruncatedError("the capture of a replication ends before the snapshot", offset=0)
+        raise TruncatedError("the replication capture ends before the snapshot", offset=0)
 
 
 def _without_snapshot(last: bytes, head: bytes) -> CorruptError | TruncatedError:
@@ -150,7 +150,7 @@ def _without_snapshot(last: bytes, head: bytes) -> CorruptError | TruncatedError
     if last.startswith(b"-"):
         return CorruptError(f"no RDB file: the server sent no snapshot, but said {said}")
     if not head:
-        return TruncatedError("the capture of a replication ends before the snapshot", offset=0)
+        return TruncatedError("the replication capture ends before the snapshot", offset=0)
     if not said and (what := describe(head)):
         return CorruptError(what)
     behind = f"{said} of a replication" if said else "newlines"
@@ -165,8 +165,8 @@ def skip_mark(window: Window, frame: Frame) -> bool:
     found = window.peek(MARK_BYTES)
     if frame.mark and found != frame.mark:
         if frame.mark.startswith(found):
-            raise TruncatedError("the capture of a replication ends before the end of its second mark", offset=len(found))
-        raise CorruptError("the second mark of a capture of a replication differs from its first", offset=0)
+            raise TruncatedError("the replication capture ends before the end of its second mark", offset=len(found))
+        raise CorruptError("the second mark of a replication capture differs from its first", offset=0)
     # redis-cli --rdb - leaves out the first one
     is_mark = bool(frame.mark) or (frame.kind is None and _ANY_MARK.fullmatch(found) is not None)
     if is_mark:

@@ -761,7 +761,7 @@ class Snapshot:
         if self._skip(announced - size) < announced - size:
             raise TruncatedError("the file ends too early", offset=self._pos)
         raise CorruptError(
-            f"the capture of a replication announces a snapshot of {announced:,} bytes, and it has {size:,}",
+            f"the replication capture announces a snapshot of {announced:,} bytes, and it has {size:,}",
             offset=self._rdb_end - self._base,
         )
 

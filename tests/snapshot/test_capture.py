@@ -149,7 +149,7 @@ def test_a_capture_cut_at_any_byte_is_told(frame: str, run: Run, tmp_path: Path)
         assert isinstance(failed.value, rdbkit.TruncatedError), message
         assert failed.value.offset is None or failed.value.offset <= size
         if 0 < size < len(front):
-            assert "capture of a replication ends" in message
+            assert "replication capture ends" in message
             assert failed.value.offset == size
         elif frame.startswith("bulk") and size > len(front):
             assert f"{len(data) - size} of the {len(RDB)} bytes that the capture announces are missing" in message
@@ -202,13 +202,13 @@ def test_an_announced_length_that_is_not_that_of_the_snapshot_is_damage() -> Non
         (b"\n\n\n", "ends before the snapshot"),
         (RESYNC.replace(b"\r", b"") + BULK + RDB, "in front of `REDIS0009`; take them out"),
         (b"-ERR " + b"x" * 300 + b"\r\n", "x..."),
-        (b"$EOF:" + MARK + b"!!" + RDB, "first mark of a capture of a replication is damaged"),
+        (b"$EOF:" + MARK + b"!!" + RDB, "first mark of a replication capture is damaged"),
         (b"$55 dollars", "no RDB file"),
         (b"$", "ends inside its frame"),
         (b"-----BEGIN CERTIFICATE-----\n", "no RDB file: it begins with"),
         (b"+1 for this", "no RDB file: it begins with"),
         (BULK + b"x" * 100, "no RDB file: it begins with b'xxxx"),
-        (EOF_LINE + RDB + MARK[::-1], "second mark of a capture of a replication differs"),
+        (EOF_LINE + RDB + MARK[::-1], "second mark of a replication capture differs"),
     ],
 )
 def test_what_is_no_capture_of_a_snapshot_says_why(data: bytes, words: str) -> None:
