@@ -273,7 +273,8 @@ class _Job:
         if is_last and (file_size(original) or 0) > size and not truncate_tail:
             raise self._changed()
         if not truncate_tail:
-            remedy = "; rdbkit fold --truncate-tail leaves out what stands from there on" if is_last else ""
+            rest = count(size - damage.offset, "byte")
+            remedy = f"; rdbkit fold --truncate-tail leaves out the {rest} from there on" if is_last else ""
             raise CorruptError(f"damaged: {damage.what}{remedy}", source=original, offset=damage.offset)
         if not is_last:
             raise CorruptError(f"damaged: {damage.what}; only the last file can be cut off", source=original, offset=damage.offset)
@@ -307,7 +308,8 @@ class _Job:
         except Ended:
             return server.log
         if not saved:
-            raise TargetError(f"{self.binary} cannot save what it has: {server.log.reason()}", source=self.found.path)
+            where = os.path.dirname(self.folder)
+            raise TargetError(f"{self.binary} cannot save what it has in {where}: {server.log.reason()}", source=self.found.path)
         self.lost_database = server.log.lost_database
         self.report.refused, self.report.refusals = max(server.log.refused, refused), server.log.refusals
         return None

@@ -71,12 +71,17 @@ _REFUSALS: Final = 10
 _BULK: Final = re.compile(rb"\$(\d{1,9})\r\n")
 
 #: Starts a server that ends with this process, however this one ends: PR_SET_PDEATHSIG, SIGKILL. A crash leaves no data behind.
-_LAUNCH: Final = (
-    "import ctypes, os, resource, sys\n"
-    "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
-    "ctypes.CDLL(None).prctl(1, 9)\n"
-    "if os.getppid() == int(sys.argv[1]): os.execv(sys.argv[2], sys.argv[2:])"
-)
+#: A Python without these modules starts it all the same.
+_LAUNCH: Final = """import os, sys
+try:
+    import ctypes, resource
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(1, 9)
+except Exception:
+    pass
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 @dataclass(frozen=True)
@@ -251,7 +256,7 @@ class PrivateServer:
             arguments += ["--rename-command", name, ""]
         for name in _HIDDEN:
             arguments += ["--rename-command", name, self._hidden(name)]
-        if sys.platform == "linux":
+        if sys.platform == "linux" and sys.executable and not hasattr(sys, "frozen"):  # where it is a Python, and no application
             arguments = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), *arguments]
         # its own group: what a terminal sends goes to this process, which ends the server in its turn
         self._process = subprocess.Popen(

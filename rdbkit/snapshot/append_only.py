@@ -191,6 +191,8 @@ def _read_command(file: BinaryIO, end: int) -> bytes | None:
         if not line.endswith(b"\n"):
             raise _Damaged("a line that begins with # does not end")
         return b""
+    if not line.strip(b"\0"):
+        raise _Damaged("zeros stand where a command begins, as after a power cut")
     arguments = _number(line, b"*")
     if arguments < 1:
         raise _Damaged("a command has no arguments")

@@ -223,7 +223,7 @@ def test_keys_that_have_expired_stay(line: str, tmp_path: Path) -> None:
         ([command(b"DEBUG", b"SLEEP", b"0")], rdbkit.TargetError, "DEBUG"),
         ([command(b"CLIENT", b"KILL", b"TYPE", b"normal")], rdbkit.TargetError, "CLIENT"),
         ([command(b"SET", b"k2", b"v")[:-3]], rdbkit.CorruptError, "the file ends inside a command; rdbkit fold --truncate-tail"),
-        ([bytes(50)], rdbkit.CorruptError, "the file ends inside a command"),
+        ([bytes(50)], rdbkit.CorruptError, "zeros stand where a command begins"),
         ([command(b"MULTI"), command(b"SET", b"k2", b"v")], rdbkit.CorruptError, "a transaction (MULTI) does not end"),
     ],
 )
