@@ -481,9 +481,11 @@ class Snapshot:
 
         Those can be its end: the input is cut behind a score of 0, say. But it is no key whose name would be none.
         """
-        if not self._zeros or self._zeros_to_end >= _FEW_ZEROS or self._base + self._pos >= self._zeros_at:
+        if not self._zeros or self._zeros_to_end >= _FEW_ZEROS:
             return False
-        if self._large is None:
+        if self._large is None:  # a large record has begun before them, however much of it has been handed out
+            if self._base + self._pos >= self._zeros_at:
+                return False
             type_code, key = self._scanner.context(self._buf)
             if type_code in self.types and not key:
                 return False

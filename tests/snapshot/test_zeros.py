@@ -142,3 +142,14 @@ def test_what_the_verbs_say(tmp_path: Path) -> None:
     out = tmp_path / "out.rdb"
     assert rdbkit.salvage(ZERO_TAIL, out).kept == 25
     assert names(out)[0][-1] == b"post4"
+
+
+def test_few_zeros_may_end_a_record_of_any_size() -> None:
+    script = b"-2" + bytes(16)
+    # A cron job of KeyDB: a script, two numbers of eight bytes, and two lists, which are empty here.
+    data = b"REDIS0009\xfe\0" + key(b"k", 64, string(script) + bytes(2) + b"\5after\1v\xff" + bytes(8))
+    for block_size in (16, 32, 1 << 20):
+        with rdbkit.open(io.BytesIO(data), block_size=block_size) as snapshot:
+            job = next(iter(snapshot)).value
+            assert isinstance(job, rdbkit.CronJob)
+            assert (job.script, job.keys, job.args) == (script, [], [])

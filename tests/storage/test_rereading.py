@@ -103,6 +103,7 @@ def _migrate(folder: Path) -> None:
     migration.target = TARGET
     migration.policies = rdbkit.Policies()
     migration.leaves_state = False
+    migration.allow_base = False
     migration.checks = []
     migration.files = []
     from rdbkit.azure.migrate import FileProgress
