@@ -338,7 +338,8 @@ class _Job:
         said = log.reason()
         for copy, original in self.copies.items():
             said = said.replace(copy, os.path.basename(original))
-        return TargetError(f"{self.binary} does not load it: {said}", source=self.found.path)
+        remedy = "; a newer server may know it, or one with the module that it is of" if "nknown command" in said else ""
+        return TargetError(f"{self.binary} does not load it: {said}{remedy}", source=self.found.path)
 
     def drop_copies(self) -> None:
         """Make room for the output."""

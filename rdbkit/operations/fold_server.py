@@ -58,8 +58,8 @@ _NO_DATABASE: Final = "DB index is out of range"
 _CRASH: Final = re.compile(r"crashed by signal:? \d+|(?<===> )\S+ '.*' is not true")
 #: Commands that no append-only file has, and that would reach out of the server, end it, or change what it is.
 _TAKEN_AWAY: Final = (
-    "ACL", "BGREWRITEAOF", "BGSAVE", "CLIENT", "CLUSTER", "CONFIG", "MIGRATE", "MODULE", "MONITOR", "PSYNC", "REPLICAOF",
-    "SHUTDOWN", "SLAVEOF", "SYNC",
+    "ACL", "BGREWRITEAOF", "BGSAVE", "CLIENT", "CLUSTER", "CONFIG", "FAILOVER", "MIGRATE", "MODULE", "MONITOR", "PSYNC", "REPLCONF",
+    "REPLICAOF", "SHUTDOWN", "SLAVEOF", "SYNC",
 )  # fmt: skip
 #: Commands that are needed, under a name that no file can know.
 _HIDDEN: Final = ("DEBUG", "SAVE")

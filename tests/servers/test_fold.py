@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -217,6 +218,7 @@ def test_keys_that_have_expired_stay(line: str, tmp_path: Path) -> None:
             "did not carry out 1 command; the first: ERR ",
         ),
         ([command(b"NO.SUCH", b"k")], rdbkit.TargetError, "NO.SUCH"),
+        ([command(b"BF.ADD", b"k", b"v")], rdbkit.TargetError, "a newer server may know it, or one with the module that it is of"),
         ([command(b"SHUTDOWN", b"NOSAVE")], rdbkit.TargetError, "SHUTDOWN"),
         ([command(b"REPLICAOF", b"127.0.0.1", b"1")], rdbkit.TargetError, "REPLICAOF"),
         ([command(b"CONFIG", b"SET", b"dir", b"/tmp")], rdbkit.TargetError, "CONFIG"),
@@ -440,6 +442,35 @@ def is_alive(pid: int) -> bool:
     return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
+#: What would write elsewhere, connect to somebody, load code, or end or change the server.
+HARMFUL = [
+    "CONFIG SET dir {place}", "CONFIG SET dbfilename x.rdb", "CONFIG REWRITE", "SAVE", "BGSAVE", "BGREWRITEAOF", "DEBUG SEGFAULT",
+    "DEBUG RELOAD", "REPLICAOF 127.0.0.1 {port}", "SLAVEOF 127.0.0.1 {port}", "MIGRATE 127.0.0.1 {port} k 0 1000",
+    "FAILOVER TO 127.0.0.1 {port}", "CLUSTER MEET 127.0.0.1 {port}", "MODULE LOAD {place}/x.so", "MODULE LOADEX {place}/x.so",
+    "ACL SAVE", "SHUTDOWN SAVE", "SYNC", "PSYNC ? -1", "REPLCONF capa eof", "MONITOR", "CLIENT PAUSE 100000",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", HARMFUL)
+def test_no_file_makes_the_server_reach_out(words: str, line: str, tmp_path: Path) -> None:
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0)
+        arguments = [word.format(place=place, port=listening.getsockname()[1]) for word in words.split()]
+        with pytest.raises(rdbkit.TargetError, match=f"(?i)unknown command '{arguments[0]}'"):
+            rdbkit.fold(aof(tmp_path, command(*map(str.encode, arguments))), tmp_path / "out.rdb", server=binary(line))
+        said = "redis.call('SET', 'said', redis.pcall({}).err)".format(", ".join(f"'{word}'" for word in arguments)).encode()
+        rdbkit.fold(aof(tmp_path, command(b"EVAL", said, b"0")), tmp_path / "out.rdb", server=binary(line))
+        answer = {key: value for _, key, value in rows(tmp_path / "out.rdb")}[b"said"]
+        assert isinstance(answer, bytes)
+        assert b"nknown" in answer
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+    assert not list(place.iterdir())
+    assert [path.name for path in sorted(tmp_path.iterdir()) if path != place] == ["in.aof", "out.rdb"]
+
+
 @pytest.mark.parametrize("script", ["while true do end", "local t = {} for i = 1, 1e18 do t[i % 9] = redis.call('TIME') end"])
 def test_a_file_that_never_ends(script: str, line: str, tmp_path: Path) -> None:
     (binary_,) = binaries(str(binary(line)))
@@ -461,7 +492,7 @@ def test_a_payload_that_is_damaged_under_its_checksum(line: str, tmp_path: Path)
 
 def test_a_script_that_starts_a_server_and_stays(tmp_path: Path) -> None:
     script = tmp_path / "server"
-    script.write_text(f'#!/bin/sh\n"{binary("redis-7.0")}" "$@"\n')
+    script.write_text(f'#!/bin/sh\n"{binary("redis-7.0")}" "$@" --maxclients 50\n')
     script.chmod(0o755)
     assert rdbkit.fold(FOLDER, tmp_path / "out.rdb", server=script).keys == 2  # and does not wait for what the script left
 
