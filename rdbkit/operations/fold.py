@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, BinaryIO, Final
 
-from rdbkit.errors import ChangedError, CorruptError, RdbError, TargetError
+from rdbkit.errors import ChangedError, ChecksumError, CorruptError, RdbError, TargetError, TruncatedError
 from rdbkit.model import Header
 from rdbkit.operations.fold_server import DATABASES, DUMP, Binary, Ended, Log, PrivateServer, binaries
 from rdbkit.snapshot.append_only import AppendOnly, Damage, find_append_only, find_damage, what_is_missing
@@ -320,15 +320,17 @@ class _Job:
         return ["--appendfilename", _NAME]
 
     def _damaged(self, log: Log) -> tuple[str, Damage] | None:
-        """The copy that is damaged and where, if commands in it are not whole. Raises: RdbError for a damaged snapshot."""
+        """The copy that is damaged and where, if commands in it are not whole. Raises: CorruptError for a damaged snapshot."""
         said = " ".join(log.warnings)
         named = [copy for copy in self.copies if f"{copy}:" in said or f"{copy}." in said or f"{copy} " in said]
         for copy in named or self.copies:
             try:
                 damage = find_damage(self._place(copy))
-            except RdbError as e:
-                e.source = self.copies[copy]
-                raise
+            except (ChecksumError, CorruptError, TruncatedError) as e:
+                what = f"the snapshot that it begins with is damaged: {e.message}; fetch the file again"
+                raise CorruptError(what, source=self.copies[copy], offset=e.offset) from None
+            except RdbError:  # not known here, so that the server's word is all that there is
+                continue
             if damage is not None:
                 return copy, damage
         return None

@@ -273,10 +273,12 @@ def test_damage_in_each_file_of_a_folder(line: str, tmp_path: Path) -> None:
     report = fold({"2": files["2.aof"][:-1]}, True)
     assert (report.cut_at, report.cut_file) == (23, str(folder / "2.aof"))
     assert rows(made) == [(0, b"a", b"1"), (0, b"l", [b"1"])]
-    with pytest.raises(rdbkit.TruncatedError, match=r"a\.base\.rdb"):
+    with pytest.raises(rdbkit.CorruptError, match=r"a\.base\.rdb: the snapshot that it begins with is damaged"):
         fold({"a": files["a.base.rdb"][:-12]}, True)
-    with pytest.raises(rdbkit.ChecksumError, match=r"a\.base\.rdb"):
+    with pytest.raises(rdbkit.CorruptError, match=r"a\.base\.rdb: .*checksum differs: .*; fetch the file again \(at"):
         fold({"a": files["a.base.rdb"][:-1] + b"\0"}, True)
+    with pytest.raises(rdbkit.TargetError, match="it begins with RDB 899, which needs a newer Redis"):
+        fold({"a": files["a.base.rdb"].replace(b"REDIS0010", b"REDIS0899")})
 
 
 def test_a_server_that_still_writes(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
