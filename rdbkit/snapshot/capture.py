@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import BinaryIO, Final, NamedTuple
 
 from rdbkit.errors import CorruptError, TruncatedError
-from rdbkit.snapshot.other_formats import HEAD_BYTES, describe
+from rdbkit.snapshot.other_formats import FRONT_BYTES, HEAD_BYTES, describe, describe_front
+from rdbkit.storage.compression import compression_of
 
 MARK_BYTES: Final = 40
 _EOF: Final = b"$EOF:"
@@ -88,7 +89,8 @@ def read_frame(window: Window) -> Frame:
     """
     if window.peek(1) not in _BEGINNINGS:
         return Frame()
-    last = _skip_lines(window)
+    front = window.peek(FRONT_BYTES)
+    last, skipped = _skip_lines(window)
     head = window.peek(len(_EOF) + MARK_BYTES + 2)
     if head.startswith(_EOF):
         if len(head) < len(_EOF) + MARK_BYTES + 2:
@@ -107,33 +109,36 @@ def read_frame(window: Window) -> Frame:
         if len(head) < _LENGTH_LINE and re.fullmatch(rb"\$([0-9]*\r?|E|EN|EO|EOF)", head):
             raise TruncatedError("the replication capture ends inside its frame", offset=len(head))
     elif last is not None:
+        if what := describe_front(head, skipped, front):
+            raise CorruptError(what)
         raise _without_snapshot(last, head if last else window.peek(HEAD_BYTES))
     return Frame()
 
 
-def _skip_lines(window: Window) -> bytes | None:
-    """Skip the lines before a frame; returns the last, None where there is none."""
+def _skip_lines(window: Window) -> tuple[bytes | None, int]:
+    """Skip the lines before a frame; returns the last, None where there is none, and how many bytes they take."""
     last = None
+    skipped = 0
     while True:
         head = window.peek(_LINE)
         if head.startswith(b"\n"):
-            window.skip(len(head) - len(head.lstrip(b"\n")))
+            skipped += window.skip(len(head) - len(head.lstrip(b"\n")))
             last = last or b""
             continue
         word = next((each for each in _ANSWERS if head and (head.startswith(each) or each.startswith(head))), None)
         if word is None or (word == b"$ENDOFF:" and not head.startswith(b"$END")):
-            return last
+            return last, skipped
         line, end, _ = head.partition(b"\r\n")
         rule = _REFUSAL if word == b"-" else _TEXT
         if rule.fullmatch(line.removesuffix(b"\r")) is None:
-            return last
+            return last, skipped
         if not end:
             if len(head) == _LINE:
-                return last
+                return last, skipped
             if word == b"-" and last is None and b" " in line:
                 raise _without_snapshot(line.strip(), b"")
             raise TruncatedError("the replication capture ends before the snapshot", offset=len(head))
-        window.skip(len(line) + 2)
+        skipped += window.skip(len(line) + 2)
         last = line
 
 
@@ -220,7 +225,7 @@ def read_trailer(window: Window, is_capture: bool) -> tuple[str, bool]:
     """What follows a snapshot and its mark, by `rdbkit.Trailer.kind`; and whether it was read to its end."""
     kind = "none"
     while head := window.peek(_PIECE):
-        if _SNAPSHOT.match(head):
+        if begins_snapshot(head):
             return "snapshot", False
         if is_capture and head.startswith(b"\n"):
             window.skip(len(head) - len(head.lstrip(b"\n")))
@@ -229,20 +234,25 @@ def read_trailer(window: Window, is_capture: bool) -> tuple[str, bool]:
             if not is_capture or not _skip_idle(window):
                 return "replication" if is_capture else "aof", False
             kind = "pings"
-        elif head.startswith(b"\0") and _is_padding(window):
+        elif head.startswith(b"\0") and not (head := _skip_zeros(window)):
             return "padding" if kind == "none" else kind, True
+        elif begins_snapshot(head):
+            return "snapshot", False
         else:
             return "unknown" if kind == "none" else "replication", False
     return kind, True
 
 
-def _is_padding(window: Window) -> bool:
-    """Whether all that follows are zeros."""
-    while piece := window.peek(_PIECE * 16):
-        if piece.strip(b"\0"):
-            return False
-        window.skip(len(piece))
-    return True
+def begins_snapshot(head: bytes) -> bool:
+    """Whether what stands behind a snapshot is another: as it is, in a frame, or compressed."""
+    return _SNAPSHOT.match(head) is not None or compression_of(head) is not None
+
+
+def _skip_zeros(window: Window) -> bytes:
+    """Skip all zeros; returns what begins behind them."""
+    while (piece := window.peek(_PIECE * 16)).startswith(b"\0"):
+        window.skip(len(piece) - len(piece.lstrip(b"\0")))
+    return piece
 
 
 def _skip_idle(window: Window) -> bool:

@@ -6,8 +6,12 @@ import codecs
 import re
 from typing import Final
 
+from rdbkit.text import count
+
 #: Bytes from the beginning that are looked at.
 HEAD_BYTES: Final = 4096
+#: Bytes that are shown of what stands in front of a snapshot.
+FRONT_BYTES: Final = 40
 _SHOWN: Final = 100  # bytes of a text that are shown
 _BOM: Final = codecs.BOM_UTF8
 _REPLACED: Final = b"\xef\xbf\xbd"  # U+FFFD, which stands for bytes that are no UTF-8
@@ -92,11 +96,26 @@ def _what_a_tool_has_done(head: bytes) -> str:
     found = _HEADER.search(head)
     if found is None or not found.start():
         return ""
-    begin = found.start()
-    what, them = f"{begin} bytes ({head[:begin][:40]!r})", "them"
-    if head[:begin] == _BOM:
+    return describe_front(head[found.start() :], found.start(), head)
+
+
+def describe_front(head: bytes, size: int, front: bytes) -> str:
+    """What stands in front of a snapshot and is to be taken out; "" where no snapshot begins with `head`.
+
+    Args:
+        size: bytes of what stands in front of it.
+        front: what they begin with, `FRONT_BYTES` at least or all of them.
+
+    >>> describe_front(b"REDIS0009\\xfa", 1, b" ")
+    "no RDB file as it is: 1 byte (b' ') in front of `REDIS0009`; take it out: tail -c +2 FILE > NEW"
+    """
+    found = _HEADER.match(head)
+    if found is None:
+        return ""
+    what, them = f"{count(size, 'byte')} ({front[: min(size, FRONT_BYTES)]!r})", "it" if size == 1 else "them"
+    if front[:size] == _BOM:
         what, them = "a byte order mark, as text tools put it there,", "it"
-    return f"no RDB file as it is: {what} in front of `{found[0].decode()}`; take {them} out: tail -c +{begin + 1} FILE > NEW"
+    return f"no RDB file as it is: {what} in front of `{found[0].decode()}`; take {them} out: tail -c +{size + 1} FILE > NEW"
 
 
 def _what_it_is(head: bytes, text: bytes) -> str:

@@ -21,7 +21,7 @@ from rdbkit.format.decode import FileTypes
 from rdbkit.format.record import Collector, LargeRecord, Record
 from rdbkit.format.scan import NO_EXPIRY, LastRecord, Prelude, Scanner, Visitor
 from rdbkit.model import AofBase, Aux, Checksum, Event, FunctionLibrary, Header, KeyMetadata, ModuleAux, Trailer
-from rdbkit.snapshot.capture import MARK_BYTES, Frame, Window, read_frame, read_trailer, skip_mark, without_mark
+from rdbkit.snapshot.capture import MARK_BYTES, Frame, Window, begins_snapshot, read_frame, read_trailer, skip_mark, without_mark
 from rdbkit.snapshot.other_formats import HEAD_BYTES, describe, describe_damage
 from rdbkit.storage.location import Identity, is_file, is_folder
 from rdbkit.storage.manifest import find_manifest, newer_beside
@@ -576,7 +576,7 @@ class Snapshot:
         """What is wrong with a file that begins so, and with neither REDIS nor VALKEY."""
         if len(head) < 9 and (b"REDIS".startswith(head[:5]) or b"VALKEY".startswith(head[:6])):
             return TruncatedError("the file ends inside its header", offset=self._pos + len(head))
-        what = describe(self._need(HEAD_BYTES)[:HEAD_BYTES])
+        what = self._of_unpacked(describe(self._need(HEAD_BYTES)[:HEAD_BYTES]))
         return CorruptError(what or f"no RDB file: it begins with {head[:9]!r}, not with REDIS or VALKEY and a version")
 
     def _read_prelude(self, damaged: bool) -> None:
@@ -750,6 +750,8 @@ class Snapshot:
             has_mark = skip_mark(window, self.frame)
             begin = self._base + self._pos
             kind, is_whole = read_trailer(window, has_mark or self.framing is not None)
+        if is_whole and begins_snapshot(self._source.behind):
+            return Trailer("snapshot", self._source.ignored)
         if has_mark and kind in ("none", "padding"):
             return Trailer("mark", MARK_BYTES)
         end = self._base + self._pos if is_whole else self._source.total
@@ -775,7 +777,7 @@ class Snapshot:
             return e
         is_of_data = self._start and not self._rdb_end and e.rule != HELD
         if is_of_data and (damage := describe_damage(self._start, self._buf[max(self.begin - self._base, 0) :])):
-            e = CorruptError(damage, offset=e.offset)
+            e = CorruptError(self._of_unpacked(damage), offset=e.offset)
         if isinstance(e, TruncatedError) and self._zeros_to_end >= _FEW_ZEROS:
             size = f"{self._zeros_to_end:,} bytes"
             e = TruncatedError(f"zeros to the end of the file ({size}), as a full disk leaves them", offset=len(self._buf))
@@ -801,6 +803,10 @@ class Snapshot:
             elif type_code in c.OPCODE_NAMES:
                 e.reading = c.OPCODE_NAMES[type_code]
         return e
+
+    def _of_unpacked(self, advice: str) -> str:
+        """What an error says of this input, where it names what to do with FILE."""
+        return advice + ", where FILE is unpacked first" if self.compression and " FILE" in advice else advice
 
     def _missing(self) -> str:
         """How much of a capture is missing that ends too early, where it says how much there should be."""

@@ -19,6 +19,8 @@ from rdbkit.storage.stand_in import content_of
 UNKNOWN = 1 << 62
 #: Bytes that are looked at, or unpacked, at a time.
 _PIECE = 1 << 16
+#: Bytes that are kept of what is behind compressed data.
+_HEAD = 1 << 12
 #: How many times over an input may be compressed.
 _DEEPEST = 3
 
@@ -74,7 +76,6 @@ class Source:
         size: bytes of the underlying file, None where unknown; for progress.
         total: bytes that it will hand out, `UNKNOWN` where unknown.
         compression: "gzip", "zstd", "xz", "bzip2" or None; "gzip in zstd" where a file was compressed twice.
-        ignored: bytes behind the compressed data that are none of it; known at the end.
         expected: what the file has to be, where it is read more than once.
     """
 
@@ -86,13 +87,22 @@ class Source:
         self.name = name
         self.size = size
         self.total = UNKNOWN
-        self.ignored = 0
         self.consumed = 0
         self.expected: Identity | None = None
         # What has been looked at and is still to be handed out: zeros, what follows them, and then an error, again and again.
         self._zeros = 0
         self._head = b""
         self._error: RdbError | None = None
+
+    @property
+    def ignored(self) -> int:
+        """Bytes behind the compressed data that are none of it; known at the end."""
+        return 0
+
+    @property
+    def behind(self) -> bytes:
+        """The first of those bytes."""
+        return b""
 
     def read(self, n: int) -> bytes:
         """Up to `n` bytes, b"" at the end."""
@@ -225,6 +235,18 @@ class CompressedSource(Source):
         self._form = form
         self._member = form.begin()
         self._input = b""  # read, and not yet given to the member
+        self._ignored = 0
+        self._behind = b""
+
+    @property
+    def ignored(self) -> int:
+        """See `Source.ignored`."""
+        return self._ignored + self.inner.ignored
+
+    @property
+    def behind(self) -> bytes:
+        """See `Source.behind`."""
+        return self._behind or self.inner.behind
 
     def _more(self, n: int) -> bytes:
         n = min(n, _PIECE)
@@ -262,9 +284,11 @@ class CompressedSource(Source):
             self._member = self._form.begin()
             return True
         # As the tools that unpack do: what is no data of this kind is not looked at.
-        self.ignored = zeros + len(rest)
+        self._ignored = zeros + len(rest)
+        self._behind = rest
         while piece := self._read_inner():
-            self.ignored += len(piece)
+            self._ignored += len(piece)
+            self._behind = (self._behind + piece)[:_HEAD]
         return False
 
     def _read_inner(self) -> bytes:

@@ -18,7 +18,7 @@ from rdbkit.operations.salvage import salvage
 from rdbkit.operations.verify import verify
 from rdbkit.resp import command
 
-from ..rdb import FIXTURES, key, rdb, string
+from ..rdb import FIXTURES, Dribble, key, rdb, string
 
 RDB = rdb(b"\xfe\0", key(b"a", 0, string(b"1")), key(b"b", 0, string(b"hello")))
 MARK = b"0123456789abcdef0123456789abcdef01234567"
@@ -197,8 +197,9 @@ def test_an_announced_length_that_is_not_that_of_the_snapshot_is_damage() -> Non
         (b"+CONTINUE\r\n", "PSYNC"),
         (b"-NOAUTH Authentication required.\r\n", "said -NOAUTH Authentication required"),
         (b"-NOMASTERLINK Can't SYNC while not connected with my master\r\n", "said -NOMASTERLINK"),
-        (b"\n\n" + RDB, "follows newlines begins with b'REDIS"),
-        (RESYNC + RDB, "of a replication begins with b'REDIS"),
+        (b"\n\n" + RDB, "2 bytes (b'\\n\\n') in front of `REDIS0009`; take them out: tail -c +3 FILE > NEW"),
+        (RESYNC + RDB, f"in front of `REDIS0009`; take them out: tail -c +{len(RESYNC) + 1} FILE > NEW"),
+        (RESYNC + RDB[3:], "of a replication begins with b'IS0009"),
         (b"\n\n\n", "ends before the snapshot"),
         (RESYNC.replace(b"\r", b"") + BULK + RDB, "in front of `REDIS0009`; take them out"),
         (b"-ERR " + b"x" * 300 + b"\r\n", "x..."),
@@ -215,6 +216,24 @@ def test_what_is_no_capture_of_a_snapshot_says_why(data: bytes, words: str) -> N
     with pytest.raises(rdbkit.RdbError) as failed:
         read(data)
     assert words in str(failed.value)
+
+
+@pytest.mark.parametrize("between", [b"", bytes(1), bytes(70_000)], ids=["nothing", "zero", "zeros"])
+@pytest.mark.parametrize(
+    "front", [RDB, RDB + bytes(4096), BULK + RDB + PING, EOF_LINE + RDB + MARK], ids=["rdb", "padded", "bulk", "mark"]
+)
+@pytest.mark.parametrize(
+    "behind", [RDB, RESYNC + BULK + RDB, EOF_LINE + RDB + MARK, gzip.compress(RDB)], ids=["rdb", "bulk", "mark", "gzip"]
+)
+def test_another_snapshot_behind_the_first_is_a_loss(behind: bytes, front: bytes, between: bytes) -> None:
+    """Files put together with cat, of which one has been padded or compressed: no server reads the second."""
+    data = front + between + behind
+    with rdbkit.open(Dribble(data, 4093)) as snapshot:
+        assert len(list(snapshot)) == 2
+        assert snapshot.trailer is not None
+        assert snapshot.trailer.kind == "snapshot"
+    assert [finding.code for finding in check(io.BytesIO(data), "redis-7.0").findings if finding.severity == "loss"] == ["RDB217"]
+    assert not verify(io.BytesIO(data)).sound
 
 
 def test_verbs_and_captures(run: Run, tmp_path: Path) -> None:

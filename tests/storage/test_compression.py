@@ -92,6 +92,24 @@ def test_what_stands_behind_is_counted_and_not_read(form: str, step: int) -> Non
 
 
 @each_form
+@pytest.mark.parametrize("step", [1, 1 << 20])
+def test_a_snapshot_behind_the_compressed_data_is_a_loss(form: str, step: int) -> None:
+    packed = PACK[form](SMALL)
+    for behind in (SMALL, bytes(9) + SMALL, PACK["gzip" if form == "xz" else "xz"](SMALL)):
+        with rdbkit.open(Dribble(packed + behind, step)) as snapshot:
+            report = info(snapshot)
+        assert (report.types[0].keys, report.trailer) == (300, "snapshot")
+    with rdbkit.open(io.BytesIO(gzip.compress(packed) + SMALL)) as snapshot:
+        report = info(snapshot)
+    assert (report.ignored, report.trailer) == (len(SMALL), "snapshot")
+
+
+def test_the_advice_for_a_file_that_is_compressed_is_for_what_is_in_it() -> None:
+    with pytest.raises(rdbkit.CorruptError, match="FILE > NEW, where FILE is unpacked first"):
+        rdbkit.open(io.BytesIO(gzip.compress(b" " + SMALL)))
+
+
+@each_form
 def test_a_form_may_be_packed_three_times_over(form: str) -> None:
     pack = PACK[form]
     assert unpacked(pack(pack(b"one"))) == (f"{form} in {form}", b"one", 0)
