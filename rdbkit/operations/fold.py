@@ -244,7 +244,11 @@ class _Job:
         for number, path in enumerate(self.found.files, 1):
             is_base = number == 1 and (self.found.manifest is None or self.found.manifest.base is not None)
             copy = f"{_NAME}.{number}.{'base' if is_base else 'incr'}.aof" if self.is_multi_part else _NAME
-            self.report.bytes += copy_of(path, self._place(copy))
+            try:
+                self.report.bytes += copy_of(path, self._place(copy))
+            except RdbError as e:
+                e.source = path
+                raise
             self.copies[copy] = path
             lines.append(f"file {copy} seq {number} type {'b' if is_base else 'i'}\n")
         if self.is_multi_part:

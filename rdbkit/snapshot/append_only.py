@@ -214,6 +214,8 @@ def _number(line: bytes, sign: bytes) -> int:
     if not line.endswith(b"\n") and len(line) < _LINE:
         raise _Damaged("the file ends inside a command")
     digits = line[1:].rstrip(b"\r\n")
+    if line[:1] == sign and digits.isdigit() and line.endswith(b"\n") and line != sign + digits + _NEWLINE:
+        raise _Damaged("the ends of lines are not those of a server, as after a transfer in text mode")
     if line[:1] != sign or not digits.isdigit() or len(digits) > 18:
         what = "a command" if sign == b"*" else "an argument"
         raise _Damaged(f"{what} begins with {line[:20]!r}, not with {sign.decode()} and a number")

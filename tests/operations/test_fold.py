@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import stat
@@ -160,6 +161,14 @@ def test_a_folder_that_takes_no_files(server: Server) -> None:
     with pytest.raises(FileNotFoundError) as e:
         rdbkit.fold(PREAMBLE, "/proc/out.rdb", server=server("Redis server v=8.0.6"))
     assert e.value.filename == "/proc"
+
+
+def test_a_compressed_file_that_is_cut(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "cut.aof.gz"
+    path.write_bytes(gzip.compress(b"*1\r\n$4\r\nPING\r\n" * 9)[:-9])
+    with pytest.raises(rdbkit.TruncatedError) as e:
+        rdbkit.fold(path, tmp_path / "out.rdb", server=server("Redis server v=8.0.6"))
+    assert e.value.source == str(path)
 
 
 def test_an_output_that_cannot_be_is_told_before_the_work(tmp_path: Path) -> None:

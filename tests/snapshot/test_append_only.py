@@ -116,6 +116,8 @@ def test_where_a_file_that_is_cut_at_any_byte_is_whole(head: bytes, tmp_path: Pa
         (b"SET k v\r\n", "a command begins with b'SET k v\\r\\n', not with * and a number"),
         (b"*0\r\n", "a command has no arguments"),
         (b"*-1\r\n", "a command begins with"),
+        (COMMANDS[0].replace(b"\r\n", b"\n"), "the ends of lines are not those of a server"),
+        (COMMANDS[0].replace(b"\r\n", b"\r\r\n"), "the ends of lines are not those of a server"),
         (bytes(50), "zeros stand where a command begins"),
         (bytes(5000), "zeros stand where a command begins"),
         (b"*1\r\n+OK\r\n", "an argument begins with b'+OK"),
