@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from rdbkit.format import constants as c
 from rdbkit.format.scan import STRING_INT, STRING_LZF
-from rdbkit.model import AofBase, aux_number
+from rdbkit.model import TRAILING_DATA, AofBase, aux_number
 from rdbkit.operations.arguments import Source, opened
 from rdbkit.passes.info import InfoTally
 from rdbkit.products import joined, module_product, types_of
@@ -26,6 +26,8 @@ _LISTPACK_EX: Final = 25
 #: The first RDB version that has each.
 _EXPIRY_SINCE: Final = 3
 _MODULES_SINCE: Final = 8
+#: What follows a snapshot and would be missing.
+_DATA_BEHIND: Final = ("aof", "replication", "snapshot")
 _FUNCTIONS_SINCE: Final = 10
 _FIELD_EXPIRY_SINCE: Final = 12
 _KEY_METADATA_SINCE: Final = 13
@@ -421,7 +423,7 @@ class _Loading:
         )
         if why_not:
             return self.loads("no", why_not)
-        dropped = self.dropped_databases() or self.dropped_scripts()
+        dropped = self.dropped_databases() or self.dropped_trailer() or self.dropped_scripts()
         if dropped:
             return self.loads("partly", dropped)
         unsaid = self.is_undocumented or self.has_hints
@@ -515,6 +517,10 @@ class _Loading:
         if target.databases is not None and highest >= target.databases:
             return f"database {highest} is beyond its {target.databases}: dropped silently"
         return ""
+
+    def dropped_trailer(self) -> str:
+        kind = self.report.trailer
+        return f"what follows the snapshot ({TRAILING_DATA[kind]}) would be dropped silently" if kind in _DATA_BEHIND else ""
 
     def dropped_scripts(self) -> str:
         scripts = len(self.report.scripts)

@@ -29,7 +29,7 @@ from rdbkit.operations.verify import check_functions, rule_of
 from rdbkit.passes.hashes import NameHashes
 from rdbkit.passes.salvage import ROW, Search, Surveyor, Templates
 from rdbkit.passes.verify import Repeats
-from rdbkit.snapshot.capture import MARK_BYTES, Frame, frame_end, read_trailer, skip_mark, window_of
+from rdbkit.snapshot.capture import MARK_BYTES, Frame, begins_snapshot, frame_end, read_trailer, skip_mark, window_of
 from rdbkit.snapshot.reader import BLOCK_SIZE, Limits, Snapshot, open_snapshot, usual_limits
 from rdbkit.storage.location import Identity, is_same_file
 from rdbkit.storage.source import UNKNOWN, Source, open_source
@@ -180,6 +180,9 @@ def salvage(
         try:
             job.survey()
             job.drop_repeated()
+            if plain.behind:
+                message = "another snapshot behind the compressed data, not searched"
+                job.report_lost(Lost("behind", "behind", message, None, None, plain.size, plain.behind))
         finally:
             job.close()
         with job.left() as pieces:
@@ -199,13 +202,15 @@ class _Plain(NamedTuple):
         name: of the file that was asked for.
         path, size, identity: of the file to be read, which must not change meanwhile.
         damage: why nothing more could be unpacked, where that is so.
+        behind: bytes of another snapshot that stands behind the compressed data.
     """
 
     name: str
     path: str
     size: int
     identity: Identity | None
-    damage: RdbError | None
+    damage: RdbError | None = None
+    behind: int = 0
 
     @contextmanager
     def translating_errors(self) -> Iterator[None]:
@@ -227,7 +232,7 @@ def _plain(name: str) -> Iterator[_Plain]:
         if source.compression is None:
             if source.total == UNKNOWN:
                 raise OSError(22, "it is read several times, and has to be a file", name)
-            yield _Plain(name, name, source.total, source.identity(), None)
+            yield _Plain(name, name, source.total, source.identity())
             return
         damage = None
         with temporary_file(tempfile.gettempdir(), Permissions([name])) as (path, file):
@@ -237,7 +242,8 @@ def _plain(name: str) -> Iterator[_Plain]:
             except RdbError as e:  # what has come out is what there is
                 damage = e
             file.flush()
-            yield _Plain(name, path, file.tell(), None, damage)
+            behind = source.ignored if begins_snapshot(source.behind) else 0
+            yield _Plain(name, path, file.tell(), None, damage, behind)
     finally:
         source.close()
 
@@ -691,12 +697,16 @@ class _Job:
 
     def lose(self, lost: Lost, strays: Sequence[tuple[int, int]] = ()) -> None:
         """Leave something out, but not the stretches `strays` of it: what stands among attributes, and is not of that record."""
-        report = self.report
         at = lost.offset
         for begin, end in [*strays, (lost.offset + lost.size, 0)]:
             if begin > at:
                 self.cut(at, begin - at)
             at = end
+        self.report_lost(lost)
+
+    def report_lost(self, lost: Lost) -> None:
+        """Report what the new file does not have."""
+        report = self.report
         report.lost[lost.what] = report.lost.get(lost.what, 0) + 1
         report.lost_bytes += lost.size
         if len(report.samples) < self.samples:

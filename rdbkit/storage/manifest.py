@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from rdbkit.errors import CorruptError
+from rdbkit.storage.compression import without_suffix
 from rdbkit.storage.location import is_file, is_folder
 
 SUFFIX: Final = ".manifest"
@@ -169,12 +170,12 @@ def newer_beside(path: str) -> tuple[str, ...] | None:
     """What stands beside the base of an append-only folder and is newer: names of files that are not empty.
 
     Args:
-        path: of the base.
+        path: of the base, as it was or compressed since.
 
     Returns:
         None where nothing beside it belongs to an append-only folder, so that nothing is known.
     """
-    real = os.path.realpath(path)
+    real = without_suffix(os.path.realpath(path))
     folder = os.path.dirname(real)
     match = _BASE.fullmatch(os.path.basename(real))
     prefix = match[1] if match is not None else ""

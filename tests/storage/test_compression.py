@@ -18,6 +18,8 @@ import pytest
 import rdbkit
 from rdbkit.operations.check import check
 from rdbkit.operations.info import info
+from rdbkit.operations.salvage import salvage
+from rdbkit.operations.verify import verify
 from rdbkit.storage.source import open_source
 from rdbkit.targets.target import find_target
 
@@ -102,6 +104,18 @@ def test_a_snapshot_behind_the_compressed_data_is_a_loss(form: str, step: int) -
     with rdbkit.open(io.BytesIO(gzip.compress(packed) + SMALL)) as snapshot:
         report = info(snapshot)
     assert (report.ignored, report.trailer) == (len(SMALL), "snapshot")
+
+
+def test_salvage_and_info_tell_of_a_snapshot_behind_the_compressed_data(tmp_path: Path) -> None:
+    path = tmp_path / "two.rdb.gz"
+    path.write_bytes(gzip.compress(SMALL) + SMALL)
+    out = io.BytesIO()
+    report = salvage(path, out)
+    assert (report.kept, report.lost, report.lost_bytes, report.whole) == (300, {"behind": 1}, len(SMALL), False)
+    assert verify(io.BytesIO(out.getvalue())).sound
+    with rdbkit.open(path) as snapshot:
+        rows = {row.target: (row.loads, row.why) for row in info(snapshot).loads_as_is}
+    assert rows["azure-managed"] == ("partly", "what follows the snapshot (another snapshot) would be dropped silently")
 
 
 def test_the_advice_for_a_file_that_is_compressed_is_for_what_is_in_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from pathlib import Path
 
@@ -105,6 +106,9 @@ def test_what_is_newer_than_a_base(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert newer_beside(str(base)) == ("a.aof.2.incr.aof",)
     monkeypatch.chdir(tmp_path)
     assert newer_beside(base.name) == ("a.aof.2.incr.aof",)
+    packed = tmp_path / "a.aof.2.base.rdb.gz"
+    packed.write_bytes(gzip.compress(b"REDIS0010"))
+    assert newer_beside(str(packed)) == ("a.aof.2.incr.aof",)
     (tmp_path / "link").symlink_to(base)
     assert newer_beside("link") == ("a.aof.2.incr.aof",)
     (tmp_path / "a.aof.manifest").write_text("file a.aof.3.base.rdb seq 3 type b\nfile a.aof.2.incr.aof seq 2 type h\n")
