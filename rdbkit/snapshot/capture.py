@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import BinaryIO, Final, NamedTuple
 
 from rdbkit.errors import CorruptError, TruncatedError
-from rdbkit.snapshot.other_formats import FRONT_BYTES, HEAD_BYTES, describe, describe_front
+from rdbkit.snapshot.other_formats import FRONT_BYTES, HEAD_BYTES, TEXT_MODE, describe, describe_front
 from rdbkit.storage.compression import compression_of
 
 MARK_BYTES: Final = 40
@@ -96,7 +96,8 @@ def read_frame(window: Window) -> Frame:
         if len(head) < len(_EOF) + MARK_BYTES + 2:
             raise TruncatedError("the replication capture ends inside its first mark", offset=len(head))
         if not head.endswith(b"\r\n"):
-            raise CorruptError("the first mark of a replication capture is damaged", offset=0)
+            what = TEXT_MODE if head.endswith(b"\r\r") else "the first mark of a replication capture is damaged"
+            raise CorruptError(what, offset=0)
         window.skip(len(head))
         _expect_more(window)
         return Frame("eof-mark", head[len(_EOF) : -2])
@@ -109,7 +110,7 @@ def read_frame(window: Window) -> Frame:
         if len(head) < _LENGTH_LINE and re.fullmatch(rb"\$([0-9]*\r?|E|EN|EO|EOF)", head):
             raise TruncatedError("the replication capture ends inside its frame", offset=len(head))
     elif last is not None:
-        if what := describe_front(head, skipped, front):
+        if what := TEXT_MODE if last.endswith(b"\r") else describe_front(head, skipped, front):
             raise CorruptError(what)
         raise _without_snapshot(last, head if last else window.peek(HEAD_BYTES))
     return Frame()

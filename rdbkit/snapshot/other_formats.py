@@ -30,6 +30,9 @@ _ENOUGH: Final = 64  # bytes in which there is one above 127
 #: What becomes of an opcode where bytes above 127 are replaced, or lose a bit.
 _ASCII_OPCODES: Final = b"?" + bytes(range(0x72, 0x80))
 _AGAIN: Final = "transfer it again in binary mode"
+_CR_LF: Final = "it looks as if a transfer in text mode made CR LF of every line feed"
+#: What is said of an input in which every line feed is CR LF now.
+TEXT_MODE: Final = f"{_CR_LF}: {_AGAIN}, or undo it with `sed 's/\\r$//' FILE > NEW`"
 
 #: What files of other kinds begin with.
 _KINDS: Final = (
@@ -53,6 +56,9 @@ _KINDS: Final = (
     (b"%PDF-", "a PDF document"),
     (b"UkVESVM", "in base64: decode it first, as `base64 -d` does"),
     (b"VkFMS0VZ", "in base64: decode it first, as `base64 -d` does"),
+    (b"KLUv/", "in base64: decode it first, as `base64 -d` does"),
+    (b"/Td6WFoA", "in base64: decode it first, as `base64 -d` does"),
+    (b"QlpoO", "in base64: decode it first, as `base64 -d` does"),
     (b"H4sI", "in base64: decode it first, as `base64 -d` does"),
     (b"5245444953", "in hexadecimal: decode it first, as `xxd -r -p` does"),
     (b"56414c4b4559", "in hexadecimal: decode it first, as `xxd -r -p` does"),
@@ -163,8 +169,7 @@ def describe_damage(head: bytes, block: bytes) -> str:
     block = block[: command.start()] if command is not None else block
     is_of_lines = _has_no_bare_line_feed(head) and _has_no_bare_line_feed(block) and block.count(b"\n") >= _FEWEST_LINES
     if is_of_lines or _MANGLED_FIELD.search(head):
-        undo = "or undo it with `sed 's/\\r$//' FILE > NEW`"
-        return f"it looks as if a transfer in text mode made CR LF of every line feed: {_AGAIN}, {undo}"
+        return TEXT_MODE
     return ""
 
 

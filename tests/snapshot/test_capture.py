@@ -199,6 +199,8 @@ def test_an_announced_length_that_is_not_that_of_the_snapshot_is_damage() -> Non
         (b"-NOMASTERLINK Can't SYNC while not connected with my master\r\n", "said -NOMASTERLINK"),
         (b"\n\n" + RDB, "2 bytes (b'\\n\\n') in front of `REDIS0009`; take them out: tail -c +3 FILE > NEW"),
         (RESYNC + RDB, f"in front of `REDIS0009`; take them out: tail -c +{len(RESYNC) + 1} FILE > NEW"),
+        ((RESYNC + b"\n\n" + BULK + RDB).replace(b"\n", b"\r\n"), "a transfer in text mode made CR LF of every line feed"),
+        ((RESYNC + EOF_LINE + RDB + MARK).replace(b"\n", b"\r\n"), "a transfer in text mode made CR LF of every line feed"),
         (RESYNC + RDB[3:], "of a replication begins with b'IS0009"),
         (b"\n\n\n", "ends before the snapshot"),
         (RESYNC.replace(b"\r", b"") + BULK + RDB, "in front of `REDIS0009`; take them out"),

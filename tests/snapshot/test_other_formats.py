@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import bz2
 import gzip
 import io
+import lzma
 import random
 import subprocess
 from collections.abc import Callable
@@ -57,6 +59,9 @@ def error(data: bytes) -> rdbkit.RdbError:
         (base64.b64encode(DUMP), "in base64: decode it first"),
         (base64.encodebytes(gzip.compress(DUMP)), "in base64: decode it first"),
         (base64.b64encode(VALKEY), "in base64: decode it first"),
+        (base64.b64encode(lzma.compress(DUMP)), "in base64: decode it first"),
+        (base64.b64encode(bz2.compress(DUMP)), "in base64: decode it first"),
+        (base64.b64encode(b"\x28\xb5\x2f\xfd" + DUMP), "in base64: decode it first"),
         (DUMP.hex().encode(), "in hexadecimal: decode it first"),
         (VALKEY.hex().encode(), "in hexadecimal: decode it first"),
         (b"00000000: 5245 4449 5330 3031 30fa 0972 6564 6973  REDIS0010..redis\n", "what xxd has printed"),
