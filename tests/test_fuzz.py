@@ -109,6 +109,7 @@ def takes_all_memory(work: Work) -> Outputs:
     return {"out": bytes(1 << 34)}
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("operation", "kind"),
     [

@@ -469,6 +469,7 @@ CHOICES: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("options", CHOICES, ids=repr)
 @pytest.mark.parametrize("joined", [False, True], ids=["one", "joined"])
 def test_every_verb_chooses_the_same_keys(options: dict[str, Any], joined: bool, tmp_path: Path) -> None:

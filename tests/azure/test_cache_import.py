@@ -46,6 +46,7 @@ def last_line(text: str) -> str:
 # -- what goes well
 
 
+@pytest.mark.one_in(2)
 def test_premium_by_user_delegation(azure: Cloud, shell: Shell) -> None:
     cache = azure.premium()
     url = azure.blob("dumps/a dump.rdb", RICH.read_bytes())
@@ -215,6 +216,7 @@ def refusals() -> list[Any]:
     ]  # fmt: skip
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("make", "code", "text"), refusals())
 def test_refusals(azure: Cloud, shell: Shell, make: Callable[[Cloud], tuple[Cache, list[str]]], code: int, text: str) -> None:
     cache, args = make(azure)
@@ -324,6 +326,7 @@ def test_a_firewall(azure: Cloud, shell: Shell) -> None:
     assert len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.exhaustive
 def test_no_identity(azure: Cloud, shell: Shell) -> None:
     """Asked of a process, whose standard error has all that the packages of Azure say too."""
     shell.environment["IDENTITY_ENDPOINT"] = "http://localhost:9/token"
@@ -388,6 +391,7 @@ def test_the_name_has_to_be_given(azure: Cloud, shell: Shell) -> None:
     assert "shop-amr is not the cache's name, which is shop-cache: nothing was done" in err
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("typed", "code"), [("shop-cache", 0), ("yes", 2)])
 def test_the_name_is_typed_on_a_terminal(azure: Cloud, shell: Shell, typed: str, code: int) -> None:
     import pty
@@ -408,6 +412,7 @@ def test_the_name_is_typed_on_a_terminal(azure: Cloud, shell: Shell, typed: str,
 # -- what the service refuses, and how an operation fails
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("refusal", "text"),
     [
@@ -439,6 +444,7 @@ def test_too_many_requests_are_waited_out(azure: Cloud, shell: Shell, waits: lis
     assert waits == [17] * 5, "twice until it begins, three times until it has ended"
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     ("failure", "text"),
     [
@@ -538,6 +544,7 @@ def killed_while_it_waits(azure: Cloud, shell: Shell, cache: Cache, url: str) ->
 NEWER = rdb(b"\xfe\x00", key(b"greeting", 0, string(b"good morning")))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("tells_etag", [True, False])
 def test_a_blob_that_is_replaced_while_its_import_is_waited_for(azure: Cloud, shell: Shell, tells_etag: bool) -> None:
     cache = azure.premium()

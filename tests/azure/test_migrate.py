@@ -98,6 +98,7 @@ def test_a_key_that_several_files_have_is_told(azure: Cloud, shell: Shell, folde
     assert migrate(shell, cache, folder, first, second, "--skip", "check")[0] == 0
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("version", [9, 11])
 def test_a_file_in_parts(azure: Cloud, shell: Shell, folder: str, tmp_path: Path, version: int) -> None:
     cache = azure.premium()
@@ -225,6 +226,7 @@ def test_a_blob_that_is_gone_is_sent_again(azure: Cloud, shell: Shell, folder: s
     assert keys_of(cache.data[0]) == 3
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", ["upload", "import"])
 def test_a_run_that_is_killed_is_gone_on_with(azure: Cloud, shell: Shell, folder: str, tmp_path: Path, name: str) -> None:
     cache = azure.premium()
@@ -277,6 +279,7 @@ def test_what_does_not_fit_is_said_beforehand(azure: Cloud, shell: Shell, folder
     assert "another cache" in err
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("version", [9, 11])
 def test_a_blob_that_was_sent_and_not_noted_is_known_again(
     azure: Cloud, shell: Shell, folder: str, tmp_path: Path, version: int
@@ -302,6 +305,7 @@ def in_databases(path: Path, databases: int) -> Path:
     return path
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("changes", [{"shardCount": 3}, {"redisConfiguration": {"databases": "4"}}])
 @pytest.mark.parametrize("parts", [[], ["--split-size", "1MB"]])
 def test_databases_that_the_cache_does_not_have(
@@ -413,6 +417,7 @@ def killed_when_begun(azure: Cloud, shell: Shell, cache: Cache, args: list[str],
         shell.end(process)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("what", ["other", "changed"])
 def test_an_import_of_other_files_is_not_taken_for_theirs(
     azure: Cloud, shell: Shell, folder: str, tmp_path: Path, what: str

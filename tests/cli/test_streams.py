@@ -80,6 +80,7 @@ def run(arguments: list[str], tmp_path: Path, *, gone: tuple[int, ...] = (), clo
     return done.returncode, error.read_text()
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", [*FEW, *rarely(*sorted({*REPORTS} - {*FEW}))])
 def test_reports(name: str, tmp_path: Path) -> None:
     arguments, code = REPORTS[name]

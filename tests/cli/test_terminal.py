@@ -113,6 +113,7 @@ def on_terminal(arguments: list[str]) -> tuple[int, str]:
     return process.wait(), b"".join(parts).replace(b"\r\n", b"\n").decode()
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", HUMAN)
 def test_words_and_tables(name: str, files: dict[str, str], tmp_path: Path) -> None:
     code, shown = on_terminal(arguments(HUMAN[name], files, tmp_path))

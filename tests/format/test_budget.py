@@ -214,6 +214,7 @@ def first(data: bytes, limits: rdbkit.Limits | None = None) -> rdbkit.Record:
     return next(iter(rdbkit.open(io.BytesIO(data), limits=limits)))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", PACKED)
 def test_large_packed_values_come_in_batches(name: str) -> None:
     record, magic = PACKED[name]

@@ -116,6 +116,7 @@ SIZES += [16383, 16384, 65535, 65536, 2097145, 2097146, 2097147, 2097148]
 LISTS_OF_STRINGS = [e for e in ENCODERS if e.type_code in (0, 1, 10, 14, 18)]
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("encoder", LISTS_OF_STRINGS, ids=lambda e: e.name)
 def test_strings_of_any_size(encoder: Encoder, size: int) -> None:
@@ -124,6 +125,7 @@ def test_strings_of_any_size(encoder: Encoder, size: int) -> None:
     assert_reads(encoder, value, file_of(encoder, value, Random(size)), 4096)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("count", [65534, 65535, 65536, 70000])
 @pytest.mark.parametrize("type_code", [10, 20], ids=["ziplist", "listpack"])
 def test_packed_collections_of_more_elements_than_their_header_can_count(type_code: int, count: int) -> None:
@@ -174,6 +176,7 @@ def test_elements_may_be_left_half_way() -> None:
 FLIPS = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=3)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("encoder", ENCODERS, ids=lambda e: e.name)
 @settings(max_examples=25)
 @given(data=st.data(), seed=st.integers(0, 1 << 32), block_size=BLOCKS, flips=FLIPS)

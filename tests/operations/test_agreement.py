@@ -98,6 +98,7 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("dumps", dumps_at_once())
 @pytest.mark.parametrize("target", TARGETS)
 def test_of_every_fixture(target: str, dumps: list[Path]) -> None:
@@ -165,6 +166,7 @@ def made_file(base: str, rng: Random) -> bytes:
     return gzip.compress(data) if rng.random() < 0.15 else data
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("base", BASES)
 def test_of_made_files(base: str) -> None:
     rng = Random(base)

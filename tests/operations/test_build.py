@@ -109,6 +109,7 @@ def test_nothing_stands_in_the_file_but_the_keys() -> None:
 ARRAYS = {e.name for e in ENCODERS if e.type_code == 28}
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("encoder", ENCODERS, ids=lambda e: e.name)
 @settings(max_examples=20)
 @given(data=st.data(), seed=st.integers(0, 1 << 32))
@@ -822,6 +823,7 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 """
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
 @pytest.mark.parametrize(("count", "size"), [(20_000, 50), (200, 5_000)])
 def test_memory_is_bounded_by_the_longest_line(count: int, size: int) -> None:

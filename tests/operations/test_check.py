@@ -34,6 +34,7 @@ def codes(found: Check) -> dict[str, int]:
     return {f.code: f.count for f in found.findings}
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("dumps", dumps_at_once())
 @pytest.mark.parametrize("name", each_target())
 def test_check_and_convert_agree(name: str, dumps: list[Path]) -> None:

@@ -129,6 +129,7 @@ def test_blocks_and_processes_do_not_matter(path: Path, line: str) -> None:
     assert other.ledger.notes == report.ledger.notes
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", ["redis-8.8-dev-keymeta", "valkey-9.1.2-lru", *rarely("redis-7.4.1", "redis-6.0.20-mod")])
 @pytest.mark.parametrize("line", ["redis-4.0", "valkey-9.1", *rarely("redis-6.0", "redis-7.2")])
 def test_processes_write_the_same_bytes(name: str, line: str) -> None:
@@ -624,6 +625,7 @@ MAY_LOSE = {
 }  # fmt: skip
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("encoder", ENCODERS, ids=repr)
 @given(data=st.data())
 @settings(max_examples=20)
@@ -1032,6 +1034,7 @@ def long_conversion(tmp_path: Path) -> list[str]:
     return [sys.executable, "-m", "rdbkit", "convert", str(source), str(tmp_path / "made.rdb"), *more]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_all_processes(long_conversion: list[str], tmp_path: Path, number: signal.Signals) -> None:
     made = tmp_path / "made.rdb"

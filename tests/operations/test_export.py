@@ -360,6 +360,7 @@ def test_lines_are_what_the_server_answered(path: Path) -> None:
 # -- any value
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("encoder", ENCODERS, ids=lambda e: e.name)
 @settings(max_examples=20)
 @given(data=st.data(), seed=st.integers(0, 1 << 32), block_size=st.sampled_from([16, 33, 100, 1000]))
@@ -552,6 +553,7 @@ LARGE: dict[str, tuple[bytes, int, Callable[[Random], bytes]]] = {
 }
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("name", LARGE)
 def test_a_large_value_has_the_same_line_as_in_one_piece(name: str) -> None:
     magic, type_code, encode = LARGE[name]
@@ -745,6 +747,7 @@ def test_at_a_damaged_value_what_stands_before_it_has_been_written(form: str, bl
     assert out.getvalue()
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("type_code", [1, 4, 7, 14, 18, 21, 24])
 @pytest.mark.parametrize("part", one_in(4, range(4)))
@@ -947,6 +950,7 @@ def test_a_full_disk_is_one_line_and_exit_3(tmp_path: Path, form: str) -> None:
     assert b"No space left on device" in result.stderr
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("data", [BIG, BIG_HASH], ids=["many keys", "one hash"])
@@ -1038,6 +1042,7 @@ SCALE = 10 if os.environ.get("RDBKIT_BIG") else 1
 AMOUNTS = {"hash": 1_000_000 * SCALE, "strings": 200_000_000 * SCALE}
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
 @pytest.mark.parametrize(("form", "what"), one_in(3, product(FORMS, AMOUNTS)))  # a hash as JSON, strings as commands
 def test_memory_is_bounded(form: str, what: str) -> None:

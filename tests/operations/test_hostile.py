@@ -39,6 +39,7 @@ def assert_cut(data: bytes, end: int, block_size: int = 1 << 20) -> None:
     one_line(caught.value)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("part", one_in(16, range(16)))
 @pytest.mark.parametrize("name", ERAS)
 def test_cut_at_every_byte(name: str, part: int) -> None:
@@ -47,6 +48,7 @@ def test_cut_at_every_byte(name: str, part: int) -> None:
         assert_cut(data, end)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("path", each_dump())
 def test_cut_at_300_places(path: Path) -> None:
     data = path.read_bytes()

@@ -268,6 +268,7 @@ def written(case: Case, folder: Path) -> Iterator[tuple[str, bytes]]:
         yield f"split {division}", out.getvalue()
 
 
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize(("opcode", "place"), one_in(7, CASES))
 def test_what_is_written_means_the_same(
     opcode: str, place: str, size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -304,6 +304,7 @@ def assert_scrambled(old: rdbkit.Record, new: rdbkit.Record) -> None:
         ]
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("encoder", ENCODERS, ids=lambda e: e.name)
 @settings(max_examples=10)
 @given(data=st.data(), seed=st.integers(0, 1 << 32), block_size=st.sampled_from([16, 64, 300, 4000]))
@@ -338,6 +339,7 @@ def test_every_type(encoder: Encoder, data: st.DataObject, seed: int, block_size
             assert_scrambled(one, other)
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("n", [1, (1 << 16) - 1, 1 << 16, (1 << 16) + 1, *rarely(300_000)])
 @pytest.mark.parametrize("kind", [0, 1, 4, 5, 18])
 def test_long_strings_in_blocks_of_any_size(kind: int, n: int) -> None:
@@ -405,6 +407,7 @@ def test_the_form_of_names_stays() -> None:
 # -- files
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("path", each_dump())
 def test_a_dump_keeps_its_structure_and_loses_its_content(path: Path) -> None:
     new, report = done(path, keep_modules=True)

@@ -762,6 +762,7 @@ def cost_of(path: Path, data: bytes) -> tuple[int, int, int]:
     return (0, 0, read) if job.search is None else (int(job.search.looks), int(job.search.work), read)
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("size", [10_000, *rarely(40_000)])
 @pytest.mark.parametrize("run", RUNS)
 def test_what_a_search_takes_grows_with_the_file_alone(run: str, size: int, path: Path) -> None:

@@ -89,6 +89,7 @@ def verbs(path: Path, data: bytes) -> dict[str, Callable[[], list[bytes]]]:
     }
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("dump", each_dump("rich"))
 def test_what_is_written_of_damaged_files_is_no_worse(dump: Path, tmp_path: Path) -> None:
     whole = dump.read_bytes()
@@ -106,6 +107,7 @@ def test_what_is_written_of_damaged_files_is_no_worse(dump: Path, tmp_path: Path
                 assert broken(written) <= before, (name, number)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("dump", each_dump("rich"))
 def test_what_salvage_and_build_write_is_sound(dump: Path, tmp_path: Path) -> None:
     whole = dump.read_bytes()

@@ -310,6 +310,7 @@ def test_verbs_and_captures(run: Run, tmp_path: Path) -> None:
     assert "commands behind the snapshot" in made.stderr
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("frame", FRAMES)
 def test_salvage_takes_the_frame_off(frame: str, tmp_path: Path) -> None:
     front, mark = FRAMES[frame]
