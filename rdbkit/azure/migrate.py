@@ -123,7 +123,7 @@ class Migration:
         files: paths.
         container: a container, or a folder in one, where blobs are to be.
         path: of the file by which another run continues.
-        policies: what becomes of data that the target does not support; by default, nothing is sent if there is any.
+        policies: what to do with data that the target does not support; by default, nothing is sent if there is any.
         part_bytes: send each file in parts of so many bytes, which are written beside `path` first; None to send it as one.
         credentials: of the storage account; by default what the environment and the machine have.
         auth, hours, storage_subscription: as of `prepare_import`.
@@ -627,7 +627,7 @@ def migrate(
         cache: its resource id, `/subscriptions/.../NAME`; or an `Arm`, for another cloud or other credentials.
         target: what the cache is: "azure-premium", "azure-managed" or "azure-enterprise"; or a `Target`.
         container: where the blobs are to be, `https://ACCOUNT.blob.core.windows.net/CONTAINER` or a folder in it; or a `BlobUrl`.
-        policies: what becomes of data that the target does not support; by default, nothing is sent if there is any.
+        policies: what to do with data that the target does not support; by default, nothing is sent if there is any.
         part_bytes: send each file in parts of so many bytes; None to send it as one.
         skip: steps to leave out: "check", "upload", "import".
         overwrite: replace blobs that are there and are not of this migration.

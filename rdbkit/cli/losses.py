@@ -1,4 +1,4 @@
-"""The options that say what becomes of data that a target does not support, and how losses are reported."""
+"""Options for data that a target does not support, and how losses are shown."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def convert(
         dst, force: as for `rdbkit.create`. The file appears when it is whole; to an object or standard output, what was written
             before a loss that is not allowed has no end mark, so that no server loads it.
         target: a release line ("redis-6.2"), a service ("azure-premium") or a version of the format ("rdb-9").
-        policies: what becomes of data that the target does not support; by default, nothing is written if there is any.
+        policies: what to do with data that the target does not support; by default, nothing is written if there is any.
         edits: databases, names and expiries to be changed. Where keys could come to have the same name, the source is read twice,
             and has to have been given as a path; where `is_read_twice` says no, it is read once, and names that meet are not told
             one by one.

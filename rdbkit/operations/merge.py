@@ -129,7 +129,7 @@ def merge(
         on_duplicate: of keys with one name in one database: "fail", or keep the "first" or the "last" in the order of the files, or
             the one that expires last ("latest-expiry"); "keep-all-error-list" writes all of them, which no server loads.
         on_function: the same of libraries with one name and different code.
-        policies: what becomes of data that the target does not support; by default, nothing is written if there is any.
+        policies: what to do with data that the target does not support; by default, nothing is written if there is any.
         relaxed, verify_checksum: as for `rdbkit.open`.
         now_ms: what counts as expired, in Unix milliseconds; by default the clock.
         samples: how many keys to name that are there more than once.
