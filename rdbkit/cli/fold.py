@@ -63,7 +63,12 @@ def _show(report: Fold, out: str) -> None:
 
 
 def tell_left_out(report: Fold) -> None:
-    """What a server did not load, on standard error."""
+    """What is not in the snapshot, on standard error."""
+    if report.is_older:
+        name = printable(report.file)
+        click.echo(
+            f"rdbkit: warning: {name}: a server still writes to it; what it wrote after the copy was made is left out", err=True
+        )
     if report.cut and report.cut_file is not None:
         name, at = printable(report.cut_file), report.cut_at or 0
         click.echo(f"rdbkit: {name}: cut at byte {at:,}; {count(report.cut, 'byte')} left out", err=True)

@@ -45,6 +45,8 @@ class Fold:
         keys: that it then had.
         cut: bytes that were cut off at the end, since they were damaged; 0 for none.
         cut_file, cut_at: the file that they belong to, and the byte from which on.
+        is_older: the files have changed since they were copied, as where a server still writes to them: the snapshot is of the
+            moment of the copy.
         refused: commands that the server answered with an error instead of carrying them out.
         refusals: the first of them: the command's name, which is empty where the server does not say it, and the error.
     """
@@ -57,6 +59,7 @@ class Fold:
     cut: int = 0
     cut_file: str | None = None
     cut_at: int | None = None
+    is_older: bool = False
     refused: int = 0
     refusals: list[tuple[str, str]] = field(default_factory=list)
 
@@ -116,6 +119,7 @@ def fold(
         job.copy()
         job.load_and_save(truncate_tail)
         job.check_refusals(on_error)
+        job.look_for_later_writes()
         job.drop_copies()
         with _opened(output, force, found.files) as out, open(os.path.join(folder, DUMP), "rb") as made:
             while piece := made.read(_PIECE):
@@ -233,6 +237,7 @@ class _Job:
         self.progress = progress
         self.is_multi_part = binary.version >= _FOLDERS_SINCE
         self.copies: dict[str, str] = {}  # by their names, the originals
+        self.sizes: dict[str, int | None] = {}  # of the originals, before they were copied
         self.lost_database = False
         self.report = Fold(found.path, [os.path.basename(path) for path in found.files], 0, str(binary))
 
@@ -244,6 +249,7 @@ class _Job:
         for number, path in enumerate(self.found.files, 1):
             is_base = number == 1 and (self.found.manifest is None or self.found.manifest.base is not None)
             copy = f"{_NAME}.{number}.{'base' if is_base else 'incr'}.aof" if self.is_multi_part else _NAME
+            self.sizes[path] = file_size(path)
             try:
                 self.report.bytes += copy_of(path, self._place(copy))
             except RdbError as e:
@@ -346,6 +352,15 @@ class _Job:
             said = said.replace(copy, os.path.basename(original))
         remedy = "; a newer server may know it, or one with the module that it is of" if "nknown command" in said else ""
         return TargetError(f"{self.binary} does not load it: {said}{remedy}", source=self.found.path)
+
+    def look_for_later_writes(self) -> None:
+        """Note whether a server wrote to the files meanwhile."""
+        manifest = self.found.manifest
+        try:
+            is_same = manifest is None or read_manifest(manifest.path) == manifest
+        except (RdbError, OSError):
+            is_same = False
+        self.report.is_older = not is_same or any(file_size(path) != size for path, size in self.sizes.items())
 
     def drop_copies(self) -> None:
         """Make room for the output."""

@@ -492,6 +492,27 @@ def test_a_payload_that_is_damaged_under_its_checksum(line: str, tmp_path: Path)
         rdbkit.fold(aof(tmp_path, command(b"RESTORE", b"h", b"0", damaged)), tmp_path / "out.rdb", server=binary(line))
 
 
+@pytest.mark.parametrize("rewrites", [False, True])
+def test_what_is_written_after_the_copy_is_told(rewrites: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "appendonlydir"
+    shutil.copytree(FOLDER, folder)
+    runner, out = CliRunner(), str(tmp_path / "out.rdb")
+    quiet = runner.invoke(cli, ["fold", str(folder), out, "--server", str(binary("redis-7.0"))])
+    assert (quiet.exit_code, quiet.stderr) == (0, "")
+    # what starts the server stands for one that writes between the copy and the end
+    name, line = (
+        ("manifest", "file appendonly.aof.3.incr.aof seq 3 type i\\n") if rewrites else ("2.incr.aof", "*1\\r\\n$4\\r\\nPING\\r\\n")
+    )
+    script = tmp_path / "server"
+    write = f"printf '{line}' >>'{folder}/appendonly.aof.{name}'"
+    script.write_text(f'#!/bin/sh\n[ "$1" = --version ] || {write}\nexec \'{binary("redis-7.0")}\' "$@"\n')
+    script.chmod(0o755)
+    (folder / "appendonly.aof.3.incr.aof").touch()
+    later = runner.invoke(cli, ["fold", str(folder), out, "--force", "--server", str(script)])
+    assert (later.exit_code, later.stdout.splitlines()[1]) == (0, quiet.stdout.splitlines()[1])
+    assert "a server still writes to it; what it wrote after the copy was made is left out" in later.stderr
+
+
 def test_a_script_that_starts_a_server_and_stays(tmp_path: Path) -> None:
     script = tmp_path / "server"
     script.write_text(f'#!/bin/sh\n"{binary("redis-7.0")}" "$@" --maxclients 50\n')
