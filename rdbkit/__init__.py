@@ -86,7 +86,8 @@ if TYPE_CHECKING:
     from rdbkit.operations.memory import Memory, MemoryRow, distinct_prefixes, memory, memory_rows, write_memory_text
     from rdbkit.operations.memory_page import write_page
     from rdbkit.operations.merge import Merge, merge
-    from rdbkit.operations.plan import Names, Plan, bicep, plan
+    from rdbkit.operations.plan import Plan, bicep, plan
+    from rdbkit.operations.plan_steps import Names
     from rdbkit.operations.redact import Redaction, redact
     from rdbkit.operations.salvage import Salvage, salvage
     from rdbkit.operations.split import Division, Split, parse_slot_parts, split
@@ -282,7 +283,7 @@ _MODULES = {
     "Merge": "operations.merge",
     "Migration": "azure.migrate",
     "ModuleDataDifference": "operations.diff",
-    "Names": "operations.plan",
+    "Names": "operations.plan_steps",
     "PendingOperation": "azure.cache_import",
     "Plan": "operations.plan",
     "Policies": "policy.rules",

@@ -1,4 +1,4 @@
-"""`rdbkit plan`: the size to buy for snapshots, what has to be done to them, and the commands, step by step."""
+"""`rdbkit plan`: the size to buy for snapshots, and what has to be done to them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ import rdbkit
 from rdbkit.operations.arguments import File, paths_of
 from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, Check, check
 from rdbkit.operations.memory import LEFT, Memory, Prefix, memory
+from rdbkit.operations.plan_steps import PORT, SEARCH, Names, Step, steps_of
 from rdbkit.passes.memory import EDGES
 from rdbkit.products import product_of, types_of
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.storage.location import check_distinct, file_size
 from rdbkit.storage.source import Rereading
 from rdbkit.targets.target import Sku, Target, as_sku, as_target
-from rdbkit.text import json_bytes, path_word, shell_word, size, valid_text
+from rdbkit.text import json_bytes, size, valid_text
 
-__all__ = ["Names", "Plan", "PlannedFile", "Size", "Step", "bicep", "plan"]
+__all__ = ["Plan", "PlannedFile", "Size", "bicep", "plan"]
 
 T = TypeVar("T")
 
@@ -35,28 +36,14 @@ _NO_CLUSTER_GB: Final = 24
 _DAY_MS: Final = 86_400_000
 _PREFIXES: Final = 10
 
-# How the services' resources are called. Source: Azure/azure-rest-api-specs, redisenterprise 2025-07-01, and the reference of
-# `az redisenterprise` and `az redis` (Azure CLI 2.75).
+# How the services' resources are called. Source: Azure/azure-rest-api-specs, redisenterprise 2025-07-01.
 _API: Final = "2025-07-01"
-_PORT: Final = 10000
-_SEARCH: Final = "RediSearch"
 #: What is to be known of each policy of clustering.
 _POLICIES: Final = {
     "NoCluster": " behaves as the source does; it is for sizes up to 24 GB, and can be changed later",
     "EnterpriseCluster": ": one endpoint for every client; it cannot be changed later",
     "OSSCluster": ": for clients that know Redis Cluster; it cannot be changed later",
 }
-
-
-@dataclass(frozen=True)
-class Names:
-    """What things are called in the commands; what is not said stays a variable of the shell."""
-
-    cache: str = ""
-    resource_group: str = ""
-    location: str = ""
-    storage_account: str = ""
-    container: str = ""
 
 
 @dataclass
@@ -101,15 +88,6 @@ class Size:
     preview: bool
     note: str
     name: str
-
-
-@dataclass
-class Step:
-    """What to do, and the commands for it in their order."""
-
-    title: str
-    commands: list[str]
-    note: str = ""
 
 
 @dataclass
@@ -260,7 +238,7 @@ def plan(
         names=names or Names(),
     )
     found.notes = _notes(found, target, wanted, memories)
-    found.steps = _steps(found, target, now)
+    found.steps = steps_of(found, target, now)
     return found
 
 
@@ -372,7 +350,7 @@ def _clustering(target: Target, chosen: Size | None, modules: list[str], cluster
     """The policy of clustering, or for a service without policies whether it is a cluster."""
     if "cluster_policies" not in target.facts:
         return "cluster" if chosen is not None and chosen.shards > 1 else "none"
-    if _SEARCH in modules:
+    if SEARCH in modules:
         return "EnterpriseCluster"
     if cluster:
         return "OSSCluster"
@@ -422,7 +400,7 @@ def _notes(found: Plan, target: Target, sku: Sku | None, memories: list[Memory])
         notes.append("values of modules count with their bytes in the file: what they take in memory is not known")
     if found.chosen is not None and found.clustering in _POLICIES:
         notes.append(f"clustering policy {found.clustering}{_POLICIES[found.clustering]}")
-    if _SEARCH in found.modules:
+    if SEARCH in found.modules:
         notes.append("RediSearch wants the clustering policy EnterpriseCluster and no eviction")
     return notes
 
@@ -519,111 +497,6 @@ def _day(ms: int) -> str:
         return f"{ms} ms"
 
 
-# -- the steps
-
-
-def _steps(found: Plan, target: Target, now_ms: int) -> list[Step]:
-    if found.chosen is None or not found.keys:
-        return []
-    names = found.names
-    steps = [Step("Say what things are called", _variables(names))] if _variables(names) else []
-    steps.append(_create(found, target, now_ms))
-    conversions = [f.convert for f in found.files if f.convert]
-    if conversions:
-        steps.append(Step("Convert", conversions))
-    steps.append(_upload(found, target))
-    steps.append(_import(found, target))
-    return steps
-
-
-def _variables(names: Names) -> list[str]:
-    """Shell variables for what has not been said."""
-    asked = {
-        "CACHE": names.cache, "RESOURCE_GROUP": names.resource_group, "LOCATION": names.location,
-        "STORAGE_ACCOUNT": names.storage_account, "CONTAINER": names.container,
-    }  # fmt: skip
-    return [f"{variable}=..." for variable, value in asked.items() if not value]
-
-
-def _word(value: str, variable: str) -> str:
-    """A name in a command, or the variable that stands for it."""
-    return shell_word(value) if value else f'"${variable}"'
-
-
-def _create(found: Plan, target: Target, now_ms: int) -> Step:
-    assert found.chosen is not None
-    names = found.names
-    cache, group = _word(names.cache, "CACHE"), _word(names.resource_group, "RESOURCE_GROUP")
-    location = _word(names.location, "LOCATION")
-    closed = _date(target.closed)
-    if closed is not None and closed <= datetime.datetime.fromtimestamp(now_ms / 1000, datetime.UTC).date():
-        kind = "redis" if target.name == "azure-premium" else "redisenterprise"
-        shards = f" with {found.chosen.shards} shards" if found.chosen.shards > 1 else ""
-        return Step(
-            f"Look at the cache that you have: {found.chosen.name}{shards} or larger is needed",
-            [f"az {kind} show --name {cache} --resource-group {group} --query sku"],
-            "a new one cannot be created any more",
-        )
-    if target.name == "azure-premium":
-        shards = f" --shard-count {found.chosen.shards}" if found.chosen.shards > 1 else ""
-        vm = found.chosen.sku.lower()
-        return Step(
-            "Create the cache",
-            [f"az redis create --name {cache} --resource-group {group} --location {location} --sku Premium --vm-size {vm}{shards}"],
-        )
-    available = "Enabled" if found.high_availability else "Disabled"
-    eviction = "NoEviction" if _SEARCH in found.modules else "VolatileLRU"
-    modules = "".join(f" --modules name={name}" for name in found.modules)
-    return Step(
-        "Create the cache",
-        [
-            f"az redisenterprise create --name {cache} --resource-group {group} --location {location}"
-            f" --sku {found.chosen.name} --high-availability {available} --public-network-access Enabled"
-            " --minimum-tls-version 1.2 --no-database",
-            f"az redisenterprise database create --cluster-name {cache} --resource-group {group} --client-protocol Encrypted"
-            f" --port {_PORT} --clustering-policy {found.clustering} --eviction-policy {eviction}" + modules,
-        ],
-    )
-
-
-def _upload(found: Plan, target: Target) -> Step:
-    account, container = _word(found.names.storage_account, "STORAGE_ACCOUNT"), _word(found.names.container, "CONTAINER")
-    where = f"--account-name {account} --container-name {container} --auth-mode login"
-    commands = [f"az storage container create --account-name {account} --name {container} --auth-mode login"]
-    for number, file in enumerate(found.files, 1):
-        # an equals sign, so that no name is taken for an option
-        name = f"--name{'=' if file.blob.startswith('-') else ' '}{shell_word(file.blob)}"
-        upload = f"./{file.upload}" if file.upload.startswith("@") else file.upload
-        commands.append(f"az storage blob upload {where} {name} --file {path_word(upload)}")
-        commands.append(
-            f"URL{number}=$(az storage blob generate-sas {where} --as-user {name} --permissions r"
-            " --expiry $(date -u -d '+1 day' +%Y-%m-%dT%H:%MZ) --full-uri --output tsv)"
-        )
-    total = sum(file.upload_bytes for file in found.files)
-    about = "" if all(file.exact for file in found.files) else "about "
-    account_has = []
-    firewall, region = target.facts.get("storage_firewall"), target.facts.get("same_region")
-    if region is not None and region.value:
-        account_has.append("in the region of the cache")
-    if firewall is not None and firewall.value is False:
-        account_has.append("with public network access")
-    needs = ["the role Storage Blob Data Contributor"]
-    if account_has:
-        needs.append(f"a storage account {' and '.join(account_has)}")
-    title = f"Upload {about}{size(total)}, and make an address that the service may read"
-    return Step(title, commands, f"needs {' and '.join(needs)}")
-
-
-def _import(found: Plan, target: Target) -> Step:
-    cache, group = _word(found.names.cache, "CACHE"), _word(found.names.resource_group, "RESOURCE_GROUP")
-    urls = " ".join(f'"$URL{number}"' for number in range(1, len(found.files) + 1))
-    if target.name == "azure-premium":
-        command = f"az redis import --name {cache} --resource-group {group} --file-format RDB --files {urls}"
-    else:
-        command = f"az redisenterprise database import --cluster-name {cache} --resource-group {group} --sas-uris {urls}"
-    return Step("Import", [command], "this first deletes everything that is in the cache")
-
-
 def bicep(found: Plan) -> str:
     """The cache of a plan as a Bicep file.
 
@@ -633,7 +506,7 @@ def bicep(found: Plan) -> str:
         raise ValueError("there is no size to describe")
     if not any(step.title == "Create the cache" for step in found.steps) or found.target == "azure-premium":
         raise ValueError(f"{found.title} takes no new caches, so there is nothing to describe")
-    eviction = "NoEviction" if _SEARCH in found.modules else "VolatileLRU"
+    eviction = "NoEviction" if SEARCH in found.modules else "VolatileLRU"
     available = "Enabled" if found.high_availability else "Disabled"
     modules = "".join(f"\n      {{\n        name: '{name}'\n      }}" for name in found.modules)
     name = f" = {_literal(found.names.cache)}" if found.names.cache else ""
@@ -663,14 +536,14 @@ resource database 'Microsoft.Cache/redisEnterprise/databases@{_API}' = {{
   name: 'default'
   properties: {{
     clientProtocol: 'Encrypted'
-    port: {_PORT}
+    port: {PORT}
     clusteringPolicy: '{found.clustering}'
     evictionPolicy: '{eviction}'{f"{chr(10)}    modules: [{modules}{chr(10)}    ]" if modules else ""}
   }}
 }}
 
 output hostName string = cache.properties.hostName
-output port int = {_PORT}
+output port int = {PORT}
 """
 
 

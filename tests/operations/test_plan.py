@@ -16,7 +16,8 @@ import pytest
 
 import rdbkit
 from rdbkit.operations.memory import memory
-from rdbkit.operations.plan import GB, Names, Plan, bicep, plan
+from rdbkit.operations.plan import GB, Plan, bicep, plan
+from rdbkit.operations.plan_steps import Names
 from rdbkit.targets.target import find_target
 
 from .. import command_line
