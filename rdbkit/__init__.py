@@ -86,7 +86,8 @@ if TYPE_CHECKING:
     from rdbkit.operations.memory import Memory, MemoryRow, distinct_prefixes, memory, memory_rows, write_memory_text
     from rdbkit.operations.memory_page import write_page
     from rdbkit.operations.merge import Merge, merge
-    from rdbkit.operations.plan import Plan, bicep, plan
+    from rdbkit.operations.plan import Plan, plan
+    from rdbkit.operations.plan_bicep import bicep
     from rdbkit.operations.plan_steps import Names
     from rdbkit.operations.redact import Redaction, redact
     from rdbkit.operations.salvage import Salvage, salvage
@@ -300,7 +301,7 @@ _MODULES = {
     "Violation": "operations.verify",
     "begin_export": "azure.cache_export",
     "begin_import": "azure.cache_import",
-    "bicep": "operations.plan",
+    "bicep": "operations.plan_bicep",
     "build": "operations.build",
     "check": "operations.check",
     "connect": "live.server",

@@ -11,8 +11,9 @@ import click
 from rdbkit.cli.files import EXISTING_SNAPSHOT, OutputPath, Verb, force_option, writing
 from rdbkit.cli.options import target_options
 from rdbkit.cli.render import Output, output, printable, progress, size
-from rdbkit.operations.plan import GB, Plan, bicep
+from rdbkit.operations.plan import GB, Plan
 from rdbkit.operations.plan import plan as make_plan
+from rdbkit.operations.plan_bicep import bicep
 from rdbkit.operations.plan_steps import Names, Step
 from rdbkit.storage.location import exists, total_size
 from rdbkit.targets.target import Sku, Target

@@ -16,7 +16,8 @@ import pytest
 
 import rdbkit
 from rdbkit.operations.memory import memory
-from rdbkit.operations.plan import GB, Plan, bicep, plan
+from rdbkit.operations.plan import GB, Plan, plan
+from rdbkit.operations.plan_bicep import bicep
 from rdbkit.operations.plan_steps import Names
 from rdbkit.targets.target import find_target
 
