@@ -559,6 +559,7 @@ class _Verification:
                     self.files[_number(each["file"])], _number(each["offset"]), [_text(line) for line in each["details"]],
                 )
             )  # fmt: skip
+        del self.proof.samples[self.samples :]  # the run that saved them may have been asked for more
 
 
 def _libraries(reply: list[list[Any]]) -> dict[str, bytes]:

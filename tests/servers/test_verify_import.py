@@ -703,6 +703,10 @@ def test_what_was_interrupted_goes_on_with_the_same_totals(tmp_path: Path, monke
             result = run(*files, url, "--state", str(state), "--samples", "5")
             assert result.returncode == 2
             assert f"{state} is no state of rdbkit verify-import; name another state file, or delete it" in result.stderr
+        assert len(whole["saved"]["samples"]) > 1
+        state.write_text(json.dumps(whole))
+        fewer = checked(files, url, state=str(state), samples=1)
+        assert fewer.to_dict() == wanted | {"samples": wanted["samples"][:1]}
         state.write_text(json.dumps(whole))
         done = checked(files, url, state=str(state), samples=5)
         assert done.to_dict() == wanted
