@@ -22,6 +22,7 @@ _LABELS: Final = {
     "rdb": "loads RDB",
     "undocumented": "undocumented RDB",
     "documented": "promised for",
+    "known_to_load": "known to be loaded by",
     "valkey": "loads VALKEY",
     "types": "highest value type",
     "extra_types": "value types of its own",
@@ -40,6 +41,9 @@ _LABELS: Final = {
     "skus_without_size": "sizes, how large unsaid",
     "skus_without_import": "sizes without import, GB",
     "takes_gzip": "takes gzip",
+    "takes_own_exports": "takes its own exports",
+    "no_cluster": "the policy NoCluster",
+    "access_keys_by_default": "access keys by default",
     "storage_firewall": "storage with firewall",
     "import_tiers": "tiers that import",
     "sas_permissions": "SAS permissions",
@@ -49,6 +53,8 @@ _LABELS: Final = {
     "import_blocks_clients": "import shuts clients out",
     "closed_to_new_customers": "closed to new customers",
     "closed": "closed to all",
+    "reported_open_until": "reported open until",
+    "tooling_moves_data": "Azure's tool moves data",
 }
 #: Shown elsewhere: in the heading and in a table of their own.
 _ELSEWHERE: Final = ("title", "skus", "sku_databases")
@@ -118,7 +124,8 @@ def _notes(target: Target) -> str:
         notes.append(f"no value types above {target.types}")
     notes += target.modules
     if target.closed is not None:
-        notes.append(f"closed {target.closed}")
+        in_doubt = " in doubt" if "reported_open_until" in target.facts else ""
+        notes.append(f"closed {target.closed}{in_doubt}")
     if target.retires is not None:
         notes.append(f"ends {target.retires}")
     return printable(", ".join(notes))
@@ -176,7 +183,7 @@ def _value(key: str, fact: Fact) -> str:
             text = f"{value:,}"
         case _:
             text = str(value)
-    if key == "rdb" or key.startswith("documented."):
+    if key == "rdb" or key.startswith(("documented.", "known_to_load.")):
         text += " and below"
     notes = [*([fact.note] if fact.note else []), *(["inferred"] if fact.inferred else [])]
     if notes:

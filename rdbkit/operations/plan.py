@@ -21,7 +21,7 @@ from rdbkit.products import product_of, types_of
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.storage.location import check_distinct, file_size
 from rdbkit.storage.source import Rereading
-from rdbkit.targets.target import Sku, Target, as_sku, as_target
+from rdbkit.targets.target import Creation, Sku, Target, as_sku, as_target
 from rdbkit.text import json_bytes, size, valid_text
 
 __all__ = ["Plan", "PlannedFile", "Size", "plan"]
@@ -367,12 +367,18 @@ def _said(target: Target, now_ms: int) -> list[str]:
     today = datetime.datetime.fromtimestamp(now_ms / 1000, datetime.UTC).date()
     values = {name: _date(fact.value) for name, fact in target.facts.items() if fact.value is not None}
     said = []
-    closed, retires = values.get("closed"), values.get("retires")
-    to_new = values.get("closed_to_new_customers")
-    if closed is not None and closed <= today:
-        said.append(f"no new caches can be created since {closed}: only one that you have can take the data")
+    retires, to_new = values.get("retires"), values.get("closed_to_new_customers")
+    closed = target.facts.get("closed")
+    if closed is not None and target.creation(today) is Creation.CLOSED:
+        said.append(f"no new caches can be created since {closed.value}: only one that you have can take the data")
+    elif closed is not None and target.creation(today) is Creation.REPORTED:
+        reported = target.facts["reported_open_until"]
+        said.append(
+            f"whether a new cache can be created is in doubt. {closed.source} ({closed.date}): not since {closed.value}. "
+            f"{reported.source} ({reported.date}): until {reported.value}, {reported.note}"
+        )
     elif to_new is not None and to_new <= today:
-        until = f", and from {closed} on for nobody" if closed is not None else ""
+        until = f", and from {closed.value} on for nobody" if closed is not None else ""
         said.append(f"no new caches can be created by new customers since {to_new}{until}")
     if retires is not None:
         left = (retires - today).days

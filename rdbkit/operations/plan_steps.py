@@ -6,7 +6,7 @@ import datetime
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from rdbkit.targets.target import Target
+from rdbkit.targets.target import Creation, Target
 from rdbkit.text import path_word, shell_word, size
 
 if TYPE_CHECKING:
@@ -72,9 +72,12 @@ def _word(value: str, variable: str) -> str:
 
 
 def takes_new_caches(target: Target, now_ms: int) -> bool:
-    """Whether a cache can be created in a service at a time in Unix milliseconds, as far as its facts say."""
-    today = datetime.datetime.fromtimestamp(now_ms / 1000, datetime.UTC).date()
-    return target.closed is None or target.closed > today
+    """Whether a cache can be created in a service at a time in Unix milliseconds, or somebody reports that it can."""
+    return target.creation(_day(now_ms)) is not Creation.CLOSED
+
+
+def _day(now_ms: int) -> datetime.date:
+    return datetime.datetime.fromtimestamp(now_ms / 1000, datetime.UTC).date()
 
 
 def _create(found: Plan, target: Target, now_ms: int) -> Step:
@@ -96,6 +99,7 @@ def _create(found: Plan, target: Target, now_ms: int) -> Step:
         return Step(
             "Create the cache",
             [f"az redis create --name {cache} --resource-group {group} --location {location} --sku Premium --vm-size {vm}{shards}"],
+            _doubt(target, now_ms),
         )
     available = "Enabled" if found.high_availability else "Disabled"
     eviction = "NoEviction" if SEARCH in found.modules else "VolatileLRU"
@@ -110,6 +114,13 @@ def _create(found: Plan, target: Target, now_ms: int) -> Step:
             f" --port {PORT} --clustering-policy {found.clustering} --eviction-policy {eviction}" + modules,
         ],
     )
+
+
+def _doubt(target: Target, now_ms: int) -> str:
+    """What to know before the cache is created, where only a report says that it can be."""
+    if target.creation(_day(now_ms)) is not Creation.REPORTED:
+        return ""
+    return "that this is possible is reported second-hand; where the service refuses it, take a cache that you have"
 
 
 def _upload(found: Plan, target: Target) -> Step:

@@ -43,7 +43,7 @@ class Fact:
     inferred: bool = False
 
 
-#: Facts of one target by name. `documented` and `skus` have one for each of their rows: "documented.7.2", "skus.P1".
+#: Facts of one target by name. `documented`, `known_to_load` and `skus` have one for each of their rows: "skus.P1".
 Facts = dict[str, Fact]
 
 #: Which facts there are, in the order in which they are shown, and what they are made of.
@@ -55,6 +55,7 @@ KEYS: Final = {
     "redis_enterprise": "switch",
     "engine_upgrades": "text",
     "documented": "rows",
+    "known_to_load": "rows",
     "undocumented": "numbers",
     "valkey": "numbers",
     "lines": "texts",
@@ -74,6 +75,8 @@ KEYS: Final = {
     "clustered_databases": "number",
     "databases_beyond": "text",
     "cluster_policies": "texts",
+    "no_cluster": "text",
+    "access_keys_by_default": "switch",
     "max_shards": "number",
     "max_key_bytes": "number",
     "eviction_policy": "text",
@@ -89,6 +92,7 @@ KEYS: Final = {
     "several_files": "switch",
     "blob_types": "texts",
     "page_blob_multiple": "number",
+    "takes_own_exports": "switch",
     "export_form": "text",
     "storage_firewall": "switch",
     "storage_access": "texts",
@@ -102,9 +106,11 @@ KEYS: Final = {
     # how long there will be such a thing
     "closed_to_new_customers": "date",
     "closed": "date",
+    "reported_open_until": "date",
     "retires": "date",
     "disabled": "date",
     "successor": "text",
+    "tooling_moves_data": "switch",
 }
 #: What a row of `skus` has. The sizes are GB as advertised and as usable.
 SKU_KEYS: Final = {
@@ -338,7 +344,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 
 def iter_rows(facts: Facts, key: str) -> Iterator[tuple[str, Fact]]:
-    """The rows of `documented` or `skus`, by their own names."""
+    """The rows of `documented`, `known_to_load` or `skus`, by their own names."""
     prefix = f"{key}."
     for name, fact in facts.items():
         if name.startswith(prefix):

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,6 +43,15 @@ _VERSIONS: Final = ("rdb", "undocumented")
 #: KeyDB and Dragonfly write this RDB version at most.
 _NEWEST_OF_FORKS: Final = 9
 _OF_ENGINE: Final = (*_VERSIONS, "valkey", "types", "extra_types", "modules", "pre_release_functions", "scripts")
+
+
+class Creation(Enum):
+    """Whether a new cache can be created in a service."""
+
+    OPEN = "open"
+    #: The documents say that it cannot, and somebody else that it can.
+    REPORTED = "reported"
+    CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +150,18 @@ class Target:
     def is_service(self) -> bool:
         """Whether it is a service that runs an engine, rather than a server or a version of the format."""
         return self.engine is not None
+
+    def creation(self, day: datetime.date) -> Creation:
+        """Whether a new cache can be created on a day, as far as the facts say.
+
+        >>> import datetime
+        >>> find_target("azure-premium").creation(datetime.date(2026, 12, 1))
+        <Creation.REPORTED: 'reported'>
+        """
+        if self.closed is None or day < self.closed:
+            return Creation.OPEN
+        reported = self.facts.get("reported_open_until")
+        return Creation.REPORTED if reported is not None and reported.value and day <= reported.value else Creation.CLOSED
 
     def takes_compressed(self, compression: str) -> bool:
         """Whether a source says that it takes a file compressed so, as `Snapshot.compression` has it."""
@@ -431,12 +453,13 @@ def _by_line(rows: Mapping[str, Facts]) -> dict[str, Facts]:
 def _made(name: str, facts: Facts) -> Target:
     """The target of whom these facts are; what they imply is added to them."""
     documented = dict(iter_rows(facts, "documented"))
+    known_to_load = dict(iter_rows(facts, "known_to_load"))
     skus = dict(iter_rows(facts, "skus"))
     title = facts["title"].value
     if "engine" in facts:
         line = release_line(facts["engine"].value)
         title += f" ({release_title(line)})"
-        facts = facts | {key: fact for key, fact in _implied(line, documented).items() if key not in facts}
+        facts = facts | {key: fact for key, fact in _implied(line, documented, known_to_load).items() if key not in facts}
     facts = _beyond_documents(facts)
     known = {key: fact.value for key, fact in facts.items() if fact.value is not None}
     attributes: dict[str, Any] = {key: known[key] for key in _ATTRIBUTES if key in known}
@@ -472,9 +495,14 @@ def _told(facts: Facts, skus: Mapping[str, Fact]) -> Facts:
     return facts | {"skus": Fact(list(skus), "; ".join(sources), next(iter(skus.values())).date)}
 
 
-def _implied(line: str, documented: Mapping[str, Fact]) -> Facts:
-    """What a service loads that runs this engine: what is documented for it, and what the engine is known to load beyond."""
+def _implied(line: str, documented: Mapping[str, Fact], known_to_load: Mapping[str, Fact]) -> Facts:
+    """What a service loads that runs this engine: what is documented for it, and what the engine is known to load beyond.
+
+    Args:
+        known_to_load: what is known of engines as the service has them; of others, it is what the release of the server loads.
+    """
     known = _lines()[line]["rdb"]
+    here = next((fact for engine, fact in known_to_load.items() if release_line(engine) == line), None)
     own = release(line)
     assert own is not None
     before = {engine: each for engine in documented if (each := release(engine)) and each.family == own.family and each <= own}
@@ -491,10 +519,11 @@ def _implied(line: str, documented: Mapping[str, Fact]) -> Facts:
         rdb = found["rdb"]
     if "scripts" in _lines()[line]:
         found["scripts"] = replace(_lines()[line]["scripts"], note=f"as {release_title(line)} has it", inferred=True)
-    beyond = list(range(rdb.value + 1, known.value + 1))
-    if beyond:
+    if here is not None:
+        found["undocumented"] = replace(here, value=list(range(rdb.value + 1, here.value + 1)))
+    else:
         note = f"{release_title(line)} does; that the service does, too, is said nowhere"
-        found["undocumented"] = Fact(beyond, known.source, known.date, note, inferred=True)
+        found["undocumented"] = Fact(list(range(rdb.value + 1, known.value + 1)), known.source, known.date, note, inferred=True)
     return found
 
 
