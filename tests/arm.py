@@ -79,6 +79,8 @@ class Cloud:
     operations: dict[str, dict[str, Any]] = field(default_factory=dict)
     calls: list[tuple[str, str]] = field(default_factory=list)
     keys: list[tuple[str, str, str]] = field(default_factory=list)
+    #: what tokens were asked for.
+    audiences: list[str] = field(default_factory=list)
     #: called with method and path of a request to storage: code of an error, "cut" for a connection that breaks, or "".
     fault: Callable[[str, str], str] = lambda method, path: ""
     #: the same for ARM.
@@ -486,6 +488,7 @@ class _Identity(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         resource = parse_qs(urlsplit(self.path).query).get("resource", [""])[0]
+        self.cloud.audiences.append(resource)
         known = self.headers.get("X-IDENTITY-HEADER") == "secret-of-the-identity"
         answer = {"access_token": token(resource), "expires_on": str(int(time.time()) + 3600), "token_type": "Bearer"}
         data = json.dumps(answer if known else {}).encode()

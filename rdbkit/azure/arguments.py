@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rdbkit.azure.blob_url import BlobUrl, parse_place
@@ -32,8 +32,8 @@ def blob_urls_of(places: str | BlobUrl | Iterable[str | BlobUrl]) -> list[BlobUr
 
 
 @contextmanager
-def opened_cache(cache: str | ResourceId | Arm) -> Iterator[Arm]:
-    """The cache that a resource id names, through ARM of the public cloud; or an `Arm`, which stays open.
+def opened_cache(cache: str | ResourceId | Arm, places: Sequence[BlobUrl]) -> Iterator[Arm]:
+    """The cache that a resource id names, through ARM of the cloud that the places are in; or an `Arm`, which stays open.
 
     Raises: ValueError for what is no resource id of a cache; TypeError for anything else; as `Arm`.
     """
@@ -42,5 +42,6 @@ def opened_cache(cache: str | ResourceId | Arm) -> Iterator[Arm]:
         return
     if not isinstance(cache, str | ResourceId):
         raise TypeError(f"a cache is its resource id, as text, or an Arm, not {type(cache).__name__}")
-    with Arm(parse_resource_id(cache) if isinstance(cache, str) else cache) as arm:
+    cloud = next((place.cloud for place in places if place.cloud is not None), "public")
+    with Arm(parse_resource_id(cache) if isinstance(cache, str) else cache, cloud=cloud) as arm:
         yield arm

@@ -11,9 +11,10 @@ from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
 from rdbkit.azure.errors import missing_package, translating_errors
+from rdbkit.azure.identity import default_credential
+from rdbkit.targets.clouds import Cloud, cloud_of_host, find_cloud
 from rdbkit.text import valid_text
 
-_SCOPE: Final = "https://storage.azure.com/.default"
 _NAMES: Final = ("localhost", "127.0.0.1", "host.docker.internal")
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
 #: Of the service, and the containers that it makes itself.
@@ -43,6 +44,11 @@ class BlobUrl:
     def url(self) -> str:
         """The address without any secret."""
         return "/".join(part for part in (self.account.rstrip("/"), self.container, quote(self.blob)) if part)
+
+    @property
+    def cloud(self) -> Cloud | None:
+        """The cloud that it is in, by its host; None where that does not say."""
+        return cloud_of_host(urlsplit(self.account).hostname or "")
 
     @property
     def is_folder(self) -> bool:
@@ -126,12 +132,15 @@ class Credentials:
         sas: a shared access signature; by default that of the URL, and AZURE_STORAGE_SAS_TOKEN.
         key: the account's key; by default AZURE_STORAGE_KEY.
         token: of the class that azure-identity has; by default DefaultAzureCredential, where nothing else is given.
+        cloud: whose identities DefaultAzureCredential is of; by default that of the blob, and the public one where its host does
+            not say.
     """
 
     connection_string: str | None = None
     sas: str | None = None
     key: str | None = None
     token: Any = None
+    cloud: str | Cloud | None = None
 
     def __repr__(self) -> str:
         return "Credentials(...)"
@@ -155,7 +164,7 @@ class Credentials:
             _check_key(key, "the key" if self.key else "AZURE_STORAGE_KEY")
             return _by_key(client_class, key, place, settings)
         else:
-            credential = sas.lstrip("?") if sas else _identity(place)
+            credential = sas.lstrip("?") if sas else _identity(place, self.cloud)
         return client_class(place.account, credential=credential, **settings)
 
     def _connection_string(self, place: BlobUrl) -> str | None:
@@ -196,20 +205,19 @@ def _by_key(client_class: Any, key: str, place: BlobUrl, settings: dict[str, Any
         ) from None
 
 
-def _identity(place: BlobUrl) -> Any:
+def _identity(place: BlobUrl, given: str | Cloud | None) -> Any:
     """What azure-identity finds.
 
     Raises: TargetError where its package is missing, or it finds nothing; ValueError for a URL that it is not sent to.
     """
-    try:
-        from azure.identity import DefaultAzureCredential
-    except ImportError as e:
-        raise missing_package(e) from None
+    cloud = given or place.cloud or "public"
+    if isinstance(cloud, str):
+        cloud = find_cloud(cloud)
+    token = default_credential(cloud)
     if place.account.startswith("http:"):
         raise ValueError("an identity works over https alone: give a connection string, a SAS or a key")
-    token = DefaultAzureCredential()
     with translating_errors(place.url):
-        token.get_token(_SCOPE)  # or there is nothing to try
+        token.get_token(cloud.storage_scope)  # or there is nothing to try
     return token
 
 

@@ -204,7 +204,7 @@ def export_cache(
     A process that is ended while it waits does not end the export; the same call then goes on waiting for it.
 
     Args:
-        cache: its resource id, `/subscriptions/.../NAME`; or an `Arm`, for another cloud or other credentials.
+        cache: its resource id, `/subscriptions/.../NAME`; or an `Arm`, for other credentials.
         container: `https://ACCOUNT.blob.core.windows.net/CONTAINER`, with a SAS or without; or a `BlobUrl`.
         target: what the cache is: "azure-premium", "azure-managed" or "azure-enterprise"; or a `Target`.
         prefix: of the blobs' names; by default the cache's name. Of Premium alone.
@@ -224,7 +224,7 @@ def export_cache(
     """
     target = as_target(target)
     place = blob_url_of(container)
-    with opened_cache(cache) as arm:
+    with opened_cache(cache, [place]) as arm:
         path = os.fspath(state or f"rdbkit-export-{arm.cache.name}.json")
         left = PendingOperation.read_of(path, "export", arm.cache)
         if left is not None and left.operation:

@@ -647,7 +647,7 @@ def import_(
 
     Args:
         blobs: one URL or several, `https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB`, with a SAS or without; or `BlobUrl`.
-        cache: its resource id, `/subscriptions/.../NAME`; or an `Arm`, for another cloud or other credentials.
+        cache: its resource id, `/subscriptions/.../NAME`; or an `Arm`, for other credentials.
         target: what the cache is: "azure-premium", "azure-managed" or "azure-enterprise"; or a `Target`.
         state: the file where it is noted what there is to wait for; by default `rdbkit-import-NAME.json`, as the command has it.
         credentials: of the storage account; by default what the environment and the machine have.
@@ -676,7 +676,7 @@ def import_(
     """
     target = as_target(target)
     places = blob_urls_of(blobs)
-    with opened_cache(cache) as arm:
+    with opened_cache(cache, places) as arm:
         path = os.fspath(state or f"rdbkit-import-{arm.cache.name}.json")
         left = PendingOperation.read_of(path, "import", arm.cache)
         if left is not None and left.operation:

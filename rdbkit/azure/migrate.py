@@ -624,7 +624,7 @@ def migrate(
 
     Args:
         files: a path or several, or snapshots that were just opened by theirs.
-        cache: its resource id, `/subscriptions/.../NAME`; or an `Arm`, for another cloud or other credentials.
+        cache: its resource id, `/subscriptions/.../NAME`; or an `Arm`, for other credentials.
         target: what the cache is: "azure-premium", "azure-managed" or "azure-enterprise"; or a `Target`.
         container: where the blobs are to be, `https://ACCOUNT.blob.core.windows.net/CONTAINER` or a folder in it; or a `BlobUrl`.
         policies: what to do with data that the target does not support; by default, nothing is sent if there is any.
@@ -660,7 +660,7 @@ def migrate(
     place = blob_url_of(container)
     if isinstance(skip, str) or not set(skip) <= set(STEPS):
         raise ValueError(f"what can be skipped is a collection of {', '.join(STEPS)}")
-    with opened_cache(cache) as arm:
+    with opened_cache(cache, [place]) as arm:
         job = Migration(
             arm, target, paths, place, os.fspath(state or f"rdbkit-migrate-{arm.cache.name}.json"), policies=policies,
             part_bytes=part_bytes, credentials=credentials, auth=auth, hours=hours, storage_subscription=storage_subscription,

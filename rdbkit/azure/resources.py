@@ -18,13 +18,13 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from rdbkit.azure.errors import missing_package, translating_errors
+from rdbkit.azure.identity import default_credential
 from rdbkit.errors import TargetError
+from rdbkit.targets.clouds import Cloud, find_cloud
 from rdbkit.text import scrub
 
-__all__ = ["ENDPOINT", "PREMIUM", "REDIS_ENTERPRISE", "Arm", "CacheState", "Call", "ResourceId", "Status", "parse_resource_id"]
+__all__ = ["PREMIUM", "REDIS_ENTERPRISE", "Arm", "CacheState", "Call", "ResourceId", "Status", "parse_resource_id"]
 
-#: Of the public cloud.
-ENDPOINT: Final = "https://management.azure.com"
 PREMIUM: Final = "Microsoft.Cache/redis"
 REDIS_ENTERPRISE: Final = "Microsoft.Cache/redisEnterprise"
 #: Source: the default versions of azure-mgmt-redis 14.5.0 and azure-mgmt-redisenterprise 3.1.0.
@@ -182,39 +182,34 @@ class Status:
 class Arm:
     """One cache, through ARM."""
 
-    def __init__(self, cache: ResourceId, *, endpoint: str = ENDPOINT, credential: Any = None) -> None:
+    def __init__(
+        self, cache: ResourceId, *, cloud: str | Cloud = "public", endpoint: str | None = None, credential: Any = None
+    ) -> None:
         """Connects with the first request.
 
         Args:
             cache: of `parse_resource_id`.
-            endpoint: of the cloud: `https://management.azure.com` and the like.
+            cloud: where it is: "public", "usgovernment", "china", or the name that `az cloud list` has.
+            endpoint: of ARM, instead of that of the cloud.
             credential: of the class that azure-identity has; by default DefaultAzureCredential.
 
-        Raises: TargetError where the packages are missing; ValueError for an endpoint that is none.
+        Raises: TargetError where the packages are missing; ValueError for an endpoint that is none, and an unknown cloud.
         """
-        try:
-            parts = urlsplit(endpoint)
-            host, port = parts.hostname, parts.port
-        except ValueError:
-            raise ValueError("the endpoint's host or port cannot be read") from None
-        if parts.scheme != "https" or not host or "@" in parts.netloc:
-            raise ValueError("the endpoint of ARM begins with https:// and its host")
+        self.cloud = find_cloud(cloud) if isinstance(cloud, str) else cloud
         self.cache = cache
-        self.endpoint = f"https://{f'[{host}]' if ':' in host else host}{'' if port is None else f':{port}'}"
+        self.endpoint = _checked(self.cloud.resource_manager if endpoint is None else endpoint)
         # The packages warn of every credential that they tried; what matters of it is in the error.
         for name in ("azure", "msal"):
             logging.getLogger(name).addHandler(logging.NullHandler())
+        if credential is None:
+            credential = default_credential(self.cloud)
+        self._credential = credential
         try:
-            if credential is None:
-                from azure.identity import DefaultAzureCredential
-
-                credential = DefaultAzureCredential()
             settings: dict[str, Any] = {
                 "base_url": self.endpoint,
-                "credential_scopes": [f"{self.endpoint}/.default"],
+                "credential_scopes": [self.cloud.resource_manager_scope if endpoint is None else f"{self.endpoint}/.default"],
                 "api_version": _API[cache.provider],
             }
-            self._credential = credential
             self._client: Any
             if cache.provider == PREMIUM:
                 from azure.mgmt.redis import RedisManagementClient
@@ -391,6 +386,18 @@ class Arm:
             return False
         ours = urlsplit(self.endpoint).hostname
         return parts.scheme == "https" and (host == ours or host.endswith(f".{ours}"))
+
+
+def _checked(endpoint: str) -> str:
+    """An endpoint without a path. Raises: ValueError for what is none."""
+    try:
+        parts = urlsplit(endpoint)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("the endpoint's host or port cannot be read") from None
+    if parts.scheme != "https" or not host or "@" in parts.netloc:
+        raise ValueError("the endpoint of ARM begins with https:// and its host")
+    return f"https://{f'[{host}]' if ':' in host else host}{'' if port is None else f':{port}'}"
 
 
 def _status_in(response: Any) -> Status:

@@ -19,12 +19,14 @@ from rdbkit.azure.cache_import import (
     Import,
     PendingOperation,
 )
-from rdbkit.azure.resources import ENDPOINT, Arm, CacheState, Call, ResourceId, Status, parse_resource_id
+from rdbkit.azure.resources import Arm, CacheState, Call, ResourceId, Status, parse_resource_id
 from rdbkit.azure.sas import LEAST_HOURS, MOST_HOURS
+from rdbkit.cli.clouds import cloud_option
 from rdbkit.cli.files import EXISTING, OutputPath
 from rdbkit.cli.render import Output, printable, size, usage_errors
 from rdbkit.cli.secrets import FiniteRange
 from rdbkit.cli.upload import place_options, secret_option
+from rdbkit.targets.clouds import Cloud
 from rdbkit.targets.target import find_target, load_targets
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -85,7 +87,8 @@ _CACHE_OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     secret_option("--connection-string", "Of the storage account.  [default: AZURE_STORAGE_CONNECTION_STRING]"),
     secret_option("--sas", "Shared access signature.  [default: that of the URL, or AZURE_STORAGE_SAS_TOKEN]"),
     place_options,
-    click.option("--arm-endpoint", default=ENDPOINT, show_default=True, metavar="URL", help="Of another cloud."),
+    cloud_option,
+    click.option("--arm-endpoint", metavar="URL", help="Of Azure Resource Manager.  [default: that of the cloud]"),
     click.option(
         "--state", type=OutputPath("json", gzip=False), metavar="FILE",
         help="Where it is noted what there is to wait for.  [default: rdbkit-VERB-NAME.json]",
@@ -116,10 +119,10 @@ def check_can_confirm(yes: str | None, cache: ResourceId) -> None:
 
 
 @contextmanager
-def opened(cache: ResourceId, endpoint: str) -> Iterator[Arm]:
+def opened(cache: ResourceId, cloud: Cloud, endpoint: str | None) -> Iterator[Arm]:
     """The cache, with the errors of the options."""
     try:
-        arm = Arm(cache, endpoint=endpoint)
+        arm = Arm(cache, cloud=cloud, endpoint=endpoint)
     except ValueError as e:
         raise click.BadParameter(str(e), param_hint="--arm-endpoint") from None
     with arm:

@@ -22,9 +22,11 @@ from rdbkit.cli.cache_options import (
     show_warnings,
     watch,
 )
+from rdbkit.cli.clouds import chosen_cloud
 from rdbkit.cli.render import output, printable, usage_errors
 from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.upload import read_place
+from rdbkit.targets.clouds import Cloud
 from rdbkit.targets.target import Target
 
 
@@ -43,7 +45,8 @@ def export_cache(
     storage_subscription: str,
     connection_string: str | None,
     sas: str | None,
-    arm_endpoint: str,
+    cloud: Cloud | None,
+    arm_endpoint: str | None,
     state: str | None,
     dry_run: bool,
     as_json: bool,
@@ -61,9 +64,10 @@ def export_cache(
         place = read_place(url)
     except ValueError as e:
         raise click.UsageError(printable(str(e))) from None
+    chosen = chosen_cloud(cloud, [place.cloud])
     path = state or f"rdbkit-export-{cache.name}.json"
-    credentials = Credentials(connection_string=connection_string, sas=sas)
-    with opened(cache, arm_endpoint) as arm:
+    credentials = Credentials(connection_string=connection_string, sas=sas, cloud=chosen)
+    with opened(cache, chosen, arm_endpoint) as arm:
         left = left_before(path, "export", cache)
         before: dict[str, object] = {}
         resumed = left is not None and bool(left.operation) and not dry_run

@@ -36,10 +36,12 @@ from rdbkit.cli.cache_options import (
     show_warnings,
     watch,
 )
+from rdbkit.cli.clouds import chosen_cloud
 from rdbkit.cli.render import RUN_FIRST, Output, output, printable, progress, size, usage_errors
 from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.upload import read_place
 from rdbkit.operations.check import AS_IT_IS, CANNOT, Check
+from rdbkit.targets.clouds import Cloud
 from rdbkit.targets.target import Target
 
 #: Findings of a check that are about the file itself, whatever the target: it cannot be read to its end.
@@ -65,7 +67,8 @@ def import_(
     storage_subscription: str,
     connection_string: str | None,
     sas: str | None,
-    arm_endpoint: str,
+    cloud: Cloud | None,
+    arm_endpoint: str | None,
     state: str | None,
     dry_run: bool,
     as_json: bool,
@@ -85,9 +88,10 @@ def import_(
     """
     places = [_place(url) for url in urls]
     check_name(yes, cache)
+    chosen = chosen_cloud(cloud, (place.cloud for place in places))
     path = state or f"rdbkit-import-{cache.name}.json"
-    credentials = Credentials(connection_string=connection_string, sas=sas)
-    with opened(cache, arm_endpoint) as arm:
+    credentials = Credentials(connection_string=connection_string, sas=sas, cloud=chosen)
+    with opened(cache, chosen, arm_endpoint) as arm:
         left = left_before(path, "import", cache)
         if left is not None and left.operation and not dry_run:
             return _go_on(arm, left, places, etags, credentials, as_json)

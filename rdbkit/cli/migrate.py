@@ -29,6 +29,7 @@ from rdbkit.cli.cache_options import (
     show_warnings,
     watch,
 )
+from rdbkit.cli.clouds import chosen_cloud
 from rdbkit.cli.files import KeptPath, OutputPath
 from rdbkit.cli.losses import LEDGER_ELSEWHERE, ON_THE_WAY, extracting_options, policy_options, read_policies, report_losses
 from rdbkit.cli.render import Output, output, printable, progress, size, usage_errors
@@ -40,6 +41,7 @@ from rdbkit.operations.duplicates import DuplicateError
 from rdbkit.selection import parse_bytes
 from rdbkit.storage.location import exists, is_file, total_size
 from rdbkit.storage.output import open_output
+from rdbkit.targets.clouds import Cloud
 from rdbkit.targets.target import Target
 
 _REMEDIES: Final = {**ON_THE_WAY, "function": "--on-function drop; rdbkit convert can extract them to a file"}
@@ -80,7 +82,8 @@ def migrate(
     storage_subscription: str,
     connection_string: str | None,
     sas: str | None,
-    arm_endpoint: str,
+    cloud: Cloud | None,
+    arm_endpoint: str | None,
     state: str | None,
     dry_run: bool,
     as_json: bool,
@@ -105,6 +108,8 @@ def migrate(
     lost, 3 if FILE is damaged, 4 if a service refuses or fails. With --strict, 1 also if something was lost.
     """
     check_name(yes, cache)
+    chosen = chosen_cloud(cloud, [container.cloud])
+    credentials = Credentials(connection_string=connection_string, sas=sas, cloud=chosen)
     if not dry_run and "import" not in skip:
         check_can_confirm(yes, cache)
     for option in extracting_options(options):
@@ -117,10 +122,10 @@ def migrate(
         with usage_errors(), ExitStack() as stack:
             # opened before anything is done, so that it is not found out at the end that it cannot be written
             written = None if report is None else stack.enter_context(open_output(report, force=True, sources=files))
-            arm = stack.enter_context(opened(cache, arm_endpoint))
+            arm = stack.enter_context(opened(cache, chosen, arm_endpoint))
             job = Migration(
                 arm, target, files, container, state or f"rdbkit-migrate-{cache.name}.json", policies=read_policies(options),
-                part_bytes=split_size, credentials=Credentials(connection_string=connection_string, sas=sas), auth=AUTH[auth],
+                part_bytes=split_size, credentials=credentials, auth=AUTH[auth],
                 hours=sas_hours, storage_subscription=storage_subscription, leaves_state=not dry_run,
                 allow_base=allows_base(),
             )  # fmt: skip

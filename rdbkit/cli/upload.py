@@ -15,6 +15,7 @@ from rdbkit.azure.blob_url import BlobUrl, Credentials, parse_place
 from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, Upload, upload_converted
 from rdbkit.azure.upload import upload as bring
 from rdbkit.cli.append_only import lacks_newer_data
+from rdbkit.cli.clouds import chosen_cloud, cloud_option
 from rdbkit.cli.files import KeptPath
 from rdbkit.cli.losses import (
     LEDGER_ELSEWHERE,
@@ -33,6 +34,7 @@ from rdbkit.errors import LossError
 from rdbkit.selection import parse_bytes
 from rdbkit.storage.location import exists, file_size
 from rdbkit.storage.source import standard_input
+from rdbkit.targets.clouds import Cloud
 from rdbkit.targets.target import Target
 from rdbkit.text import count
 
@@ -111,6 +113,7 @@ def quiet() -> None:
 @click.option("--page-blob", is_flag=True, help="Make a page blob, filled up with zeros; it is not resumed.")
 @secret_option("--connection-string", "Of the account.  [default: AZURE_STORAGE_CONNECTION_STRING]")
 @secret_option("--sas", "Shared access signature.  [default: that of URL, or AZURE_STORAGE_SAS_TOKEN]")
+@cloud_option
 @optional_target_option
 @policy_options
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
@@ -123,6 +126,7 @@ def upload(
     cap_mbps: float | None,
     connection_string: str | None,
     sas: str | None,
+    cloud: Cloud | None,
     target: Target | None,
     as_json: bool,
     **options: Any,
@@ -146,7 +150,7 @@ def upload(
     quiet()
     places = _places(url, names)
     settings: dict[str, Any] = {
-        "credentials": Credentials(connection_string=connection_string, sas=sas),
+        "credentials": Credentials(connection_string=connection_string, sas=sas, cloud=chosen_cloud(cloud, [places[0].cloud])),
         "page_blob": page_blob, "block_bytes": block_size, "concurrency": concurrency, "overwrite": overwrite, "cap_mbps": cap_mbps,
     }  # fmt: skip
     if extracting_options(options) and len(names) > 1:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from rdbkit.cli.clouds import chosen_cloud, cloud_option
 from rdbkit.cli.files import EXISTING, EXISTING_SNAPSHOT, OutputPath
 from rdbkit.cli.options import database_pairs, selection_options, warn_if_none
 from rdbkit.cli.render import Output, key_name, libraries, output, printable, progress, show_functions
@@ -16,6 +17,7 @@ from rdbkit.live.verify_import import LEAST_RATE
 from rdbkit.operations.diff_elements import expiries
 from rdbkit.selection import Selection, parse_duration
 from rdbkit.storage.location import total_size
+from rdbkit.targets.clouds import Cloud, cloud_of_host
 from rdbkit.text import count
 
 if TYPE_CHECKING:
@@ -89,6 +91,7 @@ def _password(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     help="The password is its first line. Without it, that of the URL or of the environment variable RDBKIT_REDIS_PASSWORD.",
 )  # fmt: skip
 @click.option("--entra", is_flag=True, help="Log in with the Entra ID identity that is at hand, as Azure Managed Redis wants it.")
+@cloud_option
 @click.option(
     "--ca-cert", type=EXISTING, metavar="FILE",
     help="Certificate authorities to trust with rediss://, as PEM, instead of the system's.",
@@ -132,6 +135,7 @@ def verify_import(
     url: str,
     password: str | None,
     entra: bool,
+    cloud: Cloud | None,
     ca_cert: str | None,
     no_verify_tls: bool,
     cluster: Cluster,
@@ -161,7 +165,7 @@ def verify_import(
     if no_verify_tls:
         click.echo("rdbkit: certificates are not verified: whoever is in between can read and change everything", err=True)
     with ExitStack() as stack:
-        server = stack.enter_context(_connected(url, password, entra, ca_cert, not no_verify_tls, cluster))
+        server = stack.enter_context(_connected(url, password, entra, cloud, ca_cert, not no_verify_tls, cluster))
         update = stack.enter_context(progress("verify-import", total_size(files)))
         try:
             found = compare(
@@ -179,7 +183,9 @@ def verify_import(
     return 0 if found.same else 1
 
 
-def _connected(url: str, password: str | None, entra: bool, ca_cert: str | None, verify_tls: bool, cluster: Cluster) -> Server:
+def _connected(
+    url: str, password: str | None, entra: bool, cloud: Cloud | None, ca_cert: str | None, verify_tls: bool, cluster: Cluster
+) -> Server:
     from rdbkit.live.server import connect, entra_credentials
     from rdbkit.live.server_url import parse_url
 
@@ -190,7 +196,8 @@ def _connected(url: str, password: str | None, entra: bool, ca_cert: str | None,
         raise click.UsageError("--entra sends a token, which needs TLS: write rediss://")
     if entra and (password or parsed.password):
         raise click.UsageError("--entra and a password exclude each other")
-    credentials: Credentials | None = entra_credentials() if entra else None
+    chosen = chosen_cloud(cloud, [cloud_of_host(parsed.host)])
+    credentials: Credentials | None = entra_credentials(chosen) if entra else None
     return connect(url, password=password, credentials=credentials, ca_cert=ca_cert, verify_tls=verify_tls, cluster=cluster)
 
 

@@ -20,6 +20,7 @@ from rdbkit.errors import TargetError
 from rdbkit.format.slots import SLOTS, key_slot
 from rdbkit.live.server_url import ServerUrl, parse_url
 from rdbkit.resp import command
+from rdbkit.targets.clouds import Cloud, find_cloud
 from rdbkit.text import first_line
 
 __all__ = ["Cluster", "Credentials", "Refusal", "Reply", "Server", "connect", "entra_credentials"]
@@ -31,8 +32,6 @@ Address: TypeAlias = tuple[str, int]
 
 PASSWORD_VARIABLE: Final = "RDBKIT_REDIS_PASSWORD"
 _INSTALL: Final = "pip install 'rdbkit[live]'"
-#: Entra ID's name for Azure Managed Redis, and for Azure Cache for Redis.
-_ENTRA_SCOPE: Final = "https://redis.azure.com/.default"
 #: Seconds to wait before each further attempt.
 WAITS: Final = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
 _CONNECT_S: Final = 15.0
@@ -76,18 +75,23 @@ class Refusal(NamedTuple):
 Reply: TypeAlias = "bytes | int | Refusal | list[Reply] | None"
 
 
-def entra_credentials() -> Credentials:
+def entra_credentials(cloud: str | Cloud = "public") -> Credentials:
     """Credentials of the Entra ID identity that is at hand: of the environment, a managed identity, or the Azure CLI.
 
-    Raises: TargetError where the package is missing; the credentials raise it where there is no identity.
+    Args:
+        cloud: where the server is: "public", "usgovernment", "china", or the name that `az cloud list` has.
+
+    Raises: TargetError where the package is missing; ValueError for an unknown cloud; the credentials raise TargetError where
+        there is no identity.
     """
+    found = find_cloud(cloud) if isinstance(cloud, str) else cloud
     try:
         from redis_entraid.cred_provider import create_from_default_azure_credential
     except ImportError as e:
         raise _missing(e) from None
     for name in _LOUD:  # whoever has handlers of his own gets all of it
         logging.getLogger(name).addHandler(logging.NullHandler())
-    provider = create_from_default_azure_credential((_ENTRA_SCOPE,))
+    provider = create_from_default_azure_credential((found.redis_scope,), authority=found.token_authority)
 
     def token() -> tuple[str | None, str]:
         try:

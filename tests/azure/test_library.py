@@ -28,7 +28,7 @@ def azure(azure: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clou
     for name, value in azure.environment.items():
         monkeypatch.setenv(name, value)
     # the public cloud's address is the default; this is another cloud
-    monkeypatch.setattr(rdbkit.Arm.__init__, "__kwdefaults__", {"endpoint": azure.endpoint, "credential": None})
+    monkeypatch.setattr(rdbkit.Arm.__init__, "__kwdefaults__", {"cloud": "public", "endpoint": azure.endpoint, "credential": None})
     return azure
 
 

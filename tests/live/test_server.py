@@ -60,17 +60,23 @@ def test_an_identity_without_a_token_is_told(monkeypatch: pytest.MonkeyPatch) ->
         def get_credentials(self) -> None:
             raise RuntimeError("DefaultAzureCredential failed to retrieve a token\nand much more")
 
-    scopes = []
+    asked = []
 
-    def create(scope: tuple[str]) -> Nobody:
-        scopes.append(scope)
+    def create(scope: tuple[str], authority: str) -> Nobody:
+        asked.append((*scope, authority))
         return Nobody()
 
+    monkeypatch.delenv("AZURE_AUTHORITY_HOST", raising=False)
     monkeypatch.setattr(provider, "create_from_default_azure_credential", create)
     credentials = entra_credentials()
     with pytest.raises(TargetError, match=r"DefaultAzureCredential failed to retrieve a token; sign in \(az login\), or leave"):
         credentials()
-    assert scopes == [("https://redis.azure.com/.default",)]
+    entra_credentials("AzureUSGovernment")
+    monkeypatch.setenv("AZURE_AUTHORITY_HOST", "https://login.example.com")
+    entra_credentials("china")
+    scope = "https://redis.azure.com/.default"
+    hosts = ("login.microsoftonline.com", "login.microsoftonline.us", "login.example.com")
+    assert asked == [(scope, f"https://{host}") for host in hosts]
 
 
 @pytest.mark.parametrize("is_known", [True, False])
