@@ -81,6 +81,8 @@ class Cloud:
     keys: list[tuple[str, str, str]] = field(default_factory=list)
     #: what tokens were asked for.
     audiences: list[str] = field(default_factory=list)
+    #: the storage accounts, as ARM lists them, by subscription; of another, nothing may be listed.
+    accounts: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     #: called with method and path of a request to storage: code of an error, "cut" for a connection that breaks, or "".
     fault: Callable[[str, str], str] = lambda method, path: ""
     #: the same for ARM.
@@ -110,6 +112,17 @@ class Cloud:
     def account(self) -> str:
         """The blob service, as a URL."""
         return f"{self.endpoint}/{ACCOUNT}"
+
+    def storage_account(self, name: str = ACCOUNT, subscription: str = SUBSCRIPTION, **changes: Any) -> dict[str, Any]:
+        """A storage account as ARM shows it, which nothing is the matter with; `changes` are properties, `kind` and `location`."""
+        whole = {"kind": changes.pop("kind", "StorageV2"), "location": changes.pop("location", "westeurope")}
+        address = f"{self.endpoint}/{name}/" if name == ACCOUNT else f"https://{name}.blob.core.windows.net/"
+        properties = {
+            "provisioningState": "Succeeded", "primaryEndpoints": {"blob": address}, "supportsHttpsTrafficOnly": True,
+            "networkAcls": {"bypass": "AzureServices", "virtualNetworkRules": [], "ipRules": [], "defaultAction": "Allow"},
+        } | changes  # fmt: skip
+        path = f"/subscriptions/{subscription}/resourceGroups/{GROUP}/providers/Microsoft.Storage/storageAccounts/{name}"
+        return {"id": path, "name": name, "type": "Microsoft.Storage/storageAccounts", **whole, "properties": properties}
 
     @property
     def environment(self) -> dict[str, str]:
@@ -317,6 +330,9 @@ class _Handler(BaseHTTPRequestHandler):
         operation = re.fullmatch(r".*/asyncoperations/(\w+)", path)
         if operation:
             return self.operation(operation[1])
+        listed = re.fullmatch(r"/subscriptions/([^/]+)/providers/microsoft\.storage/storageaccounts", path)
+        if listed:
+            return self.list_accounts(listed[1])
         for prefix, cache in cloud.caches.items():
             rest = path.removeprefix(prefix)
             if rest == path or not (rest == "" or rest.startswith("/")):
@@ -327,6 +343,17 @@ class _Handler(BaseHTTPRequestHandler):
             if self.command == "POST" and verb in ("import", "export"):
                 return self.begin(cache, verb, json.loads(body))
         return self.error(404, "ResourceNotFound", f"The Resource '{path}' under resource group '{GROUP}' was not found.")
+
+    def list_accounts(self, subscription: str) -> None:
+        """A page of storage accounts, which has one."""
+        accounts = self.cloud.accounts.get(subscription)
+        if accounts is None:
+            return self.error(403, "AuthorizationFailed", "The client does not have authorization to perform action 'x'.")
+        page = int(parse_qs(urlsplit(self.path).query).get("page", ["0"])[0])
+        link = (
+            {"nextLink": f"{self.cloud.endpoint}{self.path.partition('&')[0]}&page={page + 1}"} if page + 1 < len(accounts) else {}
+        )
+        return self.reply(200, {"value": accounts[page : page + 1]} | link)
 
     @property
     def later(self) -> dict[str, str]:
@@ -554,6 +581,7 @@ def cloud(folder: Path, azurite: str) -> Iterator[Cloud]:
     context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
     servers[0].socket = context.wrap_socket(servers[0].socket, server_side=True)
     made.port, made.identity_port = (server.server_address[1] for server in servers)
+    made.accounts = {SUBSCRIPTION: [made.storage_account()]}
     threads = [threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True) for server in servers]
     for thread in threads:
         thread.start()

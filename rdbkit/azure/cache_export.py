@@ -24,6 +24,7 @@ from rdbkit.azure.cache_import import (
 from rdbkit.azure.errors import translating_errors
 from rdbkit.azure.resources import PREMIUM, Arm, CacheState, Call, ResourceId, Status
 from rdbkit.azure.sas import EXPORT_PERMISSIONS, LEAST_HOURS, Signed, Signer, patience
+from rdbkit.azure.storage_account import StorageAccount, look_at_accounts
 from rdbkit.errors import TargetError
 from rdbkit.targets.target import Target, as_target
 
@@ -38,6 +39,7 @@ class Export:
         container: its URL, without a signature.
         before: the blobs that are there, with their etags; None where they cannot be listed.
         prefix: what the names of the blobs are to begin with, of Premium alone.
+        accounts: the storage account of the container; none where that was not wanted, or it may not be read.
     """
 
     cache: CacheState
@@ -46,11 +48,13 @@ class Export:
     warnings: list[str]
     call: Call
     before: dict[str, str] | None = field(repr=False, default=None)
+    accounts: list[StorageAccount] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types, without secrets."""
         return {
             "cache": self.cache.to_dict(),
+            "storage_accounts": [account.to_dict() for account in self.accounts],
             "container": self.container,
             "prefix": self.prefix,
             "warnings": self.warnings,
@@ -68,6 +72,7 @@ def prepare_export(
     auth: str = SAS,
     storage_subscription: str = "",
     hours: float = LEAST_HOURS,
+    storage_check: bool = True,
 ) -> Export:
     """Ask everything that can be asked before an export; nothing is changed.
 
@@ -76,7 +81,7 @@ def prepare_export(
         target: the service, of `rdbkit.find_target`.
         place: the container, of `rdbkit.azure.blob_url.parse_place`.
         prefix: of the blobs' names; by default the cache's name. Of Premium alone.
-        credentials, auth, storage_subscription, hours: as of `rdbkit.azure.cache_import.prepare_import`.
+        credentials, auth, storage_subscription, hours, storage_check: as of `rdbkit.azure.cache_import.prepare_import`.
 
     Raises: TargetError where something stands against the export, or a service cannot be asked; ValueError for options that do
         not fit.
@@ -96,6 +101,13 @@ def prepare_export(
         )
     prefix = prefix or (cache.name if cache.provider == PREMIUM else "")
     signer = Signer(credentials or Credentials(), hours)
+    accounts: list[StorageAccount] = []
+    if storage_check:
+        accounts, found = look_at_accounts(
+            arm, cache, target, [place], signer, verb="export", by_identity=auth == MANAGED_IDENTITY,
+            storage_subscription=storage_subscription,
+        )  # fmt: skip
+        warnings += found
     signed = None
     if auth == SAS:
         # of a SAS that is given, no more is asked than that it can write
@@ -107,7 +119,7 @@ def prepare_export(
     call = arm.export_call(
         signed.secret_url if signed is not None else place.url, prefix, auth=auth, storage_subscription=storage_subscription
     )
-    return Export(cache, place.url, prefix, warnings, call, before)
+    return Export(cache, place.url, prefix, warnings, call, before, accounts)
 
 
 def begin_export(arm: Arm, prepared: Export, path: str) -> PendingOperation:
@@ -196,6 +208,7 @@ def export_cache(
     auth: str = SAS,
     storage_subscription: str = "",
     hours: float = LEAST_HOURS,
+    storage_check: bool = True,
     warning_callback: Callable[[str], object] | None = None,
     progress: Callable[[Status, float], object] | None = None,
 ) -> Import:
@@ -209,7 +222,7 @@ def export_cache(
         target: what the cache is: "azure-premium", "azure-managed" or "azure-enterprise"; or a `Target`.
         prefix: of the blobs' names; by default the cache's name. Of Premium alone.
         state: the file where it is noted what there is to wait for; by default `rdbkit-export-NAME.json`, as the command has it.
-        credentials, auth, storage_subscription, hours, warning_callback, progress: as of `rdbkit.import_`.
+        credentials, auth, storage_subscription, hours, storage_check, warning_callback, progress: as of `rdbkit.import_`.
 
     Returns: what the export has left, as `blobs`; `resumed` where an earlier run had begun it.
 
@@ -232,7 +245,7 @@ def export_cache(
             return wait_for_export(arm, left, place, credentials=credentials, resumed=True, progress=progress)
         plan = prepare_export(
             arm, target, place, prefix=prefix, credentials=credentials, auth=auth, storage_subscription=storage_subscription,
-            hours=hours,
+            hours=hours, storage_check=storage_check,
         )  # fmt: skip
         report_each(plan.warnings, warning_callback)
         return wait_for_export(arm, begin_export(arm, plan, path), place, credentials=credentials, progress=progress)

@@ -21,6 +21,7 @@ from rdbkit.azure.blob_url import BlobUrl, Credentials
 from rdbkit.azure.errors import meaning, translating_errors
 from rdbkit.azure.resources import PREMIUM, Arm, CacheState, Call, ResourceId, Status
 from rdbkit.azure.sas import LEAST_HOURS, Signed, Signer, patience
+from rdbkit.azure.storage_account import StorageAccount, look_at_accounts
 from rdbkit.errors import CorruptError, TargetError, UnsupportedVersionError
 from rdbkit.model import aux_number
 from rdbkit.operations.check import AS_IT_IS, Check, check
@@ -88,6 +89,7 @@ class ImportPlan:
         checks: of `rdbkit.check`, one for each blob; none where that was not wanted.
         warnings: what should be known, and stops nothing.
         call: as it would be sent now; signatures are made again when it is.
+        accounts: the storage accounts of the blobs; none where that was not wanted, or they may not be read.
     """
 
     cache: CacheState
@@ -100,6 +102,7 @@ class ImportPlan:
     signer: Signer = field(repr=False)
     auth: str = SAS
     storage_subscription: str = ""
+    accounts: list[StorageAccount] = field(default_factory=list)
 
     @property
     def importable(self) -> bool:
@@ -111,6 +114,7 @@ class ImportPlan:
         return {
             "target": self.target.name,
             "cache": self.cache.to_dict(),
+            "storage_accounts": [account.to_dict() for account in self.accounts],
             "blobs": [blob.to_dict() for blob in self.blobs],
             "checks": [report.to_dict() for report in self.checks],
             "importable": self.importable,
@@ -279,6 +283,7 @@ def prepare_import(
     examine: bool = True,
     samples: int = 3,
     allow_base: bool = False,
+    storage_check: bool = True,
     progress: Callable[[str, int], object] | None = None,
 ) -> ImportPlan:
     """Ask everything that can be asked before an import; nothing is changed.
@@ -289,12 +294,13 @@ def prepare_import(
         places: of the blobs, of `rdbkit.azure.blob_url.parse_place`.
         credentials: of the storage account; by default what the environment and the machine have.
         auth: `SAS`, or `MANAGED_IDENTITY` for the cache's own identity, of Premium alone.
-        storage_subscription: where the blobs are, if not where the cache is; with an identity alone.
+        storage_subscription: where the storage account is, if not where the cache is.
         hours: that a signature lasts, at least 4.
         etags: of the blobs as they were uploaded, in their order.
         examine: read every blob and `rdbkit.check` it.
         samples: keys to name for each finding.
         allow_base: also blobs that are the base of an append-only folder, whose newer data is in other files.
+        storage_check: look at the settings of the storage account: whether its firewall lets the cache in, and the like.
         progress: called with a blob's URL and the bytes of it read so far.
 
     Raises: TargetError where something stands against the import, or a service cannot be asked; RdbError where a blob is no
@@ -305,6 +311,13 @@ def prepare_import(
     target, warnings = look_at_target(target, cache)
     refuse(cache, auth)
     signer = Signer(credentials or Credentials(), hours)
+    accounts: list[StorageAccount] = []
+    if storage_check:
+        accounts, found = look_at_accounts(
+            arm, cache, target, places, signer, verb="import", by_identity=auth == MANAGED_IDENTITY,
+            storage_subscription=storage_subscription,
+        )  # fmt: skip
+        warnings += found
     blobs = _look(places, signer, auth, [*etags] or [""] * len(places))
     for blob in blobs:
         if blob.compression is not None and not target.takes_compressed(blob.compression):
@@ -323,7 +336,7 @@ def prepare_import(
             used.append(blob.bytes * _IN_MEMORY)
     warnings += _room(target, cache, sum(used))
     call = _call(arm, blobs, auth, storage_subscription)
-    return ImportPlan(cache, target, blobs, checks, warnings, call, list(places), signer, auth, storage_subscription)
+    return ImportPlan(cache, target, blobs, checks, warnings, call, list(places), signer, auth, storage_subscription, accounts)
 
 
 def _check_arguments(target: Target, places: Sequence[BlobUrl], etags: Sequence[str]) -> None:
@@ -636,6 +649,7 @@ def import_(
     etags: Sequence[str] = (),
     examine: bool = True,
     allow_base: bool = False,
+    storage_check: bool = True,
     warning_callback: Callable[[str], object] | None = None,
     check_progress: Callable[[str, int], object] | None = None,
     progress: Callable[[Status, float], object] | None = None,
@@ -652,11 +666,12 @@ def import_(
         state: the file where it is noted what there is to wait for; by default `rdbkit-import-NAME.json`, as the command has it.
         credentials: of the storage account; by default what the environment and the machine have.
         auth: "SAS", or "ManagedIdentity" for the cache's own identity, of Premium alone.
-        storage_subscription: where the blobs are, if not where the cache is; with an identity alone.
+        storage_subscription: where the storage account is, if not where the cache is.
         hours: that a SAS lasts which is made, at least 4.
         etags: of the blobs as they were uploaded, in their order (`Upload.etag`).
         examine: read every blob and `rdbkit.check` it; False where that has been done.
         allow_base: also blobs that are the base of an append-only folder, whose newer data is in other files.
+        storage_check: look at the settings of the storage account: whether its firewall lets the cache in, and the like.
         warning_callback: called with each thing that should be known before, when nothing has been changed yet; what it raises
             ends this.
         check_progress: called with a blob's URL and the bytes of it read so far.
@@ -689,7 +704,7 @@ def import_(
             return done
         plan = prepare_import(
             arm, target, places, credentials=credentials, auth=auth, storage_subscription=storage_subscription, hours=hours,
-            etags=etags, examine=examine, allow_base=allow_base, progress=check_progress,
+            etags=etags, examine=examine, allow_base=allow_base, storage_check=storage_check, progress=check_progress,
         )  # fmt: skip
         report_each([*plan.warnings, *([left.doubt] if left is not None else [])], warning_callback)
         for blob, report in zip(plan.blobs, plan.checks, strict=False):  # there may be no checks

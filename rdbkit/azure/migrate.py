@@ -33,6 +33,7 @@ from rdbkit.azure.cache_import import (
 from rdbkit.azure.errors import translating_errors
 from rdbkit.azure.resources import Arm, CacheState, Call, ResourceId, Status
 from rdbkit.azure.sas import LEAST_HOURS, Signer, patience
+from rdbkit.azure.storage_account import look_at_accounts
 from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, properties_of, upload, upload_converted
 from rdbkit.errors import TargetError
 from rdbkit.operations.arguments import File, paths_of
@@ -129,6 +130,7 @@ class Migration:
         auth, hours, storage_subscription: as of `prepare_import`.
         leaves_state: False for a run that only looks.
         allow_base: also the base of an append-only folder, although newer data stands beside it.
+        storage_check: look at the settings of the storage account, as of `prepare_import`.
 
     Attributes:
         cache: as it was read.
@@ -157,6 +159,7 @@ class Migration:
         storage_subscription: str = "",
         leaves_state: bool = True,
         allow_base: bool = False,
+        storage_check: bool = True,
     ) -> None:
         check_distinct(files)
         if not container.is_folder:
@@ -176,6 +179,7 @@ class Migration:
         self.storage_subscription = storage_subscription
         self.leaves_state = leaves_state
         self.allow_base = allow_base
+        self.storage_check = storage_check
         self.begin = time.time()
         self.result: Import | None = None
         self.checks: list[Check] = []
@@ -245,12 +249,22 @@ class Migration:
             look_at_target(self.service, self.cache)
         if imports:
             refuse(self.cache, self.auth)
+            self._look_at_account()
         for file in self.files:
             if sends:
                 self._look_before_sending(file)
             else:
                 self._look_for_blobs(file)
         return self._import_call() if imports else None
+
+    def _look_at_account(self) -> None:
+        """Warn of what of the storage account is in the way. Raises: TargetError where an import cannot work with it."""
+        if self.storage_check:
+            _, found = look_at_accounts(
+                self.arm, self.cache, self.target, [self.container], Signer(self.credentials, self.hours), verb="import",
+                by_identity=self.auth != SAS, storage_subscription=self.storage_subscription,
+            )  # fmt: skip
+            self.warnings += found
 
     def _look_before_sending(self, file: FileProgress) -> None:
         """Raise TargetError where there is no container; forget what is no longer there."""
@@ -449,7 +463,7 @@ class Migration:
         known = all(etags)
         prepared = prepare_import(
             self.arm, self.service, places, credentials=self.credentials, etags=etags, examine=not known, allow_base=True,
-            auth=self.auth, hours=self.hours, storage_subscription=self.storage_subscription,
+            auth=self.auth, hours=self.hours, storage_subscription=self.storage_subscription, storage_check=self.storage_check,
         )  # fmt: skip
         if not prepared.importable:
             raise TargetError("a blob does not go in as it is; rdbkit import says why", source=self.cache.name)
@@ -613,6 +627,7 @@ def migrate(
     storage_subscription: str = "",
     hours: float = LEAST_HOURS,
     allow_base: bool = False,
+    storage_check: bool = True,
     warning_callback: Callable[[str], object] | None = None,
     file_progress: Callable[[str, int], object] | None = None,
     progress: Callable[[Status, float], object] | None = None,
@@ -633,7 +648,7 @@ def migrate(
         overwrite: replace blobs that are there and are not of this migration.
         block_bytes, concurrency, cap_mbps: as of `rdbkit.upload`.
         state: the file by which another run continues; by default `rdbkit-migrate-NAME.json`, as the command has it.
-        credentials, auth, storage_subscription, hours: as of `rdbkit.import_`.
+        credentials, auth, storage_subscription, hours, storage_check: as of `rdbkit.import_`.
         allow_base: also the base of an append-only folder, although newer data stands beside it.
         warning_callback: called with each thing that should be known, before anything is sent, and before the import begins; what
             it raises ends this.
@@ -664,7 +679,7 @@ def migrate(
         job = Migration(
             arm, target, paths, place, os.fspath(state or f"rdbkit-migrate-{arm.cache.name}.json"), policies=policies,
             part_bytes=part_bytes, credentials=credentials, auth=auth, hours=hours, storage_subscription=storage_subscription,
-            allow_base=allow_base,
+            allow_base=allow_base, storage_check=storage_check,
         )  # fmt: skip
         sends, imports = "upload" not in skip, "import" not in skip
         left = job.left_import()

@@ -295,6 +295,26 @@ class Arm:
             endpoint=f"{cluster.host_name}:{found.port}",
         )
 
+    def list_all(self, path: str) -> list[dict[str, Any]]:
+        """The resources that ARM lists at a path with its query, of all pages.
+
+        Raises: azure.core's exceptions; TargetError for a page that is not of ARM.
+        """
+        from azure.core.rest import HttpRequest
+
+        found: list[dict[str, Any]] = []
+        seen = set()
+        url = f"{self.endpoint}{path}"
+        while url and url not in seen:
+            self._check_is_ours(url)
+            seen.add(url)
+            response: Any = self._client._send_request(HttpRequest("GET", url))
+            response.raise_for_status()
+            page = response.json()
+            found += page.get("value") or []
+            url = str(page.get("nextLink") or "")
+        return found
+
     # -- what is done to it
 
     def import_call(self, urls: list[str], *, auth: str = "SAS", storage_subscription: str = "") -> Call:
@@ -365,15 +385,18 @@ class Arm:
         """
         from azure.core.rest import HttpRequest
 
-        if not self._is_ours(url):
-            # the token must not go to whomever a state file names
-            raise TargetError(f"the operation is not one of {self.endpoint}", source=self.cache.name)
+        self._check_is_ours(url)
         with translating_errors(self.cache.name):
             response: Any = self._client._send_request(HttpRequest("GET", url))
             if response.status_code == 404:
                 return None
             response.raise_for_status()
         return _status_in(response)
+
+    def _check_is_ours(self, url: str) -> None:
+        """Raise TargetError for another host: the token must not go to whomever a state file or an answer names."""
+        if not self._is_ours(url):
+            raise TargetError(f"the operation is not one of {self.endpoint}", source=self.cache.name)
 
     def _is_ours(self, url: str) -> bool:
         """Whether a URL is one of the endpoint's host, or of one below it."""
@@ -421,7 +444,7 @@ def _status_in(response: Any) -> Status:
 
 def _authentication(auth: str, storage_subscription: str) -> dict[str, str]:
     found = {"preferred-data-archive-auth-method": auth}
-    return found | {"storage-subscription-id": storage_subscription} if storage_subscription else found
+    return found | {"storage-subscription-id": storage_subscription} if storage_subscription and auth != "SAS" else found
 
 
 def _word(value: Any) -> str:

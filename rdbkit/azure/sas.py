@@ -111,11 +111,25 @@ class Signer:
         kind = "account key" if "account_key" in key else "user delegation"
         return Signed(place, make(service.account_name, *names, **options), kind, end)
 
-    def _service(self, place: BlobUrl, start: datetime.datetime, end: datetime.datetime) -> tuple[Any, dict[str, Any]]:
-        """A client of the account, and what signs."""
+    def signs_with_key(self, place: BlobUrl) -> bool:
+        """Whether a key of the account signs for `place`, or has signed the SAS that is given, and no identity.
+
+        Raises: as `Credentials.service`.
+        """
+        given = self.given(place)
+        if given:
+            return "skoid" not in parse_qs(given)  # the object that a key of user delegation is of
+        return bool(getattr(self._known(place)[0].credential, "account_key", None))
+
+    def _known(self, place: BlobUrl) -> tuple[Any, Any]:
+        """A client of the account, and the key of user delegation with its end, None where there is none yet."""
         if place.account not in self._services:
             self._services[place.account] = (self.credentials.service(place, **patience()), None)
-        service, known = self._services[place.account]
+        return self._services[place.account]
+
+    def _service(self, place: BlobUrl, start: datetime.datetime, end: datetime.datetime) -> tuple[Any, dict[str, Any]]:
+        """A client of the account, and what signs."""
+        service, known = self._known(place)
         credential = service.credential
         if not service.account_name:
             raise TargetError("the account's name is not in the URL: give a URL with a SAS", source=place.url)

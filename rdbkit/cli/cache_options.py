@@ -82,7 +82,10 @@ _CACHE_OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         help="How long a SAS lasts that is made.",
     ),
     click.option(
-        "--storage-subscription", default="", metavar="ID", help="Where the storage account is, with a managed identity."
+        "--storage-subscription", default="", metavar="ID", help="Where the storage account is.  [default: where the cache is]"
+    ),
+    click.option(
+        "--no-storage-check", is_flag=True, help="Do not look at the settings of the storage account: firewall, keys, region."
     ),
     secret_option("--connection-string", "Of the storage account.  [default: AZURE_STORAGE_CONNECTION_STRING]"),
     secret_option("--sas", "Shared access signature.  [default: that of the URL, or AZURE_STORAGE_SAS_TOKEN]"),

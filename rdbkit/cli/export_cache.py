@@ -43,6 +43,7 @@ def export_cache(
     auth: str,
     sas_hours: float,
     storage_subscription: str,
+    no_storage_check: bool,
     connection_string: str | None,
     sas: str | None,
     cloud: Cloud | None,
@@ -80,7 +81,7 @@ def export_cache(
             try:
                 prepared = prepare_export(
                     arm, target, place, prefix=prefix, credentials=credentials, auth=AUTH[auth],
-                    storage_subscription=storage_subscription, hours=sas_hours,
+                    storage_subscription=storage_subscription, hours=sas_hours, storage_check=not no_storage_check,
                 )  # fmt: skip
             except ValueError as e:
                 raise click.UsageError(printable(str(e))) from None

@@ -65,6 +65,7 @@ def import_(
     auth: str,
     sas_hours: float,
     storage_subscription: str,
+    no_storage_check: bool,
     connection_string: str | None,
     sas: str | None,
     cloud: Cloud | None,
@@ -101,7 +102,7 @@ def import_(
             prepared = prepare_import(
                 arm, target, places, credentials=credentials, auth=AUTH[auth], storage_subscription=storage_subscription,
                 hours=sas_hours, etags=etags, examine=not no_check, allow_base=allow_base,
-                progress=update,
+                storage_check=not no_storage_check, progress=update,
             )  # fmt: skip
         if left is not None:
             prepared.warnings.append(_left_warning(left))

@@ -80,6 +80,7 @@ def migrate(
     auth: str,
     sas_hours: float,
     storage_subscription: str,
+    no_storage_check: bool,
     connection_string: str | None,
     sas: str | None,
     cloud: Cloud | None,
@@ -127,7 +128,7 @@ def migrate(
                 arm, target, files, container, state or f"rdbkit-migrate-{cache.name}.json", policies=read_policies(options),
                 part_bytes=split_size, credentials=credentials, auth=AUTH[auth],
                 hours=sas_hours, storage_subscription=storage_subscription, leaves_state=not dry_run,
-                allow_base=allows_base(),
+                allow_base=allows_base(), storage_check=not no_storage_check,
             )  # fmt: skip
             sending = {"overwrite": overwrite, "block_bytes": block_size, "concurrency": concurrency, "cap_mbps": cap_mbps}
             call = _run(job, skip, yes, dry_run, as_json, sending)

@@ -45,6 +45,8 @@ _LABELS: Final = {
     "no_cluster": "the policy NoCluster",
     "access_keys_by_default": "access keys by default",
     "storage_firewall": "storage with firewall",
+    "exports_to_hierarchical_namespace": "exports to ADLS Gen2",
+    "exports_to_blob_storage": "exports to BlobStorage",
     "import_tiers": "tiers that import",
     "sas_permissions": "SAS permissions",
     "sas_hours_ahead": "SAS ends, hours ahead",

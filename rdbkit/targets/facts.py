@@ -96,6 +96,8 @@ KEYS: Final = {
     "export_form": "text",
     "storage_firewall": "switch",
     "storage_access": "texts",
+    "exports_to_hierarchical_namespace": "switch",
+    "exports_to_blob_storage": "switch",
     "sas_hours_ahead": "number",
     "sas_minutes_back": "number",
     "sas_permissions": "text",
