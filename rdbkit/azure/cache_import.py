@@ -24,7 +24,7 @@ from rdbkit.azure.sas import LEAST_HOURS, Signed, Signer, patience
 from rdbkit.azure.storage_account import StorageAccount, look_at_accounts
 from rdbkit.errors import CorruptError, TargetError, UnsupportedVersionError
 from rdbkit.model import aux_number
-from rdbkit.operations.check import AS_IT_IS, Check, check
+from rdbkit.operations.check import AS_IT_IS, Check, beyond_documents, check
 from rdbkit.snapshot.other_formats import HEAD_BYTES, describe
 from rdbkit.storage.compression import compression_of
 from rdbkit.storage.state import StateFile
@@ -253,15 +253,29 @@ def look_at_target(target: Target, cache: CacheState) -> tuple[Target, list[str]
         )
     if not cache.is_ready:
         raise TargetError(f"the cache is not running but {cache.state}; run this again when it is done", source=cache.name)
-    warnings = []
-    try:
-        target = target.with_engine(cache.redis_version)
-    except ValueError:
-        known = f"Redis {target.engine}" if target.engine else target.title
-        warnings.append(f"the cache says Redis {cache.redis_version or '(nothing)'}, which is not known here; {known} is assumed")
+    target, warnings = _with_engine(target, cache)
     if target.optional_modules:
         target = target.with_modules(cache.modules)
     return target, warnings
+
+
+def _with_engine(target: Target, cache: CacheState) -> tuple[Target, list[str]]:
+    """The target with the engine that runs there: what somebody has stated, or else what the cache says; and warnings."""
+    said = f"the cache says Redis {cache.redis_version or '(nothing)'}"
+    warnings = []
+    try:
+        there = target.with_engine(cache.redis_version)
+    except ValueError:
+        if not target.engine_is_stated:
+            known = f"Redis {target.engine}" if target.engine else target.title
+            warnings.append(f"{said}, which is not known here; {known} is assumed, and --redis-version says what it is")
+    else:
+        if not target.engine_is_stated:
+            target = there
+        elif there.engine != target.engine:
+            warnings.append(f"{said}; Redis {target.engine} is what was stated, and what counts here")
+    told = beyond_documents(target)
+    return target, [*warnings, told] if told else warnings
 
 
 def _kind(cache: CacheState) -> str:

@@ -23,11 +23,12 @@ from rdbkit.azure.resources import Arm, CacheState, Call, ResourceId, Status, pa
 from rdbkit.azure.sas import LEAST_HOURS, MOST_HOURS
 from rdbkit.cli.clouds import cloud_option
 from rdbkit.cli.files import EXISTING, OutputPath
+from rdbkit.cli.options import relied_on, undocumented_option
 from rdbkit.cli.render import Output, printable, size, usage_errors
 from rdbkit.cli.secrets import FiniteRange
 from rdbkit.cli.upload import place_options, secret_option
 from rdbkit.targets.clouds import Cloud
-from rdbkit.targets.target import find_target, load_targets
+from rdbkit.targets.target import Target, find_target, load_targets
 
 C = TypeVar("C", bound=Callable[..., Any])
 AUTH: Final = {"sas": SAS, "managed-identity": MANAGED_IDENTITY}
@@ -99,6 +100,25 @@ _CACHE_OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     click.option("--dry-run", is_flag=True, help="Do everything but the change, and print the call."),
     click.option("--json", "as_json", is_flag=True, help="Report as one JSON object."),
 )  # fmt: skip
+
+
+def engine_options(command: C) -> C:
+    """Give a click command that has `cache_options` those that say which engine runs there, and what of it is relied on."""
+
+    @functools.wraps(command)
+    def with_engine(*args: Any, target: Target, redis_version: str | None, **given: Any) -> Any:
+        found = relied_on(target)
+        if redis_version is not None:
+            try:
+                found = found.with_engine(redis_version)
+            except ValueError as e:
+                raise click.BadParameter(printable(str(e)), param_hint="--redis-version") from None
+        return command(*args, **given, target=found)
+
+    decorated = click.option(
+        "--redis-version", metavar="X.Y", help="The version that runs there, where you know better than the cache says.",
+    )(undocumented_option(with_engine))  # fmt: skip
+    return cast(C, decorated)
 
 
 def cache_options(command: C) -> C:

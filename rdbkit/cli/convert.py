@@ -141,7 +141,7 @@ def convert(file: str, out: str, selection: Selection, **options: Any) -> int:
     elif failed is None:
         _summarise(report, file, out, time.monotonic() - begin)
     _show_damage(report)
-    report_losses(report.ledger, failed, out == "-")
+    report_losses(report.ledger, failed, out == "-", target=options["target"])
     if not _left_out_for_other_reasons(report, edits):
         warn_if_none(selection, report.written)
     lost = report.ledger.counts or report.skipped or report.checksum

@@ -27,6 +27,7 @@ from rdbkit.cli.cache_options import (
     check_can_confirm,
     check_name,
     confirm,
+    engine_options,
     going_on,
     left_before,
     opened,
@@ -51,6 +52,7 @@ _DAMAGE: Final = ("RDB401", "RDB402", "RDB411")
 @click.command("import", cls=SecretsCommand)
 @click.argument("urls", metavar="BLOB_URL...", nargs=-1, required=True)
 @cache_options
+@engine_options
 @click.option("--etag", "etags", multiple=True, metavar="ETAG", help="Of the blob as it was uploaded, one for each BLOB_URL.")
 @click.option("--no-check", is_flag=True, help="Do not read the blobs: they were checked before.")
 @click.option(

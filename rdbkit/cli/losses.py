@@ -19,6 +19,7 @@ from rdbkit.policy.ledger import Ledger, Loss
 from rdbkit.policy.losses import Policy, policies, remedy_of
 from rdbkit.policy.rules import Policies
 from rdbkit.storage.output import open_output
+from rdbkit.targets.target import Target
 from rdbkit.text import count
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -180,6 +181,7 @@ def report_losses(
     to_stdout: bool,
     remedies: Mapping[str, str] | None = None,
     *,
+    target: Target | None = None,
     undone: str = "nothing was written",
     has_all: str = "--ledger FILE has all",
 ) -> None:
@@ -187,6 +189,7 @@ def report_losses(
 
     Args:
         remedies: by kind, what to say where other options help than those of `convert`.
+        target: that does not support what would be lost.
         failed: raised since not all of the losses are allowed.
         to_stdout: the file went there, so that what was written of it before is not undone.
         undone: what has not been done since not all losses are allowed.
@@ -208,7 +211,7 @@ def report_losses(
         written_so_far = "what was written has no end mark" if to_stdout else undone
         click.echo(f"rdbkit: {written_so_far}. To write it all the same:", err=True)
         for kind in ledger.forbidden:
-            click.echo(f"  {kind}: {(remedies or {}).get(kind) or remedy_of(kind)}", err=True)
+            click.echo(f"  {kind}: {(remedies or {}).get(kind) or remedy_of(kind, target)}", err=True)
 
 
 def _described(loss: Loss) -> str:

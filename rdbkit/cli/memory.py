@@ -10,7 +10,7 @@ import click
 
 import rdbkit
 from rdbkit.cli.files import READ_ONCE, OutputPath, check_parquet, format_for, output_options, writing
-from rdbkit.cli.options import SelectionCommand, selection_options, separators_option, target_option, warn_if_none
+from rdbkit.cli.options import SelectionCommand, layout_target_option, selection_options, separators_option, warn_if_none
 from rdbkit.cli.render import Output, printable, progress, size, warn
 from rdbkit.cli.render import output as report_output
 from rdbkit.operations.memory import Memory, distinct_prefixes, memory_rows, write_memory_text
@@ -29,7 +29,7 @@ _SMALL: Final = 0.001  # share of memory below which a prefix is not shown
 
 @click.command(cls=SelectionCommand)
 @click.argument("file", metavar="FILE", type=READ_ONCE)
-@target_option
+@layout_target_option
 @click.option(
     "--format", "format_", type=click.Choice(_FORMATS), metavar="FORMAT",
     help="csv, jsonl or parquet: one row a key; table: the report. By default what the name after -o ends in, else csv, and the "

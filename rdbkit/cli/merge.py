@@ -97,7 +97,7 @@ def merge(
         except LossError as e:
             if e.report is None:
                 raise
-            report_losses(e.report.ledger, e, out == "-", _REMEDIES)
+            report_losses(e.report.ledger, e, out == "-", _REMEDIES, target=target)
             return 1
         except ValueError as e:
             raise click.UsageError(printable(str(e))) from None

@@ -21,6 +21,7 @@ from rdbkit.cli.cache_options import (
     check_can_confirm,
     check_name,
     confirm,
+    engine_options,
     going_on,
     opened,
     show_cache,
@@ -64,6 +65,7 @@ def _bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int
 @click.command(cls=SecretsCommand)
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=KeptPath(exists=True))
 @cache_options
+@engine_options
 @click.option(
     "--container", required=True, callback=_container, metavar="URL", help="The container, or a folder in one, for the blobs."
 )
@@ -147,7 +149,9 @@ def migrate(
     except LossError as e:
         if e.report is None:
             raise
-        report_losses(e.report.ledger, e, False, _remedies(job), undone="nothing was sent of it", has_all=LEDGER_ELSEWHERE)
+        report_losses(
+            e.report.ledger, e, False, _remedies(job), target=job.target, undone="nothing was sent of it", has_all=LEDGER_ELSEWHERE
+        )
         return 1
     if as_json:
         click.echo(json.dumps(made, ensure_ascii=False))

@@ -33,6 +33,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 _TARGET_HELP: Final = "A release line (redis-6.2, valkey-8.1), a service (azure-premium, azure-managed) or rdb-N."
 #: The parameters of a verb that belong to its selection are called so, lest they meet the verb's own.
 _PREFIX: Final = "select_"
+#: Where `--undocumented` is kept until there is a target.
+_UNDOCUMENTED: Final = "rdbkit.undocumented"
 #: Of processes; each takes memory for some blocks.
 MOST_JOBS: Final = 256
 _PAIR: Final = re.compile(r"\s*([0-9]{1,10})\s*=\s*([0-9]{1,10})\s*")
@@ -70,13 +72,35 @@ def separators_option(text: str) -> Callable[[F], F]:
 
 
 def target_option(command: F) -> F:
-    """Give a click command `--target` and `--targets-file`; it takes them as `target: Target`."""
-    return _with_target(command, True, _TARGET_HELP)
+    """Give a click command `--target`, `--targets-file` and `--undocumented`; it takes them as `target: Target`."""
+    return undocumented_option(_with_target(command, True, _TARGET_HELP))
 
 
 def optional_target_option(command: F) -> F:
     """The same where none need be given; the command takes `target: Target | None`."""
-    return _with_target(command, False, _TARGET_HELP)
+    return undocumented_option(_with_target(command, False, _TARGET_HELP))
+
+
+def layout_target_option(command: F) -> F:
+    """The same where it only matters how the target lays data out, and not what it loads."""
+    return _with_target(command, True, _TARGET_HELP)
+
+
+def undocumented_option(command: F) -> F:
+    """Give a click command that takes a target `--undocumented`, which says what of the target is relied on."""
+
+    def keep(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        ctx.meta[_UNDOCUMENTED] = value
+
+    return click.option(
+        "--undocumented", is_flag=True, is_eager=True, expose_value=False, callback=keep,
+        help="Rely on what the engine of a service is known to load, also where its documents promise less.",
+    )(command)  # fmt: skip
+
+
+def relied_on(target: Target) -> Target:
+    """The target, as `--undocumented` has it; for a verb that has this option."""
+    return target.with_undocumented() if click.get_current_context().meta.get(_UNDOCUMENTED) else target
 
 
 def commands_target_option(of: str) -> Callable[[F], F]:
@@ -99,7 +123,7 @@ def commands_target_option(of: str) -> Callable[[F], F]:
 def _with_target(command: F, required: bool, told: str) -> F:
     @functools.wraps(command)
     def with_target(*args: Any, target: str | None, targets_file: str | None, **given: Any) -> Any:
-        found = None if target is None else _found("--target", find_target, target, targets_file)
+        found = None if target is None else relied_on(_found("--target", find_target, target, targets_file))
         return command(*args, **given, target=found)
 
     decorated = click.option(

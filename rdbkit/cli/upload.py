@@ -143,7 +143,7 @@ def upload(
     """
     names, url = _arguments(files)
     if target is None:
-        _refuse_policies([*options, "targets_file"])
+        _refuse_policies([*options, "targets_file", "undocumented"])
     elif lacks_newer_data(names):
         click.echo("rdbkit: nothing was sent, since a FILE lacks newer data; --allow-base sends it without", err=True)
         return 1
@@ -165,7 +165,7 @@ def upload(
             except LossError as e:
                 if e.report is None:
                     raise
-                _show_unsent(name, e, len(done))
+                _show_unsent(name, e, len(done), target)
                 return 1
     finally:
         # what is there is reported, whatever becomes of the FILEs after it
@@ -210,12 +210,12 @@ def _file_errors(names: list[str]) -> Iterator[None]:
         raise
 
 
-def _show_unsent(name: str, e: LossError, done: int) -> None:
+def _show_unsent(name: str, e: LossError, done: int, target: Target | None) -> None:
     """What would be lost of a FILE, which was not sent for that; `done` have been before it."""
     assert e.report is not None
     before = f"; of {count(done, 'FILE')} before it, all was" if done else ""
     undone = f"nothing of {printable(name)} was sent{before}"
-    report_losses(e.report.ledger, e, False, ON_THE_WAY, undone=undone, has_all=LEDGER_ELSEWHERE)
+    report_losses(e.report.ledger, e, False, ON_THE_WAY, target=target, undone=undone, has_all=LEDGER_ELSEWHERE)
 
 
 def _send(

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from rdbkit.errors import ChangedError, ChecksumError, LossError, RdbError, UnsupportedTypeError
 from rdbkit.format.budget import HELD
-from rdbkit.format.constants import ValueType
+from rdbkit.format.constants import REDIS, ValueType
 from rdbkit.format.scan import STRING_INT
 from rdbkit.model import Header, aux_number
 from rdbkit.operations.arguments import Source, opened
@@ -25,7 +25,7 @@ from rdbkit.operations.verify import rules as rules_of_values
 from rdbkit.passes.check import MOST_DATABASES, CountingConverter, DryRun, Tally
 from rdbkit.passes.value_checker import TWICE
 from rdbkit.policy.ledger import Ledger
-from rdbkit.policy.losses import LossKind, loss_kinds
+from rdbkit.policy.losses import LossKind, how_to_keep, loss_kinds
 from rdbkit.policy.rules import Edits, Policies, Rules
 from rdbkit.products import described, joined, module_product, module_type, types_of
 from rdbkit.snapshot.large import Spool
@@ -33,6 +33,7 @@ from rdbkit.snapshot.reader import Snapshot
 from rdbkit.snapshot.writer import Writer, create
 from rdbkit.storage.compression import without_suffix
 from rdbkit.storage.output import Nowhere
+from rdbkit.targets.releases import release_line, release_title
 from rdbkit.targets.target import Fact, Sku, Target, as_sku, as_target, tolerated
 from rdbkit.text import count, json_bytes, path_word, shell_word
 
@@ -356,32 +357,61 @@ def _samples(tally: Tally) -> list[Sample]:
 
 def _of_format(snapshot: Snapshot, target: Target, dry_run: DryRun) -> list[Finding]:
     """Version, flavour and encodings."""
-    found = []
     header, wanted = snapshot.header, dry_run.rules.header
+    found = _of_version(header, wanted, target, dry_run) if header != wanted else []
+    found += _of_documents(wanted, target)
+    return [*found, *_of_encodings(dry_run, _is_undocumented(header, target), target), *_of_hints(dry_run, target)]
+
+
+def _of_version(header: Header, wanted: Header, target: Target, dry_run: DryRun) -> list[Finding]:
+    """Why the file has to get another version."""
     fact = target.facts.get("rdb")
     source = _said(fact) if fact is not None else target.source
-    if header != wanted:
-        if header.flavour != wanted.flavour:
-            title = f"{header} is {header.flavour.capitalize()}'s own version"
-            code, severity, why = "RDB102", BLOCKER, f"{target.title} refuses the file at its first bytes"
-        elif header.version in target.undocumented:
-            if "field-expiry" in dry_run.tallies:
-                return _of_encodings(dry_run, True, target)  # the loss says what to do, and which other choice there is
-            title = f"RDB {header.version}, where the documents promise RDB {target.rdb} and below"
-            code, severity = "RDB103", WARNING
-            why = f"the engine is known to load RDB {header.version}; what the documents do not promise can be refused any day"
-        elif target.exact:
-            title, code, severity, why = (
-                f"RDB {header.version}, not {wanted.version}",
-                "RDB101",
-                BLOCKER,
-                "another version was asked for",
-            )
-        else:
-            title = f"RDB {header.version} is newer than RDB {target.rdb}, the newest that it loads"
-            code, severity, why = "RDB101", BLOCKER, f"{target.title} refuses the file at its first bytes"
-        found.append(Finding(code, severity, title, why=why, source=source, fix="rdbkit convert"))
-    return [*found, *_of_encodings(dry_run, _is_undocumented(header, target), target), *_of_hints(dry_run, target)]
+    refuses = f"{target.title} refuses the file at its first bytes"
+    if header.flavour != wanted.flavour:
+        code, title, why = "RDB102", f"{header} is {header.flavour.capitalize()}'s own version", refuses
+    elif header.version in target.undocumented:
+        if "field-expiry" in dry_run.tallies:
+            return []  # the loss says what to do, and which other choice there is
+        return [_undocumented(header, target, "rdbkit convert")]
+    elif target.exact:
+        code, title, why = "RDB101", f"RDB {header.version}, not {wanted.version}", "another version was asked for"
+    else:
+        title = f"RDB {header.version} is newer than RDB {target.rdb}, the newest that it loads"
+        code, why = "RDB101", refuses
+    return [Finding(code, BLOCKER, title, why=why, source=source, fix="rdbkit convert")]
+
+
+def _of_documents(header: Header, target: Target) -> list[Finding]:
+    """That no document promises that a service loads a file with this header, although its engine does."""
+    told = beyond_documents(target)
+    if told:
+        is_newer = header.flavour != REDIS or header.version > max(target.documented.values())
+        why = "what the engine loads is taken for what the service loads; nobody promises that"
+        return [Finding("RDB106", WARNING if is_newer else NOTE, told, why=why, source=_said(target.facts["rdb"]))]
+    promised = target.promised
+    if not target.takes_undocumented or promised is None or header.flavour != REDIS or header.version <= promised:
+        return []
+    return [_undocumented(header, target, "")]
+
+
+def _undocumented(header: Header, target: Target, fix: str) -> Finding:
+    """A version that the engine knows and the documents do not promise."""
+    fact = target.facts.get("undocumented") or target.facts["rdb"]
+    title = f"RDB {header.version}, where the documents promise RDB {target.promised or target.rdb} and below"
+    why = f"the engine is known to load RDB {header.version}; what the documents do not promise can be refused any day"
+    return Finding("RDB103", WARNING, title, why=why, source=_said(fact), fix=fix)
+
+
+def beyond_documents(target: Target) -> str:
+    """That a service's documents say nothing of the engine that runs there, and what is taken instead; empty where they do."""
+    if not target.is_beyond_documents:
+        return ""
+    engine, known = release_title(release_line(target.engine or "")), release_title(target.release_line)
+    loads = ", ".join([f"RDB {target.rdb}", *(f"VALKEY{version:03d}" for version in target.valkey)])
+    it = "which itself" if target.knows_engine else f"which rdbkit does not know; {known}, the newest before it,"
+    service = target.facts["title"].value
+    return f"{service} documents no RDB version for {engine}, {it} loads {loads}"
 
 
 def _is_undocumented(header: Header, target: Target) -> bool:
@@ -452,12 +482,10 @@ def _of_content(snapshot: Snapshot, target: Target, dry_run: DryRun) -> list[Fin
             missing = [each for each in _met_of_modules(dry_run) if each.kind == kind and not each.is_there]
             title += f": {_in_words(missing)}"
             why = _why_not(why, missing, target)
-        if kind == "field-expiry" and _is_undocumented(snapshot.header, target):
-            why = (
-                f"the documents promise RDB {target.rdb}, which has no expiry of fields; the engine is known to load RDB "
-                f"{snapshot.header.version}, which has, and where you rely on that, convert for the engine itself: "
-                f"--target {target.release_line} keeps them"
-            )
+        kept = how_to_keep(kind, target)
+        if kept:
+            why = f"{kept}; {why}"
+            title += ", which --undocumented keeps"
         found.append(
             Finding(
                 rule.code, rule.severity, title, n, int(tally.keys), int(tally.bytes),
@@ -761,7 +789,7 @@ def _verdict(found: list[Finding], job: Job) -> str:
 def _options(snapshot: Snapshot, target: Target, dry_run: DryRun, found: list[Finding]) -> list[str]:
     """Those of `rdbkit convert`: what the target is, how the file is read, and what helps against each finding."""
     has_modules = bool(dry_run.counted.module_keys or dry_run.module_data)
-    options = [f"{name} {shell_word(value)}" for name, value in target.options if name != "--modules" or has_modules]
+    options = [" ".join([name, *map(shell_word, values)]) for name, *values in target.options if name != "--modules" or has_modules]
     if snapshot.needs_relaxed:
         options.append("--relaxed")
     if dry_run.rules.deep and dry_run.damaged:

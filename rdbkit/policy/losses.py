@@ -9,7 +9,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from rdbkit.targets.releases import release_title
+
+if TYPE_CHECKING:
+    from rdbkit.targets.target import Target
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class LossKind:
         policy: what decides it: a field of `rdbkit.Policies`.
         fix: the option of `rdbkit convert` that allows it; empty for notes.
         remedy: all that may be said instead of "fail", where that is not simply what its policy offers.
+        since: the first RDB version of Redis that has it; 0 where that is no reason for the loss.
     """
 
     name: str
@@ -71,6 +77,7 @@ class LossKind:
     policy: str = "loss"
     fix: str = ""
     remedy: str = ""
+    since: int = 0
 
     def counted(self, n: int) -> str:
         """So many of it, in words."""
@@ -105,11 +112,29 @@ def loss_kinds() -> dict[str, LossKind]:
     return {name: LossKind(name, **row) for name, row in _table()["kind"].items()}
 
 
-def remedy_of(kind: str) -> str:
+def remedy_of(kind: str, target: Target | None = None) -> str:
     """What to say of a loss that is not allowed: the options of `rdbkit convert` that allow it.
+
+    Args:
+        target: where it goes, for what helps there besides.
 
     >>> remedy_of("field-expiry")
     '--on-field-ttl drop-ttl, drop-field, key-min or key-max'
     """
     found = loss_kinds()[kind]
-    return found.remedy or policies()[found.policy].remedy
+    kept = "" if target is None else how_to_keep(kind, target)
+    return "; or ".join(filter(None, [found.remedy or policies()[found.policy].remedy, kept]))
+
+
+def how_to_keep(kind: str, target: Target) -> str:
+    """What to say of a loss that is none for the engine which runs there, only for what its documents promise; else nothing.
+
+    >>> from rdbkit.targets.target import find_target
+    >>> how_to_keep("field-expiry", find_target("azure-managed"))
+    '--undocumented keeps them: Redis 7.4, which runs there, loads RDB 12, and the documents stop at RDB 11'
+    """
+    newest = max(target.undocumented, default=0)
+    if not 0 < loss_kinds()[kind].since <= newest:
+        return ""
+    engine = release_title(target.release_line)
+    return f"--undocumented keeps them: {engine}, which runs there, loads RDB {newest}, and the documents stop at RDB {target.rdb}"

@@ -1,7 +1,8 @@
 """What each server and Azure service loads: data in TOML files beside this loader, with source and date of each fact.
 
 What is documented and what is known are kept apart: `Target.rdb` is the newest version that the documents of a service promise,
-`Target.undocumented` those beyond it that the engine which runs there is known to load.
+`Target.undocumented` those beyond it that the engine which runs there is known to load. Of an engine of which the documents say
+nothing, `rdb` is what the engine loads, and `promised` says that nobody promises it.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ _MODULES_SINCE: Final = 8
 NO_MODULES: Final = "none"
 #: What another engine is another reason for, and what is taken from the engine where the documents say nothing.
 _VERSIONS: Final = ("rdb", "undocumented")
+_VERSION_OPTION: Final = "--redis-version"
+_UNDOCUMENTED_OPTION: Final = "--undocumented"
 #: KeyDB and Dragonfly write this RDB version at most.
 _NEWEST_OF_FORKS: Final = 9
 _OF_ENGINE: Final = (*_VERSIONS, "valkey", "types", "extra_types", "modules", "pre_release_functions", "scripts")
@@ -90,7 +93,8 @@ class Target:
         name: stable identifier, e.g. "redis-7.0" or "azure-premium".
         title: name for humans.
         lines: other names of it, such as "redis-6.0" for what loads the same files as "redis-5.0".
-        rdb: newest RDB version with the REDIS magic; of a service, the newest that its documents promise.
+        rdb: newest RDB version with the REDIS magic; of a service, the newest that its documents promise, or where they say
+            nothing of its engine, that the engine loads.
         valkey: RDB versions with the VALKEY magic.
         types: highest value type it knows, None for all of its RDB version.
         extra_types: value types that only this server has.
@@ -106,6 +110,8 @@ class Target:
         takes_gzip: whether a file may be compressed with gzip, None where no source says.
         exact: it is no server but a version of the format, and a file for it has just that version.
         engine: the release that runs there, such as "7.4" of Redis or "valkey-8.0"; None for what is a server itself.
+        engine_is_stated: somebody has said so (`with_engine`).
+        takes_undocumented: of what its engine loads, also that is taken which no document promises (`with_undocumented`).
         redis_enterprise: what runs there is Redis Enterprise, which writes hints into its files that no other server knows.
         documented: of a service, the newest RDB version that is promised for each engine.
         skus: the sizes in which a service is sold.
@@ -114,7 +120,7 @@ class Target:
         facts: everything that is said of it, by the names above and those of `rdbkit.targets.facts.KEYS`, with source and date.
         source, date: where `rdb` is from.
         options: of the command line, and their values, that make this of the target with this name: "--targets-file",
-            "--redis-version", "--modules".
+            "--redis-version", "--undocumented" (which has no value), "--modules".
     """
 
     name: str
@@ -136,6 +142,8 @@ class Target:
     takes_gzip: bool | None = None
     exact: bool = False
     engine: str | None = None
+    engine_is_stated: bool = False
+    takes_undocumented: bool = False
     redis_enterprise: bool = False
     documented: dict[str, int] = field(default_factory=dict)
     skus: tuple[Sku, ...] = ()
@@ -144,7 +152,7 @@ class Target:
     facts: dict[str, Fact] = field(default_factory=dict)
     source: str = ""
     date: str = ""
-    options: tuple[tuple[str, str], ...] = ()
+    options: tuple[tuple[str, ...], ...] = ()
 
     @property
     def is_service(self) -> bool:
@@ -169,12 +177,40 @@ class Target:
 
     @property
     def release_line(self) -> str:
-        """The server that it is, or whose engine runs there: of a service a release line, otherwise its own name.
+        """The server that it is, or whose engine runs there: of a service a release line that is known here, else its own name.
 
         >>> find_target("azure-premium").release_line, find_target("valkey-8.1").release_line
         ('redis-6.0', 'valkey-8.1')
+        >>> find_target("azure-managed").with_engine("8.20").release_line
+        'redis-8.10'
         """
-        return release_line(self.engine) if self.engine is not None else self.name
+        if self.engine is None:
+            return self.name
+        line = release_line(self.engine)
+        return _known_line(line) or line
+
+    @property
+    def knows_engine(self) -> bool:
+        """Whether it is known what the release loads that runs there; otherwise the newest before it is taken instead."""
+        return self.engine is None or release_line(self.engine) == self.release_line
+
+    @property
+    def promised(self) -> int | None:
+        """The newest RDB version that a service's documents promise for its engine; None where they say nothing of that.
+
+        >>> managed = find_target("azure-managed")
+        >>> managed.promised, managed.with_undocumented().promised, managed.with_engine("8.0").promised
+        (11, 11, None)
+        """
+        if self.engine is None:
+            return None
+        line = release_line(self.engine)
+        return next((rdb for engine, rdb in self.documented.items() if release_line(engine) == line), None)
+
+    @property
+    def is_beyond_documents(self) -> bool:
+        """Whether a service has documents, of which none says anything of its engine, so that what the engine loads is taken."""
+        return bool(self.documented) and self.promised is None and self.facts["rdb"].inferred
 
     def header_for(self, source: Header) -> Header:
         """The header that a file with this one gets for the target: its own, where the target's documents promise to load it."""
@@ -199,8 +235,8 @@ class Target:
     def with_engine(self, version: str) -> Target:
         """The same service with this engine, of which somebody knows that it runs there.
 
-        `rdb` becomes what is documented for it, and where nothing is, for the newest engine before it. `undocumented` becomes
-        what this engine loads beyond.
+        `rdb` becomes what is documented for it, and where nothing is, what this engine itself loads; `undocumented` what it loads
+        beyond. Of a release that is not known here, the newest before it is taken for it (`knows_engine`).
 
         Args:
             version: "7.4", "7.4.3", or with the name of the engine, "valkey-8.0".
@@ -210,21 +246,45 @@ class Target:
         >>> managed = find_target("azure-managed").with_engine("7.2.4")
         >>> managed.title, managed.rdb, managed.undocumented
         ('Azure Managed Redis (Redis 7.2)', 11, [])
+        >>> find_target("azure-managed").with_engine("8.6").rdb
+        13
         """
         if self.exact:
             raise ValueError(f"{self.name} is a version of the format, whatever runs there")
         line = release_line(version)
-        if line not in _lines():
+        known = _known_line(line)
+        if known is None:
             raise ValueError(f"{version!r} is no release of an engine; known: {', '.join(self._engines())}")
         if self.name in _lines():
-            raise ValueError(f"{self.name} is a release of a server itself: let the target be {line}")
+            raise ValueError(f"{self.name} is a release of a server itself: let the target be {known}")
         engine = line.removeprefix("redis-")
         facts = {key: fact for key, fact in self.facts.items() if key not in _OF_ENGINE or not (fact.inferred or key in _VERSIONS)}
         facts["engine"] = Fact(engine, "what was said to run there", "")
-        made = replace(_made(self.name, facts), options=self.options)
+        made = replace(_made(self.name, facts), options=self.options, engine_is_stated=True)
+        if self.takes_undocumented:
+            made = made.with_undocumented()
         # what is known beyond the documents changes nothing of what is written
         same = all(getattr(made, name) == getattr(self, name) for name in _OF_ENGINE if name != "undocumented")
-        return made if same else replace(made, options=(*made.options, ("--redis-version", version)))
+        return made if same else made._with_option(_VERSION_OPTION, version)
+
+    def with_undocumented(self) -> Target:
+        """The same target, which also takes what its engine is known to load and no document promises.
+
+        >>> managed = find_target("azure-managed").with_undocumented()
+        >>> managed.rdb, managed.undocumented, managed.options
+        (12, [], (('--undocumented',),))
+        """
+        if not self.undocumented:
+            return replace(self, takes_undocumented=True)
+        fact = self.facts["undocumented"]
+        newest = max(self.undocumented)
+        facts = {key: each for key, each in self.facts.items() if key != "undocumented"} | {"rdb": replace(fact, value=newest)}
+        made = replace(self, rdb=newest, undocumented=[], takes_undocumented=True, facts=facts, source=fact.source, date=fact.date)
+        return made._with_option(_UNDOCUMENTED_OPTION)
+
+    def _with_option(self, *option: str) -> Target:
+        """The same, with an option of the command line in place of what it was given before."""
+        return replace(self, options=(*(each for each in self.options if each[0] != option[0]), option))
 
     @property
     def module_types(self) -> frozenset[str]:
@@ -266,7 +326,7 @@ class Target:
         target = replace(self, modules=[*self.modules, *there], optional_modules=[])
         if there == self.optional_modules:
             return target
-        return replace(target, options=(*self.options, ("--modules", ",".join(sorted(there)) or NO_MODULES)))
+        return target._with_option("--modules", ",".join(sorted(there)) or NO_MODULES)
 
     def sku(self, name: str) -> Sku:
         """The size of this name, in capitals or not.
@@ -440,6 +500,15 @@ def _lines() -> dict[str, Facts]:
     return _by_line({name: facts for name, facts in _facts().items() if "engine" not in facts})
 
 
+def _known_line(line: str) -> str | None:
+    """A release line, or where it is not known here, the newest of its family before it; None where there is none."""
+    if line in _lines():
+        return line
+    own = release(line)
+    before = [(each, known) for known in _lines() if (each := release(known)) and own and each.family == own.family and each < own]
+    return max(before)[1] if before else None
+
+
 def _by_line(rows: Mapping[str, Facts]) -> dict[str, Facts]:
     found = {}
     for name, facts in rows.items():
@@ -459,7 +528,8 @@ def _made(name: str, facts: Facts) -> Target:
     if "engine" in facts:
         line = release_line(facts["engine"].value)
         title += f" ({release_title(line)})"
-        facts = facts | {key: fact for key, fact in _implied(line, documented, known_to_load).items() if key not in facts}
+        by_line = [{release_line(engine): fact for engine, fact in rows.items()} for rows in (documented, known_to_load)]
+        facts = facts | {key: fact for key, fact in _implied(line, *by_line).items() if key not in facts}
     facts = _beyond_documents(facts)
     known = {key: fact.value for key, fact in facts.items() if fact.value is not None}
     attributes: dict[str, Any] = {key: known[key] for key in _ATTRIBUTES if key in known}
@@ -499,31 +569,23 @@ def _implied(line: str, documented: Mapping[str, Fact], known_to_load: Mapping[s
     """What a service loads that runs this engine: what is documented for it, and what the engine is known to load beyond.
 
     Args:
-        known_to_load: what is known of engines as the service has them; of others, it is what the release of the server loads.
+        documented, known_to_load: by release line. Of lines of which nothing is known, it is what the release of the server loads.
     """
-    known = _lines()[line]["rdb"]
-    here = next((fact for engine, fact in known_to_load.items() if release_line(engine) == line), None)
-    own = release(line)
-    assert own is not None
-    before = {engine: each for engine in documented if (each := release(engine)) and each.family == own.family and each <= own}
-    if before:
-        newest = max(before, key=before.__getitem__)
-        rdb = documented[newest]
-        if before[newest] != own:
-            told = release_title(release_line(newest))
-            rdb = replace(rdb, note=f"said of {told}; nothing is said of {release_title(line)}", inferred=True)
-        found = {"rdb": rdb}
-    else:
-        note = f"as {release_title(line)} has it; the service's documents say nothing"
-        found = {key: replace(f, note=note, inferred=True) for key, f in _lines()[line].items() if key in _OF_ENGINE}
-        rdb = found["rdb"]
-    if "scripts" in _lines()[line]:
-        found["scripts"] = replace(_lines()[line]["scripts"], note=f"as {release_title(line)} has it", inferred=True)
-    if here is not None:
-        found["undocumented"] = replace(here, value=list(range(rdb.value + 1, here.value + 1)))
-    else:
-        note = f"{release_title(line)} does; that the service does, too, is said nowhere"
-        found["undocumented"] = Fact(list(range(rdb.value + 1, known.value + 1)), known.source, known.date, note, inferred=True)
+    nearest = _known_line(line) or line
+    known = known_to_load.get(line) or _lines()[nearest]["rdb"]
+    note = f"as {release_title(nearest)} has it"
+    if nearest != line:
+        note += f", the newest line before {release_title(line)} that rdbkit knows"
+    found = {key: replace(fact, note=note, inferred=True) for key, fact in _lines()[nearest].items() if key in _OF_ENGINE}
+    promised = documented.get(line)
+    if promised is None:
+        found["rdb"] = replace(known, note=f"{note}; the service's documents say nothing of it", inferred=True)
+        return found
+    found.pop("valkey", None)
+    found["rdb"] = promised
+    if line not in known_to_load:
+        known = replace(known, note=f"{release_title(line)} does; that the service does, too, is said nowhere", inferred=True)
+    found["undocumented"] = replace(known, value=list(range(promised.value + 1, known.value + 1)))
     return found
 
 

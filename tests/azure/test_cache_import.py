@@ -26,7 +26,7 @@ from rdbkit.azure.sas import Signer, check_window
 from rdbkit.cli import cli
 from rdbkit.errors import TargetError
 from rdbkit.operations.check import check
-from rdbkit.targets.target import find_target
+from rdbkit.targets.target import Target, find_target
 
 from ..arm import BUSY_TEXT, SAS_TEXT, Cache, Cloud
 from ..azurite import ACCOUNT, KEY, needs_azurite
@@ -36,6 +36,7 @@ from .shell import Shell, posts
 
 pytestmark = needs_azurite
 RICH = FIXTURES / "rich/redis-6.0.16.rdb"
+FAR = 4_102_444_800_000  # a time in 2100
 SMALL = rdb(b"\xfe\x00", key(b"greeting", 0, string(b"hello")))
 
 
@@ -90,6 +91,32 @@ def test_managed_takes_several_blobs_and_gzip(azure: Cloud, shell: Shell) -> Non
     assert [check["verdict"] for check in report["checks"]] == ["as-it-is", "as-it-is"]
     assert report["cache"]["redis_version"] == "7.4"
     assert (report["import"]["resumed"], report["dry_run"]) == (False, False)
+
+
+def test_what_only_the_engine_is_known_to_load(azure: Cloud, shell: Shell) -> None:
+    """A field that expires, in RDB 12: Redis 7.4 has it, and the documents of the service stop at RDB 11."""
+    dump = rdb(key(b"h", 24, FAR.to_bytes(8, "little") + length(1) + length(1) + string(b"f") + string(b"v")), magic=b"REDIS0012")
+    cache = azure.managed()
+    url = azure.blob("dumps/fields.rdb", dump)
+    code, out, err = shell.imports(cache, url)
+    assert (code, cache.data) == (1, [b"what was there"])
+    assert "which --undocumented keeps" in out
+    code, out, err = shell.imports(cache, url, "--undocumented")
+    assert code == 0, err
+    assert "RDB 12, where the documents promise RDB 11 and below" in out
+    assert cache.data == [dump]
+    # an engine of which the documents say nothing has what it loads itself
+    cache = azure.managed(redisVersion="8.0.1")
+    code, out, err = shell.imports(cache, url)
+    assert code == 0, err
+    assert "Warning: Azure Managed Redis documents no RDB version for Redis 8.0, which itself loads RDB 12" in out
+    assert cache.data == [dump]
+    # and what is stated wins over what the cache says
+    cache = azure.managed(redisVersion="7.4.3")
+    code, out, err = shell.imports(cache, url, "--redis-version", "8.0", "--json")
+    assert (code, json.loads(out)["checks"][0]["verdict"]) == (0, "as-it-is")
+    assert "the cache says Redis 7.4.3; Redis 8.0 is what was stated" in json.loads(out)["warnings"][0]
+    assert shell.imports(cache, url, "--redis-version", "x")[0] == 2
 
 
 def test_enterprise(azure: Cloud, shell: Shell) -> None:
@@ -838,7 +865,36 @@ def test_the_modules_and_the_version_that_are_there(azure: Cloud, monkeypatch: p
     cache = azure.managed(redisVersion="99.1")
     with Arm(parse_resource_id(cache.path), endpoint=azure.endpoint) as arm:
         target, warnings = look_at_target(find_target("azure-managed"), arm.read())
-    assert warnings == ["the cache says Redis 99.1, which is not known here; Redis 7.4 is assumed"]
+    assert (target.engine, target.release_line, target.rdb) == ("99.1", "redis-8.10", 15)
+    assert warnings == [
+        "Azure Managed Redis documents no RDB version for Redis 99.1, which rdbkit does not know; Redis 8.10, the newest before "
+        "it, loads RDB 15"
+    ]
+
+
+def test_the_engine_is_what_was_stated_or_what_the_cache_says(azure: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in azure.environment.items():
+        monkeypatch.setenv(name, value)
+    managed = find_target("azure-managed")
+
+    def seen(target: Target, says: str) -> tuple[str | None, int, list[str]]:
+        with Arm(parse_resource_id(azure.managed(redisVersion=says).path), endpoint=azure.endpoint) as arm:
+            found, warnings = look_at_target(target, arm.read())
+        return found.engine, found.rdb, warnings
+
+    nothing = "Azure Managed Redis documents no RDB version for Redis 8.0, which itself loads RDB 12"
+    assert seen(managed, "7.4.3") == ("7.4", 11, [])
+    assert seen(managed, "8.0.2") == ("8.0", 12, [nothing])
+    assert seen(managed.with_undocumented(), "7.4") == ("7.4", 12, [])
+    assert seen(managed.with_engine("7.4"), "7.4.3") == ("7.4", 11, [])
+    assert seen(managed.with_engine("8.0"), "new") == ("8.0", 12, [nothing])
+    assert seen(managed.with_engine("8.0"), "7.4") == (
+        "8.0", 12, ["the cache says Redis 7.4; Redis 8.0 is what was stated, and what counts here", nothing],
+    )  # fmt: skip
+    assert seen(managed, "new") == (
+        "7.4", 11,
+        ["the cache says Redis new, which is not known here; Redis 7.4 is assumed, and --redis-version says what it is"],
+    )  # fmt: skip
 
 
 def test_windows() -> None:

@@ -83,6 +83,28 @@ def test_several_files_and_one_as_it_is(azure: Cloud, shell: Shell, folder: str,
     assert [(file["verdict"], file["identical"]) for file in files] == [("as-it-is", True), ("lossless", False)]
 
 
+def test_expiries_of_fields_are_kept_where_the_user_relies_on_the_engine(
+    azure: Cloud, shell: Shell, folder: str, tmp_path: Path
+) -> None:
+    dump = FIXTURES / "rich/redis-7.4.1.rdb"
+    path = tmp_path / "fields.rdb"
+    rdbkit.convert(dump, path, target="redis-7.4", edits=rdbkit.Edits(collapse_dbs=True, on_conflict="rename"))
+    cache = azure.managed()
+    code, _, err = migrate(shell, cache, folder, path)
+    assert (code, cache.data) == (1, [b"what was there"])
+    assert "or --undocumented keeps them: Redis 7.4, which runs there, loads RDB 12, and the documents stop at RDB 11" in err
+    code, out, err = migrate(shell, cache, folder, path, "--undocumented", "--strict")
+    assert code == 0, err
+    assert "REDIS0012, as it is" in out
+    assert cache.data == [path.read_bytes()]
+    # of Redis 8.0 nothing is documented, and what it has is no loss
+    cache = azure.managed(redisVersion="8.0.2")
+    code, out, err = migrate(shell, cache, folder, path, "--strict", "--overwrite")
+    assert code == 0, err
+    assert "documents no RDB version for Redis 8.0, which itself loads RDB 12" in out
+    assert cache.data == [path.read_bytes()]
+
+
 def test_a_key_that_several_files_have_is_told(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
     cache = azure.premium()
     first = a_dump(tmp_path / "a.rdb")

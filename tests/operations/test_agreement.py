@@ -32,6 +32,8 @@ BASES: Final = [
     "redis-2.8.24", "redis-6.0.20-mod", "redis-7.0.15", "redis-7.4.1", "redis-8.8-dev", "valkey-9.1.2", "keydb-6.3.4-ext",
 ]  # fmt: skip
 LATER: Final = 4_102_444_800_123  # a time in 2100
+#: Options of check that convert has, too.
+_PARTS: Final = ("--undocumented", "--redis-version")
 PENDING: Final = b"*1\r\n$4\r\nPING\r\n"
 
 
@@ -67,7 +69,9 @@ def keeps_promise(path: str, *args: str) -> str:
         return verdict
     if verdict == AS_IT_IS:
         assert "command" not in report
-        command = shlex.join(["rdbkit", "convert", path, "made.rdb", "--target", target])
+        # of a service, what is relied on and what runs there is a part of it
+        more = [word for n, word in enumerate(args) if word in _PARTS or (n and args[n - 1] in _PARTS[1:])]
+        command = shlex.join(["rdbkit", "convert", path, "made.rdb", "--target", target, *more])
     else:
         command = report["command"]
     words = shlex.split(command)
@@ -264,10 +268,83 @@ def test_expiries_of_fields_for_a_service_whose_engine_knows_more() -> None:
     findings = {finding["code"]: finding for finding in report["findings"] if finding["severity"] != "note"}
     assert findings.keys() == {"RDB201", "RDB301"}
     assert findings["RDB201"]["fix"] == "--on-field-ttl drop-ttl"
-    assert "--target redis-7.4 keeps them" in findings["RDB201"]["why"]
+    assert findings["RDB201"]["title"].endswith("which --undocumented keeps")
+    assert "Redis 7.4, which runs there, loads RDB 12, and the documents stop at RDB 11" in findings["RDB201"]["why"]
     assert keeps_promise(path, "--target", "redis-7.4") == AS_IT_IS
+    assert keeps_promise(path, "--target", "azure-managed", "--undocumented") == LOSSLESS
+    report = checked(path, "--target", "azure-managed", "--undocumented")
+    assert report["options"] == ["--undocumented", "--collapse-dbs"]
+    assert {f["code"] for f in report["findings"] if f["severity"] != "note"} == {"RDB103", "RDB301"}
     Path("a.rdb").write_bytes(rdb(key(b"a", 0, string(b"v")), magic=b"REDIS0012"))
     assert [f["code"] for f in checked("a.rdb", "--target", "azure-managed")["findings"]] == ["RDB103"]
+
+
+def test_what_the_engine_has_is_kept_where_the_user_relies_on_it() -> None:
+    _, _, values = parts_of("redis-7.4.1")
+    expiring = next(key(b"h", kind, value) for kind, value in values if kind == 24)
+    Path("a.rdb").write_bytes(rdb(expiring, magic=b"REDIS0012"))
+    assert keeps_promise("a.rdb", "--target", "azure-managed") == LOSSY
+    assert keeps_promise("a.rdb", "--target", "azure-managed", "--undocumented") == AS_IT_IS
+    Path("b.rdb").write_bytes(rdb(key(b"a", 0, string(b"v")), magic=b"REDIS0011"))
+    assert checked("b.rdb", "--target", "azure-managed", "--undocumented")["findings"] == []
+    assert run("convert", "a.rdb", "made.rdb", "--target", "azure-managed")[0] == 1
+    # what Valkey has of the kind is kept, too
+    valkey = str(RICH / "valkey-9.1.2.rdb")
+    assert keeps_promise(valkey, "--target", "azure-managed") == LOSSY
+    assert "RDB201" not in {f["code"] for f in checked(valkey, "--target", "azure-managed", "--undocumented")["findings"]}
+
+
+def test_a_loss_that_is_none_for_the_engine_is_said_to_be_none(tmp_path: Path) -> None:
+    _, _, values = parts_of("redis-7.4.1")
+    Path("a.rdb").write_bytes(rdb(next(key(b"h", kind, value) for kind, value in values if kind == 24), magic=b"REDIS0012"))
+    for command in (
+        ["convert", "a.rdb", "made.rdb", "--target", "azure-managed"],
+        ["merge", "a.rdb", "-o", "made.rdb", "--target", "azure-managed"],
+    ):
+        result = CliRunner().invoke(cli, command, standalone_mode=False)
+        assert result.return_value == 1
+        said = "or --undocumented keeps them: Redis 7.4, which runs there, loads RDB 12, and the documents stop at RDB 11"
+        assert said in result.stderr
+        kept = CliRunner().invoke(cli, [*command, "--undocumented", "--strict"], standalone_mode=False)
+        assert kept.return_value == 0
+        with rdbkit.open("made.rdb") as snapshot:
+            assert snapshot.header.version == 12
+        Path("made.rdb").unlink()
+
+
+@pytest.mark.parametrize(
+    ("version", "says"),
+    [
+        ("8.0", "Azure Managed Redis documents no RDB version for Redis 8.0, which itself loads RDB 12"),
+        ("8.8", "Azure Managed Redis documents no RDB version for Redis 8.8, which itself loads RDB 14"),
+        (
+            "8.20",
+            "Azure Managed Redis documents no RDB version for Redis 8.20, which rdbkit does not know; Redis 8.10, the newest "
+            "before it, loads RDB 15",
+        ),
+    ],
+)
+def test_an_engine_of_which_the_documents_say_nothing_loses_what_it_does_not_have(version: str, says: str) -> None:
+    options = ["--target", "azure-managed", "--redis-version", version]
+    for base in BASES:
+        assert keeps_promise(str(RICH / f"{base}.rdb"), *options) in (AS_IT_IS, LOSSLESS, LOSSY)
+    for name, newer in (("redis-8.8-dev", True), ("redis-7.4.1", True), ("redis-7.0.15", False)):
+        report = checked(str(RICH / f"{name}.rdb"), *options)
+        found = {finding["code"]: finding for finding in report["findings"]}
+        assert (found["RDB106"]["title"], found["RDB106"]["severity"]) == (says, "warning" if newer else "note")
+        assert "RDB201" not in found
+        if report["verdict"] != AS_IT_IS:
+            assert f"--redis-version {version}" in report["command"]
+    _, _, values = parts_of("redis-8.0.6")
+    modules = [key(b"v%d" % n, kind, value) for n, (kind, value) in enumerate(values) if kind in (7, 24, 25)]
+    assert modules
+    Path("a.rdb").write_bytes(rdb(*modules, magic=b"REDIS0012"))
+    assert keeps_promise("a.rdb", *options) == AS_IT_IS
+    _, _, values = parts_of("redis-8.8-dev")
+    Path("a.rdb").write_bytes(
+        rdb(*(key(b"a%d" % n, kind, v) for n, (kind, v) in enumerate(values) if kind == 28), magic=b"REDIS0014")
+    )
+    assert ("RDB206" in {f["code"] for f in checked("a.rdb", *options)["findings"]}) == (version == "8.0")
 
 
 def test_what_a_pipe_does_not_tell_is_said(tmp_path: Path) -> None:

@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from rdbkit.model import Header
+from rdbkit.targets.commands import features
 from rdbkit.targets.facts import KEYS, Fact
-from rdbkit.targets.target import Creation, Target, find_target, load_targets, target_names
+from rdbkit.targets.target import Creation, Target, find_target, load_targets, target_names, tolerated
 
 from .. import command_line
 
@@ -229,11 +231,12 @@ def test_names() -> None:
     [
         ("azure-managed", "7.4.3", 11, [12], "Azure Managed Redis (Redis 7.4)"),
         ("azure-managed", "7.2", 11, [], "Azure Managed Redis (Redis 7.2)"),
-        ("azure-managed", "8.6", 11, [12, 13], "Azure Managed Redis (Redis 8.6)"),
-        ("azure-managed", "8.10", 11, [12, 13, 14, 15], "Azure Managed Redis (Redis 8.10)"),
+        ("azure-managed", "8.0", 12, [], "Azure Managed Redis (Redis 8.0)"),
+        ("azure-managed", "8.6", 13, [], "Azure Managed Redis (Redis 8.6)"),
+        ("azure-managed", "8.10", 15, [], "Azure Managed Redis (Redis 8.10)"),
         ("azure-managed", "6.2", 9, [], "Azure Managed Redis (Redis 6.2)"),
         ("azure-premium", "4.0.14", 8, [], "Azure Cache for Redis Premium (Redis 4.0)"),
-        ("azure-premium", "redis-5.0", 8, [9], "Azure Cache for Redis Premium (Redis 5.0)"),
+        ("azure-premium", "redis-5.0", 9, [], "Azure Cache for Redis Premium (Redis 5.0)"),
         ("azure-enterprise", "6.0", 9, [], "Azure Cache for Redis Enterprise (Redis 6.0)"),
     ],
 )
@@ -260,7 +263,8 @@ def test_an_engine_of_which_nothing_is_documented_loads_what_the_server_does() -
 @pytest.mark.parametrize(
     ("name", "version", "words"),
     [
-        ("azure-managed", "9.9", "'9.9' is no release of an engine; known: 7.2, 7.4, "),
+        ("azure-managed", "2.2", "'2.2' is no release of an engine; known: 7.2, 7.4, "),
+        ("azure-managed", "dragonfly-1.0", "'dragonfly-1.0' is no release of an engine; known: 7.2, 7.4, "),
         ("azure-managed", "7", "known: 7.2, 7.4, "),
         ("azure-premium", "", "known: 4.0, 6.0, "),
         ("redis-7.2", "7.4", "let the target be redis-7.4"),
@@ -271,6 +275,64 @@ def test_an_engine_of_which_nothing_is_documented_loads_what_the_server_does() -
 def test_an_engine_that_cannot_be(name: str, version: str, words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
         find_target(name).with_engine(version)
+
+
+def test_an_engine_of_which_the_documents_say_nothing_has_what_it_loads_itself() -> None:
+    managed = find_target("azure-managed")
+    target = managed.with_engine("8.0")
+    assert (target.promised, target.is_beyond_documents, target.knows_engine) == (None, True, True)
+    assert target.options == (("--redis-version", "8.0"),)
+    fact = target.facts["rdb"]
+    assert (fact.inferred, fact.note) == (True, "as Redis 8.0 has it; the service's documents say nothing of it")
+    assert "vectorset" in target.module_types
+    assert target.optional_modules == managed.optional_modules
+    assert target.redis_enterprise
+    assert {22, 23, 24, 25} <= target.types_in(Header("redis", 12)).keys()
+    assert 28 in managed.with_engine("8.8").types_in(Header("redis", 14))
+    assert not managed.is_beyond_documents
+    assert not find_target("redis-8.0").is_beyond_documents
+
+
+@pytest.mark.parametrize(
+    ("version", "line", "rdb", "title"),
+    [
+        ("8.20", "redis-8.10", 15, "Redis 8.20"),
+        ("9.0.1", "redis-8.10", 15, "Redis 9.0"),
+        ("8.1", "redis-8.0", 12, "Redis 8.1"),
+        ("7.6", "redis-7.4", 12, "Redis 7.6"),
+        ("valkey-9.7", "valkey-9.1", 11, "Valkey 9.7"),
+    ],
+)
+def test_a_release_that_is_not_known_is_taken_for_the_newest_before_it(version: str, line: str, rdb: int, title: str) -> None:
+    target = find_target("azure-managed").with_engine(version)
+    assert (target.release_line, target.rdb, target.knows_engine) == (line, rdb, False)
+    assert target.title == f"Azure Managed Redis ({title})"
+    assert target.options == (("--redis-version", version),)
+    assert f"the newest line before {title} that rdbkit knows" in target.facts["rdb"].note
+    assert features(target) == features(find_target(line))
+    assert tolerated(target) == tolerated(find_target(line))
+
+
+def test_undocumented() -> None:
+    managed = find_target("azure-managed")
+    target = managed.with_undocumented()
+    assert (target.rdb, target.undocumented, target.promised, target.title) == (12, [], 11, managed.title)
+    assert target.options == (("--undocumented",),)
+    fact = managed.facts["undocumented"]
+    assert target.facts["rdb"] == Fact(12, fact.source, fact.date, fact.note, True)
+    assert (target.source, target.date) == (fact.source, fact.date)
+    # whatever runs there, and however often it is said
+    for again in (target.with_undocumented(), target.with_engine("7.4.3"), target.with_modules(["RedisJSON"]).with_engine("7.4")):
+        assert again.rdb == 12
+        assert again.options.count(("--undocumented",)) == 1
+    older = target.with_engine("7.2")
+    assert (older.rdb, older.options) == (11, (("--undocumented",), ("--redis-version", "7.2")))
+    assert (older.with_engine("7.4").rdb, older.with_engine("7.4").options[-1]) == (12, ("--redis-version", "7.4"))
+    assert managed.with_engine("7.2").with_undocumented().with_engine("7.4").rdb == 12
+    # where nothing is kept apart, nothing changes
+    for name in ("redis-7.2", "azure-premium", "rdb-9"):
+        same = find_target(name).with_undocumented()
+        assert (same.rdb, same.options) == (find_target(name).rdb, ())
 
 
 # -- sizes by name
@@ -341,7 +403,8 @@ def test_single_facts_are_overridden(mine: Any) -> None:
 def test_targets_are_added(mine: Any) -> None:
     path = mine(MINE)
     target = find_target("our-cache", path)
-    assert (target.title, target.rdb, target.undocumented) == ("Our cache (Redis 7.0)", 9, [10])
+    assert (target.title, target.rdb, target.undocumented) == ("Our cache (Redis 7.0)", 10, [])
+    assert target.is_beyond_documents
     assert load_targets(path)[-1].name == "our-cache"
     assert "our-cache" in target_names(path)
     assert "our-cache" not in target_names()
@@ -368,7 +431,7 @@ def test_a_version_in_a_file_is_taken_and_a_version_that_runs_wins_over_it(mine:
     again = target.with_engine("7.4")
     assert (again.rdb, again.undocumented) == (11, [12])
     target = find_target("azure-managed", mine('targets.azure-managed.engine = "8.6"'))
-    assert (target.rdb, target.undocumented) == (11, [12, 13])
+    assert (target.rdb, target.undocumented) == (13, [])
     target = find_target("azure-managed", mine('targets.azure-managed.documented."7.4" = 12'))
     assert (target.rdb, target.undocumented) == (12, [])
 
