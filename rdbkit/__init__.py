@@ -88,8 +88,8 @@ if TYPE_CHECKING:
     from rdbkit.operations.merge import Merge, merge
     from rdbkit.operations.plan import Plan, plan
     from rdbkit.operations.plan_bicep import bicep
-    from rdbkit.operations.plan_steps import Names
     from rdbkit.operations.redact import Redaction, redact
+    from rdbkit.operations.resource_names import Names
     from rdbkit.operations.salvage import Salvage, salvage
     from rdbkit.operations.split import Division, Split, parse_slot_parts, split
     from rdbkit.operations.value_json import value_json
@@ -284,7 +284,7 @@ _MODULES = {
     "Merge": "operations.merge",
     "Migration": "azure.migrate",
     "ModuleDataDifference": "operations.diff",
-    "Names": "operations.plan_steps",
+    "Names": "operations.resource_names",
     "PendingOperation": "azure.cache_import",
     "Plan": "operations.plan",
     "Policies": "policy.rules",

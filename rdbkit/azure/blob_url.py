@@ -12,13 +12,12 @@ from urllib.parse import quote, unquote, urlsplit
 
 from rdbkit.azure.errors import missing_package, translating_errors
 from rdbkit.azure.identity import default_credential
+from rdbkit.operations.resource_names import CONTAINER
 from rdbkit.targets.clouds import Cloud, cloud_of_host, find_cloud
 from rdbkit.text import valid_text
 
 _NAMES: Final = ("localhost", "127.0.0.1", "host.docker.internal")
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
-#: Of the service, and the containers that it makes itself.
-_CONTAINER: Final = re.compile(r"(?!.*--)[a-z0-9][a-z0-9-]{1,61}[a-z0-9]|\$root|\$web|\$logs")
 _KEY_IN_STRING: Final = re.compile(r"(?i)(?:^|;)\s*AccountKey=([^;]*)")
 
 
@@ -102,7 +101,7 @@ def parse_place(url: str, allow_http: bool = False) -> BlobUrl:
     container = unquote(names.pop(0)) if names else ""
     if not container:
         raise ValueError("the URL names no container: https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB")
-    if not _CONTAINER.fullmatch(container):
+    if not CONTAINER.fullmatch(container):
         raise ValueError(
             f"{valid_text(container)} is no container's name, which has 3 to 63 small letters, digits and single hyphens: "
             "https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB"

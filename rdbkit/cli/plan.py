@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from typing import Final
 
 import click
@@ -14,7 +15,8 @@ from rdbkit.cli.render import Output, output, printable, progress, size
 from rdbkit.operations.plan import GB, Plan
 from rdbkit.operations.plan import plan as make_plan
 from rdbkit.operations.plan_bicep import bicep
-from rdbkit.operations.plan_steps import Names, Step
+from rdbkit.operations.plan_steps import Step
+from rdbkit.operations.resource_names import Names
 from rdbkit.storage.location import exists, total_size
 from rdbkit.targets.target import Sku, Target
 
@@ -45,6 +47,14 @@ def _growth(ctx: click.Context, param: click.Parameter, value: str) -> float:
 @click.option("--location", default="", metavar="REGION", help="Where it is to stand.")
 @click.option("--storage-account", default="", metavar="NAME", help="Where the files are uploaded to.")
 @click.option("--container", default="", metavar="NAME", help="The container in it.")
+@click.option(
+    "--source-cache",
+    default="",
+    metavar="ID",
+    help="The Azure cache that the files are of, whose host name is to lead to the new one.",
+)
+@click.option("--clustering", metavar="POLICY", help="OSSCluster, EnterpriseCluster or NoCluster, instead of what fits the data.")
+@click.option("--access-keys", is_flag=True, help="Let clients log in with access keys, instead of by Entra ID.")
 @click.option("--bicep", "bicep_file", type=OutputPath("bicep"), metavar="FILE", help="Write the cache as a Bicep file.")
 @force_option
 @click.option("--json", "as_json", is_flag=True, help="The plan as one JSON object.")
@@ -60,6 +70,9 @@ def plan(
     location: str,
     storage_account: str,
     container: str,
+    source_cache: str,
+    clustering: str | None,
+    access_keys: bool,
     bicep_file: str | None,
     force: bool,
     as_json: bool,
@@ -76,11 +89,15 @@ def plan(
         )
     if bicep_file is not None and exists(bicep_file) and not force:
         raise click.UsageError(f"{printable(bicep_file)} exists; --force replaces it")
-    names = Names(name, resource_group, location, storage_account, container)
-    with progress("plan", 2 * total_size(files)) as update:
-        found = make_plan(
-            files, target, sku=sku, growth=growth, high_availability=ha, names=names, relaxed=relaxed, progress=update
-        )
+    names = Names(name, resource_group, location, storage_account, container, source_cache)
+    try:
+        with progress("plan", 2 * total_size(files)) as update:
+            found = make_plan(
+                files, target, sku=sku, growth=growth, high_availability=ha, names=names, clustering=clustering,
+                access_keys=access_keys, relaxed=relaxed, progress=update,
+            )  # fmt: skip
+    except ValueError as e:
+        raise click.UsageError(str(e)) from None
     if bicep_file is not None:
         try:
             text = bicep(found)
@@ -139,8 +156,9 @@ def _show_files(found: Plan, out: Output) -> None:
 
 def _show_step(number: int, step: Step, out: Output) -> None:
     out.line(f"\n{number}. {step.title}")
-    if step.note:
-        out.line(f"   {_sentence(step.note)}")
+    # as comments, so that whoever pastes the whole step runs none of it
+    for line in textwrap.wrap(_sentence(step.note), _WIDTH) if step.note else ():
+        click.echo(f"   # {line}")
     for command in step.commands:
         for line in _folded(command):  # whose words have nothing in them that is not printable
             click.echo(f"   {line}")  # never cut, so that it can be copied whatever the terminal's width

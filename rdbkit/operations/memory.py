@@ -121,6 +121,8 @@ class Memory:
         cluster: the file is of a node of a cluster.
         used_memory: what the server that wrote the file had in use, where it says so.
         module_data: module types that have data outside of keys, whose memory is not known.
+        functions, scripts: function libraries and Lua scripts in the file, whose memory is not counted.
+        redis_enterprise: the file has what only Redis Enterprise writes.
     """
 
     file: str
@@ -151,6 +153,9 @@ class Memory:
     expiry: list[TimeLeft]
     selected: bool = False
     module_data: list[str] = field(default_factory=list)
+    functions: int = 0
+    scripts: int = 0
+    redis_enterprise: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON types; bytes that are not UTF-8 as `{"base64": ...}`."""
@@ -445,6 +450,9 @@ def _report(snapshot: Snapshot, target: Target, layout: Layout, model: Allocatio
         prefixes_closed=tally.patterns.closed,
         expiry=[TimeLeft(name, n, size) for name, (n, size) in zip(LEFT, left, strict=True)],
         module_data=sorted(tally.module_data),
+        functions=int(tally.functions),
+        scripts=int(tally.scripts),
+        redis_enterprise=bool(tally.enterprise_hints),
     )
 
 

@@ -15,14 +15,15 @@ import rdbkit
 from rdbkit.operations.arguments import File, paths_of
 from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, Check, check
 from rdbkit.operations.memory import LEFT, Memory, Prefix, memory
-from rdbkit.operations.plan_steps import SEARCH, Names, Step, steps_of
+from rdbkit.operations.plan_steps import SEARCH, Step, good_until, steps_of
+from rdbkit.operations.resource_names import Names, check_names
 from rdbkit.passes.memory import EDGES
 from rdbkit.products import product_of, types_of
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.storage.location import check_distinct, file_size
 from rdbkit.storage.source import Rereading
 from rdbkit.targets.target import Creation, Sku, Target, as_sku, as_target
-from rdbkit.text import json_bytes, size, valid_text
+from rdbkit.text import count, json_bytes, size, valid_text
 
 __all__ = ["Plan", "PlannedFile", "Size", "plan"]
 
@@ -36,11 +37,13 @@ _NO_CLUSTER_GB: Final = 24
 _DAY_MS: Final = 86_400_000
 _PREFIXES: Final = 10
 
-#: What is to be known of each policy of clustering.
+#: What is to be known of each policy of clustering. Source: the page redis/architecture of Azure's docs.
 _POLICIES: Final = {
-    "NoCluster": " behaves as the source does; it is for sizes up to 24 GB, and can be changed later",
-    "EnterpriseCluster": ": one endpoint for every client; it cannot be changed later",
-    "OSSCluster": ": for clients that know Redis Cluster; it cannot be changed later",
+    "NoCluster": "commands may name any keys together; it is slower than the others, ends at 24 GB, and has to be given up before"
+    " the cache is scaled up",
+    "EnterpriseCluster": "one endpoint for every client; transactions and scripts with keys of several slots fail, and where your"
+    " application has such, --clustering NoCluster plans for it, up to 24 GB",
+    "OSSCluster": "for clients that know Redis Cluster; other clients fail, and --clustering EnterpriseCluster plans for them",
 }
 
 
@@ -119,6 +122,11 @@ class Plan:
         used_memory: what the servers that wrote the files had in use, None where one does not say.
         said: what has to be known about the service itself: that it is closed, that it ends.
         chosen: the size that the steps are for, None where none holds the data.
+        clustering: the policy of clustering, or for a service without policies "cluster" or "none".
+        clustering_reason: why that policy; empty for a service without.
+        access_keys: clients are to log in with access keys, where a service has them off unless asked for.
+        now_ms: when it was made, in Unix milliseconds.
+        good_until: until when its commands work, as "2026-12-02T13:35Z": then the addresses end that the service reads from.
     """
 
     target: str
@@ -140,6 +148,10 @@ class Plan:
     steps: list[Step]
     dual_writing: DualWriting
     names: Names = field(default_factory=Names)
+    clustering_reason: str = ""
+    access_keys: bool = False
+    now_ms: int = 0
+    good_until: str = ""
 
     @property
     def feasible(self) -> bool:
@@ -165,6 +177,8 @@ def plan(
     growth: float = 0.2,
     high_availability: bool = True,
     names: Names | None = None,
+    clustering: str | None = None,
+    access_keys: bool = False,
     now_ms: int | None = None,
     relaxed: bool = False,
     progress: Callable[[int], object] | None = None,
@@ -178,13 +192,15 @@ def plan(
         growth: by what share the data is to have room to grow; 0.2 for a fifth.
         high_availability: whether the cache is to have a replica.
         names: what cache, group and storage are called in the commands.
+        clustering: the policy of clustering, of a service that has several; by default what fits the data and its source.
+        access_keys: let clients log in with access keys, instead of by Entra ID, where a service has them off unless asked for.
         now_ms: what counts as now, in Unix milliseconds; by default the clock.
         relaxed: try RDB versions that are newer than this release knows.
         progress: called with the bytes read so far, of all files together.
 
-    Raises: ValueError for a target that is no service, a size that it does not have, and for a file that is given twice; TypeError
-        for what is no path, target or size; ChangedError where a file is another at its second reading; RdbError where one is
-        damaged; OSError where one cannot be opened.
+    Raises: ValueError for a target that is no service, a size or a policy that it does not have, a name that it refuses, and for a
+        file that is given twice; TypeError for what is no path, target or size; ChangedError where a file is another at its second
+        reading; RdbError where one is damaged; OSError where one cannot be opened.
 
     >>> found = plan(["fixtures/random/redis-6.2.16.rdb"], "azure-managed")
     >>> found.chosen.name, found.files[0].verdict
@@ -194,6 +210,9 @@ def plan(
     if not target.skus:
         raise ValueError(f"{target.name} is no service that is sold in sizes")
     wanted = as_sku(sku, target)
+    names = names or Names()
+    check_names(names, target)
+    policy = _as_policy(clustering, target)
     check_distinct(files)
     now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     reading = _Reading(files, relaxed, progress)
@@ -204,7 +223,7 @@ def plan(
     chosen = _chosen(sizes)
     used = [weighed.used_memory for weighed in memories]
     modules = _modules(memories, target)
-    clustering = _clustering(target, chosen, modules, any(w.cluster for w in memories))
+    clustering, reason = _clustering(target, chosen, modules, memories, policy)
     # how many databases there will be is known now
     of_size = _databases_of(chosen, target)
     clustered = clustering == "cluster"
@@ -233,7 +252,11 @@ def plan(
         modules=modules,
         steps=[],
         dual_writing=_dual_writing(memories, now),
-        names=names or Names(),
+        names=names,
+        clustering_reason=reason,
+        access_keys=access_keys,
+        now_ms=now,
+        good_until=f"{good_until(now):%Y-%m-%dT%H:%MZ}",
     )
     found.notes = _notes(found, target, wanted, memories)
     found.steps = steps_of(found, target, now)
@@ -277,8 +300,7 @@ def _data(weighed: Memory) -> int:
 def _file(report: Check, weighed: Memory, taken: set[str]) -> PlannedFile:
     as_it_is = report.verdict == AS_IT_IS
     usable = as_it_is or report.verdict == CANNOT
-    # Azure CLI takes what begins with an @ for the name of a file that has the argument
-    name = wanted = (os.path.basename(report.file) if usable else report.converted).lstrip("@") or "dump.rdb"
+    name = wanted = _blob_name(os.path.basename(report.file) if usable else report.converted)
     number = 1
     while name in taken:  # shards often have one name, in folders of their own
         number += 1
@@ -298,6 +320,12 @@ def _file(report: Check, weighed: Memory, taken: set[str]) -> PlannedFile:
         upload_bytes=file_size(report.file) or 0 if usable else weighed.file_bytes,
         exact=usable,
     )
+
+
+def _blob_name(file: str) -> str:
+    """A name for a blob, from that of a file: UTF-8 that can be printed."""
+    # for Azure CLI an @ in front means a file that has the argument
+    return "".join(ch if ch.isprintable() else "_" for ch in file).lstrip("@") or "dump.rdb"
 
 
 def _sizes(target: Target, needed: int, sku: Sku | None) -> list[Size]:
@@ -344,15 +372,57 @@ def _modules(memories: list[Memory], target: Target) -> list[str]:
     return sorted({product_of(name) for name in types if name in offered})
 
 
-def _clustering(target: Target, chosen: Size | None, modules: list[str], cluster: bool) -> str:
-    """The policy of clustering, or for a service without policies whether it is a cluster."""
+def _as_policy(name: str | None, target: Target) -> str | None:
+    """A policy of clustering as the service writes it.
+
+    Raises: ValueError for one that it does not have.
+    """
+    if name is None:
+        return None
+    policies = [str(each) for each in target.facts["cluster_policies"].value] if "cluster_policies" in target.facts else []
+    if not policies:
+        raise ValueError(f"{target.title} has no policies of clustering to choose from")
+    for each in policies:
+        if each.lower() == name.lower():
+            return each
+    raise ValueError(f"{name!r} is no policy of clustering of {target.title}, which has {', '.join(policies)}")
+
+
+def _clustering(
+    target: Target, chosen: Size | None, modules: list[str], memories: list[Memory], wanted: str | None
+) -> tuple[str, str]:
+    """The policy of clustering and why, or for a service without policies whether it is a cluster.
+
+    Raises: ValueError where the policy that is wanted cannot have the data.
+    """
     if "cluster_policies" not in target.facts:
-        return "cluster" if chosen is not None and chosen.shards > 1 else "none"
+        return ("cluster" if chosen is not None and chosen.shards > 1 else "none"), ""
+    small = chosen is None or chosen.memory_gb <= _NO_CLUSTER_GB
+    if wanted is not None:
+        if SEARCH in modules and wanted != "EnterpriseCluster":
+            raise ValueError(f"the data needs {SEARCH}, which wants the policy EnterpriseCluster and not {wanted}")
+        if wanted == "NoCluster" and not small and chosen is not None:
+            raise ValueError(f"NoCluster is for sizes up to {_NO_CLUSTER_GB} GB, and {chosen.name} has {chosen.memory_gb:g}")
+        return wanted, "it was asked for"
+    code = _server_code(memories)
     if SEARCH in modules:
-        return "EnterpriseCluster"
-    if cluster:
-        return "OSSCluster"
-    return "NoCluster" if chosen is not None and chosen.memory_gb <= _NO_CLUSTER_GB else "EnterpriseCluster"
+        return "EnterpriseCluster", f"{SEARCH} wants it, and no eviction"
+    if any(weighed.cluster for weighed in memories):
+        return "OSSCluster", "the source is a cluster"
+    if len(memories) > 1 and not any(weighed.redis_enterprise for weighed in memories):
+        return "OSSCluster", "several files are the shards of a cluster"
+    if code and small:
+        return "NoCluster", f"the source has {code}, which may name keys of several slots"
+    if code:
+        return "EnterpriseCluster", f"there is no NoCluster above {_NO_CLUSTER_GB} GB, though the source has {code}"
+    return "EnterpriseCluster", "the data shows neither a cluster nor functions nor scripts"
+
+
+def _server_code(memories: list[Memory]) -> str:
+    """What runs on the server by the files, in words; empty for nothing."""
+    functions, scripts = sum(weighed.functions for weighed in memories), sum(weighed.scripts for weighed in memories)
+    libraries = f"{functions:,} function {'library' if functions == 1 else 'libraries'}"
+    return " and ".join(text for text, n in ((libraries, functions), (count(scripts, "Lua script"), scripts)) if n)
 
 
 # -- what has to be said
@@ -403,9 +473,7 @@ def _notes(found: Plan, target: Target, sku: Sku | None, memories: list[Memory])
     if any(weighed.estimated_keys for weighed in memories):
         notes.append("values of modules count with their bytes in the file: what they take in memory is not known")
     if found.chosen is not None and found.clustering in _POLICIES:
-        notes.append(f"clustering policy {found.clustering}{_POLICIES[found.clustering]}")
-    if SEARCH in found.modules:
-        notes.append("RediSearch wants the clustering policy EnterpriseCluster and no eviction")
+        notes.append(f"clustering policy {found.clustering}, since {found.clustering_reason}: {_POLICIES[found.clustering]}")
     return notes
 
 

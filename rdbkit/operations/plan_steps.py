@@ -3,72 +3,99 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
+from rdbkit.operations.resource_names import Names
 from rdbkit.targets.target import Creation, Target
 from rdbkit.text import path_word, shell_word, size
 
 if TYPE_CHECKING:
     from rdbkit.operations.plan import Plan
 
-__all__ = ["PORT", "SEARCH", "Names", "Step", "steps_of", "takes_new_caches"]
+__all__ = ["PORT", "SEARCH", "Step", "good_until", "steps_of", "takes_new_caches"]
 
-# How commands and options are called. Source: the reference of `az redisenterprise` and `az redis` (Azure CLI 2.75).
+# How commands and options are called. Sources: `az redis` and `az storage` of Azure CLI 2.75 and 2.91; `az redisenterprise` of its
+# extension 1.3.0 to 1.5.0b1 (Azure/azure-cli-extensions, src/redisenterprise). tests/operations/az_arguments.toml has each option.
 
-#: The port of a database of Azure Managed Redis.
+#: The port of a database of Azure Managed Redis, and that of Premium for TLS.
 PORT: Final = 10000
+_PREMIUM_PORT: Final = 6380
 #: What wants one policy of clustering and no eviction.
 SEARCH: Final = "RediSearch"
-
-
-@dataclass(frozen=True)
-class Names:
-    """What things are called in the commands; what is not said stays a variable of the shell."""
-
-    cache: str = ""
-    resource_group: str = ""
-    location: str = ""
-    storage_account: str = ""
-    container: str = ""
+#: How long the addresses are good that the service reads from. Azure gives none of this kind for more than 7 days.
+_DAYS: Final = 2
+#: For so long an address has to be good when an import begins. Source: the fact `sas_hours_ahead` of azure.toml.
+_HOURS_AHEAD: Final = 1
+#: From 2.90.0 on `az redis import` asks, and refuses where there is no terminal to ask. It has --yes only from there on, so this is
+#: said in the way that every version understands.
+_DO_NOT_ASK: Final = "AZURE_CORE_DISABLE_CONFIRM_PROMPT=yes"
+_EXTENSION: Final = "az extension add --upgrade --name redisenterprise"
+_PREMIUM: Final = "azure-premium"
+_MANAGED: Final = "azure-managed"
 
 
 @dataclass
 class Step:
-    """What to do, and the commands for it in their order."""
+    """What to do, and the commands for it in their order; `note` is one or more sentences, the last without its period."""
 
     title: str
     commands: list[str]
     note: str = ""
 
 
+class _Words:
+    """Names as words of commands: what is not given is a variable of the shell, which has to be set first."""
+
+    def __init__(self, names: Names) -> None:
+        self.names = names
+        self.used: set[str] = set()
+
+    def __call__(self, option: str, field: str) -> str:
+        """An option of a command with the name that `names` has for `field`."""
+        value = str(getattr(self.names, field))
+        if value:
+            return _option(option, value)
+        self.used.add(field)
+        return f'{option} "${field.upper()}"'
+
+    def to_set(self) -> list[str]:
+        """The variables that commands have been made with."""
+        return [f"{each.name.upper()}=..." for each in fields(Names) if each.name in self.used]
+
+
+def _option(option: str, value: str) -> str:
+    """An option and its value: an equals sign where that would be taken for an option itself."""
+    return f"{option}{'=' if value.startswith('-') else ' '}{shell_word(value)}"
+
+
 def steps_of(found: Plan, target: Target, now_ms: int) -> list[Step]:
     """What to do for a plan whose size is chosen, in its order; nothing where no size holds the data, or there is none."""
     if found.chosen is None or not found.keys:
         return []
-    names = found.names
-    steps = [Step("Say what things are called", _variables(names))] if _variables(names) else []
-    steps.append(_create(found, target, now_ms))
+    words = _Words(found.names)
+    steps = []
+    if target.name != _PREMIUM:
+        why = "needs Azure CLI 2.75.0 or later. --public-network-access is new in redisenterprise 1.3.0"
+        steps.append(Step("Get the extension of Azure CLI for this service", [_EXTENSION], why))
+    steps.append(_create(found, target, words, now_ms))
+    if _by_entra(found, target):
+        steps.append(_let_in(words))
     conversions = [f.convert for f in found.files if f.convert]
     if conversions:
         steps.append(Step("Convert", conversions))
-    steps.append(_upload(found, target))
-    steps.append(_import(found, target))
-    return steps
+    steps.append(_upload(found, target, words))
+    steps.append(_import(found, target, words))
+    steps.append(_verify(found, target, words))
+    steps.append(_delete(found, words))
+    if target.name == _MANAGED:
+        steps.append(_switch(found, words))
+    return [Step("Say what things are called", words.to_set()), *steps] if words.used else steps
 
 
-def _variables(names: Names) -> list[str]:
-    """Shell variables for what has not been said."""
-    asked = {
-        "CACHE": names.cache, "RESOURCE_GROUP": names.resource_group, "LOCATION": names.location,
-        "STORAGE_ACCOUNT": names.storage_account, "CONTAINER": names.container,
-    }  # fmt: skip
-    return [f"{variable}=..." for variable, value in asked.items() if not value]
-
-
-def _word(value: str, variable: str) -> str:
-    """A name in a command, or the variable that stands for it."""
-    return shell_word(value) if value else f'"${variable}"'
+def _by_entra(found: Plan, target: Target) -> bool:
+    """Whether the new cache lets in whom Entra ID knows, and no access key."""
+    return target.name == _MANAGED and not found.access_keys
 
 
 def takes_new_caches(target: Target, now_ms: int) -> bool:
@@ -80,38 +107,43 @@ def _day(now_ms: int) -> datetime.date:
     return datetime.datetime.fromtimestamp(now_ms / 1000, datetime.UTC).date()
 
 
-def _create(found: Plan, target: Target, now_ms: int) -> Step:
+def good_until(now_ms: int) -> datetime.datetime:
+    """Until when the addresses in the steps of a plan of that time, in Unix milliseconds, let the service read: a whole minute."""
+    return datetime.datetime.fromtimestamp(now_ms // 60_000 * 60, datetime.UTC) + datetime.timedelta(days=_DAYS)
+
+
+def _create(found: Plan, target: Target, words: _Words, now_ms: int) -> Step:
     assert found.chosen is not None
-    names = found.names
-    cache, group = _word(names.cache, "CACHE"), _word(names.resource_group, "RESOURCE_GROUP")
-    location = _word(names.location, "LOCATION")
+    cache, group = words("--name", "cache"), words("--resource-group", "resource_group")
     if not takes_new_caches(target, now_ms):
-        kind = "redis" if target.name == "azure-premium" else "redisenterprise"
+        kind = "redis" if target.name == _PREMIUM else "redisenterprise"
         shards = f" with {found.chosen.shards} shards" if found.chosen.shards > 1 else ""
         return Step(
             f"Look at the cache that you have: {found.chosen.name}{shards} or larger is needed",
-            [f"az {kind} show --name {cache} --resource-group {group} --query sku"],
+            [f"az {kind} show {cache} {group} --query sku"],
             "a new one cannot be created any more",
         )
-    if target.name == "azure-premium":
+    location = words("--location", "location")
+    if target.name == _PREMIUM:
         shards = f" --shard-count {found.chosen.shards}" if found.chosen.shards > 1 else ""
         vm = found.chosen.sku.lower()
         return Step(
             "Create the cache",
-            [f"az redis create --name {cache} --resource-group {group} --location {location} --sku Premium --vm-size {vm}{shards}"],
+            [f"az redis create {cache} {group} {location} --sku Premium --vm-size {vm}{shards}"],
             _doubt(target, now_ms),
         )
     available = "Enabled" if found.high_availability else "Disabled"
     eviction = "NoEviction" if SEARCH in found.modules else "VolatileLRU"
+    policy = "" if found.clustering == "none" else f" --clustering-policy {found.clustering}"
+    keys = "Disabled" if _by_entra(found, target) else "Enabled"
     modules = "".join(f" --modules name={name}" for name in found.modules)
     return Step(
         "Create the cache",
         [
-            f"az redisenterprise create --name {cache} --resource-group {group} --location {location}"
-            f" --sku {found.chosen.name} --high-availability {available} --public-network-access Enabled"
-            " --minimum-tls-version 1.2 --no-database",
-            f"az redisenterprise database create --cluster-name {cache} --resource-group {group} --client-protocol Encrypted"
-            f" --port {PORT} --clustering-policy {found.clustering} --eviction-policy {eviction}" + modules,
+            f"az redisenterprise create {cache} {group} {location} --sku {found.chosen.name} --high-availability {available}"
+            " --public-network-access Enabled --minimum-tls-version 1.2 --no-database",
+            f"az redisenterprise database create {words('--cluster-name', 'cache')} {group} --client-protocol Encrypted"
+            f" --port {PORT}{policy} --eviction-policy {eviction} --access-keys-auth {keys}" + modules,
         ],
     )
 
@@ -120,21 +152,36 @@ def _doubt(target: Target, now_ms: int) -> str:
     """What to know before the cache is created, where only a report says that it can be."""
     if target.creation(_day(now_ms)) is not Creation.REPORTED:
         return ""
-    return "that this is possible is reported second-hand; where the service refuses it, take a cache that you have"
+    return "that this is possible is reported second-hand. Where the service refuses it, take a cache that you have"
 
 
-def _upload(found: Plan, target: Target) -> Step:
-    account, container = _word(found.names.storage_account, "STORAGE_ACCOUNT"), _word(found.names.container, "CONTAINER")
-    where = f"--account-name {account} --container-name {container} --auth-mode login"
-    commands = [f"az storage container create --account-name {account} --name {container} --auth-mode login"]
+def _let_in(words: _Words) -> Step:
+    """The way into a cache whose access keys are off, as they are unless asked for."""
+    cluster, group = words("--cluster-name", "cache"), words("--resource-group", "resource_group")
+    return Step(
+        "Let yourself in by Entra ID",
+        [
+            "USER_ID=$(az ad signed-in-user show --query id --output tsv)",
+            f"az redisenterprise database access-policy-assignment create {cluster} {group} --database-name default"
+            ' --access-policy-assignment-name rdbkit --access-policy-name default --object-id "$USER_ID"',
+        ],
+        "access keys are off, unless you plan with --access-keys. Your application needs an assignment of its own",
+    )
+
+
+def _upload(found: Plan, target: Target, words: _Words) -> Step:
+    account = words("--account-name", "storage_account")
+    where = f"{account} {words('--container-name', 'container')} --auth-mode login"
+    commands = [f"az storage container create {account} {words('--name', 'container')} --auth-mode login"]
+    expiry = good_until(found.now_ms)
     for number, file in enumerate(found.files, 1):
-        # an equals sign, so that no name is taken for an option
-        name = f"--name{'=' if file.blob.startswith('-') else ' '}{shell_word(file.blob)}"
+        name = _option("--name", file.blob)
+        # Azure CLI takes what begins with an @ for the name of a file that has the argument
         upload = f"./{file.upload}" if file.upload.startswith("@") else file.upload
         commands.append(f"az storage blob upload {where} {name} --file {path_word(upload)}")
         commands.append(
             f"URL{number}=$(az storage blob generate-sas {where} --as-user {name} --permissions r"
-            " --expiry $(date -u -d '+1 day' +%Y-%m-%dT%H:%MZ) --full-uri --output tsv)"
+            f" --expiry {expiry:%Y-%m-%dT%H:%MZ} --full-uri --output tsv)"
         )
     total = sum(file.upload_bytes for file in found.files)
     about = "" if all(file.exact for file in found.files) else "about "
@@ -148,14 +195,65 @@ def _upload(found: Plan, target: Target) -> Step:
     if account_has:
         needs.append(f"a storage account {' and '.join(account_has)}")
     title = f"Upload {about}{size(total)}, and make an address that the service may read"
-    return Step(title, commands, f"needs {' and '.join(needs)}")
+    begin = f"{expiry - datetime.timedelta(hours=_HOURS_AHEAD):%Y-%m-%d %H:%M} UTC"
+    return Step(title, commands, f"needs {' and '.join(needs)}. The import has to begin before {begin}, or plan again")
 
 
-def _import(found: Plan, target: Target) -> Step:
-    cache, group = _word(found.names.cache, "CACHE"), _word(found.names.resource_group, "RESOURCE_GROUP")
+def _import(found: Plan, target: Target, words: _Words) -> Step:
+    group = words("--resource-group", "resource_group")
     urls = " ".join(f'"$URL{number}"' for number in range(1, len(found.files) + 1))
-    if target.name == "azure-premium":
-        command = f"az redis import --name {cache} --resource-group {group} --file-format RDB --files {urls}"
+    if target.name == _PREMIUM:
+        command = f"{_DO_NOT_ASK} az redis import {words('--name', 'cache')} {group} --file-format RDB --files {urls}"
     else:
-        command = f"az redisenterprise database import --cluster-name {cache} --resource-group {group} --sas-uris {urls}"
-    return Step("Import", [command], "this first deletes everything that is in the cache")
+        command = f"az redisenterprise database import {words('--cluster-name', 'cache')} {group} --sas-uris {urls}"
+    return Step("Import", [command], "this first deletes everything that is in the cache, and asks nothing")
+
+
+def _verify(found: Plan, target: Target, words: _Words) -> Step:
+    """The proof that everything has arrived."""
+    group = words("--resource-group", "resource_group")
+    cache, cluster = words("--name", "cache"), words("--cluster-name", "cache")
+    kind, port = ("redis", _PREMIUM_PORT) if target.name == _PREMIUM else ("redisenterprise", PORT)
+    keys = f"redis list-keys {cache}" if target.name == _PREMIUM else f"redisenterprise database list-keys {cluster}"
+    commands = [f"HOST=$(az {kind} show {cache} {group} --query hostName --output tsv)"]
+    files = " ".join(path_word(file.upload) for file in found.files)
+    if _by_entra(found, target):
+        commands.append(f'rdbkit verify-import {files} "rediss://$HOST:{port}" --entra')
+    else:
+        commands.append(f"KEY=$(az {keys} {group} --query primaryKey --output tsv)")
+        commands.append(f'RDBKIT_REDIS_PASSWORD="$KEY" rdbkit verify-import {files} "rediss://$HOST:{port}"')
+    return Step(
+        "Prove that everything has arrived", commands, "before anything else writes to the cache. It takes the package rdbkit[live]"
+    )
+
+
+def _delete(found: Plan, words: _Words) -> Step:
+    where = f"{words('--account-name', 'storage_account')} {words('--container-name', 'container')} --auth-mode login"
+    commands = [f"az storage blob delete {where} {_option('--name', file.blob)}" for file in found.files]
+    return Step("Delete what was uploaded", commands, "it is a copy of all data")
+
+
+def _switch(found: Plan, words: _Words) -> Step:
+    """The last step: clients find the new cache."""
+    login = "an access key" if found.access_keys else "Entra ID"
+    title = "Let your application use the new cache"
+    anew = f"it needs the new host name, port {PORT}, TLS and a login by {login}"
+    source = found.names.source_cache
+    if not source:
+        return Step(
+            title,
+            [],
+            f"{anew}. From a Basic, Standard or Premium cache it can keep the host name: plan with --source-cache ID",
+        )
+    cluster, group = words("--cluster-name", "cache"), words("--resource-group", "resource_group")
+    return Step(
+        title,
+        [
+            f"{_EXTENSION} --allow-preview true",
+            f"az redisenterprise migration start {cluster} {group} {_option('--source-resource-id', source)}"
+            " --skip-data-migration true --switch-dns true",
+        ],
+        "a preview, from redisenterprise 1.5.0b1 on. It leads the old host name to the new cache, and moves no data. Both have to"
+        " be in one region and subscription, the old one without private endpoint, virtual network and geo-replication. When it"
+        " happens cannot be chosen, and az redisenterprise migration undo goes back for a limited time",
+    )

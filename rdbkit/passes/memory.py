@@ -6,13 +6,13 @@ import heapq
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rdbkit.format.budget import OBJECT
-from rdbkit.format.constants import ValueType
+from rdbkit.format.constants import SCRIPT, ValueType
 from rdbkit.format.counts import element_count
 from rdbkit.format.filter import Filter
 from rdbkit.format.primitives import read_string, read_uint64
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, STRING_LZF, TYPE_CODES, Visitor
 from rdbkit.format.slots import key_slot
-from rdbkit.model import Event, ModuleAux, SlotInfo, module_name
+from rdbkit.model import Aux, EnterpriseHint, Event, FunctionLibrary, ModuleAux, SlotInfo, module_name
 from rdbkit.passes.allocation import AllocationModel
 from rdbkit.passes.footprint import ValueSizer, is_long, text_length
 from rdbkit.passes.keys import CSV_HEAD, Rows, TextRows
@@ -147,6 +147,8 @@ class MemoryTally(Visitor):
         modules: keys and bytes of each module type.
         module_data: module types that have data outside of keys.
         slots: of a cluster, that the file names.
+        functions, scripts: libraries of functions and Lua scripts, whose memory is not known.
+        enterprise_hints: what only Redis Enterprise writes.
         biggest: bytes, negative offset, database, key, type code, expiry and elements of each.
     """
 
@@ -173,6 +175,9 @@ class MemoryTally(Visitor):
         self.modules: dict[str, tuple[int, int]] = {}
         self.module_data: set[str] = set()
         self.slots: i64 = 0
+        self.functions: i64 = 0
+        self.scripts: i64 = 0
+        self.enterprise_hints: i64 = 0
         self.database()
 
     def database(self) -> None:
@@ -269,6 +274,13 @@ class MemoryTally(Visitor):
     def event(self, event: Event) -> None:
         if isinstance(event, SlotInfo):
             self.slots += 1
+        elif isinstance(event, FunctionLibrary):
+            self.functions += 1
+        elif isinstance(event, Aux):
+            if event.key == SCRIPT:
+                self.scripts += 1
+        elif isinstance(event, EnterpriseHint):
+            self.enterprise_hints += 1
         elif isinstance(event, ModuleAux) and event.module not in self.module_data and not holds_nothing(event.module, event.size):
             self.budget.spend("types of modules", OBJECT)
             self.module_data.add(event.module)

@@ -106,7 +106,7 @@ def test_check_and_plan_print_commands_for_any_name(
     shown = runner.invoke(cli, ["check", "--target", "azure-premium", given]).output
     assert f"  run first  {command}\n" in shown
     planned = runner.invoke(cli, ["plan", "--target", "azure-premium", given]).output
-    if not name.startswith("@"):  # which Azure CLI gives a meaning, so that plan leaves it out
+    if name.isprintable() and not name.startswith("@"):  # plan names the file by what a blob can be called, and Azure CLI takes
         assert "\n".join(f"   {line}" for line in _folded(command)) in planned
     before = set(os.listdir())
     environment = {**os.environ, "PATH": path_with_rdbkit}

@@ -18,7 +18,7 @@ import rdbkit
 from rdbkit.operations.memory import memory
 from rdbkit.operations.plan import GB, Plan, plan
 from rdbkit.operations.plan_bicep import bicep
-from rdbkit.operations.plan_steps import Names
+from rdbkit.operations.resource_names import Names
 from rdbkit.targets.target import find_target
 
 from .. import command_line
@@ -166,18 +166,20 @@ def test_where_sources_differ_both_are_named_and_the_commands_are_shown(tmp_path
 
 def test_steps_in_their_order(tmp_path: Path) -> None:
     found = planned([small(tmp_path / "it's here.rdb", magic=b"REDIS0012"), small(tmp_path / "b.rdb")])
-    assert [step.title.split(",")[0].split(" ")[0] for step in found.steps] == ["Create", "Convert", "Upload", "Import"]
-    (convert,) = found.steps[1].commands
+    assert [step.title.split(",")[0].split(" ")[0] for step in found.steps] == [
+        "Get", "Create", "Let", "Convert", "Upload", "Import", "Prove", "Delete", "Let",
+    ]  # fmt: skip
+    (convert,) = found.steps[3].commands
     words = shlex.split(convert)
     assert words[:2] == ["rdbkit", "convert"]
     assert words[2] == str(tmp_path / "it's here.rdb")
     assert subprocess.run([sys.executable, "-m", *words], cwd=tmp_path, capture_output=True).returncode == 0
     assert (tmp_path / found.files[0].upload).exists()
-    upload = shlex.split(found.steps[2].commands[1])
+    upload = shlex.split(found.steps[4].commands[1])
     assert upload[:4] == ["az", "storage", "blob", "upload"]
     assert upload[upload.index("--file") + 1] == found.files[0].upload == words[3]
-    assert shlex.split(found.steps[3].commands[0])[-3:] == ["--sas-uris", "$URL1", "$URL2"]
-    assert "$" not in commands(found).replace("$URL", "").replace("$(date", "").replace("$(az", "")
+    assert shlex.split(found.steps[5].commands[0])[-3:] == ["--sas-uris", "$URL1", "$URL2"]
+    assert set(re.findall(r"\$\(?\w+", commands(found))) == {"$URL1", "$URL2", "$HOST", "$USER_ID", "$(az"}
 
 
 def test_shards_of_one_name_do_not_meet(tmp_path: Path) -> None:
@@ -188,7 +190,7 @@ def test_shards_of_one_name_do_not_meet(tmp_path: Path) -> None:
     found = planned(files)
     assert [f.upload for f in found.files] == ["dump-azure-managed.rdb", "2-dump-azure-managed.rdb", files[2]]
     assert [f.blob for f in found.files] == ["dump-azure-managed.rdb", "2-dump-azure-managed.rdb", "dump.rdb"]
-    assert [shlex.split(c)[3] for c in found.steps[1].commands] == [f.upload for f in found.files[:2]]
+    assert [shlex.split(c)[3] for c in found.steps[3].commands] == [f.upload for f in found.files[:2]]
     with pytest.raises(ValueError, match="are the same file"):
         planned([files[0], files[0]])
 
@@ -200,13 +202,13 @@ def test_commands_are_safe_to_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     small(Path(name), magic=b"REDIS0012")
     found = planned([name])
-    for command in (found.files[0].convert, *found.steps[2].commands):
+    for command in (command for step in found.steps for command in step.commands):
         assert command.isprintable()
     script = found.files[0].convert.replace("rdbkit", f"{sys.executable} -m rdbkit", 1)
     made = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     assert Path(found.files[0].upload).exists()
-    words = found.steps[2].commands[1].replace("az storage blob upload", "printf '%s\\0'", 1)
+    words = found.steps[4].commands[1].replace("az storage blob upload", "printf '%s\\0'", 1)
     said = subprocess.run(["bash", "-c", words], capture_output=True).stdout.split(b"\0")
     file = said[said.index(b"--file") + 1]
     assert file.removeprefix(b"./") == found.files[0].upload.encode()
@@ -224,7 +226,7 @@ def test_names_that_were_not_said_are_variables(tmp_path: Path) -> None:
     found = planned([small(tmp_path / "a.rdb")], names=Names())
     asked = {command.removesuffix("=...") for command in found.steps[0].commands}
     used = set(re.findall(r'"\$([A-Z_]+)"', "\n".join(c for step in found.steps[1:] for c in step.commands)))
-    assert asked == used == {"CACHE", "RESOURCE_GROUP", "LOCATION", "STORAGE_ACCOUNT", "CONTAINER"}
+    assert asked == used - {"USER_ID"} == {"CACHE", "RESOURCE_GROUP", "LOCATION", "STORAGE_ACCOUNT", "CONTAINER"}
 
 
 def test_databases_beyond_the_first(tmp_path: Path) -> None:
@@ -244,11 +246,9 @@ def test_databases_beyond_the_first(tmp_path: Path) -> None:
 
 def test_clustering_follows_source_and_size(tmp_path: Path) -> None:
     file = small(tmp_path / "a.rdb")
-    assert planned([file]).clustering == "NoCluster"
-    large = planned([file], sku=find_target("azure-managed").sku("B50"))
-    assert large.clustering == "EnterpriseCluster"
+    assert planned([file]).clustering == "EnterpriseCluster"
     assert planned([str(FIXTURES / "rich" / "redis-7.4.1-cluster.rdb")]).clustering == "OSSCluster"
-    assert "--clustering-policy NoCluster" in commands(planned([file]))
+    assert "--clustering-policy EnterpriseCluster" in commands(planned([file]))
 
 
 def module(name: bytes, number: int) -> bytes:
@@ -328,7 +328,7 @@ def test_bicep(tmp_path: Path) -> None:
     assert "highAvailability: 'Disabled'" in text
     assert "param name string = 'mycache'" in text
     assert text.count("{") == text.count("}")
-    odd = bicep(planned([file], names=replace(NAMES, cache="o'b\\${x}")))
+    odd = bicep(replace(planned([file]), names=replace(NAMES, cache="o'b\\${x}")))
     assert r"param name string = 'o\'b\\\${x}'" in odd
     made = run(file, "--target", "azure-managed", "--bicep", tmp_path / "x.bicep", "--name", "mycache")
     assert made.returncode == 0, made.stderr
@@ -351,7 +351,7 @@ def test_the_command(tmp_path: Path) -> None:
         "Balanced_B0, without a replica",
         "Smallest sizes that hold it",
         "RDB103",
-        "4. Upload about",
+        "6. Upload about",
     ):
         assert words in made.stdout
     assert all(len(line) < 100 for line in made.stdout.splitlines() if line.startswith("   az"))

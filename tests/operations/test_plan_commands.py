@@ -1,0 +1,370 @@
+"""The commands of a plan, as a shell runs them: what is printed, with an `az` and an `rdbkit` that note what they are given."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rdbkit
+from rdbkit.operations.plan import plan
+from rdbkit.operations.resource_names import Names
+
+from .. import command_line
+from ..rdb import FIXTURES, key, rdb, string
+
+ARGUMENTS = tomllib.loads(Path(__file__).with_name("az_arguments.toml").read_text())
+SHELLS = [shell for shell in ("sh", "bash", "dash", "zsh") if shutil.which(shell)]
+SOURCE = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/old/providers/Microsoft.Cache/redis/old-cache"
+NAMED = ["--name", "my-cache", "--resource-group", "(my)_group", "--location", "West Europe"]
+NAMED += ["--storage-account", "mystorage", "--container", "my-dumps"]
+VARIABLES = {
+    "CACHE": "my-cache", "RESOURCE_GROUP": "my group's $HOME", "LOCATION": "West Europe", "STORAGE_ACCOUNT": "mystorage",
+    "CONTAINER": "my-dumps",
+}  # fmt: skip
+#: Answers of `az`, with what a shell would take apart.
+ANSWERS = {
+    "ad signed-in-user show": "6497c918-11ad-41e7-1b0f-7c518a87d0b0",
+    "redis show": "my-cache.redis.cache.windows.net",
+    "redisenterprise show": "my-cache.westeurope.redis.azure.net",
+    "redis list-keys": "a key= with $HOME and 'quotes'",
+    "redisenterprise database list-keys": "a key= with $HOME and 'quotes'",
+    "storage blob generate-sas": "https://mystorage.blob.core.windows.net/my-dumps/d.rdb?sp=r&sig=a%2Fb* c&se=2026",
+}
+BEFORE_THE_END = int(datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC).timestamp() * 1000)
+Call = dict[str, Any]
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    """A folder with programs that note each call as a line of `calls`, and answer as the service does."""
+    folder = tmp_path / "bin of ours"
+    folder.mkdir()
+    program = f"""#!{sys.executable}
+import json, os, sys
+answers = {ANSWERS!r}
+name = os.path.basename(sys.argv[0])
+set_here = {{k: v for k, v in os.environ.items() if k.startswith(("AZURE_", "RDBKIT_"))}}
+called = {{"name": name, "args": sys.argv[1:], "environment": set_here}}
+with open({str(folder / "calls")!r}, "a") as file:
+    file.write(json.dumps(called) + "\\n")
+words = " ".join(sys.argv[1:])
+print(next((said for command, said in answers.items() if words.startswith(command + " ")), ""))
+"""
+    for name in ("az", "rdbkit"):
+        (folder / name).write_text(program)
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def pasted(printed: str) -> list[str]:
+    """The lines below the titles of the steps, as they are copied from a terminal."""
+    lines, inside = [], False
+    for line in printed.splitlines():
+        if re.match(r"[0-9]+\. ", line):
+            inside = True
+        elif not line:
+            inside = False
+        elif inside:
+            assert line.startswith("   ")
+            lines.append(line[3:])
+    return lines
+
+
+def _with_value(line: str) -> str:
+    """The line, with a value where it asks for one."""
+    return f"{line[:-3]}{shlex.quote(VARIABLES[line[:-4]])}" if line.endswith("=...") else line
+
+
+def run_pasted(recorded: Path, lines: list[str], cwd: Path, shell: str = "sh") -> list[Call]:
+    """What the programs are called with when a shell runs the lines."""
+    lines = [_with_value(line) for line in lines]
+    environment = {
+        "PATH": f"{recorded}{os.pathsep}{os.environ['PATH']}", "HOME": "/home", "PYTHONIOENCODING": "utf-8:surrogateescape"
+    }  # fmt: skip
+    made = subprocess.run([shell, "-eu"], input="\n".join(lines).encode(), cwd=cwd, env=environment, capture_output=True)
+    assert made.returncode == 0, made.stderr
+    assert made.stderr == b""
+    return [json.loads(line) for line in (recorded / "calls").read_text().splitlines()]
+
+
+def taken_apart(args: list[str]) -> tuple[str, dict[str, list[str]]]:
+    """The command and its options as Azure CLI reads them; what it would not take is an assertion that fails."""
+    command = next(
+        " ".join(args[:n]) for n in range(len(args), 0, -1) if isinstance(ARGUMENTS.get(" ".join(args[:n])), dict)
+    )  # fmt: skip
+    has = ARGUMENTS[command]
+    known = dict.fromkeys([*has["options"], *ARGUMENTS["global"]], 1)
+    known |= dict.fromkeys(has.get("flags", []), 0) | dict.fromkeys(has.get("several", []), 9)
+    given: dict[str, list[str]] = {}
+    current = ""
+    for word in args[len(command.split()) :]:
+        if word.startswith("-"):
+            current, equals, value = word.partition("=")
+            assert current in known, f"{command} has no {current}"
+            given.setdefault(current, [])
+            if equals:
+                given[current].append(value)
+        else:
+            assert current, f"{command}: {word} is of no option"
+            given[current].append(word)
+        assert not word.startswith("@"), "a file that has the argument"
+    for option, values in given.items():
+        assert bool(values) == bool(known[option]), f"{command} {option}"
+        # options for several values may be there again
+        assert known[option] == 9 or len(values) <= 1, f"{command} {option} {values}"
+        allowed = has.get("values", {}).get(option)
+        assert allowed is None or set(values) <= set(allowed), f"{command} {option} {values}"
+    assert set(has.get("required", [])) <= set(given), command
+    return command, given
+
+
+def check_calls(calls: list[Call]) -> list[tuple[str, dict[str, list[str]]]]:
+    return [taken_apart(call["args"]) for call in calls if call["name"] == "az"]
+
+
+def small(path: Path, magic: bytes = b"REDIS0012") -> Path:
+    path.write_bytes(rdb(key(b"k:1", 0, string(b"v")), magic=magic))
+    return path
+
+
+def planned(*args: str | Path, cwd: Path) -> str:
+    made = command_line.run_text("plan", *args, cwd=cwd)
+    assert made.returncode == 0, made.stderr
+    return made.stdout
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_managed_redis_from_nothing_to_a_proof(tmp_path: Path, recorded: Path, shell: str) -> None:
+    small(tmp_path / "dump.rdb")
+    printed = planned("dump.rdb", "--target", "azure-managed", "--source-cache", SOURCE, cwd=tmp_path)
+    calls = run_pasted(recorded, pasted(printed), tmp_path, shell)
+    made = check_calls(calls)
+    assert [command for command, _ in made] == [
+        "extension add",
+        "redisenterprise create",
+        "redisenterprise database create",
+        "ad signed-in-user show",
+        "redisenterprise database access-policy-assignment create",
+        "storage container create",
+        "storage blob upload",
+        "storage blob generate-sas",
+        "redisenterprise database import",
+        "redisenterprise show",
+        "storage blob delete",
+        "extension add",
+        "redisenterprise migration start",
+    ]
+    of = dict(made)
+    for options in of.values():
+        assert options.get("--resource-group", [VARIABLES["RESOURCE_GROUP"]]) == [VARIABLES["RESOURCE_GROUP"]]
+    assert of["redisenterprise create"]["--location"] == ["West Europe"]
+    assert of["redisenterprise database create"]["--access-keys-auth"] == ["Disabled"]
+    assert of["redisenterprise database access-policy-assignment create"]["--object-id"] == [ANSWERS["ad signed-in-user show"]]
+    assert of["redisenterprise database import"]["--sas-uris"] == [ANSWERS["storage blob generate-sas"]]
+    assert of["redisenterprise migration start"]["--source-resource-id"] == [SOURCE]
+    assert made[-2][1]["--allow-preview"] == ["true"]
+    convert, verify = (call for call in calls if call["name"] == "rdbkit")
+    assert convert["args"][0] == "convert"
+    assert verify["args"] == ["verify-import", convert["args"][2], "rediss://my-cache.westeurope.redis.azure.net:10000", "--entra"]
+    assert of["storage blob upload"]["--file"] == [convert["args"][2]]
+    assert of["storage blob upload"]["--name"] == of["storage blob delete"]["--name"]
+
+
+def test_access_keys_where_they_are_asked_for(tmp_path: Path, recorded: Path) -> None:
+    small(tmp_path / "dump.rdb")
+    printed = planned("dump.rdb", "--target", "azure-managed", "--access-keys", *NAMED, cwd=tmp_path)
+    assert "=..." not in printed
+    calls = run_pasted(recorded, pasted(printed), tmp_path)
+    of = dict(check_calls(calls))
+    assert of["redisenterprise database create"]["--access-keys-auth"] == ["Enabled"]
+    assert "ad signed-in-user show" not in of
+    verify = calls[-2]
+    assert verify["args"][-1] == "rediss://my-cache.westeurope.redis.azure.net:10000"
+    assert verify["environment"] == {"RDBKIT_REDIS_PASSWORD": ANSWERS["redisenterprise database list-keys"]}
+    assert all("RDBKIT_REDIS_PASSWORD" not in call["environment"] for call in calls if call is not verify)
+
+
+def test_premium_asks_nobody(tmp_path: Path, recorded: Path) -> None:
+    """`az redis import` asks from Azure CLI 2.90.0 on, and only from there on it has --yes."""
+    small(tmp_path / "dump.rdb")
+    printed = planned("dump.rdb", "--target", "azure-premium", cwd=tmp_path)
+    calls = run_pasted(recorded, pasted(printed), tmp_path)
+    of = dict(check_calls(calls))
+    (start,) = (call for call in calls if call["args"][:2] == ["redis", "import"])
+    assert start["environment"] == {"AZURE_CORE_DISABLE_CONFIRM_PROMPT": "yes"}
+    assert "--yes" not in of["redis import"]
+    verify = calls[-2]
+    assert verify["args"][0] == "verify-import"
+    assert verify["args"][-1] == "rediss://my-cache.redis.cache.windows.net:6380"
+    assert verify["environment"] == {"RDBKIT_REDIS_PASSWORD": ANSWERS["redis list-keys"]}
+    assert "storage blob delete" in of
+
+
+def test_only_what_is_used_is_asked_for(tmp_path: Path) -> None:
+    small(tmp_path / "dump.rdb")
+    printed = planned("dump.rdb", "--target", "azure-enterprise", "--container", "dumps", cwd=tmp_path)
+    assert "Look at the cache that you have" in printed
+    assert re.findall("   ([A-Z_]+)=[.]{3}", printed) == ["CACHE", "RESOURCE_GROUP", "STORAGE_ACCOUNT"]
+
+
+@pytest.mark.parametrize("target", ["azure-managed", "azure-premium", "azure-enterprise"])
+@pytest.mark.parametrize("access_keys", [True, False])
+@pytest.mark.parametrize("data", ["rich/redis-7.0.15.rdb", "rich/redis-7.4.1-cluster.rdb"])
+def test_whatever_is_planned_azure_cli_takes_it(
+    tmp_path: Path, recorded: Path, target: str, access_keys: bool, data: str
+) -> None:  # fmt: skip
+    """Also of a time when each service took new caches."""
+    for now in (BEFORE_THE_END, None):
+        found = plan(
+            [str(FIXTURES / data)], target, names=Names(), access_keys=access_keys, now_ms=now, high_availability=access_keys
+        )  # fmt: skip
+        calls = run_pasted(recorded, [command for step in found.steps for command in step.commands], tmp_path)
+        commands = dict(check_calls(calls))
+        if now is not None:
+            kind = "redis" if target == "azure-premium" else "redisenterprise"
+            assert f"{kind} create" in commands
+
+
+#: Names of files, of which commands are made.
+ODD = [
+    "a b.rdb", "it's \"so\".rdb", "line\nand --line.rdb", "-rf.rdb", "--name", "$HOME $(date) `date`.rdb", "back\\slash.rdb",
+    "@x.rdb", "%s\x1b[31m.rdb", "caf\udce9 \udcff.rdb", "=x.rdb", "~", "#hash !bang *.rdb", "\N{RIGHT-TO-LEFT OVERRIDE}bdr.\u00e9",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("as_it_is", [True, False])
+def test_every_name_comes_through(tmp_path: Path, recorded: Path, monkeypatch: pytest.MonkeyPatch, as_it_is: bool) -> None:
+    """All of these files in one plan: each is converted, uploaded, read, verified and deleted under its own name."""
+    monkeypatch.chdir(tmp_path)
+    names = []
+    for name in ODD:
+        try:
+            small(Path(name), b"REDIS0009" if as_it_is else b"REDIS0080")
+            names.append(name)
+        except OSError:  # a name that this file system does not take
+            pass
+    if not as_it_is:
+        for name in names:
+            Path(name).write_bytes(rdb(b"\xfe\x03", key(b"k", 0, string(b"v")), magic=b"REDIS0009"))
+    given = [f"./{name}" if name.startswith("-") else name for name in names]
+    calls = run_pasted(recorded, pasted(planned(*given, "--target", "azure-managed", *NAMED, cwd=tmp_path)), tmp_path)
+    made = check_calls(calls)
+    uploads = [options for command, options in made if command == "storage blob upload"]
+    converted = [call["args"] for call in calls if call["name"] == "rdbkit" and call["args"][0] == "convert"]
+    verified = next(call["args"] for call in calls if call["args"][0] == "verify-import")
+    assert len(uploads) == len(names)
+    blobs = [options["--name"][0] for options in uploads]
+    assert len(set(blobs)) == len(blobs)
+    assert all(blob.isprintable() and blob.encode() for blob in blobs)
+    files = [options["--file"][0] for options in uploads]
+    if as_it_is:
+        assert converted == []
+        assert [os.path.realpath(file) for file in files] == [os.path.realpath(name) for name in names]
+    else:
+        assert [os.path.realpath(args[1]) for args in converted] == [os.path.realpath(name) for name in names]
+        assert [os.path.realpath(args[2]) for args in converted] == [os.path.realpath(file) for file in files]
+    assert [os.path.realpath(file) for file in verified[1 : 1 + len(names)]] == [os.path.realpath(file) for file in files]
+    assert [options["--name"][0] for command, options in made if command == "storage blob delete"] == blobs
+    assert [options["--name"][0] for command, options in made if command == "storage blob generate-sas"] == blobs
+    (imported,) = (options for command, options in made if command == "redisenterprise database import")
+    assert len(imported["--sas-uris"]) == len(names)
+
+
+def test_the_address_lasts_as_long_as_it_says(tmp_path: Path) -> None:
+    now = datetime.datetime(2026, 11, 30, 13, 34, 59, tzinfo=datetime.UTC)
+    found = plan([str(small(tmp_path / "a.rdb"))], "azure-managed", now_ms=int(now.timestamp() * 1000))
+    (upload,) = (step for step in found.steps if step.title.startswith("Upload"))
+    assert found.good_until == "2026-12-02T13:34Z"
+    assert "--expiry 2026-12-02T13:34Z " in upload.commands[-1]
+    assert "has to begin before 2026-12-02 12:34 UTC" in upload.note
+    assert datetime.timedelta(hours=1) < datetime.datetime.fromisoformat(found.good_until) - now < datetime.timedelta(days=7)
+    assert "$(date" not in json.dumps(found.to_dict())
+
+
+def test_notes_are_no_commands(tmp_path: Path) -> None:
+    """Whoever pastes a step with its note runs nothing of it, not even where # begins no comment."""
+    small(tmp_path / "dump.rdb")
+    for target in ("azure-managed", "azure-premium"):
+        notes = [line for line in pasted(planned("dump.rdb", "--target", target, cwd=tmp_path)) if line.startswith("#")]
+        assert len(notes) > 3
+        assert all(re.fullmatch(r"# [\w ,.:\[\]-]+", line) for line in notes), notes
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--name", "my_cache"], "my_cache cannot be the name of a cache: 1 to 60 letters"),
+        (["--name", "my--cache"], "cannot be the name of a cache"),
+        (["--name", "a" * 61], "cannot be the name of a cache"),
+        (["--name=-x"], "cannot be the name of a cache"),
+        (
+            ["--storage-account", "My-Storage"],
+            "My-Storage cannot be the name of a storage account: 3 to 24 small letters",
+        ),
+        (["--container", "a"], "a cannot be the name of a container: 3 to 63"),
+        (["--resource-group", "mine."], "mine. cannot be the name of a resource group"),
+        (["--location", "@file"], "@file cannot be the name of a region"),
+        (["--source-cache", "old"], "old is not the resource id of a Basic, Standard or Premium cache: /subscriptions/"),
+        (["--clustering", "None"], "'None' is no policy of clustering of Azure Managed Redis"),
+        (["--clustering", "NoCluster", "--sku", "B50"], "NoCluster is for sizes up to 24 GB, and Balanced_B50 has 60"),
+        (["--target", "azure-premium", "--clustering", "NoCluster"], "has no policies of clustering to choose from"),
+        (["--target", "azure-premium", "--source-cache", SOURCE], "takes over no host name"),
+        (["--target", "azure-premium", "--name", "a" * 64], "cannot be the name of a cache: 1 to 63 letters"),
+    ],
+)
+def test_what_the_service_refuses_is_refused_at_once(tmp_path: Path, args: list[str], words: str) -> None:
+    small(tmp_path / "dump.rdb")
+    made = command_line.run_text("plan", "dump.rdb", "--target", "azure-managed", *args, cwd=tmp_path)
+    assert made.returncode == 2
+    assert words in made.stderr.splitlines()[-1]
+
+
+def test_names_that_are_allowed(tmp_path: Path) -> None:
+    file = str(small(tmp_path / "a.rdb"))
+    for name in ("a", "A-1-b", "a" * 60):
+        assert plan([file], "azure-managed", names=Names(cache=name)).names.cache == name
+    assert plan([file], "azure-premium", names=Names(cache="a" * 63)).steps
+    assert plan([file], "azure-managed", names=Names(container="$web", resource_group="\u00e9_(1).x-")).steps
+
+
+def shard(path: Path, *parts: bytes, magic: bytes = b"REDIS0009") -> str:
+    path.write_bytes(rdb(key(path.name.encode(), 0, string(b"v")), *parts, magic=magic))
+    return str(path)
+
+
+def test_the_policy_of_clustering_follows_the_data(tmp_path: Path) -> None:
+    plain = shard(tmp_path / "a.rdb")
+    script = shard(tmp_path / "s.rdb", b"\xfa" + string(b"lua") + string(b"return redis.call('MGET', KEYS[1], KEYS[2])"))
+    second = shard(tmp_path / "b.rdb")
+    enterprise = shard(tmp_path / "e.rdb", b"\x6b\x05" + key(b"k", 0, string(b"v")))
+    library = str(FIXTURES / "rich" / "redis-7.0.15.rdb")
+    cluster = str(FIXTURES / "rich" / "redis-7.4.1-cluster.rdb")
+    for files, options, policy, reason in (
+        ([plain], {}, "EnterpriseCluster", "the data shows neither a cluster nor functions nor scripts"),
+        ([script], {}, "NoCluster", "the source has 1 Lua script"),
+        ([library], {}, "NoCluster", "the source has 1 function library"),
+        ([library], {"sku": "B50"}, "EnterpriseCluster", "there is no NoCluster above 24 GB"),
+        ([cluster], {}, "OSSCluster", "the source is a cluster"),
+        ([plain, second], {}, "OSSCluster", "several files are the shards of a cluster"),
+        ([plain, enterprise], {}, "EnterpriseCluster", "neither a cluster nor functions"),
+        ([cluster], {"clustering": "nocluster"}, "NoCluster", "it was asked for"),
+        ([script], {"clustering": "OSSCluster"}, "OSSCluster", "it was asked for"),
+    ):
+        found = plan(files, "azure-managed", **options)  # type: ignore[arg-type]
+        assert (found.clustering, reason in found.clustering_reason) == (policy, True), (files, found.clustering_reason)
+        assert any(f"--clustering-policy {policy} " in command for step in found.steps for command in step.commands)
+        assert sum(f"clustering policy {policy}, " in note and reason in note for note in found.notes) == 1
+    assert any("slower than the others" in note for note in plan([script], "azure-managed").notes)
+    with rdbkit.open(script) as snapshot:
+        assert rdbkit.memory(snapshot, "azure-managed").scripts == 1
