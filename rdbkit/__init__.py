@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     from rdbkit.operations.merge import Merge, merge
     from rdbkit.operations.plan import Plan, plan
     from rdbkit.operations.plan_bicep import bicep
+    from rdbkit.operations.plan_terraform import terraform
     from rdbkit.operations.redact import Redaction, redact
     from rdbkit.operations.resource_names import Names
     from rdbkit.operations.salvage import Salvage, salvage
@@ -240,6 +241,7 @@ __all__ = [
     "salvage",
     "split",
     "target_names",
+    "terraform",
     "upload",
     "value_json",
     "verify",
@@ -341,6 +343,7 @@ _MODULES = {
     "salvage": "operations.salvage",
     "split": "operations.split",
     "target_names": "targets.target",
+    "terraform": "operations.plan_terraform",
     "distinct_prefixes": "operations.memory",
     "upload": "azure.upload",
     "value_json": "operations.value_json",

@@ -36,8 +36,8 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SUFFIXES: Final = {
     "aof": "resp", "arrow": "arrow", "avro": "avro", "bicep": "bicep", "csv": "csv", "feather": "feather", "htm": "html",
     "html": "html", "json": "json", "jsonl": "jsonl", "lua": "lua", "ndjson": "jsonl", "ods": "ods", "orc": "orc",
-    "parquet": "parquet", "pdf": "pdf", "pq": "parquet", "rdb": "rdb", "resp": "resp", "sqlite": "sqlite", "tsv": "tsv",
-    "xls": "xls", "xlsx": "xlsx", "xml": "xml", "yaml": "yaml", "yml": "yaml",
+    "parquet": "parquet", "pdf": "pdf", "pq": "parquet", "rdb": "rdb", "resp": "resp", "sqlite": "sqlite", "tf": "terraform",
+    "tsv": "tsv", "xls": "xls", "xlsx": "xlsx", "xml": "xml", "yaml": "yaml", "yml": "yaml",
 }  # fmt: skip
 #: Ends of names that say how a file is compressed, in ways that rdbkit has not.
 _PACKED: Final = frozenset({"7z", "br", "bz2", "lz4", "rar", "tar", "tgz", "xz", "z", "zip", "zst"})

@@ -16,6 +16,7 @@ from rdbkit.operations.plan import GB, Plan
 from rdbkit.operations.plan import plan as make_plan
 from rdbkit.operations.plan_bicep import bicep
 from rdbkit.operations.plan_steps import Step
+from rdbkit.operations.plan_terraform import terraform
 from rdbkit.operations.resource_names import Names
 from rdbkit.storage.location import exists, total_size
 from rdbkit.targets.target import Sku, Target
@@ -55,7 +56,15 @@ def _growth(ctx: click.Context, param: click.Parameter, value: str) -> float:
 )
 @click.option("--clustering", metavar="POLICY", help="OSSCluster, EnterpriseCluster or NoCluster, instead of what fits the data.")
 @click.option("--access-keys", is_flag=True, help="Let clients log in with access keys, instead of by Entra ID.")
-@click.option("--bicep", "bicep_file", type=OutputPath("bicep"), metavar="FILE", help="Write the cache as a Bicep file.")
+@click.option("--bicep", "bicep_file", type=OutputPath("bicep"), metavar="FILE", help="Write cache and storage as a Bicep file.")
+@click.option(
+    "--terraform",
+    "terraform_file",
+    type=OutputPath("terraform"),
+    metavar="FILE",
+    help="Write cache and storage as a Terraform file.",
+)
+@click.option("--private-endpoint", is_flag=True, help="In these files, let the cache be reached from one network alone.")
 @force_option
 @click.option("--json", "as_json", is_flag=True, help="The plan as one JSON object.")
 @click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
@@ -74,6 +83,8 @@ def plan(
     clustering: str | None,
     access_keys: bool,
     bicep_file: str | None,
+    terraform_file: str | None,
+    private_endpoint: bool,
     force: bool,
     as_json: bool,
     relaxed: bool,
@@ -87,8 +98,13 @@ def plan(
         raise click.BadParameter(
             f"{target.name} is not sold in sizes; azure-managed, azure-premium and azure-enterprise are", param_hint="--target"
         )
-    if bicep_file is not None and exists(bicep_file) and not force:
-        raise click.UsageError(f"{printable(bicep_file)} exists; --force replaces it")
+    templates = {"--bicep": (bicep_file, bicep), "--terraform": (terraform_file, terraform)}
+    outputs = {option: (file, write) for option, (file, write) in templates.items() if file is not None}
+    for file, _ in outputs.values():
+        if exists(file) and not force:
+            raise click.UsageError(f"{printable(file)} exists; --force replaces it")
+    if private_endpoint and not outputs:
+        raise click.UsageError("--private-endpoint is for --bicep and --terraform")
     names = Names(name, resource_group, location, storage_account, container, source_cache)
     try:
         with progress("plan", 2 * total_size(files)) as update:
@@ -98,13 +114,15 @@ def plan(
             )  # fmt: skip
     except ValueError as e:
         raise click.UsageError(str(e)) from None
-    if bicep_file is not None:
+    texts = []
+    for option, (file, write) in outputs.items():
         try:
-            text = bicep(found)
+            texts.append((file, write(found, private_endpoint=private_endpoint)))
         except ValueError as e:
-            raise click.UsageError(f"--bicep: {e}") from None
-        with writing(bicep_file, files, force) as out:
-            out.write(text.encode("utf-8", "backslashreplace"))
+            raise click.UsageError(f"{option}: {e}") from None
+    for file, text in texts:
+        with writing(file, files, force) as out:
+            out.write(text.encode())
     if as_json:
         click.echo(json.dumps(found.to_dict()))
     else:

@@ -78,6 +78,7 @@ class Size:
         usable_bytes: of all shards together.
         headroom: the share of it that stays free when the data has grown as was asked for, 0 to 1.
         name: as the service's own interfaces call it.
+        databases: the most that it can have, None where that does not depend on the size.
     """
 
     sku: str
@@ -89,6 +90,7 @@ class Size:
     preview: bool
     note: str
     name: str
+    databases: int | None
 
 
 @dataclass
@@ -347,7 +349,7 @@ def _sizes(target: Target, needed: int, sku: Sku | None) -> list[Size]:
             prefix = "".join(word.capitalize() for word in each.tier.split())
             found[tier] = Size(
                 each.name, each.tier, shards, each.memory_gb * shards, room, 1 - needed / room, each.preview, each.note,
-                f"{prefix}_{each.name}" if prefix else each.name,
+                f"{prefix}_{each.name}" if prefix else each.name, each.databases,
             )  # fmt: skip
     return sorted(found.values(), key=lambda each: (each.memory_gb, each.shards))
 

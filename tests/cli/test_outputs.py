@@ -156,6 +156,7 @@ def test_a_split_writes_over_nothing_that_it_reads(tmp_path: Path) -> None:
         ("salvage {a} {b} --losses {a}", "--losses and FILE"),
         ("redact {a} {script} --secret-file {script}", "OUT and --secret-file"),
         ("plan {a} --target azure-managed --bicep {a}", "--bicep and FILE"),
+        ("plan {a} --target azure-managed --terraform {a}", "--terraform and FILE"),
         ("diff {a} {a2} --delta {hard}", "--delta and A"),
         ("migrate {a} --target azure-premium --resource-id {id} --container {url} --yes c --report {a}", "--report and FILE"),
         ("migrate {a} --target azure-premium --resource-id {id} --container {url} --yes c --state {a}", "--state and FILE"),

@@ -8,7 +8,6 @@ import re
 import shlex
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import pytest
 import rdbkit
 from rdbkit.operations.memory import memory
 from rdbkit.operations.plan import GB, Plan, plan
-from rdbkit.operations.plan_bicep import bicep
 from rdbkit.operations.resource_names import Names
 from rdbkit.targets.target import find_target
 
@@ -136,8 +134,6 @@ def test_services_that_are_closed_say_so(tmp_path: Path) -> None:
     assert any("retires on 2027-03-31" in said and "Azure Managed Redis" in said for said in found.said)
     assert "az redisenterprise create" not in commands(found)
     assert "az redisenterprise show" in commands(found)
-    with pytest.raises(ValueError, match="takes no new caches"):
-        bicep(found)
     assert planned([file]).said == []
 
 
@@ -270,9 +266,6 @@ def test_modules_are_asked_for(tmp_path: Path) -> None:
     assert "--modules name=RediSearch --modules name=RedisJSON" in commands(found)
     assert found.clustering == "EnterpriseCluster"
     assert "--eviction-policy NoEviction" in commands(found)
-    text = bicep(found)
-    assert text.count("name: 'Redi") == 2
-    assert "evictionPolicy: 'NoEviction'" in text
 
 
 @pytest.mark.exhaustive  # 100 MB are read five times
@@ -318,28 +311,6 @@ def test_dual_writing(tmp_path: Path) -> None:
     none = planned([write(tmp_path / "b.rdb", key(b"k", 0, string(b"v"), 1 << 62))]).dual_writing
     assert none.lasting == 0
     assert none.last_expiry == "146140482-04-24"
-
-
-def test_bicep(tmp_path: Path) -> None:
-    file = small(tmp_path / "a.rdb")
-    text = bicep(planned([file], high_availability=False))
-    assert "Microsoft.Cache/redisEnterprise@2025-07-01" in text
-    assert "name: 'Balanced_B0'" in text
-    assert "highAvailability: 'Disabled'" in text
-    assert "param name string = 'mycache'" in text
-    assert text.count("{") == text.count("}")
-    odd = bicep(replace(planned([file]), names=replace(NAMES, cache="o'b\\${x}")))
-    assert r"param name string = 'o\'b\\\${x}'" in odd
-    made = run(file, "--target", "azure-managed", "--bicep", tmp_path / "x.bicep", "--name", "mycache")
-    assert made.returncode == 0, made.stderr
-    assert "Balanced_B0" in (tmp_path / "x.bicep").read_text()
-    again = run(file, "--target", "azure-managed", "--bicep", tmp_path / "x.bicep")
-    assert again.returncode == 2
-    assert "--force replaces it" in again.stderr
-    premium = run(file, "--target", "azure-premium", "--bicep", tmp_path / "y.bicep")
-    assert premium.returncode == 2
-    assert "takes no new caches" in premium.stderr
-    assert not (tmp_path / "y.bicep").exists()
 
 
 def test_the_command(tmp_path: Path) -> None:
