@@ -63,6 +63,7 @@ from rdbkit.values import (
 )
 
 if TYPE_CHECKING:
+    from rdbkit.azure.abort_upload import AbortedUpload, abort_upload
     from rdbkit.azure.blob_url import BlobUrl, Credentials, parse_place
     from rdbkit.azure.cache_export import begin_export, export_cache, prepare_export, wait_for_export
     from rdbkit.azure.cache_import import ImportPlan, PendingOperation, begin_import, import_, prepare_import, wait_for
@@ -107,6 +108,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "AbortedUpload",
     "AofBase",
     "Arm",
     "Array",
@@ -195,6 +197,7 @@ __all__ = [
     "Verification",
     "Violation",
     "Writer",
+    "abort_upload",
     "begin_export",
     "begin_import",
     "bicep",
@@ -256,6 +259,7 @@ __all__ = [
 
 #: The module of each name that is imported when it is asked for: reading a snapshot takes none of them.
 _MODULES = {
+    "AbortedUpload": "azure.abort_upload",
     "Arm": "azure.resources",
     "BlobUrl": "azure.blob_url",
     "Build": "operations.build",
@@ -301,6 +305,7 @@ _MODULES = {
     "Upload": "azure.upload",
     "Verification": "operations.verify",
     "Violation": "operations.verify",
+    "abort_upload": "azure.abort_upload",
     "begin_export": "azure.cache_export",
     "begin_import": "azure.cache_import",
     "bicep": "operations.plan_bicep",

@@ -13,8 +13,8 @@ from rdbkit.text import first_line, scrub
 
 #: What to do about uncommitted blocks whose ids have another length than ours: the service takes one length for a blob.
 FOREIGN_BLOCKS: Final = (
-    "another tool has left blocks there whose ids are of another length, and the service keeps them for a week: upload under "
-    "another name, or write an empty blob over them, which drops them, and delete it"
+    "another tool has left blocks there whose ids are of another length, and the service keeps them for a week: drop them with "
+    "rdbkit upload --abort URL, or upload under another name"
 )
 
 _INSTALL: Final = "pip install 'rdbkit[azure]'"

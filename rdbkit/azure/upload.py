@@ -41,6 +41,11 @@ _PAGE: Final = 512
 _GROWS_AFTER: Final = 10_000
 #: Pages are written in pieces of at most so many bytes.
 _MOST_PAGES: Final = 4 << 20
+#: What is to be known where an upload breaks off.
+LEFT_BLOCKS: Final = (
+    "what has arrived stays for a week, and the same upload goes on with it; other tools cannot upload under that name as long, "
+    "unless rdbkit upload --abort URL drops it"
+)
 #: Letters of a block's id: its number, and an MD5.
 _ID_LETTERS: Final = 5 + 32
 #: How often a request is tried again: with pauses of 3, 5, 9, 17 and 33 seconds, give or take 3, which is about a minute.
@@ -219,6 +224,15 @@ def properties_of(blob: Any, **patience: int) -> Any:
         return None
 
 
+def is_own_id(name: str) -> bool:
+    """Whether a block's id is one of ours, which says what the block has.
+
+    >>> is_own_id("00007" + "0" * 32), is_own_id("an id of another program, with 37 let")
+    (True, False)
+    """
+    return len(name) == _ID_LETTERS and name[:5].isdecimal() and set(name[5:]) <= set("0123456789abcdef")
+
+
 _LENGTHLESS: Final = "a page blob has to know its length beforehand: give it a file"
 
 
@@ -261,8 +275,20 @@ class _Settings:
             job = _Job(service, self)
             try:
                 yield job
+            except BaseException as e:
+                if job.leaves_blocks:
+                    _add_remark(e, LEFT_BLOCKS)
+                raise
             finally:
                 job.close()
+
+
+def _add_remark(e: BaseException, text: str) -> None:
+    """Let an error say more: in its message, or as a note where it has none of ours."""
+    if isinstance(e, RdbError):
+        e.message += f"; {text}"
+    else:
+        e.add_note(text)
 
 
 class _Longer(Exception):
@@ -392,8 +418,14 @@ class _Job:
         self.arrived = 0
         self.lock = threading.Lock()
         self.before: str | None = None
+        self.is_committed = False
         #: called when a block could not be sent, by the thread that tried
         self.on_failure: Callable[[], object] = lambda: None
+
+    @property
+    def leaves_blocks(self) -> bool:
+        """Whether blocks have arrived that belong to no blob."""
+        return not self.page_blob and not self.is_committed and bool(self.report.kept or self.report.sent_bytes)
 
     # -- what is there
 
@@ -499,6 +531,7 @@ class _Job:
                 size, stored = 0, b""
             if (size, stored) != (self.report.bytes, self.md5.digest()):
                 raise
+        self.is_committed = True
 
     def uncommitted(self) -> dict[str, int]:
         """Blocks that an upload has left, and their bytes."""

@@ -11,12 +11,14 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from rdbkit.azure.abort_upload import abort_upload, left_blocks
 from rdbkit.azure.blob_url import BlobUrl, Credentials, parse_place
+from rdbkit.azure.sas import LEAST_HOURS, MOST_HOURS, Signer
 from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, Upload, upload_converted
 from rdbkit.azure.upload import upload as bring
 from rdbkit.cli.append_only import lacks_newer_data
 from rdbkit.cli.clouds import chosen_cloud, cloud_option
-from rdbkit.cli.files import KeptPath
+from rdbkit.cli.files import KeptPath, OutputPath
 from rdbkit.cli.losses import (
     LEDGER_ELSEWHERE,
     ON_THE_WAY,
@@ -30,17 +32,21 @@ from rdbkit.cli.options import optional_target_option
 from rdbkit.cli.render import Output, output, printable, progress, size, usage_errors
 from rdbkit.cli.secrets import FiniteRange, SecretsCommand, without_secrets
 from rdbkit.cli.status import status
-from rdbkit.errors import LossError
+from rdbkit.errors import LossError, TargetError
 from rdbkit.selection import parse_bytes
 from rdbkit.storage.location import exists, file_size
+from rdbkit.storage.output import open_output
 from rdbkit.storage.source import standard_input
+from rdbkit.storage.temporary import PRIVATE
 from rdbkit.targets.clouds import Cloud
 from rdbkit.targets.target import Target
-from rdbkit.text import count
+from rdbkit.text import count, path_word
 
 C = TypeVar("C", bound=Callable[..., Any])
 
 _ALLOW_HTTP = "rdbkit.allow-http"
+#: What AzCopy does: look whether the blob is there, and make it.
+_HANDED_OVER = "rcw"
 
 
 def _block_bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int:
@@ -110,6 +116,15 @@ def quiet() -> None:
 @click.argument("files", metavar="FILE... URL", nargs=-1, required=True, type=KeptPath(allow_dash=True))
 @sending_options
 @place_options
+@click.option("--abort", is_flag=True, help="Send nothing: drop what an upload that broke off has left. FILE can be left out.")
+@click.option(
+    "--sas-out", type=OutputPath(gzip=False), metavar="OUT",
+    help="Send nothing: write URL with a SAS to OUT, for you alone, and print the azcopy command that sends FILE.",
+)  # fmt: skip
+@click.option(
+    "--sas-hours", type=FiniteRange(LEAST_HOURS, MOST_HOURS), default=24, show_default=True, metavar="N",
+    help="How long the SAS lasts.",
+)  # fmt: skip
 @click.option("--page-blob", is_flag=True, help="Make a page blob, filled up with zeros; it is not resumed.")
 @secret_option("--connection-string", "Of the account.  [default: AZURE_STORAGE_CONNECTION_STRING]")
 @secret_option("--sas", "Shared access signature.  [default: that of URL, or AZURE_STORAGE_SAS_TOKEN]")
@@ -120,6 +135,9 @@ def quiet() -> None:
 def upload(
     files: tuple[str, ...],
     overwrite: bool,
+    abort: bool,
+    sas_out: str | None,
+    sas_hours: float,
     page_blob: bool,
     block_size: int,
     concurrency: int,
@@ -141,7 +159,8 @@ def upload(
     code 0 if all is there, without what options allow to be lost, 1 if a FILE was not sent since something of it would be lost, 3
     if FILE cannot be read, 4 if the service refuses or fails. With --strict, 1 also if something was lost.
     """
-    names, url = _arguments(files)
+    names, url = _arguments(files, abort)
+    _refuse_beside(abort, sas_out)
     if target is None:
         _refuse_policies([*options, "targets_file", "undocumented"])
     elif lacks_newer_data(names):
@@ -149,8 +168,13 @@ def upload(
         return 1
     quiet()
     places = _places(url, names)
+    credentials = Credentials(connection_string=connection_string, sas=sas, cloud=chosen_cloud(cloud, [places[0].cloud]))
+    if abort:
+        return _abort(places, credentials, as_json)
+    if sas_out is not None:
+        return _hand_over(names, places, sas_out, Signer(credentials, sas_hours), overwrite, as_json)
     settings: dict[str, Any] = {
-        "credentials": Credentials(connection_string=connection_string, sas=sas, cloud=chosen_cloud(cloud, [places[0].cloud])),
+        "credentials": credentials,
         "page_blob": page_blob, "block_bytes": block_size, "concurrency": concurrency, "overwrite": overwrite, "cap_mbps": cap_mbps,
     }  # fmt: skip
     if extracting_options(options) and len(names) > 1:
@@ -160,7 +184,7 @@ def upload(
     try:
         for name, blob in zip(names, places, strict=True):
             try:
-                with _file_errors(names), usage_errors():
+                with _file_errors(names), usage_errors(), _interrupts():
                     lost |= _send(name, blob, target, options, settings, done)
             except LossError as e:
                 if e.report is None:
@@ -176,9 +200,9 @@ def upload(
     return status(lost=lost, strict=options["strict"])
 
 
-def _arguments(files: tuple[str, ...]) -> tuple[list[str], str]:
+def _arguments(files: tuple[str, ...], abort: bool) -> tuple[list[str], str]:
     """The FILEs, and the URL behind them."""
-    if len(files) < 2:
+    if len(files) < 2 and not abort:
         raise click.UsageError("name at least one FILE, and the URL behind it")
     *names, url = files
     for name in names:
@@ -191,10 +215,21 @@ def _places(url: str, names: list[str]) -> list[BlobUrl]:
     """The blob that each FILE becomes."""
     with usage_errors():
         place = read_place(url)
-        places = [_place(place, name, len(names)) for name in names]
+        places = [_place(place, name, len(names)) for name in names] or [place]
     if len({each.url for each in places}) < len(places):
         raise click.UsageError("several FILEs would become one blob")
     return places
+
+
+@contextmanager
+def _interrupts() -> Iterator[None]:
+    """Say what an upload that is interrupted has left."""
+    try:
+        yield
+    except KeyboardInterrupt as e:
+        for note in getattr(e, "__notes__", ()):
+            click.echo(f"\nrdbkit: {note}", err=True)
+        raise
 
 
 @contextmanager
@@ -234,6 +269,75 @@ def _send(
         write_extracted(report)
         report_losses(report.ledger, None, False, has_all=LEDGER_ELSEWHERE)
         return bool(report.ledger.counts)
+
+
+def _refuse_beside(abort: bool, sas_out: str | None) -> None:
+    """Raise click.UsageError for options that say how to send, where nothing is sent."""
+    if not abort and sas_out is None:
+        return
+    this = "--abort" if abort else "--sas-out"
+    others = ["target", "page_blob", "cap_mbps", "concurrency", "block_size"]
+    others += ["overwrite", "sas_out", "sas_hours"] if abort else []
+    context = click.get_current_context()
+    for name in others:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{this} sends nothing, so that --{name.replace('_', '-')} has nothing to say")
+
+
+def _abort(places: list[BlobUrl], credentials: Credentials, as_json: bool) -> int:
+    """Drop what uploads have left."""
+    with usage_errors():
+        done = [abort_upload(place, credentials=credentials) for place in places]
+    if as_json:
+        click.echo(json.dumps({"blobs": [each.to_dict() for each in done]}))
+        return 0
+    out = output()
+    for each in done:
+        out.heading(printable(each.url))
+        dropped = f"{count(each.blocks, 'block')}, {size(each.bytes)}" if each.blocks else "nothing was left"
+        out.facts([("dropped", dropped), ("blob", "as it was" if each.kept else "none")])
+    return 0
+
+
+def _hand_over(
+    names: list[str], places: list[BlobUrl], path: str, signer: Signer, overwrite: bool, as_json: bool
+) -> int:  # fmt: skip
+    """Write a URL with a SAS, and print the command by which AzCopy sends the FILE there."""
+    if len(names) > 1 or names == ["-"]:
+        raise click.UsageError("--sas-out is for one FILE, which has a name")
+    (name,), (place,) = names, places
+    if "*" in name:
+        raise click.UsageError(f"AzCopy takes {printable(name)} for a pattern: give the file a name without *")
+    if not exists(name):
+        raise click.UsageError(f"{printable(name)} is not there")
+    blocks = left_blocks(place, signer.credentials)
+    if blocks:
+        raise TargetError(
+            f"an upload that broke off has left {count(blocks, 'block')}, which are in the way of AzCopy: rdbkit upload --abort "
+            "URL drops them",
+            source=place.url,
+        )
+    with usage_errors():
+        signed = signer.sign(place, _HANDED_OVER)
+    try:
+        with open_output(path, sources=[PRIVATE]) as out:
+            out.write(f"{signed.secret_url}\n".encode())
+    except FileExistsError:
+        raise click.UsageError(f"{printable(path)} exists") from None
+    command = (
+        f'azcopy copy {path_word(name)} "$(cat {path_word(path)})" --from-to=LocalBlob --blob-type=BlockBlob '
+        f"--content-type=application/octet-stream --put-md5 --overwrite={'true' if overwrite else 'false'}"
+    )
+    if as_json:
+        expires = signed.expires.isoformat() if signed.expires is not None else None
+        click.echo(json.dumps({"url": place.url, "sas_out": path, "access": signed.kind, "expires": expires, "command": command}))
+        return 0
+    until = f" until {signed.expires:%Y-%m-%d %H:%M} UTC" if signed.expires is not None else ""
+    click.echo(
+        f"{printable(path)} has the address with a SAS{until}: whoever has it can write the blob, so delete it afterwards", err=True
+    )
+    click.echo(command)
+    return 0
 
 
 def _refuse_policies(names: list[str]) -> None:
