@@ -28,7 +28,8 @@ def shell_word(text: str) -> str:
     'a b' "$(printf 'a\\012b')"
     """
     if text.isprintable():
-        return shlex.quote(text)
+        # zsh takes what begins with = for the name of a command
+        return f"'{text}'" if text.startswith("=") and shlex.quote(text) == text else shlex.quote(text)
     # $'...' would be shorter, but older shells (dash 0.5.12, which is sh in Debian) do not know it
     body = text.rstrip("\n")
     plain = b"".join(

@@ -46,6 +46,7 @@ NAMES = [
     "#hash !bang *.rdb",
     "@x.rdb",
     "tab\there.rdb.gz",
+    "=x.rdb",
     "x" * 240 + ".rdb",
 ]
 
@@ -79,6 +80,11 @@ def test_a_word_is_one_word_in_every_shell(shell: str) -> None:
     made = subprocess.run([shell, "-c", f"printf '%s\\0' {words}"], capture_output=True)
     assert made.stdout.split(b"\0")[:-1] == [os.fsencode(name) for name in NAMES], made.stderr
     assert all(char.isprintable() or char == "\n" for char in words)
+
+
+def test_zsh_looks_up_no_command() -> None:
+    """It has =x for the path of the command x, where = comes first and is not quoted."""
+    assert [shell_word(name) for name in ("=x.rdb", "=a b", "a=b")] == ["'=x.rdb'", "'=a b'", "a=b"]
 
 
 @pytest.mark.parametrize("shell", SHELLS)
