@@ -27,11 +27,8 @@ _ZONE: Final = "Microsoft.Network/privateDnsZones@2024-06-01"
 _ZONE_LINK: Final = "Microsoft.Network/privateDnsZones/virtualNetworkLinks@2024-06-01"
 #: The id of the role Storage Blob Data Contributor, which is the same in every tenant.
 _BLOB_ROLE_ID: Final = "ba92f5b4-2d11-453d-a403-e96b0029c9fe"
-#: The zones of Premium in the other clouds. Source: Azure docs, private-link/private-endpoint-dns.
-_ZONES: Final = {
-    "AzureUSGovernment": "privatelink.redis.cache.usgovcloudapi.net",
-    "AzureChinaCloud": "privatelink.redis.cache.chinacloudapi.cn",
-}
+#: Names of clouds, by those that azurerm has for them.
+_CLOUDS: Final = {"public": "AzureCloud", "usgovernment": "AzureUSGovernment", "china": "AzureChinaCloud"}
 _ON: Final = {True: "Enabled", False: "Disabled"}
 
 _Value = str | int | Mapping[str, "_Value"] | Sequence["_Value"]
@@ -206,10 +203,9 @@ def _private_endpoint(described: Resources) -> list[str]:
 
 
 def _zone(described: Resources) -> str:
-    """The name of the private DNS zone: of Managed Redis that of the public cloud, the only one that is documented."""
-    if not described.premium:
-        return described.zone
-    return Code(f"{_text({'AzureCloud': described.zone, **_ZONES})}[environment().name]")
+    """The name of the private DNS zone in the cloud of the deployment; of a cloud whose name is not known it has to be said."""
+    zones = {_CLOUDS[cloud]: zone for cloud, zone in described.zones.items()}
+    return Code(f"{_text(zones)}[environment().name]")
 
 
 def _outputs(described: Resources) -> list[str]:

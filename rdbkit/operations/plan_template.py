@@ -25,10 +25,22 @@ DESCRIPTIONS: Final = {
     "principal": "Object id, in Microsoft Entra ID, of who uploads the files and logs in to the cache",
     "principal type": "What that is: User, Group or ServicePrincipal",
     "subnet": "Id of the subnet for the private endpoint, in the same region",
-    "zone": "Private DNS zone of the cache; other clouds than Azure's public one have others",
+    "zone": "Private DNS zone of the cache",
     "resource group": "Resource group, which is there already",
     "subscription": "Id of the subscription",
     "environment": "Azure's cloud: public, usgovernment or china",
+}
+
+
+#: Private DNS zones of the services by cloud, as azurerm calls it: of Managed Redis only the one of the public cloud is documented.
+#: Source: Azure docs, private-link/private-endpoint-dns.
+_ZONES: Final = {
+    "azure-managed": {"public": "privatelink.redis.azure.net"},
+    "azure-premium": {
+        "public": "privatelink.redis.cache.windows.net",
+        "usgovernment": "privatelink.redis.cache.usgovcloudapi.net",
+        "china": "privatelink.redis.cache.chinacloudapi.cn",
+    },
 }
 
 
@@ -47,7 +59,7 @@ class Resources:
         principal: which of `DESCRIPTIONS` says who is let in.
         policy: what that one may do in the cache, by the service's own name for it; empty where clients log in with access keys.
         group: what a private endpoint connects to.
-        zone: the private DNS zone of the public cloud.
+        zones: its private DNS zones, by the names that azurerm has for clouds.
         shards: how many, None where that is not chosen.
         databases: how many to ask for, None for as many as there are unless one asks.
         eviction: the eviction policy of a database that is created.
@@ -59,7 +71,7 @@ class Resources:
     principal: str
     policy: str
     group: str
-    zone: str
+    zones: dict[str, str]
     shards: int | None
     databases: int | None
     eviction: str
@@ -72,7 +84,7 @@ def resources(found: Plan) -> Resources:
     """
     if found.chosen is None:
         raise ValueError("there is no size to describe")
-    if found.target not in ("azure-managed", "azure-premium"):
+    if found.target not in _ZONES:
         raise ValueError(f"{found.title} takes no new caches, so there is nothing to describe")
     premium = found.target == "azure-premium"
     entra = premium or not found.access_keys  # a cache of Premium has both ways in
@@ -84,7 +96,7 @@ def resources(found: Plan) -> Resources:
         principal="principal" if entra else "uploader",
         policy="Data Owner" if premium else "default" if entra else "",
         group="redisCache" if premium else "redisEnterprise",
-        zone="privatelink.redis.cache.windows.net" if premium else "privatelink.redis.azure.net",
+        zones=_ZONES[found.target],
         shards=found.chosen.shards if clustered else None,
         databases=found.chosen.databases if premium and not clustered and max(found.databases, default=0) >= _DATABASES else None,
         eviction="NoEviction" if SEARCH in found.modules else "VolatileLRU",

@@ -57,10 +57,13 @@ def terraform(plan: Plan, *, private_endpoint: bool = False) -> str:
         _variable("principal_id", described.principal, None, "by default of who runs Terraform"),
         _variable("principal_type", "principal type", "User"),
         _variable("subscription_id", "subscription", None, "by default that of ARM_SUBSCRIPTION_ID"),
-        _variable("environment", "environment", None, "by default that of ARM_ENVIRONMENT, or public"),
+        _variable("environment", "environment", "public"),
     ]
     if private_endpoint:
-        variables += [_variable("subnet_id", "subnet", ""), _variable("private_dns_zone", "zone", described.zone)]
+        variables += [
+            _variable("subnet_id", "subnet", ""),
+            _variable("private_dns_zone", "zone", None, "by default that of the cloud, where it is known"),
+        ]
     blocks = [
         _settings(),
         _provider(private_endpoint),
@@ -219,7 +222,9 @@ def _private_endpoint(described: Resources) -> list[_Block]:
     )
     zone = Code("azurerm_private_dns_zone.zone.id")
     zones = _Block("private_dns_zone_group", {"name": "default", "private_dns_zone_ids": [zone]})
+    name = Code("coalesce(var.private_dns_zone, lookup(local.private_dns_zones, var.environment, null))")
     return [
+        _Block("locals", {"private_dns_zones": described.zones}),
         _Block(
             'resource "azurerm_private_endpoint" "endpoint"',
             {"name": Code("var.name"), **_PLACE, "subnet_id": Code("var.subnet_id")},
@@ -227,7 +232,7 @@ def _private_endpoint(described: Resources) -> list[_Block]:
         ),
         _Block(
             'resource "azurerm_private_dns_zone" "zone"',
-            {"name": Code("var.private_dns_zone"), "resource_group_name": _PLACE["resource_group_name"]},
+            {"name": name, "resource_group_name": _PLACE["resource_group_name"]},
         ),
         _Block(
             'resource "azurerm_private_dns_zone_virtual_network_link" "network"',

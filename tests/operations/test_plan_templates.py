@@ -123,6 +123,39 @@ def test_the_service_can_read_the_storage_account_and_nobody_has_its_keys(target
     )
 
 
+@pytest.mark.parametrize("target", ["azure-managed", "azure-premium"])
+def test_the_private_zone_is_that_of_the_cloud(target: str) -> None:
+    """Of another service or cloud, an endpoint is made as well, and nothing finds it."""
+    zones = parse_bicep(bicep(planned(target), private_endpoint=True))["param"]["privateDnsZone"]
+    text = terraform(planned(target), private_endpoint=True)
+    (there,) = (block["private_dns_zones"] for block in parse_terraform(text)["locals"] if "private_dns_zones" in block)
+    if target == "azure-managed":
+        assert there == {"public": "privatelink.redis.azure.net"}
+    else:
+        assert {cloud: zone.removeprefix("privatelink.redis.cache.") for cloud, zone in there.items()} == {
+            "public": "windows.net", "usgovernment": "usgovcloudapi.net", "china": "chinacloudapi.cn",
+        }  # fmt: skip
+    assert (
+        "".join(zones.split())
+        == "{"
+        + "".join(
+            f"{cloud}:'{zone}'"
+            for cloud, zone in zip(("AzureCloud", "AzureUSGovernment", "AzureChinaCloud"), there.values(), strict=False)
+        )
+        + "}[environment().name]"
+    )
+
+
+def test_what_the_page_shows_is_written() -> None:
+    page = (FIXTURES.parent / "docs" / "plan.md").read_text("utf-8")
+    _, _, section = page.partition("## Bicep and Terraform\n")
+    shown = [part.partition("```")[0] for part in section.partition("\n## ")[0].split("```text\n")[1:]]
+    found = planned("azure-managed", "B1")
+    assert len(shown) == 2
+    assert shown[0] in bicep(found)
+    assert shown[1] in terraform(found)
+
+
 @pytest.mark.parametrize("write", [bicep, terraform])
 def test_a_name_that_is_not_given_is_a_parameter_without_default(write: Any) -> None:
     text = write(planned("azure-managed", names=Names()))
