@@ -116,3 +116,23 @@ def test_what_contradicts_itself_is_told(arguments: list[str], words: str, tmp_p
     )  # fmt: skip
     assert done.returncode == 2
     assert words in " ".join(done.stderr.decode().split())
+
+
+def test_a_workload_identity_is_found_by_its_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("azure.identity")
+    from rdbkit.azure.identity import default_credential
+    from rdbkit.targets.clouds import find_cloud
+
+    def kinds() -> list[str]:
+        with default_credential(find_cloud("public")) as credential:
+            return [type(each).__name__ for each in credential.credentials]
+
+    for name in ("AZURE_TOKEN_CREDENTIALS", "AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    assert "WorkloadIdentityCredential" not in kinds()
+    (tmp_path / "token").write_text("of the cluster")
+    monkeypatch.setenv("AZURE_CLIENT_ID", "client")
+    monkeypatch.setenv("AZURE_TENANT_ID", "tenant")
+    monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("AZURE_AUTHORITY_HOST", "https://login.microsoftonline.com/")
+    assert "WorkloadIdentityCredential" in kinds()
