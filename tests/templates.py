@@ -145,7 +145,8 @@ def check_terraform(text: str) -> dict[tuple[str, str], Any]:
         for block in found[kind]:
             for type_, named in block.items():
                 for name, body in named.items():
-                    _check(body, tables[kind][type_]["arguments"], "", type_)
+                    arguments = {argument: value for argument, value in body.items() if argument != "depends_on"}
+                    _check(arguments, tables[kind][type_]["arguments"], "", type_)
                     assert (type_, name) not in declared[kind]
                     declared[kind][type_, name] = body
     for code in _codes(found):
@@ -164,7 +165,8 @@ def _check_reference(path: list[str], declared: dict[str, Any], tables: dict[str
     kind, path = ("data", path[1:]) if path[0] == "data" else ("resource", path)
     assert (path[0], path[1]) in declared[kind], path
     table = tables[kind][path[0]]
-    assert ".".join(path[2:]) in [*table["attributes"], *table["arguments"]], path
+    # a resource as such is what `depends_on` names
+    assert ".".join(path[2:]) in ["", *table["attributes"], *table["arguments"]], path
 
 
 def argument(resource: str, name: str) -> dict[str, Any]:

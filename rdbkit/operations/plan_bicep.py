@@ -180,8 +180,8 @@ def _private_endpoint(described: Resources) -> list[str]:
             "privateLinkServiceConnections": [{"name": "cache", "properties": connection}],
         },
     }
-    if not described.premium:
-        endpoint["dependsOn"] = [Code("database")]  # a cluster takes one change at a time
+    # a cache takes one change at a time
+    endpoint["dependsOn"] = [Code("access" if described.policy else "database")]
     return [
         _resource("endpoint", _ENDPOINT, endpoint),
         _resource("zone", _ZONE, {"name": Code("privateDnsZone"), "location": "global"}),

@@ -136,7 +136,7 @@ def _managed(plan: Plan, described: Resources, private_endpoint: bool) -> list[_
         [database],
     )
     access = _Block(
-        'resource "azurerm_managed_redis_access_policy_assignment" "access"',
+        f'resource "{_access(described)}" "access"',
         {"managed_redis_id": Code("azurerm_managed_redis.cache.id"), "object_id": Code("local.principal_id")},
     )
     return [cache, access] if described.policy else [cache]
@@ -159,7 +159,7 @@ def _premium(described: Resources, private_endpoint: bool) -> list[_Block]:
     identity = _Block("identity", {"type": "SystemAssigned"})
     configuration = _Block("redis_configuration", {"active_directory_authentication_enabled": True})
     access = _Block(
-        'resource "azurerm_redis_cache_access_policy_assignment" "access"',
+        f'resource "{_access(described)}" "access"',
         {
             "name": Code("local.principal_id"),
             "redis_cache_id": Code("azurerm_redis_cache.cache.id"),
@@ -222,14 +222,13 @@ def _private_endpoint(described: Resources) -> list[_Block]:
     )
     zone = Code("azurerm_private_dns_zone.zone.id")
     zones = _Block("private_dns_zone_group", {"name": "default", "private_dns_zone_ids": [zone]})
+    endpoint: dict[str, _Value] = {"name": Code("var.name"), **_PLACE, "subnet_id": Code("var.subnet_id")}
+    if described.policy:
+        endpoint["depends_on"] = [Code(f"{_access(described)}.access")]  # a cache takes one change at a time
     name = Code("coalesce(var.private_dns_zone, lookup(local.private_dns_zones, var.environment, null))")
     return [
         _Block("locals", {"private_dns_zones": described.zones}),
-        _Block(
-            'resource "azurerm_private_endpoint" "endpoint"',
-            {"name": Code("var.name"), **_PLACE, "subnet_id": Code("var.subnet_id")},
-            [connection, zones],
-        ),
+        _Block('resource "azurerm_private_endpoint" "endpoint"', endpoint, [connection, zones]),
         _Block(
             'resource "azurerm_private_dns_zone" "zone"',
             {"name": name, "resource_group_name": _PLACE["resource_group_name"]},
@@ -254,6 +253,10 @@ def _outputs(described: Resources) -> Iterable[_Block]:
 
 def _cache(described: Resources) -> str:
     return "azurerm_redis_cache.cache" if described.premium else "azurerm_managed_redis.cache"
+
+
+def _access(described: Resources) -> str:
+    return f"azurerm_{'redis_cache' if described.premium else 'managed_redis'}_access_policy_assignment"
 
 
 # -- the language

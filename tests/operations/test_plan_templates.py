@@ -124,6 +124,22 @@ def test_the_service_can_read_the_storage_account_and_nobody_has_its_keys(target
 
 
 @pytest.mark.parametrize("target", ["azure-managed", "azure-premium"])
+def test_an_endpoint_waits_for_what_changes_the_cache(target: str) -> None:
+    """One change meets the other with a conflict otherwise."""
+    for keys in (False, True):
+        found = planned(target, access_keys=keys)
+        endpoint = parse_bicep(bicep(found, private_endpoint=True))["resource"]["endpoint"][1]
+        resources = check_terraform(terraform(found, private_endpoint=True))
+        there = resources["azurerm_private_endpoint", "endpoint"].get("depends_on")
+        if keys and target == "azure-managed":
+            assert endpoint["dependsOn"] == ["database"]
+            assert there is None
+        else:
+            assert endpoint["dependsOn"] == ["access"]
+            assert there == [next(f"{kind}.{name}" for kind, name in resources if name == "access")]
+
+
+@pytest.mark.parametrize("target", ["azure-managed", "azure-premium"])
 def test_the_private_zone_is_that_of_the_cloud(target: str) -> None:
     """Of another service or cloud, an endpoint is made as well, and nothing finds it."""
     zones = parse_bicep(bicep(planned(target), private_endpoint=True))["param"]["privateDnsZone"]
