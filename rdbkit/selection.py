@@ -100,7 +100,7 @@ class Selection:
         # a glob that is a name's beginning and a star is the same as that prefix, and cheaper
         begun, not_begun = _beginnings(keys), _beginnings(not_keys)
         clause = Clause(
-            given={name: value for name, value in options.items() if value},
+            given={name: value for name, value in options.items() if value} | _own_time(ttl, expiry, now_ms),
             types=frozenset(types) or None,
             dbs=dbs,
             size=size or (None, None),
@@ -137,6 +137,15 @@ class Selection:
     def wants_size(self, size: int) -> bool:
         """Whether a record of so many bytes in the file is wanted, all else aside."""
         return self._filter.wants_size(size)
+
+    def at(self, now_ms: int) -> Selection:
+        """The same conditions at another present; one that was made with `now_ms` keeps its own.
+
+        >>> Selection(ttl=(0, 1000)).at(5000).wants(0, b"key", "string", None, 5500)
+        True
+        """
+        made = [Selection(**{"now_ms": now_ms, **clause.given}) for clause in self._clauses]
+        return _of_clauses(tuple(clause for selection in made for clause in selection._clauses))
 
     def filter_for(self, types: dict[int, ValueType], limit: int) -> Filter:
         """What tests the records of one snapshot while it is scanned.
@@ -186,6 +195,11 @@ def _of_clauses(clauses: tuple[Clause, ...]) -> Selection:
     selection._clauses = clauses
     selection._filter = Filter(clauses)
     return selection
+
+
+def _own_time(ttl: Bounds | None, expiry: Expiry | None, now_ms: int | None) -> dict[str, Any]:
+    """The present, as one of the conditions, where it was given and they depend on it."""
+    return {} if now_ms is None or (ttl is None and expiry not in ("expired", "not-expired")) else {"now_ms": now_ms}
 
 
 def _window(ttl: Bounds | None, expires: Bounds | None, expiry: Expiry | None, now: int) -> tuple[int, int]:

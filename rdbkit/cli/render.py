@@ -13,6 +13,7 @@ import click
 
 from rdbkit.errors import ChecksumError, LossError, RdbError, TruncatedError, UnsupportedTypeError
 from rdbkit.model import TRAILERS
+from rdbkit.policy.script import ScriptError
 from rdbkit.text import printable, size, when
 
 if TYPE_CHECKING:
@@ -182,6 +183,8 @@ def usage_errors() -> Iterator[None]:
     """Let what the library says of its arguments, a ValueError, be a wrong usage of the command."""
     try:
         yield
+    except ScriptError as e:
+        raise click.ClickException(printable(str(e))) from None
     except ValueError as e:
         raise click.UsageError(printable(str(e))) from None
 

@@ -12,6 +12,10 @@ from rdbkit.format.encode import encode_value
 from rdbkit.format.record import Record
 
 
+class ScriptError(ValueError):
+    """What a script made of a key cannot be written."""
+
+
 class ScriptRecord:
     """A key that a script may change: `def record(r): ... return r`, or `return None` to leave it out.
 
@@ -76,7 +80,7 @@ class ScriptRecord:
         self._was_set = True
 
     def check(self) -> None:
-        """Raise ValueError, in the words of the script's author, where what it has changed cannot be written so.
+        """Raise ScriptError, in the words of the script's author, where what it has changed cannot be written so.
 
         What it leaves as it is may be whatever the source has.
         """
@@ -86,7 +90,7 @@ class ScriptRecord:
         except AttributeError as e:
             what = f"key lacks something, as after del: {e}"
         if what:
-            raise ValueError(f"the script's {what} (in db {record.db}, key {record.key!r})")
+            raise ScriptError(f"the script's {what} (in db {record.db}, key {record.key!r})")
 
     def _what_is_wrong(self) -> str:
         key: object = self.key  # whatever a script may have put there
