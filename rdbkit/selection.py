@@ -144,8 +144,8 @@ class Selection:
         >>> Selection(ttl=(0, 1000)).at(5000).wants(0, b"key", "string", None, 5500)
         True
         """
-        made = [Selection(**{"now_ms": now_ms, **clause.given}) for clause in self._clauses]
-        return _of_clauses(tuple(clause for selection in made for clause in selection._clauses))
+        made = [Selection(**{"now_ms": now_ms, **clause.given})._clauses[0] for clause in self._clauses]
+        return _of_clauses(tuple(new._replace(given=old.given) for new, old in zip(made, self._clauses, strict=True)))
 
     def filter_for(self, types: dict[int, ValueType], limit: int) -> Filter:
         """What tests the records of one snapshot while it is scanned.

@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final
+from functools import partial
+from hashlib import md5
+from typing import Any, BinaryIO, Final, cast
 
 from rdbkit.azure.arguments import blob_url_of, opened_cache
 from rdbkit.azure.blob_url import BlobUrl, Credentials
@@ -35,17 +37,21 @@ from rdbkit.azure.resources import Arm, CacheState, Call, ResourceId, Status
 from rdbkit.azure.sas import LEAST_HOURS, Signer, patience
 from rdbkit.azure.storage_account import look_at_accounts
 from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, properties_of, upload, upload_converted
-from rdbkit.errors import TargetError
+from rdbkit.errors import LossError, TargetError
 from rdbkit.operations.arguments import File, paths_of
 from rdbkit.operations.check import AS_IT_IS, CANNOT, Check, check, configured
-from rdbkit.operations.convert import convert
-from rdbkit.operations.duplicates import duplicate_error, find_duplicates
+from rdbkit.operations.conversion_options import ConversionOptions
+from rdbkit.operations.convert import Conversion, convert
+from rdbkit.operations.converted_keys import scan_converted_keys
+from rdbkit.operations.duplicates import Met, duplicate_error, find_duplicates
 from rdbkit.operations.split import Division, split
-from rdbkit.policy.rules import Policies
+from rdbkit.policy.ledger import Loss
+from rdbkit.policy.rules import Edits, Policies
+from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import open_snapshot
 from rdbkit.storage.compression import without_suffix
 from rdbkit.storage.location import check_distinct, exists, revision
-from rdbkit.storage.output import Nowhere
+from rdbkit.storage.output import Nowhere, open_output
 from rdbkit.storage.source import Rereading, changed
 from rdbkit.storage.state import StateFile
 from rdbkit.storage.temporary import Permissions, make_folders
@@ -56,7 +62,10 @@ __all__ = ["STEPS", "FileProgress", "Migration", "migrate"]
 
 #: What a migration does, in this order; each can be left out.
 STEPS: Final = ("check", "upload", "import")
-_FORMAT: Final = 2
+_FORMAT: Final = 3
+#: How many damaged keys, and keys that several files have, are named.
+_MOST_DAMAGE: Final = 20
+_MOST_DUPLICATES: Final = 20
 
 
 @dataclass
@@ -68,10 +77,14 @@ class FileProgress:
         header: its version, and that of what is sent.
         verdict: of `rdbkit.check`; empty where that was left out.
         keys, written: that it has, and that are sent.
-        losses: what is lost on the way, counted by kind, as policies allow.
+        losses: what is lost on the way, counted by kind, as policies allow; keys that are left out since they are damaged are
+            "damaged", and `damage` says of the first what is wrong with them.
+        checksum: what is wrong with that of the file, where damage is passed over.
         identical: what is sent is the file as it is.
+        digest: MD5 of what a script made of it when it was rehearsed, in hexadecimal; empty where there is no script.
         blobs: what it is sent as: `name` in the container and, of a part, the `part` on this disk; and behind its upload `url`,
             `etag`, `bytes`, `md5`, `sent_bytes` and `seconds`.
+        now_ms: what counts as the present for all that becomes of it, in Unix milliseconds, so that each run makes the same bytes.
         terms: where it goes and what becomes of it; all else that is noted holds for these alone.
         earlier: etags, by URL, of blobs that this file was sent as when it, or the terms, were others: they may be replaced.
     """
@@ -85,20 +98,27 @@ class FileProgress:
     keys: int = 0
     written: int = 0
     losses: dict[str, int] = field(default_factory=dict)
+    damage: list[str] = field(default_factory=list)
+    checksum: str = ""
     identical: bool = False
+    digest: str = ""
+    now_ms: int = 0
     blobs: list[dict[str, Any]] = field(default_factory=list)
     terms: str = ""
     earlier: dict[str, str] = field(default_factory=dict)
 
     def check_types(self) -> None:
         """Raise ValueError where a file had something else than what is noted."""
-        numbers = [self.size, self.mtime_ns, self.keys, self.written, *self.losses.values()]
+        numbers = [self.size, self.mtime_ns, self.now_ms, self.keys, self.written, *self.losses.values()]
         texts = [
             self.file,
             self.header,
             self.sent_header,
             self.verdict,
             self.terms,
+            self.digest,
+            self.checksum,
+            *self.damage,
             *self.losses,
             *self.earlier,
             *self.earlier.values(),
@@ -108,6 +128,15 @@ class FileProgress:
             numbers += [blob.get("bytes", 0)]
         if not all(type(n) is int for n in numbers) or not all(isinstance(text, str) for text in texts):
             raise ValueError
+
+    def take(self, done: Conversion) -> None:
+        """Note what a conversion has made of it."""
+        self.header, self.sent_header = str(done.source), str(done.header)
+        self.keys, self.written, self.losses = done.keys, done.written, dict(done.ledger.counts)
+        if done.skipped:
+            self.losses["damaged"] = len(done.skipped)
+        self.damage = [valid_text(str(error)) for error in done.skipped[:_MOST_DAMAGE]]
+        self.checksum = "" if done.checksum is None else valid_text(str(done.checksum))
 
     @property
     def is_sent(self) -> bool:
@@ -124,7 +153,8 @@ class Migration:
         files: paths.
         container: a container, or a folder in one, where blobs are to be.
         path: of the file by which another run continues.
-        policies: what to do with data that the target does not support; by default, nothing is sent if there is any.
+        conversion: what becomes of the keys; by default, nothing is sent if there is data that the target does not support. The
+            time, where it has none, is that of the first run.
         part_bytes: send each file in parts of so many bytes, which are written beside `path` first; None to send it as one.
         credentials: of the storage account; by default what the environment and the machine have.
         auth, hours, storage_subscription: as of `prepare_import`.
@@ -138,6 +168,8 @@ class Migration:
         warnings: what should be known before the import.
         files: how far each has come.
         checks: of the files that were looked at in this run.
+        conversions: what became of these.
+        refused: why some of them are not sent: each says what would be lost of one.
         result: of the import, when it has ended.
 
     Raises: ValueError where files or options do not fit; TargetError where the cache does not; OSError.
@@ -151,7 +183,7 @@ class Migration:
         container: BlobUrl,
         path: str,
         *,
-        policies: Policies | None = None,
+        conversion: ConversionOptions | None = None,
         part_bytes: int | None = None,
         credentials: Credentials | None = None,
         auth: str = SAS,
@@ -171,7 +203,8 @@ class Migration:
         self.arm = arm
         self.container = container
         self.path = os.path.abspath(path)
-        self.policies = policies or Policies()
+        self.conversion = conversion or ConversionOptions()
+        self._terms = self.conversion.terms
         self.part_bytes = part_bytes
         self.credentials = credentials or Credentials()
         self.auth = auth
@@ -183,6 +216,8 @@ class Migration:
         self.begin = time.time()
         self.result: Import | None = None
         self.checks: list[Check] = []
+        self.conversions: list[Conversion] = []
+        self.refused: list[LossError] = []
         self.service = target
         self.cache: CacheState = arm.read()
         # whether it is running is asked in `look`: an import that has begun may be waited for first
@@ -200,8 +235,13 @@ class Migration:
         size, mtime_ns = revision(name)
         target = self.target
         cache = f"{target.name} {target.engine} {target.rdb} {sorted(target.modules)} {target.databases} {target.single_db}"
-        terms = f"{cache} {self.container.url} {self.policies} {self.part_bytes}"
-        return FileProgress(os.path.abspath(name), size, mtime_ns, terms=terms)
+        terms = f"{cache} {self.container.url} {self._terms} {self.part_bytes}"
+        now_ms = int(self.begin * 1000) if self.conversion.now_ms is None else self.conversion.now_ms
+        return FileProgress(os.path.abspath(name), size, mtime_ns, now_ms=now_ms, terms=terms)
+
+    def _conversion_of(self, file: FileProgress) -> ConversionOptions:
+        """What is asked of a file's conversion, at the same time in every run."""
+        return self.conversion.at(file.now_ms)
 
     def _mark(self) -> dict[str, Any]:
         """What has to be the same for a run to continue another."""
@@ -305,44 +345,88 @@ class Migration:
 
     # -- the steps
 
-    def rehearse(self, progress: Callable[[str, int], object] | None = None) -> None:
+    def rehearse(
+        self,
+        progress: Callable[[str, int], object] | None = None,
+        *,
+        anew: bool = False,
+        loss_callback: Callable[[str, Loss], object] | None = None,
+    ) -> None:
         """Check every file, and convert it without writing anything, so that all losses are known before anything is sent.
 
-        Raises: LossError where a policy does not allow one; DuplicateError where files have the same key; RdbError where a file is
-            damaged; TargetError where the cache cannot import what it becomes.
+        Args:
+            anew: also those that an earlier run has rehearsed.
+            loss_callback: called with a file and each loss of it as it is found.
+
+        Raises: LossError where a policy does not allow one, of the first of `refused`; DuplicateError where files have the same
+            key; RdbError where a file is damaged; TargetError where the cache cannot import what it becomes; ValueError where
+            the options leave all keys out.
         """
         for file in self.files:
-            if file.verdict:
-                continue
-            with open_snapshot(file.file, rereading=self.rereading) as snapshot:
-                report = check(snapshot, self.target, deep=True, allow_base=self.allow_base or None)
-                base = snapshot.aof_base
-                file.header = str(snapshot.header)
-                plain = snapshot.compression is None and snapshot.framing is None and snapshot.trailer == ("none", 0)
-            if base is not None and base.newer and not self.allow_base:
-                raise TargetError(f"{base.summary}; allow_base sends it without", source=file.file)
-            self.checks.append(report)
-            # what is damaged is reported by the conversion
-            done = convert(
-                file.file, Nowhere(), target=self.target, policies=self.policies, deep=True,
-                progress=_of(progress, file.file),
-            )  # fmt: skip
-            self._look_at(file)
-            if report.verdict == CANNOT:
-                raise TargetError(f"{self.target.title} cannot import it: {_why(report)}", source=file.file)
-            file.sent_header = str(done.header)
-            file.keys, file.written, file.losses = done.keys, done.written, dict(done.ledger.counts)
-            file.identical = report.verdict == AS_IT_IS and plain
-            file.verdict = report.verdict
-            self._note()
+            if anew or not file.verdict:
+                self._rehearse(file, progress, loss_callback)
+        if self.refused:
+            raise self.refused[0]
+        if self.conversion.changes_keys and not any(file.written for file in self.files) and any(file.keys for file in self.files):
+            raise ValueError("no key would be sent, for the options leave all of them out; the import would empty the cache")
         if len(self.files) > 1:
             self._look_for_duplicates()
 
+    def _rehearse(
+        self, file: FileProgress, progress: Callable[[str, int], object] | None, loss_callback: Callable[[str, Loss], object] | None
+    ) -> None:
+        options = self._conversion_of(file)
+        with open_snapshot(
+            file.file, relaxed=options.relaxed, verify_checksum=options.verify_checksum, rereading=self.rereading
+        ) as snapshot:
+            report = check(snapshot, self.target, deep=True, now_ms=file.now_ms, allow_base=self.allow_base or None)
+            base = snapshot.aof_base
+            file.header = str(snapshot.header)
+            plain = snapshot.compression is None and snapshot.framing is None and snapshot.trailer == ("none", 0)
+        if base is not None and base.newer and not self.allow_base:
+            raise TargetError(f"{base.summary}; allow_base sends it without", source=file.file)
+        self.checks.append(report)
+        out = _Hashing() if options.edits.script is not None else Nowhere()
+        # what is damaged is reported by the conversion
+        try:
+            done = convert(
+                file.file, cast(BinaryIO, out), target=self.target, deep=True, progress=_of(progress, file.file),
+                loss_callback=None if loss_callback is None else partial(loss_callback, file.file), **options.arguments(),
+            )  # fmt: skip
+        except LossError as e:
+            if e.report is None:
+                raise
+            self.refused.append(e)  # what would be lost of the others is to be known, too
+            return
+        self._look_at(file)
+        if report.verdict == CANNOT and not options.passes_over_damage:
+            raise TargetError(f"{self.target.title} cannot import it: {_why(report)}", source=file.file)
+        file.take(done)
+        self.conversions.append(done)
+        is_whole = report.verdict == AS_IT_IS and plain and options.verify_checksum
+        file.identical = is_whole and not options.changes_keys
+        file.digest = out.digest if isinstance(out, _Hashing) else ""
+        file.verdict = report.verdict
+        self._note()
+
     def _look_for_duplicates(self) -> None:
-        """Raise DuplicateError where several files have a key: which one the cache would keep is documented nowhere."""
-        found = find_duplicates([file.file for file in self.files], samples=1, rereading=self.rereading)
+        """Raise DuplicateError where several files have a key when they are sent: which one a cache keeps is documented nowhere."""
+        names, count = [file.file for file in self.files], _MOST_DUPLICATES
+        if not self.conversion.may_name:
+            found = find_duplicates(names, relaxed=self.conversion.relaxed, samples=count, rereading=self.rereading)
+            if not found.keys:
+                return  # nor have what they become, which may have fewer keys, and no others
+            if all(file.identical for file in self.files):
+                raise duplicate_error(found.keys, found.samples)
+        files = {file.file: file for file in self.files}
+
+        def scan(name: str, met: Met) -> None:
+            scan_converted_keys(name, self.target, self._conversion_of(files[name]), met)
+            self._look_at(files[name])
+
+        found = find_duplicates(names, samples=count, scan=scan)
         if found.keys:
-            raise duplicate_error(found.keys, found.samples)
+            raise duplicate_error(found.keys, found.samples, converted=True)
 
     def places(self, file: FileProgress) -> list[BlobUrl]:
         """Where a file goes.
@@ -381,14 +465,27 @@ class Migration:
         whole = file.file
         if not file.identical:
             whole = os.path.join(into, "whole.rdb")
-            done = convert(file.file, whole, target=self.target, policies=self.policies, deep=True, progress=progress)
-            file.header, file.sent_header = str(done.source), str(done.header)
-            file.keys, file.written, file.losses = done.keys, done.written, dict(done.ledger.counts)
-        made = split([whole], into, Division(size=self.part_bytes), digests=False, verify_checksum=whole == file.file)
+            done = self._convert_to(file, whole, progress)
+            file.take(done)
+        made = split(
+            [whole], into, Division(size=self.part_bytes), digests=False, relaxed=self.conversion.relaxed,
+            verify_checksum=whole == file.file,
+        )  # fmt: skip
         if whole != file.file:
             os.unlink(whole)
         file.earlier |= {blob["url"]: blob["etag"] for blob in file.blobs if "etag" in blob}
         file.blobs = [{"name": f"{stem}/{part.file}", "part": os.path.join(into, part.file)} for part in made.parts]
+
+    def _convert_to(self, file: FileProgress, path: str, progress: Callable[[int], object] | None) -> Conversion:
+        settings: dict[str, Any] = {"target": self.target, "deep": True, "progress": progress}
+        settings |= self._conversion_of(file).arguments()
+        if not file.digest:
+            return convert(file.file, path, **settings)
+        with open_output(path, False, [file.file]) as out:
+            hashing = _Hashing(out)
+            done = convert(file.file, cast(BinaryIO, hashing), **settings)
+        _check_digest(file, hashing.digest)
+        return done
 
     def send(
         self, *, overwrite: bool = False, block_bytes: int = BLOCK_BYTES, concurrency: int = CONCURRENCY,
@@ -425,9 +522,13 @@ class Migration:
             if file.identical:
                 sent = upload(file.file, place, **settings)
             else:
-                done, sent = upload_converted(file.file, place, target=self.target, policies=self.policies, **settings)
-                file.header, file.sent_header = str(done.source), str(done.header)
-                file.keys, file.written, file.losses = done.keys, done.written, dict(done.ledger.counts)
+                options = self._conversion_of(file)
+                done, sent = upload_converted(file.file, place, target=self.target, conversion=options, **settings)
+                file.take(done)
+                if file.digest not in ("", sent.md5):
+                    file.earlier[sent.url] = sent.etag
+                    self._note()
+                _check_digest(file, sent.md5)
             file.blobs = [{"name": f"{_stem(file.file)}.rdb"} | sent.to_dict()]
             self._note()
             self._look_at(file)  # once it is noted, or the next run would not know the blob for its own
@@ -568,8 +669,9 @@ class Migration:
         for file in self.files:
             row = asdict(file)
             row["file"] = valid_text(file.file)
-            for name in ("mtime_ns", "terms", "earlier"):
+            for name in ("mtime_ns", "terms", "earlier", "digest", "now_ms"):
                 del row[name]
+            row["left_out"] = file.keys - file.written
             row["blobs"] = [{name: value for name, value in blob.items() if name != "part"} for blob in file.blobs]
             files.append(row)
         lost: dict[str, int] = {}
@@ -582,6 +684,7 @@ class Migration:
             "files": files,
             "keys": sum(file.keys for file in self.files),
             "written": sum(file.written for file in self.files),
+            "left_out": sum(file.keys - file.written for file in self.files),
             "lost": lost,
             "bytes": sum(blob.get("bytes", 0) for file in self.files for blob in file.blobs),
             "import": None if self.result is None else self.result.to_dict(),
@@ -592,6 +695,32 @@ class Migration:
 def _stem(name: str) -> str:
     """What the blobs of a file are called."""
     return without_suffix(os.path.basename(name)).removesuffix(".rdb")
+
+
+class _Hashing:
+    """Takes bytes and keeps their MD5; hands them on to a file, where there is one. It cannot seek, as a blob cannot."""
+
+    def __init__(self, out: BinaryIO | None = None) -> None:
+        self._out = out
+        self._md5 = md5(usedforsecurity=False)
+
+    def write(self, data: bytes) -> int:
+        self._md5.update(data)
+        return len(data) if self._out is None else self._out.write(data)
+
+    @property
+    def digest(self) -> str:
+        """In hexadecimal."""
+        return self._md5.hexdigest()
+
+
+def _check_digest(file: FileProgress, digest: str) -> None:
+    """Raise ValueError where a script has made something else of a file than when it was rehearsed."""
+    if file.digest not in ("", digest):
+        raise ValueError(
+            f"{file.file}: the script made something else of it than when it was checked, and nothing was imported: what it "
+            "makes of a key must not depend on anything else"
+        )
 
 
 def _of(progress: Callable[[str, int], object] | None, name: str) -> Callable[[int], object] | None:
@@ -615,6 +744,14 @@ def migrate(
     target: str | Target,
     container: str | BlobUrl,
     policies: Policies | None = None,
+    edits: Edits | None = None,
+    selection: Selection | None = None,
+    compress: bool = False,
+    jobs: int = 1,
+    on_error: str = "stop",
+    relaxed: bool = False,
+    verify_checksum: bool = True,
+    now_ms: int | None = None,
     part_bytes: int | None = None,
     skip: Collection[str] = (),
     overwrite: bool = False,
@@ -643,6 +780,10 @@ def migrate(
         target: what the cache is: "azure-premium", "azure-managed" or "azure-enterprise"; or a `Target`.
         container: where the blobs are to be, `https://ACCOUNT.blob.core.windows.net/CONTAINER` or a folder in it; or a `BlobUrl`.
         policies: what to do with data that the target does not support; by default, nothing is sent if there is any.
+        edits, selection, compress, jobs, on_error, relaxed, verify_checksum: as of `rdbkit.convert`. A script that has an attribute
+            `digest`, a str, is known by that to the call that continues; with any other, files are converted and sent again.
+        now_ms: what counts as expired, and what times to live begin at, in Unix milliseconds; by default the time of the first
+            call, for those that continue it as well.
         part_bytes: send each file in parts of so many bytes; None to send it as one.
         skip: steps to leave out: "check", "upload", "import".
         overwrite: replace blobs that are there and are not of this migration.
@@ -675,9 +816,12 @@ def migrate(
     place = blob_url_of(container)
     if isinstance(skip, str) or not set(skip) <= set(STEPS):
         raise ValueError(f"what can be skipped is a collection of {', '.join(STEPS)}")
+    conversion = ConversionOptions(
+        policies or Policies(), edits or Edits(), selection, compress, jobs, on_error, relaxed, verify_checksum, now_ms
+    )
     with opened_cache(cache, [place]) as arm:
         job = Migration(
-            arm, target, paths, place, os.fspath(state or f"rdbkit-migrate-{arm.cache.name}.json"), policies=policies,
+            arm, target, paths, place, os.fspath(state or f"rdbkit-migrate-{arm.cache.name}.json"), conversion=conversion,
             part_bytes=part_bytes, credentials=credentials, auth=auth, hours=hours, storage_subscription=storage_subscription,
             allow_base=allow_base, storage_check=storage_check,
         )  # fmt: skip

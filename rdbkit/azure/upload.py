@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import queue
 import threading
 import time
 from base64 import b64encode
@@ -23,9 +22,11 @@ from rdbkit.azure.arguments import blob_url_of
 from rdbkit.azure.blob_url import BlobUrl, Credentials
 from rdbkit.azure.errors import FOREIGN_BLOCKS, missing_package, translating_errors
 from rdbkit.errors import RdbError, TargetError
+from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.operations.convert import Conversion, convert
-from rdbkit.policy.rules import Policies
+from rdbkit.policy.ledger import Loss
 from rdbkit.storage.location import Identity, is_rereadable
+from rdbkit.storage.pipe import Pipe, PipeBroken
 from rdbkit.storage.rate_limiter import RateLimiter
 from rdbkit.storage.source import Input, Reader, changed
 from rdbkit.targets.target import Target
@@ -143,18 +144,21 @@ def upload_converted(
     place: str | BlobUrl,
     *,
     target: str | Target,
-    policies: Policies | None = None,
+    conversion: ConversionOptions | None = None,
+    loss_callback: Callable[[Loss], object] | None = None,
     progress: Callable[[int], object] | None = None,
     **settings: Any,
 ) -> tuple[Conversion, Upload]:
     """Convert a snapshot for a target while it is sent: there is no copy on this machine.
 
     Where the blob is there, and is not to be replaced, a file is first converted without being sent: if that gives the blob, there
-    is nothing to do.
+    is nothing to do. Another upload continues this one if the conversion gives the same bytes: where times to live count from now,
+    that takes a `ConversionOptions.now_ms`.
 
     Args:
         src: as for `rdbkit.open`.
-        target, policies: as for `rdbkit.convert`.
+        target, loss_callback: as for `rdbkit.convert`.
+        conversion: all else that is asked of it; by default, there is no blob if something would be lost.
         progress: called with bytes of the source read so far.
         settings: as for `upload`.
 
@@ -165,15 +169,25 @@ def upload_converted(
     if sending.page_blob:
         raise ValueError("a page blob has to know its length beforehand, and a conversion does not: convert the file first")
     identity = Identity.of(src) if is_rereadable(src) else None
-    pipe = _Pipe()
+    conversion = conversion or ConversionOptions()
+    if conversion.now_ms is None:
+        conversion = conversion.at(time.time_ns() // 1_000_000)
+    arguments = conversion.arguments()
+    losses = _Losses(loss_callback)
+    pipe = Pipe()
     reports: list[Conversion] = []
 
     def write(out: Any) -> None:
         def report_progress(done: int) -> None:
-            if progress is not None and not pipe.broken:
+            if progress is not None and not pipe.is_broken:
                 progress(done)
 
-        reports.append(convert(src, cast(BinaryIO, out), target=target, policies=policies, deep=True, progress=report_progress))
+        losses.begin()
+        reports.append(
+            convert(
+                src, cast(BinaryIO, out), target=target, deep=True, loss_callback=losses.add, progress=report_progress, **arguments
+            )
+        )  # fmt: skip
 
     def work() -> None:
         try:
@@ -200,7 +214,7 @@ def upload_converted(
         threading.Thread(target=work, daemon=True).start()
         try:
             job.bring(pipe, None)
-        except _Broken:
+        except PipeBroken:
             job.wait()  # raises what the thread has met that could not send
             raise
         finally:
@@ -291,6 +305,25 @@ def _add_remark(e: BaseException, text: str) -> None:
         e.add_note(text)
 
 
+class _Losses:
+    """Tells of each loss once, although a conversion may be done twice, of which each meets the same in the same order."""
+
+    def __init__(self, loss_callback: Callable[[Loss], object] | None) -> None:
+        self._loss_callback = loss_callback
+        self._told = 0
+        self._met = 0
+
+    def begin(self) -> None:
+        self._met = 0
+
+    def add(self, loss: Loss) -> None:
+        self._met += 1
+        if self._met > self._told:
+            self._told += 1
+            if self._loss_callback is not None:
+                self._loss_callback(loss)
+
+
 class _Longer(Exception):
     """More bytes than were expected."""
 
@@ -309,60 +342,6 @@ class _Digest:
             raise _Longer
         self.md5.update(data)
         return len(data)
-
-
-class _Broken(Exception):
-    """The other end of a pipe has gone."""
-
-
-class _Pipe:
-    """Bytes from one thread to another, a few pieces at a time."""
-
-    def __init__(self) -> None:
-        self.pieces: queue.Queue[bytes | BaseException | None] = queue.Queue(16)
-        self.rest: memoryview = memoryview(b"")
-        self.broken = False
-        self.ended = False
-
-    def write(self, data: bytes) -> int:
-        self.put(bytes(data))
-        return len(data)
-
-    def end(self, error: BaseException | None) -> None:
-        """Nothing more will come, or only this error."""
-        if not isinstance(error, _Broken):
-            with suppress(_Broken):
-                self.put(error)
-
-    def put(self, piece: bytes | BaseException | None) -> None:
-        while not self.broken:
-            try:
-                self.pieces.put(piece, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-        raise _Broken
-
-    def read(self, n: int) -> bytes:
-        """Up to `n` bytes, b"" at the end; raises what the writer raised."""
-        while not self.rest and not self.ended:
-            piece = self.pieces.get()
-            if self.broken:
-                raise _Broken
-            if isinstance(piece, BaseException):
-                raise piece
-            if piece is None:
-                self.ended = True
-            else:
-                self.rest = memoryview(piece)
-        data, self.rest = self.rest[:n], self.rest[n:]
-        return bytes(data)
-
-    def break_off(self) -> None:
-        """Let both ends end."""
-        self.broken = True
-        with suppress(queue.Full):  # then there is something to be read, and nobody waits for it
-            self.pieces.put_nowait(None)
 
 
 def _transport(concurrency: int) -> dict[str, Any]:

@@ -15,11 +15,11 @@ from click.core import ParameterSource
 
 from rdbkit.cli.files import EXISTING, WithArgument
 from rdbkit.cli.losses import MOST_SHOWN, policy_options, read_policies
-from rdbkit.cli.options import MOST_JOBS, database_pairs, selection_options
+from rdbkit.cli.options import MOST_JOBS, database_pairs, selection_options, warn_if_none
 from rdbkit.cli.render import complain, printable
 from rdbkit.errors import ChecksumError, RdbError
 from rdbkit.operations.conversion_options import ConversionOptions
-from rdbkit.operations.convert import is_read_twice
+from rdbkit.operations.convert import Conversion, is_read_twice
 from rdbkit.policy.rules import Edits
 from rdbkit.policy.script import ScriptRecord
 from rdbkit.selection import Selection, parse_duration
@@ -28,7 +28,7 @@ from rdbkit.text import count
 
 R = TypeVar("R")
 
-__all__ = ["check_rereadable", "conversion_options", "given_options", "show_damage"]
+__all__ = ["check_rereadable", "conversion_options", "given_options", "show_damage", "warn_if_none_is_chosen"]
 
 _NEVER: Final = "never"
 
@@ -224,6 +224,15 @@ class _ScriptFile:
         except Exception:  # an error of the script's own
             said = ""
         return click.ClickException(printable(f"{where}: {type(e).__name__}{': ' if said else ''}{said}"))
+
+
+def warn_if_none_is_chosen(conversion: ConversionOptions, report: Conversion) -> None:
+    """`warn_if_none`, unless keys may have been left out that the selection takes."""
+    edits = conversion.edits
+    of_keys = any(loss.key is not None for loss in report.ledger.losses) or "empty" in report.ledger.notes
+    if conversion.selection is None or of_keys or report.skipped or edits.drop_expired or edits.script is not None:
+        return
+    warn_if_none(conversion.selection, report.written)
 
 
 def show_damage(skipped: list[RdbError], checksum: ChecksumError | None) -> None:

@@ -9,17 +9,16 @@ from typing import Any
 
 import click
 
-from rdbkit.cli.conversion_options import check_rereadable, conversion_options, show_damage
+from rdbkit.cli.conversion_options import check_rereadable, conversion_options, show_damage, warn_if_none_is_chosen
 from rdbkit.cli.files import READ_ONCE, refuse_terminal, snapshot_options, written
 from rdbkit.cli.losses import extracted_files, ledger_file, ledger_option, report_losses
-from rdbkit.cli.options import SelectionCommand, service_options, warn_if_none
+from rdbkit.cli.options import SelectionCommand, service_options
 from rdbkit.cli.render import printable, progress, size
 from rdbkit.cli.status import status
 from rdbkit.errors import LossError
 from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.operations.convert import Conversion
 from rdbkit.operations.convert import convert as convert_snapshot
-from rdbkit.policy.rules import Edits
 from rdbkit.policy.script import ScriptError
 from rdbkit.storage.location import file_size
 from rdbkit.text import count, valid_text
@@ -73,16 +72,9 @@ def convert(file: str, out: str, conversion: ConversionOptions, extracts: dict[s
         _summarise(report, file, out, time.monotonic() - begin)
     show_damage(report.skipped, report.checksum)
     report_losses(report.ledger, failed, out == "-", target=options["target"])
-    if conversion.selection is not None and not _left_out_for_other_reasons(report, conversion.edits):
-        warn_if_none(conversion.selection, report.written)
+    warn_if_none_is_chosen(conversion, report)
     lost = report.ledger.counts or report.skipped or report.checksum
     return status(lost=lost, strict=options["strict"], found=failed)
-
-
-def _left_out_for_other_reasons(report: Conversion, edits: Edits) -> bool:
-    """Whether keys may have been left out that the selection takes."""
-    of_keys = any(loss.key is not None for loss in report.ledger.losses) or "empty" in report.ledger.notes
-    return of_keys or bool(report.skipped) or edits.drop_expired or edits.script is not None
 
 
 def _summarise(report: Conversion, src: str, dst: str, seconds: float) -> None:

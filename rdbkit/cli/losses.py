@@ -6,7 +6,8 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO, Final, Protocol, TypeVar
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
 
 import click
 
@@ -20,17 +21,11 @@ from rdbkit.policy.losses import Policy, policies, remedy_of
 from rdbkit.policy.rules import Policies
 from rdbkit.storage.output import open_output
 from rdbkit.targets.target import Target
-from rdbkit.text import count
+from rdbkit.text import count, valid_text
 
 C = TypeVar("C", bound=Callable[..., Any])
 
 MOST_SHOWN: Final = 20
-
-#: Of verbs that have no ledger: where all losses are.
-LEDGER_ELSEWHERE: Final = "rdbkit convert has --ledger FILE for all"
-#: The same for verbs that convert on the way, and have less options than `convert`.
-ON_THE_WAY: Final = {"database": "rdbkit convert has --map-db, --collapse-dbs and --db; bring the file there that it writes"}
-
 
 #: What `extract=FILE` writes, by policy, as `OutputPath` has it.
 _EXTRACTED: Final = {"function": "lua", "lua_script": "resp"}
@@ -55,7 +50,7 @@ def policy_options(command: C) -> C:
 
 
 def ledger_option(command: C) -> C:
-    """Give a click command `--ledger`, whose file `loss_writer` writes to."""
+    """Give a click command `--ledger`, whose file `ledger_file` writes."""
     return click.option(
         "--ledger", type=OutputPath("jsonl"), metavar="FILE", help="Write every loss and note to FILE, as JSON lines."
     )(command)
@@ -82,11 +77,25 @@ def read_policies(options: dict[str, Any]) -> Policies:
 @contextmanager
 def ledger_file(options: dict[str, Any], sources: Sequence[str]) -> Iterator[Callable[[Loss], object] | None]:
     """What writes each loss to the file of `ledger_option`, which is opened now; None where none was asked for."""
-    if not options["ledger"]:
+    with ledger_of_files(options["ledger"], options["force"], sources) as write:
+        yield None if write is None else partial(write, "")
+
+
+@contextmanager
+def ledger_of_files(ledger: str | None, force: bool, sources: Sequence[str]) -> Iterator[Callable[[str, Loss], object] | None]:
+    """The same of several files: it takes the name of the one that a loss is of, and then the loss."""
+    if not ledger:
         yield None
         return
-    with open_output(options["ledger"], options["force"], sources) as file:
-        yield loss_writer(file)
+    with open_output(ledger, force, sources) as out:
+
+        def write(file: str, loss: Loss) -> None:
+            row = loss.to_dict()
+            if file:
+                row = {"file": valid_text(file), **row}
+            out.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+
+        yield write
 
 
 def extracting_options(options: dict[str, Any]) -> list[str]:
@@ -131,13 +140,6 @@ def extracted_files(options: dict[str, Any], sources: Sequence[str], force: bool
             write_scripts([b"".join(load_script(body)) for body in report.scripts], notes.get("script-kept", 0))
 
         yield write
-
-
-def loss_writer(ledger: BinaryIO | None) -> Callable[[Loss], object] | None:
-    """Writes each loss to a file as a line of JSON, where there is one."""
-    if ledger is None:
-        return None
-    return lambda loss: ledger.write(json.dumps(loss.to_dict(), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
 
 
 class _Unwritten(Exception):

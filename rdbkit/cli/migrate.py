@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Final
+from typing import Any, NamedTuple
 
 import click
 
@@ -31,21 +31,30 @@ from rdbkit.cli.cache_options import (
     watch,
 )
 from rdbkit.cli.clouds import chosen_cloud
-from rdbkit.cli.files import KeptPath, OutputPath
-from rdbkit.cli.losses import LEDGER_ELSEWHERE, ON_THE_WAY, extracting_options, policy_options, read_policies, report_losses
+from rdbkit.cli.conversion_options import conversion_options, show_damage
+from rdbkit.cli.files import KeptPath, OutputPath, force_option
+from rdbkit.cli.losses import (
+    MOST_SHOWN,
+    extracted_files,
+    extracting_options,
+    ledger_of_files,
+    ledger_option,
+    report_losses,
+)
 from rdbkit.cli.render import Output, output, printable, progress, size, usage_errors
 from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.status import status
 from rdbkit.cli.upload import read_place, sending_options
 from rdbkit.errors import LossError
+from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.operations.duplicates import DuplicateError
+from rdbkit.policy.losses import loss_kinds
 from rdbkit.selection import parse_bytes
 from rdbkit.storage.location import exists, is_file, total_size
 from rdbkit.storage.output import open_output
 from rdbkit.targets.clouds import Cloud
 from rdbkit.targets.target import Target
-
-_REMEDIES: Final = {**ON_THE_WAY, "function": "--on-function drop; rdbkit convert can extract them to a file"}
+from rdbkit.text import count
 
 
 def _container(ctx: click.Context, param: click.Parameter, value: str) -> BlobUrl:
@@ -72,7 +81,9 @@ def _bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int
 @click.option("--split-size", callback=_bytes, metavar="SIZE", help="Send each FILE in parts of SIZE, as 2GiB.")
 @click.option("--skip", multiple=True, type=click.Choice(STEPS), help="Leave a step out; may be given several times.")
 @sending_options
-@policy_options
+@conversion_options
+@ledger_option
+@force_option
 @click.option("--yes", metavar="NAME", help="The cache's name, where nobody is there to type it.")
 @click.option("--report", type=OutputPath("json", gzip=False), metavar="FILE", help="Write the report to FILE, as JSON.")
 def migrate(
@@ -99,13 +110,18 @@ def migrate(
     cap_mbps: float | None,
     yes: str | None,
     report: str | None,
-    **options: Any,
+    conversion: ConversionOptions,
+    extracts: dict[str, Any],
+    strict: bool,
+    ledger: str | None,
+    force: bool,
 ) -> int:
     """Bring snapshots into a cache in Azure: check, convert, upload, import. What is in the cache is deleted.
 
     Every FILE is checked and converted without being written, so that all that would be lost is known beforehand; what may be is
-    said by the options, as for rdbkit convert. Then it is sent to the container, converted on its way, and imported. The cache's
-    name has to be typed before that, or given with --yes. To continue a run that was interrupted, give the same command again.
+    said by the options, which are those of rdbkit convert. Then it is sent to the container, converted on its way, and imported.
+    The cache's name has to be typed before that, or given with --yes. To continue a run that was interrupted, give the same command
+    again.
 
     Exit code 0 when the data is in the cache, without what options allow to be lost, 1 if nothing was sent since something would be
     lost, 3 if FILE is damaged, 4 if a service refuses or fails. With --strict, 1 also if something was lost.
@@ -115,8 +131,7 @@ def migrate(
     credentials = Credentials(connection_string=connection_string, sas=sas, cloud=chosen)
     if not dry_run and "import" not in skip:
         check_can_confirm(yes, cache)
-    for option in extracting_options(options):
-        raise click.UsageError(f"to extract, convert with {option} extract=FILE first; drop leaves them out")
+    _check_files(files, skip, ledger, extracting_options(extracts))
     _check_report(report)
     if lacks_newer_data(files):
         click.echo("rdbkit: nothing was sent, since a FILE lacks newer data; --allow-base sends it without", err=True)
@@ -127,31 +142,27 @@ def migrate(
             written = None if report is None else stack.enter_context(open_output(report, force=True, sources=files))
             arm = stack.enter_context(opened(cache, chosen, arm_endpoint))
             job = Migration(
-                arm, target, files, container, state or f"rdbkit-migrate-{cache.name}.json", policies=read_policies(options),
+                arm, target, files, container, state or f"rdbkit-migrate-{cache.name}.json", conversion=conversion,
                 part_bytes=split_size, credentials=credentials, auth=AUTH[auth],
                 hours=sas_hours, storage_subscription=storage_subscription, leaves_state=not dry_run,
                 allow_base=allows_base(), storage_check=not no_storage_check,
             )  # fmt: skip
             sending = {"overwrite": overwrite, "block_bytes": block_size, "concurrency": concurrency, "cap_mbps": cap_mbps}
-            call = _run(job, skip, yes, dry_run, as_json, sending)
+            outputs = _Outputs(ledger, extracts, force)
+            call = _run(job, skip, yes, dry_run, as_json, sending, outputs)
             if job.result is not None:
                 job.finish()
             made = job.to_dict() | {"dry_run": dry_run, "skipped": list(skip), "calls": [] if call is None else [call.to_dict()]}
             if written is not None:
                 written.write(json.dumps(made, indent=1, ensure_ascii=False).encode())
     except DuplicateError as e:
-        click.echo(
-            f"rdbkit: {printable(e.message)}; nothing was sent. rdbkit merge makes one file of them and says which one to "
-            "keep; --skip check leaves this to the cache",
-            err=True,
-        )
+        _show_duplicates(e)
         return 1
     except LossError as e:
         if e.report is None:
             raise
-        report_losses(
-            e.report.ledger, e, False, _remedies(job), target=job.target, undone="nothing was sent of it", has_all=LEDGER_ELSEWHERE
-        )
+        for refused in job.refused:
+            _show_refused(job, refused)
         return 1
     if as_json:
         click.echo(json.dumps(made, ensure_ascii=False))
@@ -159,13 +170,57 @@ def migrate(
         _show_end(job, output())
     elif call is not None:
         show_call(call)
-    return status(lost=made["lost"], strict=options["strict"])
+    lost = made["lost"] or any(file.checksum for file in job.files)
+    return status(lost=lost, strict=strict)
 
 
-def _remedies(job: Migration) -> dict[str, str]:
-    """What to say of losses; of keys in other databases, the command that moves those of the last file that was looked at."""
-    command = job.checks[-1].command if job.checks else ""
-    return {**_REMEDIES, "database": f"{command}; then migrate the file that it writes"} if command else dict(_REMEDIES)
+def _check_files(files: tuple[str, ...], skip: tuple[str, ...], ledger: str | None, extracting: list[str]) -> None:
+    """Raise click.UsageError where the files that are asked for could not be written."""
+    if extracting and len(files) > 1:
+        raise click.UsageError(f"{extracting[0]} extract=FILE is for one FILE")
+    if "check" in skip and (ledger is not None or extracting):
+        option = "--ledger" if ledger is not None else f"{extracting[0]} extract=FILE"
+        raise click.UsageError(f"{option} is written by the check, which --skip check leaves out")
+
+
+class _Outputs(NamedTuple):
+    """Files that are written about what is converted, and whether they may replace others."""
+
+    ledger: str | None
+    extracts: dict[str, Any]
+    force: bool
+
+
+def _show_refused(job: Migration, refused: LossError) -> None:
+    """What would be lost of one FILE."""
+    assert refused.report is not None
+    if len(job.files) > 1:
+        click.echo(f"rdbkit: of {printable(str(refused.source))}:", err=True)
+    show_damage(refused.report.skipped, refused.report.checksum)
+    report_losses(refused.report.ledger, refused, False, _remedies(job, refused), target=job.target, undone="nothing was sent")
+
+
+def _remedies(job: Migration, refused: LossError) -> dict[str, str]:
+    """What to say of losses: of keys in other databases, the options that move those of this file."""
+    for report in job.checks:
+        fixes = [
+            found.fix for found in report.findings if found.code in {loss_kinds()[name].code for name in ("database", "conflict")}
+        ]
+        if report.file == refused.source and fixes:
+            return {"database": f"{' '.join(fixes)} to move them, or --map-db; --db to choose"}
+    return {}
+
+
+def _show_duplicates(e: DuplicateError) -> None:
+    """Keys that several FILEs have when they are sent."""
+    for each in e.samples[:MOST_SHOWN]:
+        names = ", ".join(dict.fromkeys(printable(name) for name, _ in each.places))
+        click.echo(f"rdbkit: more than once: db {each.db}, key {printable(each.key, 80)}: {names}", err=True)
+    click.echo(
+        f"rdbkit: {printable(e.message)}; nothing was sent. rdbkit merge makes one file of them and says which one to "
+        "keep, and that file can be migrated with the same options; --skip check leaves this to the cache",
+        err=True,
+    )
 
 
 def _check_report(path: str | None) -> None:
@@ -189,7 +244,13 @@ def _is_report(path: str) -> bool:
 
 
 def _run(
-    job: Migration, skip: tuple[str, ...], yes: str | None, dry_run: bool, as_json: bool, sending: dict[str, Any]
+    job: Migration,
+    skip: tuple[str, ...],
+    yes: str | None,
+    dry_run: bool,
+    as_json: bool,
+    sending: dict[str, Any],
+    outputs: _Outputs,
 ) -> Call | None:
     """All steps; returns the request that would begin the import, where this is a dry run."""
     sends, imports = "upload" not in skip, "import" not in skip
@@ -198,8 +259,7 @@ def _run(
         return None
     call = job.look(sends=sends, imports=imports)
     if "check" not in skip:
-        with _progress_of("check", [file.file for file in job.files]) as update:
-            job.rehearse(update)
+        _rehearse(job, outputs)
     if not as_json:
         _show(job, skip, output())
     if dry_run:
@@ -213,6 +273,30 @@ def _run(
     if imports:
         _import(job, yes)
     return None
+
+
+def _rehearse(job: Migration, outputs: _Outputs) -> None:
+    """Rehearse, and write what is written of it, also where something would be lost."""
+    files = [file.file for file in job.files]
+    anew = outputs.ledger is not None or bool(extracting_options(outputs.extracts))
+    failed: LossError | None = None
+    try:
+        with (
+            ledger_of_files(outputs.ledger, outputs.force, files) as loss_callback,
+            extracted_files(outputs.extracts, files, outputs.force) as write_extracted,
+            _progress_of("check", files) as update,
+        ):
+            try:
+                job.rehearse(update, anew=anew, loss_callback=loss_callback)
+            except LossError as e:
+                failed = e
+            else:
+                if anew:
+                    write_extracted(job.conversions[0])
+    except FileExistsError as e:
+        raise click.UsageError(f"{printable(os.fsdecode(e.filename))} exists; --force replaces it") from None
+    if failed is not None:
+        raise failed
 
 
 def _settle(job: Migration, left: PendingOperation, imports: bool) -> bool:
@@ -264,6 +348,8 @@ def _show(job: Migration, skip: tuple[str, ...], out: Output) -> None:
             for file in job.files
         ],
     )
+    for file in job.files:
+        _show_damage(file)
     steps = [
         f"upload to {printable(job.container.url)}" + (", which is done" if all(file.is_sent for file in job.files) else ""),
         f"delete everything in {printable(job.cache.name)}, and import",
@@ -271,6 +357,16 @@ def _show(job: Migration, skip: tuple[str, ...], out: Output) -> None:
     out.line("")
     for name, text in zip(("upload", "import"), steps, strict=True):
         out.line(f"  {text}{' (left out)' if name in skip else ''}")
+
+
+def _show_damage(file: FileProgress) -> None:
+    """What was left out of a file since it is damaged, or passed over, on standard error."""
+    for error in file.damage:
+        click.echo(f"rdbkit: left out: {printable(error)}", err=True)
+    if file.losses.get("damaged", 0) > len(file.damage):
+        click.echo(f"rdbkit: {count(file.losses['damaged'], 'damaged key')} left out in all", err=True)
+    if file.checksum:
+        click.echo(f"rdbkit: {printable(file.checksum)}", err=True)
 
 
 def _becomes(file: FileProgress) -> str:
@@ -284,8 +380,9 @@ def _show_end(job: Migration, out: Output) -> None:
     if job.result is not None:
         show_report(job.result, out)
     lost = ", ".join(f"{kind} {n}" for kind, n in made["lost"].items())
+    left_out = f", {made['left_out']:,} left out" if made["left_out"] else ""
     out.facts([
-        ("keys", f"{made['keys']:,} in the files, {made['written']:,} sent"),
+        ("keys", f"{made['keys']:,} in the files, {made['written']:,} sent{left_out}"),
         ("sent", size(made["bytes"])),
         ("lost", lost or "nothing"),
     ])  # fmt: skip

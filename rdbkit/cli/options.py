@@ -137,12 +137,26 @@ def _with_target(command: F, required: bool, told: str) -> F:
 
 def service_options(command: F) -> F:
     """As `target_option`, with `--redis-version` and `--modules` of a service."""
+    return _with_service(command, True)
 
+
+def optional_service_options(command: F) -> F:
+    """The same where no target need be given; the command takes `target: Target | None`."""
+    return _with_service(command, False)
+
+
+def _with_service(command: F, required: bool) -> F:
     @functools.wraps(command)
-    def with_service(*args: Any, target: Target, redis_version: str | None, modules: list[str] | None, **given: Any) -> Any:
-        if redis_version is not None:
+    def with_service(
+        *args: Any, target: Target | None, redis_version: str | None, modules: list[str] | None, **given: Any
+    ) -> Any:  # fmt: skip
+        if target is None and (redis_version is not None or modules is not None):
+            raise click.UsageError(
+                f"{'--modules' if redis_version is None else '--redis-version'} is about a target: give --target"
+            )
+        if target is not None and redis_version is not None:
             target = _found("--redis-version", target.with_engine, redis_version)
-        if modules is not None:
+        if target is not None and modules is not None:
             target = _with_modules(target, modules)
         return command(*args, **given, target=target)
 
@@ -152,7 +166,7 @@ def service_options(command: F) -> F:
         "all that it needs, of a server none]",
     )(with_service)  # fmt: skip
     decorated = click.option("--redis-version", metavar="X.Y", help="The version that runs there, where you know it.")(decorated)
-    return cast(F, target_option(decorated))
+    return undocumented_option(_with_target(cast(F, decorated), required, _TARGET_HELP))
 
 
 def _with_modules(target: Target, products: list[str]) -> Target:

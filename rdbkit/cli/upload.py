@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -18,21 +19,16 @@ from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, Upload, upload_convert
 from rdbkit.azure.upload import upload as bring
 from rdbkit.cli.append_only import lacks_newer_data
 from rdbkit.cli.clouds import chosen_cloud, cloud_option
-from rdbkit.cli.files import KeptPath, OutputPath
-from rdbkit.cli.losses import (
-    LEDGER_ELSEWHERE,
-    ON_THE_WAY,
-    extracted_files,
-    extracting_options,
-    policy_options,
-    read_policies,
-    report_losses,
-)
-from rdbkit.cli.options import optional_target_option
+from rdbkit.cli.conversion_options import check_rereadable, conversion_options, given_options, show_damage, warn_if_none_is_chosen
+from rdbkit.cli.files import KeptPath, OutputPath, force_option
+from rdbkit.cli.losses import extracted_files, extracting_options, ledger_of_files, ledger_option, report_losses
+from rdbkit.cli.options import optional_service_options
 from rdbkit.cli.render import Output, output, printable, progress, size, usage_errors
 from rdbkit.cli.secrets import FiniteRange, SecretsCommand, without_secrets
 from rdbkit.cli.status import status
 from rdbkit.errors import LossError, TargetError
+from rdbkit.operations.conversion_options import ConversionOptions
+from rdbkit.operations.convert import Conversion
 from rdbkit.selection import parse_bytes
 from rdbkit.storage.location import exists, file_size
 from rdbkit.storage.output import open_output
@@ -129,8 +125,10 @@ def quiet() -> None:
 @secret_option("--connection-string", "Of the account.  [default: AZURE_STORAGE_CONNECTION_STRING]")
 @secret_option("--sas", "Shared access signature.  [default: that of URL, or AZURE_STORAGE_SAS_TOKEN]")
 @cloud_option
-@optional_target_option
-@policy_options
+@optional_service_options
+@conversion_options
+@ledger_option
+@force_option
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
 def upload(
     files: tuple[str, ...],
@@ -147,13 +145,18 @@ def upload(
     cloud: Cloud | None,
     target: Target | None,
     as_json: bool,
-    **options: Any,
+    conversion: ConversionOptions,
+    extracts: dict[str, Any],
+    strict: bool,
+    ledger: str | None,
+    force: bool,
 ) -> int:
     """Bring files into a storage account, from where Azure imports them.
 
     FILE is a path or - for standard input. URL is that of a blob, https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB, or of a
     container or folder, with a slash at its end; blobs then are called as the FILEs. A blob appears when all of it is there; an
-    upload that breaks goes on where it was when it is run again. With --target, FILE is converted on its way.
+    upload that breaks goes on where it was when it is run again. With --target, FILE is converted on its way, with the options of
+    rdbkit convert.
 
     Besides the options, AZURE_STORAGE_KEY and what azure-identity finds (az login, a managed identity, ...) are credentials. Exit
     code 0 if all is there, without what options allow to be lost, 1 if a FILE was not sent since something of it would be lost, 3
@@ -162,10 +165,11 @@ def upload(
     names, url = _arguments(files, abort)
     _refuse_beside(abort, sas_out)
     if target is None:
-        _refuse_policies([*options, "targets_file", "undocumented"])
+        _refuse_options()
     elif lacks_newer_data(names):
         click.echo("rdbkit: nothing was sent, since a FILE lacks newer data; --allow-base sends it without", err=True)
         return 1
+    check_rereadable(conversion, names)
     quiet()
     places = _places(url, names)
     credentials = Credentials(connection_string=connection_string, sas=sas, cloud=chosen_cloud(cloud, [places[0].cloud]))
@@ -177,27 +181,37 @@ def upload(
         "credentials": credentials,
         "page_blob": page_blob, "block_bytes": block_size, "concurrency": concurrency, "overwrite": overwrite, "cap_mbps": cap_mbps,
     }  # fmt: skip
-    if extracting_options(options) and len(names) > 1:
-        raise click.UsageError(f"{extracting_options(options)[0]} extract=FILE is for one FILE")
+    if extracting_options(extracts) and len(names) > 1:
+        raise click.UsageError(f"{extracting_options(extracts)[0]} extract=FILE is for one FILE")
     done: list[Upload] = []
     lost = False
     try:
-        for name, blob in zip(names, places, strict=True):
-            try:
-                with _file_errors(names), usage_errors(), _interrupts():
-                    lost |= _send(name, blob, target, options, settings, done)
-            except LossError as e:
-                if e.report is None:
-                    raise
-                _show_unsent(name, e, len(done), target)
-                return 1
+        with _file_errors(names), usage_errors(), _interrupts(), ledger_of_files(ledger, force, names) as loss_callback:
+            for name, blob in zip(names, places, strict=True):
+                if target is None:
+                    _send(name, blob, settings, done)
+                    continue
+                settings["loss_callback"] = None if loss_callback is None else partial(loss_callback, name)
+                try:
+                    with extracted_files(extracts, [name], force) as write_extracted:
+                        report = _send_converted(name, blob, target, conversion, settings, done)
+                        write_extracted(report)
+                except LossError as e:
+                    if e.report is None:
+                        raise
+                    _show_unsent(name, e, len(done), target)
+                    return 1
+                show_damage(report.skipped, report.checksum)
+                report_losses(report.ledger, None, False, target=target)
+                warn_if_none_is_chosen(conversion, report)
+                lost = lost or bool(report.ledger.counts or report.skipped or report.checksum)
     finally:
         # what is there is reported, whatever becomes of the FILEs after it
         if done and as_json:
             click.echo(json.dumps({"blobs": [each.to_dict() for each in done]}))
         elif done:
             _show(done, output())
-    return status(lost=lost, strict=options["strict"])
+    return status(lost=lost, strict=strict)
 
 
 def _arguments(files: tuple[str, ...], abort: bool) -> tuple[list[str], str]:
@@ -238,7 +252,7 @@ def _file_errors(names: list[str]) -> Iterator[None]:
     try:
         yield
     except FileExistsError as e:
-        raise click.UsageError(f"{printable(os.fsdecode(e.filename))} exists") from None
+        raise click.UsageError(f"{printable(os.fsdecode(e.filename))} exists; --force replaces it") from None
     except OSError as e:
         if e.filename is not None:
             e.filename = without_secrets(os.fsdecode(e.filename), names)
@@ -250,25 +264,25 @@ def _show_unsent(name: str, e: LossError, done: int, target: Target | None) -> N
     assert e.report is not None
     before = f"; of {count(done, 'FILE')} before it, all was" if done else ""
     undone = f"nothing of {printable(name)} was sent{before}"
-    report_losses(e.report.ledger, e, False, ON_THE_WAY, target=target, undone=undone, has_all=LEDGER_ELSEWHERE)
+    show_damage(e.report.skipped, e.report.checksum)
+    report_losses(e.report.ledger, e, False, target=target, undone=undone)
 
 
-def _send(
-    name: str, blob: BlobUrl, target: Target | None, options: dict[str, Any], settings: dict[str, Any], done: list[Upload]
-) -> bool:
-    """Bring one FILE, and add it to those that are done; whether something was lost."""
-    with ExitStack() as stack:
-        update = stack.enter_context(progress(name, file_size(name)))
-        if target is None:
-            src: Any = standard_input() if name == "-" else name
-            done.append(bring(src, blob, progress=update, **settings))
-            return False
-        write_extracted = stack.enter_context(extracted_files(options, [name]))
-        report, sent = upload_converted(name, blob, target=target, policies=read_policies(options), progress=update, **settings)
+def _send(name: str, blob: BlobUrl, settings: dict[str, Any], done: list[Upload]) -> None:
+    """Bring one FILE as it is, and add it to those that are done."""
+    with progress(name, file_size(name)) as update:
+        src: Any = standard_input() if name == "-" else name
+        done.append(bring(src, blob, progress=update, **settings))
+
+
+def _send_converted(
+    name: str, blob: BlobUrl, target: Target, conversion: ConversionOptions, settings: dict[str, Any], done: list[Upload]
+) -> Conversion:
+    """Bring one FILE converted, and add it to those that are done."""
+    with progress(name, file_size(name)) as update:
+        report, sent = upload_converted(name, blob, target=target, conversion=conversion, progress=update, **settings)
         done.append(sent)
-        write_extracted(report)
-        report_losses(report.ledger, None, False, has_all=LEDGER_ELSEWHERE)
-        return bool(report.ledger.counts)
+        return report
 
 
 def _refuse_beside(abort: bool, sas_out: str | None) -> None:
@@ -340,12 +354,15 @@ def _hand_over(
     return 0
 
 
-def _refuse_policies(names: list[str]) -> None:
-    """Raise click.UsageError where one of these options was given, which say how to convert."""
+def _refuse_options() -> None:
+    """Raise click.UsageError where an option was given that says how to convert."""
     context = click.get_current_context()
-    for name in names:
+    given = given_options(context)
+    for name in ("targets_file", "undocumented", "ledger", "force"):
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--{name.replace('_', '-')} is for a conversion, which takes --target")
+            given.append(f"--{name.replace('_', '-')}")
+    if given:
+        raise click.UsageError(f"{given[0]} is for a conversion, which takes --target")
 
 
 def _place(place: BlobUrl, name: str, count: int) -> BlobUrl:

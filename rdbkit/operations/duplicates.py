@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from rdbkit.errors import LossError
 from rdbkit.format.slots import SLOTS, key_slot
@@ -21,6 +21,8 @@ from rdbkit.text import json_bytes
 
 _BYTES_A_PARTITION: Final = 256 // PARTITIONS  # values of a first byte
 _DIGEST: Final = 16
+#: Takes database, name, offset and expiry (-1 for none) of a key.
+Met: TypeAlias = Callable[[int, bytes, int, int], None]
 
 
 class NameLog:
@@ -83,10 +85,18 @@ class DuplicateError(LossError):
     samples: list[Duplicate]
 
 
-def duplicate_error(keys: int, samples: list[Duplicate]) -> DuplicateError:
-    """The error for so many keys that are there more than once; `samples` has one of them at least."""
+def duplicate_error(keys: int, samples: list[Duplicate], *, converted: bool = False) -> DuplicateError:
+    """The error for so many keys that are there more than once.
+
+    Args:
+        samples: one of them at least.
+        converted: they are those of what the files become, in which offsets mean nothing.
+    """
     first = samples[0]
-    places = " and ".join(f"{name} at byte {offset}" for name, offset in first.places[:2])
+    if converted:
+        places = " and ".join(f"what {name} becomes" for name, _ in first.places[:2])
+    else:
+        places = " and ".join(f"{name} at byte {offset}" for name, offset in first.places[:2])
     more = f", and {keys - 1:,} more" if keys > 1 else ""
     error = DuplicateError(f"a key is there more than once, in {places}{more}", db=first.db, key=first.key)
     error.samples = samples
@@ -121,7 +131,12 @@ class Duplicates:
 
 
 def find_duplicates(
-    files: Sequence[str], *, relaxed: bool = False, samples: int = 3, rereading: Rereading | None = None
+    files: Sequence[str],
+    *,
+    relaxed: bool = False,
+    samples: int = 3,
+    rereading: Rereading | None = None,
+    scan: Callable[[str, Met], None] | None = None,
 ) -> Duplicates:
     """Keys that are there more than once in these files, and how many keys each hash slot has.
 
@@ -129,6 +144,7 @@ def find_duplicates(
         files: paths, each of which is read twice.
         samples: how many keys to name.
         rereading: of files that have been read before; what was in them is asked for once more.
+        scan: tells of the keys of a file, where they are not those that stand in it; `relaxed` and `rereading` are its own matter.
 
     Raises: ChangedError where a file is another at a later reading; RdbError where one is damaged; OSError.
 
@@ -136,11 +152,16 @@ def find_duplicates(
     27
     """
     found = Duplicates()
-    rereading = rereading or Rereading()
+    again = rereading or Rereading()
+
+    def scan_file(name: str, met: Met) -> None:
+        scan_keys(name, relaxed, met, again)
+
+    scan = scan or scan_file
     slots = [0] * SLOTS
     log = NameLog()
 
-    def enter(number: int) -> Callable[[int, bytes, int, int], None]:
+    def enter(number: int) -> Met:
         def met(db: int, key: bytes, offset: int, expire_ms: int) -> None:
             slots[key_slot(key)] += 1
             log.add(db, key, number.to_bytes(4, "big") + offset.to_bytes(8, "big"))
@@ -149,7 +170,7 @@ def find_duplicates(
 
     try:
         for number, name in enumerate(files):
-            scan_keys(name, relaxed, enter(number), rereading)
+            scan(name, enter(number))
         wanted: list[list[tuple[int, int]]] = []
         for places in log.repeated(12):
             found.keys += 1
@@ -168,12 +189,12 @@ def find_duplicates(
             if offset in firsts:
                 names[number, offset] = (db, key)
 
-        scan_keys(files[number], relaxed, name_it, rereading)
+        scan(files[number], name_it)
     found.samples = [Duplicate(*names[places[0]], [(files[n], offset) for n, offset in places]) for places in wanted]
     return found
 
 
-def scan_keys(name: str, relaxed: bool, met: Callable[[int, bytes, int, int], None], rereading: Rereading) -> None:
+def scan_keys(name: str, relaxed: bool, met: Met, rereading: Rereading) -> None:
     """Call `met` with database, name, offset and expiry (-1 for none) of every key of a file."""
     with open_snapshot(name, relaxed=relaxed, rereading=rereading) as snapshot:
         for _ in snapshot.scan(Keys(snapshot.limits.item_bytes, met)):

@@ -284,7 +284,9 @@ def test_what_does_not_fit_is_said_beforehand(azure: Cloud, shell: Shell, folder
         ([path, packed], "one blob"),
         ([path, path], "same file"),
         ([path, "--state", state], "no state"),
-        ([path, "--on-function", "extract=x.lua"], "convert"),
+        ([path, a_dump(tmp_path / "g.rdb"), "--on-function", "extract=x.lua"], "one FILE"),
+        ([path, "--skip", "check", "--on-function", "extract=x.lua"], "--on-function extract=FILE is written by the check"),
+        ([path, "--skip", "check", "--ledger", "x.jsonl"], "--ledger is written by the check"),
     ):
         code, _, err = migrate(shell, cache, folder, *args)
         assert code == 2, err
@@ -338,8 +340,7 @@ def test_databases_that_the_cache_does_not_have(
     code, _, err = migrate(shell, cache, folder, path, *parts)
     assert (code, cache.data, posts(azure)) == (1, [b"what was there"], [])
     assert "would be lost: database" in err
-    command = f"rdbkit convert {path} dbs-azure-premium.rdb --target azure-premium --collapse-dbs"
-    assert f"  database: {command}; then migrate the file that it writes" in err
+    assert "  database: --collapse-dbs to move them, or --map-db; --db to choose\n" in err
     assert not [path for method, path in azure.calls if method == "PUT" and "dbs" in path]
     code, out, err = migrate(shell, cache, folder, path, *parts, "--on-loss", "drop", "--json")
     assert code == 0, err

@@ -24,6 +24,7 @@ import rdbkit
 from rdbkit.azure.blob_url import BlobUrl, Credentials, parse_place
 from rdbkit.azure.errors import meaning, translating_errors
 from rdbkit.azure.upload import Upload, upload, upload_converted
+from rdbkit.operations.conversion_options import ConversionOptions
 
 from .. import command_line
 from ..azurite import ACCOUNT, CUT, KEY, MUTE, PASS, Cutter, needs_azurite, service
@@ -148,7 +149,8 @@ def test_a_stream_arrives_as_it_is(place: BlobUrl) -> None:
 
 def test_a_snapshot_is_converted_on_its_way(place: BlobUrl) -> None:
     policies = rdbkit.Policies(function="drop")
-    report, done = upload_converted(str(DUMP), place, target="azure-premium", policies=policies, block_bytes=BLOCK)
+    conversion = ConversionOptions(policies=policies)
+    report, done = upload_converted(str(DUMP), place, target="azure-premium", conversion=conversion, block_bytes=BLOCK)
     out = io.BytesIO()
     rdbkit.convert(str(DUMP), out, target="azure-premium", policies=policies)
     assert report.written == 27
@@ -418,15 +420,15 @@ def test_a_blob_that_is_what_a_conversion_gives_is_not_sent(
     place: BlobUrl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drop = rdbkit.Policies(function="drop")
-    first, sent = upload_converted(str(DUMP), place, target="azure-premium", policies=drop)
+    first, sent = upload_converted(str(DUMP), place, target="azure-premium", conversion=ConversionOptions(policies=drop))
     spy = Spy(monkeypatch)
-    again, done = upload_converted(str(DUMP), place, target="azure-premium", policies=drop)
+    again, done = upload_converted(str(DUMP), place, target="azure-premium", conversion=ConversionOptions(policies=drop))
     assert (done.present, done.sent_bytes, done.md5, done.etag, spy.names) == (True, 0, sent.md5, sent.etag, [])
     assert (again.written, again.ledger.counts) == (first.written, first.ledger.counts)
     for target in ("redis-7.0", "redis-4.0"):
         policies = rdbkit.Policies(loss="drop")
         with pytest.raises(rdbkit.TargetError, match="the blob exists"):
-            upload_converted(str(DUMP), place, target=target, policies=policies)
+            upload_converted(str(DUMP), place, target=target, conversion=ConversionOptions(policies=policies))
     assert spy.names == []
 
 
@@ -713,20 +715,40 @@ def test_of_several_files_those_are_told_that_were_sent(account: str, tmp_path: 
 def test_what_helps_against_losses_is_what_there_is(place: BlobUrl, tmp_path: Path) -> None:
     lost = run(DUMP, place.url, "--target", "azure-managed")
     assert lost.returncode == 1, lost.stderr
-    assert b"  database: rdbkit convert has --map-db, --collapse-dbs and --db; " in lost.stderr
+    assert b"  database: --map-db or --collapse-dbs to move them, --db to choose\n" in lost.stderr
     assert f"nothing of {DUMP} was sent. ".encode() in lost.stderr
     many = tmp_path / "many.rdb"
     with rdbkit.create(many, version=10) as writer:
         for number in range(30):
             writer.put(b"key%d" % number, b"value", db=1)
     lost = run(many, place.url, "--target", "azure-managed")
-    assert b"and 10 more; rdbkit convert has --ledger FILE for all" in lost.stderr
+    assert b"and 10 more; --ledger FILE has all" in lost.stderr
+    ledger = tmp_path / "ledger.jsonl"
+    for number in range(2):  # the second time the blob is there, and the file is converted before it is sent
+        done = run(many, place.url, "--target", "azure-managed", "--on-loss", "drop", "--ledger", str(ledger))
+        assert done.returncode == 0, done.stderr
+        rows = [json.loads(line) for line in ledger.read_text().splitlines()]
+        assert [(row["file"], row["kind"], row["key"]) for row in rows] == [
+            (str(many), "database", f"key{n}") for n in range(30)
+        ]  # fmt: skip
+        assert b"nothing: the blob was there" in done.stdout or number == 0
+        ledger.unlink()
+    assert run(many, place.url, "--target", "azure-managed", "--collapse-dbs", "--overwrite").returncode == 0
+    with rdbkit.open(io.BytesIO(content(place))) as snapshot:
+        assert {record.db for record in snapshot} == {0}
+    chosen = run(many, place.url, "--target", "azure-managed", "--db", "1", "--map-db", "1=0", "--key", "key7", "--overwrite")
+    assert chosen.returncode == 0, chosen.stderr
+    with rdbkit.open(io.BytesIO(content(place))) as snapshot:
+        assert [record.key for record in snapshot] == [b"key7"]
 
 
 def test_options_of_a_conversion_take_one(place: BlobUrl, tmp_path: Path) -> None:
     path, targets = a_file(tmp_path, 9), tmp_path / "targets.toml"
     targets.write_text("")
-    for option, value in (("--on-function", "drop"), ("--on-loss", "fail"), ("--targets-file", str(targets))):
+    for option, value in (
+        ("--on-function", "drop"), ("--on-loss", "fail"), ("--targets-file", str(targets)), ("--map-db", "1=0"), ("--key", "a*"),
+        ("--jobs", "2"), ("--ledger", str(tmp_path / "l.jsonl")),
+    ):  # fmt: skip
         done = run(path, place.url, option, value)
         assert done.returncode == 2
         assert f"{option} is for a conversion, which takes --target".encode() in done.stderr

@@ -17,6 +17,7 @@ import rdbkit.operations.diff_delta as delta_module
 import rdbkit.snapshot.reader as reader
 from rdbkit.azure.migrate import Migration
 from rdbkit.cli import cli
+from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.operations.merge import merge
 from rdbkit.storage.location import Identity
 from rdbkit.storage.source import Input, Rereading, Source, open_source
@@ -101,7 +102,9 @@ def _migrate(folder: Path) -> None:
     migration = object.__new__(Migration)
     migration.rereading = Rereading()
     migration.target = TARGET
-    migration.policies = rdbkit.Policies()
+    migration.conversion = ConversionOptions()
+    migration.conversions = []
+    migration.refused = []
     migration.leaves_state = False
     migration.allow_base = False
     migration.checks = []

@@ -1,0 +1,66 @@
+"""Bytes from one thread to another, a few pieces at a time."""
+
+from __future__ import annotations
+
+import queue
+from contextlib import suppress
+from typing import Final
+
+__all__ = ["Pipe", "PipeBroken"]
+
+_MOST_PIECES: Final = 16
+
+
+class PipeBroken(Exception):
+    """The other end of a pipe has gone."""
+
+
+class Pipe:
+    """What one thread writes, and another one reads as from a file."""
+
+    def __init__(self) -> None:
+        self._pieces: queue.Queue[bytes | BaseException | None] = queue.Queue(_MOST_PIECES)
+        self._rest: memoryview = memoryview(b"")
+        self.is_broken = False
+        self._has_ended = False
+
+    def write(self, data: bytes) -> int:
+        """Raises: PipeBroken where nobody reads any more."""
+        self._put(bytes(data))
+        return len(data)
+
+    def end(self, error: BaseException | None) -> None:
+        """Nothing more will come, or only this error."""
+        if not isinstance(error, PipeBroken):
+            with suppress(PipeBroken):
+                self._put(error)
+
+    def _put(self, piece: bytes | BaseException | None) -> None:
+        while not self.is_broken:
+            try:
+                self._pieces.put(piece, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+        raise PipeBroken
+
+    def read(self, n: int) -> bytes:
+        """Up to `n` bytes, b"" at the end; raises what the writer raised, and PipeBroken where it has gone."""
+        while not self._rest and not self._has_ended:
+            piece = self._pieces.get()
+            if self.is_broken:
+                raise PipeBroken
+            if isinstance(piece, BaseException):
+                raise piece
+            if piece is None:
+                self._has_ended = True
+            else:
+                self._rest = memoryview(piece)
+        data, self._rest = self._rest[:n], self._rest[n:]
+        return bytes(data)
+
+    def break_off(self) -> None:
+        """Let both ends end."""
+        self.is_broken = True
+        with suppress(queue.Full):  # then there is something to be read, and nobody waits for it
+            self._pieces.put_nowait(None)
