@@ -222,6 +222,8 @@ class Migration:
         self.cache: CacheState = arm.read()
         # whether it is running is asked in `look`: an import that has begun may be waited for first
         target, self.warnings = look_at_target(target, replace(self.cache, state="Running"))
+        if part_bytes is not None:
+            target = target.without_own_exports()
         self.target = configured(target, None, self.cache.shards > 0, self.cache.databases)
         self._client: Any = None
         self.rereading = Rereading()

@@ -20,7 +20,7 @@ from rdbkit.format.constants import REDIS, ValueType
 from rdbkit.format.scan import STRING_INT
 from rdbkit.model import Header, aux_number
 from rdbkit.operations.arguments import Source, opened
-from rdbkit.operations.convert import Job, lacks_checksum
+from rdbkit.operations.convert import Job, lacks_checksum, own_export
 from rdbkit.operations.verify import rules as rules_of_values
 from rdbkit.passes.check import MOST_DATABASES, CountingConverter, DryRun, Tally
 from rdbkit.passes.value_checker import TWICE
@@ -58,6 +58,8 @@ _MODULE: Final = 7
 #: Types with several encodings, of which one can be written in another.
 _REENCODED: Final = ("list", "set", "zset", "hash", "stream")
 _AS_STRINGS: Final = "--on-module json-as-string"
+#: Options that change more than the form of a file.
+_EDITING: Final = ("--map-db", "--collapse-dbs", "--on-duplicate")
 #: Databases that are moved one by one.
 _MOST_PAIRS: Final = 16
 #: New names for keys whose name another key has.
@@ -244,12 +246,20 @@ def check(
     size = as_sku(sku, target)
     with opened(snapshot, damaged=True) as source:
         there = configured(target, size, clustered, databases)
-        return _check(source, there, size, deep, samples, now_ms, allow_base, progress)
+        own = own_export(source, there)
+        if own is None:
+            return _check(source, there, False, size, deep, samples, now_ms, allow_base, progress)
+        report = _check(source, own, True, size, deep, samples, now_ms, allow_base, progress)
+        if not any(option.startswith(_EDITING) for option in report.options) or not source.can_reopen:
+            return report
+        with source.reopen() as source:  # what is edited is no export of its own any more
+            return _check(source, there, False, size, deep, samples, now_ms, allow_base, progress)
 
 
 def _check(
     snapshot: Snapshot,
     target: Target,
+    is_own: bool,
     sku: Sku | None,
     deep: bool,
     samples: int,
@@ -257,7 +267,7 @@ def _check(
     allow_base: bool | None,
     progress: Callable[[int], object] | None,
 ) -> Check:
-    rules = _rules(snapshot, target, deep, now_ms)
+    rules = replace(_rules(snapshot, target, deep, now_ms), keeps_hints=is_own)
     job, damage = _examined(snapshot, rules, samples, progress)
     if isinstance(damage, ChecksumError) and not rules.deep:
         rules = replace(rules, deep=True)
@@ -443,10 +453,15 @@ def _of_encodings(dry_run: DryRun, undocumented: bool, target: Target) -> list[F
 
 def _of_hints(dry_run: DryRun, target: Target) -> list[Finding]:
     """Numbers that Redis Enterprise keeps beside keys."""
+    kind = loss_kinds()["enterprise-hint"]
+    if dry_run.rules.keeps_hints:
+        n = int(dry_run.enterprise_hints)
+        why = "it is an export of Redis Enterprise, which runs there: such files are ready for importing"
+        return [Finding("RDB105", NOTE, kind.counted(n), n, why=why, source=_said(target.facts["takes_own_exports"]))]
     tally = dry_run.tallies.get("enterprise-hint")
     if tally is None:
         return []
-    n, kind = int(tally.count), loss_kinds()["enterprise-hint"]
+    n = int(tally.count)
     if not target.redis_enterprise:
         title = f"{kind.counted(n)}, which it does not know"
         why, source = f"a server that does not know them refuses the whole file; {kind.why}", _FORMAT

@@ -157,6 +157,8 @@ def convert(
         "rereading": Rereading() if edits.moves_keys else None,
     }  # fmt: skip
     with opened(src, **settings) as snapshot:
+        own = own_export(snapshot, found) if not selection and edits == Edits() else None
+        found = own or found
         header = found.header_for(snapshot.header)
         rules = Rules(
             target=found,
@@ -171,6 +173,7 @@ def convert(
             skip=on_error == "skip",
             deep=deep or lacks_checksum(snapshot, file),
             tolerated=tolerated(found),
+            keeps_hints=own is not None,
         )
         again = snapshot.reopen if snapshot.can_reopen else None
         rules = _with_names_decided(rules, again)
@@ -212,6 +215,17 @@ def _with_names_decided(rules: Rules, reopen: Callable[[], Snapshot] | None) -> 
     if edits.moves_keys:
         rules = replace(rules, decisions=find_decisions(reopen, rules))
     return rules
+
+
+def own_export(snapshot: Snapshot, target: Target) -> Target | None:
+    """The target as it reads this snapshot, where that is an export of its own, which goes in as it is; otherwise None.
+
+    Args:
+        snapshot: of which no keys have been read.
+    """
+    if not target.redis_enterprise or not snapshot.is_of_redis_enterprise:
+        return None
+    return target.reading_export(snapshot.header, snapshot.aux.get("redis-ver", ""))
 
 
 def is_read_twice(edits: Edits, selection: Selection | None) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from rdbkit.format import constants as c
 from rdbkit.format.scan import STRING_INT, STRING_LZF
-from rdbkit.model import TRAILING_DATA, AofBase, aux_number
+from rdbkit.model import TRAILING_DATA, AofBase, Header, aux_number
 from rdbkit.operations.arguments import Source, opened
 from rdbkit.passes.info import InfoTally
 from rdbkit.products import joined, module_product, types_of
@@ -203,12 +203,13 @@ def _info(
     now = int(time.time() * 1000) if now_ms is None else now_ms
     limit = snapshot.limits.item_bytes
     tally = InfoTally(now, max(top, 1), limit, selection.filter_for(snapshot.types, limit) if selection else None)
+    is_of_enterprise = snapshot.is_of_redis_enterprise
     for _ in snapshot.scan(tally):
         if progress is not None:
             progress(snapshot.position)
     tally.sum_up()
     report = _report(snapshot, tally)
-    _judge(report, snapshot, tally)
+    _judge(report, snapshot, tally, is_of_enterprise)
     del report.biggest[top:]
     if sources:
         for row, library in zip(report.functions, tally.functions, strict=True):
@@ -340,13 +341,13 @@ def _report(snapshot: Snapshot, tally: InfoTally) -> Info:
     )
 
 
-def _judge(report: Info, snapshot: Snapshot, tally: InfoTally) -> None:
+def _judge(report: Info, snapshot: Snapshot, tally: InfoTally, is_of_enterprise: bool) -> None:
     """Fill in which RDB version the content needs, who loads the file, and what to do next."""
     used = {t.rdb_type: snapshot.types[t.rdb_type] for t in report.types}
     report.needs_version = max([1, *(t.since for t in used.values()), *([_FUNCTIONS_SINCE] if report.functions else [])])
     expiring_fields = _hashes_with_field_expiry(report, used, tally.without_field_expiry)
     report.lowest_version, report.lowest_version_notes = _lowest_version(report, used, expiring_fields)
-    report.loads_as_is = [_Loading(report, target, used).answer() for target in load_targets()]
+    report.loads_as_is = [_loading(report, target, used, is_of_enterprise).answer() for target in load_targets()]
     report.next = _next(report)
 
 
@@ -401,13 +402,21 @@ def _lowest_of(t: c.ValueType) -> tuple[int | None, str]:
     return t.since, f"only RDB {t.since} and above"
 
 
+def _loading(report: Info, target: Target, used: dict[int, c.ValueType], is_of_enterprise: bool) -> _Loading:
+    own = None
+    if target.redis_enterprise and is_of_enterprise:
+        own = target.reading_export(Header(report.flavour, report.rdb_version), report.writer_version or "")
+    return _Loading(report, own or target, used, own is not None)
+
+
 @dataclass(frozen=True)
 class _Loading:
-    """The file of a report, as it is, before a target; `used` are its value types."""
+    """The file of a report, as it is, before a target; `used` are its value types. `is_own`: the target wrote it itself."""
 
     report: Info
     target: Target
     used: dict[int, c.ValueType]
+    is_own: bool = False
 
     def answer(self) -> Loads:
         """Whether the target loads the file: the first reason against it counts."""
@@ -426,7 +435,7 @@ class _Loading:
         dropped = self.dropped_databases() or self.dropped_trailer() or self.dropped_scripts()
         if dropped:
             return self.loads("partly", dropped)
-        unsaid = self.is_undocumented or self.has_hints
+        unsaid = self.is_undocumented or (self.has_hints and not self.is_own)
         return self.loads("undocumented" if unsaid else "yes", "; ".join(self.conditions()))
 
     def loads(self, word: str, why: str) -> Loads:
@@ -531,7 +540,7 @@ class _Loading:
         report, target, why = self.report, self.target, []
         if self.is_undocumented:
             why.append(f"the documents promise RDB {target.rdb} and below; the engine knows {report.rdb_version}")
-        if self.has_hints:
+        if self.has_hints and not self.is_own:
             why.append("no document says which hints of Redis Enterprise it takes")
         if self.missing_modules:
             why.append(f"if created with {joined(self.missing_modules)}")

@@ -84,7 +84,7 @@ class Rewriter(Visitor):
         functions: sources of the libraries that were taken out.
         scripts: Lua scripts that were taken out.
         changed: whether anything of the source is not copied as it stands.
-        enterprise_hints: how many of Redis Enterprise's were left out since `finish` was called: there may be one for each key.
+        enterprise_hints: how many of Redis Enterprise's were met since `finish` was called: there may be one for each key.
         hashes, placed: take the names of keys, to find those that come twice, with the databases that they come from or go to.
         hand_over: called in the middle of a block where what `take` gives has become much; None where it is to wait.
     """
@@ -126,6 +126,7 @@ class Rewriter(Visitor):
         # a file of the same version stays as it is; of other versions, most servers refuse such functions
         self.keeps_pre_release: bool = target.pre_release_functions or (target.exact and header == rules.source)
         self.has_metadata: bool = header.flavour == c.REDIS and header.version >= 13
+        self.keeps_hints: bool = rules.keeps_hints
         self.is_keydb: bool = 64 in target.extra_types
         # what is to be done
         self.filter: Filter | None = None
@@ -285,12 +286,12 @@ class Rewriter(Visitor):
             return self.flavour != c.REDIS or self.version < 12
         if isinstance(event, EnterpriseHint):
             self.enterprise_hints += 1
-            return True
+            return not self.keeps_hints
         return isinstance(event, HashTemplate) and (self.flavour != c.REDIS or self.version < 15)
 
     def finish(self) -> None:
         """Enter what is entered once for all that was met of it."""
-        if self.enterprise_hints > 0:
+        if self.enterprise_hints > 0 and not self.keeps_hints:
             self.note(
                 "enterprise-hint", "hints of Redis Enterprise: when keys were last used, and their slots", self.enterprise_hints
             )

@@ -183,7 +183,8 @@ class Rules:
     `deep` looks into every value. `tolerated` are rules that values may break, and the target loads them all the same. `source`
     and `header` are those of the file that is read and the one that is written, `known` the types that the target loads from that.
     `decisions` says of records, by their offset, that another one has their name: None leaves a record out, a name renames it.
-    `duplicates` are the offsets of records that are left out since another record of the same key is kept.
+    `duplicates` are the offsets of records that are left out since another record of the same key is kept. `keeps_hints`: what
+    Redis Enterprise keeps beside keys stays, for the target wrote it itself.
     """
 
     target: Target
@@ -200,6 +201,7 @@ class Rules:
     tolerated: frozenset[str] = frozenset()
     decisions: dict[int, bytes | None] = field(default_factory=dict)
     duplicates: frozenset[int] = frozenset()
+    keeps_hints: bool = False
 
     @property
     def may_drop(self) -> bool:

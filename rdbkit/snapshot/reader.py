@@ -20,7 +20,7 @@ from rdbkit.format.budget import HELD, HELD_BYTES, HOW_TO_RAISE, Budget
 from rdbkit.format.decode import FileTypes
 from rdbkit.format.record import Collector, LargeRecord, Record
 from rdbkit.format.scan import NO_EXPIRY, LastRecord, Prelude, Scanner, Visitor
-from rdbkit.model import AofBase, Aux, Checksum, Event, FunctionLibrary, Header, KeyMetadata, ModuleAux, Trailer
+from rdbkit.model import AofBase, Aux, Checksum, EnterpriseHint, Event, FunctionLibrary, Header, KeyMetadata, ModuleAux, Trailer
 from rdbkit.snapshot.capture import MARK_BYTES, Frame, Window, begins_snapshot, read_frame, read_trailer, skip_mark, without_mark
 from rdbkit.snapshot.other_formats import HEAD_BYTES, describe, describe_damage
 from rdbkit.storage.location import Identity, is_file, is_folder
@@ -30,6 +30,7 @@ from rdbkit.storage.source import UNKNOWN, Input, Rereading, Source, open_source
 BLOCK_SIZE = 1 << 20
 _HEAD = 16  # bytes of a large value that a visitor is shown: a module's id, or the first field expiry
 _TAIL = 4096  # bytes in which an input's checksum is looked for: the last pages of a page blob can be padding
+_FIRST_KEYS = 1 << 16  # bytes in which a file shows who wrote it
 _FEW_ZEROS = 16  # fewer than these at the end of an input that is cut may be the end of what it is cut behind
 _CRC64 = anycrc.Model("CRC64-REDIS")
 
@@ -96,6 +97,17 @@ class Block(NamedTuple):
     db: int
 
 
+class _HintFinder(Visitor):
+    """Sees whether there are hints of Redis Enterprise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = False
+
+    def event(self, event: Event) -> None:
+        self.found = self.found or isinstance(event, EnterpriseHint)
+
+
 class Snapshot:
     """A snapshot being read; made by `rdbkit.open`. A context manager, and an iterable of `Record` that runs once.
 
@@ -151,6 +163,7 @@ class Snapshot:
         self._span = (0, 0)  # where in _buf the last scan began, and in which database
         #: What told the file from any other when it was opened; None for what is not a regular file.
         self.identity: Identity | None = source.expected or source.identity()
+        self._of_enterprise: bool | None = None
         self.begin = 0
         self.checksum: Checksum | None = None
         self.trailer: Trailer | None = None
@@ -194,6 +207,17 @@ class Snapshot:
             return None
         newer = newer_beside(self._path) if self._path is not None and is_file(self._path) else None
         return AofBase(newer or (), newer is not None)
+
+    @property
+    def is_of_redis_enterprise(self) -> bool:
+        """Whether Redis Enterprise wrote it, which keeps hints beside keys: as far as the first keys tell, before any is read."""
+        if self._of_enterprise is None and not self._started:
+            finder = _HintFinder()
+            data = self._buf[self._pos : self._pos + _FIRST_KEYS]
+            with suppress(RdbError):  # what is wrong with it is reported when it is read
+                Scanner(*self.header, self.limits.item_bytes, Budget(self.limits.held_bytes)).scan(data, 0, UNKNOWN, finder)
+            self._of_enterprise = finder.found
+        return bool(self._of_enterprise)
 
     @property
     def has_begun(self) -> bool:

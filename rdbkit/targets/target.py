@@ -282,6 +282,36 @@ class Target:
         made = replace(self, rdb=newest, undocumented=[], takes_undocumented=True, facts=facts, source=fact.source, date=fact.date)
         return made._with_option(_UNDOCUMENTED_OPTION)
 
+    def reading_export(self, header: Header, writer: str) -> Target | None:
+        """The same service as it reads its own exports, whatever their version; None for what is none.
+
+        Args:
+            header: of a file that Redis Enterprise wrote.
+            writer: the release of Redis that did, as "7.4.2".
+
+        >>> managed = find_target("azure-managed")
+        >>> managed.reading_export(Header("redis", 12), "7.4.2").rdb
+        12
+        >>> managed.reading_export(Header("redis", 12), "8.0.1") is None
+        True
+        """
+        fact = self.facts.get("takes_own_exports")
+        own, theirs = release(self.engine or ""), release(writer)
+        if fact is None or not fact.value or own is None or theirs is None or theirs.family != own.family or theirs > own:
+            return None
+        if header.flavour != c.REDIS or header.version > max([self.rdb, *self.undocumented]):
+            return None
+        rdb = max(self.rdb, header.version)
+        documented = {engine: each for engine, each in self.documented.items() if release(engine) != own} | {str(self.engine): rdb}
+        beyond = [version for version in self.undocumented if version > rdb]
+        return replace(
+            self, rdb=rdb, undocumented=beyond, documented=documented, facts=self.facts | {"rdb": replace(fact, value=rdb)}
+        )
+
+    def without_own_exports(self) -> Target:
+        """The same service where its exports go in as other than it wrote them, and are as the files of others."""
+        return replace(self, facts={key: fact for key, fact in self.facts.items() if key != "takes_own_exports"})
+
     def _with_option(self, *option: str) -> Target:
         """The same, with an option of the command line in place of what it was given before."""
         return replace(self, options=(*(each for each in self.options if each[0] != option[0]), option))

@@ -30,6 +30,7 @@ from rdbkit.targets.target import Target, find_target
 
 from ..arm import BUSY_TEXT, SAS_TEXT, Cache, Cloud
 from ..azurite import ACCOUNT, KEY, needs_azurite
+from ..operations.test_enterprise import exported
 from ..processes import until
 from ..rdb import FIXTURES, key, length, rdb, string
 from .shell import Shell, posts
@@ -117,6 +118,22 @@ def test_what_only_the_engine_is_known_to_load(azure: Cloud, shell: Shell) -> No
     assert (code, json.loads(out)["checks"][0]["verdict"]) == (0, "as-it-is")
     assert "the cache says Redis 7.4.3; Redis 8.0 is what was stated" in json.loads(out)["warnings"][0]
     assert shell.imports(cache, url, "--redis-version", "x")[0] == 2
+
+
+@pytest.mark.parametrize("writer", [b"7.4.2", b"7.2.4"])
+def test_an_export_of_the_service_is_imported_as_it_is(azure: Cloud, shell: Shell, writer: bytes) -> None:
+    """It has RDB 12 of Redis 7.4, fields that expire, and hints of Redis Enterprise."""
+    dump = gzip.compress(exported(writer, b"REDIS0012" if writer > b"7.4" else b"REDIS0011"), mtime=0)
+    cache = azure.managed()
+    code, out, err = shell.imports(cache, azure.blob("dumps/export.rdb.gz", dump), "--json")
+    assert code == 0, err
+    assert cache.data == [dump]
+    (report,) = json.loads(out)["checks"]
+    assert (report["verdict"], [f["code"] for f in report["findings"]]) == ("as-it-is", ["RDB105"])
+    # not into an older Redis
+    cache = azure.managed(redisVersion="7.2.4")
+    code, out, err = shell.imports(cache, azure.blob("dumps/export.rdb.gz", dump))
+    assert code == (1 if writer > b"7.4" else 0)
 
 
 def test_enterprise(azure: Cloud, shell: Shell) -> None:

@@ -16,6 +16,7 @@ import rdbkit
 
 from ..arm import Cache, Cloud
 from ..azurite import needs_azurite
+from ..operations.test_enterprise import exported
 from ..processes import until
 from ..rdb import FIXTURES
 from .shell import Shell, posts
@@ -103,6 +104,24 @@ def test_expiries_of_fields_are_kept_where_the_user_relies_on_the_engine(
     assert code == 0, err
     assert "documents no RDB version for Redis 8.0, which itself loads RDB 12" in out
     assert cache.data == [path.read_bytes()]
+
+
+def test_an_export_of_the_service_goes_in_with_all_that_it_has(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    path, packed = tmp_path / "a.rdb", tmp_path / "b.rdb.gz"
+    path.write_bytes(exported())
+    packed.write_bytes(gzip.compress(exported(b"7.2.4", b"REDIS0011").replace(b"\x01a", b"\x01z")[:-8] + bytes(8)))
+    cache = azure.managed()
+    code, out, err = migrate(shell, cache, folder, path, packed, "--json", "--strict")
+    assert code == 0, err
+    assert cache.data == [path.read_bytes(), gzip.decompress(packed.read_bytes())]
+    assert [file["verdict"] for file in json.loads(out)["files"]] == ["as-it-is", "as-it-is"]
+    # its parts are no exports any more
+    code, out, err = migrate(shell, cache, folder, path, "--split-size", "1MiB")
+    assert (code, "field-expiry" in err) == (1, True)
+    assert migrate(shell, cache, folder, path, "--split-size", "1MiB", "--undocumented", "--strict", "--overwrite")[0] == 0
+    assert cache.data[0][:9] == b"REDIS0012"
+    assert migrate(shell, cache, folder, path, "--split-size", "1MiB", "--on-loss", "drop", "--overwrite")[0] == 0
+    assert cache.data[0][:9] == b"REDIS0011"
 
 
 def test_a_key_that_several_files_have_is_told(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
