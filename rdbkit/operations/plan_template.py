@@ -13,7 +13,7 @@ from rdbkit.text import size
 
 __all__ = ["BLOB_ROLE", "DESCRIPTIONS", "Code", "Resources", "quoted", "resources"]
 
-#: The role that whoever uploads a file needs on the storage account, in Azure's own words and by its id, which no tenant changes.
+#: The role that whoever uploads a file needs on the storage account.
 BLOB_ROLE: Final = "Storage Blob Data Contributor"
 #: What is said of the parameters of a template.
 DESCRIPTIONS: Final = {
@@ -30,8 +30,6 @@ DESCRIPTIONS: Final = {
     "subscription": "Id of the subscription",
     "environment": "Azure's cloud: public, usgovernment or china",
 }
-
-
 #: Private DNS zones of the services by cloud, as azurerm calls it: of Managed Redis only the one of the public cloud is documented.
 #: Source: Azure docs, private-link/private-endpoint-dns.
 _ZONES: Final = {
@@ -42,6 +40,8 @@ _ZONES: Final = {
         "china": "privatelink.redis.cache.chinacloudapi.cn",
     },
 }
+#: How many databases a cache of Premium has unless it is created with more. Source: the fact `default_databases`.
+_DATABASES: Final = 16
 
 
 class Code(str):
@@ -86,25 +86,24 @@ def resources(found: Plan) -> Resources:
         raise ValueError("there is no size to describe")
     if found.target not in _ZONES:
         raise ValueError(f"{found.title} takes no new caches, so there is nothing to describe")
+    title = " ".join(found.title.split())  # of a targets file, it could be anything
     premium = found.target == "azure-premium"
     entra = premium or not found.access_keys  # a cache of Premium has both ways in
     clustered = found.clustering == "cluster"
+    most = found.chosen.databases or 0
+    many = premium and not clustered and most > _DATABASES and max(found.databases, default=0) >= _DATABASES
     return Resources(
         premium=premium,
-        title=f"{found.title} for {found.keys:,} keys: {size(found.needed_bytes)} with {found.growth:.0%} to grow",
+        title=f"{title} for {found.keys:,} keys: {size(found.needed_bytes)} with {found.growth:.0%} to grow",
         sku=found.chosen.name,
         principal="principal" if entra else "uploader",
         policy="Data Owner" if premium else "default" if entra else "",
         group="redisCache" if premium else "redisEnterprise",
         zones=_ZONES[found.target],
         shards=found.chosen.shards if clustered else None,
-        databases=found.chosen.databases if premium and not clustered and max(found.databases, default=0) >= _DATABASES else None,
+        databases=most if many else None,
         eviction="NoEviction" if SEARCH in found.modules else "VolatileLRU",
     )
-
-
-#: How many databases a cache of Premium has unless it is created with more. Source: the fact `default_databases`.
-_DATABASES: Final = 16
 
 
 def quoted(text: str, quote: str, escapes: dict[str, str], unicode: str) -> str:

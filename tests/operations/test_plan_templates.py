@@ -225,6 +225,12 @@ def test_a_name_of_bytes_that_are_no_text_is_refused(write: Any) -> None:
         write(replace(FOUND, names=Names(container="caf\udce9")))
 
 
+def test_a_title_stays_one_line() -> None:
+    found = replace(FOUND, title="A\nresource x 'y' = {\r}")
+    check_bicep(bicep(found))
+    check_terraform(terraform(found))
+
+
 @pytest.mark.parametrize("write", [bicep, terraform])
 def test_what_cannot_be_created_is_refused(write: Any) -> None:
     with pytest.raises(ValueError, match=r"Enterprise .* takes no new caches, so there is nothing to describe"):
@@ -245,6 +251,10 @@ def test_more_databases_than_a_cache_has_by_default() -> None:
         ValueError, match="keys are in database 16, and Terraform's azurerm_redis_cache cannot ask for more than 16"
     ):
         terraform(beyond)
+    # a P1 cannot have more: the conversion moves the keys
+    small = planned("azure-premium", "P1", databases=[0, 16])
+    assert "databases" not in check_bicep(bicep(small))["cache"][1]["properties"]["redisConfiguration"]
+    check_terraform(terraform(small))
     # a cluster has database 0 alone
     cluster = replace(beyond, clustering="cluster", chosen=replace(chosen(found), shards=2))
     assert "databases" not in check_bicep(bicep(cluster))["cache"][1]["properties"]["redisConfiguration"]
