@@ -15,8 +15,8 @@ import rdbkit
 from .rdb import FIXTURES
 
 ROOM_ORDER = [
-    "errors", "model", "products", "values", "text", "resp", "format", "storage", "snapshot", "targets", "selection", "policy",
-    "passes", "parallel", "operations", "azure", "live", "cli",
+    "errors", "model", "products", "clouds", "values", "text", "resp", "format", "storage", "snapshot", "targets", "selection",
+    "policy", "passes", "parallel", "operations", "azure", "live", "cli",
 ]  # fmt: skip
 PACKAGE = Path(rdbkit.__file__ or "").parent
 # format reports events in the model's words; record's reader is the scanner below it

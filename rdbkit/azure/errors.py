@@ -9,47 +9,10 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from rdbkit.errors import TargetError
-from rdbkit.text import first_line, scrub
-
-#: What to do about uncommitted blocks whose ids have another length than ours: the service takes one length for a blob.
-FOREIGN_BLOCKS: Final = (
-    "another tool has left blocks there whose ids are of another length, and the service keeps them for a week: drop them with "
-    "rdbkit upload --abort URL, or upload under another name"
-)
-
-_INSTALL: Final = "pip install 'rdbkit[azure]'"
-#: By the service's error code: what it means, and what helps.
-_MEANINGS: Final = {
-    "ContainerNotFound": "there is no such container; create it first (az storage container create)",
-    "BlobNotFound": "there is no such blob; compare the URL, or bring it there (rdbkit upload)",
-    "AuthenticationFailed": "the key or the signature is not accepted; a SAS may have expired, or the clock be wrong",
-    "AuthorizationFailure": (
-        "a wrong key or SAS, or the firewall of the account, or its ban on shared keys: compare the SAS, let this machine's "
-        "address in, or use an identity"
-    ),
-    "AuthorizationPermissionMismatch": (
-        "the identity or the SAS may not do this; it takes the role Storage Blob Data Contributor, or a SAS with "
-        "create, write and read (and list for a container)"
-    ),
-    "AuthorizationProtocolMismatch": "the SAS is for https alone",
-    "AuthorizationResourceTypeMismatch": "the SAS is not for blobs, or not for this one",
-    "AuthorizationServiceMismatch": "the SAS is not for the blob service",
-    "AuthorizationSourceIPMismatch": "the SAS is for other addresses than this machine's",
-    "KeyBasedAuthenticationNotPermitted": "the account takes no keys; leave the key out, so that an Entra identity is used",
-    "InsufficientAccountPermissions": "the identity may not do this; it takes the role Storage Blob Data Contributor",
-    "BlobAlreadyExists": "the blob exists; --overwrite replaces it",
-    "ConditionNotMet": "the blob has been changed by somebody else meanwhile; look at it, then run this again",
-    "LeaseIdMissing": "somebody has a lease on the blob, and nobody else may change it",
-    "InvalidBlobType": "the blob exists and is of another type; delete it first, or choose another name",
-    "InvalidBlockList": "blocks that were sent are gone; run this again",
-    "InvalidBlobOrBlock": FOREIGN_BLOCKS,
-    "Md5Mismatch": "bytes were changed on the way; run this again",
-    "AccountIsDisabled": "the storage account is disabled",
-    "PublicAccessNotPermitted": "the request has no credentials: give a SAS, a key or an identity",
-    "NoAuthenticationInformation": "the request has no credentials: give a SAS, a key or an identity",
-    "ServerBusy": "the service is busy; run this again later, with less concurrency",
-}
-
+from rdbkit.storage.blob_errors import MEANINGS
+from rdbkit.storage.identity import missing_package as missing_package
+from rdbkit.storage.identity import without_identity
+from rdbkit.text import first_line
 
 #: The same of the resource manager.
 _OF_ARM: Final = {
@@ -99,11 +62,6 @@ def meaning(code: str, message: str) -> str | None:
     return next((text for words, text in _WORDS if words.search(message)), None) or _OF_ARM.get(code)
 
 
-def missing_package(e: ImportError) -> TargetError:
-    """The error for an installation without the extra."""
-    return TargetError(f"this needs the packages of Azure ({e.name} is missing): {_INSTALL}")
-
-
 @contextmanager
 def translating_errors(where: str) -> Iterator[None]:
     """Errors of the SDK, in words; `where` is what the request was about, without secrets.
@@ -129,10 +87,7 @@ def translating_errors(where: str) -> Iterator[None]:
 def _without_credential(e: Any, where: str) -> str:
     if type(e).__name__ == "AzureSigningError":  # the SDK does not tell it to others
         return "the account key cannot sign: it is no base64"
-    # what the directory says of the credentials that are there is worth more than the list of those that are not
-    said = next((line.strip() for line in scrub(str(e)).splitlines() if "AADSTS" in line), "")
-    others = ", or give a SAS or a connection string" if where.startswith("http") else ""
-    return f"no identity is found{f' ({said[:300]})' if said else ''}: sign in (az login){others}"
+    return without_identity(e, is_storage=where.startswith("http"))
 
 
 def _unreached(e: Any, where: str) -> str:
@@ -174,7 +129,7 @@ def _of_response(e: Any) -> str:
     found = getattr(e, "error_code", None) or getattr(getattr(e, "error", None), "code", None) or ""
     code = str(getattr(found, "value", found))
     status = f"{e.status_code} {code}".strip() if e.status_code else code
-    known = _MEANINGS.get(code)
+    known = MEANINGS.get(code)
     if known is None and not _is_of_storage(e):
         known = meaning(code, str(e.message or ""))
     if known is None and e.status_code == 403:

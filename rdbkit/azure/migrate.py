@@ -50,8 +50,9 @@ from rdbkit.policy.rules import Edits, Policies
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import open_snapshot
 from rdbkit.storage.compression import without_suffix
-from rdbkit.storage.location import check_distinct, exists, revision
+from rdbkit.storage.location import absolute_path, check_distinct, exists, revision
 from rdbkit.storage.output import Nowhere, open_output
+from rdbkit.storage.remote import base_name
 from rdbkit.storage.source import Rereading, changed
 from rdbkit.storage.state import StateFile
 from rdbkit.storage.temporary import Permissions, make_folders
@@ -73,7 +74,7 @@ class FileProgress:
     """How far one file has come.
 
     Attributes:
-        file, size, mtime_ns: by which it is known that it has not changed.
+        file, size, version: by which it is known that it has not changed: its path or URL, bytes, and time of change or ETag.
         header: its version, and that of what is sent.
         verdict: of `rdbkit.check`; empty where that was left out.
         keys, written: that it has, and that are sent.
@@ -91,7 +92,7 @@ class FileProgress:
 
     file: str
     size: int
-    mtime_ns: int
+    version: int | str
     header: str = ""
     sent_header: str = ""
     verdict: str = ""
@@ -109,7 +110,7 @@ class FileProgress:
 
     def check_types(self) -> None:
         """Raise ValueError where a file had something else than what is noted."""
-        numbers = [self.size, self.mtime_ns, self.now_ms, self.keys, self.written, *self.losses.values()]
+        numbers = [self.size, self.now_ms, self.keys, self.written, *self.losses.values()]
         texts = [
             self.file,
             self.header,
@@ -126,7 +127,8 @@ class FileProgress:
         for blob in self.blobs:
             texts += [blob["name"], *(blob[name] for name in ("part", "url", "etag") if name in blob)]
             numbers += [blob.get("bytes", 0)]
-        if not all(type(n) is int for n in numbers) or not all(isinstance(text, str) for text in texts):
+        is_right = type(self.version) in (int, str)
+        if not is_right or not all(type(n) is int for n in numbers) or not all(isinstance(text, str) for text in texts):
             raise ValueError
 
     def take(self, done: Conversion) -> None:
@@ -234,12 +236,12 @@ class Migration:
     # -- what is left to another run
 
     def _progress_of(self, name: str) -> FileProgress:
-        size, mtime_ns = revision(name)
+        size, version = revision(name)
         target = self.target
         cache = f"{target.name} {target.engine} {target.rdb} {sorted(target.modules)} {target.databases} {target.single_db}"
         terms = f"{cache} {self.container.url} {self._terms} {self.part_bytes}"
         now_ms = int(self.begin * 1000) if self.conversion.now_ms is None else self.conversion.now_ms
-        return FileProgress(os.path.abspath(name), size, mtime_ns, now_ms=now_ms, terms=terms)
+        return FileProgress(absolute_path(name), size, version, now_ms=now_ms, terms=terms)
 
     def _conversion_of(self, file: FileProgress) -> ConversionOptions:
         """What is asked of a file's conversion, at the same time in every run."""
@@ -264,7 +266,7 @@ class Migration:
             before = noted.get(file.file)
             if before is None:
                 continue
-            if (before.size, before.mtime_ns, before.terms) == (file.size, file.mtime_ns, file.terms):
+            if (before.size, before.version, before.terms) == (file.size, file.version, file.terms):
                 self.files[i] = before
             else:
                 sent = {blob["url"]: blob["etag"] for blob in before.blobs if "etag" in blob}
@@ -551,7 +553,7 @@ class Migration:
     def _look_at(self, file: FileProgress) -> None:
         """Raise ChangedError where a file is not the one that was rehearsed, in this run or an earlier one."""
         self.rereading.check(file.file)
-        if revision(file.file) != (file.size, file.mtime_ns):
+        if revision(file.file) != (file.size, file.version):
             raise changed(file.file)
 
     def prepare(self) -> ImportPlan:
@@ -671,7 +673,7 @@ class Migration:
         for file in self.files:
             row = asdict(file)
             row["file"] = valid_text(file.file)
-            for name in ("mtime_ns", "terms", "earlier", "digest", "now_ms"):
+            for name in ("version", "terms", "earlier", "digest", "now_ms"):
                 del row[name]
             row["left_out"] = file.keys - file.written
             row["blobs"] = [{name: value for name, value in blob.items() if name != "part"} for blob in file.blobs]
@@ -696,7 +698,7 @@ class Migration:
 
 def _stem(name: str) -> str:
     """What the blobs of a file are called."""
-    return without_suffix(os.path.basename(name)).removesuffix(".rdb")
+    return without_suffix(base_name(name)).removesuffix(".rdb")
 
 
 class _Hashing:

@@ -18,9 +18,9 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from rdbkit.azure.errors import missing_package, translating_errors
-from rdbkit.azure.identity import default_credential
+from rdbkit.clouds import Cloud, find_cloud
 from rdbkit.errors import TargetError
-from rdbkit.targets.clouds import Cloud, find_cloud
+from rdbkit.storage.identity import default_credential
 from rdbkit.text import scrub
 
 __all__ = ["PREMIUM", "REDIS_ENTERPRISE", "Arm", "CacheState", "Call", "ResourceId", "Status", "parse_resource_id"]

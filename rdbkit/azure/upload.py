@@ -20,12 +20,13 @@ from typing import Any, BinaryIO, Final, cast
 
 from rdbkit.azure.arguments import blob_url_of
 from rdbkit.azure.blob_url import BlobUrl, Credentials
-from rdbkit.azure.errors import FOREIGN_BLOCKS, missing_package, translating_errors
+from rdbkit.azure.errors import missing_package, translating_errors
 from rdbkit.errors import RdbError, TargetError
 from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.operations.convert import Conversion, convert
 from rdbkit.policy.ledger import Loss
-from rdbkit.storage.location import Identity, is_rereadable
+from rdbkit.storage.blob_errors import FOREIGN_BLOCKS
+from rdbkit.storage.location import Identity, is_rereadable, open_file
 from rdbkit.storage.pipe import Pipe, PipeBroken
 from rdbkit.storage.rate_limiter import RateLimiter
 from rdbkit.storage.source import Input, Reader, changed
@@ -105,7 +106,7 @@ def upload(
     Where the blob is there, and by kind, length and MD5 is this file, nothing is sent.
 
     Args:
-        src: a path, or an object with `read(n)`, whose end is the file's.
+        src: a path, the URL of another blob, or an object with `read(n)`, whose end is the file's.
         place: the blob, `https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB`, with a SAS or without; or a `BlobUrl`.
         credentials: by default what the environment and the machine have.
         page_blob: make a page blob, filled up with zeros to a multiple of 512 bytes; for a file alone, and not resumed.
@@ -360,7 +361,7 @@ def _transport(concurrency: int) -> dict[str, Any]:
 @contextmanager
 def _opened(src: Any) -> Iterator[Any]:
     if isinstance(src, (str, os.PathLike)):
-        with open(src, "rb", buffering=0) as file:
+        with open_file(src) as file:
             yield file
     else:
         yield src

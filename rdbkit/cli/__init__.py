@@ -96,8 +96,9 @@ class _Verbs(click.Group):
         command.short_help = _VERBS[cmd_name]
         if cmd_name not in _READS_NO_SNAPSHOT and _MAX_MEMORY not in command.params:
             from rdbkit.cli.append_only import ALLOW_BASE, SERVER
+            from rdbkit.cli.download import DOWNLOAD
 
-            command.params += [_MAX_MEMORY, *([] if cmd_name in _FOLDS_NOTHING else [SERVER]), ALLOW_BASE]
+            command.params += [_MAX_MEMORY, *([] if cmd_name in _FOLDS_NOTHING else [SERVER, DOWNLOAD]), ALLOW_BASE]
         return command
 
 

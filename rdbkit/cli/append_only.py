@@ -14,7 +14,9 @@ from typing import Final
 import click
 
 from rdbkit.cli.render import printable, progress, size
-from rdbkit.errors import RdbError
+from rdbkit.errors import CorruptError, RdbError
+from rdbkit.storage.location import is_local, is_rereadable, revision
+from rdbkit.storage.remote import is_remote
 from rdbkit.storage.stand_in import standing_in
 from rdbkit.text import count
 
@@ -87,12 +89,21 @@ def _is_folder_or_manifest(name: str) -> bool:
     return find_manifest(name) is not None
 
 
+def check_readable(name: str) -> None:
+    """Raise what a store says of a URL that cannot be read, before anybody looks what is in it."""
+    if is_rereadable(name) and not is_local(name):
+        revision(name)
+
+
 @contextmanager
 def _folded(name: str) -> Iterator[None]:
+    check_readable(name)
     if not is_append_only(name):
         warn_of_base(name)
         yield
         return
+    if not is_local(name) and is_remote(name):
+        raise CorruptError("it is an append-only file, which a server folds on this machine: add --download", source=name)
     from rdbkit.operations.fold import fold
     from rdbkit.storage.temporary import temporary_folder
 

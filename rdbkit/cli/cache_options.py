@@ -27,7 +27,7 @@ from rdbkit.cli.options import relied_on, undocumented_option
 from rdbkit.cli.render import Output, printable, size, usage_errors
 from rdbkit.cli.secrets import FiniteRange
 from rdbkit.cli.upload import place_options, secret_option
-from rdbkit.targets.clouds import Cloud
+from rdbkit.clouds import Cloud
 from rdbkit.targets.target import Target, find_target, load_targets
 
 C = TypeVar("C", bound=Callable[..., Any])

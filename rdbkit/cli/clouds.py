@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from rdbkit.targets.clouds import Cloud, clouds, find_cloud
+from rdbkit.clouds import Cloud, clouds, find_cloud
 
 C = TypeVar("C", bound=Callable[..., Any])
 

@@ -26,7 +26,7 @@ from rdbkit.cli.clouds import chosen_cloud
 from rdbkit.cli.render import output, printable, usage_errors
 from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.upload import read_place
-from rdbkit.targets.clouds import Cloud
+from rdbkit.clouds import Cloud
 from rdbkit.targets.target import Target
 
 

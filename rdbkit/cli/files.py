@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 import click
 
-from rdbkit.cli.append_only import allows_base, files_of, folded, is_append_only, warn_of_base
+from rdbkit.cli.append_only import allows_base, check_readable, files_of, folded, is_append_only, warn_of_base
+from rdbkit.cli.download import downloaded
 from rdbkit.cli.render import printable
 from rdbkit.cli.streams import sending_data
 from rdbkit.storage.location import exists, file_id, is_file, is_folder, real_path
 from rdbkit.storage.manifest import find_manifest
 from rdbkit.storage.output import open_output
+from rdbkit.storage.remote import is_remote, name_of
 
 C = TypeVar("C", bound=Callable[..., Any])
 if TYPE_CHECKING:
@@ -51,11 +53,23 @@ class AppendOnlyPath(InputPath):
     """An append-only file, of which a folder has several files."""
 
 
-class SnapshotPath(InputPath):
+class _PathOrUrl(InputPath):
+    """A file that is read, on this machine or by its URL; of that, the command has what is before the query."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not is_remote(value):
+            return super().convert(value, param, ctx)
+        try:
+            return name_of(value)
+        except ValueError as e:
+            self.fail(str(e), param, ctx)
+
+
+class SnapshotPath(_PathOrUrl):
     """A snapshot that is read. An append-only file is folded to one for the command."""
 
 
-class KeptPath(InputPath):
+class KeptPath(_PathOrUrl):
     """A snapshot that a command comes back to when it is run again, so that an append-only file has to be folded before."""
 
 
@@ -156,13 +170,14 @@ class Verb(click.Command):
             elif isinstance(param.type, WithArgument) and param.type.output and value[1]:
                 outputs.append((f"{_shown(param)} {value[0]}", value[1]))
         _check_outputs(inputs, outputs)
-        with folded(snapshots):
+        with downloaded(snapshots), folded(snapshots):
             return super().invoke(ctx)
 
 
 def _refuse_append_only(files: Sequence[str]) -> None:
     """Raise UsageError for an append-only file: a snapshot made for one run would be gone when the next one comes back to it."""
     for file in files:
+        check_readable(file)
         if is_append_only(file):
             raise click.UsageError(f"{printable(file)} is an append-only file: make a snapshot of it first, with rdbkit fold")
         if not allows_base():
@@ -213,7 +228,7 @@ class _ReadTwice(SnapshotPath):
         if name == _STDOUT or (exists(name) and not is_file(name) and not is_folder(name)):
             shown = "standard input" if name == _STDOUT else printable(name)
             raise click.UsageError(f"{shown}: it is read several times, and has to be a file", ctx)
-        if find_manifest(name) is None:
+        if find_manifest(name) is None and not is_remote(name):
             with open(name, "rb"):
                 pass
         return name

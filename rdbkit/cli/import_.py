@@ -41,8 +41,8 @@ from rdbkit.cli.clouds import chosen_cloud
 from rdbkit.cli.render import RUN_FIRST, Output, output, printable, progress, size, usage_errors
 from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.upload import read_place
+from rdbkit.clouds import Cloud
 from rdbkit.operations.check import AS_IT_IS, CANNOT, Check
-from rdbkit.targets.clouds import Cloud
 from rdbkit.targets.target import Target
 
 #: Findings of a check that are about the file itself, whatever the target: it cannot be read to its end.

@@ -45,6 +45,7 @@ from rdbkit.cli.render import Output, output, printable, progress, size, usage_e
 from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.status import status
 from rdbkit.cli.upload import read_place, sending_options
+from rdbkit.clouds import Cloud
 from rdbkit.errors import LossError
 from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.operations.duplicates import DuplicateError
@@ -52,7 +53,6 @@ from rdbkit.policy.losses import loss_kinds
 from rdbkit.selection import parse_bytes
 from rdbkit.storage.location import exists, is_file, total_size
 from rdbkit.storage.output import open_output
-from rdbkit.targets.clouds import Cloud
 from rdbkit.targets.target import Target
 from rdbkit.text import count
 

@@ -26,15 +26,16 @@ from rdbkit.cli.options import optional_service_options
 from rdbkit.cli.render import Output, output, printable, progress, size, usage_errors
 from rdbkit.cli.secrets import FiniteRange, SecretsCommand, without_secrets
 from rdbkit.cli.status import status
+from rdbkit.clouds import Cloud
 from rdbkit.errors import LossError, TargetError
 from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.operations.convert import Conversion
 from rdbkit.selection import parse_bytes
 from rdbkit.storage.location import exists, file_size
 from rdbkit.storage.output import open_output
+from rdbkit.storage.remote import base_name
 from rdbkit.storage.source import standard_input
 from rdbkit.storage.temporary import PRIVATE
-from rdbkit.targets.clouds import Cloud
 from rdbkit.targets.target import Target
 from rdbkit.text import count, path_word
 
@@ -109,7 +110,8 @@ def quiet() -> None:
 
 
 @click.command(cls=SecretsCommand)
-@click.argument("files", metavar="FILE... URL", nargs=-1, required=True, type=KeptPath(allow_dash=True))
+@click.argument("files", metavar="FILE...", nargs=-1, type=KeptPath(allow_dash=True))
+@click.argument("url", metavar="URL", required=False)
 @sending_options
 @place_options
 @click.option("--abort", is_flag=True, help="Send nothing: drop what an upload that broke off has left. FILE can be left out.")
@@ -132,6 +134,7 @@ def quiet() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
 def upload(
     files: tuple[str, ...],
+    url: str | None,
     overwrite: bool,
     abort: bool,
     sas_out: str | None,
@@ -153,16 +156,19 @@ def upload(
 ) -> int:
     """Bring files into a storage account, from where Azure imports them.
 
-    FILE is a path or - for standard input. URL is that of a blob, https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB, or of a
-    container or folder, with a slash at its end; blobs then are called as the FILEs. A blob appears when all of it is there; an
-    upload that breaks goes on where it was when it is run again. With --target, FILE is converted on its way, with the options of
-    rdbkit convert.
+    FILE is a path, - for standard input, or the URL of another blob. URL is that of a blob,
+    https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB, or of a container or folder, with a slash at its end; blobs then are
+    called as the FILEs. A blob appears when all of it is there; an upload that breaks goes on where it was when it is run again.
+    With --target, FILE is converted on its way, with the options of rdbkit convert.
 
     Besides the options, AZURE_STORAGE_KEY and what azure-identity finds (az login, a managed identity, ...) are credentials. Exit
     code 0 if all is there, without what options allow to be lost, 1 if a FILE was not sent since something of it would be lost, 3
     if FILE cannot be read, 4 if the service refuses or fails. With --strict, 1 also if something was lost.
     """
-    names, url = _arguments(files, abort)
+    names = list(files)
+    if url is None or (not names and not abort):
+        raise click.UsageError("name at least one FILE, and the URL behind it")
+    _refuse_urls(names)
     _refuse_beside(abort, sas_out)
     if target is None:
         _refuse_options()
@@ -214,15 +220,11 @@ def upload(
     return status(lost=lost, strict=strict)
 
 
-def _arguments(files: tuple[str, ...], abort: bool) -> tuple[list[str], str]:
-    """The FILEs, and the URL behind them."""
-    if len(files) < 2 and not abort:
-        raise click.UsageError("name at least one FILE, and the URL behind it")
-    *names, url = files
+def _refuse_urls(names: list[str]) -> None:
+    """Raise click.UsageError for a FILE that is a URL of something else than a blob."""
     for name in names:
         if "://" in name and not exists(name):
             raise click.UsageError(f"{printable(name)} is a URL, where a file is wanted: FILEs come first, and one URL behind them")
-    return names, url
 
 
 def _places(url: str, names: list[str]) -> list[BlobUrl]:
@@ -372,7 +374,7 @@ def _place(place: BlobUrl, name: str, count: int) -> BlobUrl:
         return place
     if name == "-":
         raise ValueError("standard input has no name: the URL has to name the blob")
-    return place.file(os.path.basename(name))
+    return place.file(base_name(name))
 
 
 def _show(done: list[Upload], out: Output) -> None:

@@ -13,11 +13,11 @@ from rdbkit.cli.files import EXISTING, EXISTING_SNAPSHOT, OutputPath
 from rdbkit.cli.options import database_pairs, selection_options, warn_if_none
 from rdbkit.cli.render import Output, key_name, libraries, output, printable, progress, show_functions
 from rdbkit.cli.secrets import FiniteRange, SecretsCommand
+from rdbkit.clouds import Cloud, cloud_of_host
 from rdbkit.live.verify_import import LEAST_RATE
 from rdbkit.operations.diff_elements import expiries
 from rdbkit.selection import Selection, parse_duration
 from rdbkit.storage.location import total_size
-from rdbkit.targets.clouds import Cloud, cloud_of_host
 from rdbkit.text import count
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+from rdbkit.clouds import Cloud, find_cloud
 from rdbkit.errors import TargetError
 from rdbkit.format.slots import SLOTS, key_slot
 from rdbkit.live.server_url import ServerUrl, parse_url
 from rdbkit.resp import command
-from rdbkit.targets.clouds import Cloud, find_cloud
 from rdbkit.text import first_line
 
 __all__ = ["Cluster", "Credentials", "Refusal", "Reply", "Server", "connect", "entra_credentials"]

@@ -30,9 +30,8 @@ from rdbkit.selection import Selection
 from rdbkit.snapshot.large import Spool, has_wanted_size
 from rdbkit.snapshot.reader import Block, Limits, Snapshot
 from rdbkit.snapshot.writer import UNKNOWN, create
-from rdbkit.storage.location import is_rereadable, is_same_file
+from rdbkit.storage.location import is_rereadable, is_same_file, open_file
 from rdbkit.storage.source import Rereading
-from rdbkit.storage.stand_in import content_of
 from rdbkit.targets.target import Target, as_target, tolerated
 from rdbkit.text import count
 
@@ -242,7 +241,7 @@ def lacks_checksum(snapshot: Snapshot, src: object) -> bool:
         return True
     if snapshot.compression is not None or not is_rereadable(src):
         return False
-    with open(content_of(src), "rb") as file:
+    with open_file(src) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - _CHECKSUM_BYTES, 0))
         return not any(file.read(_CHECKSUM_BYTES))

@@ -25,10 +25,9 @@ from rdbkit.resp import command, number, pieces
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.snapshot.writer import UNKNOWN as UNKNOWN_COUNTS
 from rdbkit.snapshot.writer import Writer, create
-from rdbkit.storage.location import Identity, is_same_file
+from rdbkit.storage.location import Identity, is_same_file, open_file
 from rdbkit.storage.output import open_output
 from rdbkit.storage.source import UNKNOWN, changed
-from rdbkit.storage.stand_in import content_of
 from rdbkit.targets.target import Target
 from rdbkit.text import valid_text
 
@@ -353,7 +352,7 @@ class _Places:
     def __init__(self, snapshot: Snapshot) -> None:
         self._name = snapshot.name
         self._identity = snapshot.identity
-        self._file = open(content_of(snapshot.name), "rb", buffering=0)  # noqa: SIM115 (closed by close)
+        self._file = open_file(snapshot.name)
         try:
             self.check()
         except BaseException:

@@ -6,10 +6,11 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from rdbkit.storage.blob_url import CONTAINER
 from rdbkit.targets.target import Target
 from rdbkit.text import printable
 
-__all__ = ["CONTAINER", "Names", "check_names"]
+__all__ = ["Names", "check_names"]
 
 # Sources: of caches the pattern of `clusterName` in Azure/azure-rest-api-specs, redisenterprise 2025-07-01; of the others Azure's
 # docs, azure-resource-manager/management/resource-name-rules, read 2026-11-30.
@@ -20,8 +21,6 @@ _LONGEST: Final = 60
 _GROUP: Final = re.compile(r"[-\w.()]{0,89}[-\w()]")
 _REGION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ]*")
 _ACCOUNT: Final = re.compile(r"[a-z0-9]{3,24}")
-#: Of the service, and the containers that it makes itself.
-CONTAINER: Final = re.compile(r"(?!.*--)[a-z0-9][a-z0-9-]{1,61}[a-z0-9]|\$root|\$web|\$logs")
 _SOURCE: Final = re.compile(
     r"(?i)/subscriptions/[0-9a-f-]{36}/resourceGroups/[-\w.()]{1,90}/providers/Microsoft\.Cache/redis/[a-z0-9-]{1,63}"
 )

@@ -31,10 +31,9 @@ from rdbkit.passes.salvage import ROW, Search, Surveyor, Templates
 from rdbkit.passes.verify import Repeats
 from rdbkit.snapshot.capture import MARK_BYTES, Frame, begins_snapshot, frame_end, read_trailer, skip_mark, window_of
 from rdbkit.snapshot.reader import BLOCK_SIZE, Limits, Snapshot, open_snapshot, usual_limits
-from rdbkit.storage.location import Identity, is_same_file
+from rdbkit.storage.location import Identity, is_same_file, open_file
 from rdbkit.storage.source import UNKNOWN, Source, open_source
 from rdbkit.storage.spliced_file import SplicedFile
-from rdbkit.storage.stand_in import content_of
 from rdbkit.storage.temporary import Permissions, temporary_file
 from rdbkit.targets.target import target_of
 from rdbkit.text import json_bytes, valid_text
@@ -335,7 +334,7 @@ class _Job:
         self.sizes: dict[str, Any] = {} if block_size is None else {"block_size": block_size}
         self.loss_callback = loss_callback
         self.progress = progress
-        self.file: BinaryIO = open(content_of(self.path), "rb", buffering=0)  # noqa: SIM115 (closed by close)
+        self.file: BinaryIO = open_file(self.path)
         self.padding = self.padding_from()
         self.search: Search | None = None
         self.templates = Templates()

@@ -23,8 +23,9 @@ from rdbkit.format.scan import NO_EXPIRY, LastRecord, Prelude, Scanner, Visitor
 from rdbkit.model import AofBase, Aux, Checksum, EnterpriseHint, Event, FunctionLibrary, Header, KeyMetadata, ModuleAux, Trailer
 from rdbkit.snapshot.capture import MARK_BYTES, Frame, Window, begins_snapshot, read_frame, read_trailer, skip_mark, without_mark
 from rdbkit.snapshot.other_formats import HEAD_BYTES, describe, describe_damage
-from rdbkit.storage.location import Identity, is_file, is_folder
+from rdbkit.storage.location import Identity, is_file, is_folder, is_local
 from rdbkit.storage.manifest import find_manifest, newer_beside
+from rdbkit.storage.remote import is_remote
 from rdbkit.storage.source import UNKNOWN, Input, Rereading, Source, open_source
 
 BLOCK_SIZE = 1 << 20
@@ -197,7 +198,7 @@ class Snapshot:
 
     @property
     def path(self) -> str | None:
-        """Where the input is on this disk, for commands; None for standard input and what else has no path."""
+        """Where the input is, for commands: a path, or a URL without its query; None for standard input and what else has none."""
         return self._path
 
     @property
@@ -205,7 +206,7 @@ class Snapshot:
         """Where it is the base of an append-only folder: which files beside it have newer data. None where it is not."""
         if self.aux.get("aof-base") != "1":
             return None
-        newer = newer_beside(self._path) if self._path is not None and is_file(self._path) else None
+        newer = newer_beside(os.fspath(self._path)) if self._path is not None and is_local(self._path) else None
         return AofBase(newer or (), newer is not None)
 
     @property
@@ -854,8 +855,9 @@ def open_snapshot(
     """Open a snapshot for reading.
 
     Args:
-        src: a path, "-" for standard input, or any object with `read(n) -> bytes` (short reads allowed). Compression, zero padding,
-            following AOF commands, and captures of what a replica is sent (SYNC, PSYNC) are recognised.
+        src: a path, the URL of a blob (`https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB`, with a SAS or without), "-" for
+            standard input, or any object with `read(n) -> bytes` (short reads allowed). Compression, zero padding, following AOF
+            commands, and captures of what a replica is sent (SYNC, PSYNC) are recognised.
         relaxed: try an RDB version that is newer than this release knows.
         verify_checksum: compare the CRC-64 at the end.
         limits: how large keys and the like may be, and how much is held of the file.
@@ -863,7 +865,8 @@ def open_snapshot(
         damaged: raise nothing for damage in front of the keys; reading the keys will.
         rereading: raise ChangedError where the file is not what it was when it was first opened with this one.
 
-    Raises: RdbError where the beginning is no RDB; OSError where the path cannot be opened.
+    Raises: RdbError where the beginning is no RDB, or the URL cannot be opened; OSError where the path cannot; ValueError for a URL
+        that names no blob.
 
     >>> import rdbkit
     >>> with rdbkit.open("fixtures/rich/redis-7.0.15.rdb") as snapshot:
@@ -887,7 +890,8 @@ def open_snapshot(
         source.close()
         raise
     is_path = isinstance(src, str | os.PathLike)
-    if src != "-" and (is_path or is_file(snapshot.name)):  # open files have the names of their paths
+    # open files have the names of their paths
+    if src != "-" and (is_path or (not is_remote(snapshot.name) and is_file(snapshot.name))):
         snapshot._path = snapshot.name
     if snapshot._path is not None and is_path and is_file(snapshot.name):
         again = rereading or Rereading()

@@ -1,16 +1,20 @@
 """What is known of an input or output without opening it: whether it is there, how large it is, which file it is.
 
-Nobody outside of this folder asks the operating system for these.
+Nobody outside of this folder asks the operating system for these, or the store of a URL. A URL is a file that is there, as long as
+nobody has opened it: whoever does is told what it is.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypeGuard
+from typing import Any, BinaryIO, Self, TypeGuard, cast
 
+from rdbkit.errors import RdbError
+from rdbkit.storage.remote import RemoteReader, base_name, is_remote, name_of, version_of
 from rdbkit.storage.stand_in import content_of
 from rdbkit.text import valid_text
 
@@ -21,7 +25,7 @@ _ENDS = 16  # bytes of the header and of the checksum
 
 def exists(path: _Path) -> bool:
     """Whether there is anything, also by way of links."""
-    return os.path.exists(path)
+    return is_remote(path) or os.path.exists(path)
 
 
 def is_taken(path: _Path) -> bool:
@@ -31,7 +35,13 @@ def is_taken(path: _Path) -> bool:
 
 def is_file(path: _Path) -> bool:
     """Whether there is a regular file, also by way of links."""
-    return os.path.isfile(content_of(path))
+    content = content_of(path)
+    return is_remote(content) or os.path.isfile(content)
+
+
+def is_local(path: object) -> TypeGuard[_Path]:
+    """Whether an input is a regular file on this machine, or a copy of it is."""
+    return is_rereadable(path) and not is_remote(content_of(path))
 
 
 def is_folder(path: _Path) -> bool:
@@ -45,13 +55,21 @@ def is_link(path: _Path) -> bool:
 
 
 def is_rereadable(src: object) -> TypeGuard[_Path]:
-    """Whether an input can be read again from its beginning: a path of a regular file, rather than standard input or a pipe."""
+    """Whether an input can be read again from its beginning: a file, by its path or URL, rather than standard input or a pipe."""
     return isinstance(src, str | os.PathLike) and src != "-" and is_file(src)
 
 
 def file_size(src: object) -> int | None:
-    """Bytes that an input has; None for what has no size before it is read, or is not there."""
-    return os.path.getsize(content_of(src)) if is_rereadable(src) else None
+    """Bytes that an input has; None for what has no size before it is read, is not there, or cannot be asked."""
+    if not is_rereadable(src):
+        return None
+    content = content_of(src)
+    if not is_remote(content):
+        return os.path.getsize(content)
+    try:
+        return version_of(content).size
+    except RdbError:  # whoever opens it will say so
+        return None
 
 
 def folder_size(path: _Path) -> int | None:
@@ -69,39 +87,68 @@ def total_size(sources: Iterable[object]) -> int:
 
 
 def real_path(path: _Path) -> str:
-    """The path without links in it; of a name that is free as well."""
-    return os.path.realpath(os.fspath(path))
+    """The path from the root on, without links in it; of a name that is free as well. A URL is as it is, without its query."""
+    return name_of(path) if is_remote(path) else os.path.realpath(os.fspath(path))
 
 
-def file_id(path: _Path) -> tuple[int, int]:
+def absolute_path(path: _Path) -> str:
+    """The path from the root on, with its links. A URL is as it is, without its query."""
+    return name_of(path) if is_remote(path) else os.path.abspath(os.fspath(path))
+
+
+def file_id(path: _Path) -> object:
     """What is the same for all names of a file. Raises: OSError where there is none."""
-    found = os.stat(content_of(path))
+    content = content_of(path)
+    if is_remote(content):
+        return content
+    found = os.stat(content)
     return found.st_dev, found.st_ino
 
 
-def revision(path: _Path) -> tuple[int, int]:
-    """Size in bytes and time of the last change in nanoseconds, by which a file is known to be as it was. Raises: OSError."""
-    found = os.stat(content_of(path))
-    return found.st_size, found.st_mtime_ns
+def revision(path: _Path) -> tuple[int, int | str]:
+    """Size in bytes, and what changes with the content, by which a file is known to be as it was.
+
+    The latter is the time of the last change in nanoseconds, and of a URL the ETag.
+
+    Raises: OSError; RdbError where a URL cannot be asked.
+    """
+    found = Identity.of(path)
+    if found is None:
+        raise OSError(errno.EINVAL, "it is not a file", os.fspath(path))
+    return found.size, found.version
 
 
 def fingerprint(path: _Path) -> list[Any]:
-    """What tells a file from another in a state, as JSON types: its name, `revision`, and first and last bytes. Raises: OSError."""
-    size, mtime_ns = revision(path)
-    with open(content_of(path), "rb") as file:
+    """What tells a file from another in a state, as JSON types: its name, `revision`, and first and last bytes.
+
+    Raises: OSError; RdbError where a URL cannot be asked.
+    """
+    size, version = revision(path)
+    with open_file(path) as file:
         head = file.read(_ENDS)
         file.seek(max(0, size - _ENDS))
-        return [valid_text(os.path.basename(path)), size, mtime_ns, head.hex(), file.read(_ENDS).hex()]
+        return [valid_text(base_name(os.fspath(path))), size, version, head.hex(), file.read(_ENDS).hex()]
+
+
+def open_file(path: _Path) -> BinaryIO:
+    """A file to be read from any place, on this machine or not; where it is compressed, as it is.
+
+    Raises: OSError; RdbError where a URL cannot be opened.
+    """
+    content = content_of(path)
+    if is_remote(content):
+        return cast(BinaryIO, RemoteReader(content))
+    return cast(BinaryIO, open(content, "rb", buffering=0))
 
 
 def is_same_file(one: object, other: object) -> bool:
     """Whether both are paths of one file that there is, also by way of links."""
-    return is_rereadable(one) and is_rereadable(other) and os.path.samefile(content_of(one), content_of(other))
+    return is_rereadable(one) and is_rereadable(other) and file_id(one) == file_id(other)
 
 
 def check_distinct(names: Sequence[str]) -> None:
     """Raise ValueError where two of these paths are one file; OSError where there is no file."""
-    seen: dict[tuple[int, int], str] = {}
+    seen: dict[object, str] = {}
     for name in names:
         if name == "-":
             continue
@@ -113,21 +160,30 @@ def check_distinct(names: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Identity:
-    """What tells a regular file from any other, and from itself after a change."""
+    """What tells a file from any other, and from itself after a change.
 
-    device: int
-    inode: int
+    Attributes:
+        file: its device and inode, or its URL.
+        version: the time of its last change in nanoseconds, or its ETag.
+    """
+
+    file: tuple[int, int] | str
     size: int
-    mtime_ns: int
+    version: int | str
 
     @classmethod
     def of(cls, file: object) -> Self | None:
-        """That of a path, or of an object whose `fileno()` says which file it is; None for what is not a regular file.
+        """That of a path or URL, or of an object whose `fileno()` says which file it is; None for what is not a regular file.
 
-        Raises: OSError where a path cannot be asked.
+        Raises: OSError where a path cannot be asked; RdbError where a URL cannot.
         """
+        if isinstance(file, RemoteReader):
+            return cls(*file.version)
         if isinstance(file, str | os.PathLike):
-            found = os.stat(content_of(file))
+            content = content_of(file)
+            if is_remote(content):
+                return cls(*version_of(content))
+            found = os.stat(content)
         else:
             try:
                 found = os.fstat(file.fileno())  # type: ignore[attr-defined]
@@ -135,8 +191,8 @@ class Identity:
                 return None
         if not stat.S_ISREG(found.st_mode):
             return None
-        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        return cls((found.st_dev, found.st_ino), found.st_size, found.st_mtime_ns)
 
     def is_changed_in(self, later: Identity | None) -> bool:
         """Whether this file was written to, rather than another given its name."""
-        return later is not None and (later.device, later.inode) == (self.device, self.inode) and later != self
+        return later is not None and later.file == self.file and later != self

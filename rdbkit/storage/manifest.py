@@ -20,7 +20,7 @@ from typing import Final
 
 from rdbkit.errors import CorruptError
 from rdbkit.storage.compression import without_suffix
-from rdbkit.storage.location import is_file, is_folder
+from rdbkit.storage.location import is_file, is_folder, is_local
 
 SUFFIX: Final = ".manifest"
 #: Bytes of a manifest. A server has one increment, and after failed rewrites some more.
@@ -77,7 +77,7 @@ def find_manifest(path: str) -> str | None:
                 f"the folder has several manifests: {', '.join(map(os.path.basename, found))}; name one", source=path
             )
         return found[0] if found else None
-    return path if path.endswith(SUFFIX) and is_file(path) else None
+    return path if path.endswith(SUFFIX) and is_local(path) else None
 
 
 def read_manifest(path: str) -> Manifest:

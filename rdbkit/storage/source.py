@@ -13,6 +13,7 @@ from typing import BinaryIO, Protocol, cast
 from rdbkit.errors import ChangedError, LimitError, RdbError, TruncatedError
 from rdbkit.storage.compression import HEAD_BYTES, Compression, compression_of
 from rdbkit.storage.location import Identity, exists, is_file
+from rdbkit.storage.remote import RemoteReader, is_remote, name_of
 from rdbkit.storage.stand_in import content_of
 
 #: Where an input of unknown size ends.
@@ -57,7 +58,7 @@ class Rereading:
 
     def check(self, path: str | os.PathLike[str]) -> None:
         """Compare what has this path now with what it was, or note it. Raises: ChangedError; OSError."""
-        name = os.fspath(path)
+        name = name_of(path)
         now = Identity.of(name)
         if self._known.setdefault(name, now) != now:
             raise changed(name)
@@ -306,11 +307,11 @@ class CompressedSource(Source):
 
 
 def open_source(src: Input) -> Source:
-    """The source for a path, "-" (standard input) or an object with `read(n)`.
+    """The source for a path or URL, "-" (standard input) or an object with `read(n)`.
 
     What is compressed is known by its first bytes, and unpacked, also where that was done up to three times.
 
-    Raises: OSError where the path cannot be opened; RdbError where it cannot be unpacked here.
+    Raises: OSError where the path cannot be opened, RdbError where the URL cannot, or where it cannot be unpacked here.
     """
     source = _plain_source(src)
     try:
@@ -333,13 +334,20 @@ def open_source(src: Input) -> Source:
 
 def _plain_source(src: Input) -> Source:
     if not isinstance(src, str | os.PathLike):
-        return Source(src, str(getattr(src, "name", f"<{type(src).__name__}>")))
+        name = str(getattr(src, "name", f"<{type(src).__name__}>"))
+        return Source(src, name.partition("?")[0] if is_remote(name) else name)
     if src == "-":
         # Unbuffered: a buffer that waits to be full does not hear an interrupt that came a moment before.
         stdin = standard_input()
         return Source(cast(Reader, getattr(stdin, "raw", stdin)), "<stdin>")
-    path = os.fspath(src)
-    return _of_file(cast(BinaryIO, open(content_of(path), "rb", buffering=0)), path)
+    path = name_of(src)
+    content = content_of(path)
+    if is_remote(content):
+        remote = RemoteReader(content)
+        source = Source(remote, path, remote.size, owned=True)
+        source.total = remote.size
+        return source
+    return _of_file(cast(BinaryIO, open(content, "rb", buffering=0)), path)
 
 
 def standard_input() -> BinaryIO:

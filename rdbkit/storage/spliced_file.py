@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from rdbkit.storage.location import Identity
+from rdbkit.storage.location import Identity, open_file
 from rdbkit.storage.source import changed
-from rdbkit.storage.stand_in import content_of
 
 
 class SplicedFile:
@@ -39,7 +38,7 @@ class SplicedFile:
     ) -> None:
         self.name = path
         self._identity = identity
-        self._file = open(content_of(path), "rb", buffering=0)  # noqa: SIM115 (closed by close)
+        self._file = open_file(path)
         parts = [head, *spans, tail]
         self._parts = [part for part in parts if (part if isinstance(part, bytes) else part[1] > part[0])]
         self._begins: list[int] = []  # of each, in what is read
@@ -89,10 +88,10 @@ class SplicedFile:
             part = self._parts[number]
             if not isinstance(part, bytes):
                 return part[0] + offset - self._begins[at] if number == at else part[0]
-        return os.fstat(self._file.fileno()).st_size
+        return self._file.seek(0, os.SEEK_END)
 
     def fileno(self) -> int:
-        """Of the open file."""
+        """Of the open file. Raises: AttributeError where it is not on this machine."""
         return self._file.fileno()
 
     def close(self) -> None:

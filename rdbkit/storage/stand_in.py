@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from rdbkit.storage.remote import name_of
+
 _CONTENT: Final[dict[str, str | Exception]] = {}
 
 
 @contextmanager
 def standing_in(content: str | Exception, name: str) -> Iterator[None]:
     """Inside, the file at `content` is what is read of `name`; or an error is what everyone gets who asks for it."""
+    name = name_of(name)
     _CONTENT[name] = content
     try:
         yield
@@ -24,8 +27,11 @@ def standing_in(content: str | Exception, name: str) -> Iterator[None]:
 
 
 def content_of(path: str | os.PathLike[str]) -> str:
-    """The path of what is read of this one: itself, but for what another file stands in for. Raises: what stands in for it."""
-    name = os.fspath(path)
+    """The path of what is read of this one: itself, but for what another file stands in for; of a URL, its name.
+
+    Raises: what stands in for it; ValueError for a URL that names no object.
+    """
+    name = name_of(path)
     content = _CONTENT.get(name, name)
     if isinstance(content, Exception):
         raise content

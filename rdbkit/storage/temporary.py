@@ -7,10 +7,11 @@ import re
 import shutil
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import BinaryIO, Final
 
+from rdbkit.storage.location import open_file
 from rdbkit.storage.source import FileSource, open_source
 from rdbkit.storage.stand_in import content_of
 
@@ -278,6 +279,23 @@ def copy_of(source: str, copy: str) -> int:
             return to.tell()
     finally:
         from_.close()
+
+
+def download(source: str, copy: str, progress: Callable[[int], object] | None = None) -> None:
+    """Copy a file as it is, compressed or not, into a new one that only its owner may read.
+
+    Args:
+        source: a path or URL.
+        progress: called with the bytes that have been copied.
+
+    Raises: RdbError where a URL cannot be read; OSError.
+    """
+    handle = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), _OWNER)
+    with open(handle, "wb") as to, open_file(source) as from_:
+        while piece := from_.read(_PIECE):
+            to.write(piece)
+            if progress is not None:
+                progress(to.tell())
 
 
 def _copy_range(source: int, to: int, size: int) -> None:

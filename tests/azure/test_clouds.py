@@ -120,8 +120,8 @@ def test_what_contradicts_itself_is_told(arguments: list[str], words: str, tmp_p
 
 def test_a_workload_identity_is_found_by_its_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("azure.identity")
-    from rdbkit.azure.identity import default_credential
-    from rdbkit.targets.clouds import find_cloud
+    from rdbkit.clouds import find_cloud
+    from rdbkit.storage.identity import default_credential
 
     def kinds() -> list[str]:
         with default_credential(find_cloud("public")) as credential:

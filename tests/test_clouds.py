@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rdbkit.targets import clouds as module
-from rdbkit.targets.clouds import cloud_of_host, clouds, find_cloud
+import rdbkit.clouds as module
+from rdbkit.clouds import cloud_of_host, clouds, find_cloud
 
 
 def test_every_fact_has_a_source_and_each_source_a_date() -> None:

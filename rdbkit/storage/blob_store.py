@@ -1,0 +1,160 @@
+"""The blob service as a store that objects are read from: what opens it, how long is waited for it, and what its errors mean."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from rdbkit.clouds import cloud_of_host
+from rdbkit.errors import ChangedError, RdbError, TargetError
+from rdbkit.storage.blob_errors import MEANINGS
+from rdbkit.storage.blob_url import BlobUrl, is_emulator, parse_place
+from rdbkit.storage.credentials import Access
+from rdbkit.text import first_line
+
+if TYPE_CHECKING:
+    from obstore.store import AzureCredential, AzureStore, RetryConfig
+
+_INSTALL: Final = "pip install 'rdbkit[remote]'"
+#: What other hosts of the service end with than those of its clouds: accounts in DNS zones, and emulators.
+_OTHERS: Final = (".blob.storage.azure.net", ".blob.localhost")
+_SHAPE: Final = "https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB"
+_CODE: Final = re.compile(r"<Code>(\w+)</Code>")
+_STATUS: Final = re.compile(r"status code: (\d+)")
+_UNKNOWN_HOST: Final = re.compile(r"dns error|failed to lookup address|Name or service not known|No such host", re.IGNORECASE)
+_CERTIFICATE: Final = re.compile(r"invalid peer certificate: ?(\w*)|certificate", re.IGNORECASE)
+_TIMED_OUT: Final = re.compile(r"TimedOut|timed out|deadline has elapsed", re.IGNORECASE)
+#: What reading wants, where writing wants something else.
+_READING: Final = {
+    "ContainerNotFound": "there is no such container; compare the URL",
+    "BlobNotFound": "there is no such blob; compare the URL",
+    "ResourceNotFound": "there is no such blob; compare the URL",
+    "AuthorizationPermissionMismatch": (
+        "the identity or the SAS may not read it; it takes the role Storage Blob Data Reader, or a SAS with read"
+    ),
+    "InsufficientAccountPermissions": "the identity may not read it; it takes the role Storage Blob Data Reader",
+    "ConditionNotMet": "the blob was changed or replaced while it was read; run this again",
+}
+_CHANGED: Final = "ConditionNotMet"
+#: A request, with its answer, is given up after this and sent again.
+_TIMEOUT: Final = "120s"
+_CONNECT_TIMEOUT: Final = "10s"
+#: Seconds after which no request is sent again, once an object is open and before.
+_PATIENCE: Final = 600
+_SECONDS: Final = 15
+
+
+def parse_blob(url: str) -> BlobUrl:
+    """The blob that a URL names, which may be sent what opens the account.
+
+    Raises: ValueError for a URL that names no blob, and for one of a host that is not known for the service's, without a SAS.
+
+    >>> parse_blob("https://a.blob.core.windows.net/dumps/b.rdb?sig=x")
+    BlobUrl('https://a.blob.core.windows.net/dumps/b.rdb')
+    """
+    host = (urlsplit(url).hostname or "").lower()
+    is_known = cloud_of_host(host) is not None or host.endswith(_OTHERS) or is_emulator(host)
+    if not is_known and "sig=" not in url:  # nobody else is sent the token of an identity
+        raise ValueError(f"a FILE with a URL is a blob: {_SHAPE}; one of another host takes a SAS in its URL")
+    place = parse_place(url)
+    if place.is_folder:
+        raise ValueError(f"the URL names a container or folder: name one blob, {_SHAPE}")
+    return place
+
+
+def open_store(place: BlobUrl, access: Access, *, patient: bool) -> AzureStore:
+    """A store that reads the container of `place`; nothing is asked yet.
+
+    Args:
+        access: of `Credentials.access`.
+        patient: wait up to ten minutes for a service that does not answer; otherwise some seconds, as a name may be wrong.
+
+    Raises: TargetError where the package is missing.
+    """
+    try:
+        from obstore.store import AzureStore
+    except ImportError:
+        raise TargetError(f"to read a blob takes a package: {_INSTALL}", source=place.url) from None
+    retry: RetryConfig = {
+        "max_retries": 60 if patient else 3,
+        "retry_timeout": datetime.timedelta(seconds=_PATIENCE if patient else _SECONDS),
+        "backoff": {
+            "init_backoff": datetime.timedelta(milliseconds=500),
+            "max_backoff": datetime.timedelta(seconds=5),
+            "base": 2,
+        },
+    }
+    # All that the library takes from the environment by itself is said here; or a key of another account would win over a SAS.
+    return AzureStore(
+        place.container,
+        config={
+            "account_name": access.account or "account",  # which a signature does not need
+            "endpoint": place.account,
+            "use_emulator": False,
+            "use_fabric_endpoint": False,
+            "skip_signature": False,
+        },
+        client_options={
+            "allow_http": place.account.startswith("http:"),
+            "timeout": _TIMEOUT,
+            "connect_timeout": _CONNECT_TIMEOUT,
+        },
+        retry_config=retry,
+        credential_provider=lambda: _credential(access),
+    )
+
+
+def _credential(access: Access) -> AzureCredential:
+    if access.key:
+        return {"access_key": access.key, "expires_at": None}
+    if access.sas:
+        return {"sas_token": access.sas, "expires_at": None}
+    token: Any = access.token.get_token(access.scope)
+    return {"token": token.token, "expires_at": datetime.datetime.fromtimestamp(token.expires_on, datetime.UTC)}
+
+
+def is_empty(e: Exception) -> bool:
+    """Whether an error says that a range is behind the end, as every range of an empty blob is."""
+    return _code(e) == "InvalidRange"
+
+
+def translated(e: Exception, url: str) -> RdbError:
+    """An error of the store, in words.
+
+    Args:
+        url: of the blob, without a secret.
+    """
+    said = str(e)
+    code, status = _code(e), _STATUS.search(said)
+    if code or status:
+        known = _READING.get(code) or MEANINGS.get(code)
+        shown = " ".join(part for part in (status[1] if status else "", code) if part)
+        if known is None and shown.startswith("403"):
+            known = "the request is not allowed: a firewall, a missing role, or an expired SAS"
+        kind = ChangedError if code == _CHANGED else TargetError
+        return kind(f"{known} ({shown})" if known else f"the service refuses it ({shown})", source=url)
+    return TargetError(_unreached(said, url), source=url)
+
+
+def _code(e: Exception) -> str:
+    found = _CODE.search(str(e))
+    return found[1] if found else ""
+
+
+def _unreached(said: str, url: str) -> str:
+    """Why there is no answer."""
+    if _UNKNOWN_HOST.search(said):
+        host = urlsplit(url).hostname
+        return f"the host {host} cannot be found; check the account's name, and whether this machine finds others"
+    found = _CERTIFICATE.search(said)
+    if found:
+        return f"the certificate of the service is not accepted{f': {found[1]}' if found[1] else ''}"
+    if _TIMED_OUT.search(said):
+        return "the service cannot be reached: it took too long"
+    if "onnection refused" in said:
+        return "the service cannot be reached: connection refused"
+    if "External Azure credential provider: " in said:
+        return f"there is no token for it: {first_line(Exception(said.partition('provider: ')[2]))}"
+    return f"the service cannot be reached: {first_line(Exception(said))}"

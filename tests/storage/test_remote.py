@@ -1,0 +1,285 @@
+"""Objects that are read by their URLs, from a server that does not always do what it should."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rdbkit
+from rdbkit.storage import blob_store, remote
+from rdbkit.storage.location import (
+    Identity,
+    check_distinct,
+    file_id,
+    file_size,
+    fingerprint,
+    is_file,
+    is_local,
+    is_same_file,
+    revision,
+)
+from rdbkit.storage.remote import RemoteReader, base_name, is_remote, name_of
+from rdbkit.storage.source import open_source
+
+from ..rdb import FIXTURES
+from .blob_server import KEY, BlobServer, serving
+
+DUMP = FIXTURES / "rich" / "redis-7.0.15.rdb"
+SAS = "sv=2024-01-01&sp=r&sig=c2VjcmV0"
+#: Larger than what is read ahead of the first read that waits.
+CONTENT = random.Random(18).randbytes(60 << 20)
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_SAS_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AZURE_STORAGE_KEY", KEY)
+
+
+@pytest.fixture
+def server() -> Iterator[BlobServer]:
+    with serving(CONTENT) as found:
+        yield found
+
+
+@pytest.mark.parametrize("n", [1 << 20, 77_777, 20 << 20])
+def test_what_is_read_is_what_is_there(server: BlobServer, n: int) -> None:
+    with RemoteReader(server.url) as reader:
+        assert reader.size == len(CONTENT)
+        parts = []
+        while piece := reader.read(n):
+            parts.append(piece)
+        assert b"".join(parts) == CONTENT
+        assert {len(part) for part in parts[:-1]} == {n}  # as of a file
+    covered = sorted(server.ranges)
+    assert covered[0] == (0, 1 << 16)
+    assert all(one[1] == other[0] for one, other in pairwise(covered))  # nothing is asked for twice
+    assert max(end - begin for begin, end in covered) == 8 << 20
+
+
+def test_no_more_than_some_pieces_are_in_memory(server: BlobServer) -> None:
+    with RemoteReader(server.url) as reader:
+        at = 0
+        while piece := reader.read(1 << 20):
+            at += len(piece)
+            with server.lock:
+                assert max(end for _, end in server.ranges) <= at + (7 << 23)
+
+
+def test_who_looks_at_the_beginning_pays_for_little(server: BlobServer) -> None:
+    with RemoteReader(server.url) as reader:
+        assert reader.read(4096) == CONTENT[:4096]
+    assert server.ranges == [(0, 1 << 16)]
+
+
+def test_any_place(server: BlobServer) -> None:
+    chance = random.Random(7)
+    with RemoteReader(server.url) as reader:
+        for _ in range(40):
+            at, n = chance.randrange(len(CONTENT)), chance.choice([1, 4096, 1 << 20])
+            assert reader.seek(at) == at == reader.tell()
+            assert reader.read(n) == CONTENT[at : at + n]
+        assert reader.seek(-5, os.SEEK_END) == len(CONTENT) - 5
+        assert reader.read() == CONTENT[-5:]
+        assert reader.seek(-2, os.SEEK_CUR) == len(CONTENT) - 2
+        assert (reader.read(9), reader.read(9)) == (CONTENT[-2:], b"")
+    with pytest.raises(ValueError, match="closed"):
+        reader.read(1)
+
+
+def test_an_empty_blob() -> None:
+    with serving(b"") as server, RemoteReader(server.url) as reader:
+        assert (reader.size, reader.read(9), reader.read()) == (0, b"", b"")
+
+
+def breaking(handler: Any) -> bool:
+    """Half of a piece, and then nothing."""
+    begin, end = handler.server.ranges[-1]
+    handler.send_response(206)
+    handler.send_header("Content-Length", str(end - begin))
+    handler.send_header("ETag", handler.server.etag)
+    handler.send_header("Last-Modified", "Mon, 30 Nov 2026 12:00:00 GMT")
+    handler.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(handler.server.content)}")
+    handler.end_headers()
+    handler.wfile.write(handler.server.content[begin : (begin + end) // 2])
+    handler.wfile.flush()
+    handler.connection.close()
+    return True
+
+
+def busy(handler: Any) -> bool:
+    return bool(handler.refuse(503, "ServerBusy"))
+
+
+def closing(handler: Any) -> bool:
+    handler.connection.close()
+    return True
+
+
+@pytest.mark.parametrize("what", [breaking, busy, closing])
+def test_what_breaks_is_asked_for_again(server: BlobServer, what: Any) -> None:
+    server.before = lambda number, handler: number in (3, 5, 6) and what(handler)
+    with RemoteReader(server.url) as reader:
+        assert reader.read() == CONTENT
+
+
+def test_a_blob_that_is_replaced_is_never_a_mixture(server: BlobServer) -> None:
+    with RemoteReader(server.url) as reader:
+        assert reader.read(1 << 16) == CONTENT[: 1 << 16]
+        server.etag = '"0x2"'
+        with pytest.raises(rdbkit.ChangedError, match="changed or replaced while it was read"):
+            reader.read()
+
+
+def test_a_server_that_ignores_what_is_asked_for(server: BlobServer) -> None:
+    def whole(number: int, handler: Any) -> bool:
+        handler.answer(200, CONTENT[: 1 << 20])
+        return True
+
+    server.before = whole
+    with pytest.raises(rdbkit.TargetError):
+        RemoteReader(server.url)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "said"),
+    [
+        (404, "BlobNotFound", "there is no such blob; compare the URL (404 BlobNotFound)"),
+        (404, "ContainerNotFound", "there is no such container; compare the URL (404 ContainerNotFound)"),
+        (403, "AuthenticationFailed", "a SAS may have expired"),
+        (403, "AuthorizationPermissionMismatch", "Storage Blob Data Reader"),
+        (403, "Other", "the request is not allowed: a firewall, a missing role, or an expired SAS (403 Other)"),
+        (401, "NoAuthenticationInformation", "the request has no credentials"),
+        (409, "BlobArchived", "archive tier"),
+        (400, "Strange", "the service refuses it (400 Strange)"),
+    ],
+)
+def test_what_a_service_says(server: BlobServer, status: int, code: str, said: str) -> None:
+    server.before = lambda number, handler: handler.refuse(status, code)
+    url = f"{server.url}?{SAS}"
+    with pytest.raises(rdbkit.TargetError) as caught:
+        rdbkit.open(url)
+    assert said in caught.value.message
+    assert caught.value.source == server.url
+    assert "\n" not in str(caught.value)
+    assert "c2VjcmV0" not in str(caught.value)
+    assert len(server.ranges) == 1  # what will not change is not asked again
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is not patient tries once."""
+    monkeypatch.setattr(blob_store, "_SECONDS", 0)
+
+
+def test_nobody_there(hurried: None) -> None:
+    with serving(b"") as server:
+        url = server.url
+    with pytest.raises(rdbkit.TargetError, match=r"the service cannot be reached: connection refused") as caught:
+        rdbkit.open(url)
+    assert caught.value.source == url
+
+
+def test_a_host_that_is_not_found(hurried: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    with pytest.raises(rdbkit.TargetError) as caught:
+        rdbkit.open("https://mystore.blob.core.invalid/dumps/dump.rdb?sig=c2VjcmV0")
+    assert "the host mystore.blob.core.invalid cannot be found; check the account's name" in caught.value.message
+    assert "c2VjcmV0" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("https://a.blob.core.windows.net/dumps", "a container or folder"),
+        ("https://a.blob.core.windows.net/dumps/2026/", "a container or folder"),
+        ("https://a.blob.core.windows.net/dumps/a#b.rdb", "write %23"),
+        ("http://a.blob.core.windows.net/dumps/b.rdb", "use https://"),
+        ("https://example.com/dumps/b.rdb", "one of another host takes a SAS"),
+        ("https://a.blob.core.windows.net.example.com/dumps/b.rdb", "one of another host takes a SAS"),
+    ],
+)
+def test_what_is_no_blob(url: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        rdbkit.open(url)
+
+
+def test_names_have_no_query() -> None:
+    with serving(DUMP.read_bytes()) as server:
+        url = f"{server.url}?{SAS}"
+        assert name_of(url) == server.url == name_of(server.url)
+        with rdbkit.open(url) as snapshot:
+            assert (snapshot.name, snapshot.path, snapshot.size) == (server.url, server.url, DUMP.stat().st_size)
+            assert sum(1 for _ in snapshot) == 27
+            with snapshot.reopen() as again:
+                assert sum(1 for _ in again) == 27
+        assert is_file(url)
+        assert not is_local(url)
+        assert is_remote(url)
+        assert base_name(url) == "dump.rdb"
+        assert (file_size(url), file_id(url), revision(url)) == (DUMP.stat().st_size, server.url, (DUMP.stat().st_size, '"0x1"'))
+        assert fingerprint(url)[:3] == ["dump.rdb", DUMP.stat().st_size, '"0x1"']
+        assert is_same_file(url, server.url)
+        assert not is_same_file(url, DUMP)
+        with pytest.raises(ValueError, match="are the same file"):
+            check_distinct([server.url, url])
+        before = Identity.of(url)
+        assert before is not None
+        assert not before.is_changed_in(Identity.of(server.url))
+        server.etag = '"0x2"'
+        assert before.is_changed_in(Identity.of(url))
+        with pytest.raises(rdbkit.ChangedError):
+            snapshot.reopen()
+        server.before = lambda number, handler: handler.refuse(404, "BlobNotFound")
+        assert file_size(url) is None
+    assert "c2VjcmV0" not in repr(remote._KNOWN[server.url].place)
+
+
+def test_zeros_and_the_end_are_where_they_are_in_a_file(tmp_path: Path) -> None:
+    content = bytes(100_000) + b"x"
+    (tmp_path / "zeros").write_bytes(content)
+    with serving(content) as server:
+        for source in (open_source(str(tmp_path / "zeros")), open_source(server.url)):
+            assert (source.total, source.size) == (100_001, 100_001)
+            assert source.peek(3) == bytes(3)
+            assert source.zeros_ahead() is None
+            assert source.refill(b"", 0, 200_000) == content
+            source.close()
+
+
+def test_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    with pytest.raises(rdbkit.TargetError, match=r"pip install 'rdbkit\[remote\]'"):
+        rdbkit.open("https://a.blob.core.windows.net/missing/package.rdb")
+
+
+def test_nothing_is_imported_before_it_is_wanted() -> None:
+    code = (
+        "import sys, rdbkit.cli, rdbkit.cli.info, rdbkit.storage.source\n"
+        "print([name for name in ('obstore', 'azure', 'rdbkit.storage.blob_store') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_a_process_ends_whatever_is_on_its_way() -> None:
+    with serving(CONTENT) as server:
+        server.before = lambda number, handler: number == 6 and handler.server.silence.wait()
+        code = (
+            "import rdbkit.storage.remote as remote, sys\n"
+            f"reader = remote.RemoteReader({server.url!r})\n"
+            "reader.read(20 << 20)\n"
+            "raise SystemExit(7)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+        server.silence.set()
+    assert (done.returncode, done.stderr) == (7, "")
