@@ -103,7 +103,7 @@ if TYPE_CHECKING:
     from rdbkit.selection import parse_dbs, parse_expires, parse_sample, parse_size, parse_slots, parse_ttl
     from rdbkit.storage.output import open_output
     from rdbkit.targets.facts import Fact
-    from rdbkit.targets.target import Sku, Target, find_target, load_targets, target_names
+    from rdbkit.targets.target import Creation, Sku, Target, find_target, load_targets, target_names
 
     __version__: str
 
@@ -121,6 +121,7 @@ __all__ = [
     "ChecksumError",
     "Conversion",
     "CorruptError",
+    "Creation",
     "Credentials",
     "CronJob",
     "Delta",
@@ -265,6 +266,7 @@ _MODULES = {
     "Build": "operations.build",
     "Check": "operations.check",
     "Conversion": "operations.convert",
+    "Creation": "targets.target",
     "Credentials": "azure.blob_url",
     "Delta": "operations.diff_delta",
     "Diff": "operations.diff",

@@ -93,7 +93,7 @@ def prepare_export(
     if arm.cache.provider != PREMIUM and (auth == MANAGED_IDENTITY or prefix):
         raise ValueError("only Premium has a choice of names and a managed identity for an export")
     cache = arm.read()
-    target, warnings = look_at_target(target, cache)
+    target, warnings = look_at_target(target, cache, imports=False)
     if auth == MANAGED_IDENTITY and not cache.identities:
         raise TargetError(
             "the cache has no managed identity: give it one with the role Storage Blob Data Contributor, or use a SAS",

@@ -236,8 +236,11 @@ def _state_file(path: str) -> StateFile:
 # -- before
 
 
-def look_at_target(target: Target, cache: CacheState) -> tuple[Target, list[str]]:
+def look_at_target(target: Target, cache: CacheState, *, imports: bool = True) -> tuple[Target, list[str]]:
     """The target as this cache is one, and warnings.
+
+    Args:
+        imports: an import follows, for which it matters what the documents say of the engine.
 
     Raises: TargetError where the cache is none of that kind, has no import or cannot begin one now.
     """
@@ -254,6 +257,9 @@ def look_at_target(target: Target, cache: CacheState) -> tuple[Target, list[str]
     if not cache.is_ready:
         raise TargetError(f"the cache is not running but {cache.state}; run this again when it is done", source=cache.name)
     target, warnings = _with_engine(target, cache)
+    told = beyond_documents(target)
+    if imports and told:
+        warnings.append(told)
     if target.optional_modules:
         target = target.with_modules(cache.modules)
     return target, warnings
@@ -274,8 +280,7 @@ def _with_engine(target: Target, cache: CacheState) -> tuple[Target, list[str]]:
             target = there
         elif there.engine != target.engine:
             warnings.append(f"{said}; Redis {target.engine} is what was stated, and what counts here")
-    told = beyond_documents(target)
-    return target, [*warnings, told] if told else warnings
+    return target, warnings
 
 
 def _kind(cache: CacheState) -> str:

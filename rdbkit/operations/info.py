@@ -15,6 +15,7 @@ from rdbkit.passes.info import InfoTally
 from rdbkit.products import joined, module_product, types_of
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Snapshot
+from rdbkit.targets.releases import release_title
 from rdbkit.targets.target import Target, load_targets
 from rdbkit.text import count, json_bytes, json_object, valid_text
 
@@ -576,6 +577,12 @@ def _advice(report: Info, target: Target, row: Loads, name: str) -> str:
     absent = [m.name for m in report.modules if m.name not in target.module_types and not m.is_empty]
     if absent:
         return f"{name} does not take it: it does not offer {joined(absent)}"
+    if lowest is not None and target.rdb < lowest <= max(target.undocumented, default=0):
+        engine = release_title(target.release_line)
+        return (
+            f"{name} promises RDB {target.rdb}, and its content needs RDB {lowest} (see the notes): {engine}, which runs there, "
+            "loads it, and --undocumented relies on that"
+        )
     if lowest is None or lowest > target.rdb:
         needs = f"its content needs RDB {lowest} (see the notes)" if lowest is not None else row.why
         return f"{name} does not take it, and in an older form only with losses: {needs}"

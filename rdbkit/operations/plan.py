@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 import rdbkit
 from rdbkit.operations.arguments import File, paths_of
-from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, Check, check
+from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, Check, beyond_documents, check
 from rdbkit.operations.memory import LEFT, Memory, Prefix, memory
 from rdbkit.operations.plan_steps import SEARCH, Step, good_until, steps_of
 from rdbkit.operations.resource_names import Names, check_names
@@ -435,7 +435,7 @@ def _date(fact: Any) -> datetime.date | None:
 
 
 def _said(target: Target, now_ms: int) -> list[str]:
-    """That a service is closed, or ends."""
+    """That a service is closed, or ends, and that its documents say nothing of its engine."""
     today = datetime.datetime.fromtimestamp(now_ms / 1000, datetime.UTC).date()
     values = {name: _date(fact.value) for name, fact in target.facts.items() if fact.value is not None}
     said = []
@@ -457,7 +457,8 @@ def _said(target: Target, now_ms: int) -> list[str]:
         successor = target.facts.get("successor")
         instead = f"; {successor.value} is what Microsoft puts in its place" if successor is not None else ""
         said.append(f"it retires on {retires}, in {left:,} days{instead}" if left > 0 else f"it retired on {retires}{instead}")
-    return said
+    told = beyond_documents(target)
+    return [*said, told] if told else said
 
 
 def _notes(found: Plan, target: Target, sku: Sku | None, memories: list[Memory]) -> list[str]:

@@ -370,3 +370,16 @@ def test_bad_files(tmp_path: Path) -> None:
 def test_files_are_not_streams() -> None:
     with pytest.raises(OSError, match="-"):
         planned(["-"])
+
+
+def test_an_engine_of_which_the_documents_say_nothing_is_told_of(tmp_path: Path) -> None:
+    told = "Azure Managed Redis documents no RDB version for Redis 8.0, which itself loads RDB 12"
+    file = small(tmp_path / "a.rdb", magic=b"REDIS0012")
+    found = plan([file], find_target("azure-managed").with_engine("8.0"), now_ms=NOW)
+    assert told in found.said
+    assert (found.files[0].verdict, found.files[0].findings) == ("as-it-is", [f"RDB106 {told}"])
+    relied_on = plan([file], find_target("azure-managed").with_undocumented(), now_ms=NOW)
+    assert (relied_on.files[0].verdict, relied_on.said) == ("as-it-is", [])
+    moved = small(tmp_path / "b.rdb", b"\xfe\3", key(b"k", 0, string(b"v")), magic=b"REDIS0012")
+    (planned_file,) = plan([moved], find_target("azure-managed").with_undocumented(), now_ms=NOW).files
+    assert "--target azure-managed --undocumented --collapse-dbs" in planned_file.convert
