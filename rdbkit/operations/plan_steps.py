@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +14,7 @@ from rdbkit.text import path_word, shell_word, size
 if TYPE_CHECKING:
     from rdbkit.operations.plan import Plan
 
-__all__ = ["PORT", "SEARCH", "Step", "good_until", "steps_of", "takes_new_caches"]
+__all__ = ["PORT", "SEARCH", "Step", "databases_to_ask_for", "good_until", "steps_of", "takes_new_caches"]
 
 # How commands and options are called. Sources: `az redis` and `az storage` of Azure CLI 2.75 and 2.91; `az redisenterprise` of its
 # extension 1.3.0 to 1.5.0b1 (Azure/azure-cli-extensions, src/redisenterprise). tests/operations/az_arguments.toml has each option.
@@ -21,6 +22,8 @@ __all__ = ["PORT", "SEARCH", "Step", "good_until", "steps_of", "takes_new_caches
 #: The port of a database of Azure Managed Redis, and that of Premium for TLS.
 PORT: Final = 10000
 _PREMIUM_PORT: Final = 6380
+#: How many databases a cache of Premium has unless it is created with more. Source: the fact `default_databases`.
+_DATABASES: Final = 16
 #: What wants one policy of clustering and no eviction.
 SEARCH: Final = "RediSearch"
 #: How long the addresses are good that the service reads from. Azure gives none of this kind for more than 7 days.
@@ -107,6 +110,15 @@ def _day(now_ms: int) -> datetime.date:
     return datetime.datetime.fromtimestamp(now_ms / 1000, datetime.UTC).date()
 
 
+def databases_to_ask_for(found: Plan) -> int | None:
+    """How many databases a cache of Premium has to be created with, None where those do that it has unless asked."""
+    clustered = found.clustering == "cluster"  # which has one
+    if found.target != _PREMIUM or found.chosen is None or clustered or max(found.databases, default=0) < _DATABASES:
+        return None
+    most = found.chosen.databases
+    return most if most is not None and most > _DATABASES else None
+
+
 def good_until(now_ms: int) -> datetime.datetime:
     """Until when the addresses in the steps of a plan of that time, in Unix milliseconds, let the service read: a whole minute."""
     return datetime.datetime.fromtimestamp(now_ms // 60_000 * 60, datetime.UTC) + datetime.timedelta(days=_DAYS)
@@ -127,9 +139,11 @@ def _create(found: Plan, target: Target, words: _Words, now_ms: int) -> Step:
     if target.name == _PREMIUM:
         shards = f" --shard-count {found.chosen.shards}" if found.chosen.shards > 1 else ""
         vm = found.chosen.sku.lower()
+        databases = databases_to_ask_for(found)
+        more = "" if databases is None else " --redis-configuration " + shell_word(json.dumps({"databases": str(databases)}))
         return Step(
             "Create the cache",
-            [f"az redis create {cache} {group} {location} --sku Premium --vm-size {vm}{shards}"],
+            [f"az redis create {cache} {group} {location} --sku Premium --vm-size {vm}{shards}{more}"],
             _doubt(target, now_ms),
         )
     available = "Enabled" if found.high_availability else "Disabled"

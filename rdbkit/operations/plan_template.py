@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from rdbkit.operations.plan import Plan
-from rdbkit.operations.plan_steps import SEARCH
+from rdbkit.operations.plan_steps import SEARCH, databases_to_ask_for
 from rdbkit.text import size
 
 __all__ = ["BLOB_ROLE", "DESCRIPTIONS", "Code", "Resources", "quoted", "resources"]
@@ -40,8 +40,6 @@ _ZONES: Final = {
         "china": "privatelink.redis.cache.chinacloudapi.cn",
     },
 }
-#: How many databases a cache of Premium has unless it is created with more. Source: the fact `default_databases`.
-_DATABASES: Final = 16
 
 
 class Code(str):
@@ -90,8 +88,6 @@ def resources(found: Plan) -> Resources:
     premium = found.target == "azure-premium"
     entra = premium or not found.access_keys  # a cache of Premium has both ways in
     clustered = found.clustering == "cluster"
-    most = found.chosen.databases or 0
-    many = premium and not clustered and most > _DATABASES and max(found.databases, default=0) >= _DATABASES
     return Resources(
         premium=premium,
         title=f"{title} for {found.keys:,} keys: {size(found.needed_bytes)} with {found.growth:.0%} to grow",
@@ -101,7 +97,7 @@ def resources(found: Plan) -> Resources:
         group="redisCache" if premium else "redisEnterprise",
         zones=_ZONES[found.target],
         shards=found.chosen.shards if clustered else None,
-        databases=most if many else None,
+        databases=databases_to_ask_for(found),
         eviction="NoEviction" if SEARCH in found.modules else "VolatileLRU",
     )
 

@@ -218,6 +218,15 @@ def test_only_what_is_used_is_asked_for(tmp_path: Path) -> None:
     assert re.findall("   ([A-Z_]+)=[.]{3}", printed) == ["CACHE", "RESOURCE_GROUP", "STORAGE_ACCOUNT"]
 
 
+def test_premium_is_created_with_enough_databases(tmp_path: Path, recorded: Path) -> None:
+    (tmp_path / "dump.rdb").write_bytes(rdb(b"\xfe\x14", key(b"k", 0, string(b"v")), magic=b"REDIS0009"))
+    for sku, databases in (("P1", None), ("P2", ['{"databases": "32"}'])):
+        printed = planned("dump.rdb", "--target", "azure-premium", "--sku", sku, *NAMED, cwd=tmp_path)
+        made = check_calls(run_pasted(recorded, pasted(printed), tmp_path))
+        create = [options for command, options in made if command == "redis create"][-1]
+        assert create.get("--redis-configuration") == databases
+
+
 @pytest.mark.parametrize("target", ["azure-managed", "azure-premium", "azure-enterprise"])
 @pytest.mark.parametrize("access_keys", [True, False])
 def test_whatever_is_planned_azure_cli_takes_it(tmp_path: Path, recorded: Path, target: str, access_keys: bool) -> None:
