@@ -39,7 +39,7 @@ from rdbkit.azure.storage_account import look_at_accounts
 from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, properties_of, upload, upload_converted
 from rdbkit.errors import LossError, TargetError
 from rdbkit.operations.arguments import File, paths_of
-from rdbkit.operations.check import AS_IT_IS, CANNOT, Check, check, configured
+from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, Check, check, configured
 from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.operations.convert import Conversion, convert
 from rdbkit.operations.converted_keys import scan_converted_keys
@@ -76,7 +76,7 @@ class FileProgress:
     Attributes:
         file, size, version: by which it is known that it has not changed: its path or URL, bytes, and time of change or ETag.
         header: its version, and that of what is sent.
-        verdict: of `rdbkit.check`; empty where that was left out.
+        verdict: of `rdbkit.check`, "lossy" where that is "cannot" and damage is passed over; empty where that was left out.
         keys, written: that it has, and that are sent.
         losses: what is lost on the way, counted by kind, as policies allow; keys that are left out since they are damaged are
             "damaged", and `damage` says of the first what is wrong with them.
@@ -239,7 +239,7 @@ class Migration:
         size, version = revision(name)
         target = self.target
         cache = f"{target.name} {target.engine} {target.rdb} {sorted(target.modules)} {target.databases} {target.single_db}"
-        terms = f"{cache} {self.container.url} {self._terms} {self.part_bytes}"
+        terms = f"{cache} {self.container.url} {self._terms} {self.conversion.now_ms} {self.part_bytes}"
         now_ms = int(self.begin * 1000) if self.conversion.now_ms is None else self.conversion.now_ms
         return FileProgress(absolute_path(name), size, version, now_ms=now_ms, terms=terms)
 
@@ -366,6 +366,7 @@ class Migration:
             key; RdbError where a file is damaged; TargetError where the cache cannot import what it becomes; ValueError where
             the options leave all keys out.
         """
+        self.refused.clear()
         for file in self.files:
             if anew or not file.verdict:
                 self._rehearse(file, progress, loss_callback)
@@ -410,14 +411,17 @@ class Migration:
         is_whole = report.verdict == AS_IT_IS and plain and options.verify_checksum
         file.identical = is_whole and not options.changes_keys
         file.digest = out.digest if isinstance(out, _Hashing) else ""
-        file.verdict = report.verdict
+        file.verdict = LOSSY if report.verdict == CANNOT else report.verdict
         self._note()
 
     def _look_for_duplicates(self) -> None:
         """Raise DuplicateError where several files have a key when they are sent: which one a cache keeps is documented nowhere."""
         names, count = [file.file for file in self.files], _MOST_DUPLICATES
         if not self.conversion.may_name:
-            found = find_duplicates(names, relaxed=self.conversion.relaxed, samples=count, rereading=self.rereading)
+            found = find_duplicates(
+                names, relaxed=self.conversion.relaxed, verify_checksum=not self.conversion.passes_over_damage, samples=count,
+                rereading=self.rereading,
+            )  # fmt: skip
             if not found.keys:
                 return  # nor have what they become, which may have fewer keys, and no others
             if all(file.identical for file in self.files):

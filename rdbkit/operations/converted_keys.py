@@ -29,7 +29,7 @@ def scan_converted_keys(file: str, target: Target, conversion: ConversionOptions
 
     def work() -> None:
         try:
-            convert(file, cast(BinaryIO, pipe), target=target, deep=True, **conversion.arguments())
+            convert(file, cast(BinaryIO, pipe), target=target, deep=True, progress=pipe.check, **conversion.arguments())
         except BaseException as e:
             pipe.end(e)
         else:

@@ -134,6 +134,7 @@ def find_duplicates(
     files: Sequence[str],
     *,
     relaxed: bool = False,
+    verify_checksum: bool = True,
     samples: int = 3,
     rereading: Rereading | None = None,
     scan: Callable[[str, Met], None] | None = None,
@@ -142,9 +143,10 @@ def find_duplicates(
 
     Args:
         files: paths, each of which is read twice.
+        relaxed, verify_checksum: as for `rdbkit.open`.
         samples: how many keys to name.
         rereading: of files that have been read before; what was in them is asked for once more.
-        scan: tells of the keys of a file, where they are not those that stand in it; `relaxed` and `rereading` are its own matter.
+        scan: tells of the keys of a file, where they are not those that stand in it; how it reads them is its own matter.
 
     Raises: ChangedError where a file is another at a later reading; RdbError where one is damaged; OSError.
 
@@ -155,7 +157,7 @@ def find_duplicates(
     again = rereading or Rereading()
 
     def scan_file(name: str, met: Met) -> None:
-        scan_keys(name, relaxed, met, again)
+        scan_keys(name, relaxed, met, again, verify_checksum)
 
     scan = scan or scan_file
     slots = [0] * SLOTS
@@ -194,8 +196,8 @@ def find_duplicates(
     return found
 
 
-def scan_keys(name: str, relaxed: bool, met: Met, rereading: Rereading) -> None:
+def scan_keys(name: str, relaxed: bool, met: Met, rereading: Rereading, verify_checksum: bool = True) -> None:
     """Call `met` with database, name, offset and expiry (-1 for none) of every key of a file."""
-    with open_snapshot(name, relaxed=relaxed, rereading=rereading) as snapshot:
+    with open_snapshot(name, relaxed=relaxed, verify_checksum=verify_checksum, rereading=rereading) as snapshot:
         for _ in snapshot.scan(Keys(snapshot.limits.item_bytes, met)):
             pass

@@ -29,6 +29,11 @@ class Pipe:
         self._put(bytes(data))
         return len(data)
 
+    def check(self, done: int) -> None:
+        """For the progress of a writer that may have nothing to write for long: raises PipeBroken where nobody reads any more."""
+        if self.is_broken:
+            raise PipeBroken
+
     def end(self, error: BaseException | None) -> None:
         """Nothing more will come, or only this error."""
         if not isinstance(error, PipeBroken):

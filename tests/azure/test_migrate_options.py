@@ -48,9 +48,9 @@ def names_of(data: bytes) -> list[bytes]:
     ("name", "others"),
     [
         # --modules: the cache is asked which it has; --deep: all values are opened anyway; OUT and what names it are of a file;
-        # --server is for append-only files, of which a snapshot has to be made before
-        ("migrate", {"--modules", "--deep", "--output", "--server"}),
-        ("upload", {"--deep", "--output", "--server"}),
+        # --server and --download make a temporary copy of FILE, which a run that continues could not come back to
+        ("migrate", {"--modules", "--deep", "--output", "--server", "--download"}),
+        ("upload", {"--deep", "--output", "--server", "--download"}),
     ],
 )
 def test_every_option_of_convert_is_there(name: str, others: set[str]) -> None:
@@ -310,6 +310,11 @@ def test_damaged_keys_are_left_out_and_told(azure: Cloud, shell: Shell, folder: 
         assert keys_of(third.data[0]) == 3, "with a right checksum, or it could not be read"
         assert json.loads(out)["files"][0]["identical"] is False
         assert bool(json.loads(out)["files"][0]["checksum"]) is (option[0] == "--on-error")
+        assert json.loads(out)["files"][0]["verdict"] in ("as-it-is", "lossy")
+        # and beside another file
+        more = [tmp_path / "sum.rdb", a_dump(tmp_path / f"other{option[0]}.rdb")]
+        code, out, err = migrate(shell, third, folder, *more, *option, "--overwrite")
+        assert code == 0, err
 
 
 @needs_azurite

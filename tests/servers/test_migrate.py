@@ -79,3 +79,46 @@ def test_what_is_imported_is_in_the_server(azure: Cloud, tmp_path: Path) -> None
     assert code == 0, err
     assert seen == [(row["db"], row["key"], row["type"], row["value"]) for row in truth(dump) or ()]
     assert len(seen) > 20
+
+
+def test_several_databases_of_several_files_become_one(azure: Cloud, tmp_path: Path) -> None:
+    shell = Shell(azure, tmp_path)
+    cache = azure.managed()
+    files = []
+    for number in range(2):
+        with running(next((SERVERS / "redis-7.0").glob("*-server"))) as (client, folder):
+            for db in range(3):
+                client.call("SELECT", str(db))
+                client.call("SET", f"only:{number}:{db}", "v")
+                client.call("RPUSH", f"list:{number}", *map(str, range(db + 1)))
+                client.call("SET", f"gone:{number}:{db}", "v")
+            client.call("SAVE")
+            files.append(tmp_path / f"shard-{number}.rdb")
+            files[-1].write_bytes((folder / "dump.rdb").read_bytes())
+    options = ["--collapse-dbs", "--on-conflict", "rename={key}:db{db}", "--not-key", "gone:*", "--rename-prefix", "only:=kept:"]
+    options += ["--set-ttl", "7d"]
+    seen: dict[str, Any] = {}
+    expiring: list[Any] = []
+
+    def load(blobs: list[bytes]) -> None:
+        for number, data in enumerate(blobs):
+            (tmp_path / f"in-{number}.rdb").write_bytes(data)
+            with running(next((SERVERS / "redis-8.0").glob("*-server")), tmp_path / f"in-{number}.rdb") as (client, _):
+                known = set(seen)
+                seen.update({row["key"]: (row["db"], row["value"]) for row in answers(client)})
+                expiring.extend(client.call("EXPIRETIME", name) for name in seen.keys() - known)
+
+    cache.load = load
+    code, out, err = shell.run(
+        "migrate", *map(str, files), "--target", "azure-managed", "--resource-id", cache.path, "--container",
+        azure.blob("dumps/several/"), *options, "--yes", "shop-amr", "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    lists = {f"list:{number}{end}": db for number in range(2) for db, end in enumerate(("", ":db1", ":db2"))}
+    names = {f"kept:{number}:{db}" for number in range(2) for db in range(3)}
+    assert set(seen) == names | lists.keys()
+    assert {db for db, _ in seen.values()} == {0}
+    assert {len(seen[key][1]) - 1 for key in lists} == {0, 1, 2}
+    assert len(set(expiring)) == 1, "every key at the same time"
+    assert len(expiring) == len(seen) == json.loads(out)["written"]
+    assert json.loads(out)["left_out"] == 6
