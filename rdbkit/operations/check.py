@@ -383,7 +383,7 @@ def _of_version(header: Header, wanted: Header, target: Target, dry_run: DryRun)
     elif header.version in target.undocumented:
         if "field-expiry" in dry_run.tallies:
             return []  # the loss says what to do, and which other choice there is
-        return [_undocumented(header, target, "rdbkit convert")]
+        return [_undocumented(header, target, "rdbkit convert; or --undocumented, which takes it as it is")]
     elif target.exact:
         code, title, why = "RDB101", f"RDB {header.version}, not {wanted.version}", "another version was asked for"
     else:
