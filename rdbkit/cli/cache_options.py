@@ -91,7 +91,7 @@ _CACHE_OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     secret_option("--connection-string", "Of the storage account.  [default: AZURE_STORAGE_CONNECTION_STRING]"),
     secret_option("--sas", "Shared access signature.  [default: that of the URL, or AZURE_STORAGE_SAS_TOKEN]"),
     place_options,
-    cloud_option,
+    cloud_option(),
     click.option("--arm-endpoint", metavar="URL", help="Of Azure Resource Manager.  [default: that of the cloud]"),
     click.option(
         "--state", type=OutputPath("json", gzip=False), metavar="FILE",

@@ -12,12 +12,12 @@ from rdbkit.clouds import Cloud, clouds, find_cloud
 C = TypeVar("C", bound=Callable[..., Any])
 
 
-def cloud_option(command: C) -> C:
+def cloud_option(default: str = "the cloud of the URL") -> Callable[[C], C]:
     """Give a click command `--cloud`; it takes it as `cloud: Cloud | None`, for `chosen_cloud`."""
+    words = ", ".join(each.word for each in clouds())
     return click.option(
-        "--cloud", callback=_read, metavar="CLOUD",
-        help=f"{', '.join(each.word for each in clouds())}, or its name in az cloud list.  [default: the cloud of the URL]",
-    )(command)  # fmt: skip
+        "--cloud", callback=_read, metavar="CLOUD", help=f"{words}, or its name in az cloud list.  [default: {default}]"
+    )
 
 
 def _read(ctx: click.Context, param: click.Parameter, value: str | None) -> Cloud | None:

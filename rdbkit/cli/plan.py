@@ -9,9 +9,11 @@ from typing import Final
 
 import click
 
+from rdbkit.cli.clouds import cloud_option
 from rdbkit.cli.files import EXISTING_SNAPSHOT, OutputPath, Verb, force_option, writing
 from rdbkit.cli.options import target_options
 from rdbkit.cli.render import Output, output, printable, progress, size
+from rdbkit.clouds import Cloud
 from rdbkit.operations.plan import GB, Plan
 from rdbkit.operations.plan import plan as make_plan
 from rdbkit.operations.plan_bicep import bicep
@@ -56,6 +58,7 @@ def _growth(ctx: click.Context, param: click.Parameter, value: str) -> float:
 )
 @click.option("--clustering", metavar="POLICY", help="OSSCluster, EnterpriseCluster or NoCluster, instead of what fits the data.")
 @click.option("--access-keys", is_flag=True, help="Let clients log in with access keys, instead of by Entra ID.")
+@cloud_option("public")
 @click.option("--bicep", "bicep_file", type=OutputPath("bicep"), metavar="FILE", help="Write cache and storage as a Bicep file.")
 @click.option(
     "--terraform",
@@ -82,6 +85,7 @@ def plan(
     source_cache: str,
     clustering: str | None,
     access_keys: bool,
+    cloud: Cloud | None,
     bicep_file: str | None,
     terraform_file: str | None,
     private_endpoint: bool,
@@ -110,7 +114,7 @@ def plan(
         with progress("plan", 2 * total_size(files)) as update:
             found = make_plan(
                 files, target, sku=sku, growth=growth, high_availability=ha, names=names, clustering=clustering,
-                access_keys=access_keys, relaxed=relaxed, progress=update,
+                access_keys=access_keys, cloud=cloud or "public", relaxed=relaxed, progress=update,
             )  # fmt: skip
     except ValueError as e:
         raise click.UsageError(str(e)) from None

@@ -126,7 +126,7 @@ def quiet() -> None:
 @click.option("--page-blob", is_flag=True, help="Make a page blob, filled up with zeros; it is not resumed.")
 @secret_option("--connection-string", "Of the account.  [default: AZURE_STORAGE_CONNECTION_STRING]")
 @secret_option("--sas", "Shared access signature.  [default: that of URL, or AZURE_STORAGE_SAS_TOKEN]")
-@cloud_option
+@cloud_option()
 @optional_service_options
 @conversion_options
 @ledger_option

@@ -91,7 +91,7 @@ def _password(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     help="The password is its first line. Without it, that of the URL or of the environment variable RDBKIT_REDIS_PASSWORD.",
 )  # fmt: skip
 @click.option("--entra", is_flag=True, help="Log in with the Entra ID identity that is at hand, as Azure Managed Redis wants it.")
-@cloud_option
+@cloud_option()
 @click.option(
     "--ca-cert", type=EXISTING, metavar="FILE",
     help="Certificate authorities to trust with rediss://, as PEM, instead of the system's.",

@@ -12,6 +12,7 @@ from itertools import accumulate
 from typing import Any, Final, TypeVar
 
 import rdbkit
+from rdbkit.clouds import Cloud, find_cloud
 from rdbkit.operations.arguments import File, paths_of
 from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, Check, beyond_documents, check
 from rdbkit.operations.memory import LEFT, Memory, Prefix, memory
@@ -127,6 +128,7 @@ class Plan:
         clustering: the policy of clustering, or for a service without policies "cluster" or "none".
         clustering_reason: why that policy; empty for a service without.
         access_keys: clients are to log in with access keys, where a service has them off unless asked for.
+        cloud: of Azure, by its word: "public", "usgovernment" or "china".
         now_ms: when it was made, in Unix milliseconds.
         good_until: until when its commands work, as "2026-12-02T13:35Z": then the addresses end that the service reads from.
     """
@@ -152,6 +154,7 @@ class Plan:
     names: Names = field(default_factory=Names)
     clustering_reason: str = ""
     access_keys: bool = False
+    cloud: str = "public"
     now_ms: int = 0
     good_until: str = ""
 
@@ -181,6 +184,7 @@ def plan(
     names: Names | None = None,
     clustering: str | None = None,
     access_keys: bool = False,
+    cloud: str | Cloud = "public",
     now_ms: int | None = None,
     relaxed: bool = False,
     progress: Callable[[int], object] | None = None,
@@ -196,13 +200,14 @@ def plan(
         names: what cache, group and storage are called in the commands.
         clustering: the policy of clustering, of a service that has several; by default what fits the data and its source.
         access_keys: let clients log in with access keys, instead of by Entra ID, where a service has them off unless asked for.
+        cloud: where the service is: "public", "usgovernment", "china", or the name that `az cloud list` has.
         now_ms: what counts as now, in Unix milliseconds; by default the clock.
         relaxed: try RDB versions that are newer than this release knows.
         progress: called with the bytes read so far, of all files together.
 
-    Raises: ValueError for a target that is no service, a size or a policy that it does not have, a name that it refuses, and for a
-        file that is given twice; TypeError for what is no path, target or size; ChangedError where a file is another at its second
-        reading; RdbError where one is damaged; OSError where one cannot be opened.
+    Raises: ValueError for a target that is no service, a size or a policy that it does not have, a name that it refuses, an unknown
+        cloud, and for a file that is given twice; TypeError for what is no path, target or size; ChangedError where a file is
+        another at its second reading; RdbError where one is damaged; OSError where one cannot be opened.
 
     >>> found = plan(["fixtures/random/redis-6.2.16.rdb"], "azure-managed")
     >>> found.chosen.name, found.files[0].verdict
@@ -215,6 +220,7 @@ def plan(
     names = names or Names()
     check_names(names, target)
     policy = _as_policy(clustering, target)
+    where = find_cloud(cloud) if isinstance(cloud, str) else cloud
     check_distinct(files)
     now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     reading = _Reading(files, relaxed, progress)
@@ -257,6 +263,7 @@ def plan(
         names=names,
         clustering_reason=reason,
         access_keys=access_keys,
+        cloud=where.word,
         now_ms=now,
         good_until=f"{good_until(now):%Y-%m-%dT%H:%MZ}",
     )

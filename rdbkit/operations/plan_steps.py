@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
+from rdbkit.clouds import Cloud, find_cloud
 from rdbkit.operations.resource_names import Names
 from rdbkit.targets.target import Creation, Target
 from rdbkit.text import path_word, shell_word, size
@@ -77,7 +78,7 @@ def steps_of(found: Plan, target: Target, now_ms: int) -> list[Step]:
     if found.chosen is None or not found.keys:
         return []
     words = _Words(found.names)
-    steps = []
+    steps = [] if found.cloud == "public" else [_sign_in(find_cloud(found.cloud))]
     if target.name != _PREMIUM:
         why = "needs Azure CLI 2.75.0 or later. --public-network-access is new in redisenterprise 1.3.0"
         steps.append(Step("Get the extension of Azure CLI for this service", [_EXTENSION], why))
@@ -94,6 +95,11 @@ def steps_of(found: Plan, target: Target, now_ms: int) -> list[Step]:
     if target.name == _MANAGED:
         steps.append(_switch(found, words))
     return [Step("Say what things are called", words.to_set()), *steps] if words.used else steps
+
+
+def _sign_in(cloud: Cloud) -> Step:
+    """To another cloud than the public one: Azure CLI is in one at a time."""
+    return Step(f"Let Azure CLI use {cloud.title}", [f"az cloud set --name {cloud.name}", "az login"], "it stays there")
 
 
 def _by_entra(found: Plan, target: Target) -> bool:

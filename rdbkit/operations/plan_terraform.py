@@ -57,7 +57,7 @@ def terraform(plan: Plan, *, private_endpoint: bool = False) -> str:
         _variable("principal_id", described.principal, None, "by default of who runs Terraform"),
         _variable("principal_type", "principal type", "User"),
         _variable("subscription_id", "subscription", None, "by default that of ARM_SUBSCRIPTION_ID"),
-        _variable("environment", "environment", "public"),
+        _variable("environment", "environment", plan.cloud),
     ]
     if private_endpoint:
         variables += [

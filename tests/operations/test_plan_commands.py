@@ -211,6 +211,19 @@ def test_premium_asks_nobody(tmp_path: Path, recorded: Path) -> None:
     assert "storage blob delete" in of
 
 
+@pytest.mark.parametrize(("cloud", "name"), [("usgovernment", "AzureUSGovernment"), ("AzureChinaCloud", "AzureChinaCloud")])
+def test_another_cloud_is_signed_in_to_first(tmp_path: Path, recorded: Path, cloud: str, name: str) -> None:
+    small(tmp_path / "dump.rdb")
+    template = tmp_path / "shop.tf"
+    printed = planned("dump.rdb", "--target", "azure-managed", "--cloud", cloud, "--terraform", str(template), cwd=tmp_path)
+    made = check_calls(run_pasted(recorded, pasted(printed), tmp_path))
+    assert [command for command, _ in made][:3] == ["cloud set", "login", "extension add"]
+    assert made[0][1]["--name"] == [name]
+    (environment,) = re.findall(r'variable "environment" {.*?default\s*= "(\w+)"', template.read_text(), re.DOTALL)
+    assert environment == {"usgovernment": "usgovernment", "AzureChinaCloud": "china"}[cloud]
+    assert "cloud set" not in planned("dump.rdb", "--target", "azure-managed", "--cloud", "public", cwd=tmp_path)
+
+
 def test_only_what_is_used_is_asked_for(tmp_path: Path) -> None:
     small(tmp_path / "dump.rdb")
     printed = planned("dump.rdb", "--target", "azure-enterprise", "--container", "dumps", cwd=tmp_path)
