@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from rdbkit.live.server import connect, entra_credentials
     from rdbkit.live.verify_import import ImportDifference, ImportedDatabase, ImportProof, verify_import
     from rdbkit.operations.build import Build, build
-    from rdbkit.operations.check import Check, Finding, check
+    from rdbkit.operations.check import Check, Finding, check, check_shards
     from rdbkit.operations.commands import RespWriter
     from rdbkit.operations.convert import Conversion, convert
     from rdbkit.operations.diff import Diff, Difference, ModuleDataDifference, diff
@@ -204,6 +204,7 @@ __all__ = [
     "bicep",
     "build",
     "check",
+    "check_shards",
     "connect",
     "convert",
     "create",
@@ -313,6 +314,7 @@ _MODULES = {
     "bicep": "operations.plan_bicep",
     "build": "operations.build",
     "check": "operations.check",
+    "check_shards": "operations.check",
     "connect": "live.server",
     "convert": "operations.convert",
     "diff": "operations.diff",

@@ -24,7 +24,7 @@ from rdbkit.azure.sas import LEAST_HOURS, Signed, Signer, patience
 from rdbkit.azure.storage_account import StorageAccount, look_at_accounts
 from rdbkit.errors import CorruptError, TargetError, UnsupportedVersionError
 from rdbkit.model import aux_number
-from rdbkit.operations.check import AS_IT_IS, Check, beyond_documents, check
+from rdbkit.operations.check import AS_IT_IS, WARNING, Check, beyond_documents, check, check_shards
 from rdbkit.snapshot.other_formats import HEAD_BYTES, describe
 from rdbkit.storage.compression import compression_of
 from rdbkit.storage.state import StateFile
@@ -353,6 +353,7 @@ def prepare_import(
             used.append(memory)
         else:
             used.append(blob.bytes * _IN_MEMORY)
+    warnings += [found.title for found in check_shards(checks) if found.severity == WARNING]
     warnings += _room(target, cache, sum(used))
     call = _call(arm, blobs, auth, storage_subscription)
     return ImportPlan(cache, target, blobs, checks, warnings, call, list(places), signer, auth, storage_subscription, accounts)

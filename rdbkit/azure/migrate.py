@@ -38,8 +38,9 @@ from rdbkit.azure.sas import LEAST_HOURS, Signer, patience
 from rdbkit.azure.storage_account import look_at_accounts
 from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, properties_of, upload, upload_converted
 from rdbkit.errors import LossError, TargetError
+from rdbkit.format.slots import SLOTS
 from rdbkit.operations.arguments import File, paths_of
-from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, Check, check, configured
+from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, WARNING, Check, check, configured, of_shards
 from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.operations.convert import Conversion, convert
 from rdbkit.operations.converted_keys import scan_converted_keys
@@ -88,6 +89,7 @@ class FileProgress:
         now_ms: what counts as the present for all that becomes of it, in Unix milliseconds, so that each run makes the same bytes.
         terms: where it goes and what becomes of it; all else that is noted holds for these alone.
         earlier: etags, by URL, of blobs that this file was sent as when it, or the terms, were others: they may be replaced.
+        slots: the hash slots that its keys are in, each a bit, as a hexadecimal number; empty where that was not looked at.
     """
 
     file: str
@@ -107,6 +109,7 @@ class FileProgress:
     blobs: list[dict[str, Any]] = field(default_factory=list)
     terms: str = ""
     earlier: dict[str, str] = field(default_factory=dict)
+    slots: str = ""
 
     def check_types(self) -> None:
         """Raise ValueError where a file had something else than what is noted."""
@@ -130,6 +133,13 @@ class FileProgress:
         is_right = type(self.version) in (int, str)
         if not is_right or not all(type(n) is int for n in numbers) or not all(isinstance(text, str) for text in texts):
             raise ValueError
+        if self.occupied >> SLOTS:
+            raise ValueError
+
+    @property
+    def occupied(self) -> int:
+        """`slots` as a number."""
+        return int(self.slots or "0", 16)
 
     def take(self, done: Conversion) -> None:
         """Note what a conversion has made of it."""
@@ -374,6 +384,7 @@ class Migration:
             raise self.refused[0]
         if self.conversion.changes_keys and not any(file.written for file in self.files) and any(file.keys for file in self.files):
             raise ValueError("no key would be sent, for the options leave all of them out; the import would empty the cache")
+        self._look_for_shards()
         if len(self.files) > 1:
             self._look_for_duplicates()
 
@@ -412,7 +423,15 @@ class Migration:
         file.identical = is_whole and not options.changes_keys
         file.digest = out.digest if isinstance(out, _Hashing) else ""
         file.verdict = LOSSY if report.verdict == CANNOT else report.verdict
+        file.slots = f"{report.occupied:x}" if report.occupied else ""
         self._note()
+
+    def _look_for_shards(self) -> None:
+        """Warn where the files are some shards of a cluster, and others are missing."""
+        looked_at_all = all(file.slots or not file.keys for file in self.files)
+        for finding in of_shards([(file.file, file.occupied) for file in self.files], looked_at_all):
+            if finding.severity == WARNING and finding.title not in self.warnings:
+                self.warnings.append(finding.title)
 
     def _look_for_duplicates(self) -> None:
         """Raise DuplicateError where several files have a key when they are sent: which one a cache keeps is documented nowhere."""
@@ -677,7 +696,7 @@ class Migration:
         for file in self.files:
             row = asdict(file)
             row["file"] = valid_text(file.file)
-            for name in ("version", "terms", "earlier", "digest", "now_ms"):
+            for name in ("version", "terms", "earlier", "digest", "now_ms", "slots"):
                 del row[name]
             row["left_out"] = file.keys - file.written
             row["blobs"] = [{name: value for name, value in blob.items() if name != "part"} for blob in file.blobs]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any, Final
 
 import click
@@ -12,9 +13,10 @@ from rdbkit.cli.append_only import allows_base
 from rdbkit.cli.files import READ_ONCE, Verb
 from rdbkit.cli.options import target_options
 from rdbkit.cli.render import RUN_FIRST, Output, output, printable, progress, size
-from rdbkit.operations.check import AS_IT_IS, CANNOT, Check, Finding
+from rdbkit.operations.check import AS_IT_IS, CANNOT, ONE_SHARD, Check, Finding, check_shards
 from rdbkit.operations.check import check as check_snapshot
 from rdbkit.operations.duplicates import Duplicates, find_duplicates
+from rdbkit.operations.shards import in_words
 from rdbkit.storage.location import file_size, is_rereadable
 from rdbkit.storage.source import Rereading
 from rdbkit.targets.target import Sku, Target
@@ -75,28 +77,41 @@ def check(
                     progress=update,
                 )
             )
+    together = check_shards(reports) if len(reports) > 1 else []
+    if len(reports) > 1:  # what each is alone does not matter then
+        for report in reports:
+            report.findings = [finding for finding in report.findings if finding.code != ONE_SHARD]
     twice = find_duplicates(files, relaxed=relaxed, samples=samples, rereading=rereading) if duplicates else None
     if as_json:
-        _print_json(reports, twice)
+        _print_json(reports, together, twice)
     elif format_ == "github":
         for report in reports:
             _annotate(report)
+        for finding in together:
+            _annotate_finding(finding, "")
     else:
-        _show_all(reports, twice, target, output())
+        _show_all(reports, together, twice, target, output())
     clean = all(report.verdict == AS_IT_IS for report in reports) and (twice is None or not twice.keys)
     return 0 if clean else 1
 
 
-def _print_json(reports: list[Check], twice: Duplicates | None) -> None:
+def _print_json(reports: list[Check], together: list[Finding], twice: Duplicates | None) -> None:
     everything: dict[str, Any] = {"files": [_as_json(report) for report in reports]}
+    if len(reports) > 1:
+        everything["findings"] = [asdict(finding) for finding in together]
     if twice is not None:
         everything["duplicates"] = twice.to_dict()
     click.echo(json.dumps(everything, ensure_ascii=False))
 
 
-def _show_all(reports: list[Check], twice: Duplicates | None, target: Target, out: Output) -> None:
+def _show_all(reports: list[Check], together: list[Finding], twice: Duplicates | None, target: Target, out: Output) -> None:
     for report in reports:
         _show(report, target, out)
+    if together:
+        out.heading("\nAll files together")
+        out.table("Findings", *_table(together))
+        for finding in together:
+            _write_finding(finding, out)
     if twice is not None:
         _show_duplicates(twice, out)
 
@@ -106,13 +121,14 @@ def _show(report: Check, target: Target, out: Output) -> None:
     facts = [("format", report.header), ("keys", f"{report.keys:,}, {size(report.bytes)} in the file")]
     if report.deep:
         facts.append(("values", "all opened"))
+    if report.slots is not None:
+        facts.append(("hash slots", in_words(report.slots)))
     if report.verdict not in (AS_IT_IS, CANNOT):
         facts.append((RUN_FIRST, report.command))
     out.facts(facts)
     if not report.findings:
         return
-    rows = [(f.code, f.severity, f.title, f.fix) for f in report.findings]
-    out.table("Findings", ("code", "severity", "what", "what helps"), rows)
+    out.table("Findings", *_table(report.findings))
     for finding in report.findings:
         _write_finding(finding, out)
     deletes = target.facts.get("import_deletes")
@@ -120,10 +136,15 @@ def _show(report: Check, target: Target, out: Output) -> None:
         out.line("\nAn import first deletes what is in the cache.")
 
 
+def _table(findings: list[Finding]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and rows."""
+    return ("code", "severity", "what", "what helps"), [(f.code, f.severity, printable(f.title), f.fix) for f in findings]
+
+
 def _write_finding(finding: Finding, out: Output) -> None:
     if not finding.why and not finding.samples:
         return
-    out.line(f"\n{finding.code} {finding.title}")
+    out.line(f"\n{finding.code} {printable(finding.title)}")
     facts = []
     if finding.why:
         facts.append(("why", finding.why))
@@ -140,17 +161,22 @@ def _place(db: int, key: bytes, offset: int) -> str:
 
 
 def _annotate(report: Check) -> None:
-    """One workflow command a finding; the message is one line, with what the format gives a meaning escaped."""
-
-    def escaped(text: str) -> str:
-        return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-    name = escaped(printable(report.file)).replace(":", "%3A").replace(",", "%2C")
-    for f in report.findings:
-        fix = f"; {f.fix}" if f.fix else ""
-        click.echo(f"::{_LEVELS[f.severity]} file={name},title={f.code}::{escaped(printable(f.title + fix))}")
+    """One workflow command a finding, and one for the verdict."""
+    name = f"file={_escaped(printable(report.file)).replace(':', '%3A').replace(',', '%2C')},"
+    for finding in report.findings:
+        _annotate_finding(finding, name)
     level = "notice" if report.verdict == AS_IT_IS else "error"
-    click.echo(f"::{level} file={name},title=rdbkit check::{escaped(report.summary)}")
+    click.echo(f"::{level} {name}title=rdbkit check::{_escaped(report.summary)}")
+
+
+def _annotate_finding(finding: Finding, name: str) -> None:
+    fix = f"; {finding.fix}" if finding.fix else ""
+    click.echo(f"::{_LEVELS[finding.severity]} {name}title={finding.code}::{_escaped(printable(finding.title + fix))}")
+
+
+def _escaped(text: str) -> str:
+    """One line, with what the format gives a meaning escaped."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _show_duplicates(twice: Duplicates, out: Output) -> None:

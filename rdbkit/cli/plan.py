@@ -138,6 +138,7 @@ def _show(found: Plan, out: Output) -> None:
     files = printable(found.files[0].file) if len(found.files) == 1 else f"{len(found.files)} files"
     out.heading(f"{files} to {found.title}")
     out.facts(_facts(found))
+    _show_sentences([printable(text) for text in found.shards], out)
     _show_sentences(found.said, out)
     _show_files(found, out)
     if found.sizes:

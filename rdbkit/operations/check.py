@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
@@ -21,6 +21,7 @@ from rdbkit.format.scan import STRING_INT
 from rdbkit.model import Header, aux_number
 from rdbkit.operations.arguments import Source, opened
 from rdbkit.operations.convert import Job, lacks_checksum, own_export
+from rdbkit.operations.shards import in_words, missing_of, ranges_of, shared_by
 from rdbkit.operations.verify import rules as rules_of_values
 from rdbkit.passes.check import MOST_DATABASES, CountingConverter, DryRun, Tally
 from rdbkit.passes.value_checker import TWICE
@@ -35,7 +36,7 @@ from rdbkit.storage.compression import without_suffix
 from rdbkit.storage.output import Nowhere
 from rdbkit.targets.releases import release_line, release_title
 from rdbkit.targets.target import Fact, Sku, Target, as_sku, as_target, tolerated
-from rdbkit.text import count, json_bytes, path_word, shell_word
+from rdbkit.text import count, json_bytes, path_word, shell_word, valid_text
 
 BLOCKER: Final = "blocker"
 LOSS: Final = "loss"
@@ -48,6 +49,9 @@ AS_IT_IS: Final = "as-it-is"
 LOSSLESS: Final = "lossless"
 LOSSY: Final = "lossy"
 CANNOT: Final = "cannot"
+#: Of a file that is one shard of a cluster; and of files among which some are missing.
+ONE_SHARD: Final = "RDB309"
+_MISSING: Final = "RDB308"
 #: Of used memory that fits, the share from which on it is tight.
 _TIGHT: Final = 0.9
 _GB: Final = 1 << 30
@@ -115,6 +119,9 @@ class Check:
         path: of the file, for `command`; None for standard input and what else has none.
         not_looked_at: what could make the verdict another one and was not looked at, in words.
         deep: all values were opened. Otherwise damage inside of those that need not be re-encoded was not looked for.
+        slots: the first and last of each range of hash slots that its keys are in, where these are some alone, as a cluster's shard
+            has them. None for all, and where the keys are too few to tell.
+        occupied: the hash slots that have keys, each a bit; 0 where that was not looked at.
     """
 
     file: str
@@ -129,6 +136,8 @@ class Check:
     path: str | None = None
     not_looked_at: list[str] = field(default_factory=list)
     deep: bool = False
+    slots: list[tuple[int, int]] | None = None
+    occupied: int = 0
 
     @property
     def summary(self) -> str:
@@ -170,7 +179,7 @@ class Check:
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types; keys that are not UTF-8 as `{"base64": ...}`."""
         result = asdict(self)
-        del result["path"]
+        del result["path"], result["occupied"]
         for found in result["findings"]:
             for sample in found["samples"]:
                 sample["key"] = json_bytes(sample["key"])
@@ -293,6 +302,10 @@ def _check(
     found += _of_file(snapshot, target, damage)
     found += _of_base(snapshot, allow_base)
     found += _of_room(snapshot, target, sku)
+    occupied = _occupied(dry_run, damage)
+    slots = ranges_of(occupied)
+    if slots is not None:
+        found.append(_of_shard(slots))
     found.sort(key=lambda f: (SEVERITIES.index(f.severity), f.code))
     verdict = _verdict(found, job)
     if not rules.deep and verdict != CANNOT:
@@ -300,8 +313,77 @@ def _check(
     return Check(
         snapshot.name, target.name, target.title, str(snapshot.header), int(dry_run.records), int(dry_run.bytes), verdict,
         [] if verdict in (AS_IT_IS, CANNOT) else _options(snapshot, target, dry_run, found), found, _path(snapshot, found),
-        not_looked_at, rules.deep,
+        not_looked_at, rules.deep, slots, occupied,
     )  # fmt: skip
+
+
+def check_shards(reports: Iterable[Check]) -> list[Finding]:
+    """Tell which shards of a cluster are missing among files that go into one target together, and which are there twice.
+
+    A cluster is saved as a file a node, and each node has keys of its own hash slots. So where one was forgotten, a range of slots
+    has no key. That is said only where chance cannot be the reason: of files with few keys, and of servers that are no
+    cluster, there is nothing to say.
+
+    Args:
+        reports: of `check`, one for each file.
+
+    Returns: findings: "RDB308" (a warning: slots without a key in any file) and "RDB310" (a note: slots with keys in several).
+
+    >>> reports = [check(path, "azure-managed") for path in ("fixtures/rich/redis-7.0.15.rdb", "fixtures/rich/redis-6.2.16.rdb")]
+    >>> check_shards(reports)
+    []
+    """
+    reports = list(reports)
+    looked_at_all = all(report.occupied or not report.keys for report in reports)
+    return of_shards([(report.file, report.occupied) for report in reports], looked_at_all)
+
+
+def of_shards(files: list[tuple[str, int]], looked_at_all: bool) -> list[Finding]:
+    """`check_shards` of files by their names and the slots that have keys, each a bit.
+
+    Args:
+        looked_at_all: whether these are all slots that the files have keys of.
+    """
+    found = []
+    missing = missing_of(occupied for _, occupied in files) if looked_at_all else []
+    if missing and len(files) == 1:
+        found.append(replace(_of_shard(ranges_of(files[0][1]) or []), code=_MISSING, severity=WARNING))
+    elif missing:
+        n = sum(last - first + 1 for first, last in missing)
+        title = f"no key of slots {in_words(missing)} in any file: whole shards may be missing"
+        found.append(Finding(_MISSING, WARNING, title, n, why=_ONE_FILE_A_NODE, source=_SLOTS, fix="name the files of all shards"))
+    shared = shared_by(files)
+    if shared:
+        pairs = "; ".join(
+            f"slots {in_words(ranges)} in both {valid_text(name)} and {valid_text(other)}"
+            for name, other, ranges in shared[:_MOST_SHARED]
+        )
+        more = f"; and {len(shared) - _MOST_SHARED:,} more pairs" if len(shared) > _MOST_SHARED else ""
+        n = sum(last - first + 1 for _, _, ranges in shared for first, last in ranges)
+        why = "a shard was saved twice, as by its replica, or at another time, while slots went from one node to another"
+        found.append(Finding("RDB310", NOTE, pairs + more, n, why=why, source=_SLOTS, fix="rdbkit check --duplicates"))
+    return found
+
+
+_MOST_SHARED: Final = 3
+_SLOTS: Final = "keyHashSlot of src/cluster.c"
+_ONE_FILE_A_NODE: Final = "a cluster is saved as one file a node: the keys of a node whose file is not there would be lost"
+
+
+def _occupied(dry_run: DryRun, damage: RdbError | None) -> int:
+    """The hash slots that have keys, each a bit; 0 where they say nothing of a cluster."""
+    if damage is not None and not isinstance(damage, ChecksumError):
+        return 0  # what follows was not read
+    slots = dry_run.slots
+    # a cluster has database 0 alone, but for some of Valkey 9 and later, whose files name the slots
+    return slots.occupied() if slots.named or not any(dry_run.databases_met) else 0
+
+
+def _of_shard(ranges: list[tuple[int, int]]) -> Finding:
+    """A file that is one shard of a cluster."""
+    title = f"keys of slots {in_words(ranges)} alone: this is one shard of a cluster; migrate all of them together"
+    n = sum(last - first + 1 for first, last in ranges)
+    return Finding(ONE_SHARD, NOTE, title, n, why=_ONE_FILE_A_NODE, source=_SLOTS)
 
 
 def _rules(snapshot: Snapshot, target: Target, deep: bool, now_ms: int | None) -> Rules:

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 import rdbkit
 from rdbkit.clouds import Cloud, find_cloud
 from rdbkit.operations.arguments import File, paths_of
-from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, Check, beyond_documents, check
+from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, Check, beyond_documents, check, check_shards
 from rdbkit.operations.memory import LEFT, Memory, Prefix, memory
 from rdbkit.operations.plan_steps import SEARCH, Step, good_until, steps_of
 from rdbkit.operations.resource_names import Names, check_names
@@ -124,6 +124,7 @@ class Plan:
         needed_bytes: the same after it has grown by `growth`.
         used_memory: what the servers that wrote the files had in use, None where one does not say.
         said: what has to be known about the service itself: that it is closed, that it ends.
+        shards: which shards of a cluster are missing among the files, or there twice.
         chosen: the size that the steps are for, None where none holds the data.
         clustering: the policy of clustering, or for a service without policies "cluster" or "none".
         clustering_reason: why that policy; empty for a service without.
@@ -144,6 +145,7 @@ class Plan:
     used_memory: int | None
     high_availability: bool
     said: list[str]
+    shards: list[str]
     notes: list[str]
     sizes: list[Size]
     chosen: Size | None
@@ -253,6 +255,7 @@ def plan(
         used_memory=None if None in used else sum(n for n in used if n is not None),
         high_availability=high_availability,
         said=_said(target, now),
+        shards=[finding.title for finding in check_shards(checks)],
         notes=[],
         sizes=sizes,
         chosen=chosen,

@@ -12,8 +12,9 @@ from rdbkit.format.budget import OBJECT
 from rdbkit.format.decode import FileTypes
 from rdbkit.format.primitives import read_string
 from rdbkit.format.scan import NO_EXPIRY, TYPE_CODES
-from rdbkit.model import ModuleAux, module_name
+from rdbkit.model import Aux, Event, ModuleAux, SlotInfo, module_name
 from rdbkit.passes.convert import Rewriter
+from rdbkit.passes.slots import KeySlots
 from rdbkit.passes.value import COPY, MODULE, ValueConverter
 from rdbkit.policy.ledger import Ledger, Loss
 from rdbkit.policy.rules import Rules
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from mypy_extensions import i64
 
 MOST_DATABASES: Final = 1000
+#: What a Valkey that is a node of a cluster writes in front of a slot's keys: slot, keys and more numbers, as text.
+_SLOT_INFO: Final = b"slot-info"
+_LONGEST_SLOT_INFO: Final = 100
 
 
 class Tally:
@@ -82,6 +86,7 @@ class DryRun(Rewriter):
         moving: of keys in databases that the target does not have. They are looked at as if they were in one that it has, since
             they can be moved there.
         databases_met: those that have keys, up to `MOST_DATABASES` of them.
+        slots: the hash slots of the keys.
         records, bytes: all keys, and what they take in the file.
     """
 
@@ -95,6 +100,7 @@ class DryRun(Rewriter):
         self.highest_db: i64 = 0
         self.moving: Tally = Tally()
         self.databases_met: set[int] = set()
+        self.slots: KeySlots = KeySlots()
         self.is_away: bool = False  # the keys at hand are in such a database
         self.reports_database: bool = True  # the next key is the first of its database, or is away
         self.records: i64 = 0
@@ -141,6 +147,9 @@ class DryRun(Rewriter):
     def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         self.records += 1
         self.bytes += end - start
+        slots = self.slots
+        if slots.looks or slots.announced > 0:
+            slots.key_at(self.buf, key_at, value_at, self.limit)
         if self.reports_database:
             self.report_database(self.buf, key_at, b"", self.base + start, end - start)
         if expire_ms != NO_EXPIRY and expire_ms <= self.now_ms:
@@ -166,6 +175,7 @@ class DryRun(Rewriter):
     def large(self, type_code: i64, offset: i64, key: bytes, size: i64, expire_ms: i64, head: bytes) -> None:
         self.records += 1
         self.bytes += size
+        self.slots.key(key)
         if self.reports_database:
             self.report_database(b"", -1, key, offset, size)
         if expire_ms != NO_EXPIRY and expire_ms <= self.now_ms:
@@ -173,6 +183,15 @@ class DryRun(Rewriter):
         action = self.actions[type_code]
         if action not in (COPY, MODULE):
             self.add(self.encoding(type_code), 1, key, offset, size)
+
+    def event(self, event: Event) -> None:
+        if isinstance(event, SlotInfo):
+            self.slots.slot(event.slot, event.keys)
+        elif isinstance(event, Aux) and event.key == _SLOT_INFO:
+            numbers = event.value.split(b",")
+            if len(event.value) < _LONGEST_SLOT_INFO and len(numbers) > 1 and numbers[0].isdigit() and numbers[1].isdigit():
+                self.slots.slot(int(numbers[0]), int(numbers[1]))
+        super().event(event)
 
     def loses_module_data(self, data: ModuleAux) -> bool:
         lost = super().loses_module_data(data)

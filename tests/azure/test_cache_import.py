@@ -25,6 +25,7 @@ from rdbkit.azure.resources import PREMIUM, REDIS_ENTERPRISE, Arm, parse_resourc
 from rdbkit.azure.sas import Signer, check_window
 from rdbkit.cli import cli
 from rdbkit.errors import TargetError
+from rdbkit.format.slots import key_slot
 from rdbkit.operations.check import check
 from rdbkit.targets.target import Target, find_target
 
@@ -929,3 +930,20 @@ def test_nothing_secret_in_a_repr() -> None:
     place = BlobUrl("https://a.blob.core.windows.net", "dumps", "x")
     shown = [repr(Signed(place, "sig=abc")), repr(Call("import", "https://x", {"sasUris": ["https://x?sig=abc"]}))]
     assert not any("abc" in text for text in shown)
+
+
+def test_a_shard_that_is_missing_among_the_blobs_is_told_first(azure: Cloud, shell: Shell) -> None:
+    urls = []
+    for name, slots in (("node1", range(5461)), ("node3", range(10923, 16384))):
+        file = io.BytesIO()
+        with rdbkit.create(file, version=9) as writer:
+            for number in range(60_000):
+                name_of_key = b"user:%d" % number
+                if key_slot(name_of_key) in slots:
+                    writer.put(name_of_key, b"v")
+        urls.append(azure.blob(f"dumps/shards/{name}.rdb", file.getvalue()))
+    code, out, _ = shell.run(*shell.command(azure.premium(), *urls), "--dry-run")
+    assert code == 0
+    assert "no key of slots 5461-10922 in any file: whole shards may be missing" in out
+    code, out, _ = shell.run(*shell.command(azure.premium(), urls[0]), "--dry-run")
+    assert "keys of slots 0-5460 alone: this is one shard of a cluster" in out

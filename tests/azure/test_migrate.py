@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import rdbkit
+from rdbkit.format.slots import key_slot
 
 from ..arm import Cache, Cloud
 from ..azurite import needs_azurite
@@ -663,3 +664,52 @@ def test_a_base_beside_newer_data(azure: Cloud, shell: Shell, folder: str) -> No
     code, _, err = migrate(shell, cache, folder, base, "--allow-base")
     assert code == 0, err
     assert [keys_of(data) for data in cache.data] == [1]
+
+
+def shards(folder: Path) -> list[Path]:
+    """Two of the three shards of a cluster."""
+    paths = []
+    for name, slots in (("node1", range(5461)), ("node3", range(10923, 16384))):
+        path = folder / f"{name}.rdb"
+        with rdbkit.create(path, version=9) as writer:
+            for number in range(60_000):
+                key = b"user:%d" % number
+                if key_slot(key) in slots:
+                    writer.put(key, b"v")
+        paths.append(path)
+    return paths
+
+
+def test_a_shard_that_is_missing_is_told_before_anything_is_sent(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    files = shards(tmp_path)
+    said = "no key of slots 5461-10922 in any file: whole shards may be missing"
+    code, out, err = shell.run(*command(cache, folder, *files, "--skip", "import"))
+    assert code == 0, err
+    assert said in out
+    assert not err.count(said)
+    code, out, err = migrate(shell, cache, folder, *files, "--json")  # which goes on behind the check
+    assert code == 0, err
+    assert f"Warning: {said}" in err
+    assert "slots" not in json.loads(out)["files"][0]
+    assert len(cache.data) == 2
+    other = azure.premium("other")
+    code, out, err = migrate(shell, other, folder, *files, "--skip", "check", "--skip", "upload")  # looks at the blobs
+    assert (code, err.count(said)) == (0, 1), err
+    code, out, _ = shell.run(*command(azure.premium("third"), folder, files[0], "--dry-run"))
+    assert code == 0
+    assert "keys of slots 0-5460 alone: this is one shard of a cluster; migrate all of them together" in out
+
+
+def test_a_state_with_slots_that_are_none_is_refused(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "a.rdb")
+    assert shell.run(*command(cache, folder, path, "--skip", "import"))[0] == 0
+    (state,) = shell.states
+    kept = json.loads(state.read_text())
+    assert int(kept["files"][0]["slots"], 16).bit_count() == 3
+    for slots in ("x", "-1", 5, "f" * 5000):
+        kept["files"][0]["slots"] = slots
+        state.write_text(json.dumps(kept))
+        code, _, err = migrate(shell, cache, folder, path)
+        assert (code, cache.data) == (2, [b"what was there"]), err
