@@ -78,10 +78,9 @@ class KeySlots:
 
     def occupied(self) -> int:
         """The slots that have keys, each a bit."""
-        found = 0
-        for number in range(SLOTS - 1, -1, -1):
-            found = found << 1 | self.has_keys[number]
-        return found
+        digits = ["1" if has_keys else "0" for has_keys in self.has_keys]
+        digits.reverse()
+        return int("".join(digits), 2)
 
 
 def free_stretches(occupied: int) -> list[tuple[int, int]]:
