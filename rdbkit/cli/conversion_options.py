@@ -192,9 +192,9 @@ class _ScriptFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        with open(path, "rb") as file:
-            self.digest = sha256(file.read()).hexdigest()
         try:
+            with open(path, "rb") as file:
+                self.digest = sha256(file.read()).hexdigest()
             function = runpy.run_path(path).get("record")
         except KeyboardInterrupt:
             raise

@@ -372,7 +372,9 @@ def _show_damage(file: FileProgress) -> None:
 def _becomes(file: FileProgress) -> str:
     if not file.verdict:
         return "what it takes"
-    return f"{file.sent_header}, as it is" if file.identical else f"{file.header} -> {file.sent_header}"
+    if file.header == file.sent_header:
+        return f"{file.sent_header}, {'as it is' if file.identical else 'converted'}"
+    return f"{file.header} -> {file.sent_header}"
 
 
 def _show_end(job: Migration, out: Output) -> None:

@@ -20,7 +20,7 @@ from ..arm import Cache, Cloud
 from ..azurite import needs_azurite
 from ..rdb import FIXTURES, key, rdb, string
 from .shell import Shell, posts
-from .test_migrate import a_dump, command, folder, keys_of, kill_at, migrate, name_of  # noqa: F401 (folder is a fixture)
+from .test_migrate import a_dump, command, folder, keys_of, kill_at, killed_when_begun, migrate, name_of  # noqa: F401 (folder is a fixture)
 
 DUMP = FIXTURES / "rich/redis-7.2.6.rdb"
 BOTH = ["--collapse-dbs", "--on-conflict", "rename={key}:db{db}"]
@@ -158,6 +158,21 @@ def test_a_run_that_is_killed_makes_the_same_bytes_later(
     assert begin - 1000 <= first
     if not parts:
         assert json.loads(out)["files"][0]["blobs"][0]["kept"] >= 3
+
+
+@needs_azurite
+@pytest.mark.parametrize("same", [True, False])
+def test_an_import_that_was_begun_is_of_its_options_alone(
+    azure: Cloud, shell: Shell, folder: str, tmp_path: Path, same: bool  # noqa: F811
+) -> None:  # fmt: skip
+    cache = azure.premium(shardCount=2)
+    path = in_three_databases(tmp_path / "dbs.rdb")
+    killed_when_begun(azure, shell, cache, command(cache, folder, path, *BOTH, "--drop-expired"), tmp_path)
+    code, out, err = migrate(shell, cache, folder, path, *BOTH, *(["--drop-expired"] if same else []), "--json")
+    assert code == 0, err
+    assert json.loads(out)["import"]["resumed"] is same
+    assert len(posts(azure)) == (1 if same else 2)
+    assert sum(map(keys_of, cache.data)) == 9
 
 
 @needs_azurite
