@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,6 +21,7 @@ from rdbkit.passes.memory import EDGES
 from rdbkit.products import product_of, types_of
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.storage.location import check_distinct, file_size
+from rdbkit.storage.remote import base_name, is_remote
 from rdbkit.storage.source import Rereading
 from rdbkit.targets.target import Creation, Sku, Target, as_sku, as_target
 from rdbkit.text import count, json_bytes, size, valid_text
@@ -68,6 +68,11 @@ class PlannedFile:
     blob: str
     upload_bytes: int
     exact: bool
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the service can read it where it is: it is a blob that goes in as it is, and is not uploaded."""
+        return is_remote(self.upload)
 
 
 @dataclass
@@ -312,7 +317,7 @@ def _data(weighed: Memory) -> int:
 def _file(report: Check, weighed: Memory, taken: set[str]) -> PlannedFile:
     as_it_is = report.verdict == AS_IT_IS
     usable = as_it_is or report.verdict == CANNOT
-    name = wanted = _blob_name(os.path.basename(report.file) if usable else report.converted)
+    name = wanted = _blob_name(base_name(report.file) if usable else report.converted)
     number = 1
     while name in taken:  # shards often have one name, in folders of their own
         number += 1

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
 from rdbkit.clouds import Cloud, find_cloud
 from rdbkit.operations.resource_names import Names
+from rdbkit.storage.blob_url import parse_place
 from rdbkit.targets.target import Creation, Target
 from rdbkit.text import path_word, shell_word, size
 
 if TYPE_CHECKING:
-    from rdbkit.operations.plan import Plan
+    from rdbkit.operations.plan import Plan, PlannedFile
 
 __all__ = ["PORT", "SEARCH", "Step", "databases_to_ask_for", "good_until", "steps_of", "takes_new_caches"]
 
@@ -69,8 +71,9 @@ class _Words:
 
 
 def _option(option: str, value: str) -> str:
-    """An option and its value: an equals sign where that would be taken for an option itself."""
-    return f"{option}{'=' if value.startswith('-') else ' '}{shell_word(value)}"
+    """An option and its value, which Azure CLI takes neither for an option nor for the name of a file that has the value."""
+    # behind the first equals sign an @ means a file
+    return f"{option}{'=' if value.startswith('-') or '=@' in value else ' '}{shell_word(value)}"
 
 
 def steps_of(found: Plan, target: Target, now_ms: int) -> list[Step]:
@@ -91,7 +94,9 @@ def steps_of(found: Plan, target: Target, now_ms: int) -> list[Step]:
     steps.append(_upload(found, target, words))
     steps.append(_import(found, target, words))
     steps.append(_verify(found, target, words))
-    steps.append(_delete(found, words))
+    uploads = [file for file in found.files if not file.is_stored]
+    if uploads:  # and nothing else is deleted: the blobs that were there are their owner's
+        steps.append(_delete(uploads, words))
     if target.name == _MANAGED:
         steps.append(_switch(found, words))
     return [Step("Say what things are called", words.to_set()), *steps] if words.used else steps
@@ -190,33 +195,49 @@ def _let_in(words: _Words) -> Step:
 
 
 def _upload(found: Plan, target: Target, words: _Words) -> Step:
-    account = words("--account-name", "storage_account")
-    where = f"{account} {words('--container-name', 'container')} --auth-mode login"
-    commands = [f"az storage container create {account} {words('--name', 'container')} --auth-mode login"]
     expiry = good_until(found.now_ms)
+    uploads = [file for file in found.files if not file.is_stored]
+    commands = []
+    if uploads:
+        account, container = words("--account-name", "storage_account"), words("--name", "container")
+        commands.append(f"az storage container create {account} {container} --auth-mode login")
     for number, file in enumerate(found.files, 1):
-        name = _option("--name", file.blob)
-        # Azure CLI takes what begins with an @ for the name of a file that has the argument
-        upload = f"./{file.upload}" if file.upload.startswith("@") else file.upload
-        commands.append(f"az storage blob upload {where} {name} --file {path_word(upload)}")
+        blob = _blob(file, words)
+        if not file.is_stored:
+            # at its beginning an @ means a file that has the argument
+            path = f"./{file.upload}" if file.upload.startswith(("@", "-")) else file.upload
+            commands.append(f"az storage blob upload {blob} {_option('--file', path)}")
         commands.append(
-            f"URL{number}=$(az storage blob generate-sas {where} --as-user {name} --permissions r"
+            f"URL{number}=$(az storage blob generate-sas {blob} --as-user --permissions r"
             f" --expiry {expiry:%Y-%m-%dT%H:%MZ} --full-uri --output tsv)"
         )
-    total = sum(file.upload_bytes for file in found.files)
-    about = "" if all(file.exact for file in found.files) else "about "
     account_has = []
     firewall, region = target.facts.get("storage_firewall"), target.facts.get("same_region")
     if region is not None and region.value:
         account_has.append("in the region of the cache")
     if firewall is not None and firewall.value is False:
         account_has.append("with public network access")
-    needs = ["the role Storage Blob Data Contributor"]
+    needs = [f"the role Storage Blob Data {'Contributor' if uploads else 'Reader'}"]
     if account_has:
         needs.append(f"a storage account {' and '.join(account_has)}")
-    title = f"Upload {about}{size(total)}, and make an address that the service may read"
+    title = "Make an address that the service may read"
+    if uploads:
+        about = "" if all(file.exact for file in uploads) else "about "
+        total = size(sum(file.upload_bytes for file in uploads))
+        title = f"Upload {about}{total}, and make an address that the service may read"
     begin = f"{expiry - datetime.timedelta(hours=_HOURS_AHEAD):%Y-%m-%d %H:%M} UTC"
     return Step(title, commands, f"needs {' and '.join(needs)}. The import has to begin before {begin}, or plan again")
+
+
+def _blob(file: PlannedFile, words: _Words) -> str:
+    """Options that name the blob which the service will read."""
+    if not file.is_stored:
+        where = f"{words('--account-name', 'storage_account')} {words('--container-name', 'container')}"
+        return f"{where} --auth-mode login {_option('--name', file.blob)}"
+    place = parse_place(file.upload)
+    named = place.account_name
+    account = _option("--account-name", named) if named else words("--account-name", "storage_account")
+    return f"{account} {_option('--container-name', place.container)} --auth-mode login {_option('--name', place.blob)}"
 
 
 def _import(found: Plan, target: Target, words: _Words) -> Step:
@@ -247,9 +268,8 @@ def _verify(found: Plan, target: Target, words: _Words) -> Step:
     )
 
 
-def _delete(found: Plan, words: _Words) -> Step:
-    where = f"{words('--account-name', 'storage_account')} {words('--container-name', 'container')} --auth-mode login"
-    commands = [f"az storage blob delete {where} {_option('--name', file.blob)}" for file in found.files]
+def _delete(uploads: Sequence[PlannedFile], words: _Words) -> Step:
+    commands = [f"az storage blob delete {_blob(file, words)}" for file in uploads]
     return Step("Delete what was uploaded", commands, "it is a copy of all data")
 
 

@@ -22,6 +22,7 @@ from rdbkit.operations.resource_names import Names
 
 from .. import command_line
 from ..rdb import FIXTURES, key, rdb, string
+from ..storage.blob_server import KEY, serving
 
 ARGUMENTS = tomllib.loads(Path(__file__).with_name("az_arguments.toml").read_text())
 SHELLS = [shell for shell in ("sh", "bash", "dash", "zsh") if shutil.which(shell)]
@@ -118,7 +119,7 @@ def taken_apart(args: list[str]) -> tuple[str, dict[str, list[str]]]:
         else:
             assert current, f"{command}: {word} is of no option"
             given[current].append(word)
-        assert not word.startswith("@"), "a file that has the argument"
+        assert not (word.split("=", 1)[-1]).startswith("@"), "a file that has the argument, or its value"
     for option, values in given.items():
         assert bool(values) == bool(known[option]), f"{command} {option}"
         # options for several values may be there again
@@ -240,6 +241,38 @@ def test_premium_is_created_with_enough_databases(tmp_path: Path, recorded: Path
         assert create.get("--redis-configuration") == databases
 
 
+@pytest.mark.parametrize("target", ["azure-managed", "azure-premium"])
+def test_a_blob_stays_where_it_is(tmp_path: Path, recorded: Path, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    """It is not uploaded, and never deleted; where it has to be converted, what comes of it is both."""
+    monkeypatch.setenv("AZURE_STORAGE_KEY", KEY)
+    small(tmp_path / "local.rdb", b"REDIS0009")
+    content = rdb(key(b"k:2", 0, string(b"v")), magic=b"REDIS0011")
+    with serving(content) as server:
+        given = f"{server.url.replace('dump.rdb', 'a%20b.rdb')}?sv=2024-01-01&sp=r&sig=c2VjcmV0"
+        printed = planned(given, "local.rdb", "--target", target, "--storage-account", "mine", cwd=tmp_path)
+    assert "c2VjcmV0" not in printed
+    calls = run_pasted(recorded, pasted(printed), tmp_path)
+    made = check_calls(calls)
+    read = [options for command, options in made if command == "storage blob generate-sas"]
+    sent = [options["--name"] for command, options in made if command == "storage blob upload"]
+    gone = [options["--name"] for command, options in made if command == "storage blob delete"]
+    verified = next(call["args"] for call in calls if call["args"][0] == "verify-import")
+    assert sent == gone
+    if target == "azure-managed":
+        assert sent == [["local.rdb"]]
+        assert [read[0][name] for name in ("--account-name", "--container-name", "--name")] == [
+            ["devstoreaccount1"],
+            ["dumps"],
+            ["a b.rdb"],
+        ]
+        assert read[1]["--account-name"] == ["mine"]
+        assert verified[1:3] == [given.partition("?")[0], "local.rdb"]
+    else:
+        (convert,) = (call["args"] for call in calls if call["args"][0] == "convert")
+        assert convert[1:3] == [given.partition("?")[0], verified[1]]
+        assert sent == [[verified[1]], ["local.rdb"]]
+
+
 @pytest.mark.parametrize("target", ["azure-managed", "azure-premium", "azure-enterprise"])
 @pytest.mark.parametrize("access_keys", [True, False])
 def test_whatever_is_planned_azure_cli_takes_it(tmp_path: Path, recorded: Path, target: str, access_keys: bool) -> None:
@@ -257,7 +290,8 @@ def test_whatever_is_planned_azure_cli_takes_it(tmp_path: Path, recorded: Path, 
 #: Names of files, of which commands are made.
 ODD = [
     "a b.rdb", "it's \"so\".rdb", "line\nand --line.rdb", "-rf.rdb", "--name", "$HOME $(date) `date`.rdb", "back\\slash.rdb",
-    "@x.rdb", "%s\x1b[31m.rdb", "caf\udce9 \udcff.rdb", "=x.rdb", "~", "#hash !bang *.rdb", "\N{RIGHT-TO-LEFT OVERRIDE}bdr.\u00e9",
+    "@x.rdb", "a=@b.rdb",
+    "%s\x1b[31m.rdb", "caf\udce9 \udcff.rdb", "=x.rdb", "~", "#hash !bang *.rdb", "\N{RIGHT-TO-LEFT OVERRIDE}bdr.\u00e9",
 ]  # fmt: skip
 
 
