@@ -145,6 +145,18 @@ class Prelude(Visitor):
         self.found.append((event, self.buf[self.event_at : self.event_end]))
 
 
+class HintFinder(Visitor):
+    """Sees whether there are hints of Redis Enterprise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: bool = False
+
+    def event(self, event: Event) -> None:
+        if isinstance(event, EnterpriseHint):
+            self.found = True
+
+
 class Scanner:
     """Scans the blocks of one file one after the other.
 

@@ -19,8 +19,8 @@ from rdbkit.format import constants as c
 from rdbkit.format.budget import HELD, HELD_BYTES, HOW_TO_RAISE, Budget
 from rdbkit.format.decode import FileTypes
 from rdbkit.format.record import Collector, LargeRecord, Record
-from rdbkit.format.scan import NO_EXPIRY, LastRecord, Prelude, Scanner, Visitor
-from rdbkit.model import AofBase, Aux, Checksum, EnterpriseHint, Event, FunctionLibrary, Header, KeyMetadata, ModuleAux, Trailer
+from rdbkit.format.scan import NO_EXPIRY, HintFinder, LastRecord, Prelude, Scanner, Visitor
+from rdbkit.model import AofBase, Aux, Checksum, Event, FunctionLibrary, Header, KeyMetadata, ModuleAux, Trailer
 from rdbkit.snapshot.capture import MARK_BYTES, Frame, Window, begins_snapshot, read_frame, read_trailer, skip_mark, without_mark
 from rdbkit.snapshot.other_formats import HEAD_BYTES, describe, describe_damage
 from rdbkit.storage.location import Identity, is_file, is_folder, is_local
@@ -96,17 +96,6 @@ class Block(NamedTuple):
     data: bytes
     offset: int
     db: int
-
-
-class _HintFinder(Visitor):
-    """Sees whether there are hints of Redis Enterprise."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found = False
-
-    def event(self, event: Event) -> None:
-        self.found = self.found or isinstance(event, EnterpriseHint)
 
 
 class Snapshot:
@@ -213,7 +202,7 @@ class Snapshot:
     def is_of_redis_enterprise(self) -> bool:
         """Whether Redis Enterprise wrote it, which keeps hints beside keys: as far as the first keys tell, before any is read."""
         if self._of_enterprise is None and not self._started:
-            finder = _HintFinder()
+            finder = HintFinder()
             data = self._buf[self._pos : self._pos + _FIRST_KEYS]
             with suppress(RdbError):  # what is wrong with it is reported when it is read
                 Scanner(*self.header, self.limits.item_bytes, Budget(self.limits.held_bytes)).scan(data, 0, UNKNOWN, finder)
