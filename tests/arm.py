@@ -23,6 +23,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -51,7 +52,10 @@ class Cache:
         answers: of GET, by the end of the path.
         refuse: status, code and message of the next requests to begin something, first in, first out.
         fail: code and message with which the operation ends; None for success.
+        fail_status: of the answer that says so: 200 with "Failed" in it, or an error of HTTP as 400 and 409.
         polls: how often it is in progress before.
+        renews: every answer has the URL of the next question, with a signature of its own, as ARM has it.
+        said: status, body and headers of the next answers about an operation, first in, first out, instead of the truth.
         data: what it has; an import empties it.
         load: called with the files of an import.
     """
@@ -60,12 +64,16 @@ class Cache:
     answers: dict[str, dict[str, Any]]
     refuse: list[tuple[int, str, str]] = field(default_factory=list)
     fail: tuple[str, str] | None = None
-    polls: int = 1
+    fail_status: int = 200
+    polls: int = 2
+    renews: bool = True
+    said: list[tuple[int, bytes, dict[str, str]]] = field(default_factory=list)
     data: list[bytes] = field(default_factory=lambda: [b"what was there"])
     load: Callable[[list[bytes]], None] | None = None
     bodies: list[dict[str, Any]] = field(default_factory=list)
     url_of_begin: str = ""
     by_location: bool = False
+    tells_url: bool = True
     on_begin: Callable[[], None] | None = None
 
 
@@ -78,6 +86,8 @@ class Cloud:
     caches: dict[str, Cache] = field(default_factory=dict)
     operations: dict[str, dict[str, Any]] = field(default_factory=dict)
     calls: list[tuple[str, str]] = field(default_factory=list)
+    #: questions about operations whose URL was not signed for them, or had been renewed.
+    refused: list[str] = field(default_factory=list)
     keys: list[tuple[str, str, str]] = field(default_factory=list)
     #: what tokens were asked for.
     audiences: list[str] = field(default_factory=list)
@@ -268,6 +278,12 @@ def token(audience: str) -> str:
     return f"{part({'alg': 'RS256', 'typ': 'JWT'})}.{part(claims)}.c2ln"
 
 
+def signed_query(number: str, issue: int) -> str:
+    """What ARM puts behind the URL of an operation: time, certificate, signature and hash, which are shown to nobody."""
+    value = base64.urlsafe_b64encode(f"signed:{number}:{issue}".encode()).decode().rstrip("=")
+    return f"t={issue}&c=MIIsigned&s={value}&h=signed-{issue}"
+
+
 def _audience(header: str | None) -> str:
     try:
         text = (header or "").removeprefix("Bearer ").split(".")[1]
@@ -327,7 +343,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "AuthorizationFailed":
             return self.error(403, fault, "The client does not have authorization to perform action 'x' over scope 'y'.")
         path = urlsplit(self.path).path.lower()
-        operation = re.fullmatch(r".*/asyncoperations/(\w+)", path)
+        operation = re.fullmatch(r".*/(?:asyncoperations|operationresults)/(\w+)", path)
         if operation:
             return self.operation(operation[1])
         listed = re.fullmatch(r"/subscriptions/([^/]+)/providers/microsoft\.storage/storageaccounts", path)
@@ -363,7 +379,8 @@ class _Handler(BaseHTTPRequestHandler):
         cache.url_of_begin = f"{self.cloud.endpoint}{self.path}"
         if cache.refuse:
             status, code, message = cache.refuse.pop(0)
-            return self.error(status, code, message, self.later if status == 429 else {})
+            elsewhere = {"Location": f"https://127.0.0.1:{self.cloud.port}{self.path}"}
+            return self.error(status, code, message, self.later if status == 429 else elsewhere if status == 307 else {})
         for url in body.get("files") or body.get("sasUris") or ():
             if not _takes(url):
                 return self.error(400, "BadRequest", f"{SAS_TEXT} {url}")
@@ -371,31 +388,52 @@ class _Handler(BaseHTTPRequestHandler):
         if verb == "import":
             cache.data = []
         number = f"op{len(self.cloud.operations)}"
-        self.cloud.operations[number] = {"cache": cache, "verb": verb, "body": body, "polls": cache.polls}
+        self.cloud.operations[number] = {
+            "cache": cache, "verb": verb, "body": body, "polls": cache.polls, "issued": 0, "asked": Counter(),
+        }  # fmt: skip
         if cache.on_begin is not None:
             cache.on_begin()
-        where = f"{self.cloud.endpoint}/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Cache/locations/westeurope"
-        url = f"{where}/asyncOperations/{number}?api-version=2024-11-01"
-        headers = {"Location": url.replace("asyncOperations", "asyncoperations")} | self.later
-        if not cache.by_location:
-            headers["Azure-AsyncOperation"] = url
-        return self.reply(202, b"", headers)
+        return self.reply(202, b"", (self.urls(number, 0) if cache.tells_url else {}) | self.later)
+
+    def urls(self, number: str, issue: int) -> dict[str, str]:
+        """Where to ask next for an operation, in headers; the signature is of this issue of the URL."""
+        where = f"{self.cloud.endpoint}/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Cache/locations/West%20US"
+        query = f"api-version=2024-11-01&{signed_query(number, issue)}"
+        headers = {"Location": f"{where}/operationresults/{number}?{query}"}
+        if not self.cloud.operations[number]["cache"].by_location:
+            headers["Azure-AsyncOperation"] = f"{where}/asyncOperations/{number}?{query}"
+        return headers
 
     def operation(self, number: str) -> None:
         found = self.cloud.operations.get(number)
         if found is None:
             return self.error(404, "NotFound", "The operation was not found.")
         cache = found["cache"]
+        query = parse_qs(urlsplit(self.path).query)
+        issue = int(query.get("t", ["0"])[0])
+        if cache.said:
+            return self.reply(*cache.said.pop(0))
+        # a URL that has been renewed answers once more, since a process may have been killed before it knew the new one
+        found["asked"][issue] += 1
+        if (cache.renews and found["asked"][issue] > 2) or signed_query(number, issue) not in self.path:
+            self.cloud.refused.append(self.path)
+            return self.error(400, "InvalidAsyncOperationUrl", "The signature of the URL is not valid any more.")
+        renewed: dict[str, str] = {}
+        if cache.renews:
+            found["issued"] += 1
+            renewed = self.urls(number, found["issued"])
         if found["polls"] > 0:
             found["polls"] -= 1
             if cache.by_location:
-                return self.reply(202, b"", self.later)
-            return self.reply(200, {"name": number, "status": "InProgress", "percentComplete": 50}, self.later)
+                return self.reply(202, b"", renewed | self.later)
+            return self.reply(202, {"name": number, "status": "InProgress", "percentComplete": 50}, renewed | self.later)
         if "failed" not in found:
             found["failed"] = self.cloud.run(cache, found["verb"], found["body"])
         if found["failed"] is not None:
             code, message = found["failed"]
             error: dict[str, Any] = {"code": code, "message": message}
+            if cache.fail_status != 200:
+                return self.reply(cache.fail_status, {"error": error}, {"x-ms-request-id": "5e1f0000-of-the-question"})
             if "redisEnterprise" in cache.path:  # of its models, OperationStatus.error is an ErrorResponse, which has an error
                 error = {"error": error}
             return self.reply(200, {"name": number, "status": "Failed", "error": error})

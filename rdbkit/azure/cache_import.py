@@ -3,7 +3,7 @@
 Everything that can be asked is asked before: what the cache is, whether the blobs are there and can be read with the signatures
 that the service gets, and whether what is in them is something that this cache loads. The import is one request then. It is noted
 in a file before it is sent, and with the operation's URL behind it, so that a process that was ended anywhere is followed by one
-that knows what there is to wait for. No secret is in that file.
+that knows what there is to wait for. The service renews that URL with each answer, and so does the file. No secret is in it.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from __future__ import annotations
 import datetime
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import rdbkit
 from rdbkit.azure.arguments import blob_urls_of, opened_cache
 from rdbkit.azure.blob_url import BlobUrl, Credentials
-from rdbkit.azure.errors import meaning, translating_errors
+from rdbkit.azure.errors import meaning_of_failure, translating_errors
 from rdbkit.azure.resources import PREMIUM, Arm, CacheState, Call, ResourceId, Status
 from rdbkit.azure.sas import LEAST_HOURS, Signed, Signer, patience
 from rdbkit.azure.storage_account import StorageAccount, look_at_accounts
@@ -33,8 +33,9 @@ from rdbkit.targets.target import Target, as_target
 from rdbkit.text import size
 
 __all__ = [
-    "MANAGED_IDENTITY", "SAS", "Blob", "Import", "ImportPlan", "PendingOperation", "begin", "begin_import", "import_",
-    "look_at_target", "others_than", "prepare_import", "replaced", "replacement_error", "report_each", "wait_for", "when",
+    "MANAGED_IDENTITY", "SAS", "Blob", "Import", "ImportPlan", "PendingOperation", "begin", "begin_import", "begin_noted_import",
+    "import_", "look_at_target", "others_than", "prepare_import", "replaced", "replacement_error", "report_each", "wait_for",
+    "when",
 ]  # fmt: skip
 
 #: How the service gets at the blobs, in the words of its interface.
@@ -44,6 +45,7 @@ _GB: Final = 1 << 30
 #: What data takes in memory, where the file does not say it, for each byte of the file. Source: 1.8 was measured once
 #: (facts of Azure, a lab's report of 2026); `rdbkit memory` says it exactly.
 _IN_MEMORY: Final = 2
+_CANCELED: Final = ("canceled", "cancelled")
 _MAGIC: Final = (b"REDIS", b"VALKEY")
 _FORMAT: Final = 1
 _MOST_BYTES: Final = 1 << 63
@@ -157,9 +159,10 @@ class PendingOperation:
         path: of the file.
         verb: "import" or "export".
         blobs: `url`, `etag` and `bytes` of each; of an export, the blobs that were there before.
-        operation: the URL of its status; empty as long as the service has not answered.
+        operation: the URL of its status, as the last answer had it; empty as long as the service has not answered.
         begun: when it was sent, in Unix seconds.
         place: the container of an export, without its signature.
+        keep: called with what is to be noted, and with None where nothing is any more; None for a file of its own.
     """
 
     path: str
@@ -169,6 +172,17 @@ class PendingOperation:
     operation: str = ""
     begun: float = 0.0
     place: str = ""
+    keep: Callable[[dict[str, Any] | None], object] | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(
+        cls, path: str, noted: Mapping[str, Any], keep: Callable[[dict[str, Any] | None], object] | None = None
+    ) -> PendingOperation:
+        """What `to_dict` has made of one. Raises: ValueError, TypeError or LookupError for something else."""
+        left = cls(path, **noted)
+        left._look_at_types()
+        left.keep = keep
+        return left
 
     @classmethod
     def read(cls, path: str) -> PendingOperation | None:
@@ -181,9 +195,7 @@ class PendingOperation:
         if found is None:
             return None
         with state.reading():
-            left = cls(path, **found)
-            left._look_at_types()
-        return left
+            return cls.of(path, found)
 
     @classmethod
     def read_of(cls, path: str, verb: str, cache: ResourceId) -> PendingOperation | None:
@@ -215,18 +227,29 @@ class PendingOperation:
         texts += [text for blob in self.blobs for text in (blob["url"], blob["etag"])]
         sizes = [blob["bytes"] for blob in self.blobs]
         is_right = all(isinstance(text, str) for text in texts)
-        is_right &= all(isinstance(number, int) and 0 <= number < _MOST_BYTES for number in sizes)
+        is_right &= all(isinstance(number, int) and 0 <= number < _MOST_BYTES for number in sizes) and self.keep is None
         begun: Any = self.begun
         if not is_right or not isinstance(begun, int | float) or not 0 <= begun < _LAST_SECOND:
             raise ValueError
 
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types, without the file and how it is kept."""
+        names = ("verb", "resource_id", "blobs", "operation", "begun", "place")
+        return {name: getattr(self, name) for name in names}
+
     def save(self) -> None:
         """Write it, so that it is there whole or not at all, and for its owner alone."""
-        _state_file(self.path).save({name: value for name, value in asdict(self).items() if name != "path"})
+        if self.keep is not None:
+            self.keep(self.to_dict())
+        else:
+            _state_file(self.path).save(self.to_dict())
 
     def forget(self) -> None:
-        """Delete it."""
-        _state_file(self.path).remove()
+        """Delete it: it has ended."""
+        if self.keep is not None:
+            self.keep(None)
+        else:
+            _state_file(self.path).remove()
 
 
 def _state_file(path: str) -> StateFile:
@@ -522,13 +545,18 @@ def begin_import(arm: Arm, prepared: ImportPlan, path: str) -> PendingOperation:
 
     Raises: TargetError; where the service has refused, nothing is deleted and no file is left. OSError.
     """
+    return begin_noted_import(arm, prepared, PendingOperation(path, "import", str(arm.cache), []))
+
+
+def begin_noted_import(arm: Arm, prepared: ImportPlan, pending: PendingOperation) -> PendingOperation:
+    """The same, noted as `pending` is; of which blobs, and when, is told here. Raises: as `begin_import`."""
     cache = arm.read()
     look_at_target(prepared.target, cache)
     refuse(cache, prepared.auth)
     blobs = _look(prepared.places, prepared.signer, prepared.auth, [blob.etag for blob in prepared.blobs])
     call = _call(arm, blobs, prepared.auth, prepared.storage_subscription)
-    noted = [{"url": blob.url, "etag": blob.etag, "bytes": blob.bytes} for blob in blobs]
-    pending = PendingOperation(path, "import", str(arm.cache), noted, begun=time.time())
+    pending.blobs = [{"url": blob.url, "etag": blob.etag, "bytes": blob.bytes} for blob in blobs]
+    pending.begun = time.time()
     return begin(arm, call, pending)
 
 
@@ -569,7 +597,8 @@ def wait_for(
         resumed: it was begun by an earlier run.
         progress: called with the status and the seconds since it was begun, each time that it was asked for.
 
-    Raises: TargetError where it failed, in words, and where it cannot be asked; then the next run goes on pending.
+    Raises: TargetError where it failed, in words, and then nothing is left to wait for; and where it cannot be asked, and then the
+        next run goes on waiting. OSError where a new URL of its status cannot be noted.
     """
     for status in _statuses(arm, pending):
         if progress is not None:
@@ -624,7 +653,17 @@ def replacement_error(urls: Sequence[str]) -> TargetError:
 
 def _statuses(arm: Arm, pending: PendingOperation) -> Iterator[Status]:
     while pending.operation:
-        status = arm.status(pending.operation)
+        if not arm.is_ours(pending.operation):
+            raise TargetError(
+                f"the operation is not one of {arm.endpoint}, and the token is for nobody else: name the endpoint by which the "
+                f"{pending.verb} was begun, or delete {pending.path} if it has ended",
+                source=arm.cache.name,
+            )
+        try:
+            status = arm.status(pending.operation)
+        except TargetError as e:
+            e.message += f"; the {pending.verb} may still be going on: the same command waits for it"
+            raise
         if status is None:
             pending.forget()
             raise TargetError(
@@ -632,6 +671,10 @@ def _statuses(arm: Arm, pending: PendingOperation) -> Iterator[Status]:
                 f"if it has not come to its end, {pending.verb} again",
                 source=arm.cache.name,
             )
+        if not status.has_ended and status.url not in ("", pending.operation):
+            # before it is used: the service may know no earlier one from then on
+            pending.operation = status.url
+            pending.save()
         yield status
         if status.has_ended:
             return
@@ -639,13 +682,21 @@ def _statuses(arm: Arm, pending: PendingOperation) -> Iterator[Status]:
 
 
 def _failed(verb: str, status: Status) -> str:
-    known = meaning(status.code, status.message)
-    said = f"{status.code}: {status.message}".strip(": ") or status.word
-    said = " ".join(said.split())[:500]
-    text = f"the {verb} failed: {f'{known} ({said})' if known else said}"
+    """What is to be known of an operation that has ended otherwise than it should, and what helps."""
+    said = " ".join(f"{status.code}: {status.message}".strip(": ").split())[:500]
+    is_canceled = status.word.lower() in _CANCELED
+    known = None if is_canceled and not said else meaning_of_failure(status.code, status.message)
+    text = f"the {verb} was canceled" if is_canceled else f"the {verb} failed"
+    if known or said:
+        text += f": {f'{known} ({said})' if known and said else known or said}"
     if verb == "import":
-        text += "; what the cache has now is not known, for an import deletes first: look at it, and import again"
-    return text
+        text += (
+            "; what the cache holds now is unknown, for an import deletes first: look at the cache, check the file (rdbkit check), "
+            "and import again"
+        )
+    else:
+        text += f"; look at the storage account, and {verb} again"
+    return f"{text}; Azure's support finds it by RequestID {status.request_id}" if status.request_id else text
 
 
 def when(seconds: float) -> str:

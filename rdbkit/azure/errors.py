@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -12,8 +13,12 @@ from rdbkit.errors import TargetError
 from rdbkit.storage.blob_errors import MEANINGS
 from rdbkit.storage.identity import missing_package as missing_package
 from rdbkit.storage.identity import without_identity
-from rdbkit.text import first_line
+from rdbkit.text import first_line, scrub
 
+_NO_REASON: Final = (
+    "the service gives no reason; known ones: it cannot reach the storage account (a firewall, no public network access), a "
+    "file that it does not read (rdbkit check), a key beyond 2 GB, too little memory"
+)
 #: The same of the resource manager.
 _OF_ARM: Final = {
     "ResourceNotFound": "there is no such cache; compare subscription, group, kind and name in the resource id (az resource list)",
@@ -28,10 +33,7 @@ _OF_ARM: Final = {
         "import/action and export/action (of redisEnterprise and its databases for Azure Managed Redis)"
     ),
     "TooManyRequests": "the service has had too many requests; run this again in some minutes",
-    "OperationFailed": (
-        "the service gives no reason; known ones: it cannot reach the storage account (a firewall, no public network access), a "
-        "file that it does not read (rdbkit check), a key beyond 2 GB, too little memory"
-    ),
+    "OperationFailed": _NO_REASON,
     "Conflict": (
         "another operation or maintenance is going on, or the service cannot read a file; look at the cache, then run this again"
     ),
@@ -57,9 +59,66 @@ _WORDS: Final = (
 )
 
 
+#: Of answers of the resource manager that have no code which is known.
+_OF_STATUS: Final = {
+    401: _OF_ARM["InvalidAuthenticationToken"],
+    408: "the service took too long; run this again in some minutes",
+    429: _OF_ARM["TooManyRequests"],
+}
+_FAULT: Final = "the service has a fault of its own; run this again in some minutes"
+#: By which support finds a request; behind the message, or instead of one.
+_REQUEST_ID: Final = re.compile(r"[\s:]*\bRequest ?ID\s*[=:]\s*([0-9a-z-]{1,64})\b", re.IGNORECASE)
+_ID: Final = re.compile(r"[0-9a-z-]{1,64}", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an operation failed, as the service says it.
+
+    Attributes:
+        code, message: without secrets, and without the id of the request.
+        request_id: by which the service's support finds it; empty where nothing has one.
+    """
+
+    code: str
+    message: str
+    request_id: str
+
+
+def failure_in(body: Any, headers: Any) -> Failure:
+    """What an answer says of a failure, in whichever of its forms.
+
+    Args:
+        body: as JSON; what is no object says nothing.
+        headers: of the answer.
+
+    >>> failure_in({"error": {"code": "Conflict", "message": ": \\r\\nRequestID=1f-2"}}, {})
+    Failure(code='Conflict', message='', request_id='1f-2')
+    """
+    error = body
+    while isinstance(error, dict) and error.get("error"):  # some have it twice
+        error = error["error"]
+    if not isinstance(error, dict):
+        error = {} if error is None or isinstance(error, list) else {"message": error}
+    details = error.get("details")
+    inner = details[0] if isinstance(details, list) and details and isinstance(details[0], dict) else {}
+    code, text = str(error.get("code") or inner.get("code") or ""), str(error.get("message") or inner.get("message") or "")
+    found = _REQUEST_ID.search(text)
+    given = next((headers[name] for name in ("x-ms-request-id", "x-ms-correlation-request-id") if headers.get(name)), "")
+    request_id = found[1] if found else given if _ID.fullmatch(given) else ""
+    message = scrub(_REQUEST_ID.sub("", text)).strip(" :\r\n")
+    return Failure(" ".join(scrub(code).split())[:100], message, request_id)
+
+
 def meaning(code: str, message: str) -> str | None:
     """What an error of the resource manager means and what helps; None for one that is not known."""
     return next((text for words, text in _WORDS if words.search(message)), None) or _OF_ARM.get(code)
+
+
+def meaning_of_failure(code: str, message: str) -> str | None:
+    """The same of an operation that had begun, where a conflict without a word is none with another operation."""
+    is_silent = not message and (code == "Conflict" or code not in _OF_ARM)
+    return _NO_REASON if is_silent else meaning(code, message)
 
 
 @contextmanager
@@ -131,7 +190,10 @@ def _of_response(e: Any) -> str:
     status = f"{e.status_code} {code}".strip() if e.status_code else code
     known = MEANINGS.get(code)
     if known is None and not _is_of_storage(e):
-        known = meaning(code, str(e.message or ""))
+        message = str(e.message or "")
+        known = meaning(code, message) or _OF_STATUS.get(e.status_code) or (_FAULT if (e.status_code or 0) >= 500 else None)
+        found = _REQUEST_ID.search(message)
+        status += f", RequestID {found[1]}" if found else ""
     if known is None and e.status_code == 403:
         known = "the request is not allowed: a firewall, a missing role, or an expired SAS"
     return f"{known} ({status})" if known else f"{first_line(e)} ({status})"

@@ -2,7 +2,7 @@
 
 Every step leaves in a file what the next one needs, so that the same command continues a run which was ended: a file
 that has been rehearsed or sent, and has not changed since, is passed over, blocks that have arrived are not sent again, and an
-import that has begun is waited for. No secret is in that file.
+import that has begun is waited for: what there is to wait for is in it, too. No secret is in that file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rdbkit.azure.cache_import import (
     Import,
     ImportPlan,
     PendingOperation,
-    begin_import,
+    begin_noted_import,
     look_at_target,
     prepare_import,
     refuse,
@@ -56,7 +56,7 @@ from rdbkit.storage.output import Nowhere, open_output
 from rdbkit.storage.remote import base_name
 from rdbkit.storage.source import Rereading, changed
 from rdbkit.storage.state import StateFile
-from rdbkit.storage.temporary import Permissions, make_folders
+from rdbkit.storage.temporary import PRIVATE, Permissions, make_folders
 from rdbkit.targets.target import Target, as_target
 from rdbkit.text import valid_text
 
@@ -65,6 +65,8 @@ __all__ = ["STEPS", "FileProgress", "Migration", "migrate"]
 #: What a migration does, in this order; each can be left out.
 STEPS: Final = ("check", "upload", "import")
 _FORMAT: Final = 3
+#: Had the time of a file's change as `mtime_ns`, and no import in it, which was in a file of its own.
+_FORMER: Final = 2
 #: How many damaged keys, and keys that several files have, are named.
 _MOST_DAMAGE: Final = 20
 _MOST_DUPLICATES: Final = 20
@@ -240,7 +242,10 @@ class Migration:
         self._client: Any = None
         self.rereading = Rereading()
         self.files = [self._progress_of(name) for name in files]
-        self._state = StateFile(self.path, "rdbkit migrate", _FORMAT, [file.file for file in self.files])
+        self._pending: PendingOperation | None = None
+        self._state = StateFile(
+            self.path, "rdbkit migrate", _FORMAT, [*(file.file for file in self.files), PRIVATE], older=[_FORMER]
+        )
         self._remember()
 
     # -- what is left to another run
@@ -262,14 +267,25 @@ class Migration:
         return {"cache": str(self.arm.cache).lower()}
 
     def _remember(self) -> None:
-        """Take over what an earlier run has noted of files that have not changed."""
+        """Take over what an earlier run has noted: its import, and what has become of files that have not changed."""
         left = self._state.load()
+        if left is not None:
+            with self._state.reading():
+                rows = left.pop("files")
+                for row in rows:
+                    if "mtime_ns" in row:
+                        row["version"] = row.pop("mtime_ns")
+                noted = {row["file"]: FileProgress(**row) for row in rows}
+                for file in noted.values():
+                    file.check_types()
+                begun = left.pop("import", None)
+                self._pending = None if begun is None else PendingOperation.of(self.path, begun, self._keep)
+                if self._pending is not None and self._pending.resource_id.lower() != left.get("cache"):
+                    raise ValueError
+        if self._pending is None:
+            self._pending = self._former_import()
         if left is None:
             return
-        with self._state.reading():
-            noted = {row["file"]: FileProgress(**row) for row in left.pop("files")}
-            for file in noted.values():
-                file.check_types()
         if left != self._mark():
             raise ValueError(f"{self.path} is of another cache; name another state file, or delete it")
         for i, file in enumerate(self.files):
@@ -285,7 +301,13 @@ class Migration:
     def _note(self) -> None:
         if not self.leaves_state:
             return
-        self._state.save(self._mark() | {"files": [asdict(file) for file in self.files]})
+        begun = None if self._pending is None else self._pending.to_dict()
+        self._state.save(self._mark() | {"files": [asdict(file) for file in self.files], "import": begun})
+
+    def _keep(self, begun: dict[str, Any] | None) -> None:
+        """Note what import there is to wait for."""
+        self._pending = None if begun is None else PendingOperation.of(self.path, begun, self._keep)
+        self._note()
 
     # -- what can be asked beforehand
 
@@ -623,21 +645,33 @@ class Migration:
     def left_import(self) -> PendingOperation | None:
         """An import that an earlier run has begun, or was about to.
 
-        Raises: ValueError where it is of another cache.
+        Raises: OSError where one that a run of an earlier release has left cannot be noted in the state.
         """
-        left = PendingOperation.read(self._import_path)
-        if left is not None and left.resource_id.lower() != str(self.arm.cache).lower():
-            raise ValueError(f"{self._import_path} is of another cache; delete it, or name another state file")
-        return left
+        if self.leaves_state and self._pending is not None and exists(self._former_path):
+            self._note()
+            os.unlink(self._former_path)
+        return self._pending
+
+    def _former_import(self) -> PendingOperation | None:
+        """What a run of an earlier release has left in a file of its own. Raises: ValueError where it is of another cache."""
+        left = PendingOperation.read(self._former_path)
+        if left is None:
+            return None
+        if left.resource_id.lower() != str(self.arm.cache).lower():
+            raise ValueError(
+                f"{self._former_path}, which an earlier release has left, is of an import into another cache; name another state "
+                "file, or delete it if that import has ended"
+            )
+        return PendingOperation.of(self.path, left.to_dict(), self._keep)
+
+    @property
+    def _former_path(self) -> str:
+        return f"{self.path}.import"
 
     def is_of_these(self, left: PendingOperation) -> bool:
         """Whether an import is of these files as they are, on these terms."""
         sent = {blob["url"]: blob["etag"] for file in self.files for blob in file.blobs if "etag" in blob}
         return sent == {blob["url"]: blob["etag"] for blob in left.blobs} and all(file.is_sent for file in self.files)
-
-    @property
-    def _import_path(self) -> str:
-        return f"{self.path}.import"
 
     def settle(
         self, left: PendingOperation, *, imports: bool = True, message_callback: Callable[[str], object] | None = None,
@@ -655,10 +689,7 @@ class Migration:
         Raises: as `wait_for`; TargetError where it may read the blobs that this run is to replace.
         """
         if not left.operation:
-            self.warnings.append(
-                f"a run of {when(left.begun)} was ended while it asked the service to import; whether that has begun is not known: "
-                "look at the cache first"
-            )
+            self.warnings.append(f"{left.doubt}: look at the cache first")
             return True
         if not imports:
             raise TargetError(
@@ -678,7 +709,9 @@ class Migration:
 
     def begin_import(self, prepared: ImportPlan) -> PendingOperation:
         """Begin the import of what was sent. Raises: as `rdbkit.azure.cache_import.begin_import`."""
-        return begin_import(self.arm, prepared, self._import_path)
+        return begin_noted_import(
+            self.arm, prepared, PendingOperation(self.path, "import", str(self.arm.cache), [], keep=self._keep)
+        )
 
     def wait(self, pending: PendingOperation, resumed: bool, progress: Callable[[Status, float], object] | None = None) -> Import:
         """Wait for the import of what was sent; `resumed`: an earlier run has begun it. Raises: as `wait_for`."""

@@ -1,9 +1,12 @@
 """A cache in Azure: what its resource id names, what ARM says of it, and operations on it that take their time.
 
 ARM is the Azure Resource Manager, the interface through which services are looked at and changed. An operation that takes long is
-begun with one request, and its status is asked for at a URL that the answer has. That URL is all that another process needs to go
-on waiting. The continuation tokens of azure-core are not used for it: before Azure/azure-sdk-for-python#44574 (January 2026) they
-were the pickled first answer, and with it the request, which has the SAS in its body and the bearer token in its headers.
+begun with one request, and its status is asked for at a URL that the answer has. Each answer has the URL of the next question. The
+newest is all that another process needs to go on waiting. It is signed by ARM (`t`, `c`, `s`, `h`), and answers nobody without a
+bearer token; it is kept in private files, and never shown.
+
+The continuation tokens of azure-core are not used for it: before Azure/azure-sdk-for-python#44574 (January 2026) they were the
+pickled first answer, and with it the request, which has the SAS in its body and the bearer token in its headers.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
-from rdbkit.azure.errors import missing_package, translating_errors
+from rdbkit.azure.errors import failure_in, missing_package, translating_errors
 from rdbkit.clouds import Cloud, find_cloud
 from rdbkit.errors import TargetError
 from rdbkit.storage.identity import default_credential
@@ -36,11 +39,17 @@ _ID: Final = re.compile(
 )
 #: A request to begin an operation is repeated for this answer alone: after any other, it may have begun.
 _TOO_MANY: Final = 429
+#: Answers to a question about an operation that say nothing about it: who may ask, and what may be otherwise later.
+_NOT_ALLOWED: Final = (401, 403)
+_LATER: Final = (408, _TOO_MANY)
+_GONE: Final = 404
+_ACCEPTED: Final = 202
+_HTTPS: Final = 443
 _TRIES: Final = 5
 _LONGEST_WAIT: Final = 60.0
 #: Seconds from one look at an operation to the next, where the service does not say.
 _POLL: Final = 15.0
-_ENDED: Final = ("succeeded", "failed", "canceled")
+_ENDED: Final = ("succeeded", "failed", "canceled", "cancelled")
 
 
 @dataclass(frozen=True)
@@ -160,6 +169,8 @@ class Status:
         percent: how much of it is done, None where the service does not say.
         code, message: why it failed.
         wait: seconds until the next look.
+        url: where to look next; empty for where this was found.
+        request_id: of a failure, by which the service's support finds it; empty where the answer has none.
     """
 
     word: str
@@ -167,6 +178,8 @@ class Status:
     code: str = ""
     message: str = ""
     wait: float = _POLL
+    url: str = field(default="", repr=False)
+    request_id: str = ""
 
     @property
     def has_ended(self) -> bool:
@@ -209,6 +222,8 @@ class Arm:
                 "base_url": self.endpoint,
                 "credential_scopes": [self.cloud.resource_manager_scope if endpoint is None else f"{self.endpoint}/.default"],
                 "api_version": _API[cache.provider],
+                # ARM has none, and neither token nor body must go to where somebody else's points
+                "permit_redirects": False,
             }
             self._client: Any
             if cache.provider == PREMIUM:
@@ -348,7 +363,8 @@ class Arm:
     def begin(self, call: Call) -> str:
         """Send `call`, and give the URL at which the operation's status is asked for; empty where it has ended already.
 
-        Raises: azure.core's exceptions, from which the caller sees whether it can have begun.
+        Raises: azure.core's exceptions, from which the caller sees whether it can have begun; TargetError where it has, and the
+            answer does not say where its status is.
         """
         from azure.core.exceptions import HttpResponseError
 
@@ -366,49 +382,105 @@ class Arm:
         for tries in range(_TRIES):
             body = io.BytesIO(json.dumps(call.body).encode())
             try:
-                poller = send(*where, body, polling=False, retry_total=0, cls=lambda response, *_: response.http_response.headers)
+                poller = send(*where, body, polling=False, retry_total=0, cls=lambda response, *_: response.http_response)
                 break
             except HttpResponseError as e:
                 if e.status_code != _TOO_MANY or tries == _TRIES - 1:
                     raise
                 time.sleep(_seconds(getattr(e.response, "headers", None) or {}, 5.0))
-        headers = poller.result()
-        return str(headers.get("Azure-AsyncOperation") or headers.get("Location") or "")
+        response = poller.result()
+        given = _status_urls(response.headers)
+        if not given and response.status_code == _ACCEPTED:
+            raise TargetError(
+                "the service has accepted the request, and does not say where its status is: look at the cache", source=name
+            )
+        return next(filter(self.is_ours, given), given[0] if given else "")
 
     def status(self, url: str) -> Status | None:
         """How an operation stands; None where the service does not know it any more.
 
-        Args:
-            url: as `begin` gave it.
+        An answer that says nothing about the operation, since the service is busy or has a fault, is waited out for some minutes.
 
-        Raises: TargetError where it cannot be asked.
+        Args:
+            url: as `begin` gave it, or the last status, where that had one.
+
+        Raises: TargetError where it cannot be asked; the operation may go on all the same.
         """
         from azure.core.rest import HttpRequest
 
         self._check_is_ours(url)
-        with translating_errors(self.cache.name):
-            response: Any = self._client._send_request(HttpRequest("GET", url))
-            if response.status_code == 404:
-                return None
-            response.raise_for_status()
-        return _status_in(response)
+        for tries in range(1, _TRIES + 1):
+            with translating_errors(self.cache.name):
+                response = self._asked(HttpRequest("GET", url))
+                if response.status_code == _GONE:
+                    return None
+                found = self._status_in(response)
+                if found is not None:
+                    return found
+                if response.status_code in _NOT_ALLOWED or tries == _TRIES:
+                    response.raise_for_status()
+                    break
+            time.sleep(_seconds(response.headers, min(_POLL * 2**tries, _LONGEST_WAIT)))
+        raise TargetError(
+            f"the answer ({response.status_code}) is none of ARM: something on the way may have answered, such as a proxy",
+            source=self.cache.name,
+        )
+
+    def _asked(self, request: Any) -> Any:
+        """The answer to a request, whatever it is; the SDK has an error for JSON that is none."""
+        from azure.core.exceptions import DecodeError
+
+        try:
+            return self._client._send_request(request, retry_status=0)
+        except DecodeError as e:
+            if e.response is None:
+                raise
+            return e.response
 
     def _check_is_ours(self, url: str) -> None:
         """Raise TargetError for another host: the token must not go to whomever a state file or an answer names."""
-        if not self._is_ours(url):
+        if not self.is_ours(url):
             raise TargetError(f"the operation is not one of {self.endpoint}", source=self.cache.name)
 
-    def _is_ours(self, url: str) -> bool:
-        """Whether a URL is one of the endpoint's host, or of one below it."""
+    def is_ours(self, url: str) -> bool:
+        """Whether a URL is one of the endpoint, or of a host below it, so that its answer may be asked for with a token."""
         if not url.isascii() or not url.isprintable() or " " in url:
             return False
         try:
-            parts = urlsplit(url)
-            host = parts.hostname or ""
+            parts, ours = urlsplit(url), urlsplit(self.endpoint)
+            host, port = parts.hostname or "", parts.port
         except ValueError:
             return False
-        ours = urlsplit(self.endpoint).hostname
-        return parts.scheme == "https" and (host == ours or host.endswith(f".{ours}"))
+        is_same = host == ours.hostname or host.endswith(f".{ours.hostname}")
+        return parts.scheme == "https" and is_same and "@" not in parts.netloc and (port or _HTTPS) == (ours.port or _HTTPS)
+
+    def _status_in(self, response: Any) -> Status | None:
+        """What an answer says of its operation; None where it says nothing about it."""
+        code = response.status_code
+        if code in _NOT_ALLOWED or code in _LATER or code >= 500:
+            return None
+        url, wait = next(filter(self.is_ours, _status_urls(response.headers)), ""), _seconds(response.headers, _POLL)
+        if 300 <= code < 400:
+            return Status("InProgress", url=url, wait=wait) if url else None
+        try:
+            body = response.json() if response.content else {}
+        except ValueError:
+            body = None
+        if code >= 400:
+            failure = failure_in(body, response.headers)
+            return Status("Failed", None, failure.code or f"HTTP {code}", failure.message, request_id=failure.request_id)
+        if not isinstance(body, dict):
+            return None
+        # the status resource says how it stands; where there is only a Location, the code of the answer does
+        word = body.get("status") or ("InProgress" if code == _ACCEPTED else "Failed" if body.get("error") else "Succeeded")
+        if not isinstance(word, str):
+            return None
+        failure = failure_in(body, response.headers)
+        percent = body.get("percentComplete")
+        return Status(
+            word, float(percent) if isinstance(percent, int | float) else None, failure.code, failure.message, wait, url,
+            failure.request_id,
+        )  # fmt: skip
 
 
 def _checked(endpoint: str) -> str:
@@ -423,23 +495,9 @@ def _checked(endpoint: str) -> str:
     return f"https://{f'[{host}]' if ':' in host else host}{'' if port is None else f':{port}'}"
 
 
-def _status_in(response: Any) -> Status:
-    """What an answer says of its operation."""
-    try:
-        body = response.json() if response.content else {}
-    except ValueError:
-        body = {}
-    if not isinstance(body, dict):
-        body = {}
-    # the status resource says how it stands; where there is only a Location, the code of the answer does
-    word = str(body.get("status") or ("InProgress" if response.status_code == 202 else "Succeeded"))
-    error = body.get("error") or {}
-    error = error.get("error") or error if isinstance(error, dict) else {"message": str(error)}
-    percent = body.get("percentComplete")
-    return Status(
-        word, float(percent) if isinstance(percent, int | float) else None, str(error.get("code") or ""),
-        scrub(str(error.get("message") or "")), _seconds(response.headers, _POLL),
-    )  # fmt: skip
+def _status_urls(headers: Any) -> list[str]:
+    """Where an answer says that the status of its operation is; the first of them says more."""
+    return [str(headers[name]) for name in ("Azure-AsyncOperation", "Location") if headers.get(name)]
 
 
 def _authentication(auth: str, storage_subscription: str) -> dict[str, str]:

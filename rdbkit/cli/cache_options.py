@@ -18,6 +18,7 @@ from rdbkit.azure.cache_import import (
     SAS,
     Import,
     PendingOperation,
+    when,
 )
 from rdbkit.azure.resources import Arm, CacheState, Call, ResourceId, Status, parse_resource_id
 from rdbkit.azure.sas import LEAST_HOURS, MOST_HOURS
@@ -156,6 +157,13 @@ def left_before(path: str, verb: str, cache: ResourceId) -> PendingOperation | N
     """What an earlier run has left at `path`, of the same verb and cache."""
     with usage_errors():
         return PendingOperation.read_of(path, verb, cache)
+
+
+def left_warning(left: PendingOperation) -> str:
+    """What is to be known of an import that an earlier run has left, where this one does not wait for it."""
+    if left.operation:
+        return f"an import that was begun on {when(left.begun)} is waited for first, without --dry-run"
+    return left.doubt
 
 
 def show_cache(cache: CacheState, where: ResourceId, out: Output) -> None:

@@ -30,6 +30,7 @@ from rdbkit.cli.cache_options import (
     engine_options,
     going_on,
     left_before,
+    left_warning,
     opened,
     show_cache,
     show_call,
@@ -107,7 +108,7 @@ def import_(
                 storage_check=not no_storage_check, progress=update,
             )  # fmt: skip
         if left is not None:
-            prepared.warnings.append(_left_warning(left))
+            prepared.warnings.append(left_warning(left))
         if not as_json:
             _show(prepared, output())
         if dry_run or not prepared.importable:
@@ -135,13 +136,6 @@ def _go_on(
         left.check_is_of(places)
     click.echo(f"going on to wait for the import that was begun on {when(left.begun)}", err=True)
     return _finish(arm, left, None, True, as_json, _others(left, places, etags, credentials))
-
-
-def _left_warning(left: PendingOperation) -> str:
-    """What is to be known of an import that an earlier run has left."""
-    if left.operation:
-        return f"an import that was begun on {when(left.begun)} is waited for first, without --dry-run"
-    return left.doubt
 
 
 def _end_here(prepared: ImportPlan, dry_run: bool, as_json: bool) -> int:

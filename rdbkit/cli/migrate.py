@@ -23,6 +23,7 @@ from rdbkit.cli.cache_options import (
     confirm,
     engine_options,
     going_on,
+    left_warning,
     opened,
     show_cache,
     show_call,
@@ -254,8 +255,10 @@ def _run(
 ) -> Call | None:
     """All steps; returns the request that would begin the import, where this is a dry run."""
     sends, imports = "upload" not in skip, "import" not in skip
-    left = None if dry_run else job.left_import()
-    if left is not None and not _settle(job, left, imports):
+    left = job.left_import()
+    if left is not None and dry_run:
+        job.warnings.append(left_warning(left))
+    elif left is not None and not _settle(job, left, imports):
         return None
     call = job.look(sends=sends, imports=imports)
     if "check" not in skip:

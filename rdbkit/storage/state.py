@@ -26,11 +26,14 @@ class StateFile:
         version: of the form of what is in it; a file of another version is refused.
         sources: what it is made from, as for `rdbkit.storage.output.open_output`: who may not read them all may not read it.
         former: what `format` was called in files of earlier releases, where it had another name.
+        older: forms of earlier releases that are read too; what they lack, whoever loads them knows.
 
     Raises: ValueError for a path that is none.
     """
 
-    def __init__(self, path: str, owner: str, version: int, sources: Sequence[object], former: str = _FORMAT) -> None:
+    def __init__(
+        self, path: str, owner: str, version: int, sources: Sequence[object], former: str = _FORMAT, older: Sequence[int] = ()
+    ) -> None:
         if path == "-" or path.endswith(".gz"):
             raise ValueError(f"a state is kept in a file of plain text, which {path} does not name")
         self.path = path
@@ -38,6 +41,7 @@ class StateFile:
         self.version = version
         self.sources = sources
         self.former = former
+        self.older = older
 
     def load(self) -> dict[str, Any] | None:
         """What was saved, without its `format`; None where there is no file.
@@ -56,7 +60,7 @@ class StateFile:
                 raise ValueError("too large")
             found = json.loads(text.decode())
             version = found.pop(_FORMAT if _FORMAT in found else self.former)
-            if type(version) is not int or version != self.version:
+            if type(version) is not int or version not in (self.version, *self.older):
                 raise ValueError("another version")
             return dict(found)
 

@@ -26,6 +26,7 @@ def blobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def azure(blobs: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     with cloud(tmp_path_factory.mktemp("cloud"), blobs) as found:
         yield found
+        assert found.refused == [], "whoever waits asks where the last answer said"
 
 
 @pytest.fixture

@@ -494,7 +494,8 @@ def test_too_many_requests_are_waited_out(azure: Cloud, shell: Shell, waits: lis
     ("failure", "text"),
     [
         (("OperationFailed", "The operation failed."), "it cannot reach the storage account"),
-        (("Conflict", ""), "another operation or maintenance"),
+        (("Conflict", ""), "the service gives no reason; known ones: it cannot reach the storage account"),
+        (("Conflict", "what a conflict"), "another operation or maintenance"),
         (("InternalError", "OOM command not allowed\nat x?sig=abc"), "the data does not fit"),
         (("Odd", "something else"), "the import failed: Odd: something else"),
     ],
@@ -505,7 +506,7 @@ def test_the_operation_fails(azure: Cloud, shell: Shell, failure: tuple[str, str
     code, out, err = shell.imports(cache, azure.blob("dumps/small.rdb", SMALL))
     assert code == 4
     assert text in last_line(err)
-    assert "what the cache has now is not known" in last_line(err)
+    assert "what the cache holds now is unknown" in last_line(err)
     assert "imported" not in out
     assert shell.states == []
 

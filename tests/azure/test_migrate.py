@@ -429,8 +429,9 @@ def killed_while_it_waits(azure: Cloud, shell: Shell, cache: Cache, folder: str,
 
 def has_begun(folder: Path) -> bool:
     """Whether the state that a run keeps says which operation it has begun."""
-    state = folder / "rdbkit-migrate-shop-cache.json.import"
-    return state.exists() and bool(json.loads(state.read_text())["operation"])
+    state = folder / "rdbkit-migrate-shop-cache.json"
+    begun = json.loads(state.read_text())["import"] if state.exists() else None
+    return bool(begun and begun["operation"])
 
 
 def kill_at(azure: Cloud, shell: Shell, number: int, request: str, *args: str) -> None:
