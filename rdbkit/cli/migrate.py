@@ -45,7 +45,7 @@ from rdbkit.cli.losses import (
 from rdbkit.cli.render import Output, output, printable, progress, size, usage_errors
 from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.status import status
-from rdbkit.cli.upload import read_place, sending_options
+from rdbkit.cli.upload import interrupts_told, read_place, sending_options
 from rdbkit.clouds import Cloud
 from rdbkit.errors import LossError
 from rdbkit.operations.conversion_options import ConversionOptions
@@ -271,7 +271,7 @@ def _run(
         for warning in job.warnings:
             click.echo(f"Warning: {printable(warning)}", err=True)
     if sends:
-        with _progress_of("upload", [file.file for file in job.files]) as update:
+        with interrupts_told(), _progress_of("upload", [file.file for file in job.files]) as update:
             job.send(progress=update, **sending)
     if imports:
         _import(job, yes)

@@ -31,9 +31,9 @@ from rdbkit.errors import LossError, TargetError
 from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.operations.convert import Conversion
 from rdbkit.selection import parse_bytes
-from rdbkit.storage.location import exists, file_size
+from rdbkit.storage.location import exists, file_size, is_file
 from rdbkit.storage.output import open_output
-from rdbkit.storage.remote import base_name
+from rdbkit.storage.remote import base_name, is_remote
 from rdbkit.storage.source import standard_input
 from rdbkit.storage.temporary import PRIVATE
 from rdbkit.targets.target import Target
@@ -192,7 +192,7 @@ def upload(
     done: list[Upload] = []
     lost = False
     try:
-        with _file_errors(names), usage_errors(), _interrupts(), ledger_of_files(ledger, force, names) as loss_callback:
+        with _file_errors(names), usage_errors(), interrupts_told(), ledger_of_files(ledger, force, names) as loss_callback:
             for name, blob in zip(names, places, strict=True):
                 if target is None:
                     _send(name, blob, settings, done)
@@ -238,7 +238,7 @@ def _places(url: str, names: list[str]) -> list[BlobUrl]:
 
 
 @contextmanager
-def _interrupts() -> Iterator[None]:
+def interrupts_told() -> Iterator[None]:
     """Say what an upload that is interrupted has left."""
     try:
         yield
@@ -319,13 +319,13 @@ def _hand_over(
     names: list[str], places: list[BlobUrl], path: str, signer: Signer, overwrite: bool, as_json: bool
 ) -> int:  # fmt: skip
     """Write a URL with a SAS, and print the command by which AzCopy sends the FILE there."""
-    if len(names) > 1 or names == ["-"]:
-        raise click.UsageError("--sas-out is for one FILE, which has a name")
+    if len(names) > 1 or names == ["-"] or is_remote(names[0]):
+        raise click.UsageError("--sas-out is for one FILE, which is on this machine")
     (name,), (place,) = names, places
     if "*" in name:
         raise click.UsageError(f"AzCopy takes {printable(name)} for a pattern: give the file a name without *")
-    if not exists(name):
-        raise click.UsageError(f"{printable(name)} is not there")
+    if not is_file(name):
+        raise click.UsageError(f"{printable(name)} is no file, or not there")
     blocks = left_blocks(place, signer.credentials)
     if blocks:
         raise TargetError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import stat
@@ -14,7 +15,7 @@ import pytest
 
 from .. import command_line
 from ..arm import Cloud
-from ..azurite import KEY, needs_azurite
+from ..azurite import ACCOUNT, KEY, needs_azurite
 from .shell import Shell
 
 pytestmark = needs_azurite
@@ -95,14 +96,25 @@ def test_what_azcopy_cannot_do_is_said_before(azure: Cloud, shell: Shell) -> Non
         (["dump.rdb", "b.rdb", folder], "--sas-out is for one FILE"),
         (["-", url], "--sas-out is for one FILE"),
         (["a*.rdb", url], "AzCopy takes a*.rdb for a pattern"),
-        (["none.rdb", url], "none.rdb is not there"),
+        (["none.rdb", url], "none.rdb is no file, or not there"),
         (["dump.rdb", url, "--page-blob"], "--sas-out sends nothing, so that --page-blob has nothing to say"),
         (["dump.rdb", url, "--target", "azure-premium"], "--sas-out sends nothing, so that --target has nothing to say"),
     ):
         code, text, err = upload(shell, *arguments, "--sas-out", "sas.txt")
-        assert (code, text) == (2, ""), arguments
+        assert (code, text) == (2, ""), (arguments, err)
         assert words in " ".join(err.split())
         assert not (shell.folder / "sas.txt").exists()
+
+
+def test_the_address_of_another_blob_is_not_handed_over_with_its_sas(azure: Cloud, shell: Shell, blobs: str) -> None:
+    from azure.storage.blob import generate_blob_sas
+
+    azure.blob("dumps/from.rdb", b"REDIS0009")
+    end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=2)
+    sas = generate_blob_sas(ACCOUNT, "dumps", "from.rdb", account_key=KEY, permission="r", expiry=end)
+    code, text, err = upload(shell, f"{blobs}/dumps/from.rdb?{sas}", f"{azure.account}/dumps/to.rdb", "--sas-out", "sas.txt")
+    assert (code, text) == (2, ""), err
+    assert "--sas-out is for one FILE, which is on this machine" in " ".join(err.split())
 
 
 def test_blocks_in_the_way_of_azcopy_are_told(azure: Cloud, shell: Shell, blobs: str) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import rdbkit
+from rdbkit.azure import storage_account
 from rdbkit.azure.blob_url import parse_place
-from rdbkit.azure.storage_account import find_account
+from rdbkit.azure.storage_account import StorageAccount, find_account
 
 from ..arm import GROUP, SUBSCRIPTION, Cache, Cloud
 from ..azurite import ACCOUNT, needs_azurite
@@ -24,6 +27,10 @@ OTHER = "6b6a8b6e-0000-4000-8000-00000000000f"
 DENY: dict[str, Any] = {"networkAcls": {"bypass": "None", "defaultAction": "Deny", "ipRules": [{"value": "1.2.3.4"}]}}
 IDENTITY = {"type": "SystemAssigned", "principalId": "p", "tenantId": "t"}
 UPDATE = f"az storage account update --name {ACCOUNT} --resource-group {GROUP} --subscription {SUBSCRIPTION}"
+
+#: What Azure CLI takes, and what the module has it print.
+ARGUMENTS = Path(__file__).parent.parent / "operations/az_arguments.toml"
+OPTIONS = re.compile(r"account\.update\('(--[^']*)'\)")
 
 pytestmark = needs_azurite
 
@@ -240,9 +247,18 @@ def test_which_account_a_blob_is_in(azure: Cloud, monkeypatch: pytest.MonkeyPatc
     assert (account is not None, bool(why)) == (found, not found)
 
 
-def test_the_command_quotes_what_a_resource_group_may_have(azure: Cloud) -> None:
-    from rdbkit.azure.storage_account import StorageAccount
-
-    account = StorageAccount("id", "shop", "s", "shop (eu); x", "westeurope", "StorageV2", "Enabled", "Deny")
-    words = shlex.split(account.update("--default-action Allow"))
-    assert words[words.index("--resource-group") + 1] == "shop (eu); x"
+def test_azure_cli_takes_the_commands_whatever_things_are_called() -> None:
+    table = tomllib.loads(ARGUMENTS.read_text())
+    known = table["storage account update"]
+    account = StorageAccount("id", "shop", "s", "shop (eu); x", "westeurope", "StorageV2", "Enabled", "Deny", ["Logging"])
+    printed = OPTIONS.findall(Path(storage_account.__file__).read_text())
+    assert len(printed) >= 2
+    for options in [*printed, "--bypass Logging AzureServices"]:
+        words = shlex.split(account.update(options))
+        assert words[:4] == ["az", "storage", "account", "update"]
+        assert words[words.index("--resource-group") + 1] == "shop (eu); x"
+        option = ""
+        for word in words[4:]:
+            option = word if word.startswith("--") else option
+            assert option in [*known["options"], *known["several"], *table["global"]], option
+            assert word == option or word in known["values"].get(option, [word]), word
