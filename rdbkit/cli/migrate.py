@@ -162,7 +162,7 @@ def migrate(
     except LossError as e:
         if e.report is None:
             raise
-        for refused in job.refused:
+        for refused in job.refused or [e]:  # where the check is left out, it is found while a file is sent
             _show_refused(job, refused)
         return 1
     if as_json:
@@ -198,7 +198,8 @@ def _show_refused(job: Migration, refused: LossError) -> None:
     if len(job.files) > 1:
         click.echo(f"rdbkit: of {printable(str(refused.source))}:", err=True)
     show_damage(refused.report.skipped, refused.report.checksum)
-    report_losses(refused.report.ledger, refused, False, _remedies(job, refused), target=job.target, undone="nothing was sent")
+    undone = "nothing was sent" if job.refused else "nothing was sent of it"
+    report_losses(refused.report.ledger, refused, False, _remedies(job, refused), target=job.target, undone=undone)
 
 
 def _remedies(job: Migration, refused: LossError) -> dict[str, str]:

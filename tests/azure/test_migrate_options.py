@@ -289,6 +289,18 @@ def test_what_would_be_lost_of_every_file_is_told(azure: Cloud, shell: Shell, fo
     assert [row["file"] for row in rows if row["kind"] == "database"] == [str(path) for path in files for _ in range(4)]
 
 
+@needs_azurite
+def test_what_would_be_lost_is_told_without_the_check_too(
+    azure: Cloud, shell: Shell, folder: str, tmp_path: Path  # noqa: F811
+) -> None:  # fmt: skip
+    cache = azure.managed()
+    files = [a_dump(tmp_path / "one.rdb", version=12), in_three_databases(tmp_path / "two.rdb")]
+    code, _, err = migrate(shell, cache, folder, *files, "--skip", "check")
+    assert (code, cache.data, posts(azure)) == (1, [b"what was there"], [])
+    assert f"rdbkit: of {files[1]}:\nrdbkit: would be lost: database in db 1" in err
+    assert "rdbkit: nothing was sent of it. To write it all the same:\n  database: --map-db or --collapse-dbs" in err
+
+
 # -- damage, selections, scripts, what is extracted
 
 
