@@ -34,6 +34,13 @@ def shell(azure: Cloud, tmp_path: Path) -> Shell:
     return Shell(azure, tmp_path)
 
 
+@pytest.fixture
+def folder(azure: Cloud, request: pytest.FixtureRequest) -> str:
+    """A folder of its own in a container that is there."""
+    name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name)
+    return azure.blob(f"dumps/{name}/")
+
+
 @pytest.fixture(autouse=True)
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long is waited until an operation is asked for again, in seconds; in this process nobody waits."""

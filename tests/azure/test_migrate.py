@@ -27,13 +27,6 @@ DUMP = FIXTURES / "rich/redis-7.2.6.rdb"
 OLD = FIXTURES / "rich/redis-6.0.16.rdb"
 
 
-@pytest.fixture
-def folder(azure: Cloud, request: pytest.FixtureRequest) -> str:
-    """A folder of its own in a container that is there."""
-    name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name)
-    return azure.blob(f"dumps/{name}/")
-
-
 def command(cache: Cache, folder: str, *args: str | Path) -> list[str]:
     kind = "azure-premium" if "/redis/" in cache.path else "azure-managed"
     return ["migrate", "--target", kind, "--resource-id", cache.path, "--container", folder, *map(str, args)]

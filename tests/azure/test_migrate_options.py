@@ -20,7 +20,7 @@ from ..arm import Cache, Cloud
 from ..azurite import needs_azurite
 from ..rdb import FIXTURES, key, rdb, string
 from .shell import Shell, posts
-from .test_migrate import a_dump, command, folder, keys_of, kill_at, killed_when_begun, migrate, name_of  # noqa: F401 (folder is a fixture)
+from .test_migrate import a_dump, command, keys_of, kill_at, killed_when_begun, migrate, name_of
 
 DUMP = FIXTURES / "rich/redis-7.2.6.rdb"
 BOTH = ["--collapse-dbs", "--on-conflict", "rename={key}:db{db}"]
@@ -108,7 +108,7 @@ def test_terms_say_all_but_the_time() -> None:
 
 
 @needs_azurite
-def test_conflicts_are_listed_and_nothing_is_sent(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:  # noqa: F811
+def test_conflicts_are_listed_and_nothing_is_sent(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
     cache = azure.managed()
     path = in_three_databases(tmp_path / "dbs.rdb")
     code, _, err = migrate(shell, cache, folder, path)
@@ -137,8 +137,8 @@ def test_conflicts_are_listed_and_nothing_is_sent(azure: Cloud, shell: Shell, fo
 @needs_azurite
 @pytest.mark.parametrize("parts", [[], ["--split-size", "300KB"]])
 def test_a_run_that_is_killed_makes_the_same_bytes_later(
-    azure: Cloud, shell: Shell, folder: str, tmp_path: Path, parts: list[str]  # noqa: F811
-) -> None:  # fmt: skip
+    azure: Cloud, shell: Shell, folder: str, tmp_path: Path, parts: list[str]
+) -> None:
     cache = azure.managed()
     path = in_three_databases(tmp_path / "dbs.rdb", 3000)
     options = [*BOTH, "--set-ttl", "7d", "--drop-expired", "--not-key", "k7*"]
@@ -163,8 +163,8 @@ def test_a_run_that_is_killed_makes_the_same_bytes_later(
 @needs_azurite
 @pytest.mark.parametrize("same", [True, False])
 def test_an_import_that_was_begun_is_of_its_options_alone(
-    azure: Cloud, shell: Shell, folder: str, tmp_path: Path, same: bool  # noqa: F811
-) -> None:  # fmt: skip
+    azure: Cloud, shell: Shell, folder: str, tmp_path: Path, same: bool
+) -> None:
     cache = azure.premium(shardCount=2)
     path = in_three_databases(tmp_path / "dbs.rdb")
     killed_when_begun(azure, shell, cache, command(cache, folder, path, *BOTH, "--drop-expired"), tmp_path)
@@ -176,7 +176,7 @@ def test_an_import_that_was_begun_is_of_its_options_alone(
 
 
 @needs_azurite
-def test_blobs_of_other_options_are_made_anew(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:  # noqa: F811
+def test_blobs_of_other_options_are_made_anew(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
     cache = azure.managed()
     path = in_three_databases(tmp_path / "dbs.rdb")
     script = tmp_path / "script.py"
@@ -202,8 +202,8 @@ def test_blobs_of_other_options_are_made_anew(azure: Cloud, shell: Shell, folder
 
 @needs_azurite
 def test_the_upload_may_be_left_out_where_the_blob_has_what_the_options_make(
-    azure: Cloud, shell: Shell, folder: str, tmp_path: Path  # noqa: F811
-) -> None:  # fmt: skip
+    azure: Cloud, shell: Shell, folder: str, tmp_path: Path
+) -> None:
     path = in_three_databases(tmp_path / "dbs.rdb")
     made = tmp_path / "made.rdb"
     rdbkit.convert(path, made, target="azure-managed", edits=rdbkit.Edits(collapse_dbs=True, on_conflict="first"))
@@ -242,8 +242,8 @@ def two_files(where: Path) -> tuple[Path, Path]:
     ],
 )
 def test_keys_of_several_files_that_meet_are_found(
-    azure: Cloud, shell: Shell, folder: str, tmp_path: Path, options: list[str], met: str  # noqa: F811
-) -> None:  # fmt: skip
+    azure: Cloud, shell: Shell, folder: str, tmp_path: Path, options: list[str], met: str
+) -> None:
     cache = azure.managed()
     files = two_files(tmp_path)
     script = tmp_path / "script.py"
@@ -261,7 +261,7 @@ def test_keys_of_several_files_that_meet_are_found(
 
 
 @needs_azurite
-def test_keys_that_are_left_out_do_not_meet(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:  # noqa: F811
+def test_keys_that_are_left_out_do_not_meet(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
     cache = azure.managed()
     first, second = tmp_path / "one.rdb", tmp_path / "two.rdb"
     for path, until in ((first, 1000), (second, None)):
@@ -276,7 +276,7 @@ def test_keys_that_are_left_out_do_not_meet(azure: Cloud, shell: Shell, folder: 
 
 
 @needs_azurite
-def test_what_would_be_lost_of_every_file_is_told(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:  # noqa: F811
+def test_what_would_be_lost_of_every_file_is_told(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
     cache = azure.managed()
     files = [in_three_databases(tmp_path / name, 2) for name in ("one.rdb", "two.rdb")]
     ledger = tmp_path / "ledger.jsonl"
@@ -290,9 +290,7 @@ def test_what_would_be_lost_of_every_file_is_told(azure: Cloud, shell: Shell, fo
 
 
 @needs_azurite
-def test_what_would_be_lost_is_told_without_the_check_too(
-    azure: Cloud, shell: Shell, folder: str, tmp_path: Path  # noqa: F811
-) -> None:  # fmt: skip
+def test_what_would_be_lost_is_told_without_the_check_too(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
     cache = azure.managed()
     files = [a_dump(tmp_path / "one.rdb", version=12), in_three_databases(tmp_path / "two.rdb")]
     code, _, err = migrate(shell, cache, folder, *files, "--skip", "check")
@@ -305,7 +303,7 @@ def test_what_would_be_lost_is_told_without_the_check_too(
 
 
 @needs_azurite
-def test_damaged_keys_are_left_out_and_told(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:  # noqa: F811
+def test_damaged_keys_are_left_out_and_told(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
     path = tmp_path / "damaged.rdb"
     # a set in which a member comes twice
     twice = key(b"bad", 2, b"\2" + string(b"m") + string(b"m"))
@@ -345,9 +343,7 @@ def test_damaged_keys_are_left_out_and_told(azure: Cloud, shell: Shell, folder: 
 
 
 @needs_azurite
-def test_options_that_leave_all_keys_out_do_not_empty_the_cache(
-    azure: Cloud, shell: Shell, folder: str, tmp_path: Path  # noqa: F811
-) -> None:  # fmt: skip
+def test_options_that_leave_all_keys_out_do_not_empty_the_cache(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
     cache = azure.managed()
     code, _, err = migrate(shell, cache, folder, a_dump(tmp_path / "s.rdb"), "--key", "no such key")
     assert (code, cache.data, posts(azure)) == (2, [b"what was there"], [])
@@ -357,8 +353,8 @@ def test_options_that_leave_all_keys_out_do_not_empty_the_cache(
 @needs_azurite
 @pytest.mark.parametrize("parts", [[], ["--split-size", "300KB"]])
 def test_a_script_that_makes_something_else_each_time(
-    azure: Cloud, shell: Shell, folder: str, tmp_path: Path, parts: list[str]  # noqa: F811
-) -> None:  # fmt: skip
+    azure: Cloud, shell: Shell, folder: str, tmp_path: Path, parts: list[str]
+) -> None:
     cache = azure.managed()
     script = tmp_path / "script.py"
     script.write_text("import itertools\nn = itertools.count()\ndef record(r):\n    r.value = b'%d' % next(n)\n    return r\n")
@@ -375,7 +371,7 @@ def test_a_script_that_makes_something_else_each_time(
 
 
 @needs_azurite
-def test_libraries_are_extracted(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:  # noqa: F811
+def test_libraries_are_extracted(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
     cache = azure.premium()
     args: list[str | Path] = [DUMP, "--on-function", f"extract={tmp_path / 'functions.lua'}", "--ledger", tmp_path / "all.jsonl"]
     code, _, err = migrate(shell, cache, folder, *args)
@@ -389,7 +385,7 @@ def test_libraries_are_extracted(azure: Cloud, shell: Shell, folder: str, tmp_pa
 
 
 @needs_azurite
-def test_several_processes(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:  # noqa: F811
+def test_several_processes(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
     cache = azure.premium()
     code, _, err = shell.end(
         shell.start(*command(cache, folder, DUMP, "--on-loss", "drop", "--jobs", "2"), "--yes", "shop-cache")
@@ -406,7 +402,7 @@ def cache_and_library(azure: Cloud, monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 @needs_azurite
-def test_from_python(azure: Cloud, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_from_python(azure: Cloud, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = cache_and_library(azure, monkeypatch, tmp_path)
     path = in_three_databases(tmp_path / "dbs.rdb")
     with rdbkit.Arm(rdbkit.parse_resource_id(cache.path), endpoint=azure.endpoint) as arm:
