@@ -63,6 +63,24 @@ def test_imports_go_one_way() -> None:
     assert seen > 30
 
 
+def test_no_class_that_is_not_compiled_is_made_of_one_that_is() -> None:
+    """mypyc refuses that when the class is made, and the plain form does not notice."""
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        if path.relative_to(PACKAGE).parts[0] in ("format", "passes"):
+            continue
+        compiled = {
+            alias.asname or alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("rdbkit.format", "rdbkit.passes"))
+            for alias in node.names
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
+                assert not bases & compiled, f"{path}: {node.name}"
+
+
 def test_only_storage_asks_the_system_about_files() -> None:
     """Whatever is outside of `storage` would not know a file that is in another place than the disk."""
     questions = {
