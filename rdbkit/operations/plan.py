@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 import rdbkit
 from rdbkit.clouds import Cloud, find_cloud
+from rdbkit.format.slots import SLOTS
 from rdbkit.operations.arguments import File, paths_of
 from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, Check, beyond_documents, check, check_shards
 from rdbkit.operations.memory import LEFT, Memory, Prefix, memory
@@ -35,6 +36,8 @@ GB: Final = 1 << 30
 _UNEVEN: Final = 1.1
 #: Largest size, in GB, that can do without shards. Source: the fact `cluster_policies` of azure-managed.
 _NO_CLUSTER_GB: Final = 24
+#: Slots in a row without a key: with keys in all slots there are never so many, and a shard has far more of them.
+_GAP: Final = 64
 _DAY_MS: Final = 86_400_000
 _PREFIXES: Final = 10
 
@@ -238,13 +241,18 @@ def plan(
     chosen = _chosen(sizes)
     used = [weighed.used_memory for weighed in memories]
     modules = _modules(memories, target)
-    clustering, reason = _clustering(target, chosen, modules, memories, policy)
+    if policy is not None:
+        _check_policy(policy, chosen, modules)
     # how many databases there will be is known now
     of_size = _databases_of(chosen, target)
-    clustered = clustering == "cluster"
+    clustered = "cluster_policies" not in target.facts and chosen is not None and chosen.shards > 1
     checks = reading.of_each(
         lambda snapshot: check(snapshot, target, clustered=clustered, databases=of_size, now_ms=now, progress=reading.update)
     )
+    clustering, reason = "cluster" if clustered else "none", ""
+    if "cluster_policies" in target.facts:
+        small = chosen is None or chosen.memory_gb <= _NO_CLUSTER_GB
+        clustering, reason = (policy, "it was asked for") if policy is not None else _policy(modules, memories, checks, small)
     taken: set[str] = set()
     planned = [_file(report, weighed, taken) for report, weighed in zip(checks, memories, strict=True)]
     databases = sorted({d.db for weighed in memories for d in weighed.databases})
@@ -405,34 +413,38 @@ def _as_policy(name: str | None, target: Target) -> str | None:
     raise ValueError(f"{name!r} is no policy of clustering of {target.title}, which has {', '.join(policies)}")
 
 
-def _clustering(
-    target: Target, chosen: Size | None, modules: list[str], memories: list[Memory], wanted: str | None
-) -> tuple[str, str]:
-    """The policy of clustering and why, or for a service without policies whether it is a cluster.
+def _check_policy(policy: str, chosen: Size | None, modules: list[str]) -> None:
+    """See to it that a policy of clustering can have the data. Raises: ValueError where it cannot."""
+    if SEARCH in modules and policy != "EnterpriseCluster":
+        raise ValueError(f"the data needs {SEARCH}, which wants the policy EnterpriseCluster and not {policy}")
+    if policy == "NoCluster" and chosen is not None and chosen.memory_gb > _NO_CLUSTER_GB:
+        raise ValueError(f"NoCluster is for sizes up to {_NO_CLUSTER_GB} GB, and {chosen.name} has {chosen.memory_gb:g}")
 
-    Raises: ValueError where the policy that is wanted cannot have the data.
-    """
-    if "cluster_policies" not in target.facts:
-        return ("cluster" if chosen is not None and chosen.shards > 1 else "none"), ""
-    small = chosen is None or chosen.memory_gb <= _NO_CLUSTER_GB
-    if wanted is not None:
-        if SEARCH in modules and wanted != "EnterpriseCluster":
-            raise ValueError(f"the data needs {SEARCH}, which wants the policy EnterpriseCluster and not {wanted}")
-        if wanted == "NoCluster" and not small and chosen is not None:
-            raise ValueError(f"NoCluster is for sizes up to {_NO_CLUSTER_GB} GB, and {chosen.name} has {chosen.memory_gb:g}")
-        return wanted, "it was asked for"
-    code = _server_code(memories)
+
+def _policy(modules: list[str], memories: list[Memory], checks: list[Check], small: bool) -> tuple[str, str]:
+    """The policy of clustering that fits the data and its source, and why. `small`: the size can do without shards."""
     if SEARCH in modules:
         return "EnterpriseCluster", f"{SEARCH} wants it, and no eviction"
     if any(weighed.cluster for weighed in memories):
         return "OSSCluster", "the source is a cluster"
-    if len(memories) > 1 and not any(weighed.redis_enterprise for weighed in memories):
-        return "OSSCluster", "several files are the shards of a cluster"
+    if not any(weighed.redis_enterprise for weighed in memories):  # whose shards hide behind one endpoint
+        if any(report.slots is not None for report in checks):
+            return "OSSCluster", "by the slots of the keys the source is a cluster"
+        if len(checks) > 1 and not any(map(_is_no_shard, checks)):
+            return "OSSCluster", "several files are the shards of a cluster"
+    code = _server_code(memories)
     if code and small:
         return "NoCluster", f"the source has {code}, which may name keys of several slots"
     if code:
         return "EnterpriseCluster", f"there is no NoCluster above {_NO_CLUSTER_GB} GB, though the source has {code}"
     return "EnterpriseCluster", "the data shows neither a cluster nor functions nor scripts"
+
+
+def _is_no_shard(report: Check) -> bool:
+    """Whether a file has keys in nearly all slots, or in several databases: no shard of a cluster has."""
+    if report.occupied == 0:  # which is not looked at where there are several databases
+        return report.keys > 0
+    return "0" * _GAP not in f"{report.occupied:0{SLOTS}b}"
 
 
 def _server_code(memories: list[Memory]) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import rdbkit
+from rdbkit.format.slots import key_slot
 from rdbkit.operations.plan import plan
 from rdbkit.operations.resource_names import Names
 
@@ -395,12 +396,26 @@ def shard(path: Path, *parts: bytes, magic: bytes = b"REDIS0009") -> str:
     return str(path)
 
 
+def _halves(folder: Path) -> tuple[str, str, str]:
+    """Two shards of a cluster, by the slots of their keys, and the server that has all of them."""
+    names = [b"%x" % (n * 0x9E3779B97F4A7C15 % (1 << 64)) for n in range(40_000)]
+    halves: list[list[bytes]] = [[], []]
+    for name in names:
+        halves[key_slot(name) // 8192].append(key(name, 0, string(b"v")))
+    low, high, both = (folder / f"{stem}.rdb" for stem in ("low", "high", "all"))
+    low.write_bytes(rdb(*halves[0], magic=b"REDIS0009"))
+    high.write_bytes(rdb(*halves[1], magic=b"REDIS0009"))
+    both.write_bytes(rdb(*halves[0], *halves[1], magic=b"REDIS0009"))
+    return str(low), str(high), str(both)
+
+
 def test_the_policy_of_clustering_follows_the_data(tmp_path: Path) -> None:
     plain = shard(tmp_path / "a.rdb")
     script = shard(tmp_path / "s.rdb", b"\xfa" + string(b"lua") + string(b"return redis.call('MGET', KEYS[1], KEYS[2])"))
     second = shard(tmp_path / "b.rdb")
     enterprise = shard(tmp_path / "e.rdb", b"\x6b\x05" + key(b"k", 0, string(b"v")))
     library = str(FIXTURES / "rich" / "redis-7.0.15.rdb")
+    half, other_half, spread = _halves(tmp_path)
     cluster = str(FIXTURES / "rich" / "redis-7.4.1-cluster.rdb")
     for files, options, policy, reason in (
         ([plain], {}, "EnterpriseCluster", "the data shows neither a cluster nor functions nor scripts"),
@@ -410,6 +425,11 @@ def test_the_policy_of_clustering_follows_the_data(tmp_path: Path) -> None:
         ([cluster], {}, "OSSCluster", "the source is a cluster"),
         ([plain, second], {}, "OSSCluster", "several files are the shards of a cluster"),
         ([plain, enterprise], {}, "EnterpriseCluster", "neither a cluster nor functions"),
+        ([half], {}, "OSSCluster", "by the slots of the keys the source is a cluster"),
+        ([half, other_half], {}, "OSSCluster", "by the slots of the keys the source is a cluster"),
+        ([plain, spread], {}, "EnterpriseCluster", "neither a cluster nor functions"),
+        ([spread], {}, "EnterpriseCluster", "neither a cluster nor functions"),
+        ([plain, script], {"sku": "B50"}, "OSSCluster", "several files are the shards of a cluster"),
         ([cluster], {"clustering": "nocluster"}, "NoCluster", "it was asked for"),
         ([script], {"clustering": "OSSCluster"}, "OSSCluster", "it was asked for"),
     ):
