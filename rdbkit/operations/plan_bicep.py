@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from rdbkit.clouds import find_cloud
 from rdbkit.operations.plan import Plan
 from rdbkit.operations.plan_steps import PORT
 from rdbkit.operations.plan_template import DESCRIPTIONS, Code, Resources, quoted, resources
@@ -27,8 +28,6 @@ _ZONE: Final = "Microsoft.Network/privateDnsZones@2024-06-01"
 _ZONE_LINK: Final = "Microsoft.Network/privateDnsZones/virtualNetworkLinks@2024-06-01"
 #: The id of the role Storage Blob Data Contributor, which is the same in every tenant.
 _BLOB_ROLE_ID: Final = "ba92f5b4-2d11-453d-a403-e96b0029c9fe"
-#: Names of clouds, by those that azurerm has for them.
-_CLOUDS: Final = {"public": "AzureCloud", "usgovernment": "AzureUSGovernment", "china": "AzureChinaCloud"}
 _ON: Final = {True: "Enabled", False: "Disabled"}
 
 _Value = str | int | Mapping[str, "_Value"] | Sequence["_Value"]
@@ -204,7 +203,7 @@ def _private_endpoint(described: Resources) -> list[str]:
 
 def _zone(described: Resources) -> str:
     """The name of the private DNS zone in the cloud of the deployment; of a cloud whose name is not known it has to be said."""
-    zones = {_CLOUDS[cloud]: zone for cloud, zone in described.zones.items()}
+    zones = {find_cloud(cloud).name: zone for cloud, zone in described.zones.items()}
     return Code(f"{_text(zones)}[environment().name]")
 
 

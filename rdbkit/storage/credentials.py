@@ -44,8 +44,7 @@ class Credentials:
         sas: a shared access signature; by default that of the URL, and AZURE_STORAGE_SAS_TOKEN.
         key: the account's key; by default AZURE_STORAGE_KEY.
         token: of the class that azure-identity has; by default DefaultAzureCredential, where nothing else is given.
-        cloud: whose identities DefaultAzureCredential is of; by default that of the blob, and the public one where its host does
-            not say.
+        cloud: whose identities DefaultAzureCredential is of, where the blob's host does not say it; by default the public one.
     """
 
     connection_string: str | None = None
@@ -112,7 +111,7 @@ def _identity(place: BlobUrl, given: str | Cloud | None) -> Access:
 
     Raises: TargetError where its package is missing, or it finds nothing; ValueError for a URL that it is not sent to.
     """
-    cloud = given or place.cloud or "public"
+    cloud = place.cloud or given or "public"
     if isinstance(cloud, str):
         cloud = find_cloud(cloud)
     token = default_credential(cloud)

@@ -67,6 +67,7 @@ def test_an_endpoint_comes_before_that_of_the_cloud() -> None:
         ("a.blob.core.usgovcloudapi.net", Credentials(), "", "https://login.microsoftonline.us"),
         ("a.blob.core.chinacloudapi.cn", Credentials(), "", "https://login.chinacloudapi.cn"),
         ("blobs.example.com", Credentials(cloud="china"), "", "https://login.chinacloudapi.cn"),
+        ("a.blob.core.usgovcloudapi.net", Credentials(cloud="china"), "", "https://login.microsoftonline.us"),
         ("a.blob.core.usgovcloudapi.net", Credentials(), "https://login.example.com", "https://login.example.com"),
     ],
 )
