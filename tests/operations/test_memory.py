@@ -245,3 +245,14 @@ def test_a_page_does_not_replace_a_file(tmp_path: Path) -> None:
     assert page.read_text() == "mine"
     assert run(DUMP, "--target", "redis-7.0", "--html", page, "--force").returncode == 0
     assert page.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_what_runs_on_the_server_is_counted(tmp_path: Path) -> None:
+    """Its memory is not, so that the report has to say that it is there."""
+    path = tmp_path / "a.rdb"
+    lua = b"\xfa" + string(b"lua") + string(b"return 1")
+    path.write_bytes(rdb(b"\x6b\x05", key(b"k", 0, string(b"v")), lua, lua, magic=b"REDIS0009"))
+    report = rdbkit.memory(str(path), "redis-7.2")
+    assert (report.functions, report.scripts, report.redis_enterprise) == (0, 2, True)
+    library = rdbkit.memory(str(FIXTURES / "rich" / "redis-7.0.15.rdb"), "redis-7.2").to_dict()
+    assert (library["functions"], library["scripts"], library["redis_enterprise"]) == (1, 0, False)

@@ -9,7 +9,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -47,26 +46,40 @@ BEFORE_THE_END = int(datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC).timestam
 Call = dict[str, Any]
 
 
+#: What a call may set for itself alone.
+SETS = ("AZURE_CORE_DISABLE_CONFIRM_PROMPT", "RDBKIT_REDIS_PASSWORD")
+
+
 @pytest.fixture
 def recorded(tmp_path: Path) -> Path:
-    """A folder with programs that note each call as a line of `calls`, and answer as the service does."""
+    """A folder with programs that note each call in `calls`, and answer as the service does."""
     folder = tmp_path / "bin of ours"
     folder.mkdir()
-    program = f"""#!{sys.executable} -IS
-import json, os, sys
-answers = {ANSWERS!r}
-name = os.path.basename(sys.argv[0])
-set_here = {{k: v for k, v in os.environ.items() if k.startswith(("AZURE_", "RDBKIT_"))}}
-called = {{"name": name, "args": sys.argv[1:], "environment": set_here}}
-with open({str(folder / "calls")!r}, "a") as file:
-    file.write(json.dumps(called) + "\\n")
-words = " ".join(sys.argv[1:])
-print(next((said for command, said in answers.items() if words.startswith(command + " ")), ""))
+    answers = "\n".join(f"'{command} '*) echo {shlex.quote(said)} ;;" for command, said in ANSWERS.items())
+    variables = " ".join(f'"${{{name}-}}"' for name in SETS)
+    program = f"""#!/bin/sh
+printf '%s\\0' "${{0##*/}}" "$#" {variables} "$@" >> {shlex.quote(str(folder / "calls"))}
+case "$*" in
+{answers}
+esac
 """
     for name in ("az", "rdbkit"):
         (folder / name).write_text(program)
         (folder / name).chmod(0o755)
     return folder
+
+
+def noted(recorded: Path) -> list[Call]:
+    """The calls, in their order."""
+    words = [os.fsdecode(word) for word in (recorded / "calls").read_bytes().split(b"\0")[:-1]]
+    calls = []
+    while words:
+        name, n, *values = words[: 2 + len(SETS)]
+        end = 2 + len(SETS) + int(n)
+        environment = {variable: value for variable, value in zip(SETS, values, strict=True) if value}
+        calls.append({"name": name, "args": words[2 + len(SETS) : end], "environment": environment})
+        del words[:end]
+    return calls
 
 
 def pasted(printed: str) -> list[str]:
@@ -91,13 +104,11 @@ def _with_value(line: str) -> str:
 def run_pasted(recorded: Path, lines: list[str], cwd: Path, shell: str = "sh") -> list[Call]:
     """What the programs are called with when a shell runs the lines."""
     lines = [_with_value(line) for line in lines]
-    environment = {
-        "PATH": f"{recorded}{os.pathsep}{os.environ['PATH']}", "HOME": "/home", "PYTHONIOENCODING": "utf-8:surrogateescape"
-    }  # fmt: skip
+    environment = {"PATH": f"{recorded}{os.pathsep}{os.environ['PATH']}", "HOME": "/home"}
     made = subprocess.run([shell, "-eu"], input="\n".join(lines).encode(), cwd=cwd, env=environment, capture_output=True)
     assert made.returncode == 0, made.stderr
     assert made.stderr == b""
-    return [json.loads(line) for line in (recorded / "calls").read_text().splitlines()]
+    return noted(recorded)
 
 
 def taken_apart(args: list[str]) -> tuple[str, dict[str, list[str]]]:
