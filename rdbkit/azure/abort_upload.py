@@ -17,8 +17,9 @@ from rdbkit.azure.errors import translating_errors
 from rdbkit.azure.sas import Signer, patience
 from rdbkit.azure.upload import is_own_id, properties_of
 from rdbkit.errors import TargetError
+from rdbkit.text import count
 
-__all__ = ["AbortedUpload", "abort_upload", "left_blocks"]
+__all__ = ["AbortedUpload", "abort_upload", "check_is_free"]
 
 _BLOCK_BLOB: Final = "BlockBlob"
 
@@ -80,10 +81,25 @@ def abort_upload(place: str | BlobUrl, *, credentials: Credentials | None = None
     return report
 
 
-def left_blocks(place: BlobUrl, credentials: Credentials) -> int:
-    """How many blocks uploads that broke off have left for a blob. Raises: TargetError."""
+def check_is_free(place: BlobUrl, credentials: Credentials, *, overwrite: bool) -> None:
+    """See to it that another program can make a block blob there.
+
+    Raises: TargetError for a blob that exists, unless it is to be replaced and can be, and for blocks of an upload that broke off.
+    """
     with translating_errors(place.url), credentials.service(place, **patience()) as service:
-        return len(_blocks(service.get_blob_client(place.container, place.blob))[1])
+        blob = service.get_blob_client(place.container, place.blob)
+        found = properties_of(blob)
+        if found is not None and not overwrite:
+            raise TargetError("the blob exists; --overwrite replaces it", source=place.url)
+        if found is not None and found.blob_type != _BLOCK_BLOB:
+            raise TargetError("the blob exists and is of another type; delete it first", source=place.url)
+        left = len(_blocks(blob)[1])
+    if left:
+        raise TargetError(
+            f"an upload that broke off has left {count(left, 'block')}, in the way of other programs: rdbkit upload --abort URL "
+            "drops them",
+            source=place.url,
+        )
 
 
 def _blocks(blob: Any) -> tuple[list[Any], list[Any]]:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from rdbkit.azure.abort_upload import abort_upload, left_blocks
+from rdbkit.azure.abort_upload import abort_upload, check_is_free
 from rdbkit.azure.blob_url import BlobUrl, Credentials, parse_place
 from rdbkit.azure.sas import LEAST_HOURS, MOST_HOURS, Signer
 from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, Upload, upload_converted
@@ -27,7 +27,7 @@ from rdbkit.cli.render import Output, output, printable, progress, size, usage_e
 from rdbkit.cli.secrets import FiniteRange, SecretsCommand, without_secrets
 from rdbkit.cli.status import status
 from rdbkit.clouds import Cloud
-from rdbkit.errors import LossError, TargetError
+from rdbkit.errors import LossError
 from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.operations.convert import Conversion
 from rdbkit.selection import parse_bytes
@@ -326,14 +326,8 @@ def _hand_over(
         raise click.UsageError(f"AzCopy takes {printable(name)} for a pattern: give the file a name without *")
     if not is_file(name):
         raise click.UsageError(f"{printable(name)} is no file, or not there")
-    blocks = left_blocks(place, signer.credentials)
-    if blocks:
-        raise TargetError(
-            f"an upload that broke off has left {count(blocks, 'block')}, which are in the way of AzCopy: rdbkit upload --abort "
-            "URL drops them",
-            source=place.url,
-        )
     with usage_errors():
+        check_is_free(place, signer.credentials, overwrite=overwrite)
         signed = signer.sign(place, _HANDED_OVER)
     try:
         with open_output(path, sources=[PRIVATE]) as out:

@@ -125,8 +125,21 @@ def test_blocks_in_the_way_of_azcopy_are_told(azure: Cloud, shell: Shell, blobs:
     (shell.folder / "dump.rdb").write_bytes(b"REDIS0009")
     code, _, err = upload(shell, "dump.rdb", url, "--sas-out", "sas.txt")
     assert code == 4
-    assert "an upload that broke off has left 1 block, which are in the way of AzCopy: rdbkit upload --abort URL drops them" in err
+    assert "an upload that broke off has left 1 block, in the way of other programs: rdbkit upload --abort URL drops them" in err
     assert not (shell.folder / "sas.txt").exists()
+
+
+def test_a_blob_that_is_there_is_told_since_azcopy_passes_it_over(azure: Cloud, shell: Shell) -> None:
+    (shell.folder / "dump.rdb").write_bytes(b"REDIS0009")
+    url = azure.blob("dumps/here.rdb", b"REDIS0009")
+    code, text, err = upload(shell, "dump.rdb", url, "--sas-out", "sas.txt")
+    assert (code, text) == (4, "")
+    assert "the blob exists; --overwrite replaces it" in err
+    assert upload(shell, "dump.rdb", url, "--sas-out", "sas.txt", "--overwrite")[0] == 0
+    url = azure.blob("dumps/page.rdb", bytes(512), "PageBlob")
+    code, text, err = upload(shell, "dump.rdb", url, "--sas-out", "page.txt", "--overwrite")
+    assert (code, text) == (4, "")
+    assert "of another type; delete it first" in err
 
 
 def test_a_sas_that_is_given_is_passed_on(azure: Cloud, shell: Shell) -> None:
