@@ -83,7 +83,9 @@ def steps_of(found: Plan, target: Target, now_ms: int) -> list[Step]:
     words = _Words(found.names)
     steps = [] if found.cloud == "public" else [_sign_in(find_cloud(found.cloud))]
     if target.name != _PREMIUM:
-        why = "needs Azure CLI 2.75.0 or later. --public-network-access is new in redisenterprise 1.3.0"
+        why = "needs Azure CLI 2.75.0 or later"
+        if target.name == _MANAGED:
+            why += ". --public-network-access is new in redisenterprise 1.3.0"
         steps.append(Step("Get the extension of Azure CLI for this service", [_EXTENSION], why))
     steps.append(_create(found, target, words, now_ms))
     if _by_entra(found, target):
