@@ -353,8 +353,15 @@ class Migration:
         if self.part_bytes is not None and not file.is_sent:
             raise TargetError("not all parts of it have been sent: the upload cannot be skipped", source=file.file)
         for place in self._planned(file):
-            if self._etag(place) is None:
+            etag = self._etag(place)
+            if etag is None:
                 raise TargetError("there is no such blob, and the upload is left out", source=place.url)
+            if etag == file.earlier.get(place.url):
+                raise TargetError(
+                    f"an earlier run has made the blob of {file.file} with other options, or as it was before: the upload cannot "
+                    "be skipped",
+                    source=place.url,
+                )
 
     def _import_call(self) -> Call:
         """The request that would begin the import; with no blob where the parts are not known yet."""

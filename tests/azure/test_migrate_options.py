@@ -194,7 +194,11 @@ def test_blobs_of_other_options_are_made_anew(azure: Cloud, shell: Shell, folder
     assert names_of(cache.data[0]) == [b"b:k0", b"b:k1", b"b:k2"]
     # and an import that was begun of other options is not taken for this one
     other = azure.managed("other")
-    assert shell.run(*command(other, folder, path, *BOTH, "--skip", "import", "--overwrite"))[0] == 0
+    first: list[str | Path] = [path, "--collapse-dbs", "--on-conflict", "first", "--overwrite"]
+    assert shell.run(*command(other, folder, *first, "--skip", "import"))[0] == 0
+    code, _, err = migrate(shell, other, folder, path, "--collapse-dbs", "--on-conflict", "last", "--skip", "upload")
+    assert (code, other.data) == (4, [b"what was there"])
+    assert "an earlier run has made the blob" in err
     code, _, err = migrate(shell, other, folder, path, "--collapse-dbs", "--on-conflict", "last")
     assert code == 0, err
     assert names_of(other.data[0]) == [b"k0", b"k1", b"k2"]
