@@ -56,6 +56,7 @@ class Cache:
         polls: how often it is in progress before.
         renews: every answer has the URL of the next question, with a signature of its own, as ARM has it.
         said: status, body and headers of the next answers about an operation, first in, first out, instead of the truth.
+        said_first: the same of the answer to a request that has begun something.
         data: what it has; an import empties it.
         load: called with the files of an import.
     """
@@ -73,7 +74,7 @@ class Cache:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     url_of_begin: str = ""
     by_location: bool = False
-    tells_url: bool = True
+    said_first: tuple[int, bytes, dict[str, str]] | None = None
     on_begin: Callable[[], None] | None = None
 
 
@@ -393,7 +394,9 @@ class _Handler(BaseHTTPRequestHandler):
         }  # fmt: skip
         if cache.on_begin is not None:
             cache.on_begin()
-        return self.reply(202, b"", (self.urls(number, 0) if cache.tells_url else {}) | self.later)
+        if cache.said_first is not None:
+            return self.reply(*cache.said_first)
+        return self.reply(202, b"", self.urls(number, 0) | self.later)
 
     def urls(self, number: str, issue: int) -> dict[str, str]:
         """Where to ask next for an operation, in headers; the signature is of this issue of the URL."""

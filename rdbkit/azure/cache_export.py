@@ -247,7 +247,7 @@ def export_cache(
             arm, target, place, prefix=prefix, credentials=credentials, auth=auth, storage_subscription=storage_subscription,
             hours=hours, storage_check=storage_check,
         )  # fmt: skip
-        report_each(plan.warnings, warning_callback)
+        report_each([*plan.warnings, *([left.doubt] if left is not None else [])], warning_callback)
         return wait_for_export(arm, begin_export(arm, plan, path), place, credentials=credentials, progress=progress)
 
 

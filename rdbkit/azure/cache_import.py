@@ -572,20 +572,38 @@ def begin(arm: Arm, call: Call, pending: PendingOperation) -> PendingOperation:
     try:
         with translating_errors(arm.cache.name):
             try:
-                pending.operation = arm.begin(call)
+                operation = arm.begin(call)
             except HttpResponseError as e:
-                is_refusal = e.status_code is not None and e.status_code < 500
+                is_refusal = e.status_code is not None and 300 <= e.status_code < 500
                 raise
     except TargetError as e:
         if is_refusal:
             pending.forget()
         e.message += "; nothing has begun" if is_refusal else f"; whether the {pending.verb} has begun is not known"
         raise
-    if pending.operation:
-        pending.save()
+    if operation is None:
+        raise TargetError(
+            f"the service has taken the request, and does not say where to ask for the {pending.verb}: look at the cache",
+            source=arm.cache.name,
+        )
+    pending.operation = operation
+    if operation:
+        _save_begun(pending, arm.cache.name)
     else:  # there is nothing to wait for
         pending.forget()
     return pending
+
+
+def _save_begun(pending: PendingOperation, cache: str) -> None:
+    """Raise TargetError where it cannot be noted, for it goes on all the same."""
+    try:
+        pending.save()
+    except OSError as e:
+        raise TargetError(
+            f"the {pending.verb} has begun, and where to ask for it cannot be noted in {e.filename or pending.path} "
+            f"({e.strerror}): look at the cache",
+            source=cache,
+        ) from None
 
 
 def wait_for(
@@ -598,7 +616,7 @@ def wait_for(
         progress: called with the status and the seconds since it was begun, each time that it was asked for.
 
     Raises: TargetError where it failed, in words, and then nothing is left to wait for; and where it cannot be asked, and then the
-        next run goes on waiting. OSError where a new URL of its status cannot be noted.
+        next run goes on waiting.
     """
     for status in _statuses(arm, pending):
         if progress is not None:
@@ -674,7 +692,7 @@ def _statuses(arm: Arm, pending: PendingOperation) -> Iterator[Status]:
         if not status.has_ended and status.url not in ("", pending.operation):
             # before it is used: the service may know no earlier one from then on
             pending.operation = status.url
-            pending.save()
+            _save_begun(pending, arm.cache.name)
         yield status
         if status.has_ended:
             return

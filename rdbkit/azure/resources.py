@@ -360,11 +360,11 @@ class Arm:
         database = "" if self.cache.provider == PREMIUM else f"/databases/{self.cache.database}"
         return Call(verb, f"{self.endpoint}{self.cache}{database}/{verb}?api-version={_API[self.cache.provider]}", body)
 
-    def begin(self, call: Call) -> str:
-        """Send `call`, and give the URL at which the operation's status is asked for; empty where it has ended already.
+    def begin(self, call: Call) -> str | None:
+        """Send `call`, and give the URL at which the operation's status is asked for.
 
-        Raises: azure.core's exceptions, from which the caller sees whether it can have begun; TargetError where it has, and the
-            answer does not say where its status is.
+        Returns: empty where it has ended well already; None where the answer does not say how it stands.
+        Raises: azure.core's exceptions, from which the caller sees whether it can have begun.
         """
         from azure.core.exceptions import HttpResponseError
 
@@ -390,11 +390,10 @@ class Arm:
                 time.sleep(_seconds(getattr(e.response, "headers", None) or {}, 5.0))
         response = poller.result()
         given = _status_urls(response.headers)
-        if not given and response.status_code == _ACCEPTED:
-            raise TargetError(
-                "the service has accepted the request, and does not say where its status is: look at the cache", source=name
-            )
-        return next(filter(self.is_ours, given), given[0] if given else "")
+        if given:
+            return next(filter(self.is_ours, given), given[0])
+        found = self._status_in(response)
+        return "" if found is not None and found.has_succeeded else None
 
     def status(self, url: str) -> Status | None:
         """How an operation stands; None where the service does not know it any more.

@@ -160,9 +160,9 @@ def left_before(path: str, verb: str, cache: ResourceId) -> PendingOperation | N
 
 
 def left_warning(left: PendingOperation) -> str:
-    """What is to be known of an import that an earlier run has left, where this one does not wait for it."""
+    """What is to be known of an operation that an earlier run has left, where this one does not wait for it."""
     if left.operation:
-        return f"an import that was begun on {when(left.begun)} is waited for first, without --dry-run"
+        return f"an {left.verb} that was begun on {when(left.begun)} is waited for first, without --dry-run"
     return left.doubt
 
 

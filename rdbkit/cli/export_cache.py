@@ -15,6 +15,7 @@ from rdbkit.cli.cache_options import (
     cache_options,
     going_on,
     left_before,
+    left_warning,
     opened,
     show_cache,
     show_call,
@@ -85,6 +86,8 @@ def export_cache(
                 )  # fmt: skip
             except ValueError as e:
                 raise click.UsageError(printable(str(e))) from None
+            if left is not None:
+                prepared.warnings.append(left_warning(left))
             if not as_json:
                 out = output()
                 show_cache(prepared.cache, cache, out)

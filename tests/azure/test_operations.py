@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -329,18 +330,88 @@ def test_a_redirect_of_the_request_sends_its_signature_nowhere(verb: Verb, azure
 
 
 @needs_azurite
-def test_an_answer_that_does_not_say_where_the_status_is(verb: Verb, azure: Cloud) -> None:
-    verb.cache.tells_url = False
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ((202, b"", {}), "does not say where to ask for the {}: look at the cache"),
+        ((200, b"<!DOCTYPE html>", {"Content-Type": "text/html"}), "does not say where to ask for the {}: look at the cache"),
+        ((202, b"<!DOCTYPE html>", {}), "does not say where to ask for the {}: look at the cache"),
+        ((500, b"", {}), "whether the {} has begun is not known"),
+    ],
+)
+@pytest.mark.one_in(2)
+def test_an_answer_that_does_not_say_how_it_stands(verb: Verb, answer: tuple[int, bytes, dict[str, str]], text: str) -> None:
+    verb.cache.said_first = answer
     code, out, err = verb.run()
     assert code == 4
-    assert "does not say where its status is: look at the cache" in last_line(err)
+    assert text.format("export" if verb.name == "export-cache" else "import") in last_line(err)
     assert "imported" not in out
     assert verb.state.exists()
-    verb.cache.tells_url = True
+    verb.cache.said_first = None
     code, out, err = verb.run()
-    assert code == 0
-    if verb.name != "export-cache":
-        assert "whether that has begun is not known" in out
+    assert (code, verb.state.exists()) == (0, False)
+    assert "whether that has begun is not known" in out
+
+
+@needs_azurite
+def test_an_operation_that_has_ended_at_once(verb: Verb) -> None:
+    verb.cache.said_first = (200, b"", {})
+    assert verb.run()[0] == 0
+    assert not verb.state.exists()
+
+
+@needs_azurite
+@pytest.mark.parametrize("when", ["begun", "renewed"])
+def test_a_url_that_cannot_be_noted_is_told_as_what_goes_on(azure: Cloud, shell: Shell, when: str) -> None:
+    verb = Verb("import", azure, shell)
+    place = shell.folder / "states"
+    place.mkdir()
+    if when == "begun":
+        verb.cache.on_begin = lambda: shutil.rmtree(place)
+    else:
+
+        def remove(method: str, path: str) -> str:
+            if "asyncOperations" in path:
+                shutil.rmtree(place, ignore_errors=True)
+            return ""
+
+        azure.arm_fault = remove
+    code, _, err = verb.run("--state", str(place / "s.json"))
+    assert code == 4
+    assert "the import has begun, and where to ask for it cannot be noted in " in last_line(err)
+    assert last_line(err).endswith("(No such file or directory): look at the cache")
+
+
+@needs_azurite
+def test_an_operation_that_the_service_has_forgotten(verb: Verb, azure: Cloud) -> None:
+    verb.cache.said = [(202, b"", {}), (404, b"", {})]
+    code, _, err = verb.run()
+    assert (code, verb.operation) == (4, "")
+    assert "no longer knows the " in last_line(err)
+    assert verb.run()[0] == 0
+    assert len(posts(azure)) == 2
+
+
+@needs_azurite
+def test_a_dry_run_says_what_is_waited_for(verb: Verb, azure: Cloud) -> None:
+    verb.cache.said = [(401, b"", {})]
+    assert verb.run()[0] == 4
+    code, out, _ = verb.run("--dry-run")
+    assert (code, len(posts(azure)), verb.operation != "") == (0, 1, True)
+    assert f"Warning: an {'export' if verb.name == 'export-cache' else 'import'} that was begun on " in out
+
+
+@needs_azurite
+def test_after_a_failure_nothing_is_sent_again(azure: Cloud, shell: Shell) -> None:
+    verb = Verb("migrate", azure, shell)
+    verb.cache.fail, verb.cache.fail_status = ("Conflict", ": \r\nRequestID=1"), 409
+    assert verb.run()[0] == 4
+    asked = len(azure.calls)
+    verb.cache.fail = None
+    code, out, err = verb.run()
+    assert code == 0, err
+    assert "which is done" in out
+    assert not [path for method, path in azure.calls[asked:] if method == "PUT"]
 
 
 @needs_azurite
