@@ -466,7 +466,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif "Authorization" in self.headers and self.headers["Authorization"].startswith("Bearer"):
             if _audience(self.headers["Authorization"]) != "https://storage.azure.com":
                 return self.denied("AuthenticationFailed")
-            del headers["Authorization"]
+            headers = {k: v for k, v in headers.items() if k.lower() != "authorization"}
             status, answers, data = cloud.back(self.command, path, body, headers)
         else:
             status, answers, data = cloud.ask(self.command, path, body, headers)
@@ -588,7 +588,7 @@ def certify(folder: Path) -> None:
         .not_valid_before(now - day)
         .not_valid_after(now + day)
         .add_extension(names, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
     (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))

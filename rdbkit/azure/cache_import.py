@@ -12,7 +12,7 @@ import datetime
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import rdbkit
@@ -24,13 +24,16 @@ from rdbkit.azure.sas import LEAST_HOURS, Signed, Signer, patience
 from rdbkit.azure.storage_account import StorageAccount, look_at_accounts
 from rdbkit.errors import CorruptError, TargetError, UnsupportedVersionError
 from rdbkit.model import aux_number
-from rdbkit.operations.check import AS_IT_IS, WARNING, Check, beyond_documents, check, check_shards
+from rdbkit.operations.check import AS_IT_IS, CANNOT, WARNING, Check, beyond_documents, check, check_shards
 from rdbkit.snapshot.other_formats import HEAD_BYTES, describe
 from rdbkit.storage.compression import compression_of
+from rdbkit.storage.location import Identity
+from rdbkit.storage.remote import remember
+from rdbkit.storage.source import Rereading
 from rdbkit.storage.state import StateFile
 from rdbkit.storage.temporary import PRIVATE
 from rdbkit.targets.target import Target, as_target
-from rdbkit.text import size
+from rdbkit.text import shell_word, size
 
 __all__ = [
     "MANAGED_IDENTITY", "SAS", "Blob", "Import", "ImportPlan", "PendingOperation", "begin", "begin_import", "begin_noted_import",
@@ -48,6 +51,8 @@ _IN_MEMORY: Final = 2
 _CANCELED: Final = ("canceled", "cancelled")
 _MAGIC: Final = (b"REDIS", b"VALKEY")
 _FORMAT: Final = 1
+#: The folder beside a blob where what it is converted to goes.
+_CONVERTED: Final = "converted"
 _MOST_BYTES: Final = 1 << 63
 #: Unix seconds that have a date of four digits.
 _LAST_SECOND: Final = 250_000_000_000
@@ -111,6 +116,27 @@ class ImportPlan:
         """Whether every blob that was checked is imported as it is."""
         return all(report.verdict == AS_IT_IS for report in self.checks)
 
+    @property
+    def command(self) -> str:
+        """What to run instead, in a POSIX shell, where blobs go in after a conversion; otherwise empty.
+
+        It names the blobs without their signatures: what opens them comes from the environment.
+        """
+        if self.importable or any(report.verdict == CANNOT for report in self.checks):
+            return ""
+        place = self.places[0]
+        folder = replace(place, blob=f"{place.blob[: place.blob.rfind('/') + 1]}{_CONVERTED}/")
+        words = ["rdbkit", "migrate", *(shell_word(each.url) for each in self.places), "--target", shell_word(self.target.name)]
+        words += ["--resource-id", shell_word(self.cache.id), "--container", shell_word(folder.url)]
+        if self.auth == MANAGED_IDENTITY:
+            words += ["--auth", "managed-identity"]
+        if self.storage_subscription:
+            words += ["--storage-subscription", shell_word(self.storage_subscription)]
+        options = [option for report in self.checks for option in report.options]
+        # of a cache it is known which modules it has, and a migration looks into every value
+        wanted = [each for each in dict.fromkeys(options) if not each.startswith("--modules ") and each != "--deep"]
+        return " ".join([*words, *wanted])
+
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types, without secrets."""
         return {
@@ -120,6 +146,7 @@ class ImportPlan:
             "blobs": [blob.to_dict() for blob in self.blobs],
             "checks": [report.to_dict() for report in self.checks],
             "importable": self.importable,
+            "command": self.command,
             "warnings": self.warnings,
             "calls": [self.call.to_dict()],
         }
@@ -463,18 +490,6 @@ def _is_same(etag: str, other: str) -> bool:
     return etag.strip('"') == other.strip('"')
 
 
-class _Content:
-    """A blob's content as a stream, which does not change while it is read."""
-
-    def __init__(self, download: Any, name: str) -> None:
-        self.name = name
-        self._download = download
-
-    def read(self, n: int = -1) -> bytes:
-        with translating_errors(self.name):
-            return bytes(self._download.read(n))
-
-
 def _examine(
     blob: Blob,
     place: BlobUrl,
@@ -486,28 +501,26 @@ def _examine(
     progress: Callable[[str, int], object] | None,
 ) -> tuple[Check, int]:
     """The check of one blob, and the bytes of memory that its data took."""
-    from azure.core import MatchConditions
 
     def update(done: int) -> None:
         if progress is not None:
             progress(blob.url, done)
 
-    with _client(place, blob.signed, signer) as client:
-        with translating_errors(blob.url):
-            download = client.download_blob(etag=blob.etag, match_condition=MatchConditions.IfNotModified)
-        try:
-            snapshot = rdbkit.open(_Content(download, blob.url))
-        except UnsupportedVersionError as e:
-            e.message = f"{e.message.partition(',')[0]}: no service loads it"  # whatever options of other verbs help
-            raise
-        with snapshot:
-            report = check(
-                snapshot, target, clustered=cache.shards > 0, databases=cache.databases, deep=True, samples=samples,
-                allow_base=allow_base, progress=update,
-            )  # fmt: skip
-            used = aux_number(snapshot.aux.get("used-mem"))
-    # the command to convert is for the file that somebody has uploaded
-    report.file = report.path = os.path.basename(place.blob)
+    # as the service will read it; with our own credentials where that uses its identity
+    name = remember(replace(place, sas=blob.signed.query), Credentials()) if blob.signed else remember(place, signer.credentials)
+    rereading = Rereading()
+    rereading.remember(name, Identity(name, blob.bytes, blob.etag))
+    try:
+        snapshot = rdbkit.open(name, rereading=rereading)
+    except UnsupportedVersionError as e:
+        e.message = f"{e.message.partition(',')[0]}: no service loads it"  # whatever options of other verbs help
+        raise
+    with snapshot:
+        report = check(
+            snapshot, target, clustered=cache.shards > 0, databases=cache.databases, deep=True, samples=samples,
+            allow_base=allow_base, progress=update,
+        )  # fmt: skip
+        used = aux_number(snapshot.aux.get("used-mem"))
     return report, blob.bytes * _IN_MEMORY if used is None else used
 
 

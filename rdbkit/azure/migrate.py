@@ -53,7 +53,7 @@ from rdbkit.snapshot.reader import open_snapshot
 from rdbkit.storage.compression import without_suffix
 from rdbkit.storage.location import absolute_path, check_distinct, exists, revision
 from rdbkit.storage.output import Nowhere, open_output
-from rdbkit.storage.remote import base_name
+from rdbkit.storage.remote import base_name, is_remote
 from rdbkit.storage.source import Rereading, changed
 from rdbkit.storage.state import StateFile
 from rdbkit.storage.temporary import PRIVATE, Permissions, make_folders
@@ -451,6 +451,7 @@ class Migration:
         is_whole = report.verdict == AS_IT_IS and plain and options.verify_checksum
         file.identical = is_whole and not options.changes_keys
         file.digest = out.digest if isinstance(out, _Hashing) else ""
+        self._is_in_place(file)
         file.verdict = LOSSY if report.verdict == CANNOT else report.verdict
         file.slots = f"{report.occupied:x}" if report.occupied else ""
         self._note()
@@ -574,6 +575,10 @@ class Migration:
                         self._note()
                 continue
             (place,) = self.places(file)
+            if self._is_in_place(file):
+                file.blobs = [{"name": f"{_stem(file.file)}.rdb"} | _unsent(file)]
+                self._note()
+                continue
             settings["overwrite"] = overwrite or self._is_ours(file, place)
             if file.identical:
                 sent = upload(file.file, place, **settings)
@@ -588,6 +593,17 @@ class Migration:
             file.blobs = [{"name": f"{_stem(file.file)}.rdb"} | sent.to_dict()]
             self._note()
             self._look_at(file)  # once it is noted, or the next run would not know the blob for its own
+
+    def _is_in_place(self, file: FileProgress) -> bool:
+        """Whether a file is the very blob that it would become, and goes in as it is.
+
+        Raises: ValueError where it is that blob, and what is made of it is something else.
+        """
+        if not is_remote(file.file) or file.file not in [place.url for place in self._planned(file)]:
+            return False
+        if not file.identical:
+            raise ValueError(f"{file.file} would be replaced by what is made of it: name another container, or a folder in it")
+        return True
 
     def _is_there(self, file: FileProgress) -> bool:
         """Whether all that a file was sent as is still there; forgets what is not."""
@@ -762,6 +778,11 @@ class Migration:
 def _stem(name: str) -> str:
     """What the blobs of a file are called."""
     return without_suffix(base_name(name)).removesuffix(".rdb")
+
+
+def _unsent(file: FileProgress) -> dict[str, Any]:
+    """What is noted of a blob that is imported where it is."""
+    return {"url": file.file, "etag": file.version, "bytes": file.size, "sent_bytes": 0}
 
 
 class _Hashing:

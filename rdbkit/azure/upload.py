@@ -29,6 +29,7 @@ from rdbkit.storage.blob_errors import FOREIGN_BLOCKS
 from rdbkit.storage.location import Identity, is_rereadable, open_file
 from rdbkit.storage.pipe import Pipe, PipeBroken
 from rdbkit.storage.rate_limiter import RateLimiter
+from rdbkit.storage.remote import name_of
 from rdbkit.storage.source import Input, Reader, changed
 from rdbkit.targets.target import Target
 
@@ -125,6 +126,7 @@ def upload(
         print(sent.url, sent.etag, sent.sent_bytes)
     """
     place = blob_url_of(place)
+    _check_other(src, place)
     settings = _Settings(place, credentials, page_blob, block_bytes, concurrency, overwrite, cap_mbps, progress)
     is_path = isinstance(src, (str, os.PathLike))
     if page_blob and not is_path:
@@ -166,6 +168,7 @@ def upload_converted(
     Raises: as `rdbkit.convert` and `upload`; there is a blob only if both end well. Where the upload fails, `src` is not awaited.
     """
     place = blob_url_of(place)
+    _check_other(src, place)
     sending = _Settings(place, **settings)
     if sending.page_blob:
         raise ValueError("a page blob has to know its length beforehand, and a conversion does not: convert the file first")
@@ -221,6 +224,12 @@ def upload_converted(
         finally:
             pipe.break_off()
     return reports[0], job.report
+
+
+def _check_other(src: object, place: BlobUrl) -> None:
+    """Raise ValueError where what is to be sent is the blob that it would become."""
+    if isinstance(src, str | os.PathLike) and name_of(src) == place.url:
+        raise ValueError(f"{place.url} would be replaced by what is made of it: name another blob")
 
 
 def properties_of(blob: Any, **patience: int) -> Any:

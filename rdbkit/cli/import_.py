@@ -39,11 +39,11 @@ from rdbkit.cli.cache_options import (
     watch,
 )
 from rdbkit.cli.clouds import chosen_cloud
-from rdbkit.cli.render import RUN_FIRST, Output, output, printable, progress, size, usage_errors
+from rdbkit.cli.render import RUN_INSTEAD, Output, output, printable, progress, size, usage_errors
 from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.upload import read_place
 from rdbkit.clouds import Cloud
-from rdbkit.operations.check import AS_IT_IS, CANNOT, Check
+from rdbkit.operations.check import Check
 from rdbkit.targets.target import Target
 
 #: Findings of a check that are about the file itself, whatever the target: it cannot be read to its end.
@@ -196,15 +196,14 @@ def _show(prepared: ImportPlan, out: Output) -> None:
         if prepared.checks:
             rows += _findings(prepared.checks[i])
         out.facts(rows)
+    if prepared.command:
+        out.heading("\nTo convert and import instead")
+        out.facts([(RUN_INSTEAD, prepared.command)])
     show_warnings(prepared.warnings, out)
 
 
 def _findings(report: Check) -> list[tuple[str, str]]:
-    rows = [(f.severity, f"{f.code} {printable(f.title)}") for f in report.findings if f.severity != "note"]
-    if report.verdict not in (AS_IT_IS, CANNOT):
-        rows.append((RUN_FIRST, report.command))
-        rows.append(("", "then rdbkit upload the file that it writes, and import that"))
-    return rows
+    return [(f.severity, f"{f.code} {printable(f.title)}") for f in report.findings if f.severity != "note"]
 
 
 def _finish(

@@ -54,6 +54,7 @@ from rdbkit.policy.losses import loss_kinds
 from rdbkit.selection import parse_bytes
 from rdbkit.storage.location import exists, is_file, total_size
 from rdbkit.storage.output import open_output
+from rdbkit.storage.remote import base_name
 from rdbkit.targets.target import Target
 from rdbkit.text import count
 
@@ -343,7 +344,7 @@ def _show(job: Migration, skip: tuple[str, ...], out: Output) -> None:
         ("file", "size", "keys", "becomes", "lost"),
         [
             (
-                printable(os.path.basename(file.file)),
+                printable(base_name(file.file)),
                 size(file.size),
                 f"{file.written:,}" if file.verdict else "?",
                 _becomes(file),

@@ -26,8 +26,9 @@ __all__ = ["Output", "complain", "output", "printable", "progress", "size", "usa
 #: Bytes of temporary files from which on they are worth a word.
 WORTH_SHOWING: Final = 1 << 20
 _MOST_FUNCTIONS: Final = 20
-#: The name of a row of facts with a command of the shell, made by `shell_word`; it is not cut at the width of a terminal.
+#: The names of rows of facts with a command of the shell, made by `shell_word`, which is not cut at the width of a terminal.
 RUN_FIRST: Final = "run first"
+RUN_INSTEAD: Final = "run instead"
 _MOST_WARNINGS: Final = 20
 #: A number, and maybe its unit or noun.
 _NUMBER: Final = re.compile(r"-?[0-9][0-9,]*(\.[0-9]+)?( ?[A-Za-z%]+)?")
@@ -89,7 +90,7 @@ class Rich:
         from rich.text import Text
 
         width = max((len(name) for name, _ in rows), default=0)
-        for is_command, group in groupby(rows, lambda row: row[0] == RUN_FIRST):
+        for is_command, group in groupby(rows, lambda row: row[0] in (RUN_FIRST, RUN_INSTEAD)):
             grid = Table.grid(padding=(0, 2, 0, 0))
             grid.add_column(style="dim", no_wrap=True)
             grid.add_column(overflow="fold")

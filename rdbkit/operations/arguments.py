@@ -9,13 +9,14 @@ from typing import Any, TypeAlias, TypeVar
 
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
 from rdbkit.storage.location import Identity
+from rdbkit.storage.remote import name_of
 from rdbkit.storage.source import Input, changed
 from rdbkit.text import as_bytes
 
 Row = TypeVar("Row")
-#: A path, "-" for standard input, an object with `read(n)`, or a snapshot that is open and has not been read.
+#: A path or URL, "-" for standard input, an object with `read(n)`, or a snapshot that is open and has not been read.
 Source: TypeAlias = Input | Snapshot
-#: Of one file that is read more than once, or of several: its path, or a snapshot that was opened by that and has not been read.
+#: Of one file that is read more than once, or of several: its path or URL, or a snapshot that was opened so and not read yet.
 File: TypeAlias = str | os.PathLike[str] | Snapshot
 
 
@@ -90,7 +91,7 @@ def paths_of(files: File | Iterable[File]) -> list[str]:
 
 
 def path_of(file: File) -> str:
-    """The path of a file that has to be one, since it is read more than once.
+    """The path or URL of a file that has to be one, since it is read more than once; the URL without its query.
 
     A snapshot that is open stands for its file, which is read from its beginning, with the settings of the verb.
 
@@ -103,7 +104,7 @@ def path_of(file: File) -> str:
         raise TypeError(
             f"a file that is read more than once is a path, str or PathLike, or an open Snapshot, not {type(file).__name__}"
         )
-    return os.fspath(file)
+    return name_of(file)
 
 
 def _path_of_snapshot(snapshot: Snapshot) -> str:

@@ -34,6 +34,7 @@ from rdbkit.snapshot.reader import Snapshot
 from rdbkit.snapshot.writer import Writer, create
 from rdbkit.storage.compression import without_suffix
 from rdbkit.storage.output import Nowhere
+from rdbkit.storage.remote import base_name
 from rdbkit.targets.releases import release_line, release_title
 from rdbkit.targets.target import Fact, Sku, Target, as_sku, as_target, tolerated
 from rdbkit.text import count, json_bytes, path_word, shell_word, valid_text
@@ -160,7 +161,7 @@ class Check:
         """A name for the file that `command` writes."""
         if self.path is None:
             return "out.rdb"
-        stem = without_suffix(os.path.basename(self.path)).removesuffix(".rdb")
+        stem = without_suffix(base_name(self.path)).removesuffix(".rdb")
         while len(os.fsencode(stem)) > _LONGEST_STEM:
             stem = stem[:-1]
         return f"{stem}-{os.path.basename(self.target)}.rdb"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import re
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -15,7 +16,7 @@ from rdbkit.storage.credentials import Access
 from rdbkit.text import first_line
 
 if TYPE_CHECKING:
-    from obstore.store import AzureCredential, AzureStore, RetryConfig
+    from obstore.store import AzureCredential, AzureStore, ClientConfig, RetryConfig
 
 _INSTALL: Final = "pip install 'rdbkit[remote]'"
 #: What other hosts of the service end with than those of its clouds: accounts in DNS zones, and emulators.
@@ -41,6 +42,8 @@ _CHANGED: Final = "ConditionNotMet"
 #: A request, with its answer, is given up after this and sent again.
 _TIMEOUT: Final = "120s"
 _CONNECT_TIMEOUT: Final = "10s"
+#: Variables that name a file of certificates to trust; the packages of Azure obey them, too.
+_AUTHORITIES: Final = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 #: Seconds after which no request is sent again, once an object is open and before.
 _PATIENCE: Final = 600
 _SECONDS: Final = 15
@@ -96,14 +99,25 @@ def open_store(place: BlobUrl, access: Access, *, patient: bool) -> AzureStore:
             "use_fabric_endpoint": False,
             "skip_signature": False,
         },
-        client_options={
-            "allow_http": place.account.startswith("http:"),
-            "timeout": _TIMEOUT,
-            "connect_timeout": _CONNECT_TIMEOUT,
-        },
+        client_options=_client_options(place),
         retry_config=retry,
         credential_provider=lambda: _credential(access),
     )
+
+
+def _client_options(place: BlobUrl) -> ClientConfig:
+    options: ClientConfig = {
+        "allow_http": place.account.startswith("http:"),
+        "timeout": _TIMEOUT,
+        "connect_timeout": _CONNECT_TIMEOUT,
+    }
+    for name in _AUTHORITIES:
+        path = os.environ.get(name)
+        if path and os.path.isfile(path):
+            with open(path, "rb") as file:
+                options["root_certificate"] = file.read()
+            break
+    return options
 
 
 def _credential(access: Access) -> AzureCredential:
@@ -150,11 +164,14 @@ def _unreached(said: str, url: str) -> str:
         return f"the host {host} cannot be found; check the account's name, and whether this machine finds others"
     found = _CERTIFICATE.search(said)
     if found:
-        return f"the certificate of the service is not accepted{f': {found[1]}' if found[1] else ''}"
+        why = f": {found[1]}" if found[1] else ""
+        return f"the certificate of the service is not accepted{why}; REQUESTS_CA_BUNDLE names a file of authorities that are"
     if _TIMED_OUT.search(said):
         return "the service cannot be reached: it took too long"
     if "onnection refused" in said:
         return "the service cannot be reached: connection refused"
     if "External Azure credential provider: " in said:
         return f"there is no token for it: {first_line(Exception(said.partition('provider: ')[2]))}"
+    if "Interrupted" in said or "UnexpectedEof" in said:
+        return "the service cannot be reached: the connection broke"
     return f"the service cannot be reached: {first_line(Exception(said))}"

@@ -58,9 +58,12 @@ class _Object:
         self._stores: dict[bool, Any] = {}
 
     def store(self, *, patient: bool) -> Any:
-        """A store that reads it, with its connections. Raises: as `open_store` and `Credentials.access`."""
+        """A store that reads it, with its connections. Raises: TargetError where nothing opens it."""
         if self._access is None:
-            self._access = self.credentials.access(self.place)
+            try:
+                self._access = self.credentials.access(self.place)
+            except ValueError as e:
+                raise TargetError(str(e), source=self.place.url) from None
         if patient not in self._stores:
             from rdbkit.storage.blob_store import open_store
 
@@ -86,11 +89,8 @@ def is_remote(path: object) -> bool:
     return isinstance(path, str) and path[:8].lower().startswith(_SCHEMES)
 
 
-def name_of(path: str | os.PathLike[str], credentials: Credentials | None = None) -> str:
+def name_of(path: str | os.PathLike[str]) -> str:
     """The name of a file: a path as it is, and a URL without its query, which is kept here.
-
-    Args:
-        credentials: that open it; by default those that were given before, or what the environment and the machine have.
 
     Raises: ValueError for a URL that names no object.
 
@@ -98,14 +98,20 @@ def name_of(path: str | os.PathLike[str], credentials: Credentials | None = None
     ('https://a.blob.core.windows.net/dumps/b.rdb', 'b.rdb')
     """
     text = os.fspath(path)
-    if not is_remote(text) or (text in _KNOWN and credentials is None):
+    if not is_remote(text) or text in _KNOWN:
         return text
     from rdbkit.storage.blob_store import parse_blob
     from rdbkit.storage.credentials import Credentials
 
     place = parse_blob(text)
-    if place.sas or credentials is not None or place.url not in _KNOWN:
-        _KNOWN[place.url] = _Object(place, credentials or Credentials())
+    if place.sas or place.url not in _KNOWN:
+        remember(place, Credentials())
+    return place.url
+
+
+def remember(place: BlobUrl, credentials: Credentials) -> str:
+    """The name of an object, and from now on what opens it."""
+    _KNOWN[place.url] = _Object(place, credentials)
     return place.url
 
 

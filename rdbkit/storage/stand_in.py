@@ -19,11 +19,15 @@ _CONTENT: Final[dict[str, str | Exception]] = {}
 def standing_in(content: str | Exception, name: str) -> Iterator[None]:
     """Inside, the file at `content` is what is read of `name`; or an error is what everyone gets who asks for it."""
     name = name_of(name)
+    before = _CONTENT.get(name)
     _CONTENT[name] = content
     try:
         yield
     finally:
-        del _CONTENT[name]
+        if before is None:
+            del _CONTENT[name]
+        else:
+            _CONTENT[name] = before
 
 
 def content_of(path: str | os.PathLike[str]) -> str:

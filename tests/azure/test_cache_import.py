@@ -252,8 +252,8 @@ def refusals() -> list[Any]:
         case("twice", "a blob is named twice", lambda a: (a.premium(), small(a) * 2), 2),
         case("folder", "names a container or folder", lambda a: (a.premium(), [f"{a.account}/dumps/"]), 2),
         case("url", "begins with https://", lambda a: (a.premium(), ["dump.rdb"]), 2),
-        case("shards", "run first", lambda a: (a.premium(shardCount=2), several(a)), 1),
-        case("one database", "run first", lambda a: (a.managed(), several(a)), 1),
+        case("shards", "run instead", lambda a: (a.premium(shardCount=2), several(a)), 1),
+        case("one database", "run instead", lambda a: (a.managed(), several(a)), 1),
         case("damaged", "RDB401", lambda a: (a.premium(), [a.blob("dumps/cut.rdb", SMALL[:-12])]), 3),
         case("changed", "RDB402", lambda a: (a.premium(), [a.blob("dumps/crc.rdb", SMALL[:-1] + b"x")]), 3),
         case("base", "RDB413", lambda a: (a.premium(), [a.blob("dumps/base.rdb", a_base())]), 1),
@@ -290,7 +290,7 @@ def test_without_the_check(azure: Cloud, shell: Shell) -> None:
     url = azure.blob("dumps/rich.rdb", RICH.read_bytes())
     code, out, _ = shell.imports(cache, url)
     assert code == 1
-    assert "rdbkit convert rich.rdb rich-azure-managed.rdb --target azure-managed" in out
+    assert f"run instead  rdbkit migrate {url} --target azure-managed --resource-id {cache.path} " in out
     code, out, _ = shell.imports(cache, url, "--json")
     report = json.loads(out)
     assert (code, report["importable"], report["import"]) == (1, False, None)
