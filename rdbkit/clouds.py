@@ -44,6 +44,15 @@ class Cloud:
         """Who gives out tokens: what the environment says (AZURE_AUTHORITY_HOST), or the cloud's own."""
         return os.environ.get("AZURE_AUTHORITY_HOST") or self.authority
 
+    @property
+    def sign_in(self) -> str:
+        """The commands of Azure CLI by which somebody signs in there: it is in one cloud at a time.
+
+        >>> find_cloud("public").sign_in, find_cloud("china").sign_in
+        ('az login', 'az cloud set --name AzureChinaCloud && az login')
+        """
+        return "az login" if self is clouds()[0] else f"az cloud set --name {self.name} && az login"
+
     def has_host(self, host: str) -> bool:
         """Whether a host is one of a storage account or cache of this cloud."""
         return any(host.lower().rstrip(".").endswith(f".{each}") for each in self._suffixes)

@@ -583,7 +583,7 @@ def begin(arm: Arm, call: Call, pending: PendingOperation) -> PendingOperation:
     pending.save()
     is_refusal = False
     try:
-        with translating_errors(arm.cache.name):
+        with translating_errors(arm.cache.name, arm.cloud):
             try:
                 operation = arm.begin(call)
             except HttpResponseError as e:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from rdbkit.clouds import Cloud
 from rdbkit.errors import TargetError
 from rdbkit.storage.blob_errors import MEANINGS
 from rdbkit.storage.identity import missing_package as missing_package
@@ -122,8 +123,12 @@ def meaning_of_failure(code: str, message: str) -> str | None:
 
 
 @contextmanager
-def translating_errors(where: str) -> Iterator[None]:
-    """Errors of the SDK, in words; `where` is what the request was about, without secrets.
+def translating_errors(where: str, cloud: Cloud | None = None) -> Iterator[None]:
+    """Errors of the SDK, in words.
+
+    Args:
+        where: what the request was about, without secrets.
+        cloud: in which it is, where that is known.
 
     Raises: TargetError.
     """
@@ -133,7 +138,7 @@ def translating_errors(where: str) -> Iterator[None]:
         yield
     except HttpResponseError as e:
         if isinstance(e, ClientAuthenticationError) and e.response is None:  # no credential could be had at all
-            raise TargetError(_without_credential(e, where), source=where) from None
+            raise TargetError(_without_credential(e, where, cloud), source=where) from None
         if e.response is None:  # it came in part
             raise TargetError(f"the connection broke: {_reason(e)}; run this again to go on", source=where) from None
         raise TargetError(_of_response(e), source=where) from None
@@ -143,10 +148,10 @@ def translating_errors(where: str) -> Iterator[None]:
         raise TargetError(f"the connection broke: {_reason(e)}; run this again to go on", source=where) from None
 
 
-def _without_credential(e: Any, where: str) -> str:
+def _without_credential(e: Any, where: str, cloud: Cloud | None) -> str:
     if type(e).__name__ == "AzureSigningError":  # the SDK does not tell it to others
         return "the account key cannot sign: it is no base64"
-    return without_identity(e, is_storage=where.startswith("http"))
+    return without_identity(e, cloud, is_storage=where.startswith("http"))
 
 
 def _unreached(e: Any, where: str) -> str:

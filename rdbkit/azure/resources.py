@@ -256,7 +256,7 @@ class Arm:
 
         Raises: TargetError.
         """
-        with translating_errors(self.cache.name):
+        with translating_errors(self.cache.name, self.cloud):
             return self._read_premium() if self.cache.provider == PREMIUM else self._read_enterprise()
 
     def _read_premium(self) -> CacheState:
@@ -409,7 +409,7 @@ class Arm:
 
         self._check_is_ours(url)
         for tries in range(1, _TRIES + 1):
-            with translating_errors(self.cache.name):
+            with translating_errors(self.cache.name, self.cloud):
                 response = self._asked(HttpRequest("GET", url))
                 if response.status_code == _GONE:
                     return None

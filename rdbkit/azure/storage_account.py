@@ -97,7 +97,7 @@ def find_account(arm: Arm, place: BlobUrl, subscriptions: Iterable[str]) -> tupl
     why = []
     for subscription in subscriptions:
         path = f"/subscriptions/{subscription}/providers/Microsoft.Storage/storageAccounts?api-version={_API}"
-        with translating_errors(f"the storage accounts of subscription {subscription}"):
+        with translating_errors(f"the storage accounts of subscription {subscription}", arm.cloud):
             try:
                 rows = arm.list_all(path)
             except HttpResponseError as e:

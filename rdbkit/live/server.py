@@ -98,8 +98,8 @@ def entra_credentials(cloud: str | Cloud = "public") -> Credentials:
             user, password = provider.get_credentials()
         except Exception as e:  # the identity libraries have many; all say that there is no token
             raise TargetError(
-                f"no Entra ID token can be had: {first_line(e).rstrip('.')}; sign in (az login), or leave out --entra and give a "
-                "password"
+                f"no Entra ID token can be had: {first_line(e).rstrip('.')}; sign in ({found.sign_in}), or leave out --entra and "
+                "give a password"
             ) from None
         return user, password
 

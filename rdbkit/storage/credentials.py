@@ -122,7 +122,7 @@ def _identity(place: BlobUrl, given: str | Cloud | None) -> Access:
     try:
         token.get_token(cloud.storage_scope)  # or there is nothing to try
     except AzureError as e:
-        raise TargetError(without_identity(e, is_storage=True), source=place.url) from None
+        raise TargetError(without_identity(e, cloud, is_storage=True), source=place.url) from None
     return Access(account=place.account_name, token=token, scope=cloud.storage_scope)
 
 

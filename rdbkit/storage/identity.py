@@ -28,9 +28,10 @@ def default_credential(cloud: Cloud) -> Any:
     return DefaultAzureCredential(authority=cloud.token_authority)
 
 
-def without_identity(e: Exception, *, is_storage: bool) -> str:
+def without_identity(e: Exception, cloud: Cloud | None, *, is_storage: bool) -> str:
     """Why there is no identity, in words, where azure-identity has found none; of a storage account, what else opens it."""
+    sign_in = "az login" if cloud is None else cloud.sign_in
     # what the directory says of the credentials that are there is worth more than the list of those that are not
     said = next((line.strip() for line in scrub(str(e)).splitlines() if "AADSTS" in line), "")
     others = ", or give a SAS or a connection string" if is_storage else ""
-    return f"no identity is found{f' ({said[:300]})' if said else ''}: sign in (az login){others}"
+    return f"no identity is found{f' ({said[:300]})' if said else ''}: sign in ({sign_in}){others}"

@@ -44,9 +44,10 @@ def test_the_resource_manager_of_a_cloud(cloud: str, endpoint: str, scope: str) 
     token = Token()
     with Arm(parse_resource_id(ID), cloud=cloud, credential=token) as arm:
         assert arm.endpoint == endpoint
-        with pytest.raises(TargetError, match="no identity is found"):
+        with pytest.raises(TargetError, match="no identity is found") as caught:
             arm.read()
     assert set(token.scopes) == {scope}
+    assert f"sign in ({arm.cloud.sign_in})" in str(caught.value)
 
 
 def test_an_endpoint_comes_before_that_of_the_cloud() -> None:
