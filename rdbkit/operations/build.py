@@ -27,6 +27,7 @@ from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.model import Header
 from rdbkit.passes.hashes import PlacedNames
 from rdbkit.policy.ledger import Ledger, Loss
+from rdbkit.policy.losses import how_to_keep
 from rdbkit.products import described
 from rdbkit.snapshot.writer import Writer, create
 from rdbkit.storage.location import is_same_file
@@ -360,7 +361,8 @@ class _Builder:
         Raises: LossError where nothing may be lost.
         """
         if self._fail:
-            raise LossError(f"{self._name} does not support {what}")
+            kept = how_to_keep(kind, self._target)
+            raise LossError(f"{self._name} does not support {what}{f'; {kept}' if kept else ''}")
         self._report.ledger.add(Loss(kind, what, count, *self._at))
         return False
 

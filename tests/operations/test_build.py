@@ -833,3 +833,16 @@ def test_memory_is_bounded_by_the_longest_line(count: int, size: int) -> None:
     assert written == count
     print(f"{count} lines of {size} fields: {peak / 1024:.0f} MiB")
     assert peak < 60_000  # KiB
+
+
+def test_what_only_the_engine_is_known_to_load() -> None:
+    src = io.BytesIO(line("hash", {"a": "b"}, field_expire_ms={"a": 4_102_444_800_000}))
+    said = (
+        "azure-managed does not support the expiry of fields; --undocumented keeps them: Redis 7.4, which runs there, loads RDB 12"
+    )
+    with pytest.raises(rdbkit.LossError, match=said):
+        rdbkit.build(src, io.BytesIO(), target="azure-managed")
+    out = io.BytesIO()
+    src.seek(0)
+    report = rdbkit.build(src, out, target=find_target("azure-managed").with_undocumented())
+    assert (report.header.version, report.ledger.counts) == (12, {})
