@@ -17,11 +17,13 @@ from rdbkit.azure.errors import translating_errors
 from rdbkit.azure.sas import Signer, patience
 from rdbkit.azure.upload import is_own_id, properties_of
 from rdbkit.errors import TargetError
-from rdbkit.text import count
+from rdbkit.text import count, first_line
 
 __all__ = ["AbortedUpload", "abort_upload", "check_is_free"]
 
 _BLOCK_BLOB: Final = "BlockBlob"
+#: What is noted with the blob that is made to be deleted, so that it is known for that where a run is ended in between.
+_MARK: Final = {"rdbkit_aborted_upload": "true"}
 
 
 @dataclass
@@ -68,6 +70,9 @@ def abort_upload(place: str | BlobUrl, *, credentials: Credentials | None = None
     with translating_errors(place.url), used.service(place, **patience()) as service:
         blob = service.get_blob_client(place.container, place.blob)
         found = properties_of(blob)
+        if found is not None and not found.size and found.metadata == _MARK:
+            _delete(blob, place, found.etag)
+            found = None
         report.kept = found is not None
         if found is not None and found.blob_type != _BLOCK_BLOB:
             return report  # another type has no blocks
@@ -123,13 +128,23 @@ def _make_and_delete(blob: Any, place: BlobUrl, sas: str) -> None:
             f"the SAS allows {rights[0]}, and d is missing: an empty blob is made, which drops the blocks, and has to be deleted",
             source=place.url,
         )
-    made = blob.commit_block_list([], match_condition=MatchConditions.IfMissing)
+    made = blob.commit_block_list([], metadata=_MARK, match_condition=MatchConditions.IfMissing)
+    _delete(blob, place, made["etag"])
+
+
+def _delete(blob: Any, place: BlobUrl, etag: str) -> None:
+    """Delete the blob that was made for that, unless somebody has changed it meanwhile."""
+    from azure.core import MatchConditions
+    from azure.core.exceptions import AzureError
+
     try:
-        blob.delete_blob(etag=made["etag"], match_condition=MatchConditions.IfNotModified)
-    except Exception as e:
+        blob.delete_blob(etag=etag, match_condition=MatchConditions.IfNotModified)
+    except AzureError as e:
         raise TargetError(
-            "the blocks are dropped, and an empty blob is left: delete it (az storage blob delete)", source=place.url
-        ) from e
+            f"the blocks are dropped, and an empty blob may be left ({first_line(e)}): run this again, or delete it (az storage "
+            "blob delete)",
+            source=place.url,
+        ) from None
 
 
 def _check_can_be_made_again(place: BlobUrl, found: Any, committed: list[Any], left: list[Any]) -> None:

@@ -91,6 +91,26 @@ def test_an_upload_that_broke_off_is_in_the_way_of_others_until_it_is_aborted(pl
     assert blob_of(place).download_blob().readall() == CONTENT
 
 
+def test_a_run_that_is_ended_in_between_is_followed_by_one_that_goes_on(place: BlobUrl, monkeypatch: pytest.MonkeyPatch) -> None:
+    from azure.storage.blob import BlobClient
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    broken_off(place)
+    with monkeypatch.context() as patch:
+        patch.setattr(BlobClient, "delete_blob", killed)
+        with pytest.raises(KeyboardInterrupt):
+            rdbkit.abort_upload(place)
+    assert blob_of(place).exists()
+    assert not rdbkit.abort_upload(place).kept
+    assert not blob_of(place).exists()
+    # an empty blob of somebody else stays
+    blob_of(place).upload_blob(b"")
+    assert rdbkit.abort_upload(place).kept
+    assert blob_of(place).exists()
+
+
 def test_a_blob_that_is_there_stays_what_it_is(place: BlobUrl) -> None:
     from azure.storage.blob import ContentSettings
 
