@@ -69,6 +69,10 @@ _OF_STATUS: Final = {
 _FAULT: Final = "the service has a fault of its own; run this again in some minutes"
 #: By which support finds a request; behind the message, or instead of one.
 _REQUEST_ID: Final = re.compile(r"[\s:]*\bRequest ?ID\s*[=:]\s*([0-9a-z-]{1,64})\b", re.IGNORECASE)
+#: Headers of every answer of the resource manager, which have it, too.
+REQUEST_IDS: Final = ("x-ms-request-id", "x-ms-correlation-request-id")
+#: Of a message that is looked at.
+_MOST: Final = 2000
 _ID: Final = re.compile(r"[0-9a-z-]{1,64}", re.IGNORECASE)
 
 
@@ -103,9 +107,9 @@ def failure_in(body: Any, headers: Any) -> Failure:
         error = {} if error is None or isinstance(error, list) else {"message": error}
     details = error.get("details")
     inner = details[0] if isinstance(details, list) and details and isinstance(details[0], dict) else {}
-    code, text = str(error.get("code") or inner.get("code") or ""), str(error.get("message") or inner.get("message") or "")
+    code, text = str(error.get("code") or inner.get("code") or ""), str(error.get("message") or inner.get("message") or "")[:_MOST]
     found = _REQUEST_ID.search(text)
-    given = next((headers[name] for name in ("x-ms-request-id", "x-ms-correlation-request-id") if headers.get(name)), "")
+    given = next((headers[name] for name in REQUEST_IDS if headers.get(name)), "")
     request_id = found[1] if found else given if _ID.fullmatch(given) else ""
     message = scrub(_REQUEST_ID.sub("", text)).strip(" :\r\n")
     return Failure(" ".join(scrub(code).split())[:100], message, request_id)

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
-from rdbkit.azure.errors import failure_in, missing_package, translating_errors
+from rdbkit.azure.errors import REQUEST_IDS, failure_in, missing_package, translating_errors
 from rdbkit.clouds import Cloud, find_cloud
 from rdbkit.errors import TargetError
 from rdbkit.storage.identity import default_credential
@@ -392,7 +392,7 @@ class Arm:
         given = _status_urls(response.headers)
         if given:
             return next(filter(self.is_ours, given), given[0])
-        found = self._status_in(response)
+        found = self._status_in(response, _object_in(response))
         return "" if found is not None and found.has_succeeded else None
 
     def status(self, url: str) -> Status | None:
@@ -411,13 +411,16 @@ class Arm:
         for tries in range(1, _TRIES + 1):
             with translating_errors(self.cache.name, self.cloud):
                 response = self._asked(HttpRequest("GET", url))
-                if response.status_code == _GONE:
+                body = _object_in(response)
+                is_of_arm = body is not None or any(name in response.headers for name in REQUEST_IDS)
+                if response.status_code == _GONE and is_of_arm:
                     return None
-                found = self._status_in(response)
+                found = self._status_in(response, body) if is_of_arm or _is_redirect(response) else None
                 if found is not None:
                     return found
                 if response.status_code in _NOT_ALLOWED or tries == _TRIES:
-                    response.raise_for_status()
+                    if is_of_arm or response.status_code >= 500:
+                        response.raise_for_status()
                     break
             time.sleep(_seconds(response.headers, min(_POLL * 2**tries, _LONGEST_WAIT)))
         raise TargetError(
@@ -453,22 +456,18 @@ class Arm:
         is_same = host == ours.hostname or host.endswith(f".{ours.hostname}")
         return parts.scheme == "https" and is_same and "@" not in parts.netloc and (port or _HTTPS) == (ours.port or _HTTPS)
 
-    def _status_in(self, response: Any) -> Status | None:
-        """What an answer says of its operation; None where it says nothing about it."""
+    def _status_in(self, response: Any, body: dict[str, Any] | None) -> Status | None:
+        """What an answer says of its operation; None where it says nothing about it. `body`: as `_object_in` has it."""
         code = response.status_code
         if code in _NOT_ALLOWED or code in _LATER or code >= 500:
             return None
         url, wait = next(filter(self.is_ours, _status_urls(response.headers)), ""), _seconds(response.headers, _POLL)
-        if 300 <= code < 400:
+        if _is_redirect(response):
             return Status("InProgress", url=url, wait=wait) if url else None
-        try:
-            body = response.json() if response.content else {}
-        except ValueError:
-            body = None
         if code >= 400:
             failure = failure_in(body, response.headers)
             return Status("Failed", None, failure.code or f"HTTP {code}", failure.message, request_id=failure.request_id)
-        if not isinstance(body, dict):
+        if body is None:
             return None
         # the status resource says how it stands; where there is only a Location, the code of the answer does
         word = body.get("status") or ("InProgress" if code == _ACCEPTED else "Failed" if body.get("error") else "Succeeded")
@@ -476,10 +475,8 @@ class Arm:
             return None
         failure = failure_in(body, response.headers)
         percent = body.get("percentComplete")
-        return Status(
-            word, float(percent) if isinstance(percent, int | float) else None, failure.code, failure.message, wait, url,
-            failure.request_id,
-        )  # fmt: skip
+        done = float(percent) if isinstance(percent, int | float) and 0 <= percent <= 100 else None
+        return Status(word, done, failure.code, failure.message, wait, url, failure.request_id)
 
 
 def _checked(endpoint: str) -> str:
@@ -492,6 +489,19 @@ def _checked(endpoint: str) -> str:
     if parts.scheme != "https" or not host or "@" in parts.netloc:
         raise ValueError("the endpoint of ARM begins with https:// and its host")
     return f"https://{f'[{host}]' if ':' in host else host}{'' if port is None else f':{port}'}"
+
+
+def _object_in(response: Any) -> dict[str, Any] | None:
+    """The JSON of an answer, {} for an empty one; None for anything else, as the page of a proxy."""
+    try:
+        body = response.json() if response.content else {}
+    except ValueError:
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def _is_redirect(response: Any) -> bool:
+    return 300 <= int(response.status_code) < 400
 
 
 def _status_urls(headers: Any) -> list[str]:

@@ -250,6 +250,9 @@ def test_what_passes_is_waited_out(verb: Verb, azure: Cloud, waits: list[float])
         ((200, b"[]", {}), 5, "the answer (200) is none of ARM"),
         ((200, b'{"status": {"is": 1}}', {}), 5, "the answer (200) is none of ARM"),
         ((302, b"", {}), 5, "the answer (302) is none of ARM"),
+        ((400, b"<h2>Bad Request</h2>", {}), 5, "the answer (400) is none of ARM"),
+        ((404, b"<!DOCTYPE html>", {"Content-Type": "text/html"}), 5, "the answer (404) is none of ARM"),
+        ((403, b"<!DOCTYPE html>", {"Content-Type": "text/html"}), 1, "the answer (403) is none of ARM"),
     ],
 )
 @pytest.mark.one_in(3)
@@ -272,7 +275,14 @@ def test_what_does_not_pass_leaves_the_operation_going_on(
 
 @needs_azurite
 @pytest.mark.parametrize(
-    "answer", [(204, b""), (200, b""), (200, b"{}"), (200, b'{"status": "succeeded"}'), (202, b'{"status": "Succeeded"}')]
+    "answer",
+    [
+        (204, b""),
+        (200, b""),
+        (200, b"{}"),
+        (200, b'{"status": "succeeded", "percentComplete": 1e999}'),
+        (202, b'{"status": "Succeeded"}'),
+    ],
 )
 def test_answers_that_say_that_it_is_done(azure: Cloud, shell: Shell, answer: tuple[int, bytes]) -> None:
     verb = Verb("import", azure, shell)
