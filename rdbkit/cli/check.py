@@ -55,8 +55,9 @@ def check(
 ) -> int:
     """Whether TARGET imports snapshots, and what would be lost.
 
-    FILE is a path or - for standard input, compressed or not. Exit code 0 only if every FILE imports as it is; 1 if there is
-    something to do, or FILE is damaged; 3 if FILE cannot be opened or is no snapshot.
+    FILE is a path or - for standard input, compressed or not. Name all files of a cluster: a shard that is missing is told.
+    Exit code 0 only if every FILE imports as it is; 1 if there is something to do, or FILE is damaged; 3 if FILE cannot be
+    opened or is no snapshot.
     """
     if duplicates and not all(map(is_rereadable, files)):
         raise click.UsageError("--duplicates reads each FILE twice: they have to be files")

@@ -45,13 +45,24 @@ def slot_of(buf: bytes, at: i64, stop: i64) -> i64:
 
 
 def tag_slot_of(buf: bytes, at: i64, stop: i64) -> i64:
-    """`slot_of` for a name with an opening brace: what stands between it and the next closing one counts, unless empty."""
-    begin: i64 = at
-    while begin < stop and buf[begin] != _BRACE:
-        begin += 1
-    end: i64 = begin + 1
+    """`slot_of` for a name that may have a hash tag, of which it counts alone."""
+    crc: i64 = 0
+    x: i64
+    for i in range(at, stop):
+        x = buf[i]
+        if x == _BRACE:
+            return _slot_with_brace(buf, at, i, stop)
+        x ^= crc >> 8
+        x ^= x >> 4
+        crc = (crc << 8 ^ x << 12 ^ x << 5 ^ x) & 0xFFFF
+    return crc & 0x3FFF
+
+
+def _slot_with_brace(buf: bytes, at: i64, brace: i64, stop: i64) -> i64:
+    """What stands between the first opening brace and the next closing one counts, unless it is empty."""
+    end: i64 = brace + 1
     while end < stop and buf[end] != _CLOSING:
         end += 1
-    if end < stop and end > begin + 1:
-        return slot_of(buf, begin + 1, end)
+    if end < stop and end > brace + 1:
+        return slot_of(buf, brace + 1, end)
     return slot_of(buf, at, stop)

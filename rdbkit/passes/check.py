@@ -101,6 +101,7 @@ class DryRun(Rewriter):
         self.moving: Tally = Tally()
         self.databases_met: set[int] = set()
         self.slots: KeySlots = KeySlots()
+        self.counts_slots: bool = True  # of the next key
         self.is_away: bool = False  # the keys at hand are in such a database
         self.reports_database: bool = True  # the next key is the first of its database, or is away
         self.records: i64 = 0
@@ -147,9 +148,8 @@ class DryRun(Rewriter):
     def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         self.records += 1
         self.bytes += end - start
-        slots = self.slots
-        if slots.looks or slots.announced > 0:
-            slots.key_at(self.buf, key_at, value_at, self.limit)
+        if self.counts_slots:
+            self.counts_slots = self.slots.key_at(self.buf, key_at, value_at, self.limit)
         if self.reports_database:
             self.report_database(self.buf, key_at, b"", self.base + start, end - start)
         if expire_ms != NO_EXPIRY and expire_ms <= self.now_ms:
@@ -187,10 +187,12 @@ class DryRun(Rewriter):
     def event(self, event: Event) -> None:
         if isinstance(event, SlotInfo):
             self.slots.slot(event.slot, event.keys)
+            self.counts_slots = True
         elif isinstance(event, Aux) and event.key == _SLOT_INFO:
             numbers = event.value.split(b",")
             if len(event.value) < _LONGEST_SLOT_INFO and len(numbers) > 1 and numbers[0].isdigit() and numbers[1].isdigit():
                 self.slots.slot(int(numbers[0]), int(numbers[1]))
+                self.counts_slots = True
         super().event(event)
 
     def loses_module_data(self, data: ModuleAux) -> bool:

@@ -6,6 +6,7 @@ at until they are spread over all slots, which those of a cluster's shard never 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from rdbkit.format.primitives import read_string
@@ -22,6 +23,8 @@ _BY_CHANCE: Final = 1e-9
 #: a tenth of the slots free that lie side by side, but they leave many others free, too. (The most that any of 15 kinds of
 #: names reached with a stretch free was 0.68, for up to 200,000 names and with 200 lengths of what follows the counter.)
 _FILLED: Final = 0.85
+#: A cluster has at most 1,000 nodes.
+_SHARD: Final = re.compile("0{16,}")
 _MOST_KEYS: Final = 1 << 62
 
 
@@ -49,17 +52,19 @@ class KeySlots:
             self.has_keys[number] = True
             self.announced = keys
 
-    def key_at(self, buf: bytes, key_at: i64, value_at: i64, limit: i64) -> None:
-        """A key that stands in a block, with its length in front; its name has at most `limit` bytes."""
+    def key_at(self, buf: bytes, key_at: i64, value_at: i64, limit: i64) -> bool:
+        """A key that stands in a block, with its length in front; its name has at most `limit` bytes.
+
+        Returns: whether the next key is wanted.
+        """
         if self.announced > 0:
             self.announced -= 1
-        elif not self.looks:
-            return
-        elif buf[key_at] < 0x40:
+        elif self.looks and buf[key_at] < 0x40:
             self.has_keys[tag_slot_of(buf, key_at + 1, value_at)] = True
             self.count()
         else:
             self.key(read_string(buf, key_at, limit)[0])
+        return self.looks or self.announced > 0
 
     def key(self, name: bytes) -> None:
         """A key by its name."""
@@ -111,14 +116,6 @@ def _unlikely(occupied: int) -> list[tuple[int, int]]:
 
 
 def _free(occupied: int) -> list[tuple[int, int]]:
-    """All stretches of slots without keys."""
-    found: list[tuple[int, int]] = []
-    bits = f"{occupied:0{SLOTS}b}"[::-1]
-    first = bits.find("0")
-    while first >= 0:
-        end = bits.find("1", first)
-        if end < 0:
-            end = SLOTS
-        found.append((first, end - 1))
-        first = bits.find("0", end)
-    return found
+    """Stretches of slots without keys that are long enough to be a shard."""
+    digits = f"{occupied:0{SLOTS}b}"[::-1]
+    return [(found.start(), found.end() - 1) for found in _SHARD.finditer(digits)]
