@@ -157,7 +157,7 @@ def test_examples_in_docstrings_hold(monkeypatch: pytest.MonkeyPatch) -> None:
         "products",
         "values",
         "cli.render",
-        "cli.secrets",
+        "cli.scrubbing",
         "passes.allocation",
         "passes.footprint",
         "operations.diff_delta",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from rdbkit.cli.files import InputPath, Verb, refuse_terminal, snapshot_options, written
+from rdbkit.cli.files import InputPathOrUrl, Verb, refuse_terminal, snapshot_options, written
 from rdbkit.cli.options import target_option
 from rdbkit.cli.render import printable, progress
 from rdbkit.cli.status import status, strict_option
@@ -18,7 +18,7 @@ _MOST_SHOWN = 20
 
 
 @click.command(cls=Verb)
-@click.argument("lines", metavar="FILE", type=InputPath(allow_dash=True, readable=False))
+@click.argument("lines", metavar="FILE", type=InputPathOrUrl(allow_dash=True, readable=False))
 @snapshot_options
 @target_option
 @click.option(

@@ -17,6 +17,7 @@ import click
 from rdbkit.cli.append_only import allows_base, check_readable, files_of, folded, is_append_only, warn_of_base
 from rdbkit.cli.download import downloaded
 from rdbkit.cli.render import printable
+from rdbkit.cli.scrubbing import secrets_kept
 from rdbkit.cli.streams import sending_data
 from rdbkit.storage.location import exists, file_id, is_file, is_folder, real_path
 from rdbkit.storage.manifest import find_manifest
@@ -30,6 +31,7 @@ else:
     _ParamType = click.ParamType
 
 _STDOUT = "-"  # and standard input
+_URLS: Final = "rdbkit.urls"
 #: What a disk says that has no room.
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -48,12 +50,17 @@ _PACKED: Final = frozenset({"7z", "br", "bz2", "lz4", "rar", "tar", "tgz", "xz",
 class InputPath(click.Path):
     """A file that is read."""
 
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if is_remote(value):
+            self.fail("it is a URL, where a file on this machine is wanted", param, ctx)
+        return super().convert(value, param, ctx)
+
 
 class AppendOnlyPath(InputPath):
     """An append-only file, of which a folder has several files."""
 
 
-class _PathOrUrl(InputPath):
+class InputPathOrUrl(InputPath):
     """A file that is read, on this machine or by its URL; of that, the command has what is before the query."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -65,11 +72,11 @@ class _PathOrUrl(InputPath):
             self.fail(str(e), param, ctx)
 
 
-class SnapshotPath(_PathOrUrl):
+class SnapshotPath(InputPathOrUrl):
     """A snapshot that is read. An append-only file is folded to one for the command."""
 
 
-class KeptPath(_PathOrUrl):
+class KeptPath(InputPathOrUrl):
     """A snapshot that a command comes back to when it is run again, so that an append-only file has to be folded before."""
 
 
@@ -88,6 +95,7 @@ class OutputPath(click.Path):
         self.gzip = gzip
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        _refuse_url(self, value, param, ctx)
         name = os.fsdecode(super().convert(value, param, ctx))
         if not name or (name == _STDOUT and not self.allow_dash):
             self.fail("it takes the name of a file", param, ctx)
@@ -113,6 +121,16 @@ class OutputFolder(click.Path):
     def __init__(self, *files: str) -> None:
         super().__init__(file_okay=False)
         self.files = files
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        _refuse_url(self, value, param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def _refuse_url(path: click.Path, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> None:
+    """Raise click.BadParameter for an output that is a URL."""
+    if is_remote(value):
+        path.fail("it is a URL, where a file on this machine is written; rdbkit upload sends one", param, ctx)
 
 
 class WithArgument(_ParamType):
@@ -144,9 +162,21 @@ class WithArgument(_ParamType):
 
 
 class Verb(click.Command):
-    """A command none of whose outputs is a file that it reads, or another output, whatever the names are."""
+    """A command none of whose outputs is a file that it reads, or another output, whatever the names are.
+
+    No message has the query of a URL that stands where another argument belongs.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_URLS] = [each for each in args if "://" in each or "sig=" in each]
+        with secrets_kept(ctx.meta[_URLS]):
+            return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
+        with secrets_kept(ctx.meta[_URLS]):
+            return self._invoke(ctx)
+
+    def _invoke(self, ctx: click.Context) -> Any:
         inputs: list[tuple[str, str]] = []
         snapshots: list[str] = []
         outputs: list[tuple[str, str]] = []

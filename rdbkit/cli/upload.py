@@ -24,7 +24,8 @@ from rdbkit.cli.files import KeptPath, OutputPath, force_option
 from rdbkit.cli.losses import extracted_files, extracting_options, ledger_of_files, ledger_option, report_losses
 from rdbkit.cli.options import optional_service_options
 from rdbkit.cli.render import Output, output, printable, progress, size, usage_errors
-from rdbkit.cli.secrets import FiniteRange, SecretsCommand, without_secrets
+from rdbkit.cli.scrubbing import without_secrets
+from rdbkit.cli.secrets import FiniteRange, SecretsCommand
 from rdbkit.cli.status import status
 from rdbkit.clouds import Cloud
 from rdbkit.errors import LossError

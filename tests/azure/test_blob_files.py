@@ -342,3 +342,37 @@ def a_dump(folder: Path) -> bytes:
     with rdbkit.create(folder / "one.rdb", version=9) as writer:
         writer.put(b"another", b"1")
     return (folder / "one.rdb").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["fold", "URL", "-o", "out.rdb"],
+        ["info", "URL", "--targets-file", "URL"],
+        ["convert", "URL", "URL", "--target", "redis-7.0"],
+        ["keys", "URL", "-o", "URL"],
+        ["split", "URL", "--parts", "2", "-o", "URL"],
+        ["get", "URL", "key", "URL"],
+        ["info", "--no-such-option=URL"],
+        ["memory", "URL", "--target", "URL"],
+        ["check", "URL", "--target", "redis-7.0", "--samples", "URL"],
+    ],
+    ids=lambda command: " ".join(command),
+)
+def test_a_url_where_something_else_belongs_is_not_shown_with_its_signature(
+    command: list[str], signed: str, tmp_path: Path
+) -> None:
+    done = command_line.run_text(*[signed if word == "URL" else word.replace("URL", signed) for word in command], cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "sig=" not in done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_lines_of_a_blob(blobs: str, tmp_path: Path) -> None:
+    lines = run("export", DUMP).stdout
+    url = put(blobs, "lines/rows.jsonl", lines.encode())
+    (tmp_path / "rows.jsonl").write_text(lines)
+    for source, out in ((url, "remote.rdb"), (tmp_path / "rows.jsonl", "local.rdb")):
+        done = run("build", source, tmp_path / out, "--target", "redis-7.0", AZURE_STORAGE_KEY=KEY)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "remote.rdb").read_bytes() == (tmp_path / "local.rdb").read_bytes()
