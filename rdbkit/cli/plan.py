@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import textwrap
 from typing import Final
@@ -22,6 +23,7 @@ from rdbkit.operations.plan_terraform import terraform
 from rdbkit.operations.resource_names import Names
 from rdbkit.storage.location import exists, total_size
 from rdbkit.targets.target import Sku, Target
+from rdbkit.text import path_word, shell_word
 
 _PERCENT: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*%?")
 #: What a command's line may end behind: all up to the next option that is not inside of quotes.
@@ -130,11 +132,11 @@ def plan(
     if as_json:
         click.echo(json.dumps(found.to_dict()))
     else:
-        _show(found, output())
+        _show(found, _deployments(found, bicep_file, terraform_file), private_endpoint, output())
     return 0 if found.feasible else 1
 
 
-def _show(found: Plan, out: Output) -> None:
+def _show(found: Plan, deployments: list[str], private_endpoint: bool, out: Output) -> None:
     files = printable(found.files[0].file) if len(found.files) == 1 else f"{len(found.files)} files"
     out.heading(f"{files} to {found.title}")
     out.facts(_facts(found))
@@ -153,7 +155,24 @@ def _show(found: Plan, out: Output) -> None:
     _show_sentences(found.notes, out)
     for number, step in enumerate(found.steps, 1):
         _show_step(number, step, out)
+    if deployments:
+        out.line("\nInstead of creating the cache step by step, deploy the file. It has the storage account and the rights, too.")
+        if private_endpoint:
+            out.line("Only the subnet of the private endpoint reaches the cache then: run verify-import there.")
+        _show_commands(deployments)
     _show_dual_writing(found, out)
+
+
+def _deployments(found: Plan, bicep_file: str | None, terraform_file: str | None) -> list[str]:
+    """The commands that create what the files describe."""
+    commands = []
+    if bicep_file is not None:
+        group = shell_word(found.names.resource_group) if found.names.resource_group else '"$RESOURCE_GROUP"'
+        commands.append(f"az deployment group create --resource-group {group} --template-file {path_word(bicep_file)}")
+    if terraform_file is not None:
+        folder = path_word(os.path.dirname(terraform_file) or os.curdir)
+        commands += [f"terraform -chdir={folder} init", f"terraform -chdir={folder} apply"]
+    return commands
 
 
 def _show_sentences(texts: list[str], out: Output) -> None:
@@ -182,7 +201,11 @@ def _show_step(number: int, step: Step, out: Output) -> None:
     # as comments, so that whoever pastes the whole step runs none of it
     for line in textwrap.wrap(_sentence(step.note), _WIDTH) if step.note else ():
         click.echo(f"   # {line}")
-    for command in step.commands:
+    _show_commands(step.commands)
+
+
+def _show_commands(commands: list[str]) -> None:
+    for command in commands:
         for line in _folded(command):  # whose words have nothing in them that is not printable
             click.echo(f"   {line}")  # never cut, so that it can be copied whatever the terminal's width
 

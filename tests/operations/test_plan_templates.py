@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -280,6 +281,21 @@ def test_the_command_writes_both(tmp_path: Path) -> None:
     assert not here.exists()
     assert run("--target", "azure-managed", *both, "--force").returncode == 0
     assert ("azurerm_managed_redis", "cache") in check_terraform(there.read_text())
+
+
+def test_the_command_says_how_its_files_are_deployed(tmp_path: Path) -> None:
+    folder = tmp_path / "for $HOME"
+    folder.mkdir()
+    made = run("--target", "azure-managed", "--bicep", folder / "a.bicep", "--terraform", folder / "a.tf", "--private-endpoint")
+    lines = made.stdout.replace("\\\n", "").splitlines()
+    commands = [shlex.split(line) for line in lines if line.startswith(("   az deployment", "   terraform"))]
+    assert commands == [
+        ["az", "deployment", "group", "create", "--resource-group", "$RESOURCE_GROUP", "--template-file", str(folder / "a.bicep")],
+        ["terraform", f"-chdir={folder}", "init"],
+        ["terraform", f"-chdir={folder}", "apply"],
+    ]
+    assert "run verify-import there" in made.stdout
+    assert "az deployment" not in run("--target", "azure-managed").stdout
 
 
 def test_the_command_writes_neither_where_one_cannot_be(tmp_path: Path) -> None:
