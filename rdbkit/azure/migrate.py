@@ -458,8 +458,7 @@ class Migration:
 
     def _look_for_shards(self) -> None:
         """Warn where the files are some shards of a cluster, and others are missing."""
-        looked_at_all = all(file.slots or not file.keys for file in self.files)
-        for finding in of_shards([(file.file, file.occupied) for file in self.files], looked_at_all):
+        for finding in of_shards([(file.file, file.occupied) for file in self.files if file.keys]):
             if finding.severity == WARNING and finding.title not in self.warnings:
                 self.warnings.append(finding.title)
 

@@ -322,8 +322,8 @@ def check_shards(reports: Iterable[Check]) -> list[Finding]:
     """Tell which shards of a cluster are missing among files that go into one target together, and which are there twice.
 
     A cluster is saved as a file a node, and each node has keys of its own hash slots. So where one was forgotten, a range of slots
-    has no key. That is said only where chance cannot be the reason: of files with few keys, and of servers that are no
-    cluster, there is nothing to say.
+    has no key. That is said only where each file is seen to be a shard, and chance cannot be the reason: of files with few keys
+    and of servers that are no cluster there is nothing to say.
 
     Args:
         reports: of `check`, one for each file.
@@ -334,19 +334,13 @@ def check_shards(reports: Iterable[Check]) -> list[Finding]:
     >>> check_shards(reports)
     []
     """
-    reports = list(reports)
-    looked_at_all = all(report.occupied or not report.keys for report in reports)
-    return of_shards([(report.file, report.occupied) for report in reports], looked_at_all)
+    return of_shards([(report.file, report.occupied) for report in reports if report.keys])
 
 
-def of_shards(files: list[tuple[str, int]], looked_at_all: bool) -> list[Finding]:
-    """`check_shards` of files by their names and the slots that have keys, each a bit.
-
-    Args:
-        looked_at_all: whether these are all slots that the files have keys of.
-    """
+def of_shards(files: list[tuple[str, int]]) -> list[Finding]:
+    """`check_shards` of files that have keys, by their names and the slots of these, each a bit."""
     found = []
-    missing = missing_of(occupied for _, occupied in files) if looked_at_all else []
+    missing = missing_of([occupied for _, occupied in files])
     if missing and len(files) == 1:
         found.append(replace(_of_shard(ranges_of(files[0][1]) or []), code=_MISSING, severity=WARNING))
     elif missing:

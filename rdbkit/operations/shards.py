@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Final, TypeAlias
 
@@ -25,8 +25,10 @@ def ranges_of(occupied: int) -> Ranges | None:
     return _between(free) if free else None
 
 
-def missing_of(files: Iterable[int]) -> Ranges:
-    """The ranges of slots that no file has a key of, as far as they are shards that are missing."""
+def missing_of(files: Sequence[int]) -> Ranges:
+    """The ranges of slots that no file has a key of; none where a file is no shard, since nobody knows what belongs to that."""
+    if not all(map(free_stretches, files)):
+        return []
     together = 0
     for occupied in files:
         together |= occupied

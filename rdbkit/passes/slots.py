@@ -20,7 +20,7 @@ _FIRST_LOOK: Final = 1 << 14
 #: How likely a stretch without keys may be by chance for it to be taken for a shard that is missing.
 _BY_CHANCE: Final = 1e-9
 #: The share of all other slots that have keys then. Names that count up are no random numbers to CRC16: 40,000 of them can leave
-#: a tenth of the slots free that lie side by side, but they leave many others free, too. (The most that any of 15 kinds of
+#: a tenth of the slots free that lie side by side, but they leave many others free, too. (The most that any of 16 kinds of
 #: names reached with a stretch free was 0.68, for up to 200,000 names and with 200 lengths of what follows the counter.)
 _FILLED: Final = 0.85
 #: A cluster has at most 1,000 nodes.

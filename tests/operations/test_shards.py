@@ -180,6 +180,17 @@ def test_a_file_of_all_slots_is_no_shard_twice(tmp_path: Path, thirds: list[Path
     assert together(whole, thirds[0]) == []
 
 
+def test_beside_a_file_that_may_be_any_shard_nothing_is_missing(tmp_path: Path, thirds: list[Path]) -> None:
+    few = a_shard(tmp_path / "few.rdb", THIRDS[1], 100)
+    assert together(thirds[0], few, thirds[2]) == []
+    tags = tmp_path / "tags.rdb"
+    tags.write_bytes(rdb(DB_0, records(b"{%b}%d" % (name, i) for name in of(THIRDS[1], 300) for i in range(300))))
+    assert together(thirds[0], tags, thirds[2]) == []
+    nothing = tmp_path / "nothing.rdb"
+    nothing.write_bytes(rdb())
+    assert [code for code, *_ in together(thirds[0], nothing, thirds[2])] == ["RDB308"]
+
+
 def test_parts_by_slots_say_it_too(tmp_path: Path) -> None:
     whole = a_shard(tmp_path / "whole.rdb", range(16384))
     rdbkit.split([whole], tmp_path / "parts", rdbkit.Division(slots=rdbkit.parse_slot_parts("0-8191,8192-16383")))
