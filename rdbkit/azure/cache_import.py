@@ -196,7 +196,7 @@ class PendingOperation:
     verb: str
     resource_id: str
     blobs: list[dict[str, Any]]
-    operation: str = ""
+    operation: str = field(default="", repr=False)
     begun: float = 0.0
     place: str = ""
     keep: Callable[[dict[str, Any] | None], object] | None = field(default=None, repr=False, compare=False)

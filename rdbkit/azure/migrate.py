@@ -243,6 +243,7 @@ class Migration:
         self.rereading = Rereading()
         self.files = [self._progress_of(name) for name in files]
         self._pending: PendingOperation | None = None
+        self._has_former = False
         self._state = StateFile(
             self.path, "rdbkit migrate", _FORMAT, [*(file.file for file in self.files), PRIVATE], older=[_FORMER]
         )
@@ -284,6 +285,7 @@ class Migration:
                     raise ValueError
         if self._pending is None:
             self._pending = self._former_import()
+            self._has_former = self._pending is not None
         if left is None:
             return
         if left != self._mark():
@@ -669,9 +671,10 @@ class Migration:
 
         Raises: OSError where one that a run of an earlier release has left cannot be noted in the state.
         """
-        if self.leaves_state and self._pending is not None and exists(self._former_path):
+        if self.leaves_state and self._has_former:
             self._note()
             os.unlink(self._former_path)
+            self._has_former = False
         return self._pending
 
     def _former_import(self) -> PendingOperation | None:

@@ -325,7 +325,9 @@ class Arm:
             seen.add(url)
             response: Any = self._client._send_request(HttpRequest("GET", url))
             response.raise_for_status()
-            page = response.json()
+            page = _object_in(response)
+            if page is None or _is_redirect(response):
+                raise self._none_of_arm(response)
             found += page.get("value") or []
             url = str(page.get("nextLink") or "")
         return found
@@ -423,10 +425,11 @@ class Arm:
                         response.raise_for_status()
                     break
             time.sleep(_seconds(response.headers, min(_POLL * 2**tries, _LONGEST_WAIT)))
-        raise TargetError(
-            f"the answer ({response.status_code}) is none of ARM: something on the way may have answered, such as a proxy",
-            source=self.cache.name,
-        )
+        raise self._none_of_arm(response)
+
+    def _none_of_arm(self, response: Any) -> TargetError:
+        said = f"the answer ({response.status_code}) is none of ARM: something on the way may have answered, such as a proxy"
+        return TargetError(said, source=self.cache.name)
 
     def _asked(self, request: Any) -> Any:
         """The answer to a request, whatever it is; the SDK has an error for JSON that is none."""

@@ -14,6 +14,7 @@ import pytest
 import rdbkit
 from rdbkit.azure.cache_import import PendingOperation
 from rdbkit.azure.errors import Failure, failure_in
+from rdbkit.azure.resources import Status
 
 from ..arm import Cache, Cloud
 from ..azurite import needs_azurite
@@ -508,6 +509,22 @@ def test_an_import_of_an_earlier_release_whose_files_are_not_known_to_be_these(a
 
 
 @needs_azurite
+def test_an_import_of_an_earlier_release_is_not_forgotten_for_one_of_this(azure: Cloud, shell: Shell) -> None:
+    verb = Verb("migrate", azure, shell)
+    former = begun(verb)
+    left = former.read_text()
+    verb.cache.said = [(401, b"", {})]
+    assert verb.run()[0] == 4
+    former.write_text(left)  # as where that release has run again meanwhile
+    code, _, err = verb.run()
+    assert (code, former.exists(), verb.state.exists()) == (0, True, False), err
+    azure.operations["op0"]["asked"].clear()
+    code, _, err = verb.run("--overwrite")
+    assert (code, former.exists()) == (0, False), err
+    assert "waiting for the end of an import" in err
+
+
+@needs_azurite
 def test_a_file_of_an_earlier_release_that_does_not_fit_is_refused(azure: Cloud, shell: Shell) -> None:
     verb = Verb("migrate", azure, shell)
     former = begun(verb)
@@ -575,3 +592,9 @@ def test_the_functions_do_the_same(azure: Cloud, shell: Shell, monkeypatch: pyte
         assert verb.operation
         call()
     assert (len(posts(azure)), verb.has_done_its_work(), list(shell.folder.glob("rdbkit-*"))) == (2, True, [])
+
+
+def test_the_signed_url_is_in_no_repr() -> None:
+    url = "https://management.azure.com/x?s=signed"
+    shown = [repr(PendingOperation("x.json", "import", "/x", [], url)), repr(Status("InProgress", url=url))]
+    assert not any("signed" in text for text in shown)
