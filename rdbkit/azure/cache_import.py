@@ -305,7 +305,12 @@ def look_at_target(target: Target, cache: CacheState, *, imports: bool = True) -
             source=cache.name,
         )
     if not cache.is_ready:
-        raise TargetError(f"the cache is not running but {cache.state}; run this again when it is done", source=cache.name)
+        helps = "run this again when it is done"
+        if cache.state.endswith("Failed"):  # which passes by nothing that this waits for
+            helps = (
+                "a change of it has failed: look at its activity log in the portal, and repeat the change, or ask Azure's support"
+            )
+        raise TargetError(f"the cache is not running but {cache.state}; {helps}", source=cache.name)
     target, warnings = _with_engine(target, cache)
     told = beyond_documents(target)
     if imports and told:

@@ -233,6 +233,8 @@ def refusals() -> list[Any]:
     linked = {"linkedDatabases": [{"id": own}, {"id": own.replace("shop-amr", "other")}]}
     return [
         case("scaling", "not running but Scaling; run this again", lambda a: (a.premium(provisioningState="Scaling"), small(a))),
+        case("failed", "Failed; a change of it has failed", lambda a: (a.premium(provisioningState="Failed"), small(a))),
+        case("update", "UpdateFailed; a change of", lambda a: (a.managed(resourceState="UpdateFailed"), small(a))),
         case("database", "not running but Scaling; run this again", lambda a: (a.managed(**scaling), small(a))),
         case("cluster", "not running but Scaling; run this again", lambda a: (a.managed(cluster=scaling), small(a))),
         case("linked", "geo-replicated with north, and no source", lambda a: (a.premium(linked=["north"]), small(a))),
