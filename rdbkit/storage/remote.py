@@ -210,27 +210,29 @@ def _version(place: BlobUrl, meta: Any) -> Version:
 
 
 class _Piece(_Task):
-    """Some bytes of an object, on their way."""
+    """Some bytes of an object, on their way into a buffer."""
 
-    def __init__(self, store: Any, key: str, version: Version, begin: int, end: int) -> None:
+    def __init__(self, store: Any, key: str, version: Version, begin: int, end: int, buffer: bytearray) -> None:
         self.begin = begin
         self.end = end
+        self.buffer = buffer
 
         def ask() -> memoryview:
             import obstore
 
-            content = bytearray(end - begin)
+            content = memoryview(buffer)[: end - begin]
             at = 0
             try:
                 found = obstore.get(store, key, options={"range": (begin, end), "if_match": version.etag})
                 for part in found.stream(min_chunk_size=_PART):  # as one, it would be in memory twice
-                    content[at : at + len(part)] = part
+                    if at + len(part) <= len(content):
+                        content[at : at + len(part)] = part
                     at += len(part)
             except Exception as e:
                 raise _translated(e, version.name) from None
-            if at != len(content) or len(content) != end - begin:
-                raise TargetError(f"the service has sent {at:,} of {end - begin:,} bytes; run this again", source=version.name)
-            return memoryview(content)
+            if at != len(content):
+                raise TargetError(f"the service has sent {at:,} bytes for {len(content):,}; run this again", source=version.name)
+            return content
 
         super().__init__(ask)
 
@@ -259,6 +261,7 @@ class RemoteReader:
         self._at = 0
         self._pieces: deque[_Piece] = deque()  # one behind the other, without gaps
         self._asked = len(self._head)  # up to where
+        self._buffers: list[bytearray] = []  # of pieces that have been read
         self._size = _FIRST  # of the last piece that was asked for
         self._ahead = _AHEAD
         self._closed = False
@@ -298,7 +301,9 @@ class RemoteReader:
     def _piece(self) -> _Piece:
         """The piece in which the next byte is; those behind it are asked for as well."""
         while self._pieces and self._pieces[0].end <= self._at:
-            self._pieces.popleft()
+            piece = self._pieces.popleft()
+            if piece.done.is_set() and len(piece.buffer) == _LARGEST:
+                self._buffers.append(piece.buffer)
         if self._pieces and self._at < self._pieces[0].begin:
             self._pieces.clear()
         if not self._pieces and self._at != self._asked:  # it is not read in its order: who knows where it goes on
@@ -315,7 +320,9 @@ class RemoteReader:
         while self._asked < self.size and len(self._pieces) <= (self._ahead if self._size == _LARGEST else 0):
             self._size = min(self._size * _GROWTH, _LARGEST)
             end = min(self._asked + self._size, self.size)
-            self._pieces.append(_Piece(self._store, self._key, self.version, self._asked, end))
+            # used again, and made by this thread: what each thread takes from the system, it would keep
+            buffer = self._buffers.pop() if self._buffers and self._size == _LARGEST else bytearray(self._size)
+            self._pieces.append(_Piece(self._store, self._key, self.version, self._asked, end, buffer))
             self._asked = end
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
@@ -332,6 +339,7 @@ class RemoteReader:
         """Let go of what is on its way."""
         self._closed = True
         pieces, self._pieces = self._pieces, deque()
+        self._buffers.clear()
         wait = _LAST_WAIT
         for piece in pieces:
             if not piece.done.wait(wait):
