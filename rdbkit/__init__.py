@@ -64,9 +64,9 @@ from rdbkit.values import (
 
 if TYPE_CHECKING:
     from rdbkit.azure.abort_upload import AbortedUpload, abort_upload
-    from rdbkit.azure.blob_url import BlobUrl, Credentials, parse_place
     from rdbkit.azure.cache_export import begin_export, export_cache, prepare_export, wait_for_export
     from rdbkit.azure.cache_import import ImportPlan, PendingOperation, begin_import, import_, prepare_import, wait_for
+    from rdbkit.azure.credentials import Credentials
     from rdbkit.azure.migrate import Migration, migrate
     from rdbkit.azure.resources import Arm, parse_resource_id
     from rdbkit.azure.upload import Upload, upload
@@ -101,6 +101,7 @@ if TYPE_CHECKING:
     from rdbkit.policy.rules import Edits, Policies
     from rdbkit.policy.script import ScriptRecord
     from rdbkit.selection import parse_dbs, parse_expires, parse_sample, parse_size, parse_slots, parse_ttl
+    from rdbkit.storage.blob_url import BlobUrl, parse_place
     from rdbkit.storage.output import open_output
     from rdbkit.targets.facts import Fact
     from rdbkit.targets.target import Creation, Sku, Target, find_target, load_targets, target_names
@@ -263,12 +264,12 @@ __all__ = [
 _MODULES = {
     "AbortedUpload": "azure.abort_upload",
     "Arm": "azure.resources",
-    "BlobUrl": "azure.blob_url",
+    "BlobUrl": "storage.blob_url",
     "Build": "operations.build",
     "Check": "operations.check",
     "Conversion": "operations.convert",
     "Creation": "targets.target",
-    "Credentials": "azure.blob_url",
+    "Credentials": "azure.credentials",
     "Delta": "operations.diff_delta",
     "Diff": "operations.diff",
     "Difference": "operations.diff",
@@ -337,7 +338,7 @@ _MODULES = {
     "open_output": "storage.output",
     "parse_dbs": "selection",
     "parse_expires": "selection",
-    "parse_place": "azure.blob_url",
+    "parse_place": "storage.blob_url",
     "parse_resource_id": "azure.resources",
     "parse_sample": "selection",
     "parse_size": "selection",

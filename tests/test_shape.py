@@ -169,7 +169,7 @@ def test_examples_in_docstrings_hold(monkeypatch: pytest.MonkeyPatch) -> None:
         "passes.patterns",
         "passes.scramble",
         "azure.arguments",
-        "azure.blob_url",
+        "storage.blob_url",
         "azure.resources",
         "live.server_url",
         "resp",

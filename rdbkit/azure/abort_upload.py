@@ -12,11 +12,12 @@ from typing import Any, Final
 from urllib.parse import parse_qs
 
 from rdbkit.azure.arguments import blob_url_of
-from rdbkit.azure.blob_url import BlobUrl, Credentials
+from rdbkit.azure.credentials import Credentials
 from rdbkit.azure.errors import translating_errors
 from rdbkit.azure.sas import Signer, patience
 from rdbkit.azure.upload import is_own_id, properties_of
 from rdbkit.errors import TargetError
+from rdbkit.storage.blob_url import BlobUrl
 from rdbkit.text import count, first_line
 
 __all__ = ["AbortedUpload", "abort_upload", "check_is_free"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from rdbkit.azure.blob_url import BlobUrl, parse_place
 from rdbkit.azure.resources import Arm, ResourceId, parse_resource_id
+from rdbkit.storage.blob_url import BlobUrl, parse_place
 
 
 def blob_url_of(place: str | BlobUrl) -> BlobUrl:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rdbkit.azure.arguments import blob_url_of, opened_cache
-from rdbkit.azure.blob_url import BlobUrl, Credentials
 from rdbkit.azure.cache_import import (
     MANAGED_IDENTITY,
     SAS,
@@ -21,11 +20,13 @@ from rdbkit.azure.cache_import import (
     wait_for,
     when,
 )
+from rdbkit.azure.credentials import Credentials
 from rdbkit.azure.errors import translating_errors
 from rdbkit.azure.resources import PREMIUM, Arm, CacheState, Call, ResourceId, Status
 from rdbkit.azure.sas import EXPORT_PERMISSIONS, LEAST_HOURS, Signed, Signer, patience
 from rdbkit.azure.storage_account import StorageAccount, look_at_accounts
 from rdbkit.errors import TargetError
+from rdbkit.storage.blob_url import BlobUrl
 from rdbkit.targets.target import Target, as_target
 
 __all__ = ["Export", "begin_export", "check_goes_to", "export_cache", "prepare_export", "wait_for_export"]
@@ -79,7 +80,7 @@ def prepare_export(
     Args:
         arm: the cache.
         target: the service, of `rdbkit.find_target`.
-        place: the container, of `rdbkit.azure.blob_url.parse_place`.
+        place: the container, of `rdbkit.parse_place`.
         prefix: of the blobs' names; by default the cache's name. Of Premium alone.
         credentials, auth, storage_subscription, hours, storage_check: as of `rdbkit.azure.cache_import.prepare_import`.
 

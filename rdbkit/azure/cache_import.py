@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import rdbkit
 from rdbkit.azure.arguments import blob_urls_of, opened_cache
-from rdbkit.azure.blob_url import BlobUrl, Credentials
+from rdbkit.azure.credentials import Credentials
 from rdbkit.azure.errors import meaning_of_failure, translating_errors
 from rdbkit.azure.resources import PREMIUM, Arm, CacheState, Call, ResourceId, Status
 from rdbkit.azure.sas import LEAST_HOURS, Signed, Signer, patience
@@ -26,6 +26,7 @@ from rdbkit.errors import CorruptError, TargetError, UnsupportedVersionError
 from rdbkit.model import aux_number
 from rdbkit.operations.check import AS_IT_IS, CANNOT, WARNING, Check, beyond_documents, check, check_shards
 from rdbkit.snapshot.other_formats import HEAD_BYTES, describe
+from rdbkit.storage.blob_url import BlobUrl
 from rdbkit.storage.compression import compression_of
 from rdbkit.storage.location import Identity
 from rdbkit.storage.remote import remember
@@ -365,7 +366,7 @@ def prepare_import(
     Args:
         arm: the cache.
         target: the service, of `rdbkit.find_target`.
-        places: of the blobs, of `rdbkit.azure.blob_url.parse_place`.
+        places: of the blobs, of `rdbkit.parse_place`.
         credentials: of the storage account; by default what the environment and the machine have.
         auth: `SAS`, or `MANAGED_IDENTITY` for the cache's own identity, of Premium alone.
         storage_subscription: where the storage account is, if not where the cache is.

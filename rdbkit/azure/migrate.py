@@ -18,7 +18,6 @@ from hashlib import md5
 from typing import Any, BinaryIO, Final, cast
 
 from rdbkit.azure.arguments import blob_url_of, opened_cache
-from rdbkit.azure.blob_url import BlobUrl, Credentials
 from rdbkit.azure.cache_import import (
     SAS,
     Import,
@@ -32,6 +31,7 @@ from rdbkit.azure.cache_import import (
     wait_for,
     when,
 )
+from rdbkit.azure.credentials import Credentials
 from rdbkit.azure.errors import translating_errors
 from rdbkit.azure.resources import Arm, CacheState, Call, ResourceId, Status
 from rdbkit.azure.sas import LEAST_HOURS, Signer, patience
@@ -50,6 +50,7 @@ from rdbkit.policy.ledger import Loss
 from rdbkit.policy.rules import Edits, Policies
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import open_snapshot
+from rdbkit.storage.blob_url import BlobUrl
 from rdbkit.storage.compression import without_suffix
 from rdbkit.storage.location import absolute_path, check_distinct, exists, revision
 from rdbkit.storage.output import Nowhere, open_output

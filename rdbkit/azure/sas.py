@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qs
 
-from rdbkit.azure.blob_url import BlobUrl, Credentials
+from rdbkit.azure.credentials import Credentials
 from rdbkit.azure.errors import missing_package, translating_errors
 from rdbkit.errors import TargetError
+from rdbkit.storage.blob_url import BlobUrl
 
 __all__ = ["EXPORT_PERMISSIONS", "LEAST_HOURS", "MOST_HOURS", "Signed", "Signer", "check_window", "patience"]
 

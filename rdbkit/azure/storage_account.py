@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from rdbkit.azure.blob_url import BlobUrl
 from rdbkit.azure.errors import translating_errors
 from rdbkit.azure.resources import Arm, CacheState
 from rdbkit.azure.sas import Signer
 from rdbkit.errors import TargetError
+from rdbkit.storage.blob_url import BlobUrl
 from rdbkit.targets.facts import Fact
 from rdbkit.targets.target import Target
 from rdbkit.text import first_line, shell_word

@@ -19,13 +19,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO, Final, cast
 
 from rdbkit.azure.arguments import blob_url_of
-from rdbkit.azure.blob_url import BlobUrl, Credentials
+from rdbkit.azure.credentials import Credentials
 from rdbkit.azure.errors import missing_package, translating_errors
 from rdbkit.errors import RdbError, TargetError
 from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.operations.convert import Conversion, convert
 from rdbkit.policy.ledger import Loss
 from rdbkit.storage.blob_errors import FOREIGN_BLOCKS
+from rdbkit.storage.blob_url import BlobUrl
 from rdbkit.storage.location import Identity, is_rereadable, open_file
 from rdbkit.storage.pipe import Pipe, PipeBroken
 from rdbkit.storage.rate_limiter import RateLimiter

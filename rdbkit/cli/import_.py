@@ -9,7 +9,6 @@ from typing import Final
 
 import click
 
-from rdbkit.azure.blob_url import BlobUrl, Credentials
 from rdbkit.azure.cache_import import (
     ImportPlan,
     PendingOperation,
@@ -20,6 +19,7 @@ from rdbkit.azure.cache_import import (
     wait_for,
     when,
 )
+from rdbkit.azure.credentials import Credentials
 from rdbkit.azure.resources import Arm, ResourceId, parse_resource_id
 from rdbkit.cli.cache_options import (
     AUTH,
@@ -44,6 +44,7 @@ from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.upload import read_place
 from rdbkit.clouds import Cloud
 from rdbkit.operations.check import Check
+from rdbkit.storage.blob_url import BlobUrl
 from rdbkit.targets.target import Target
 
 #: Findings of a check that are about the file itself, whatever the target: it cannot be read to its end.

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import click
 
-from rdbkit.azure.blob_url import BlobUrl, Credentials
 from rdbkit.azure.cache_import import PendingOperation
+from rdbkit.azure.credentials import Credentials
 from rdbkit.azure.migrate import STEPS, FileProgress, Migration
 from rdbkit.azure.resources import Call, ResourceId
 from rdbkit.cli.append_only import allows_base, lacks_newer_data
@@ -52,6 +52,7 @@ from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.operations.duplicates import DuplicateError
 from rdbkit.policy.losses import loss_kinds
 from rdbkit.selection import parse_bytes
+from rdbkit.storage.blob_url import BlobUrl
 from rdbkit.storage.location import exists, is_file, total_size
 from rdbkit.storage.output import open_output
 from rdbkit.storage.remote import base_name

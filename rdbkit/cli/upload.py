@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from rdbkit.azure.abort_upload import abort_upload, check_is_free
-from rdbkit.azure.blob_url import BlobUrl, Credentials, parse_place
+from rdbkit.azure.credentials import Credentials
 from rdbkit.azure.sas import LEAST_HOURS, MOST_HOURS, Signer
 from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, Upload, upload_converted
 from rdbkit.azure.upload import upload as bring
@@ -32,6 +32,7 @@ from rdbkit.errors import LossError
 from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.operations.convert import Conversion
 from rdbkit.selection import parse_bytes
+from rdbkit.storage.blob_url import BlobUrl, parse_place
 from rdbkit.storage.location import exists, file_size, is_file
 from rdbkit.storage.output import open_output
 from rdbkit.storage.remote import base_name, is_remote

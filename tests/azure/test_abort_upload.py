@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import rdbkit
-from rdbkit.azure.blob_url import BlobUrl, parse_place
+from rdbkit.storage.blob_url import BlobUrl, parse_place
 
 from .. import command_line
 from ..azurite import ACCOUNT, CUT, KEY, PASS, Cutter, needs_azurite, service

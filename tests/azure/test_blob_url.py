@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from rdbkit.azure.blob_url import parse_place
 from rdbkit.cli import cli
+from rdbkit.storage.blob_url import parse_place
 
 from ..rdb import FIXTURES
 

@@ -19,7 +19,6 @@ import pytest
 from click.testing import CliRunner
 
 import rdbkit
-from rdbkit.azure.blob_url import BlobUrl
 from rdbkit.azure.cache_import import PendingOperation, look_at_target
 from rdbkit.azure.resources import PREMIUM, REDIS_ENTERPRISE, Arm, parse_resource_id
 from rdbkit.azure.sas import Signer, check_window
@@ -27,6 +26,7 @@ from rdbkit.cli import cli
 from rdbkit.errors import TargetError
 from rdbkit.format.slots import key_slot
 from rdbkit.operations.check import check
+from rdbkit.storage.blob_url import BlobUrl
 from rdbkit.targets.target import Target, find_target
 
 from ..arm import BUSY_TEXT, SAS_TEXT, Cache, Cloud

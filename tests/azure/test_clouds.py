@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from rdbkit.azure.blob_url import BlobUrl, Credentials
+from rdbkit.azure.credentials import Credentials
 from rdbkit.azure.resources import Arm, parse_resource_id
 from rdbkit.errors import TargetError
+from rdbkit.storage.blob_url import BlobUrl
 
 from .. import command_line
 from ..arm import Cloud

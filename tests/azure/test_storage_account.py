@@ -14,8 +14,8 @@ import pytest
 
 import rdbkit
 from rdbkit.azure import storage_account
-from rdbkit.azure.blob_url import parse_place
 from rdbkit.azure.storage_account import StorageAccount, find_account
+from rdbkit.storage.blob_url import parse_place
 
 from ..arm import GROUP, SUBSCRIPTION, Cache, Cloud
 from ..azurite import ACCOUNT, needs_azurite

@@ -21,10 +21,11 @@ from urllib.parse import urlsplit
 import pytest
 
 import rdbkit
-from rdbkit.azure.blob_url import BlobUrl, Credentials, parse_place
+from rdbkit.azure.credentials import Credentials
 from rdbkit.azure.errors import meaning, translating_errors
 from rdbkit.azure.upload import Upload, upload, upload_converted
 from rdbkit.operations.conversion_options import ConversionOptions
+from rdbkit.storage.blob_url import BlobUrl, parse_place
 
 from .. import command_line
 from ..azurite import ACCOUNT, CUT, KEY, MUTE, PASS, Cutter, needs_azurite, service

@@ -1,4 +1,4 @@
-"""Clients of a storage account, for what opens it."""
+"""What opens a storage account, and clients of it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from typing import Any
 
 from rdbkit.azure.errors import missing_package
 from rdbkit.storage import credentials
-from rdbkit.storage.blob_url import BlobUrl, parse_place
-
-__all__ = ["BlobUrl", "Credentials", "parse_place"]
+from rdbkit.storage.blob_url import BlobUrl
 
 
 @dataclass(frozen=True)
