@@ -409,6 +409,8 @@ def prepare_import(
             used.append(memory)
         else:
             used.append(blob.bytes * _IN_MEMORY)
+    if checks and not any(report.keys for report in checks):
+        warnings.append("there is no key in any blob: the import empties the cache")
     warnings += [found.title for found in check_shards(checks) if found.severity == WARNING]
     warnings += _room(target, cache, sum(used))
     call = _call(arm, blobs, auth, storage_subscription)

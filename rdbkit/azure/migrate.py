@@ -44,7 +44,7 @@ from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, WARNING, Check, che
 from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.operations.convert import Conversion, convert
 from rdbkit.operations.converted_keys import scan_converted_keys
-from rdbkit.operations.duplicates import Met, duplicate_error, find_duplicates
+from rdbkit.operations.duplicates import Met, duplicate_error, find_duplicates, find_shared_libraries, library_error
 from rdbkit.operations.split import Division, split
 from rdbkit.policy.ledger import Loss
 from rdbkit.policy.rules import Edits, Policies
@@ -59,7 +59,7 @@ from rdbkit.storage.source import Rereading, changed
 from rdbkit.storage.state import StateFile
 from rdbkit.storage.temporary import PRIVATE, Permissions, make_folders
 from rdbkit.targets.target import Target, as_target
-from rdbkit.text import valid_text
+from rdbkit.text import count, valid_text
 
 __all__ = ["STEPS", "FileProgress", "Migration", "migrate"]
 
@@ -71,6 +71,8 @@ _FORMER: Final = 2
 #: How many damaged keys, and keys that several files have, are named.
 _MOST_DAMAGE: Final = 20
 _MOST_DUPLICATES: Final = 20
+#: The RDB version from which on files have function libraries.
+_FUNCTIONS: Final = 10
 
 
 @dataclass
@@ -405,8 +407,8 @@ class Migration:
             loss_callback: called with a file and each loss of it as it is found.
 
         Raises: LossError where a policy does not allow one, of the first of `refused`; DuplicateError where files have the same
-            key; RdbError where a file is damaged; TargetError where the cache cannot import what it becomes; ValueError where
-            the options leave all keys out.
+            key, or different function libraries of one name; RdbError where a file is damaged; TargetError where the cache cannot
+            import what it becomes; ValueError where the options leave all keys out.
         """
         self.refused.clear()
         for file in self.files:
@@ -414,10 +416,10 @@ class Migration:
                 self._rehearse(file, progress, loss_callback)
         if self.refused:
             raise self.refused[0]
-        if self.conversion.changes_keys and not any(file.written for file in self.files) and any(file.keys for file in self.files):
-            raise ValueError("no key would be sent, for the options leave all of them out; the import would empty the cache")
+        self.warnings += self._look_for_keys()
         self._look_for_shards()
         if len(self.files) > 1:
+            self._look_for_libraries()
             self._look_for_duplicates()
 
     def _rehearse(
@@ -459,18 +461,43 @@ class Migration:
         file.slots = f"{report.occupied:x}" if report.occupied else ""
         self._note()
 
+    def _look_for_keys(self) -> list[str]:
+        """A warning where the files have no key. Raises: ValueError where they have some, and none of them is sent."""
+        keys = sum(file.keys for file in self.files)
+        if any(file.written for file in self.files):
+            return []
+        if keys:
+            raise ValueError(
+                f"no key would be sent, for the options leave all of them out ({count(keys, 'key')}); the import would empty the "
+                "cache"
+            )
+        return ["there is no key in any file: the import empties the cache"]
+
     def _look_for_shards(self) -> None:
         """Warn where the files are some shards of a cluster, and others are missing."""
         for finding in of_shards([(file.file, file.occupied) for file in self.files if file.keys]):
             if finding.severity == WARNING and finding.title not in self.warnings:
                 self.warnings.append(finding.title)
 
+    def _look_for_libraries(self) -> None:
+        """Warn of function libraries that several files have. Raises: DuplicateError where these differ in one."""
+        if self.target.rdb < _FUNCTIONS:
+            return  # none is sent
+        names = [file.file for file in self.files]
+        for shared in find_shared_libraries(names, relaxed=self.conversion.relaxed, rereading=self.rereading):
+            if not shared.is_same:
+                raise library_error(shared)
+            self.warnings.append(
+                f"function library {shared.name!r} is the same in {count(len(shared.files), 'file')}; no source says whether "
+                "the service takes it more than once. rdbkit merge makes one file that has it once"
+            )
+
     def _look_for_duplicates(self) -> None:
         """Raise DuplicateError where several files have a key when they are sent: which one a cache keeps is documented nowhere."""
-        names, count = [file.file for file in self.files], _MOST_DUPLICATES
+        names, most = [file.file for file in self.files], _MOST_DUPLICATES
         if not self.conversion.may_name:
             found = find_duplicates(
-                names, relaxed=self.conversion.relaxed, verify_checksum=not self.conversion.passes_over_damage, samples=count,
+                names, relaxed=self.conversion.relaxed, verify_checksum=not self.conversion.passes_over_damage, samples=most,
                 rereading=self.rereading,
             )  # fmt: skip
             if not found.keys:
@@ -480,10 +507,15 @@ class Migration:
         files = {file.file: file for file in self.files}
 
         def scan(name: str, met: Met) -> None:
-            scan_converted_keys(name, self.target, self._conversion_of(files[name]), met)
-            self._look_at(files[name])
+            file = files[name]
+            out = _Hashing() if file.digest else None
+            scan_converted_keys(
+                name, self.target, self._conversion_of(file), met, write_callback=None if out is None else out.write
+            )
+            self._look_at(file)
+            _check_digest(file, "" if out is None else out.digest)
 
-        found = find_duplicates(names, samples=count, scan=scan)
+        found = find_duplicates(names, samples=most, scan=scan)
         if found.keys:
             raise duplicate_error(found.keys, found.samples, converted=True)
 
@@ -631,7 +663,8 @@ class Migration:
 
         The blobs have to be those that were sent, or, where the upload is skipped, have as many keys as the files become.
 
-        Raises: as `prepare_import`; TargetError for other blobs, and where one does not go in as it is.
+        Raises: as `prepare_import`; TargetError for other blobs, and where one does not go in as it is; ValueError where the
+            options have left all keys out.
         """
         places = [place for file in self.files for place in self.places(file)]
         etags = [str(blob.get("etag", "")) for file in self.files for blob in file.blobs or [{}]]
@@ -644,6 +677,7 @@ class Migration:
             raise TargetError("a blob does not go in as it is; rdbkit import says why", source=self.cache.name)
         if not known:
             self._take_over(prepared)
+        prepared.warnings += self._look_for_keys()
         return prepared
 
     def _take_over(self, prepared: ImportPlan) -> None:

@@ -220,9 +220,10 @@ def _show_duplicates(e: DuplicateError) -> None:
     for each in e.samples[:MOST_SHOWN]:
         names = ", ".join(dict.fromkeys(printable(name) for name, _ in each.places))
         click.echo(f"rdbkit: more than once: db {each.db}, key {printable(each.key, 80)}: {names}", err=True)
+    option = "--on-duplicate" if e.samples else "--on-function-conflict"
     click.echo(
-        f"rdbkit: {printable(e.message)}; nothing was sent. rdbkit merge makes one file of them and says which one to "
-        "keep, and that file can be migrated with the same options; --skip check leaves this to the cache",
+        f"rdbkit: {printable(e.message)}; nothing was sent. rdbkit merge makes one file of them, and its {option} says which one "
+        "to keep; that file can be migrated with the same options. --skip check leaves this to the cache",
         err=True,
     )
 

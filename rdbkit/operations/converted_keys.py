@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import BinaryIO, cast
 
 from rdbkit.operations.conversion_options import ConversionOptions
@@ -16,16 +17,19 @@ from rdbkit.targets.target import Target
 __all__ = ["scan_converted_keys"]
 
 
-def scan_converted_keys(file: str, target: Target, conversion: ConversionOptions, met: Met) -> None:
+def scan_converted_keys(
+    file: str, target: Target, conversion: ConversionOptions, met: Met, *, write_callback: Callable[[bytes], object] | None = None
+) -> None:
     """Call `met` with database, name, offset and expiry (-1 for none) of every key that a file has when it is converted.
 
     Args:
         file: its path.
         target, conversion: as of `convert`, which opens every value here, as before an import.
+        write_callback: called with each piece of what would be written, in another thread.
 
     Raises: as `convert`.
     """
-    pipe = Pipe()
+    pipe = Pipe(write_callback)
 
     def work() -> None:
         try:

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 
 from rdbkit.errors import LossError
 from rdbkit.format.slots import SLOTS, key_slot
+from rdbkit.model import FunctionLibrary
 from rdbkit.passes.hashes import PARTITIONS, HashPartitions
 from rdbkit.passes.names import Keys
 from rdbkit.snapshot.reader import open_snapshot
@@ -101,6 +102,55 @@ def duplicate_error(keys: int, samples: list[Duplicate], *, converted: bool = Fa
     error = DuplicateError(f"a key is there more than once, in {places}{more}", db=first.db, key=first.key)
     error.samples = samples
     return error
+
+
+@dataclass(frozen=True)
+class SharedLibrary:
+    """A function library that several files have.
+
+    Attributes:
+        files: the first that has it, and those that have it too; where codes differ, those that have another.
+        is_same: its code is the same in all of them.
+    """
+
+    name: str
+    files: list[str]
+    is_same: bool
+
+
+def library_error(shared: SharedLibrary) -> DuplicateError:
+    """The error for a function library that differs between files."""
+    first, other = shared.files[:2]
+    error = DuplicateError(f"different function libraries are called {shared.name!r}, in {first} and {other}")
+    error.samples = []
+    return error
+
+
+def find_shared_libraries(
+    files: Sequence[str], *, relaxed: bool = False, rereading: Rereading | None = None
+) -> list[SharedLibrary]:
+    """Function libraries that several of these files have.
+
+    Args:
+        files: paths; of each, what precedes its keys is read.
+        relaxed: as for `rdbkit.open`.
+        rereading: of files that have been read before.
+
+    Raises: ChangedError where a file is another by now; RdbError where one is damaged; OSError.
+    """
+    met: dict[str, list[tuple[str, bytes]]] = {}
+    for name in files:
+        with open_snapshot(name, relaxed=relaxed, verify_checksum=False, rereading=rereading) as snapshot:
+            for event, _ in snapshot.prelude():
+                if isinstance(event, FunctionLibrary):
+                    met.setdefault(event.name, []).append((name, event.code))
+    found = []
+    for library, places in met.items():
+        (first, code), *rest = places
+        others = [name for name, other in rest if other != code]
+        if rest:
+            found.append(SharedLibrary(library, [first, *(others or (name for name, _ in rest))], not others))
+    return found
 
 
 @dataclass

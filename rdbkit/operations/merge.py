@@ -17,7 +17,15 @@ from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.model import Aux, Event, FunctionLibrary, Header, ModuleAux, aux_number
 from rdbkit.operations.arguments import File, paths_of
 from rdbkit.operations.convert import Job
-from rdbkit.operations.duplicates import Duplicate, DuplicateError, NameLog, duplicate_error, find_duplicates, scan_keys
+from rdbkit.operations.duplicates import (
+    Duplicate,
+    NameLog,
+    SharedLibrary,
+    duplicate_error,
+    find_duplicates,
+    library_error,
+    scan_keys,
+)
 from rdbkit.passes.convert import script_loss
 from rdbkit.passes.hashes import NameHashes
 from rdbkit.policy.ledger import Ledger, Loss
@@ -377,9 +385,7 @@ class _Preludes:
             self.libraries[name] = kept = found[-1 if on_function == "last" else 0]
             others = [files[number] for number, code in found if code != kept[1]]
             if others and on_function == "fail":
-                error = DuplicateError(f"different function libraries are called {name!r}, in {files[kept[0]]} and {others[0]}")
-                error.samples = []
-                raise error
+                raise library_error(SharedLibrary(name, [files[kept[0]], *others], is_same=False))
             if others:
                 self.conflicts.append(FunctionConflict(name, files[kept[0]], others))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -16,9 +17,14 @@ class PipeBroken(Exception):
 
 
 class Pipe:
-    """What one thread writes, and another one reads as from a file."""
+    """What one thread writes, and another one reads as from a file.
 
-    def __init__(self) -> None:
+    Args:
+        write_callback: called with each piece that is written.
+    """
+
+    def __init__(self, write_callback: Callable[[bytes], object] | None = None) -> None:
+        self._write_callback = write_callback
         self._pieces: queue.Queue[bytes | BaseException | None] = queue.Queue(_MOST_PIECES)
         self._rest: memoryview = memoryview(b"")
         self.is_broken = False
@@ -26,6 +32,8 @@ class Pipe:
 
     def write(self, data: bytes) -> int:
         """Raises: PipeBroken where nobody reads any more."""
+        if self._write_callback is not None:
+            self._write_callback(data)
         self._put(bytes(data))
         return len(data)
 

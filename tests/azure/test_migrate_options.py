@@ -421,3 +421,81 @@ def test_from_python(azure: Cloud, folder: str, tmp_path: Path, monkeypatch: pyt
     assert names_of(cache.data[0]) == [b"k0", b"k1"]
     with rdbkit.open(io.BytesIO(cache.data[0])) as snapshot:
         assert {record.expire_ms for record in snapshot} == {1_000_000 + DAY * 365_000}
+
+
+# -- an import of nothing, and function libraries
+
+
+@needs_azurite
+@pytest.mark.parametrize(
+    ("databases", "options"),
+    [([1], ["--on-loss", "drop"]), ([1], ["--on-loss", "drop", "--skip", "check"]), ([0], ["--key", "none", "--skip", "check"])],
+)
+def test_an_import_of_nothing_is_refused_whatever_has_left_the_keys_out(
+    azure: Cloud, shell: Shell, folder: str, tmp_path: Path, databases: list[int], options: list[str]
+) -> None:
+    path = tmp_path / "dump.rdb"
+    with rdbkit.create(path, version=11) as writer:
+        for db in databases:
+            writer.put(b"a", b"value", db=db)
+    cache = azure.managed()
+    code, _, err = migrate(shell, cache, folder, path, *options)
+    assert (code, cache.data, posts(azure)) == (2, [b"what was there"], []), err
+    assert "no key would be sent, for the options leave all of them out (1 key); the import would empty the cache" in err
+
+
+@needs_azurite
+@pytest.mark.parametrize("options", [[], ["--skip", "check"]])
+def test_files_without_a_key_are_told(azure: Cloud, shell: Shell, folder: str, tmp_path: Path, options: list[str]) -> None:
+    path = tmp_path / "empty.rdb"
+    with rdbkit.create(path, version=11):
+        pass
+    code, out, err = migrate(shell, azure.managed(), folder, path, *options)
+    assert code == 0, err
+    assert (out + err).count("Warning: there is no key in any file: the import empties the cache") == 1
+    code, out, err = shell.imports(azure.managed("other"), f"{folder}empty.rdb", target="azure-managed")
+    assert code == 0, err
+    assert (out + err).count("Warning: there is no key in any blob: the import empties the cache") == 1
+
+
+def with_library(path: Path, number: int) -> Path:
+    with rdbkit.create(path, version=11) as writer:
+        writer.function(b"#!lua name=mylib\nredis.register_function('f', function() return %d end)" % number)
+        writer.put(path.stem.encode(), b"value")
+    return path
+
+
+@needs_azurite
+def test_function_libraries_of_several_files(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    first, same, other = (with_library(tmp_path / f"{name}.rdb", n) for name, n in (("first", 1), ("same", 1), ("other", 2)))
+    cache = azure.managed()
+    for _ in range(2):  # also where all of them have been rehearsed before
+        code, _, err = migrate(shell, cache, folder, first, same, other)
+        assert (code, cache.data, posts(azure)) == (1, [b"what was there"], []), err
+        assert f"different function libraries are called 'mylib', in {first} and {other}; nothing was sent" in err
+        assert "rdbkit merge makes one file of them, and its --on-function-conflict says which one to keep" in err
+    code, out, err = migrate(shell, cache, folder, first, same)
+    assert code == 0, err
+    assert "Warning: function library 'mylib' is the same in 2 files; no source says" in out
+    # a cache that has no functions gets none of them
+    code, out, err = migrate(shell, azure.premium(), f"{folder}old/", first, other, "--on-function", "drop")
+    assert code == 0, err
+    assert "mylib" not in out
+
+
+@needs_azurite
+def test_a_script_that_changes_its_mind_is_found_before_anything_is_sent(
+    azure: Cloud, shell: Shell, folder: str, tmp_path: Path
+) -> None:
+    """The names that are compared are those that were checked: here keys meet in the second reading, and not in the third."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import itertools\ncalls = itertools.count()\n"
+        "def record(r):\n    n = next(calls)\n    r.key = b'met' if n in (4, 6) else b'%0*d' % (n, n)\n    return r\n"
+    )
+    files = [a_dump(tmp_path / f"{name}.rdb", keys=2) for name in ("one", "two")]
+    cache = azure.managed()
+    code, _, err = migrate(shell, cache, folder, *files, "--script", script)
+    assert (code, cache.data) == (2, [b"what was there"]), err
+    assert f"{files[0]}: the script made something else of it than when it was checked, and nothing was imported" in err
+    assert not [where for method, where in azure.calls if method == "PUT" and "one.rdb" in where]
