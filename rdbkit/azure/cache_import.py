@@ -398,7 +398,7 @@ def prepare_import(
         if blob.compression is not None and not target.takes_compressed(blob.compression):
             raise TargetError(
                 f"the blob is compressed with {blob.compression}, of which nobody says that {target.title} takes it; "
-                "upload it uncompressed",
+                "rdbkit migrate reads it, and sends it uncompressed",
                 source=blob.url,
             )
     checks, used = [], []

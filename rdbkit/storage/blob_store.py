@@ -67,6 +67,14 @@ def parse_blob(url: str) -> BlobUrl:
     return place
 
 
+def check_package(url: str) -> None:
+    """Raise TargetError where the package is missing."""
+    try:
+        import obstore.store  # noqa: F401 (it may fail)
+    except ImportError:
+        raise TargetError(f"to read a blob takes a package: {_INSTALL}", source=url) from None
+
+
 def open_store(place: BlobUrl, access: Access, *, patient: bool) -> AzureStore:
     """A store that reads the container of `place`; nothing is asked yet.
 
@@ -74,12 +82,10 @@ def open_store(place: BlobUrl, access: Access, *, patient: bool) -> AzureStore:
         access: of `Credentials.access`.
         patient: wait up to ten minutes for a service that does not answer; otherwise some seconds, as a name may be wrong.
 
-    Raises: TargetError where the package is missing.
+    Raises: ImportError where `check_package` was not asked.
     """
-    try:
-        from obstore.store import AzureStore
-    except ImportError:
-        raise TargetError(f"to read a blob takes a package: {_INSTALL}", source=place.url) from None
+    from obstore.store import AzureStore
+
     retry: RetryConfig = {
         "max_retries": 60 if patient else 3,
         "retry_timeout": datetime.timedelta(seconds=_PATIENCE if patient else _SECONDS),

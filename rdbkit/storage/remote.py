@@ -59,14 +59,15 @@ class _Object:
 
     def store(self, *, patient: bool) -> Any:
         """A store that reads it, with its connections. Raises: TargetError where nothing opens it."""
+        from rdbkit.storage.blob_store import check_package, open_store
+
+        check_package(self.place.url)
         if self._access is None:
             try:
                 self._access = self.credentials.access(self.place)
             except ValueError as e:
                 raise TargetError(str(e), source=self.place.url) from None
         if patient not in self._stores:
-            from rdbkit.storage.blob_store import open_store
-
             self._stores[patient] = open_store(self.place, self._access, patient=patient)
         return self._stores[patient]
 

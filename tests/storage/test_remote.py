@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from rdbkit.storage.location import (
 from rdbkit.storage.remote import RemoteReader, base_name, is_remote, name_of
 from rdbkit.storage.source import open_source
 
+from ..processes import GUARD, heeding_signals, until
 from ..rdb import FIXTURES
 from .blob_server import KEY, BlobServer, serving
 
@@ -256,7 +258,10 @@ def test_zeros_and_the_end_are_where_they_are_in_a_file(tmp_path: Path) -> None:
             source.close()
 
 
-def test_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("variable", ["AZURE_STORAGE_KEY", "NOTHING"])
+def test_a_missing_package(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_KEY")
+    monkeypatch.setenv(variable, KEY)
     monkeypatch.setitem(sys.modules, "obstore.store", None)
     with pytest.raises(rdbkit.TargetError, match=r"pip install 'rdbkit\[remote\]'"):
         rdbkit.open("https://a.blob.core.windows.net/missing/package.rdb")
@@ -283,3 +288,18 @@ def test_a_process_ends_whatever_is_on_its_way() -> None:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
         server.silence.set()
     assert (done.returncode, done.stderr) == (7, "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("silent_from", [0, 8])
+def test_an_interrupt_is_heard_while_the_service_is_silent(silent_from: int) -> None:
+    with serving(CONTENT) as server:
+        server.before = lambda number, handler: number >= silent_from and handler.server.silence.wait()
+        code = f"import rdbkit.storage.remote as remote\nremote.RemoteReader({server.url!r}).read()\n"
+        process = subprocess.Popen(heeding_signals([sys.executable, "-c", code]), stderr=subprocess.PIPE)
+        until(lambda: len(server.ranges) > silent_from, process)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=GUARD)
+        server.silence.set()
+    assert err.strip().endswith(b"KeyboardInterrupt")
+    assert process.returncode in (1, 130, -signal.SIGINT)
