@@ -19,7 +19,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import rdbkit
-from rdbkit.cli.options import SelectionCommand, selection_options
+from rdbkit.cli.files import Verb
+from rdbkit.cli.options import selection_options
 from rdbkit.format.lzf import lzf_compress
 from rdbkit.format.slots import key_slot
 from rdbkit.operations.export import export_jsonl, export_resp
@@ -639,7 +640,7 @@ def test_bad_samples(text: str) -> None:
 # -- the options
 
 
-@click.command(cls=SelectionCommand)
+@click.command(cls=Verb)
 @click.argument("key")
 @click.option("--sort", "size", help="A verb's own option, of a name that the selection has too.")
 @selection_options

@@ -88,7 +88,7 @@ def prepare_export(
         not fit.
     """
     if place.blob:
-        raise ValueError("the URL names a blob, where a container is wanted; the prefix says what the blobs are called")
+        raise ValueError("the URL has to end with the name of a container; how the names of the blobs begin is said by the prefix")
     if not target.is_service:
         raise ValueError(f"{target.name} is no service of Azure: azure-premium, azure-managed and azure-enterprise are")
     if arm.cache.provider != PREMIUM and (auth == MANAGED_IDENTITY or prefix):

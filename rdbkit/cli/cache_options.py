@@ -60,12 +60,15 @@ def _service_option(command: C) -> C:
 
     decorated = click.option(
         "--targets-file", type=EXISTING, metavar="FILE",
-        help="TOML with other facts of the services.",
+        help="TOML file whose facts about services replace those of rdbkit.",
     )(with_service)  # fmt: skip
     return cast(
         C,
         click.option(
-            "--target", required=True, metavar="TARGET", help="azure-premium, azure-managed or azure-enterprise: what the cache is."
+            "--target",
+            required=True,
+            metavar="TARGET",
+            help="The service: azure-managed, azure-premium or azure-enterprise.",
         )(decorated),
     )
 
@@ -73,32 +76,33 @@ def _service_option(command: C) -> C:
 _CACHE_OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     _service_option,
     click.option(
-        "--resource-id", "cache", required=True, callback=_resource, metavar="ID", help="The cache: /subscriptions/.../NAME."
+        "--resource-id", "cache", required=True, callback=_resource, metavar="ID",
+        help="Resource ID of the cache: /subscriptions/.../NAME.",
     ),
     click.option(
         "--auth", type=click.Choice([*AUTH]), default="sas", show_default=True,
-        help="How the cache gets at the storage account; its managed identity is of Premium alone.",
+        help="How the cache gets access to the blobs: by a SAS, or by its managed identity (Premium only).",
     ),
     click.option(
         "--sas-hours", type=FiniteRange(LEAST_HOURS, MOST_HOURS), default=LEAST_HOURS, show_default=True, metavar="N",
-        help="How long a SAS lasts that is made.",
+        help="Hours for which a new SAS is valid.",
     ),
     click.option(
-        "--storage-subscription", default="", metavar="ID", help="Where the storage account is.  [default: where the cache is]"
+        "--storage-subscription", default="", metavar="ID", help="Subscription of the storage account.  [default: the cache's]"
     ),
     click.option(
-        "--no-storage-check", is_flag=True, help="Do not look at the settings of the storage account: firewall, keys, region."
+        "--no-storage-check", is_flag=True, help="Do not check the settings of the storage account: firewall, keys, region."
     ),
-    secret_option("--connection-string", "Of the storage account.  [default: AZURE_STORAGE_CONNECTION_STRING]"),
-    secret_option("--sas", "Shared access signature.  [default: that of the URL, or AZURE_STORAGE_SAS_TOKEN]"),
+    secret_option("--connection-string", "Connection string of the storage account.  [default: AZURE_STORAGE_CONNECTION_STRING]"),
+    secret_option("--sas", "SAS for the storage account.  [default: that of the URL, or AZURE_STORAGE_SAS_TOKEN]"),
     place_options,
     cloud_option(),
-    click.option("--arm-endpoint", metavar="URL", help="Of Azure Resource Manager.  [default: that of the cloud]"),
+    click.option("--arm-endpoint", metavar="URL", help="Address of Azure Resource Manager.  [default: that of the cloud]"),
     click.option(
         "--state", type=OutputPath("json", gzip=False), metavar="FILE",
-        help="Where it is noted what there is to wait for.  [default: rdbkit-VERB-NAME.json]",
+        help="State file, by which another run continues this one.  [default: rdbkit-VERB-NAME.json]",
     ),
-    click.option("--dry-run", is_flag=True, help="Do everything but the change, and print the call."),
+    click.option("--dry-run", is_flag=True, help="Check everything, print the request that would be sent, and change nothing."),
     click.option("--json", "as_json", is_flag=True, help="Report as one JSON object."),
 )  # fmt: skip
 
@@ -117,7 +121,7 @@ def engine_options(command: C) -> C:
         return command(*args, **given, target=found)
 
     decorated = click.option(
-        "--redis-version", metavar="X.Y", help="The version that runs there, where you know better than the cache says.",
+        "--redis-version", metavar="X.Y", help="Redis version of the cache, in place of the one that Azure tells.",
     )(undocumented_option(with_engine))  # fmt: skip
     return cast(C, decorated)
 

@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from rdbkit.cli.conversion_options import check_rereadable, conversion_options, show_damage, warn_if_none_is_chosen
-from rdbkit.cli.files import READ_ONCE, refuse_terminal, snapshot_options, written
+from rdbkit.cli.files import READ_ONCE, Verb, refuse_terminal, snapshot_options, written
 from rdbkit.cli.losses import extracted_files, ledger_file, ledger_option, report_losses
-from rdbkit.cli.options import SelectionCommand, service_options
+from rdbkit.cli.options import service_options
 from rdbkit.cli.render import printable, progress, size
 from rdbkit.cli.status import status
 from rdbkit.errors import LossError
@@ -24,7 +24,7 @@ from rdbkit.storage.location import file_size
 from rdbkit.text import count, valid_text
 
 
-@click.command(cls=SelectionCommand)
+@click.command(cls=Verb)
 @click.argument("file", metavar="FILE", type=READ_ONCE)
 @snapshot_options
 @service_options

@@ -7,8 +7,8 @@ from contextlib import nullcontext
 import click
 
 import rdbkit
-from rdbkit.cli.files import READ_ONCE, format_for, output_options, refuse_terminal, writing
-from rdbkit.cli.options import MOST_JOBS, SelectionCommand, commands_target_option, selection_options, warn_if_none
+from rdbkit.cli.files import READ_ONCE, Verb, format_for, output_options, refuse_terminal, writing
+from rdbkit.cli.options import MOST_JOBS, commands_target_option, selection_options, warn_if_none
 from rdbkit.cli.render import printable, progress, warn
 from rdbkit.cli.status import status, strict_option
 from rdbkit.operations.export import Export, export_jsonl, export_resp
@@ -20,7 +20,7 @@ _MOST_SHOWN = 20
 _FORMATS = ("jsonl", "resp")
 
 
-@click.command(cls=SelectionCommand)
+@click.command(cls=Verb)
 @click.argument("file", metavar="FILE", type=READ_ONCE)
 @click.option(
     "--format", "format_", type=click.Choice(_FORMATS), help="What to write; by default what the name after -o ends in, else jsonl."

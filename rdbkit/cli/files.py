@@ -16,6 +16,7 @@ import click
 
 from rdbkit.cli.append_only import allows_base, check_readable, files_of, folded, is_append_only, warn_of_base
 from rdbkit.cli.download import downloaded
+from rdbkit.cli.headings import grouped
 from rdbkit.cli.render import printable
 from rdbkit.cli.scrubbing import secrets_kept
 from rdbkit.cli.streams import sending_data
@@ -164,8 +165,15 @@ class WithArgument(_ParamType):
 class Verb(click.Command):
     """A command none of whose outputs is a file that it reads, or another output, whatever the names are.
 
-    No message has the query of a URL that stands where another argument belongs.
+    No message has the query of a URL that stands where another argument belongs. Its help lists options under headings.
     """
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for heading, params in grouped(self.get_params(ctx)):
+            records = [record for param in params if (record := param.get_help_record(ctx)) is not None]
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[_URLS] = [each for each in args if "://" in each or "sig=" in each]

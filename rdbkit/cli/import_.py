@@ -61,7 +61,7 @@ _DAMAGE: Final = ("RDB401", "RDB402", "RDB411")
     "--allow-base", is_flag=True,
     help="Import a blob that is the base of an append-only folder, whose newer data is in other files.",
 )  # fmt: skip
-@click.option("--yes", metavar="NAME", help="The cache's name, where nobody is there to type it.")
+@click.option("--yes", metavar="NAME", help="Empty the cache NAME without asking for its name.")
 def import_(
     urls: tuple[str, ...],
     target: Target,

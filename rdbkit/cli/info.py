@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 import rdbkit
-from rdbkit.cli.files import READ_ONCE, written
-from rdbkit.cli.options import SelectionCommand, selection_options, warn_if_none
+from rdbkit.cli.files import READ_ONCE, Verb, written
+from rdbkit.cli.options import selection_options, warn_if_none
 from rdbkit.cli.render import Output, complain, libraries, output, printable, progress, size, when
 from rdbkit.model import TRAILERS
 from rdbkit.operations.info import EXPIRY_BUCKETS, Info
@@ -31,7 +31,7 @@ _LATER = {
 }
 
 
-@click.command(cls=SelectionCommand)
+@click.command(cls=Verb)
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=READ_ONCE)
 @click.option(
     "--json",

@@ -12,8 +12,8 @@ from typing import BinaryIO
 import click
 
 import rdbkit
-from rdbkit.cli.files import READ_ONCE, check_parquet, format_for, output_options, writing
-from rdbkit.cli.options import SelectionCommand, selection_options, warn_if_none
+from rdbkit.cli.files import READ_ONCE, Verb, check_parquet, format_for, output_options, writing
+from rdbkit.cli.options import selection_options, warn_if_none
 from rdbkit.cli.render import printable, progress, size, warn, when
 from rdbkit.operations.keys import SORTS, KeyRow, Sort, write_parquet, write_text
 from rdbkit.operations.keys import keys as read_keys
@@ -26,7 +26,7 @@ _BEFORE_KEY = 65  # characters of a table's row
 _SHORTEST_KEY = 24
 
 
-@click.command(cls=SelectionCommand)
+@click.command(cls=Verb)
 @click.argument("file", metavar="FILE", type=READ_ONCE)
 @click.option(
     "--format",

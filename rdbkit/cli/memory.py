@@ -9,8 +9,8 @@ from typing import Final
 import click
 
 import rdbkit
-from rdbkit.cli.files import READ_ONCE, OutputPath, check_parquet, format_for, output_options, writing
-from rdbkit.cli.options import SelectionCommand, layout_target_option, selection_options, separators_option, warn_if_none
+from rdbkit.cli.files import READ_ONCE, OutputPath, Verb, check_parquet, format_for, output_options, writing
+from rdbkit.cli.options import layout_target_option, selection_options, separators_option, warn_if_none
 from rdbkit.cli.render import Output, printable, progress, size, warn
 from rdbkit.cli.render import output as report_output
 from rdbkit.operations.memory import Memory, distinct_prefixes, memory_rows, write_memory_text
@@ -27,7 +27,7 @@ _ROWS: Final = 30  # of a table
 _SMALL: Final = 0.001  # share of memory below which a prefix is not shown
 
 
-@click.command(cls=SelectionCommand)
+@click.command(cls=Verb)
 @click.argument("file", metavar="FILE", type=READ_ONCE)
 @layout_target_option
 @click.option(

@@ -79,15 +79,19 @@ def _bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int
 @cache_options
 @engine_options
 @click.option(
-    "--container", required=True, callback=_container, metavar="URL", help="The container, or a folder in one, for the blobs."
+    "--container",
+    required=True,
+    callback=_container,
+    metavar="URL",
+    help="Container for the blobs, or a folder in it: https://ACCOUNT.blob.core.windows.net/CONTAINER.",
 )
-@click.option("--split-size", callback=_bytes, metavar="SIZE", help="Send each FILE in parts of SIZE, as 2GiB.")
-@click.option("--skip", multiple=True, type=click.Choice(STEPS), help="Leave a step out; may be given several times.")
+@click.option("--split-size", callback=_bytes, metavar="SIZE", help="Split each FILE into parts of SIZE, as 2GiB.")
+@click.option("--skip", multiple=True, type=click.Choice(STEPS), help="Leave out a step; may be given several times.")
 @sending_options
 @conversion_options
 @ledger_option
 @force_option
-@click.option("--yes", metavar="NAME", help="The cache's name, where nobody is there to type it.")
+@click.option("--yes", metavar="NAME", help="Empty the cache NAME without asking for its name.")
 @click.option("--report", type=OutputPath("json", gzip=False), metavar="FILE", help="Write the report to FILE, as JSON.")
 def migrate(
     files: tuple[str, ...],

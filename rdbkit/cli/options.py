@@ -11,7 +11,8 @@ from typing import Any, Final, TypeVar, cast
 
 import click
 
-from rdbkit.cli.files import EXISTING, Verb
+from rdbkit.cli.files import EXISTING
+from rdbkit.cli.headings import SELECTS
 from rdbkit.operations.arguments import separators_of
 from rdbkit.products import product_names
 from rdbkit.selection import (
@@ -31,30 +32,12 @@ R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
 _TARGET_HELP: Final = "A release line (redis-6.2, valkey-8.1), a service (azure-premium, azure-managed) or rdb-N."
-#: The parameters of a verb that belong to its selection are called so, lest they meet the verb's own.
-_PREFIX: Final = "select_"
 #: Where `--undocumented` is kept until there is a target.
 _UNDOCUMENTED: Final = "rdbkit.undocumented"
 #: Of processes; each takes memory for some blocks.
 MOST_JOBS: Final = 256
 _PAIR: Final = re.compile(r"\s*([0-9]{1,10})\s*=\s*([0-9]{1,10})\s*")
 _LAST_DB: Final = (1 << 31) - 1
-
-
-class SelectionCommand(Verb):
-    """A command whose help lists the options of `selection_options` under a heading of their own."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        records: dict[bool, list[tuple[str, str]]] = {False: [], True: []}
-        for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
-            if record is not None and isinstance(param, click.Option):
-                records[(param.name or "").startswith(_PREFIX)].append(record)
-        with formatter.section("Options"):
-            formatter.write_dl(records[False])
-        if records[True]:
-            with formatter.section("Which keys (options combine with and, a repeated option with or)"):
-                formatter.write_dl(records[True])
 
 
 def separators_option(text: str) -> Callable[[F], F]:
@@ -209,13 +192,12 @@ def _found(option: str, find: Callable[..., R], *args: Any) -> R:
 def selection_options(command: Callable[..., R]) -> Callable[..., R]:
     """Give a click command the options that choose keys, as one keyword argument `selection` (`rdbkit.Selection`).
 
-    What cannot be read as a condition is a usage error that names its option. With `cls=SelectionCommand` the help of the
-    command has the options under a heading of their own.
+    What cannot be read as a condition is a usage error that names its option.
     """
 
     @functools.wraps(command)
     def with_selection(*args: Any, **given: Any) -> R:
-        options = {name.removeprefix(_PREFIX): given.pop(name) for name in list(given) if name.startswith(_PREFIX)}
+        options = {name.removeprefix(SELECTS): given.pop(name) for name in list(given) if name.startswith(SELECTS)}
         expiries: list[Expiry] = [name for name in _EXPIRIES if options.pop(name.replace("-", "_"))]
         if len(expiries) > 1:
             raise click.UsageError(f"{' and '.join(f'--{name}' for name in expiries)} exclude each other")
@@ -266,7 +248,7 @@ def _option(name: str, argument: str, parse: Callable[[Any], Any], *, multiple: 
             raise click.BadParameter(str(e), ctx=ctx, param=param) from None
         return parsed
 
-    return click.option(name, _PREFIX + argument, multiple=multiple, callback=callback, **more)
+    return click.option(name, SELECTS + argument, multiple=multiple, callback=callback, **more)
 
 
 def _encoded(texts: Iterable[str]) -> list[bytes]:
@@ -292,9 +274,9 @@ _OPTIONS: Final = (
     _option("--size", "size", parse_size, multiple=False, metavar="RANGE", help="Bytes in the file: 1KB~10MB."),
     _option("--ttl", "ttl", parse_ttl, multiple=False, metavar="RANGE", help="Time left: 1h~7d."),
     _option("--expires", "expires", parse_expires, multiple=False, metavar="RANGE", help="Time of expiry: 2026-01-01..2026-02-01."),
-    click.option("--expired", _PREFIX + "expired", is_flag=True, help="Keys that have expired."),
-    click.option("--not-expired", _PREFIX + "not_expired", is_flag=True, help="Keys that have not."),
-    click.option("--no-ttl", _PREFIX + "no_ttl", is_flag=True, help="Keys that never expire."),
+    click.option("--expired", SELECTS + "expired", is_flag=True, help="Keys that have expired."),
+    click.option("--not-expired", SELECTS + "not_expired", is_flag=True, help="Keys that have not."),
+    click.option("--no-ttl", SELECTS + "no_ttl", is_flag=True, help="Keys that never expire."),
     _option("--slot", "slots", _each(parse_slots), metavar="N", help="Cluster slots: 0-5460."),
     _option("--sample", "sample", parse_sample, multiple=False, metavar="N/M", help="About N keys of M, by hash of the key."),
 )

@@ -23,7 +23,7 @@ from rdbkit.operations.plan_terraform import terraform
 from rdbkit.operations.resource_names import Names
 from rdbkit.storage.location import exists, total_size
 from rdbkit.targets.target import Sku, Target
-from rdbkit.text import path_word, shell_word
+from rdbkit.text import count, path_word, shell_word
 
 _PERCENT: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*%?")
 #: What a command's line may end behind: all up to the next option that is not inside of quotes.
@@ -47,16 +47,16 @@ def _growth(ctx: click.Context, param: click.Parameter, value: str) -> float:
 @target_options
 @click.option("--growth", default="20%", show_default=True, callback=_growth, metavar="N%", help="Room for the data to grow.")
 @click.option("--ha/--no-ha", default=True, show_default=True, help="Whether the cache is to have a replica.")
-@click.option("--name", default="", metavar="NAME", help="The cache, in the commands.")
-@click.option("--resource-group", default="", metavar="NAME", help="Its resource group.")
-@click.option("--location", default="", metavar="REGION", help="Where it is to stand.")
-@click.option("--storage-account", default="", metavar="NAME", help="Where the files are uploaded to.")
-@click.option("--container", default="", metavar="NAME", help="The container in it.")
+@click.option("--name", default="", metavar="NAME", help="Name of the new cache, in the commands.")
+@click.option("--resource-group", default="", metavar="NAME", help="Resource group of the cache.")
+@click.option("--location", default="", metavar="REGION", help="Region of the cache, as westeurope.")
+@click.option("--storage-account", default="", metavar="NAME", help="Storage account to which the files are uploaded.")
+@click.option("--container", default="", metavar="NAME", help="Container in the storage account.")
 @click.option(
     "--source-cache",
     default="",
     metavar="ID",
-    help="The Azure cache that the files are of, whose host name is to lead to the new one.",
+    help="Resource ID of the Azure cache that the files come from: its host name will lead to the new cache.",
 )
 @click.option("--clustering", metavar="POLICY", help="OSSCluster, EnterpriseCluster or NoCluster, instead of what fits the data.")
 @click.option("--access-keys", is_flag=True, help="Let clients log in with access keys, instead of by Entra ID.")
@@ -254,7 +254,7 @@ def _show_dual_writing(found: Plan, out: Output) -> None:
     rows = []
     if dual.expiring:
         when = f", the last on {dual.last_expiry}" if dual.days else ", all of which have expired"
-        when += f", in {dual.days:,.0f} days" if dual.days and dual.days < _FAR else ""
+        when += f", in {count(round(dual.days), 'day')}" if dual.days and dual.days < _FAR else ""
         keys = f"{dual.expiring:,} key{'s' * (dual.expiring != 1)}"
         rows.append(("expiring", keys + when))
         after = [f"{_WORDS[name]} {dual.gone[name]:.0%}" for name in _DAYS if name in dual.gone]

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import click
 
-from rdbkit.cli.files import EXISTING, READ_ONCE, refuse_terminal, snapshot_options, written
-from rdbkit.cli.options import SelectionCommand, selection_options, warn_if_none
+from rdbkit.cli.files import EXISTING, READ_ONCE, Verb, refuse_terminal, snapshot_options, written
+from rdbkit.cli.options import selection_options, warn_if_none
 from rdbkit.cli.render import output, printable, progress, size
 from rdbkit.cli.status import status, strict_option
 from rdbkit.operations.redact import Redaction
@@ -44,7 +44,7 @@ _WORDS: Final = {
 }
 
 
-@click.command(cls=SelectionCommand)
+@click.command(cls=Verb)
 @click.argument("file", metavar="FILE", type=READ_ONCE)
 @snapshot_options
 @click.option(

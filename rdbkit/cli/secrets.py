@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from rdbkit.cli.options import SelectionCommand
+from rdbkit.cli.files import Verb
 from rdbkit.cli.scrubbing import secrets_kept
 
 __all__ = ["FiniteRange", "SecretsCommand"]
@@ -15,7 +15,7 @@ __all__ = ["FiniteRange", "SecretsCommand"]
 _ARGUMENTS: Final = "rdbkit.arguments"
 
 
-class SecretsCommand(SelectionCommand):
+class SecretsCommand(Verb):
     """A command whose URLs have passwords and signatures; one that stands where another argument belongs is not shown either."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -63,7 +63,7 @@ def sending_options(command: C) -> C:
             "--concurrency", type=click.IntRange(1, 256), default=CONCURRENCY, show_default=True, metavar="N",
             help="Send N blocks at a time.",
         ),
-        click.option("--block-size", callback=_block_bytes, metavar="SIZE", help="Bytes of a block.  [default: 8MiB]"),
+        click.option("--block-size", callback=_block_bytes, metavar="SIZE", help="Size of a block of a blob.  [default: 8MiB]"),
         click.option("--overwrite", is_flag=True, help="Replace blobs that exist."),
     ):  # fmt: skip
         command = decorate(command)
@@ -78,7 +78,7 @@ def place_options(command: C) -> C:
 
     return click.option(
         "--allow-http", is_flag=True, is_eager=True, expose_value=False, callback=keep,
-        help="Take http:// for a host that is not this machine.",
+        help="Allow http:// for hosts other than this machine.",
     )(command)  # fmt: skip
 
 
@@ -123,11 +123,11 @@ def quiet() -> None:
 )  # fmt: skip
 @click.option(
     "--sas-hours", type=FiniteRange(LEAST_HOURS, MOST_HOURS), default=24, show_default=True, metavar="N",
-    help="How long the SAS lasts.",
+    help="Hours for which the SAS is valid.",
 )  # fmt: skip
 @click.option("--page-blob", is_flag=True, help="Make a page blob, filled up with zeros; it is not resumed.")
-@secret_option("--connection-string", "Of the account.  [default: AZURE_STORAGE_CONNECTION_STRING]")
-@secret_option("--sas", "Shared access signature.  [default: that of URL, or AZURE_STORAGE_SAS_TOKEN]")
+@secret_option("--connection-string", "Connection string of the storage account.  [default: AZURE_STORAGE_CONNECTION_STRING]")
+@secret_option("--sas", "SAS for the storage account.  [default: that of URL, or AZURE_STORAGE_SAS_TOKEN]")
 @cloud_option()
 @optional_service_options
 @conversion_options

@@ -38,6 +38,7 @@ from rdbkit.passes.verify import judge_event
 from rdbkit.policy.ledger import Ledger, Loss
 from rdbkit.policy.rules import FAIL, Rules
 from rdbkit.products import described, holds_nothing, types_of
+from rdbkit.text import printable
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -660,13 +661,19 @@ class Rewriter(Visitor):
         to = self.edits.db_of(int(self.db))
         new = decisions[here]
         if new is None:
-            name = self.edits.key_of(self.key)
+            name = printable(self.edits.key_of(self.key), 80)
             self.enter_loss(
-                Loss("conflict", f"another key would be called {name!r} in database {to}, too", 1, int(self.db), self.key),
+                Loss(
+                    "conflict",
+                    f"another key would be called {name} in database {to}, too",
+                    1,
+                    int(self.db),
+                    self.key,
+                ),
                 self.edits.on_conflict in (FAIL, "rename"),
             )
             return False
-        what = f"its name: it is called {new!r} in database {to}, where another key has that"
+        what = f"its name: it is called {printable(new, 80)} in database {to}, where another key has that"
         self.enter_loss(Loss("conflict", what, 1, int(self.db), self.key), False)
         self.new_key = new
         return True

@@ -120,7 +120,7 @@ def test_conflicts_are_listed_and_nothing_is_sent(azure: Cloud, shell: Shell, fo
     code, _, err = migrate(shell, cache, folder, path, "--collapse-dbs")
     assert code == 1
     assert err.count("rdbkit: would be lost: conflict in db ") == 6
-    assert "  conflict: --on-conflict first, last or rename=PATTERN" in err
+    assert "  conflict: --on-conflict first, last or 'rename={key}:db{db}'" in err
     assert (cache.data, posts(azure)) == ([b"what was there"], [])
     assert not [where for method, where in azure.calls if method == "PUT" and "dbs.rdb" in where]
     code, out, err = migrate(shell, cache, folder, path, *BOTH, "--json")
