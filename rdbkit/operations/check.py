@@ -65,6 +65,10 @@ _REENCODED: Final = ("list", "set", "zset", "hash", "stream")
 _AS_STRINGS: Final = "--on-module json-as-string"
 #: Options that change more than the form of a file.
 _EDITING: Final = ("--map-db", "--collapse-dbs", "--on-duplicate")
+_LOST_BY_EDITS: Final = (
+    "what else is lost where keys are moved or left out (an export that is changed has to be written as the files of others are), "
+    "since the input cannot be read twice"
+)
 #: Databases that are moved one by one.
 _MOST_PAIRS: Final = 16
 #: New names for keys whose name another key has.
@@ -260,7 +264,10 @@ def check(
         if own is None:
             return _check(source, there, False, size, deep, samples, now_ms, allow_base, progress)
         report = _check(source, own, True, size, deep, samples, now_ms, allow_base, progress)
-        if not any(option.startswith(_EDITING) for option in report.options) or not source.can_reopen:
+        if not any(option.startswith(_EDITING) for option in report.options):
+            return report
+        if not source.can_reopen:
+            report.not_looked_at.append(_LOST_BY_EDITS)
             return report
         with source.reopen() as source:  # what is edited is no export of its own any more
             return _check(source, there, False, size, deep, samples, now_ms, allow_base, progress)

@@ -157,6 +157,8 @@ def test_what_is_changed_is_no_export_any_more(tmp_path: Path) -> None:
     path.write_bytes(exported(b"7.4.2", b"REDIS0012", b"\xfe\1", key(b"c", 0, string(b"v"))))
     report = check(path, "azure-managed")
     assert {f.code: f.severity for f in report.findings} == {"RDB105": WARNING, "RDB201": "loss", "RDB301": BLOCKER}
+    of_pipe = check(io.BytesIO(path.read_bytes()), "azure-managed", deep=True)
+    assert any(what.startswith("what else is lost where keys are moved") for what in of_pipe.not_looked_at)
     with rdbkit.open(path) as snapshot:
         assert rdbkit.info(snapshot).rdb_version == 12
 
