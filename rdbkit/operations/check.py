@@ -142,7 +142,7 @@ class Check:
     not_looked_at: list[str] = field(default_factory=list)
     deep: bool = False
     slots: list[tuple[int, int]] | None = None
-    occupied: int = 0
+    occupied: int = field(default=0, repr=False)  # which has too many digits
 
     @property
     def summary(self) -> str:

@@ -71,6 +71,7 @@ def test_one_shard_alone_says_what_it_is(thirds: list[Path]) -> None:
     said = "keys of slots 5461-10922 alone: this is one shard of a cluster; migrate all of them together"
     assert (finding.code, finding.severity, finding.title, finding.count) == ("RDB309", "note", said, 5462)
     assert report.verdict == "as-it-is"
+    assert said in repr(report)
     assert together(thirds[1]) == [("RDB308", "warning", said)]
 
 
