@@ -263,9 +263,13 @@ class Target:
         made = replace(_made(self.name, facts), options=self.options, engine_is_stated=True)
         if self.takes_undocumented:
             made = made.with_undocumented()
-        # what is known beyond the documents changes nothing of what is written
+        if self.optional_modules != made.optional_modules:  # which were chosen
+            made = made.with_modules(self.modules)
+        # what is known beyond the documents changes nothing of what is written; the engine itself says which exports are its own
         same = all(getattr(made, name) == getattr(self, name) for name in _OF_ENGINE if name != "undocumented")
-        return made if same else made._with_option(_VERSION_OPTION, version)
+        if same and (line == release_line(self.engine or "") or "takes_own_exports" not in self.facts):
+            return made
+        return made._with_option(_VERSION_OPTION, version)
 
     def with_undocumented(self) -> Target:
         """The same target, which also takes what its engine is known to load and no document promises.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -180,6 +181,22 @@ def test_what_is_changed_is_no_export_any_more(tmp_path: Path) -> None:
 )
 def test_which_exports_go_in(target: str, writer: bytes, magic: bytes, verdict: str) -> None:
     assert check(io.BytesIO(exported(writer, magic)), target).verdict == verdict
+
+
+@pytest.mark.parametrize("version", ["7.2", "valkey-8.0"])
+@pytest.mark.parametrize("magic", [b"REDIS0011", b"REDIS0012"])
+def test_the_command_is_for_the_engine_that_was_looked_at(version: str, magic: bytes, tmp_path: Path) -> None:
+    """Of which the file is no export, although it is one of the engine that runs there otherwise."""
+    path, made = tmp_path / "in.rdb", tmp_path / "out.rdb"
+    path.write_bytes(exported(b"7.4.2", magic))
+    report = check(path, rdbkit.find_target("azure-managed").with_engine(version))
+    assert report.verdict != "as-it-is"
+    assert f"--redis-version {version}" in report.command
+    run = CliRunner().invoke(cli, shlex.split(report.command_to(str(made)))[1:])
+    assert run.exit_code == 0
+    with rdbkit.open(made) as snapshot:
+        assert snapshot.header.version == 11
+    assert hints(made) == []
 
 
 def test_an_export_of_an_engine_of_which_nothing_is_documented() -> None:

@@ -277,6 +277,14 @@ def test_an_engine_that_cannot_be(name: str, version: str, words: str) -> None:
         find_target(name).with_engine(version)
 
 
+def test_another_engine_has_the_modules_that_the_service_was_created_with() -> None:
+    managed = find_target("azure-managed")
+    for products in ([], ["RedisJSON"], managed.optional_modules):
+        target = managed.with_modules(products).with_engine("8.0")
+        assert (target.modules, target.optional_modules) == (["vector sets", *products], [])
+        assert sorted(target.options) == sorted(managed.with_engine("8.0").with_modules(products).options)
+
+
 def test_an_engine_of_which_the_documents_say_nothing_has_what_it_loads_itself() -> None:
     managed = find_target("azure-managed")
     target = managed.with_engine("8.0")
