@@ -25,6 +25,8 @@ from rdbkit.azure.storage_account import StorageAccount, look_at_accounts
 from rdbkit.errors import CorruptError, TargetError, UnsupportedVersionError
 from rdbkit.model import aux_number
 from rdbkit.operations.check import AS_IT_IS, CANNOT, WARNING, Check, beyond_documents, check, check_shards
+from rdbkit.operations.duplicates import duplicate_error, find_duplicates, find_shared_libraries, library_error
+from rdbkit.operations.shards import are_disjoint
 from rdbkit.snapshot.other_formats import HEAD_BYTES, describe
 from rdbkit.storage.blob_url import BlobUrl
 from rdbkit.storage.compression import compression_of
@@ -247,7 +249,10 @@ class PendingOperation:
     @property
     def doubt(self) -> str:
         """What is to be known before the same is begun again, where it is not known whether this has begun."""
-        return f"a run of {when(self.begun)} was ended while it asked the service to begin; whether that has begun is not known"
+        return (
+            f"an earlier run asked the service to begin, on {when(self.begun)}, and got no answer that says how it stands; whether "
+            "that has begun is not known"
+        )
 
     def _look_at_types(self) -> None:
         """Raise ValueError, TypeError or LookupError where something else stands in the file than `save` writes."""
@@ -356,6 +361,7 @@ def prepare_import(
     hours: float = LEAST_HOURS,
     etags: Sequence[str] = (),
     examine: bool = True,
+    compare: bool = True,
     samples: int = 3,
     allow_base: bool = False,
     storage_check: bool = True,
@@ -373,13 +379,15 @@ def prepare_import(
         hours: that a signature lasts, at least 4.
         etags: of the blobs as they were uploaded, in their order.
         examine: read every blob and `rdbkit.check` it.
+        compare: look, where they are examined, for keys that several blobs have.
         samples: keys to name for each finding.
         allow_base: also blobs that are the base of an append-only folder, whose newer data is in other files.
         storage_check: look at the settings of the storage account: whether its firewall lets the cache in, and the like.
         progress: called with a blob's URL and the bytes of it read so far.
 
-    Raises: TargetError where something stands against the import, or a service cannot be asked; RdbError where a blob is no
-        snapshot, or of a version that nobody knows; ValueError for options that do not fit.
+    Raises: TargetError where something stands against the import, or a service cannot be asked; DuplicateError where several
+        blobs have a key, or different function libraries of one name; RdbError where a blob is no snapshot, or of a version that
+        nobody knows; ValueError for options that do not fit.
     """
     _check_arguments(target, places, etags)
     cache = arm.read()
@@ -401,10 +409,10 @@ def prepare_import(
                 "rdbkit migrate reads it, and sends it uncompressed",
                 source=blob.url,
             )
-    checks, used = [], []
+    checks, used, rereading = [], [], Rereading()
     for blob, place in zip(blobs, places, strict=True):
         if examine:
-            report, memory = _examine(blob, place, signer, target, cache, samples, allow_base, progress)
+            report, memory = _examine(blob, place, signer, target, cache, samples, allow_base, rereading, progress)
             checks.append(report)
             used.append(memory)
         else:
@@ -412,6 +420,8 @@ def prepare_import(
     if checks and not any(report.keys for report in checks):
         warnings.append("there is no key in any blob: the import empties the cache")
     warnings += [found.title for found in check_shards(checks) if found.severity == WARNING]
+    if compare and len(checks) > 1 and all(report.verdict == AS_IT_IS for report in checks):
+        warnings += _compare([blob.url for blob in blobs], checks, samples, rereading)
     warnings += _room(target, cache, sum(used))
     call = _call(arm, blobs, auth, storage_subscription)
     return ImportPlan(cache, target, blobs, checks, warnings, call, list(places), signer, auth, storage_subscription, accounts)
@@ -506,6 +516,7 @@ def _examine(
     cache: CacheState,
     samples: int,
     allow_base: bool,
+    rereading: Rereading,
     progress: Callable[[str, int], object] | None,
 ) -> tuple[Check, int]:
     """The check of one blob, and the bytes of memory that its data took."""
@@ -516,7 +527,6 @@ def _examine(
 
     # as the service will read it; with our own credentials where that uses its identity
     name = remember(replace(place, sas=blob.signed.query), Credentials()) if blob.signed else remember(place, signer.credentials)
-    rereading = Rereading()
     rereading.remember(name, Identity(name, blob.bytes, blob.etag))
     try:
         snapshot = rdbkit.open(name, rereading=rereading)
@@ -530,6 +540,22 @@ def _examine(
         )  # fmt: skip
         used = aux_number(snapshot.aux.get("used-mem"))
     return report, blob.bytes * _IN_MEMORY if used is None else used
+
+
+def _compare(names: list[str], checks: Sequence[Check], samples: int, rereading: Rereading) -> list[str]:
+    """Warnings of function libraries that several blobs have.
+
+    Raises: DuplicateError where these differ, or several blobs have a key: which one a cache keeps is documented nowhere.
+    """
+    shared = find_shared_libraries(names, rereading=rereading)
+    for library in shared:
+        if not library.is_same:
+            raise library_error(library)
+    if not are_disjoint(report.occupied for report in checks):
+        found = find_duplicates(names, samples=max(samples, 1), rereading=rereading)
+        if found.keys:
+            raise duplicate_error(found.keys, found.samples)
+    return [library.summary for library in shared]
 
 
 def _room(target: Target, cache: CacheState, used: int) -> list[str]:
@@ -790,7 +816,8 @@ def import_(
     Returns: what was imported; `resumed` where an earlier run had begun it.
 
     Raises: TargetError where something stands against the import, a blob is not imported as it is among it, a service refuses or
-        fails, or what an earlier run had begun was of a blob that has been replaced; RdbError where a blob is no snapshot, or of a
+        fails, or what an earlier run had begun was of a blob that has been replaced; DuplicateError where several blobs have a key,
+        or different function libraries of one name; RdbError where a blob is no snapshot, or of a
         version that nobody knows; ValueError for arguments that do not fit; TypeError for what is no blob, cache or target;
         OSError.
 

@@ -45,6 +45,7 @@ from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.operations.convert import Conversion, convert
 from rdbkit.operations.converted_keys import scan_converted_keys
 from rdbkit.operations.duplicates import Met, duplicate_error, find_duplicates, find_shared_libraries, library_error
+from rdbkit.operations.shards import are_disjoint
 from rdbkit.operations.split import Division, split
 from rdbkit.policy.ledger import Loss
 from rdbkit.policy.rules import Edits, Policies
@@ -487,15 +488,14 @@ class Migration:
         for shared in find_shared_libraries(names, relaxed=self.conversion.relaxed, rereading=self.rereading):
             if not shared.is_same:
                 raise library_error(shared)
-            self.warnings.append(
-                f"function library {shared.name!r} is the same in {count(len(shared.files), 'file')}; no source says whether "
-                "the service takes it more than once. rdbkit merge makes one file that has it once"
-            )
+            self.warnings.append(shared.summary)
 
     def _look_for_duplicates(self) -> None:
         """Raise DuplicateError where several files have a key when they are sent: which one a cache keeps is documented nowhere."""
         names, most = [file.file for file in self.files], _MOST_DUPLICATES
         if not self.conversion.may_name:
+            if are_disjoint(file.occupied for file in self.files):
+                return
             found = find_duplicates(
                 names, relaxed=self.conversion.relaxed, verify_checksum=not self.conversion.passes_over_damage, samples=most,
                 rereading=self.rereading,
@@ -602,6 +602,7 @@ class Migration:
                 if not all("etag" in blob or exists(blob["part"]) for blob in file.blobs or [{"part": ""}]):
                     self.divide(file, _of(progress, file.file))
                 self._look_at(file)
+                self._check_replaces_none(file)
                 for blob, place in zip(file.blobs, self.places(file), strict=True):
                     if "etag" not in blob:
                         settings["overwrite"] = overwrite or self._is_ours(file, place)
@@ -639,6 +640,15 @@ class Migration:
             raise ValueError(f"{file.file} would be replaced by what is made of it: name another container, or a folder in it")
         return True
 
+    def _check_replaces_none(self, file: FileProgress) -> None:
+        """Raise ValueError where a part of a file would replace another FILE, which is a blob."""
+        sources = {each.file for each in self.files}
+        for place in self.places(file):
+            if place.url in sources:
+                raise ValueError(
+                    f"{place.url} would be replaced by a part of {file.file}: name another container, or a folder in it"
+                )
+
     def _is_there(self, file: FileProgress) -> bool:
         """Whether all that a file was sent as is still there; forgets what is not."""
         for blob, place in zip(file.blobs, self.places(file) if file.blobs else (), strict=True):
@@ -670,7 +680,8 @@ class Migration:
         etags = [str(blob.get("etag", "")) for file in self.files for blob in file.blobs or [{}]]
         known = all(etags)
         prepared = prepare_import(
-            self.arm, self.service, places, credentials=self.credentials, etags=etags, examine=not known, allow_base=True,
+            self.arm, self.service, places, credentials=self.credentials, etags=etags, examine=not known, compare=False,
+            allow_base=True,
             auth=self.auth, hours=self.hours, storage_subscription=self.storage_subscription, storage_check=self.storage_check,
         )  # fmt: skip
         if not prepared.importable:
@@ -780,8 +791,8 @@ class Migration:
 
     def finish(self) -> None:
         """Forget what was noted: nothing is left to continue."""
+        self._state.remove()  # first, for another run would begin another import
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._state.remove()
 
     def to_dict(self) -> dict[str, Any]:
         """The report, as plain JSON types: keys in and out, losses, bytes and times."""

@@ -24,11 +24,13 @@ from rdbkit.azure.resources import Arm, CacheState, Call, ResourceId, Status, pa
 from rdbkit.azure.sas import LEAST_HOURS, MOST_HOURS
 from rdbkit.cli.clouds import cloud_option
 from rdbkit.cli.files import EXISTING, OutputPath
+from rdbkit.cli.losses import MOST_SHOWN
 from rdbkit.cli.options import relied_on, undocumented_option
 from rdbkit.cli.render import Output, printable, size, usage_errors
 from rdbkit.cli.secrets import FiniteRange
 from rdbkit.cli.upload import place_options, secret_option
 from rdbkit.clouds import Cloud
+from rdbkit.operations.duplicates import DuplicateError
 from rdbkit.targets.target import Target, find_target, load_targets
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -168,6 +170,24 @@ def left_warning(left: PendingOperation) -> str:
     if left.operation:
         return f"an {left.verb} that was begun on {when(left.begun)} is waited for first, without --dry-run"
     return left.doubt
+
+
+def show_duplicates(e: DuplicateError, undone: str, leaving: str) -> None:
+    """Keys, or function libraries, that several files have which go into a cache together.
+
+    Args:
+        undone: what was not done, for that.
+        leaving: the option that lets them go in.
+    """
+    for each in e.samples[:MOST_SHOWN]:
+        names = ", ".join(dict.fromkeys(printable(name) for name, _ in each.places))
+        click.echo(f"rdbkit: more than once: db {each.db}, key {printable(each.key, 80)}: {names}", err=True)
+    option = "--on-duplicate" if e.samples else "--on-function-conflict"
+    click.echo(
+        f"rdbkit: {printable(e.message)}; {undone}. rdbkit merge makes one file of them, and its {option} says which one "
+        f"to keep; that file can be migrated with the same options. {leaving} leaves this to the cache",
+        err=True,
+    )
 
 
 def show_cache(cache: CacheState, where: ResourceId, out: Output) -> None:

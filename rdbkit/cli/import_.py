@@ -34,6 +34,7 @@ from rdbkit.cli.cache_options import (
     opened,
     show_cache,
     show_call,
+    show_duplicates,
     show_report,
     show_warnings,
     watch,
@@ -44,6 +45,7 @@ from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.upload import read_place
 from rdbkit.clouds import Cloud
 from rdbkit.operations.check import Check
+from rdbkit.operations.duplicates import DuplicateError
 from rdbkit.storage.blob_url import BlobUrl
 from rdbkit.targets.target import Target
 
@@ -102,12 +104,16 @@ def import_(
             return _go_on(arm, left, places, etags, credentials, as_json)
         if not dry_run:
             check_can_confirm(yes, cache)
-        with usage_errors(), _reading(places) as update:
-            prepared = prepare_import(
-                arm, target, places, credentials=credentials, auth=AUTH[auth], storage_subscription=storage_subscription,
-                hours=sas_hours, etags=etags, examine=not no_check, allow_base=allow_base,
-                storage_check=not no_storage_check, progress=update,
-            )  # fmt: skip
+        try:
+            with usage_errors(), _reading(places) as update:
+                prepared = prepare_import(
+                    arm, target, places, credentials=credentials, auth=AUTH[auth], storage_subscription=storage_subscription,
+                    hours=sas_hours, etags=etags, examine=not no_check, allow_base=allow_base,
+                    storage_check=not no_storage_check, progress=update,
+                )  # fmt: skip
+        except DuplicateError as e:
+            show_duplicates(e, "nothing was imported", "--no-check")
+            return 1
         if left is not None:
             prepared.warnings.append(left_warning(left))
         if not as_json:

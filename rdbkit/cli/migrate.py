@@ -27,6 +27,7 @@ from rdbkit.cli.cache_options import (
     opened,
     show_cache,
     show_call,
+    show_duplicates,
     show_report,
     show_warnings,
     watch,
@@ -35,7 +36,6 @@ from rdbkit.cli.clouds import chosen_cloud
 from rdbkit.cli.conversion_options import conversion_options, show_damage
 from rdbkit.cli.files import KeptPath, OutputPath, force_option
 from rdbkit.cli.losses import (
-    MOST_SHOWN,
     extracted_files,
     extracting_options,
     ledger_of_files,
@@ -143,6 +143,7 @@ def migrate(
     if lacks_newer_data(files):
         click.echo("rdbkit: nothing was sent, since a FILE lacks newer data; --allow-base sends it without", err=True)
         return 1
+    job: Migration | None = None
     try:
         with usage_errors(), ExitStack() as stack:
             # opened before anything is done, so that it is not found out at the end that it cannot be written
@@ -163,14 +164,21 @@ def migrate(
             if written is not None:
                 written.write(json.dumps(made, indent=1, ensure_ascii=False).encode())
     except DuplicateError as e:
-        _show_duplicates(e)
+        show_duplicates(e, "nothing was sent", "--skip check")
         return 1
     except LossError as e:
         if e.report is None:
             raise
+        assert job is not None
         for refused in job.refused or [e]:  # where the check is left out, it is found while a file is sent
             _show_refused(job, refused)
         return 1
+    except OSError:
+        if job is not None and job.result is not None:  # or one would think that all is to be done again
+            click.echo(
+                f"rdbkit: the import into {printable(job.cache.name)} has ended well, and is not to be begun again", err=True
+            )
+        raise
     if as_json:
         click.echo(json.dumps(made, ensure_ascii=False))
     elif not dry_run:
@@ -217,19 +225,6 @@ def _remedies(job: Migration, refused: LossError) -> dict[str, str]:
         if report.file == refused.source and fixes:
             return {"database": f"{' '.join(fixes)} to move them, or --map-db; --db to choose"}
     return {}
-
-
-def _show_duplicates(e: DuplicateError) -> None:
-    """Keys that several FILEs have when they are sent."""
-    for each in e.samples[:MOST_SHOWN]:
-        names = ", ".join(dict.fromkeys(printable(name) for name, _ in each.places))
-        click.echo(f"rdbkit: more than once: db {each.db}, key {printable(each.key, 80)}: {names}", err=True)
-    option = "--on-duplicate" if e.samples else "--on-function-conflict"
-    click.echo(
-        f"rdbkit: {printable(e.message)}; nothing was sent. rdbkit merge makes one file of them, and its {option} says which one "
-        "to keep; that file can be migrated with the same options. --skip check leaves this to the cache",
-        err=True,
-    )
 
 
 def _check_report(path: str | None) -> None:

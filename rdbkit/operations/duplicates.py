@@ -18,7 +18,7 @@ from rdbkit.passes.hashes import PARTITIONS, HashPartitions
 from rdbkit.passes.names import Keys
 from rdbkit.snapshot.reader import open_snapshot
 from rdbkit.storage.source import Rereading
-from rdbkit.text import json_bytes
+from rdbkit.text import count, json_bytes
 
 _BYTES_A_PARTITION: Final = 256 // PARTITIONS  # values of a first byte
 _DIGEST: Final = 16
@@ -116,6 +116,14 @@ class SharedLibrary:
     name: str
     files: list[str]
     is_same: bool
+
+    @property
+    def summary(self) -> str:
+        """What is to be known before files that have the same library go into a cache together."""
+        return (
+            f"function library {self.name!r} is the same in {count(len(self.files), 'file')}; no source says whether the service "
+            "takes it more than once. rdbkit merge makes one file that has it once"
+        )
 
 
 def library_error(shared: SharedLibrary) -> DuplicateError:

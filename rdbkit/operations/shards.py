@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Final, TypeAlias
 
@@ -43,6 +43,21 @@ def shared_by(files: Sequence[tuple[str, int]]) -> list[tuple[str, str, Ranges]]
         if occupied & other:
             found.append((name, other_name, _common(occupied, other)))
     return found
+
+
+def are_disjoint(files: Iterable[int]) -> bool:
+    """Whether no key can be in two files: each is a shard, with keys of slots that no other file has keys of.
+
+    Args:
+        files: the slots that have keys, of each.
+    """
+    seen = 0
+    for occupied in files:
+        # of other files not all slots have been looked at
+        if not free_stretches(occupied) or seen & occupied:
+            return False
+        seen |= occupied
+    return True
 
 
 def in_words(ranges: Ranges) -> str:

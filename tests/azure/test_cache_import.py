@@ -82,11 +82,12 @@ def test_premium_by_user_delegation(azure: Cloud, shell: Shell) -> None:
 
 def test_managed_takes_several_blobs_and_gzip(azure: Cloud, shell: Shell) -> None:
     cache = azure.managed()
-    urls = [azure.blob("dumps/1.rdb", SMALL), azure.blob("dumps/2.rdb.gz", gzip.compress(SMALL, mtime=0))]
+    other = rdb(b"\xfe\x00", key(b"farewell", 0, string(b"bye")))
+    urls = [azure.blob("dumps/1.rdb", SMALL), azure.blob("dumps/2.rdb.gz", gzip.compress(other, mtime=0))]
     code, out, err = shell.imports(cache, *urls, "--json")
     assert code == 0, err
     report = json.loads(out)
-    assert cache.data == [SMALL, gzip.compress(SMALL, mtime=0)]
+    assert cache.data == [SMALL, gzip.compress(other, mtime=0)]
     assert cache.bodies[0].keys() == {"sasUris"}
     assert cache.url_of_begin.endswith("/redisEnterprise/shop-amr/databases/default/import?api-version=2025-07-01")
     assert [blob["url"] for blob in report["import"]["blobs"]] == urls
@@ -654,7 +655,7 @@ def test_killed_while_it_begins(azure: Cloud, shell: Shell) -> None:
     cache.on_begin = None
     code, out, err = shell.imports(cache, url)
     assert code == 0, err
-    assert "was ended while it asked the service to begin; whether that has begun is not known" in out
+    assert "an earlier run asked the service to begin, on " in out
     assert (cache.data, shell.states) == ([SMALL], [])
 
 
@@ -950,3 +951,30 @@ def test_a_shard_that_is_missing_among_the_blobs_is_told_first(azure: Cloud, she
     assert "no key of slots 5461-10922 in any file: whole shards may be missing" in out
     code, out, _ = shell.run(*shell.command(azure.premium(), urls[0]), "--dry-run")
     assert "keys of slots 0-5460 alone: this is one shard of a cluster" in out
+
+
+def test_keys_and_libraries_that_several_blobs_have(azure: Cloud, shell: Shell, tmp_path: Path) -> None:
+    def blob(name: str, key: bytes, number: int | None = None) -> str:
+        out = io.BytesIO()
+        with rdbkit.create(out, version=11) as writer:
+            if number is not None:
+                writer.function(b"#!lua name=mylib\nredis.register_function('f', function() return %d end)" % number)
+            writer.put(key, b"value")
+        return azure.blob(f"dumps/shared-{name}.rdb", out.getvalue())
+
+    cache = azure.managed()
+    first, same = blob("first", b"a", 1), blob("same", b"a")
+    code, _, err = shell.imports(cache, first, same)
+    assert (code, cache.data, posts(azure)) == (1, [b"what was there"], []), err
+    assert f"rdbkit: more than once: db 0, key a: {first}, {same}\n" in err
+    assert "nothing was imported. rdbkit merge makes one file of them, and its --on-duplicate says which one to keep" in err
+    assert "--no-check leaves this to the cache" in err
+    code, _, err = shell.imports(cache, first, blob("other", b"b", 2))
+    assert (code, cache.data) == (1, [b"what was there"]), err
+    assert "different function libraries are called 'mylib', in " in err
+    code, out, err = shell.imports(cache, first, blob("like", b"b", 1))
+    assert code == 0, err
+    assert "Warning: function library 'mylib' is the same in 2 files" in out
+    cache = azure.managed("other")
+    assert shell.imports(cache, first, same, "--no-check", target="azure-managed")[0] == 0
+    assert len(cache.data) == 2

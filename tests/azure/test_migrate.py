@@ -413,6 +413,19 @@ def test_a_report_replaces_nothing_but_a_report(azure: Cloud, shell: Shell, fold
     assert json.loads(report.read_text())["dry_run"] is False
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_a_report_that_cannot_be_written_does_not_hide_that_the_import_has_ended(
+    azure: Cloud, shell: Shell, folder: str, tmp_path: Path
+) -> None:
+    cache = azure.premium()
+    code, _, err = migrate(shell, cache, folder, a_dump(tmp_path / "a.rdb"), "--report", "/dev/full")
+    assert (code, len(cache.data), shell.states) == (3, 1, [])
+    assert err.endswith(
+        "rdbkit: the import into shop-cache has ended well, and is not to be begun again\n"
+        "rdbkit: /dev/full: No space left on device\n"
+    )
+
+
 # -- other files, other options
 
 

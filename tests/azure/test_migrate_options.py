@@ -499,3 +499,17 @@ def test_a_script_that_changes_its_mind_is_found_before_anything_is_sent(
     assert (code, cache.data) == (2, [b"what was there"]), err
     assert f"{files[0]}: the script made something else of it than when it was checked, and nothing was imported" in err
     assert not [where for method, where in azure.calls if method == "PUT" and "one.rdb" in where]
+
+
+@needs_azurite
+def test_a_part_does_not_replace_a_blob_that_is_a_file(azure: Cloud, shell: Shell, folder: str, tmp_path: Path) -> None:
+    cache = azure.managed()
+    local = a_dump(tmp_path / "big.rdb")
+    other = azure.blob(name_of(folder, "big/0001.rdb"), a_dump(tmp_path / "other.rdb").read_bytes())
+    args: list[str | Path] = [local, other, "--split-size", "1MiB", "--overwrite"]
+    code, _, err = migrate(shell, cache, folder, *args)
+    assert (code, cache.data) == (2, [b"what was there"]), err
+    assert f"{other} would be replaced by a part of {local}: name another container, or a folder in it" in err
+    code, _, err = migrate(shell, cache, f"{folder}new/", *args)
+    assert code == 0, err
+    assert [names_of(data)[0] for data in cache.data] == [b"big:0", b"other:0"]

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 import rdbkit
-from rdbkit.format.slots import key_slot
+from rdbkit.format.slots import SLOTS, key_slot
 from rdbkit.operations.check import Check, check
 from rdbkit.operations.plan import plan
+from rdbkit.operations.shards import are_disjoint
 
 from ..command_line import run_text
 from ..rdb import aux, key, length, rdb, string
@@ -248,3 +249,11 @@ def test_names_of_files_are_shown_as_they_can_be(tmp_path: Path, thirds: list[Pa
     done = run_text("check", *thirds, replica, "--target", TARGET)
     assert "\x1b" not in done.stdout
     assert "in both" in done.stdout
+
+
+def test_shards_that_have_no_slot_in_common_are_disjoint() -> None:
+    slots = [sum(1 << slot for slot in range(first, last)) for first, last in ((0, 5461), (5461, 10923), (10923, SLOTS))]
+    assert are_disjoint(slots)
+    assert not are_disjoint([*slots, 1 << 5]), "a file of few keys is not known to be a shard"
+    assert not are_disjoint([*slots[:2], slots[1]])
+    assert not are_disjoint([(1 << SLOTS) - 1, 0])
