@@ -25,7 +25,14 @@ _SHAPE: Final = "https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB"
 _CODE: Final = re.compile(r"<Code>(\w+)</Code>")
 _STATUS: Final = re.compile(r"status code: (\d+)")
 _UNKNOWN_HOST: Final = re.compile(r"dns error|failed to lookup address|Name or service not known|No such host", re.IGNORECASE)
-_CERTIFICATE: Final = re.compile(r"invalid peer certificate: ?(\w*)|certificate", re.IGNORECASE)
+_CERTIFICATE: Final = re.compile(r"InvalidCertificate\(\s*(\w+)")
+#: What is the matter with a certificate, by how the reason begins.
+_REASONS: Final = {
+    "Expired": "it has expired",
+    "NotValidYet": "it is not valid yet; is the clock right",
+    "NotValidForName": "it is of another host",
+    "UnknownIssuer": "its issuer is not known; REQUESTS_CA_BUNDLE names a file of authorities to trust",
+}
 _TIMED_OUT: Final = re.compile(r"TimedOut|timed out|deadline has elapsed", re.IGNORECASE)
 #: What reading wants, where writing wants something else.
 _READING: Final = {
@@ -170,8 +177,8 @@ def _unreached(said: str, url: str) -> str:
         return f"the host {host} cannot be found; check the account's name, and whether this machine finds others"
     found = _CERTIFICATE.search(said)
     if found:
-        why = f": {found[1]}" if found[1] else ""
-        return f"the certificate of the service is not accepted{why}; REQUESTS_CA_BUNDLE names a file of authorities that are"
+        why = next((text for name, text in _REASONS.items() if found[1].startswith(name)), found[1])
+        return f"the certificate of the service is not accepted: {why}"
     if _TIMED_OUT.search(said):
         return "the service cannot be reached: it took too long"
     if "onnection refused" in said:

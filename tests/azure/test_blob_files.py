@@ -376,3 +376,13 @@ def test_json_lines_of_a_blob(blobs: str, tmp_path: Path) -> None:
         done = run("build", source, tmp_path / out, "--target", "redis-7.0", AZURE_STORAGE_KEY=KEY)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "remote.rdb").read_bytes() == (tmp_path / "local.rdb").read_bytes()
+
+
+def test_certificates(azure: Cloud) -> None:
+    url = azure.blob("dumps/certificate.rdb", OTHER.read_bytes())
+    signed = f"{url}?{sas_of('certificate.rdb')}"
+    with_certificate = {"SSL_CERT_FILE": azure.environment["REQUESTS_CA_BUNDLE"]}
+    assert run("check", signed, "--target", "azure-premium", **with_certificate).returncode == 0
+    done = run("check", signed, "--target", "azure-premium")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (4, "", 1)
+    assert "the certificate of the service is not accepted: its issuer is not known; REQUESTS_CA_BUNDLE names a file" in done.stderr
