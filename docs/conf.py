@@ -16,5 +16,5 @@ exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 
 html_theme = "alabaster"
-html_theme_options = {"description": _project["description"]}
+html_theme_options = {"description": _project["description"], "page_width": "1160px"}
 html_show_sourcelink = False

@@ -42,7 +42,7 @@ from rdbkit.cli.losses import (
     ledger_option,
     report_losses,
 )
-from rdbkit.cli.render import Output, output, printable, progress, size, usage_errors
+from rdbkit.cli.render import RUN_NEXT, Output, output, printable, progress, size, usage_errors
 from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.status import status
 from rdbkit.cli.upload import interrupts_told, read_place, sending_options
@@ -57,7 +57,7 @@ from rdbkit.storage.location import exists, is_file, total_size
 from rdbkit.storage.output import open_output
 from rdbkit.storage.remote import base_name
 from rdbkit.targets.target import Target
-from rdbkit.text import count
+from rdbkit.text import count, shell_word
 
 
 def _container(ctx: click.Context, param: click.Parameter, value: str) -> BlobUrl:
@@ -394,3 +394,13 @@ def _show_end(job: Migration, out: Output) -> None:
         ("sent", size(made["bytes"])),
         ("lost", lost or "nothing"),
     ])  # fmt: skip
+    out.facts(_next(job))
+
+
+def _next(job: Migration) -> list[tuple[str, str]]:
+    """The command that compares the cache with what was sent, whatever options have changed of it."""
+    if job.result is None:
+        return []
+    blobs = " ".join(shell_word(blob["url"]) for blob in job.result.blobs)
+    entra = " --entra" if job.target.name == "azure-managed" else ""
+    return [(RUN_NEXT, f"rdbkit verify-import {blobs} rediss://{job.cache.endpoint}{entra}")]

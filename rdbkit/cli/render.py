@@ -29,6 +29,7 @@ _MOST_FUNCTIONS: Final = 20
 #: The names of rows of facts with a command of the shell, made by `shell_word`, which is not cut at the width of a terminal.
 RUN_FIRST: Final = "run first"
 RUN_INSTEAD: Final = "run instead"
+RUN_NEXT: Final = "run next"
 _MOST_WARNINGS: Final = 20
 #: A number, and maybe its unit or noun.
 _NUMBER: Final = re.compile(r"-?[0-9][0-9,]*(\.[0-9]+)?( ?[A-Za-z%]+)?")
@@ -90,7 +91,7 @@ class Rich:
         from rich.text import Text
 
         width = max((len(name) for name, _ in rows), default=0)
-        for is_command, group in groupby(rows, lambda row: row[0] in (RUN_FIRST, RUN_INSTEAD)):
+        for is_command, group in groupby(rows, lambda row: row[0] in (RUN_FIRST, RUN_INSTEAD, RUN_NEXT)):
             grid = Table.grid(padding=(0, 2, 0, 0))
             grid.add_column(style="dim", no_wrap=True)
             grid.add_column(overflow="fold")

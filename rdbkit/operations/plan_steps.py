@@ -101,7 +101,10 @@ def steps_of(found: Plan, target: Target, now_ms: int) -> list[Step]:
         steps.append(_delete(uploads, words))
     if target.name == _MANAGED:
         steps.append(_switch(found, words))
-    return [Step("Say what things are called", words.to_set()), *steps] if words.used else steps
+    if not words.used:
+        return steps
+    there = "resource group and storage account have" if uploads else "resource group has"
+    return [Step("Set the names", words.to_set(), f"sign in with az login first. The {there} to exist"), *steps]
 
 
 def _sign_in(cloud: Cloud) -> Step:

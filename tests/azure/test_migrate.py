@@ -60,6 +60,7 @@ def test_a_dump_of_a_newer_server_goes_to_premium(azure: Cloud, shell: Shell, fo
     assert keys_of(data) == 3
     assert "REDIS0011 -> REDIS0009" in out
     assert "shop-cache has imported" in out
+    assert f"  run next  rdbkit verify-import {folder}shop.rdb rediss://shop-cache.redis.cache.windows.net:6380\n" in out
     made = json.loads(report.read_text())
     assert (made["keys"], made["written"], made["lost"]) == (3, 3, {})
     assert made["files"][0]["blobs"][0]["bytes"] == len(data) == made["bytes"]
