@@ -94,6 +94,8 @@ class Cloud:
     audiences: list[str] = field(default_factory=list)
     #: the storage accounts, as ARM lists them, by subscription; of another, nothing may be listed.
     accounts: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    #: instead of a page of these, where it is there.
+    accounts_page: dict[str, Any] | None = None
     #: called with method and path of a request to storage: code of an error, "cut" for a connection that breaks, or "".
     fault: Callable[[str, str], str] = lambda method, path: ""
     #: the same for ARM.
@@ -363,6 +365,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def list_accounts(self, subscription: str) -> None:
         """A page of storage accounts, which has one."""
+        if self.cloud.accounts_page is not None:
+            return self.reply(200, self.cloud.accounts_page)
         accounts = self.cloud.accounts.get(subscription)
         if accounts is None:
             return self.error(403, "AuthorizationFailed", "The client does not have authorization to perform action 'x'.")
@@ -428,7 +432,7 @@ class _Handler(BaseHTTPRequestHandler):
         if found["polls"] > 0:
             found["polls"] -= 1
             if cache.by_location:
-                return self.reply(202, b"", renewed | self.later)
+                return self.reply(202, b"", renewed | self.later | {"x-ms-request-id": "1e1d"})
             return self.reply(202, {"name": number, "status": "InProgress", "percentComplete": 50}, renewed | self.later)
         if "failed" not in found:
             found["failed"] = self.cloud.run(cache, found["verb"], found["body"])
@@ -440,7 +444,11 @@ class _Handler(BaseHTTPRequestHandler):
             if "redisEnterprise" in cache.path:  # of its models, OperationStatus.error is an ErrorResponse, which has an error
                 error = {"error": error}
             return self.reply(200, {"name": number, "status": "Failed", "error": error})
-        return self.reply(204) if cache.by_location else self.reply(200, {"name": number, "status": "Succeeded"})
+        return (
+            self.reply(204, b"", {"x-ms-request-id": "1e1d"})
+            if cache.by_location
+            else self.reply(200, {"name": number, "status": "Succeeded"})
+        )
 
     # -- the front of the storage account
 

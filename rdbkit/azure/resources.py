@@ -32,6 +32,8 @@ PREMIUM: Final = "Microsoft.Cache/redis"
 REDIS_ENTERPRISE: Final = "Microsoft.Cache/redisEnterprise"
 #: Source: the default versions of azure-mgmt-redis 14.5.0 and azure-mgmt-redisenterprise 3.1.0.
 _API: Final = {PREMIUM: "2024-11-01", REDIS_ENTERPRISE: "2025-07-01"}
+#: What a host consists of, so that every library reads the same one: at a backslash it ends for some of them.
+_HOST: Final = re.compile(r"[a-z0-9.-]+|[0-9a-f:.]+", re.IGNORECASE)
 _ID: Final = re.compile(
     r"/subscriptions/(?P<subscription>[^/]+)/resourceGroups/(?P<group>[^/]+)/providers/Microsoft\.Cache/"
     r"(?:redis/(?P<premium>[^/]+)|redisEnterprise/(?P<cluster>[^/]+)(?:/databases/(?P<database>[^/]+))?)/?",
@@ -257,7 +259,15 @@ class Arm:
         Raises: TargetError.
         """
         with translating_errors(self.cache.name, self.cloud):
-            return self._read_premium() if self.cache.provider == PREMIUM else self._read_enterprise()
+            try:
+                return self._read_premium() if self.cache.provider == PREMIUM else self._read_enterprise()
+            except (ValueError, TypeError, AttributeError) as e:
+                # of the SDK for what is of another type than it should be, and of this for what is missing
+                raise TargetError(
+                    f"the answer about the cache has another form than its interface says ({type(e).__name__}): something on the "
+                    "way may have answered, such as a proxy, or rdbkit and its packages are too old",
+                    source=self.cache.name,
+                ) from e
 
     def _read_premium(self) -> CacheState:
         group, name = self.cache.resource_group, self.cache.name
@@ -270,7 +280,7 @@ class Arm:
             id=str(self.cache),
             name=found.name or name,
             provider=PREMIUM,
-            location=found.location,
+            location=found.location or "",
             state=_state(found.provisioning_state),
             redis_version=found.redis_version or "",
             sku=f"{found.sku.family}{found.sku.capacity}",
@@ -296,7 +306,7 @@ class Arm:
             id=str(self.cache),
             name=cluster.name or name,
             provider=REDIS_ENTERPRISE,
-            location=cluster.location,
+            location=cluster.location or "",
             state=next((state for state in states if state != "Running"), "Running"),
             redis_version=found.redis_version or cluster.redis_version or "",
             sku=sku,
@@ -313,7 +323,7 @@ class Arm:
     def list_all(self, path: str) -> list[dict[str, Any]]:
         """The resources that ARM lists at a path with its query, of all pages.
 
-        Raises: azure.core's exceptions; TargetError for a page that is not of ARM.
+        Raises: azure.core's exceptions; TargetError for a page that is not of ARM, or of another host.
         """
         from azure.core.rest import HttpRequest
 
@@ -321,14 +331,18 @@ class Arm:
         seen = set()
         url = f"{self.endpoint}{path}"
         while url and url not in seen:
-            self._check_is_ours(url)
+            if not self.is_ours(url):
+                raise TargetError(
+                    f"the list goes on at another host than {self.endpoint}, which gets no token", source=self.cache.name
+                )
             seen.add(url)
             response: Any = self._client._send_request(HttpRequest("GET", url))
             response.raise_for_status()
             page = _object_in(response)
-            if page is None or _is_redirect(response):
+            rows = None if page is None else page.get("value") or []
+            if page is None or not isinstance(rows, list) or _is_redirect(response):
                 raise self._none_of_arm(response)
-            found += page.get("value") or []
+            found += [row for row in rows if isinstance(row, dict)]
             url = str(page.get("nextLink") or "")
         return found
 
@@ -394,7 +408,8 @@ class Arm:
         given = _status_urls(response.headers)
         if given:
             return next(filter(self.is_ours, given), given[0])
-        found = self._status_in(response, _object_in(response))
+        answer = _object_in(response)
+        found = self._status_in(response, answer) if _is_of_arm(response, answer) else None
         return "" if found is not None and found.has_succeeded else None
 
     def status(self, url: str) -> Status | None:
@@ -414,14 +429,15 @@ class Arm:
             with translating_errors(self.cache.name, self.cloud):
                 response = self._asked(HttpRequest("GET", url))
                 body = _object_in(response)
-                is_of_arm = body is not None or any(name in response.headers for name in REQUEST_IDS)
+                is_of_arm = _is_of_arm(response, body)
                 if response.status_code == _GONE and is_of_arm:
                     return None
                 found = self._status_in(response, body) if is_of_arm or _is_redirect(response) else None
                 if found is not None:
                     return found
                 if response.status_code in _NOT_ALLOWED or tries == _TRIES:
-                    if is_of_arm or response.status_code >= 500:
+                    says_nothing = not response.content and response.status_code in (*_NOT_ALLOWED, *_LATER)
+                    if is_of_arm or says_nothing or response.status_code >= 500:
                         response.raise_for_status()
                     break
             time.sleep(_seconds(response.headers, min(_POLL * 2**tries, _LONGEST_WAIT)))
@@ -456,7 +472,7 @@ class Arm:
             host, port = parts.hostname or "", parts.port
         except ValueError:
             return False
-        is_same = host == ours.hostname or host.endswith(f".{ours.hostname}")
+        is_same = _HOST.fullmatch(host) is not None and (host == ours.hostname or host.endswith(f".{ours.hostname}"))
         return parts.scheme == "https" and is_same and "@" not in parts.netloc and (port or _HTTPS) == (ours.port or _HTTPS)
 
     def _status_in(self, response: Any, body: dict[str, Any] | None) -> Status | None:
@@ -473,8 +489,9 @@ class Arm:
         if body is None:
             return None
         # the status resource says how it stands; where there is only a Location, the code of the answer does
-        word = body.get("status") or ("InProgress" if code == _ACCEPTED else "Failed" if body.get("error") else "Succeeded")
-        if not isinstance(word, str):
+        by_code = "InProgress" if code == _ACCEPTED else "Failed" if body.get("error") else "" if "status" in body else "Succeeded"
+        word = body.get("status") or by_code
+        if not isinstance(word, str) or not word:
             return None
         failure = failure_in(body, response.headers)
         percent = body.get("percentComplete")
@@ -489,7 +506,7 @@ def _checked(endpoint: str) -> str:
         host, port = parts.hostname, parts.port
     except ValueError:
         raise ValueError("the endpoint's host or port cannot be read") from None
-    if parts.scheme != "https" or not host or "@" in parts.netloc:
+    if parts.scheme != "https" or not host or not _HOST.fullmatch(host) or "@" in parts.netloc:
         raise ValueError("the endpoint of ARM begins with https:// and its host")
     return f"https://{f'[{host}]' if ':' in host else host}{'' if port is None else f':{port}'}"
 
@@ -501,6 +518,16 @@ def _object_in(response: Any) -> dict[str, Any] | None:
     except ValueError:
         return None
     return body if isinstance(body, dict) else None
+
+
+def _is_of_arm(response: Any, body: dict[str, Any] | None) -> bool:
+    """Whether ARM has answered, and nothing on the way: with an object, or at least with the id of the request or where to ask.
+
+    Args:
+        body: as `_object_in` has it.
+    """
+    has_object = body is not None and bool(response.content)
+    return has_object or any(response.headers.get(name) for name in REQUEST_IDS) or bool(_status_urls(response.headers))
 
 
 def _is_redirect(response: Any) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from rdbkit.azure.errors import translating_errors
 from rdbkit.azure.resources import Arm, CacheState
@@ -96,7 +96,7 @@ def find_account(arm: Arm, place: BlobUrl, subscriptions: Iterable[str]) -> tupl
 
     why = []
     for subscription in subscriptions:
-        path = f"/subscriptions/{subscription}/providers/Microsoft.Storage/storageAccounts?api-version={_API}"
+        path = f"/subscriptions/{quote(subscription, safe='')}/providers/Microsoft.Storage/storageAccounts?api-version={_API}"
         with translating_errors(f"the storage accounts of subscription {subscription}", arm.cloud):
             try:
                 rows = arm.list_all(path)
@@ -115,20 +115,21 @@ def find_account(arm: Arm, place: BlobUrl, subscriptions: Iterable[str]) -> tupl
 
 def _is_of(row: dict[str, Any], place: BlobUrl) -> bool:
     """Whether an account has this blob, by the addresses of its blob service."""
-    properties = row.get("properties") or {}
-    addresses = [(properties.get(name) or {}).get("blob") for name in ("primaryEndpoints", "secondaryEndpoints")]
+    properties = _object(row.get("properties"))
+    addresses = [_object(properties.get(name)).get("blob") for name in ("primaryEndpoints", "secondaryEndpoints")]
     if place.account.rstrip("/").lower() in [str(address).rstrip("/").lower() for address in addresses if address]:
         return True
     host = (urlsplit(place.account).hostname or "").lower()
-    if host == str((properties.get("customDomain") or {}).get("name") or "").lower() != "":
+    if host == str(_object(properties.get("customDomain")).get("name") or "").lower() != "":
         return True
     # by a private link's name
     return ".blob." in host and host.partition(".")[0] == str(row.get("name") or "").lower()
 
 
 def _account(row: dict[str, Any]) -> StorageAccount:
-    properties = row.get("properties") or {}
-    rules = properties.get("networkAcls") or {}
+    properties = _object(row.get("properties"))
+    rules = _object(properties.get("networkAcls"))
+    resources = rules.get("resourceAccessRules")
     parts = str(row.get("id") or "").split("/")
     names = dict(zip((part.lower() for part in parts[1::2]), parts[2::2], strict=False))
     return StorageAccount(
@@ -141,10 +142,15 @@ def _account(row: dict[str, Any]) -> StorageAccount:
         public_network_access=str(properties.get("publicNetworkAccess") or "Enabled"),
         default_action=str(rules.get("defaultAction") or "Allow"),
         bypass=[each.strip() for each in str(rules.get("bypass") or "").split(",") if each.strip() not in ("", "None")],
-        resource_rules=[str(each.get("resourceId") or "") for each in rules.get("resourceAccessRules") or ()],
+        resource_rules=[str(_object(each).get("resourceId") or "") for each in resources] if isinstance(resources, list) else [],
         shared_keys=properties.get("allowSharedKeyAccess") is not False,
         hierarchical=properties.get("isHnsEnabled") is True,
     )
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """What JSON has there, {} for anything else than an object."""
+    return value if isinstance(value, dict) else {}
 
 
 # -- what is in the way
@@ -177,7 +183,11 @@ def look_at_accounts(
     warnings: list[str] = []
     subscriptions = list(dict.fromkeys(each for each in (storage_subscription, arm.cache.subscription) if each))
     for place in {place.account: place for place in places}.values():
-        account, why = find_account(arm, place, subscriptions)
+        try:
+            account, why = find_account(arm, place, subscriptions)
+        except TargetError as e:
+            e.message += _INSIST
+            raise
         if account is None:
             warnings.append(_unknown(place, why, storage_subscription))
             continue
@@ -267,8 +277,8 @@ def _of_kind(account: StorageAccount, target: Target, verb: str) -> Iterator[_Fi
 def _of_place(account: StorageAccount, arm: Arm, cache: CacheState, target: Target, by_identity: bool) -> Iterator[_Finding]:
     """Whether region and subscription are those of the cache, where they have to be."""
     region = target.facts.get("same_region")
-    if region is not None and region.value is not False and _region(account.location) != _region(cache.location):
-        there, here = _region(account.location), _region(cache.location)
+    there, here = _region(account.location), _region(cache.location)
+    if region is not None and region.value is not False and there and here and there != here:
         yield _wanted(
             f"the storage account {account.name} is in {there}, and the cache in {here}", region,
             f"of one region: put the blobs into an account in {here}",
@@ -276,7 +286,7 @@ def _of_place(account: StorageAccount, arm: Arm, cache: CacheState, target: Targ
     subscription = target.facts.get("same_subscription")
     if (
         subscription is not None and subscription.value is not False and not by_identity
-        and account.subscription.lower() != arm.cache.subscription.lower()
+        and account.subscription and account.subscription.lower() != arm.cache.subscription.lower()
     ):  # fmt: skip
         other = "--auth managed-identity, or " if "managed identity" in subscription.note else ""
         yield _wanted(

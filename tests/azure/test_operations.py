@@ -22,6 +22,8 @@ from ..processes import until
 from ..rdb import key, rdb, string
 from .shell import Shell, posts
 
+#: ARM's own answers have it, whatever they say.
+OF_ARM = {"x-ms-request-id": "1e1d"}
 SMALL = rdb(b"\xfe\x00", key(b"greeting", 0, string(b"hello")))
 Run = tuple[int, str, str]
 
@@ -226,7 +228,7 @@ def test_what_an_answer_says_of_a_failure() -> None:
 def test_what_passes_is_waited_out(verb: Verb, azure: Cloud, waits: list[float]) -> None:
     verb.cache.said = [
         (503, b"", {"Retry-After": "7"}), (429, b"{}", {"Retry-After": "9"}), (408, b"", {}), (500, b"<html>", {}),
-        (202, b"", {"Retry-After": "3"}), (200, b"<!DOCTYPE html><html>sign in</html>", {"Content-Type": "text/html"}),
+        (202, b"", OF_ARM | {"Retry-After": "3"}), (200, b"<!DOCTYPE html><html>sign in</html>", {"Content-Type": "text/html"}),
     ]  # fmt: skip
     code, _, err = verb.run()
     assert code == 0, err
@@ -254,6 +256,12 @@ def test_what_passes_is_waited_out(verb: Verb, azure: Cloud, waits: list[float])
             "the answer (200) is none of ARM: something on the way may have answered, such as a proxy",
         ),
         ((200, b"[]", {}), 5, "the answer (200) is none of ARM"),
+        ((200, b"", {}), 5, "the answer (200) is none of ARM"),
+        ((204, b"", {}), 5, "the answer (204) is none of ARM"),
+        ((400, b"", {}), 5, "the answer (400) is none of ARM"),
+        ((404, b"", {}), 5, "the answer (404) is none of ARM"),
+        ((200, b'{"status": null}', {}), 5, "the answer (200) is none of ARM"),
+        ((200, b'{"status": ""}', {}), 5, "the answer (200) is none of ARM"),
         ((200, b'{"status": {"is": 1}}', {}), 5, "the answer (200) is none of ARM"),
         ((302, b"", {}), 5, "the answer (302) is none of ARM"),
         ((400, b"<h2>Bad Request</h2>", {}), 5, "the answer (400) is none of ARM"),
@@ -292,7 +300,7 @@ def test_what_does_not_pass_leaves_the_operation_going_on(
 )
 def test_answers_that_say_that_it_is_done(azure: Cloud, shell: Shell, answer: tuple[int, bytes]) -> None:
     verb = Verb("import", azure, shell)
-    verb.cache.said = [(*answer, {})]
+    verb.cache.said = [(*answer, OF_ARM)]
     code, _, err = verb.run()
     assert (code, verb.state.exists()) == (0, False), err
 
@@ -320,6 +328,29 @@ def test_no_url_of_another_host_is_asked(azure: Cloud, shell: Shell, status: int
         verb.cache.said.append((status, b"", {"Location": other, "Azure-AsyncOperation": other}))
         assert verb.run()[0] == 0
     assert not [path for path in asked if "elsewhere" in path]
+
+
+@pytest.mark.parametrize(
+    ("url", "is_ours"),
+    [
+        ("https://management.azure.com/x", True),
+        ("https://eastus.Management.Azure.com:443/x", True),
+        # what some take for a host ends at the backslash
+        ("https://evil.example\\.management.azure.com/x", False),
+        ("https://evil.example%2f.management.azure.com/x", False),
+        ("https://evil.example;.management.azure.com/x", False),
+        ("https://management.azure.com.evil.example/x", False),
+        ("https://evilmanagement.azure.com/x", False),
+        ("https://management.azure.com./x", False),
+        ("https://management.azure.com:8443/x", False),
+    ],
+)
+def test_which_host_is_one_of_arm(url: str, is_ours: bool) -> None:
+    cache = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Cache/redis/c"
+    with rdbkit.Arm(rdbkit.parse_resource_id(cache), credential=object()) as arm:
+        assert arm.is_ours(url) is is_ours
+    with pytest.raises(ValueError, match="begins with https"):
+        rdbkit.Arm(rdbkit.parse_resource_id(cache), endpoint="https://a.example\\.b.example", credential=object())
 
 
 @needs_azurite
@@ -350,6 +381,7 @@ def test_a_redirect_of_the_request_sends_its_signature_nowhere(verb: Verb, azure
     ("answer", "text"),
     [
         ((202, b"", {}), "does not say where to ask for the {}: look at the cache"),
+        ((200, b"", {}), "does not say where to ask for the {}: look at the cache"),
         ((200, b"<!DOCTYPE html>", {"Content-Type": "text/html"}), "does not say where to ask for the {}: look at the cache"),
         ((202, b"<!DOCTYPE html>", {}), "does not say where to ask for the {}: look at the cache"),
         ((500, b"", {}), "whether the {} has begun is not known"),
@@ -370,8 +402,20 @@ def test_an_answer_that_does_not_say_how_it_stands(verb: Verb, answer: tuple[int
 
 
 @needs_azurite
+@pytest.mark.parametrize(
+    ("name", "odd"), [("sku", None), ("sku", {"capacity": "x"}), ("linkedServers", 5), ("redisConfiguration", {"databases": "x"})]
+)
+def test_a_cache_of_another_form_is_told(azure: Cloud, shell: Shell, name: str, odd: Any) -> None:
+    cache = azure.premium()
+    cache.answers[""]["properties"][name] = odd
+    code, _, err = shell.imports(cache, azure.blob("dumps/odd.rdb", SMALL))
+    assert (code, posts(azure)) == (4, [])
+    assert "the answer about the cache has another form than its interface says" in last_line(err)
+
+
+@needs_azurite
 def test_an_operation_that_has_ended_at_once(verb: Verb) -> None:
-    verb.cache.said_first = (200, b"", {})
+    verb.cache.said_first = (200, b"", OF_ARM)
     assert verb.run()[0] == 0
     assert not verb.state.exists()
 
@@ -400,7 +444,7 @@ def test_a_url_that_cannot_be_noted_is_told_as_what_goes_on(azure: Cloud, shell:
 
 @needs_azurite
 def test_an_operation_that_the_service_has_forgotten(verb: Verb, azure: Cloud) -> None:
-    verb.cache.said = [(202, b"", {}), (404, b"", {})]
+    verb.cache.said = [(202, b"", {}), (404, b"", OF_ARM)]
     code, _, err = verb.run()
     assert (code, verb.operation) == (4, "")
     assert "no longer knows the " in last_line(err)

@@ -179,6 +179,67 @@ def test_a_resource_manager_that_fails_stops_everything(azure: Cloud, shell: She
     code, _, err = shell.imports(azure.managed(), url)
     assert (code, posts(azure)) == (4, [])
     assert "the storage accounts of subscription" in told(err)
+    assert told(err).endswith("; --no-storage-check goes on all the same")
+
+
+def test_a_list_that_goes_on_elsewhere_or_is_none_stops_everything_unless_told(azure: Cloud, shell: Shell) -> None:
+    url = azure.blob("dumps/account.rdb", SMALL)
+    asked = len(azure.calls)
+    pages: list[tuple[dict[str, Any], str]] = [
+        ({"value": [], "nextLink": f"https://127.0.0.1:{azure.port}/subscriptions/x"}, "goes on at another host than"),
+        ({"value": "x"}, "is none of ARM"),
+    ]
+    for page, words in pages:
+        azure.accounts_page = page
+        code, _, err = shell.imports(azure.managed(), url)
+        assert (code, posts(azure)) == (4, [])
+        assert words in told(err)
+        assert told(err).endswith("; --no-storage-check goes on all the same")
+    assert [path for _, path in azure.calls[asked:] if path == "/subscriptions/x"] == []
+    assert shell.imports(azure.managed(), url, "--no-storage-check")[0] == 0
+
+
+def test_a_subscription_that_is_none_is_told_as_one(azure: Cloud, shell: Shell) -> None:
+    url = azure.blob("dumps/account.rdb", SMALL)
+    azure.accounts = {}
+    for other in ("My subscription", "é", "a?b#c", "../x"):
+        code, out, err = shell.imports(azure.managed(), url, "--storage-subscription", other)
+        assert code == 0, err
+        assert f"those of subscription {other} cannot be listed" in told(out)
+
+
+ODD: list[Any] = [None, 5, 1.5, True, "", "x", [], [None], [5], {}, {"a": 1}]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+def test_an_account_of_another_form_is_no_account_and_refuses_nothing_for_what_is_not_known(
+    azure: Cloud, monkeypatch: pytest.MonkeyPatch, odd: Any
+) -> None:
+    for name, value in azure.environment.items():
+        monkeypatch.setenv(name, value)
+    place = parse_place(f"{azure.account}/dumps/a.rdb")
+    whole = azure.storage_account()
+    rows = [odd]
+    rows += [whole | {name: odd} for name in ("id", "location", "kind", "properties")]
+    properties = ("networkAcls", "primaryEndpoints", "secondaryEndpoints", "customDomain", "publicNetworkAccess", "isHnsEnabled")
+    rows += [whole | {"properties": whole["properties"] | {name: odd}} for name in properties]
+    rules = whole["properties"]["networkAcls"]
+    for name in ("bypass", "resourceAccessRules"):
+        rows.append(whole | {"properties": whole["properties"] | {"networkAcls": rules | {name: odd}}})
+    with rdbkit.Arm(rdbkit.parse_resource_id(azure.premium().path), endpoint=azure.endpoint) as arm:
+        for row in rows:
+            azure.accounts_page = {"value": [row, whole]}
+            account, _ = find_account(arm, place, [SUBSCRIPTION])
+            assert account is not None
+            assert account.name == ACCOUNT
+
+
+def test_a_region_and_a_subscription_that_are_not_known_are_no_others(azure: Cloud, shell: Shell) -> None:
+    url = azure.blob("dumps/account.rdb", SMALL)
+    for name in ("location", "id"):
+        azure.accounts[SUBSCRIPTION] = [azure.storage_account() | {name: None}]
+        code, out, err = shell.imports(azure.premium(), url)
+        assert (code, "Warning" in out) == (0, False), out + err
 
 
 def test_migrate_looks_before_it_sends(azure: Cloud, shell: Shell) -> None:
