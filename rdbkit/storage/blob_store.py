@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from rdbkit.clouds import cloud_of_host
 from rdbkit.errors import ChangedError, RdbError, TargetError
 from rdbkit.storage.blob_errors import MEANINGS
-from rdbkit.storage.blob_url import BlobUrl, is_emulator, parse_place
+from rdbkit.storage.blob_url import BlobUrl, is_emulator, is_loopback, parse_place
 from rdbkit.storage.credentials import Access
 from rdbkit.text import first_line
 
@@ -68,6 +68,8 @@ def parse_blob(url: str) -> BlobUrl:
     is_known = cloud_of_host(host) is not None or host.endswith(_OTHERS) or is_emulator(host)
     if not is_known and "sig=" not in url:  # nobody else is sent the token of an identity
         raise ValueError(f"a FILE with a URL is a blob: {_SHAPE}; one of another host takes a SAS in its URL")
+    if url.lower().startswith("http:") and not is_loopback(host):
+        raise ValueError("http:// shows everybody on the way the snapshot and what opens the account: use https://")
     place = parse_place(url)
     if place.is_folder:
         raise ValueError(f"the URL names a container or folder: name one blob, {_SHAPE}")

@@ -98,7 +98,7 @@ def parse_place(url: str, allow_http: bool = False) -> BlobUrl:
         raise ValueError("a blob's URL begins with https:// and the account's name")
     if port == 0 or not _HOST.fullmatch(parts.hostname):
         raise ValueError("the URL's host or port is not valid")
-    if parts.scheme == "http" and not allow_http and not _is_loopback(parts.hostname):
+    if parts.scheme == "http" and not allow_http and not is_loopback(parts.hostname):
         raise ValueError(
             "http:// shows everybody on the way the snapshot and what opens the account: use https://, or allow http:// where the "
             "network is trusted"
@@ -130,7 +130,7 @@ def is_emulator(host: str) -> bool:
     return host in _NAMES or host.replace(".", "").isdigit()
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Whether a host is this machine, by its name."""
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -77,6 +77,7 @@ def signed(url: str) -> str:
         (["plan", "--target", "azure-managed", "--json"], 0),
         (["verify", "--deep", "--json"], 0),
         (["get", "no such key"], 1),
+        (["get", "s_ht"], 0),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -205,7 +205,7 @@ def test_a_host_that_is_not_found(hurried: None, monkeypatch: pytest.MonkeyPatch
         ("https://a.blob.core.windows.net/dumps", "a container or folder"),
         ("https://a.blob.core.windows.net/dumps/2026/", "a container or folder"),
         ("https://a.blob.core.windows.net/dumps/a#b.rdb", "write %23"),
-        ("http://a.blob.core.windows.net/dumps/b.rdb", "use https://"),
+        ("http://a.blob.core.windows.net/dumps/b.rdb", "use https://$"),
         ("https://example.com/dumps/b.rdb", "one of another host takes a SAS"),
         ("https://a.blob.core.windows.net.example.com/dumps/b.rdb", "one of another host takes a SAS"),
     ],
