@@ -270,6 +270,16 @@ class PendingOperation:
         names = ("verb", "resource_id", "blobs", "operation", "begun", "place")
         return {name: getattr(self, name) for name in names}
 
+    def check_alone(self) -> None:
+        """Raise TargetError where another run has begun something since this one looked, by the file that both have."""
+        other = None if self.keep is not None else PendingOperation.read(self.path)
+        if other is not None and other.operation:
+            raise TargetError(
+                f"another run has begun an {other.verb} since this one looked, and this one begins none: run this again to wait "
+                "for it",
+                source=self.resource_id.rpartition("/")[2],
+            )
+
     def save(self) -> None:
         """Write it, so that it is there whole or not at all, and for its owner alone."""
         if self.keep is not None:
@@ -614,6 +624,7 @@ def begin(arm: Arm, call: Call, pending: PendingOperation) -> PendingOperation:
     """
     from azure.core.exceptions import HttpResponseError
 
+    pending.check_alone()
     pending.save()
     is_refusal = False
     try:

@@ -274,6 +274,7 @@ class Migration:
     def _remember(self) -> None:
         """Take over what an earlier run has noted: its import, and what has become of files that have not changed."""
         left = self._state.load()
+        self._has_state = left is not None
         if left is not None:
             with self._state.reading():
                 rows = left.pop("files")
@@ -305,15 +306,36 @@ class Migration:
                 file.earlier = before.earlier | sent
 
     def _note(self) -> None:
-        if not self.leaves_state:
-            return
+        """Note how far this has come. Raises: TargetError where another run has come in between; OSError."""
+        if self.leaves_state:
+            self._check_alone()
+            self._save()
+
+    def _save(self) -> None:
         begun = None if self._pending is None else self._pending.to_dict()
         self._state.save(self._mark() | {"files": [asdict(file) for file in self.files], "import": begun})
+        self._has_state = True
+
+    def _check_alone(self) -> None:
+        """Raise TargetError where another run has begun an import since this one looked, or has ended one."""
+        if self._pending is not None and self._pending.operation:
+            return  # what there is to wait for is known
+        left = self._state.load()
+        begun = (left or {}).get("import") or {}
+        if begun.get("operation") or (left is None and self._has_state):
+            done = "begun an import" if left is not None else f"removed {self.path}, as one that has imported does"
+            raise TargetError(
+                f"another run has {done} since this one looked, and this one begins none: look at the cache, or run this again",
+                source=self.cache.name,
+            )
 
     def _keep(self, begun: dict[str, Any] | None) -> None:
         """Note what import there is to wait for."""
+        if begun is not None and not begun["operation"]:
+            self._check_alone()
         self._pending = None if begun is None else PendingOperation.of(self.path, begun, self._keep)
-        self._note()
+        if self.leaves_state:
+            self._save()
 
     # -- what can be asked beforehand
 

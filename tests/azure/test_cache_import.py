@@ -978,3 +978,24 @@ def test_keys_and_libraries_that_several_blobs_have(azure: Cloud, shell: Shell, 
     cache = azure.managed("other")
     assert shell.imports(cache, first, same, "--no-check", target="azure-managed")[0] == 0
     assert len(cache.data) == 2
+
+
+def test_two_runs_at_a_time_begin_one_import(azure: Cloud, shell: Shell, tmp_path: Path) -> None:
+    cache = azure.premium()
+    url = azure.blob("dumps/both.rdb", SMALL)
+    state = tmp_path / "rdbkit-import-shop-cache.json"
+    begun = PendingOperation(str(state), "import", cache.path, [], f"{azure.endpoint}/op9", 1.0)
+
+    def come_between(method: str, path: str) -> str:
+        if "both.rdb" in path and not state.exists():
+            begun.save()
+        return ""
+
+    azure.fault = come_between
+    code, _, err = shell.imports(cache, url)
+    assert (code, cache.data, posts(azure)) == (4, [b"what was there"], []), err
+    assert last_line(err) == (
+        "rdbkit: shop-cache: another run has begun an import since this one looked, and this one begins none: run this again to "
+        "wait for it"
+    )
+    assert PendingOperation.read(str(state)) == begun

@@ -427,6 +427,33 @@ def test_a_report_that_cannot_be_written_does_not_hide_that_the_import_has_ended
     )
 
 
+@pytest.mark.parametrize("other", ["begins", "ends"])
+@pytest.mark.parametrize("at", ["upload", "question"])
+def test_two_runs_at_a_time_begin_one_import(azure: Cloud, shell: Shell, folder: str, tmp_path: Path, other: str, at: str) -> None:
+    cache = azure.premium()
+    state = tmp_path / "rdbkit-migrate-shop-cache.json"
+    begun = {
+        "verb": "import", "resource_id": cache.path, "blobs": [], "operation": f"{azure.endpoint}/op9", "begun": 1.0, "place": "",
+    }  # fmt: skip
+
+    def come_between(method: str, path: str) -> str:
+        """What another run does, when this one sends, or when it looks at what it has sent."""
+        if method == ("PUT" if at == "upload" else "GET") and "a.rdb" in path and state.exists():
+            if other == "ends":
+                state.unlink()
+            else:
+                state.write_text(json.dumps(json.loads(state.read_text()) | {"import": begun}))
+        return ""
+
+    azure.fault = come_between
+    code, _, err = migrate(shell, cache, folder, a_dump(tmp_path / "a.rdb"))
+    assert (code, cache.data, posts(azure)) == (4, [b"what was there"], []), err
+    assert "rdbkit: shop-cache: another run has " in err
+    assert "since this one looked, and this one begins none: look at the cache, or run this again" in err
+    assert state.exists() is (other == "begins")
+    assert other == "ends" or json.loads(state.read_text())["import"] == begun
+
+
 # -- other files, other options
 
 
