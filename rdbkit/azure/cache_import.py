@@ -331,7 +331,7 @@ def look_at_target(target: Target, cache: CacheState, *, imports: bool = True) -
     told = beyond_documents(target)
     if imports and told:
         warnings.append(told)
-    if target.optional_modules:
+    if target.is_service:
         target = target.with_modules(cache.modules)
     return target, warnings
 

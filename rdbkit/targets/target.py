@@ -37,7 +37,8 @@ _ATTRIBUTES: Final = (
 )  # fmt: skip
 #: Since this RDB version, which came with Redis 4.0, there are values of modules.
 _MODULES_SINCE: Final = 8
-#: What `--modules` says for none.
+_MODULES_OPTION: Final = "--modules"
+#: What it says for none.
 NO_MODULES: Final = "none"
 #: What another engine is another reason for, and what is taken from the engine where the documents say nothing.
 _VERSIONS: Final = ("rdb", "undocumented")
@@ -344,23 +345,31 @@ class Target:
         return self.scripts or self.exact
 
     def with_modules(self, products: Sequence[str]) -> Target:
-        """The same service, which was created with these of its `optional_modules` and no others; a server that has these loaded.
+        """The same service, created with these of the modules that it offers and no others; a server that has these loaded.
 
         Args:
             products: such as "RedisJSON"; what a service does not offer is passed over.
 
         >>> managed = find_target("azure-managed").with_modules(["RedisJSON"])
-        >>> managed.modules, managed.optional_modules
-        (['RedisJSON'], [])
+        >>> managed.modules, managed.optional_modules, managed.with_modules([]).modules
+        (['RedisJSON'], [], [])
         """
-        if self.is_service:
-            there = [name for name in self.optional_modules if name in products]
-        else:
+        if not self.is_service:
             there = [name for name in dict.fromkeys(products) if name not in self.modules]
-        target = replace(self, modules=[*self.modules, *there], optional_modules=[])
-        if there == self.optional_modules:
-            return target
-        return target._with_option("--modules", ",".join(sorted(there)) or NO_MODULES)
+            target = replace(self, modules=[*self.modules, *there], optional_modules=[])
+            return target._with_modules_option(there) if there else target
+        offered, built_in = self._names("optional_modules"), self._names("modules")
+        there = [name for name in offered if name in products]
+        options = tuple(option for option in self.options if option[0] != _MODULES_OPTION)
+        target = replace(self, modules=[*built_in, *there], optional_modules=[], options=options)
+        return target if there == offered else target._with_modules_option(there)
+
+    def _with_modules_option(self, products: list[str]) -> Target:
+        return self._with_option(_MODULES_OPTION, ",".join(sorted(products)) or NO_MODULES)
+
+    def _names(self, fact: str) -> list[str]:
+        """The names that a fact has; none where there is no such fact, or no source for it."""
+        return (self.facts[fact].value or []) if fact in self.facts else []
 
     def sku(self, name: str) -> Sku:
         """The size of this name, in capitals or not.

@@ -876,6 +876,8 @@ def test_the_modules_and_the_version_that_are_there(azure: Cloud, monkeypatch: p
             state = arm.read()
         target, warnings = look_at_target(find_target("azure-managed"), state)
         assert (target.engine, warnings) == ("7.2", [])
+        stated = find_target("azure-managed").with_modules(["RediSearch"])
+        assert look_at_target(stated, state) == (target, []), "the cache itself has the last word"
         with rdbkit.open(io.BytesIO(dump)) as snapshot:
             report = check(snapshot, target)
         found[len(modules)] = (report.verdict, [finding.code for finding in report.findings])

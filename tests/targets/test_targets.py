@@ -285,6 +285,17 @@ def test_another_engine_has_the_modules_that_the_service_was_created_with() -> N
         assert sorted(target.options) == sorted(managed.with_engine("8.0").with_modules(products).options)
 
 
+def test_which_modules_a_service_has_is_said_by_the_last_word() -> None:
+    managed = find_target("azure-managed").with_engine("8.0")
+    target = managed.with_modules(["RedisJSON"])
+    assert target.with_modules(["RedisJSON"]) == target
+    assert target.with_modules([]) == managed.with_modules([])
+    assert target.with_modules(managed.optional_modules) == managed.with_modules(managed.optional_modules)
+    assert "--modules" not in [name for name, *_ in target.with_modules(managed.optional_modules).options]
+    server = find_target("redis-7.4").with_modules(["RedisJSON"])
+    assert server.with_modules(["RedisJSON"]) == server
+
+
 def test_an_engine_of_which_the_documents_say_nothing_has_what_it_loads_itself() -> None:
     managed = find_target("azure-managed")
     target = managed.with_engine("8.0")
