@@ -379,7 +379,7 @@ def _becomes(file: FileProgress) -> str:
     if not file.verdict:
         return "what it takes"
     if file.header == file.sent_header:
-        return f"{file.sent_header}, {'as it is' if file.identical else 'converted'}"
+        return f"{file.sent_header}, {'as it is' if file.identical else 'rewritten'}"
     return f"{file.header} -> {file.sent_header}"
 
 
