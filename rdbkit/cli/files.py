@@ -107,8 +107,8 @@ class OutputPath(click.Path):
                 self.fail(str(e), param, ctx)
             if found not in (None, self.format):
                 self.fail(f"the name {printable(name)} says {found}, and {self.format} is written", param, ctx)
-            if not self.gzip and name.endswith(".gz"):
-                self.fail(f"{printable(name)} is read again as it is: leave out the .gz", param, ctx)
+        if not self.gzip and name.endswith(".gz"):
+            self.fail(f"{printable(name)} is read again as it is: leave out the .gz", param, ctx)
         return name
 
 

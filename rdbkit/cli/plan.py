@@ -61,11 +61,13 @@ def _growth(ctx: click.Context, param: click.Parameter, value: str) -> float:
 @click.option("--clustering", metavar="POLICY", help="OSSCluster, EnterpriseCluster or NoCluster, instead of what fits the data.")
 @click.option("--access-keys", is_flag=True, help="Let clients log in with access keys, instead of by Entra ID.")
 @cloud_option("public")
-@click.option("--bicep", "bicep_file", type=OutputPath("bicep"), metavar="FILE", help="Write cache and storage as a Bicep file.")
+@click.option(
+    "--bicep", "bicep_file", type=OutputPath("bicep", gzip=False), metavar="FILE", help="Write cache and storage as a Bicep file."
+)
 @click.option(
     "--terraform",
     "terraform_file",
-    type=OutputPath("terraform"),
+    type=OutputPath("terraform", gzip=False),
     metavar="FILE",
     help="Write cache and storage as a Terraform file.",
 )

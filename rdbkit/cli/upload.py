@@ -328,6 +328,8 @@ def _hand_over(
         raise click.UsageError(f"AzCopy takes {printable(name)} for a pattern: give the file a name without *")
     if not is_file(name):
         raise click.UsageError(f"{printable(name)} is no file, or not there")
+    if exists(path):  # a terminal or pipe, too: the address would stand there, and the command would read it from there
+        raise click.UsageError(f"{printable(path)} exists")
     with usage_errors():
         check_is_free(place, signer.credentials, overwrite=overwrite)
         signed = signer.sign(place, _HANDED_OVER)

@@ -106,6 +106,25 @@ def test_what_azcopy_cannot_do_is_said_before(azure: Cloud, shell: Shell) -> Non
         assert not (shell.folder / "sas.txt").exists()
 
 
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ("sas.gz", "leave out the .gz"),
+        ("/dev/stdout", "/dev/stdout exists"),
+        ("/dev/null", "/dev/null exists"),
+        ("pipe", "pipe exists"),
+    ],
+)
+def test_what_the_command_could_not_read_the_address_from(azure: Cloud, shell: Shell, out: str, words: str) -> None:
+    (shell.folder / "dump.rdb").write_bytes(b"REDIS0009")
+    os.mkfifo(shell.folder / "pipe")
+    asked = len(azure.calls)
+    code, text, err = upload(shell, "dump.rdb", azure.blob("dumps") + "/unread.rdb", "--sas-out", out)
+    assert (code, text) == (2, "")
+    assert words in " ".join(err.split())
+    assert len(azure.calls) == asked
+
+
 def test_the_address_of_another_blob_is_not_handed_over_with_its_sas(azure: Cloud, shell: Shell, blobs: str) -> None:
     from azure.storage.blob import generate_blob_sas
 

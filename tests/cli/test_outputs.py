@@ -250,6 +250,8 @@ def test_the_name_chooses_the_format(tmp_path: Path, words: str, name: str, begi
         ("convert {dump} x.rdb --target redis-7.0 --ledger -", "it takes the name of a file"),
         ("convert {dump} x.rdb --target redis-7.0 --ledger=", "it takes the name of a file"),
         ("verify-import {dump} redis://127.0.0.1:1 --state x.json.gz", "leave out the .gz"),
+        ("plan {dump} --target azure-managed --bicep x.bicep.gz", "leave out the .gz"),
+        ("plan {dump} --target azure-managed --terraform x.tf.gz", "leave out the .gz"),
     ],
 )
 def test_a_name_that_says_another_format_is_wrong_usage(
