@@ -71,7 +71,7 @@ def abort_upload(place: str | BlobUrl, *, credentials: Credentials | None = None
     with translating_errors(place.url), used.service(place, **patience()) as service:
         blob = service.get_blob_client(place.container, place.blob)
         found = properties_of(blob)
-        if found is not None and not found.size and found.metadata == _MARK:
+        if found is not None and not found.size and found.metadata == _MARK and found.blob_type == _BLOCK_BLOB:
             _delete(blob, place, found.etag)
             found = None
         report.kept = found is not None
@@ -150,6 +150,12 @@ def _delete(blob: Any, place: BlobUrl, etag: str) -> None:
 
 def _check_can_be_made_again(place: BlobUrl, found: Any, committed: list[Any], left: list[Any]) -> None:
     """Raise TargetError for a blob that its own blocks would not surely make."""
+    if found.has_legal_hold or (found.immutability_policy and found.immutability_policy.expiry_time):
+        raise TargetError(
+            "the blob that is there is protected by a legal hold or an immutability policy, which it might lose: the service drops "
+            "what is left after a week",
+            source=place.url,
+        )
     why = ""
     if sum(block.size for block in committed) != found.size:  # what was sent in one request has no list of blocks
         why = "was sent in one request and not in blocks"

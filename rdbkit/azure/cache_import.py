@@ -51,6 +51,8 @@ _GB: Final = 1 << 30
 #: What data takes in memory, where the file does not say it, for each byte of the file. Source: 1.8 was measured once
 #: (facts of Azure, a lab's report of 2026); `rdbkit memory` says it exactly.
 _IN_MEMORY: Final = 2
+#: Of a request that took too long; somebody on the way can answer so, when it has been passed on.
+_TIMEOUT: Final = 408
 _CANCELED: Final = ("canceled", "cancelled")
 _MAGIC: Final = (b"REDIS", b"VALKEY")
 _FORMAT: Final = 1
@@ -632,7 +634,7 @@ def begin(arm: Arm, call: Call, pending: PendingOperation) -> PendingOperation:
             try:
                 operation = arm.begin(call)
             except HttpResponseError as e:
-                is_refusal = e.status_code is not None and 300 <= e.status_code < 500
+                is_refusal = e.status_code is not None and 300 <= e.status_code < 500 and e.status_code != _TIMEOUT
                 raise
     except TargetError as e:
         if is_refusal:

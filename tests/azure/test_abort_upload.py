@@ -163,6 +163,36 @@ def test_a_blob_that_was_sent_in_one_request_is_not_touched(place: BlobUrl) -> N
     assert (blob.download_blob().readall(), blob.get_blob_properties().etag, left(place)) == (b"whole", etag, 1)
 
 
+@pytest.mark.parametrize("header", ["x-ms-legal-hold: true", "x-ms-immutability-policy-until-date: Fri, 01 Jan 2100 00:00:00 GMT"])
+def test_a_blob_that_nobody_may_change_keeps_what_says_so(place: BlobUrl, monkeypatch: pytest.MonkeyPatch, header: str) -> None:
+    from azure.core.pipeline.transport import RequestsTransport
+
+    by_the_sdk(place)
+    blob = blob_of(place)
+    blob.stage_block("0" * len(blob.get_block_list("committed")[0][0].id), b"left")
+    etag = blob.get_blob_properties().etag
+    send = RequestsTransport.send
+
+    def with_header(self: Any, request: Any, **settings: Any) -> Any:
+        answer = send(self, request, **settings)
+        name, _, value = header.partition(": ")
+        if request.method == "HEAD":  # Azurite knows neither
+            answer.headers[name] = value
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RequestsTransport, "send", with_header)
+        with pytest.raises(rdbkit.TargetError, match="a legal hold or an immutability policy"):
+            rdbkit.abort_upload(place)
+    assert (blob.get_blob_properties().etag, left(place)) == (etag, 1)
+
+
+def test_an_append_blob_is_not_taken_for_what_an_abort_has_left(place: BlobUrl) -> None:
+    blob_of(place).create_append_blob(metadata={"rdbkit_aborted_upload": "true"})
+    assert rdbkit.abort_upload(place).kept
+    assert blob_of(place).exists()
+
+
 def test_where_nothing_is_left_nothing_is_done(place: BlobUrl) -> None:
     assert rdbkit.abort_upload(place).to_dict() == {"url": place.url, "blocks": 0, "bytes": 0, "kept": False}
     blob = blob_of(place)

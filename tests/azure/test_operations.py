@@ -385,6 +385,7 @@ def test_a_redirect_of_the_request_sends_its_signature_nowhere(verb: Verb, azure
         ((200, b"<!DOCTYPE html>", {"Content-Type": "text/html"}), "does not say where to ask for the {}: look at the cache"),
         ((202, b"<!DOCTYPE html>", {}), "does not say where to ask for the {}: look at the cache"),
         ((500, b"", {}), "whether the {} has begun is not known"),
+        ((408, b"", {}), "whether the {} has begun is not known"),
     ],
 )
 @pytest.mark.one_in(2)
