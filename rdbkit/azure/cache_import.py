@@ -24,7 +24,17 @@ from rdbkit.azure.sas import LEAST_HOURS, Signed, Signer, patience
 from rdbkit.azure.storage_account import StorageAccount, look_at_accounts
 from rdbkit.errors import CorruptError, TargetError, UnsupportedVersionError
 from rdbkit.model import aux_number
-from rdbkit.operations.check import AS_IT_IS, CANNOT, WARNING, Check, beyond_documents, check, check_shards
+from rdbkit.operations.check import (
+    AS_IT_IS,
+    CANNOT,
+    WARNING,
+    Check,
+    beyond_documents,
+    check,
+    check_shards,
+    expired_in,
+    that_expired,
+)
 from rdbkit.operations.duplicates import duplicate_error, find_duplicates, find_shared_libraries, library_error
 from rdbkit.operations.shards import are_disjoint
 from rdbkit.snapshot.other_formats import HEAD_BYTES, describe
@@ -431,6 +441,7 @@ def prepare_import(
             used.append(blob.bytes * _IN_MEMORY)
     if checks and not any(report.keys for report in checks):
         warnings.append("there is no key in any blob: the import empties the cache")
+    warnings += that_expired(sum(map(expired_in, checks)), sum(report.keys for report in checks))
     warnings += [found.title for found in check_shards(checks) if found.severity == WARNING]
     if compare and len(checks) > 1 and all(report.verdict == AS_IT_IS for report in checks):
         warnings += _compare([blob.url for blob in blobs], checks, samples, rereading)

@@ -40,7 +40,7 @@ from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, properties_of, upload,
 from rdbkit.errors import LossError, TargetError
 from rdbkit.format.slots import SLOTS
 from rdbkit.operations.arguments import File, paths_of
-from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, WARNING, Check, check, configured, of_shards
+from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, WARNING, Check, check, configured, expired_in, of_shards, that_expired
 from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.operations.convert import Conversion, convert
 from rdbkit.operations.converted_keys import scan_converted_keys
@@ -96,6 +96,7 @@ class FileProgress:
         terms: where it goes and what becomes of it; all else that is noted holds for these alone.
         earlier: etags, by URL, of blobs that this file was sent as when it, or the terms, were others: they may be replaced.
         slots: the hash slots that its keys are in, each a bit, as a hexadecimal number; empty where that was not looked at.
+        expired: keys of it that had expired when it was rehearsed.
     """
 
     file: str
@@ -116,10 +117,11 @@ class FileProgress:
     terms: str = ""
     earlier: dict[str, str] = field(default_factory=dict)
     slots: str = ""
+    expired: int = 0
 
     def check_types(self) -> None:
         """Raise ValueError where a file had something else than what is noted."""
-        numbers = [self.size, self.now_ms, self.keys, self.written, *self.losses.values()]
+        numbers = [self.size, self.now_ms, self.keys, self.written, self.expired, *self.losses.values()]
         texts = [
             self.file,
             self.header,
@@ -440,6 +442,8 @@ class Migration:
         if self.refused:
             raise self.refused[0]
         self.warnings += self._look_for_keys()
+        if self.conversion.keeps_expiries:
+            self.warnings += that_expired(sum(file.expired for file in self.files), sum(file.keys for file in self.files))
         self._look_for_shards()
         if len(self.files) > 1:
             self._look_for_libraries()
@@ -482,6 +486,7 @@ class Migration:
         self._is_in_place(file)
         file.verdict = LOSSY if report.verdict == CANNOT else report.verdict
         file.slots = f"{report.occupied:x}" if report.occupied else ""
+        file.expired = expired_in(report)
         self._note()
 
     def _look_for_keys(self) -> list[str]:

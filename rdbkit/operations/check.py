@@ -344,6 +344,20 @@ def check_shards(reports: Iterable[Check]) -> list[Finding]:
     return of_shards([(report.file, report.occupied) for report in reports if report.keys])
 
 
+def expired_in(report: Check) -> int:
+    """How many keys of a file have expired; those of a damaged one up to the damage."""
+    return sum(found.keys for found in report.findings if found.code == _EXPIRED)
+
+
+def that_expired(expired: int, keys: int) -> list[str]:
+    """What is to be known of files that go into a cache, where so many of their keys have expired: a line, or none."""
+    if not expired:
+        return []
+    verb = "has" if expired == 1 else "have"
+    end = ": the import empties the cache" if expired == keys else ""
+    return [f"{expired:,} of {count(keys, 'key')} {verb} expired, and a server drops such keys while it loads{end}"]
+
+
 def of_shards(files: list[tuple[str, int]]) -> list[Finding]:
     """`check_shards` of files that have keys, by their names and the slots of these, each a bit."""
     found = []
@@ -368,6 +382,7 @@ def of_shards(files: list[tuple[str, int]]) -> list[Finding]:
 
 
 _MOST_SHARED: Final = 3
+_EXPIRED: Final = "RDB303"
 _SLOTS: Final = "keyHashSlot of src/cluster.c"
 _ONE_FILE_A_NODE: Final = "a cluster is saved as one file a node: the keys of a node whose file is not there would be lost"
 
@@ -596,7 +611,7 @@ def _of_content(snapshot: Snapshot, target: Target, dry_run: DryRun) -> list[Fin
     if expired.keys:
         found.append(
             Finding(
-                "RDB303", NOTE, f"{count(int(expired.keys), 'key')} expired already", int(expired.keys), int(expired.keys),
+                _EXPIRED, NOTE, f"{count(int(expired.keys), 'key')} expired already", int(expired.keys), int(expired.keys),
                 int(expired.bytes), _samples(expired), "a server drops them while it loads", _FORMAT, "--drop-expired",
             )
         )  # fmt: skip

@@ -55,6 +55,12 @@ class ConversionOptions:
         return self.edits.moves_keys or self.edits.script is not None
 
     @property
+    def keeps_expiries(self) -> bool:
+        """Whether keys that have expired are taken along, and expire when they did."""
+        edits = self.edits
+        return not (edits.drop_expired or edits.shift_ttl_ms) and edits.set_ttl_ms is None and edits.script is None
+
+    @property
     def passes_over_damage(self) -> bool:
         """Whether a file may be taken whose checksum or values are wrong."""
         return self.on_error == "skip" or not self.verify_checksum

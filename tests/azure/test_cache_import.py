@@ -422,7 +422,7 @@ def test_the_target_is_a_service(azure: Cloud, shell: Shell) -> None:
         assert last_line(err).endswith("it is none of azure-premium, azure-enterprise, azure-managed")
     code, out, _ = shell.run("import", "--help")
     assert (code, "redis-6.2" in out) == (0, False)
-    assert "azure-premium,azure-managedorazure-enterprise" in "".join(out.split())
+    assert "azure-managed,azure-premiumorazure-enterprise" in "".join(out.split())
 
 
 # -- the question
