@@ -685,7 +685,9 @@ class Migration:
         return file.is_sent
 
     def _is_ours(self, file: FileProgress, place: BlobUrl) -> bool:
-        """Whether the blob that is there is what an earlier run has made of this file."""
+        """Whether the blob that is there is what an earlier run has made of this file, and no import can be reading it."""
+        if self._pending is not None and place.url in [blob["url"] for blob in self._pending.blobs]:
+            return False  # whether that import has begun is not known
         earlier = file.earlier.get(place.url)
         return earlier is not None and earlier == self._etag(place)
 

@@ -454,6 +454,23 @@ def test_two_runs_at_a_time_begin_one_import(azure: Cloud, shell: Shell, folder:
     assert other == "ends" or json.loads(state.read_text())["import"] == begun
 
 
+def test_a_blob_that_an_import_may_be_reading_is_not_replaced_without_a_word(
+    azure: Cloud, shell: Shell, folder: str, tmp_path: Path
+) -> None:
+    cache = azure.premium()
+    path = a_dump(tmp_path / "a.rdb")
+    cache.said_first = (500, b"", {})
+    code, _, err = migrate(shell, cache, folder, path)
+    assert code == 4
+    assert "whether the import has begun is not known" in err
+    cache.said_first = None
+    code, out, err = migrate(shell, cache, folder, path, "--set-ttl", "1d", "--skip", "import")
+    assert code == 4
+    assert "whether that has begun is not known: look at the cache first" in out
+    assert "the blob exists; --overwrite replaces it" in err
+    assert migrate(shell, cache, folder, path, "--set-ttl", "1d", "--overwrite")[0] == 0
+
+
 # -- other files, other options
 
 
