@@ -188,7 +188,7 @@ class Migration:
         warnings: what should be known before the import.
         files: how far each has come.
         checks: of the files that were looked at in this run.
-        conversions: what became of these.
+        conversions: by FILE, what became of it in the check.
         refused: why some of them are not sent: each says what would be lost of one.
         result: of the import, when it has ended.
 
@@ -236,7 +236,7 @@ class Migration:
         self.begin = time.time()
         self.result: Import | None = None
         self.checks: list[Check] = []
-        self.conversions: list[Conversion] = []
+        self.conversions: dict[str, Conversion] = {}
         self.refused: list[LossError] = []
         self.service = target
         self.cache: CacheState = arm.read()
@@ -479,7 +479,7 @@ class Migration:
         if report.verdict == CANNOT and not options.passes_over_damage:
             raise TargetError(f"{self.target.title} cannot import it: {_why(report)}", source=file.file)
         file.take(done)
-        self.conversions.append(done)
+        self.conversions[file.file] = done
         is_whole = report.verdict == AS_IT_IS and plain and options.verify_checksum
         file.identical = is_whole and not options.changes_keys
         file.digest = out.digest if isinstance(out, _Hashing) else ""

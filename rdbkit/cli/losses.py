@@ -186,6 +186,7 @@ def report_losses(
     target: Target | None = None,
     undone: str = "nothing was written",
     has_all: str = "--ledger FILE has all",
+    lost: str = "lost",
 ) -> None:
     """Losses and notes, on standard error.
 
@@ -196,8 +197,9 @@ def report_losses(
         to_stdout: the file went there, so that what was written of it before is not undone.
         undone: what has not been done since not all losses are allowed.
         has_all: where those are that are not told here.
+        lost: how that is said which is allowed.
     """
-    lost = "would be lost" if failed else "lost"
+    lost = "would be lost" if failed else lost
     counts = ledger.forbidden if failed else ledger.counts
     losses = [loss for loss in ledger.losses if loss.kind in counts]
     for loss in losses[:MOST_SHOWN]:

@@ -216,6 +216,14 @@ def _show_refused(job: Migration, refused: LossError) -> None:
     report_losses(refused.report.ledger, refused, False, _remedies(job, refused), target=job.target, undone=undone)
 
 
+def _show_losses(job: Migration) -> None:
+    """What will be lost of each FILE, as options allow it, before it is."""
+    for name, done in job.conversions.items():
+        if len(job.files) > 1 and (done.ledger.counts or done.ledger.notes):
+            click.echo(f"rdbkit: of {printable(name)}:", err=True)
+        report_losses(done.ledger, None, False, lost="will be lost")
+
+
 def _remedies(job: Migration, refused: LossError) -> dict[str, str]:
     """What to say of losses: of keys in other databases, the options that move those of this file."""
     for report in job.checks:
@@ -268,6 +276,7 @@ def _run(
         _rehearse(job, outputs)
     if not as_json:
         _show(job, skip, output())
+    _show_losses(job)
     if dry_run:
         return call
     if as_json:
@@ -298,7 +307,7 @@ def _rehearse(job: Migration, outputs: _Outputs) -> None:
                 failed = e
             else:
                 if anew:
-                    write_extracted(job.conversions[0])
+                    write_extracted(job.conversions[files[0]])
     except FileExistsError as e:
         raise click.UsageError(f"{printable(os.fsdecode(e.filename))} exists; --force replaces it") from None
     if failed is not None:

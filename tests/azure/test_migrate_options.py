@@ -131,6 +131,8 @@ def test_conflicts_are_listed_and_nothing_is_sent(azure: Cloud, shell: Shell, fo
         assert {record.db for record in snapshot} == {0}
     made = json.loads(out)
     assert (made["keys"], made["written"], made["left_out"], made["lost"]) == (9, 9, 0, {"conflict": 6})
+    told = "rdbkit: will be lost: conflict in db 1, key k0: its name: it is called k0:db1 in database 0, where another key has that"
+    assert told in err.partition("Everything in")[0].splitlines()
     assert made["files"][0]["identical"] is False
 
 

@@ -103,8 +103,9 @@ def _migrate(folder: Path) -> None:
     migration.rereading = Rereading()
     migration.target = TARGET
     migration.conversion = ConversionOptions()
-    migration.conversions = []
+    migration.conversions = {}
     migration.refused = []
+    migration.warnings = []
     migration.leaves_state = False
     migration.allow_base = False
     migration.checks = []
