@@ -6,12 +6,12 @@ import datetime
 import os
 import re
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from rdbkit.clouds import cloud_of_host
 from rdbkit.errors import ChangedError, RdbError, TargetError
 from rdbkit.storage.blob_errors import MEANINGS
-from rdbkit.storage.blob_url import BlobUrl, is_emulator, is_loopback, parse_place
+from rdbkit.storage.blob_url import EMULATORS, BlobUrl, is_loopback, parse_place
 from rdbkit.storage.credentials import Access
 from rdbkit.text import first_line
 
@@ -22,6 +22,7 @@ _INSTALL: Final = "pip install 'rdbkit[remote]'"
 #: What other hosts of the service end with than those of its clouds: accounts in DNS zones, and emulators.
 _OTHERS: Final = (".blob.storage.azure.net", ".blob.localhost")
 _SHAPE: Final = "https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB"
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _CODE: Final = re.compile(r"<Code>(\w+)</Code>")
 _STATUS: Final = re.compile(r"status code: (\d+)")
 _UNKNOWN_HOST: Final = re.compile(r"dns error|failed to lookup address|Name or service not known|No such host", re.IGNORECASE)
@@ -65,8 +66,8 @@ def parse_blob(url: str) -> BlobUrl:
     BlobUrl('https://a.blob.core.windows.net/dumps/b.rdb')
     """
     host = (urlsplit(url).hostname or "").lower()
-    is_known = cloud_of_host(host) is not None or host.endswith(_OTHERS) or is_emulator(host)
-    if not is_known and "sig=" not in url:  # nobody else is sent the token of an identity
+    is_known = cloud_of_host(host) is not None or host.endswith(_OTHERS) or host in EMULATORS or is_loopback(host)
+    if not is_known and not _has_signature(url):  # nobody else is sent the token of an identity
         raise ValueError(f"a FILE with a URL is a blob: {_SHAPE}; one of another host takes a SAS in its URL")
     if url.lower().startswith("http:") and not is_loopback(host):
         raise ValueError("http:// shows everybody on the way the snapshot and what opens the account: use https://")
@@ -74,6 +75,20 @@ def parse_blob(url: str) -> BlobUrl:
     if place.is_folder:
         raise ValueError(f"the URL names a container or folder: name one blob, {_SHAPE}")
     return place
+
+
+def _has_signature(url: str) -> bool:
+    return any(name == "sig" for name, _ in parse_qsl(urlsplit(url).query))
+
+
+def check_name(place: BlobUrl) -> None:
+    """Raise TargetError for a name that the library does not take, or takes for another one, as it does with a slash in front."""
+    if any(part in ("", ".", "..") for part in place.blob.split("/")) or _CONTROL.search(place.blob):
+        raise TargetError(
+            "a blob whose name begins with a slash, or has an empty part (//), one of dots alone, or control characters, "
+            "cannot be read",
+            source=place.url,
+        )
 
 
 def check_package(url: str) -> None:

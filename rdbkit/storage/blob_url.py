@@ -11,7 +11,9 @@ from urllib.parse import quote, unquote, urlsplit
 from rdbkit.clouds import Cloud, cloud_of_host
 from rdbkit.text import valid_text
 
-_NAMES: Final = ("localhost", "127.0.0.1", "host.docker.internal")
+#: Hosts that an emulator has.
+EMULATORS: Final = ("localhost", "127.0.0.1", "host.docker.internal")
+_PORTS: Final = {"https": 443, "http": 80}
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
 #: Of the service, and the containers that it makes itself.
 CONTAINER: Final = re.compile(r"(?!.*--)[a-z0-9][a-z0-9-]{1,61}[a-z0-9]|\$root|\$web|\$logs")
@@ -106,7 +108,8 @@ def parse_place(url: str, allow_http: bool = False) -> BlobUrl:
     if parts.fragment:
         raise ValueError("the URL has a #, which ends what names the blob: write %23")
     names = parts.path.lstrip("/").split("/")
-    account = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    host = parts.netloc.rpartition("@")[2].lower().removesuffix(f":{_PORTS[parts.scheme]}")
+    account = f"{parts.scheme}://{host}"  # of all that is written for it, one
     if is_emulator(parts.hostname):
         account += f"/{names.pop(0)}"
     container = unquote(names.pop(0)) if names else ""
@@ -127,7 +130,7 @@ def parse_place(url: str, allow_http: bool = False) -> BlobUrl:
 
 def is_emulator(host: str) -> bool:
     """Whether a host is one whose URLs have the account's name in their paths: that of an emulator, or an address."""
-    return host in _NAMES or host.replace(".", "").isdigit()
+    return host in EMULATORS or host.replace(".", "").isdigit()
 
 
 def is_loopback(host: str) -> bool:

@@ -98,7 +98,7 @@ def _of_connection_string(text: str, place: BlobUrl) -> Access:
         )
     suffix = found.get("endpointsuffix", "core.windows.net")
     endpoint = found.get("blobendpoint") or f"{found.get('defaultendpointsprotocol', 'https')}://{name}.blob.{suffix}"
-    if endpoint.partition("?")[0].rstrip("/") != place.account.rstrip("/"):
+    if endpoint.partition("?")[0].rstrip("/").lower() != place.account.rstrip("/").lower():
         raise ValueError(f"the connection string is of another account than {place.url}")
     if key:
         _check_key(key, "AccountKey in the connection string")

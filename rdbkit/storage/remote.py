@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from rdbkit.errors import RdbError, TargetError
+from rdbkit.errors import ChangedError, RdbError, TargetError
 
 if TYPE_CHECKING:  # which are imported where a file is a URL
     from rdbkit.storage.blob_url import BlobUrl
@@ -59,8 +59,9 @@ class _Object:
 
     def store(self, *, patient: bool) -> Any:
         """A store that reads it, with its connections. Raises: TargetError where nothing opens it."""
-        from rdbkit.storage.blob_store import check_package, open_store
+        from rdbkit.storage.blob_store import check_name, check_package, open_store
 
+        check_name(self.place)
         check_package(self.place.url)
         if self._access is None:
             try:
@@ -197,11 +198,7 @@ def _first(store: Any, place: BlobUrl, size: int) -> tuple[Version, bytes]:
 def _translated(e: Exception, name: str) -> RdbError:
     from rdbkit.storage.blob_store import translated
 
-    if isinstance(e, RdbError):
-        return e
-    if isinstance(e, ValueError):  # a name that the library does not take, as one with an empty part
-        return TargetError("a blob whose name has an empty part (//) or one of dots alone cannot be read", source=name)
-    return translated(e, name)
+    return e if isinstance(e, RdbError) else translated(e, name)
 
 
 def _version(place: BlobUrl, meta: Any) -> Version:
@@ -225,6 +222,11 @@ class _Piece(_Task):
             at = 0
             try:
                 found = obstore.get(store, key, options={"range": (begin, end), "if_match": version.etag})
+                if (found.meta["size"], found.meta["e_tag"]) != (
+                    version.size,
+                    version.etag,
+                ):  # a cache on the way sees no condition
+                    raise ChangedError("the blob was changed or replaced while it was read; run this again", source=version.name)
                 for part in found.stream(min_chunk_size=_PART):  # as one, it would be in memory twice
                     if at + len(part) <= len(content):
                         content[at : at + len(part)] = part

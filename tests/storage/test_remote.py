@@ -142,6 +142,22 @@ def test_a_blob_that_is_replaced_is_never_a_mixture(server: BlobServer) -> None:
             reader.read()
 
 
+@pytest.mark.parametrize("what", ["etag", "content"])
+def test_a_server_that_sees_no_condition_is_not_believed(server: BlobServer, what: str) -> None:
+    """As a cache in front of the service may not."""
+
+    def before(number: int, handler: Any) -> bool:
+        del handler.headers["If-Match"]
+        return False
+
+    server.before = before
+    with RemoteReader(server.url) as reader:
+        assert reader.read(1 << 16) == CONTENT[: 1 << 16]
+        setattr(server, what, {"etag": '"0x2"', "content": CONTENT + b"more"}[what])
+        with pytest.raises(rdbkit.ChangedError, match="changed or replaced while it was read"):
+            reader.read()
+
+
 def test_a_server_that_ignores_what_is_asked_for(server: BlobServer) -> None:
     def whole(number: int, handler: Any) -> bool:
         handler.answer(200, CONTENT[: 1 << 20])
@@ -208,11 +224,36 @@ def test_a_host_that_is_not_found(hurried: None, monkeypatch: pytest.MonkeyPatch
         ("http://a.blob.core.windows.net/dumps/b.rdb", "use https://$"),
         ("https://example.com/dumps/b.rdb", "one of another host takes a SAS"),
         ("https://a.blob.core.windows.net.example.com/dumps/b.rdb", "one of another host takes a SAS"),
+        ("https://example.com/dumps/sig=b.rdb", "one of another host takes a SAS"),
+        ("https://sig=@example.com/dumps/b.rdb", "one of another host takes a SAS"),
+        ("https://example.com/dumps/b.rdb?design=x", "one of another host takes a SAS"),
+        ("https://example.com/dumps/b.rdb?sig=", "one of another host takes a SAS"),
+        ("https://203.0.113.7/account/dumps/b.rdb", "one of another host takes a SAS"),
     ],
 )
 def test_what_is_no_blob(url: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         rdbkit.open(url)
+
+
+@pytest.mark.parametrize("name", ["/dump.rdb", "%2Fdump.rdb", "a//dump.rdb", "a/../dump.rdb", "./dump.rdb", "a%0Adump.rdb", "a%7F"])
+def test_a_name_that_would_be_taken_for_another_is_refused(name: str) -> None:
+    with serving(DUMP.read_bytes()) as server:
+        with pytest.raises(rdbkit.TargetError, match="begins with a slash, or has an empty part"):
+            rdbkit.open(server.url.replace("dump.rdb", name))
+        assert server.ranges == []
+
+
+def test_one_blob_has_one_name() -> None:
+    names = {
+        name_of(url)
+        for url in (
+            "https://a.blob.core.windows.net/dumps/b%20c.rdb",
+            "HTTPS://A.Blob.core.windows.net:443/dumps/b%20%63.rdb?sig=x",
+            "https://a.blob.core.windows.net/dumps/b c.rdb",
+        )
+    }
+    assert names == {"https://a.blob.core.windows.net/dumps/b%20c.rdb"}
 
 
 def test_names_have_no_query() -> None:
