@@ -24,6 +24,7 @@ from rdbkit.operations.convert import Job, lacks_checksum, own_export
 from rdbkit.operations.shards import in_words, missing_of, ranges_of, shared_by
 from rdbkit.operations.verify import rules as rules_of_values
 from rdbkit.passes.check import MOST_DATABASES, CountingConverter, DryRun, Tally
+from rdbkit.passes.slots import free_stretches
 from rdbkit.passes.value_checker import TWICE
 from rdbkit.policy.ledger import Ledger
 from rdbkit.policy.losses import LossKind, how_to_keep, loss_kinds
@@ -384,6 +385,8 @@ def of_shards(files: list[tuple[str, int]]) -> list[Finding]:
 _MOST_SHARED: Final = 3
 _EXPIRED: Final = "RDB303"
 _SLOTS: Final = "keyHashSlot of src/cluster.c"
+#: Keys for each slot that has some, where chance has reached nearly all slots of a shard (`free_stretches` has how many that are).
+_KEYS_A_SLOT: Final = 2.2
 _ONE_FILE_A_NODE: Final = "a cluster is saved as one file a node: the keys of a node whose file is not there would be lost"
 
 
@@ -393,7 +396,12 @@ def _occupied(dry_run: DryRun, damage: RdbError | None) -> int:
         return 0  # what follows was not read
     slots = dry_run.slots
     # a cluster has database 0 alone, but for some of Valkey 9 and later, whose files name the slots
-    return slots.occupied() if slots.named or not any(dry_run.databases_met) else 0
+    if not slots.named and any(dry_run.databases_met):
+        return 0
+    occupied = slots.occupied()
+    # of keys that reach one slot after the other, a few thousand leave whole halves free: binary numbers that count up do
+    is_orderly = not slots.named and int(dry_run.records) < _KEYS_A_SLOT * occupied.bit_count()
+    return 0 if is_orderly and free_stretches(occupied) else occupied
 
 
 def _of_shard(ranges: list[tuple[int, int]]) -> Finding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -90,6 +91,16 @@ def test_keys_of_few_hash_tags_say_nothing(tmp_path: Path) -> None:
         (tmp_path / "tags.rdb").write_bytes(rdb(DB_0, records(found)))
         report = check(tmp_path / "tags.rdb", TARGET)
         assert (report.slots, report.findings) == (None, [])
+
+
+def test_binary_numbers_that_count_up_say_nothing(tmp_path: Path) -> None:
+    """A few thousand reach one slot after the other of just one half of them, which is no chance, and no shard."""
+    for first, form in ((0, "<I"), (1_700_000_000, "<I"), (0, ">I")):
+        for n in (5000, 7500, 8192, 12_000):
+            found = [b"8" + struct.pack(form, number) + b"7f5c-2/:c_e4658b" for number in range(first, first + n)]
+            (tmp_path / "binary.rdb").write_bytes(rdb(DB_0, records(found)))
+            report = check(tmp_path / "binary.rdb", TARGET)
+            assert (report.slots, report.findings, rdbkit.check_shards([report])) == (None, [], [])
 
 
 def test_a_file_in_the_order_of_its_slots(tmp_path: Path) -> None:
