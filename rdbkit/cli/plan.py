@@ -99,8 +99,8 @@ def plan(
 ) -> int:
     """The size to buy for snapshots, and every step to bring them there.
 
-    Several FILEs are the shards of one source. Exit code 0 if all data gets there; 1 if some would be lost, or no size holds it; 3
-    if FILE cannot be read or is damaged.
+    TARGET is azure-managed, azure-premium or azure-enterprise. Several FILEs are the shards of one source. Exit code 0 if all data
+    gets there; 1 if some would be lost, or no size holds it; 3 if FILE cannot be read or is damaged.
     """
     if not target.skus:
         raise click.BadParameter(
