@@ -183,9 +183,11 @@ def show_duplicates(e: DuplicateError, undone: str, leaving: str) -> None:
         names = ", ".join(dict.fromkeys(printable(name) for name, _ in each.places))
         click.echo(f"rdbkit: more than once: db {each.db}, key {printable(each.key, 80)}: {names}", err=True)
     option = "--on-duplicate" if e.samples else "--on-function-conflict"
+    which = "" if e.is_converted else f", and its {option} says which one to keep"
+    then = ", of which --on-conflict says what becomes of such keys" if e.is_converted else ""
     click.echo(
-        f"rdbkit: {printable(e.message)}; {undone}. rdbkit merge makes one file of them, and its {option} says which one "
-        f"to keep; that file can be migrated with the same options. {leaving} leaves this to the cache",
+        f"rdbkit: {printable(e.message)}; {undone}. rdbkit merge makes one file of them{which}; that file can be migrated with the "
+        f"same options{then}. {leaving} leaves this to the cache",
         err=True,
     )
 

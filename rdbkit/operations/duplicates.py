@@ -81,9 +81,11 @@ class DuplicateError(LossError):
 
     Attributes:
         samples: the first of the keys, with their files and offsets.
+        is_converted: it is what the files become that has them.
     """
 
     samples: list[Duplicate]
+    is_converted: bool = False
 
 
 def duplicate_error(keys: int, samples: list[Duplicate], *, converted: bool = False) -> DuplicateError:
@@ -101,6 +103,7 @@ def duplicate_error(keys: int, samples: list[Duplicate], *, converted: bool = Fa
     more = f", and {keys - 1:,} more" if keys > 1 else ""
     error = DuplicateError(f"a key is there more than once, in {places}{more}", db=first.db, key=first.key)
     error.samples = samples
+    error.is_converted = converted
     return error
 
 

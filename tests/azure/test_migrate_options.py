@@ -260,6 +260,7 @@ def test_keys_of_several_files_that_meet_are_found(
         assert (code, cache.data, posts(azure)) == (1, [b"what was there"], []), err
         assert f"rdbkit: more than once: db 0, key {met}: {files[0]}, {files[1]}\n" in err
         assert f"a key is there more than once, in what {files[0]} becomes and what {files[1]} becomes; nothing was sent" in err
+        assert "that file can be migrated with the same options, of which --on-conflict says what becomes of such keys" in err
     # a selection that takes one of the two lets them go
     code, _, err = migrate(shell, cache, folder, *args, "--not-key", "a", "--not-key", "y:*")
     assert code == 0, err
