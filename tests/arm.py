@@ -343,6 +343,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self.cut()
         if _audience(self.headers.get("Authorization")) != cloud.endpoint:
             return self.error(401, "InvalidAuthenticationToken", "The access token is invalid.")
+        if fault == "TooManyRequests":
+            return self.error(429, fault, "The request was throttled.", {"Retry-After": "86400"})
         if fault == "AuthorizationFailed":
             return self.error(403, fault, "The client does not have authorization to perform action 'x' over scope 'y'.")
         path = urlsplit(self.path).path.lower()

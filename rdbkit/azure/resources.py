@@ -226,6 +226,7 @@ class Arm:
                 "api_version": _API[cache.provider],
                 # ARM has none, and neither token nor body must go to where somebody else's points
                 "permit_redirects": False,
+                "retry_policy": _patience(),
             }
             self._client: Any
             if cache.provider == PREMIUM:
@@ -497,6 +498,18 @@ class Arm:
         percent = body.get("percentComplete")
         done = float(percent) if isinstance(percent, int | float) and 0 <= percent <= 100 else None
         return Status(word, done, failure.code, failure.message, wait, url, failure.request_id)
+
+
+def _patience() -> Any:
+    """How often ARM is asked again, and after which time: it may name hours, for which nobody would know why nothing happens."""
+    from azure.core.pipeline.policies import RetryPolicy
+
+    class Patience(RetryPolicy[Any, Any]):
+        def get_retry_after(self, response: Any) -> float | None:
+            found = super().get_retry_after(response)
+            return None if found is None else min(found, _LONGEST_WAIT)
+
+    return Patience(retry_total=_TRIES)
 
 
 def _checked(endpoint: str) -> str:

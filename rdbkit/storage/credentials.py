@@ -6,8 +6,9 @@ import base64
 import os
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
-from rdbkit.clouds import Cloud, find_cloud
+from rdbkit.clouds import Cloud, clouds, find_cloud
 from rdbkit.errors import TargetError
 from rdbkit.storage.blob_url import BlobUrl
 from rdbkit.storage.identity import default_credential, without_identity
@@ -60,12 +61,13 @@ class Credentials:
         """What opens the account of `place`.
 
         Raises: TargetError where a package is missing, or no identity is found; ValueError for a connection string of another
-            account, and for a key that is none.
+            account, for a key that is none, and where an identity would be sent to a host that only looks like one of Azure.
         """
         text = self._connection_string(place)
         if text:
             return _of_connection_string(text, place)
         if self.token is not None:
+            _check_host(place)
             return Access(account=place.account_name, token=self.token, scope=(place.cloud or find_cloud("public")).storage_scope)
         given_sas = self.sas or place.sas
         key = self.key or os.environ.get("AZURE_STORAGE_KEY")
@@ -111,6 +113,7 @@ def _identity(place: BlobUrl, given: str | Cloud | None) -> Access:
 
     Raises: TargetError where its package is missing, or it finds nothing; ValueError for a URL that it is not sent to.
     """
+    _check_host(place)
     cloud = place.cloud or given or "public"
     if isinstance(cloud, str):
         cloud = find_cloud(cloud)
@@ -124,6 +127,13 @@ def _identity(place: BlobUrl, given: str | Cloud | None) -> Access:
     except AzureError as e:
         raise TargetError(without_identity(e, cloud, is_storage=True), source=place.url) from None
     return Access(account=place.account_name, token=token, scope=cloud.storage_scope)
+
+
+def _check_host(place: BlobUrl) -> None:
+    """Raise ValueError for a host that only looks like one of Azure: whoever has it would get a token for every account."""
+    host = (urlsplit(place.account).hostname or "").lower()
+    if place.cloud is None and any(f".blob.{each.storage}." in host for each in clouds()):
+        raise ValueError(f"{host} is no host of Azure, and no identity is sent to it: compare the URL, or give a SAS")
 
 
 def _check_key(key: str, what: str) -> None:

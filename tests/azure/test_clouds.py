@@ -9,8 +9,9 @@ import pytest
 
 from rdbkit.azure.credentials import Credentials
 from rdbkit.azure.resources import Arm, parse_resource_id
+from rdbkit.clouds import find_cloud
 from rdbkit.errors import TargetError
-from rdbkit.storage.blob_url import BlobUrl
+from rdbkit.storage.blob_url import BlobUrl, parse_place
 
 from .. import command_line
 from ..arm import Cloud
@@ -91,6 +92,17 @@ def test_who_gives_out_tokens(
     with pytest.raises(TargetError, match="no identity is found"):
         credentials.service(BlobUrl(f"https://{host}", "dumps", "a.rdb"))
     assert asked == [wanted]
+
+
+@pytest.mark.parametrize("host", ["a.blob.core.windows.net.example.com", "A.blob.core.chinacloudapi.cn.example.com:443"])
+def test_no_token_goes_to_a_host_that_looks_like_one_of_azure(host: str) -> None:
+    token = Token()
+    place = parse_place(f"https://{host}/dumps/a.rdb")
+    for credentials in (Credentials(token=token), Credentials()):
+        with pytest.raises(ValueError, match="is no host of Azure, and no identity is sent to it"):
+            credentials.service(place)
+    assert not token.scopes
+    assert parse_place("https://a.blob.core.windows.net./dumps/a.rdb").cloud is find_cloud("public")
 
 
 @needs_azurite

@@ -403,6 +403,16 @@ def test_an_answer_that_does_not_say_how_it_stands(verb: Verb, answer: tuple[int
 
 
 @needs_azurite
+def test_a_service_that_wants_a_day_of_patience_is_told(verb: Verb, azure: Cloud, pauses: list[float]) -> None:
+    azure.arm_fault = lambda method, path: "TooManyRequests"
+    code, _, err = verb.run()
+    assert (code, posts(azure)) == (4, [])
+    assert "the service has had too many requests; run this again in some minutes (429 TooManyRequests)" in last_line(err)
+    assert 1 < len(pauses) < 10
+    assert max(pauses) == 60
+
+
+@needs_azurite
 @pytest.mark.parametrize(
     ("name", "odd"), [("sku", None), ("sku", {"capacity": "x"}), ("linkedServers", 5), ("redisConfiguration", {"databases": "x"})]
 )
