@@ -21,7 +21,8 @@ _FIRST_LOOK: Final = 1 << 14
 _BY_CHANCE: Final = 1e-9
 #: The share of all other slots that have keys then. Names that count up are no random numbers to CRC16: 40,000 of them can leave
 #: a tenth of the slots free that lie side by side, but they leave many others free, too. (The most that any of 16 kinds of
-#: names reached with a stretch free was 0.68, for up to 200,000 names and with 200 lengths of what follows the counter.)
+#: names reached with a stretch free was 0.68, for up to 200,000 names and with 200 lengths of what follows the counter. Binary
+#: numbers reach 0.92, with one key a slot: whoever asks has to look at that, too.)
 _FILLED: Final = 0.85
 #: A cluster has at most 1,000 nodes.
 _SHARD: Final = re.compile("0{16,}")
