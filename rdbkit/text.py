@@ -11,7 +11,7 @@ from typing import Any, Final
 
 #: Signatures and keys of a storage account, as they stand in URLs, connection strings and headers.
 _SIGNATURE: Final = re.compile(
-    r"(?i)(sig=|AccountKey=|SharedAccessSignature=|Signature=|Authorization:?\s*(?:SharedKey|Bearer)\s+)([^&;\s'\"<>]+)"
+    r"(?i)(sig(?:=|%3D)|AccountKey=|SharedAccessSignature=|Signature=|Authorization:?\s*(?:SharedKey|Bearer)\s+)([^&;\s'\"<>]+)"
 )
 #: A login in a URL; of one without a colon, nobody knows whether it is a user or a password. A server's password is often not
 #: escaped, so it may have any sign in it; elsewhere the login ends before the first slash, and what follows may have an "@".

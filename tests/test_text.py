@@ -17,6 +17,7 @@ def test_keys_and_signatures_are_taken_out() -> None:
     text = "x AccountKey=abc==;B sig=d%3D&e SharedAccessSignature=sv=1&sig=f; Authorization: Bearer ghi"
     for secret in ("abc", "d%3D", "sig=f", "ghi"):
         assert secret not in scrub(text)
+    assert scrub("url=https%3A%2F%2Fa%2Fb%3Fsig%3Dabc%253D&x") == "url=https%3A%2F%2Fa%2Fb%3Fsig%3D***&x"
 
 
 def test_logins_of_other_urls_end_before_the_path() -> None:

@@ -201,10 +201,10 @@ def _time(text: str | None, place: BlobUrl) -> datetime.datetime | None:
         return None
     try:
         found = datetime.datetime.fromisoformat(text)
-    except ValueError:
+        return found.replace(tzinfo=datetime.UTC) if found.tzinfo is None else found.astimezone(datetime.UTC)
+    except (ValueError, OverflowError):  # the latter for a time of another zone at either end of the calendar
         raise TargetError("the times in the SAS cannot be read; make a new one, or leave it out", source=place.url) from None
-    return found if found.tzinfo is not None else found.replace(tzinfo=datetime.UTC)
 
 
 def _shown(when: datetime.datetime) -> str:
-    return when.astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return when.strftime("%Y-%m-%d %H:%M UTC")

@@ -61,7 +61,8 @@ def check_names(names: Names, target: Target) -> None:
         ("region", names.location, _REGION.fullmatch(names.location), "letters, digits and spaces"),
         ("storage account", names.storage_account, _ACCOUNT.fullmatch(names.storage_account), "3 to 24 small letters and digits"),
         (
-            "container", names.container, CONTAINER.fullmatch(names.container),
+            # that of the logs is made by the service alone
+            "container", names.container, names.container != "$logs" and CONTAINER.fullmatch(names.container),
             "3 to 63 small letters and digits, with single hyphens between them",
         ),
     )  # fmt: skip

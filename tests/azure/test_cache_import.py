@@ -925,8 +925,12 @@ def test_windows() -> None:
     place = BlobUrl("https://a.blob.core.windows.net", "dumps", "x")
     assert check_window("si=policy&sig=x", place, "r") is None
     assert check_window("se=2099-01-01&sp=rl&sig=x", place, "r") == datetime.datetime(2099, 1, 1, tzinfo=datetime.UTC)
-    with pytest.raises(TargetError, match="the times in the SAS cannot be read"):
-        check_window("se=tomorrow&sp=r&sig=x", place, "r")
+    for unreadable in ("tomorrow", "9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00%2B12:00"):
+        with pytest.raises(TargetError, match="the times in the SAS cannot be read"):
+            check_window(f"se={unreadable}&sp=r&sig=x", place, "r")
+    # it is shown as UTC
+    end = check_window("se=2098-12-31T23:30:00-02:00&sp=r&sig=x", place, "r")
+    assert f"{end:%Y-%m-%d %H:%M}" == "2099-01-01 01:30"
 
 
 def test_nothing_secret_in_a_repr() -> None:

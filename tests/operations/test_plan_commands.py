@@ -377,6 +377,7 @@ def test_notes_are_no_commands(tmp_path: Path) -> None:
             "My-Storage cannot be the name of a storage account: 3 to 24 small letters",
         ),
         (["--container", "a"], "a cannot be the name of a container: 3 to 63"),
+        (["--container", "$logs"], "$logs cannot be the name of a container"),
         (["--resource-group", "mine."], "mine. cannot be the name of a resource group"),
         (["--location", "@file"], "@file cannot be the name of a region"),
         (["--source-cache", "old"], "old is not the resource id of a Basic, Standard or Premium cache: /subscriptions/"),
