@@ -16,7 +16,7 @@ No other exception leaves the library because of what input bytes say; `OSError`
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 
 class RdbError(Exception):
@@ -111,3 +111,7 @@ class LossError(RdbError):
 
 class TargetError(RdbError):
     """A remote service refused or failed."""
+
+
+#: What says nothing of a file's content: it cannot be read any more, or is another one now. No file is damaged because of these.
+NOT_READ: Final = (ChangedError, TargetError)

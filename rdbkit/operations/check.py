@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from rdbkit.errors import ChangedError, ChecksumError, LossError, RdbError, UnsupportedTypeError
+from rdbkit.errors import NOT_READ, ChecksumError, LossError, RdbError, UnsupportedTypeError
 from rdbkit.format.budget import HELD
 from rdbkit.format.constants import REDIS, ValueType
 from rdbkit.format.scan import STRING_INT
@@ -445,7 +445,7 @@ def _examined(
         except LossError as e:
             if e.report is None:
                 raise
-        except ChangedError:
+        except NOT_READ:
             raise
         except RdbError as e:
             if e.rule == HELD:  # which says nothing of the file

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import BinaryIO, Literal, NamedTuple
 
-from rdbkit.errors import ChecksumError, CorruptError, LossError, RdbError
+from rdbkit.errors import NOT_READ, ChecksumError, CorruptError, LossError, RdbError
 from rdbkit.format.budget import Budget
 from rdbkit.format.constants import MEMBER_EXPIRY
 from rdbkit.format.decode import FileTypes
@@ -305,7 +305,7 @@ def _export_commands(
         try:
             for piece in writer.commands(record):
                 spool.write(piece)
-        except LossError:
+        except (LossError, *NOT_READ):
             raise
         except RdbError as e:
             if not skip:
@@ -349,6 +349,8 @@ def _export_large(record: Record, lines: JsonLines, selection: Selection | None,
             spool.write(lines.take())
             for piece in value_pieces(record, chain(begun, chunks)):
                 spool.write(piece)
+        except NOT_READ:
+            raise
         except RdbError as e:
             record.add_location(e)
             if not lines.skip:

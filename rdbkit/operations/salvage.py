@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 from librt.strings import BytesWriter
 
-from rdbkit.errors import ChecksumError, CorruptError, RdbError, TruncatedError
+from rdbkit.errors import NOT_READ, ChecksumError, CorruptError, RdbError, TruncatedError
 from rdbkit.format import constants as c
 from rdbkit.format.budget import HELD, OBJECT, Budget
 from rdbkit.format.encode import write_length
@@ -238,6 +238,8 @@ def _plain(name: str) -> Iterator[_Plain]:
             try:
                 while piece := source.read(_PIECE):
                     file.write(piece)
+            except NOT_READ:
+                raise
             except RdbError as e:  # what has come out is what there is
                 damage = e
             file.flush()
@@ -381,6 +383,8 @@ class _Job:
                 self.read_on(snapshot, surveyor, shift)
             except ChecksumError:
                 self.report.checksum = "mismatch"
+            except NOT_READ:
+                raise
             except RdbError as e:
                 if e.rule == HELD:  # which is no damage
                     raise
@@ -570,6 +574,8 @@ class _Job:
                 try:
                     with self.open(pieces, False) as snapshot:
                         record = next(iter(snapshot), None)
+                except NOT_READ:
+                    raise
                 except RdbError:
                     continue
             if record is not None:

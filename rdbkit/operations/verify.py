@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any, Final
 
-from rdbkit.errors import ChangedError, ChecksumError, CorruptError, LimitError, RdbError, TruncatedError, UnsupportedTypeError
+from rdbkit.errors import NOT_READ, ChecksumError, CorruptError, LimitError, RdbError, TruncatedError, UnsupportedTypeError
 from rdbkit.format.budget import OBJECT, Budget
 from rdbkit.model import TRAILERS, TRAILING_DATA, Trailer
 from rdbkit.operations.arguments import Source, opened
@@ -227,7 +227,7 @@ class _Job:
                 if self.progress is not None:
                     self.progress(snapshot.position)
             report.whole = True
-        except ChangedError:
+        except NOT_READ:
             raise
         except RdbError as e:
             self.report_error(e, e.db, e.offset, None)

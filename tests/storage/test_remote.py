@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -344,3 +345,36 @@ def test_an_interrupt_is_heard_while_the_service_is_silent(silent_from: int) -> 
         server.silence.set()
     assert err.strip().endswith(b"KeyboardInterrupt")
     assert process.returncode in (1, 130, -signal.SIGINT)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+@pytest.mark.parametrize(
+    ("status", "code", "error"), [(403, "AuthenticationFailed", rdbkit.TargetError), (412, "ConditionNotMet", rdbkit.ChangedError)]
+)
+@pytest.mark.parametrize("verb", ["verify", "verify --deep", "check", "check --deep", "salvage", "export", "convert"])
+def test_what_cannot_be_read_any_more_is_not_called_damaged(
+    verb: str, status: int, code: str, error: type[Exception], packed: bool, tmp_path: Path
+) -> None:
+    """As where a SAS expires while it is read: that says nothing of the file, and nothing is made of its first half."""
+    with rdbkit.create(tmp_path / "made.rdb", version=11) as writer:
+        for number in range(64):
+            writer.put(b"key:%d" % number, CONTENT[number << 16 : (number + 1) << 16])
+    content = (tmp_path / "made.rdb").read_bytes()
+    with serving(gzip.compress(content, 1) if packed else content) as server:
+
+        def before(number: int, handler: Any) -> object:
+            return 1 << 19 <= server.ranges[-1][0] < 3 << 20 and handler.refuse(status, code)
+
+        server.before = before
+        calls: dict[str, Callable[[], object]] = {
+            "verify": lambda: rdbkit.verify(server.url),
+            "verify --deep": lambda: rdbkit.verify(server.url, deep=True),
+            "check": lambda: rdbkit.check(server.url, "redis-7.2"),
+            "check --deep": lambda: rdbkit.check(server.url, "redis-7.2", deep=True),
+            "salvage": lambda: rdbkit.salvage(server.url, tmp_path / "out.rdb"),
+            "export": lambda: rdbkit.export(server.url, tmp_path / "out.jsonl", on_error="skip"),
+            "convert": lambda: rdbkit.convert(server.url, tmp_path / "out.rdb", target="redis-7.0", on_error="skip"),
+        }
+        with pytest.raises(error):
+            calls[verb]()
+    assert [path.name for path in tmp_path.iterdir()] == ["made.rdb"]
