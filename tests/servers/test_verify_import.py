@@ -29,6 +29,7 @@ from rdbkit.selection import Selection
 from ..clock import Clock
 from ..processes import until
 from ..rdb import FIXTURES, key, rdb, string
+from ..storage.blob_server import serving
 
 SERVERS = Path(os.environ["RDBKIT_SERVERS"])
 FIELDS_EXPIRE = ("redis-8.0", "valkey-9.1")
@@ -820,3 +821,27 @@ def test_the_command_line(tmp_path: Path) -> None:
         broken = tmp_path / "broken.rdb"
         broken.write_bytes(path.read_bytes()[:-12])
         assert run(str(broken), url).returncode == 3
+
+
+def test_a_blob_as_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is what the same file on a disk is."""
+    for variable in ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    dump = FIXTURES / "rich/redis-6.0.16.rdb"
+    state = tmp_path / "state.json"
+    with serving(dump.read_bytes()) as blob, served("redis-7.0", dump) as (_, url):
+        signed = f"{blob.url}?sv=2024-01-01&sp=r&sig=c2VjcmV0"
+        local = json.loads(run(str(dump), url, "--json").stdout)
+        done = run(signed, url, "--json")
+        assert (done.returncode, done.stderr) == (0, "")
+        remote = json.loads(done.stdout)
+        assert {name: remote[name] for name in ("same", "keys", "equal")} == {
+            name: local[name] for name in ("same", "keys", "equal")
+        }
+        assert run(signed, url, "--download", env={**os.environ, "TMPDIR": str(tmp_path)}).returncode == 0
+        assert list(tmp_path.iterdir()) == []
+        blob.before = lambda number, handler: handler.refuse(403, "AuthenticationFailed")
+        refused = run(signed, url, "--state", str(state))
+        assert (refused.returncode, refused.stdout, len(refused.stderr.splitlines())) == (4, "", 1)
+        assert blob.url in refused.stderr
+        assert all("c2VjcmV0" not in text for text in (done.stdout, refused.stderr))
