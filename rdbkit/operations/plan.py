@@ -75,7 +75,7 @@ class PlannedFile:
     @property
     def is_stored(self) -> bool:
         """Whether the service can read it where it is: it is a blob that goes in as it is, and is not uploaded."""
-        return is_remote(self.upload)
+        return is_remote(self.upload) and "?" not in self.upload  # by which a snapshot or version of a blob is named
 
 
 @dataclass

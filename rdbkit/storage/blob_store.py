@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -22,6 +23,8 @@ _INSTALL: Final = "pip install 'rdbkit[remote]'"
 #: What other hosts of the service end with than those of its clouds: accounts in DNS zones, and emulators.
 _OTHERS: Final = (".blob.storage.azure.net", ".blob.localhost")
 _SHAPE: Final = "https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB"
+#: What of a query names a state of a blob, other than what it has now.
+_REVISIONS: Final = ("snapshot", "versionid")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _CODE: Final = re.compile(r"<Code>(\w+)</Code>")
 _STATUS: Final = re.compile(r"status code: (\d+)")
@@ -58,7 +61,7 @@ _SECONDS: Final = 15
 
 
 def parse_blob(url: str) -> BlobUrl:
-    """The blob that a URL names, which may be sent what opens the account.
+    """The blob that a URL names, which may be sent what opens the account. A snapshot or version of one is a blob of its own.
 
     Raises: ValueError for a URL that names no blob, and for one of a host that is not known for the service's, without a SAS.
 
@@ -74,7 +77,9 @@ def parse_blob(url: str) -> BlobUrl:
     place = parse_place(url)
     if place.is_folder:
         raise ValueError(f"the URL names a container or folder: name one blob, {_SHAPE}")
-    return place
+    pairs = place.sas.split("&") if place.sas else []
+    revision = "&".join(pair for pair in pairs if pair.partition("=")[0].lower() in _REVISIONS)
+    return replace(place, sas="&".join(pair for pair in pairs if pair not in revision.split("&")), revision=revision)
 
 
 def _has_signature(url: str) -> bool:
@@ -106,10 +111,12 @@ def open_store(place: BlobUrl, access: Access, *, patient: bool) -> AzureStore:
         access: of `Credentials.access`.
         patient: wait up to ten minutes for a service that does not answer; otherwise some seconds, as a name may be wrong.
 
-    Raises: ImportError where `check_package` was not asked.
+    Raises: ImportError where `check_package` was not asked; TargetError for a snapshot or version of a blob without a SAS.
     """
     from obstore.store import AzureStore
 
+    if place.revision and not access.sas:  # the library has no other way to ask for it
+        raise TargetError("a snapshot or version of a blob takes a SAS, in the URL or AZURE_STORAGE_SAS_TOKEN", source=place.url)
     retry: RetryConfig = {
         "max_retries": 60 if patient else 3,
         "retry_timeout": datetime.timedelta(seconds=_PATIENCE if patient else _SECONDS),
@@ -131,7 +138,7 @@ def open_store(place: BlobUrl, access: Access, *, patient: bool) -> AzureStore:
         },
         client_options=_client_options(place),
         retry_config=retry,
-        credential_provider=lambda: _credential(access),
+        credential_provider=lambda: _credential(access, place.revision),
     )
 
 
@@ -150,11 +157,11 @@ def _client_options(place: BlobUrl) -> ClientConfig:
     return options
 
 
-def _credential(access: Access) -> AzureCredential:
+def _credential(access: Access, revision: str) -> AzureCredential:
     if access.key:
         return {"access_key": access.key, "expires_at": None}
     if access.sas:
-        return {"sas_token": access.sas, "expires_at": None}
+        return {"sas_token": f"{access.sas}&{revision}" if revision else access.sas, "expires_at": None}
     token: Any = access.token.get_token(access.scope)
     return {"token": token.token, "expires_at": datetime.datetime.fromtimestamp(token.expires_on, datetime.UTC)}
 

@@ -27,12 +27,14 @@ class BlobUrl:
         account: URL of the account's blob service.
         container, blob: their names.
         sas: the query of the URL, without its question mark; never to be shown.
+        revision: which state of the blob is meant, as `snapshot=TIME` or `versionid=TIME`; empty for what it has now.
     """
 
     account: str
     container: str
     blob: str
     sas: str = ""
+    revision: str = ""
 
     def __repr__(self) -> str:
         return f"BlobUrl({self.url!r})"
@@ -40,7 +42,8 @@ class BlobUrl:
     @property
     def url(self) -> str:
         """The address without any secret."""
-        return "/".join(part for part in (self.account.rstrip("/"), self.container, quote(self.blob)) if part)
+        address = "/".join(part for part in (self.account.rstrip("/"), self.container, quote(self.blob)) if part)
+        return f"{address}?{self.revision}" if self.revision else address
 
     @property
     def account_name(self) -> str:

@@ -288,6 +288,31 @@ def test_names_have_no_query() -> None:
     assert "c2VjcmV0" not in repr(remote._KNOWN[server.url].place)
 
 
+def test_a_version_of_a_blob_is_another_blob(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of them are not mixed up, and none is taken for what the blob has now."""
+    monkeypatch.delenv("AZURE_STORAGE_KEY")
+    contents = {"versionid=1": b"one", "snapshot=2024-01-01T00%3A00%3A00.0000000Z": b"another", "": b"now"}
+
+    def before(number: int, handler: Any) -> bool:
+        (found,) = {pair for pair in contents if pair and pair in handler.path} or {""}
+        handler.server.content = contents[found]
+        return False
+
+    with serving(b"") as server:
+        server.before = before
+        urls = {pair: f"{server.url}?{pair and f'{pair}&'}{SAS}" for pair in contents}
+        names = {pair: name_of(url) for pair, url in urls.items()}
+        assert names == {pair: f"{server.url}?{pair}".rstrip("?") for pair in contents}
+        for pair, content in contents.items():
+            with RemoteReader(names[pair]) as reader:
+                assert (reader.name, reader.read()) == (names[pair], content)
+            assert base_name(names[pair]) == "dump.rdb"
+        check_distinct(list(urls.values()))
+        monkeypatch.setenv("AZURE_STORAGE_KEY", KEY)
+        with pytest.raises(rdbkit.TargetError, match="a snapshot or version of a blob takes a SAS"):
+            RemoteReader(f"{server.url}?versionid=2")
+
+
 def test_zeros_and_the_end_are_where_they_are_in_a_file(tmp_path: Path) -> None:
     content = bytes(100_000) + b"x"
     (tmp_path / "zeros").write_bytes(content)
