@@ -75,11 +75,12 @@ def info(
     sources = functions or library is not None
     out = None if as_json or sources else output()
     reports: list[Info] = []
-    for report in _reports(files, relaxed, not no_checksum, top=top, selection=selection, sources=sources):
+    errors: list[rdbkit.RdbError | OSError] = []
+    for report in _reports(files, errors, relaxed, not no_checksum, top=top, selection=selection, sources=sources):
         reports.append(report)
         if out is not None:
             _show(report, out, len(reports) > 1)
-    code = 0 if len(reports) == len(files) else 3
+    code = 0 if not errors else 4 if any(isinstance(e, rdbkit.TargetError) for e in errors) else 3
     if as_json:
         _print_json(reports, len(files))
     elif sources:
@@ -91,8 +92,10 @@ def info(
     return code
 
 
-def _reports(files: tuple[str, ...], relaxed: bool, verify_checksum: bool, **options: Any) -> Iterator[Info]:
-    """The report on each FILE that can be read; of any other it is said why it cannot be."""
+def _reports(
+    files: tuple[str, ...], errors: list[rdbkit.RdbError | OSError], relaxed: bool, verify_checksum: bool, **options: Any
+) -> Iterator[Info]:
+    """The report on each FILE that can be read; of any other it is said why it cannot be, and the error is added to `errors`."""
     for name in files:
         try:
             with (
@@ -102,7 +105,9 @@ def _reports(files: tuple[str, ...], relaxed: bool, verify_checksum: bool, **opt
                 report = read_info(snapshot, progress=update, **options)
         except rdbkit.RdbError as e:
             complain(e)
+            errors.append(e)
         except OSError as e:
+            errors.append(e)
             click.echo(f"rdbkit: {printable(name)}: {e.strerror or e}", err=True)
         else:
             yield report

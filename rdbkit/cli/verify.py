@@ -9,7 +9,7 @@ import click
 
 from rdbkit.cli.files import READ_ONCE, Verb
 from rdbkit.cli.render import Output, key_name, output, printable, progress, size
-from rdbkit.errors import RdbError
+from rdbkit.errors import RdbError, TargetError
 from rdbkit.operations.verify import Fault, Verification
 from rdbkit.operations.verify import verify as prove
 from rdbkit.storage.location import file_size
@@ -36,7 +36,7 @@ def verify(files: tuple[str, ...], deep: bool, samples: int, as_json: bool, rela
     one, 3 if one cannot be opened or is no snapshot. What can be saved of a damaged file, rdbkit salvage saves.
     """
     reports = []
-    failed: RdbError | OSError | None = None
+    failed = 0
     for name in files:
         try:
             with progress(name, file_size(name)) as update:
@@ -44,7 +44,7 @@ def verify(files: tuple[str, ...], deep: bool, samples: int, as_json: bool, rela
         except (RdbError, OSError) as e:
             if len(files) == 1:
                 raise
-            failed = e  # of the other files something can be said
+            failed = max(failed, 4 if isinstance(e, TargetError) else 3)  # of the other files something can be said
             click.echo(f"rdbkit: {printable(str(e) if isinstance(e, RdbError) else f'{name}: {e.strerror}')}", err=True)
     if as_json:
         click.echo(json.dumps({"files": [report.to_dict() for report in reports]}, ensure_ascii=False))
@@ -52,7 +52,7 @@ def verify(files: tuple[str, ...], deep: bool, samples: int, as_json: bool, rela
         out = output()
         for report in reports:
             _show(report, out)
-    return 3 if failed else 0 if all(report.sound for report in reports) else 1
+    return failed or (0 if all(report.sound for report in reports) else 1)
 
 
 def _show(report: Verification, out: Output) -> None:

@@ -6,6 +6,7 @@ import gzip
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -115,7 +116,7 @@ def breaking(handler: Any) -> bool:
     handler.end_headers()
     handler.wfile.write(handler.server.content[begin : (begin + end) // 2])
     handler.wfile.flush()
-    handler.connection.close()
+    handler.connection.shutdown(socket.SHUT_RDWR)
     return True
 
 
@@ -124,7 +125,7 @@ def busy(handler: Any) -> bool:
 
 
 def closing(handler: Any) -> bool:
-    handler.connection.close()
+    handler.connection.shutdown(socket.SHUT_RDWR)
     return True
 
 
@@ -403,3 +404,14 @@ def test_what_cannot_be_read_any_more_is_not_called_damaged(
         with pytest.raises(error):
             calls[verb]()
     assert [path.name for path in tmp_path.iterdir()] == ["made.rdb"]
+
+
+@pytest.mark.parametrize("verb", ["info", "verify"])
+def test_the_exit_code_of_several_files_says_that_a_service_failed(verb: str) -> None:
+    with serving(DUMP.read_bytes()) as server:
+        code = "from rdbkit.cli import main; main()"
+        server.before = lambda number, handler: "gone" in handler.path and handler.refuse(404, "BlobNotFound")
+        arguments = [verb, server.url, server.url.replace("dump.rdb", "gone.rdb")]
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (4, 1)
+    assert server.url in done.stdout
