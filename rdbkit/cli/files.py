@@ -66,6 +66,8 @@ class InputPathOrUrl(InputPath):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not is_remote(value):
+            if isinstance(value, str) and "://" in value and not exists(value):  # which nobody shows: it may have a signature
+                self.fail("it is no file, and no URL of a blob, which begins with https://", param, ctx)
             return super().convert(value, param, ctx)
         try:
             return name_of(value)

@@ -415,3 +415,14 @@ def test_the_exit_code_of_several_files_says_that_a_service_failed(verb: str) ->
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert (done.returncode, len(done.stderr.splitlines())) == (4, 1)
     assert server.url in done.stdout
+
+
+@pytest.mark.parametrize("begin", [" https://", "htps://", "ftp://"])
+@pytest.mark.parametrize("verb", ["info", "verify", "check --target redis-7.0", f"diff {DUMP}", "build"])
+def test_a_url_that_is_misspelt_is_not_shown_with_its_signature(verb: str, begin: str) -> None:
+    code = "from rdbkit.cli import main; main()"
+    arguments = [*verb.split(), f"{begin}a.blob.core.windows.net/dumps/b.rdb?{SAS}"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "c2VjcmV0" not in done.stderr
+    assert "no URL of a blob, which begins with https://" in done.stderr
