@@ -65,9 +65,10 @@ from rdbkit.values import (
 if TYPE_CHECKING:
     from rdbkit.azure.abort_upload import AbortedUpload, abort_upload
     from rdbkit.azure.cache_export import begin_export, export_cache, prepare_export, wait_for_export
-    from rdbkit.azure.cache_import import ImportPlan, PendingOperation, begin_import, import_, prepare_import, wait_for
+    from rdbkit.azure.cache_import import ImportPlan, begin_import, import_, prepare_import, wait_for
     from rdbkit.azure.credentials import Credentials
     from rdbkit.azure.migrate import Migration, migrate
+    from rdbkit.azure.pending_operation import PendingOperation
     from rdbkit.azure.resources import Arm, parse_resource_id
     from rdbkit.azure.upload import Upload, upload
     from rdbkit.live.server import connect, entra_credentials
@@ -295,7 +296,7 @@ _MODULES = {
     "Migration": "azure.migrate",
     "ModuleDataDifference": "operations.diff",
     "Names": "operations.resource_names",
-    "PendingOperation": "azure.cache_import",
+    "PendingOperation": "azure.pending_operation",
     "Plan": "operations.plan",
     "Policies": "policy.rules",
     "Redaction": "operations.redact",

@@ -9,19 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rdbkit.azure.arguments import blob_url_of, opened_cache
-from rdbkit.azure.cache_import import (
-    MANAGED_IDENTITY,
-    SAS,
-    Import,
-    PendingOperation,
-    begin,
-    look_at_target,
-    report_each,
-    wait_for,
-    when,
-)
+from rdbkit.azure.cache_import import MANAGED_IDENTITY, SAS, Import, begin, look_at_target, report_each, wait_for
 from rdbkit.azure.credentials import Credentials
 from rdbkit.azure.errors import translating_errors
+from rdbkit.azure.pending_operation import PendingOperation, when
 from rdbkit.azure.resources import PREMIUM, Arm, CacheState, Call, ResourceId, Status
 from rdbkit.azure.sas import EXPORT_PERMISSIONS, LEAST_HOURS, Signed, Signer, patience
 from rdbkit.azure.storage_account import StorageAccount, look_at_accounts

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from hashlib import md5
 from typing import Any, BinaryIO, Final, cast
@@ -22,23 +22,22 @@ from rdbkit.azure.cache_import import (
     SAS,
     Import,
     ImportPlan,
-    PendingOperation,
     begin_noted_import,
     look_at_target,
     prepare_import,
     refuse,
     report_each,
     wait_for,
-    when,
 )
 from rdbkit.azure.credentials import Credentials
 from rdbkit.azure.errors import translating_errors
+from rdbkit.azure.file_progress import FileProgress
+from rdbkit.azure.pending_operation import PendingOperation, when
 from rdbkit.azure.resources import Arm, CacheState, Call, ResourceId, Status
 from rdbkit.azure.sas import LEAST_HOURS, Signer, patience
 from rdbkit.azure.storage_account import look_at_accounts
 from rdbkit.azure.upload import BLOCK_BYTES, CONCURRENCY, properties_of, upload, upload_converted
 from rdbkit.errors import LossError, TargetError
-from rdbkit.format.slots import SLOTS
 from rdbkit.operations.arguments import File, paths_of
 from rdbkit.operations.check import AS_IT_IS, CANNOT, LOSSY, WARNING, Check, check, configured, expired_in, of_shards, that_expired
 from rdbkit.operations.conversion_options import ConversionOptions
@@ -62,106 +61,17 @@ from rdbkit.storage.temporary import PRIVATE, Permissions, make_folders
 from rdbkit.targets.target import Target, as_target
 from rdbkit.text import count, valid_text
 
-__all__ = ["STEPS", "FileProgress", "Migration", "migrate"]
+__all__ = ["STEPS", "Migration", "migrate"]
 
 #: What a migration does, in this order; each can be left out.
 STEPS: Final = ("check", "upload", "import")
 _FORMAT: Final = 3
 #: Had the time of a file's change as `mtime_ns`, and no import in it, which was in a file of its own.
 _FORMER: Final = 2
-#: How many damaged keys, and keys that several files have, are named.
-_MOST_DAMAGE: Final = 20
+#: How many keys that several files have are named.
 _MOST_DUPLICATES: Final = 20
 #: The RDB version from which on files have function libraries.
 _FUNCTIONS: Final = 10
-
-
-@dataclass
-class FileProgress:
-    """How far one file has come.
-
-    Attributes:
-        file, size, version: by which it is known that it has not changed: its path or URL, bytes, and time of change or ETag.
-        header: its version, and that of what is sent.
-        verdict: of `rdbkit.check`, "lossy" where that is "cannot" and damage is passed over; empty where that was left out.
-        keys, written: that it has, and that are sent.
-        losses: what is lost on the way, counted by kind, as policies allow; keys that are left out since they are damaged are
-            "damaged", and `damage` says of the first what is wrong with them.
-        checksum: what is wrong with that of the file, where damage is passed over.
-        identical: what is sent is the file as it is.
-        digest: MD5 of what a script made of it when it was rehearsed, in hexadecimal; empty where there is no script.
-        blobs: what it is sent as: `name` in the container and, of a part, the `part` on this disk; and behind its upload `url`,
-            `etag`, `bytes`, `md5`, `sent_bytes` and `seconds`.
-        now_ms: what counts as the present for all that becomes of it, in Unix milliseconds, so that each run makes the same bytes.
-        terms: where it goes and what becomes of it; all else that is noted holds for these alone.
-        earlier: etags, by URL, of blobs that this file was sent as when it, or the terms, were others: they may be replaced.
-        slots: the hash slots that its keys are in, each a bit, as a hexadecimal number; empty where that was not looked at.
-        expired: keys of it that had expired when it was rehearsed.
-    """
-
-    file: str
-    size: int
-    version: int | str
-    header: str = ""
-    sent_header: str = ""
-    verdict: str = ""
-    keys: int = 0
-    written: int = 0
-    losses: dict[str, int] = field(default_factory=dict)
-    damage: list[str] = field(default_factory=list)
-    checksum: str = ""
-    identical: bool = False
-    digest: str = ""
-    now_ms: int = 0
-    blobs: list[dict[str, Any]] = field(default_factory=list)
-    terms: str = ""
-    earlier: dict[str, str] = field(default_factory=dict)
-    slots: str = ""
-    expired: int = 0
-
-    def check_types(self) -> None:
-        """Raise ValueError where a file had something else than what is noted."""
-        numbers = [self.size, self.now_ms, self.keys, self.written, self.expired, *self.losses.values()]
-        texts = [
-            self.file,
-            self.header,
-            self.sent_header,
-            self.verdict,
-            self.terms,
-            self.digest,
-            self.checksum,
-            *self.damage,
-            *self.losses,
-            *self.earlier,
-            *self.earlier.values(),
-        ]
-        for blob in self.blobs:
-            texts += [blob["name"], *(blob[name] for name in ("part", "url", "etag") if name in blob)]
-            numbers += [blob.get("bytes", 0)]
-        is_right = type(self.version) in (int, str)
-        if not is_right or not all(type(n) is int for n in numbers) or not all(isinstance(text, str) for text in texts):
-            raise ValueError
-        if self.occupied >> SLOTS:
-            raise ValueError
-
-    @property
-    def occupied(self) -> int:
-        """`slots` as a number."""
-        return int(self.slots or "0", 16)
-
-    def take(self, done: Conversion) -> None:
-        """Note what a conversion has made of it."""
-        self.header, self.sent_header = str(done.source), str(done.header)
-        self.keys, self.written, self.losses = done.keys, done.written, dict(done.ledger.counts)
-        if done.skipped:
-            self.losses["damaged"] = len(done.skipped)
-        self.damage = [valid_text(str(error)) for error in done.skipped[:_MOST_DAMAGE]]
-        self.checksum = "" if done.checksum is None else valid_text(str(done.checksum))
-
-    @property
-    def is_sent(self) -> bool:
-        """Whether all of it has been uploaded."""
-        return bool(self.blobs) and all("etag" in blob for blob in self.blobs)
 
 
 class Migration:

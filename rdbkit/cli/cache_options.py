@@ -13,13 +13,8 @@ from typing import Any, Final, TypeVar, cast
 
 import click
 
-from rdbkit.azure.cache_import import (
-    MANAGED_IDENTITY,
-    SAS,
-    Import,
-    PendingOperation,
-    when,
-)
+from rdbkit.azure.cache_import import MANAGED_IDENTITY, SAS, Import
+from rdbkit.azure.pending_operation import PendingOperation, when
 from rdbkit.azure.resources import Arm, CacheState, Call, ResourceId, Status, parse_resource_id
 from rdbkit.azure.sas import LEAST_HOURS, MOST_HOURS
 from rdbkit.cli.clouds import cloud_option

@@ -7,8 +7,8 @@ import json
 import click
 
 from rdbkit.azure.cache_export import begin_export, check_goes_to, prepare_export, wait_for_export
-from rdbkit.azure.cache_import import when
 from rdbkit.azure.credentials import Credentials
+from rdbkit.azure.pending_operation import when
 from rdbkit.azure.resources import ResourceId
 from rdbkit.cli.cache_options import (
     AUTH,

@@ -9,17 +9,9 @@ from typing import Final
 
 import click
 
-from rdbkit.azure.cache_import import (
-    ImportPlan,
-    PendingOperation,
-    begin_import,
-    others_than,
-    prepare_import,
-    replacement_error,
-    wait_for,
-    when,
-)
+from rdbkit.azure.cache_import import ImportPlan, begin_import, others_than, prepare_import, replacement_error, wait_for
 from rdbkit.azure.credentials import Credentials
+from rdbkit.azure.pending_operation import PendingOperation, when
 from rdbkit.azure.resources import Arm, ResourceId, parse_resource_id
 from rdbkit.cli.cache_options import (
     AUTH,

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import click
 
-from rdbkit.azure.cache_import import PendingOperation
 from rdbkit.azure.credentials import Credentials
-from rdbkit.azure.migrate import STEPS, FileProgress, Migration
+from rdbkit.azure.file_progress import FileProgress
+from rdbkit.azure.migrate import STEPS, Migration
+from rdbkit.azure.pending_operation import PendingOperation
 from rdbkit.azure.resources import Call, ResourceId
 from rdbkit.cli.append_only import allows_base, lacks_newer_data
 from rdbkit.cli.cache_options import (

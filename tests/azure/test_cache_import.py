@@ -19,7 +19,8 @@ import pytest
 from click.testing import CliRunner
 
 import rdbkit
-from rdbkit.azure.cache_import import PendingOperation, look_at_target
+from rdbkit.azure.cache_import import look_at_target
+from rdbkit.azure.pending_operation import PendingOperation
 from rdbkit.azure.resources import PREMIUM, REDIS_ENTERPRISE, Arm, parse_resource_id
 from rdbkit.azure.sas import Signer, check_window
 from rdbkit.cli import cli

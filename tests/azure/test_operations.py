@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import rdbkit
-from rdbkit.azure.cache_import import PendingOperation
 from rdbkit.azure.errors import Failure, failure_in
+from rdbkit.azure.pending_operation import PendingOperation
 from rdbkit.azure.resources import Status
 
 from ..arm import Cache, Cloud

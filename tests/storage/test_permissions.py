@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 import rdbkit
-from rdbkit.azure.cache_import import PendingOperation
+from rdbkit.azure.pending_operation import PendingOperation
 from rdbkit.cli import cli
 from rdbkit.live.verify_import import _State
 from rdbkit.storage import temporary

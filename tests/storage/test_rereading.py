@@ -110,7 +110,7 @@ def _migrate(folder: Path) -> None:
     migration.allow_base = False
     migration.checks = []
     migration.files = []
-    from rdbkit.azure.migrate import FileProgress
+    from rdbkit.azure.file_progress import FileProgress
 
     for name in ("a.rdb", "b.rdb"):
         found = os.stat(folder / name)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rdbkit.azure.cache_import import PendingOperation
+from rdbkit.azure.pending_operation import PendingOperation
 from rdbkit.live.verify_import import _State
 from rdbkit.storage.state import StateFile
 from rdbkit.storage.temporary import PRIVATE
