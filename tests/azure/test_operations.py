@@ -154,7 +154,7 @@ FAILURES: list[Any] = [
 @pytest.mark.parametrize("service", ["premium", "managed"])
 @pytest.mark.parametrize(("status", "failure", "text", "request_id"), FAILURES)
 @pytest.mark.parametrize("name", ["import", "export-cache", "migrate"])
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(7)
 def test_an_operation_that_fails_is_forgotten(
     azure: Cloud, shell: Shell, name: str, service: str, status: int, failure: tuple[str, str], text: str, request_id: str
 ) -> None:
@@ -202,6 +202,7 @@ def test_an_operation_that_is_canceled(verb: Verb) -> None:
         ((400, b'{"error": {"code": "X", "message": "see https://a/b?sig=secret&se=1"}}', {}), "https://a/b?sig=***&se=1"),
     ],
 )
+@pytest.mark.one_in(3)
 def test_failures_in_each_form(azure: Cloud, shell: Shell, answer: tuple[int, bytes, dict[str, str]], text: str) -> None:
     verb = Verb("import", azure, shell)
     verb.cache.said = [answer]
@@ -269,7 +270,7 @@ def test_what_passes_is_waited_out(verb: Verb, azure: Cloud, waits: list[float])
         ((403, b"<!DOCTYPE html>", {"Content-Type": "text/html"}), 1, "the answer (403) is none of ARM"),
     ],
 )
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(4)
 def test_what_does_not_pass_leaves_the_operation_going_on(
     verb: Verb, azure: Cloud, answer: tuple[int, bytes, dict[str, str]], times: int, text: str
 ) -> None:
@@ -298,6 +299,7 @@ def test_what_does_not_pass_leaves_the_operation_going_on(
         (202, b'{"status": "Succeeded"}'),
     ],
 )
+@pytest.mark.one_in(3)
 def test_answers_that_say_that_it_is_done(azure: Cloud, shell: Shell, answer: tuple[int, bytes]) -> None:
     verb = Verb("import", azure, shell)
     verb.cache.said = [(*answer, OF_ARM)]
@@ -310,6 +312,7 @@ def test_answers_that_say_that_it_is_done(azure: Cloud, shell: Shell, answer: tu
 
 @needs_azurite
 @pytest.mark.parametrize("status", [202, 302, 307])
+@pytest.mark.one_in(3)
 def test_no_url_of_another_host_is_asked(azure: Cloud, shell: Shell, status: int) -> None:
     verb = Verb("import", azure, shell)
     verb.cache.renews = False
@@ -388,7 +391,7 @@ def test_a_redirect_of_the_request_sends_its_signature_nowhere(verb: Verb, azure
         ((408, b"", {}), "whether the {} has begun is not known"),
     ],
 )
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(5)
 def test_an_answer_that_does_not_say_how_it_stands(verb: Verb, answer: tuple[int, bytes, dict[str, str]], text: str) -> None:
     verb.cache.said_first = answer
     code, out, err = verb.run()
@@ -416,6 +419,7 @@ def test_a_service_that_wants_a_day_of_patience_is_told(verb: Verb, azure: Cloud
 @pytest.mark.parametrize(
     ("name", "odd"), [("sku", None), ("sku", {"capacity": "x"}), ("linkedServers", 5), ("redisConfiguration", {"databases": "x"})]
 )
+@pytest.mark.one_in(2)
 def test_a_cache_of_another_form_is_told(azure: Cloud, shell: Shell, name: str, odd: Any) -> None:
     cache = azure.premium()
     cache.answers[""]["properties"][name] = odd
@@ -454,6 +458,7 @@ def test_a_url_that_cannot_be_noted_is_told_as_what_goes_on(azure: Cloud, shell:
 
 
 @needs_azurite
+@pytest.mark.one_in(2)
 def test_an_operation_that_the_service_has_forgotten(verb: Verb, azure: Cloud) -> None:
     verb.cache.said = [(202, b"", {}), (404, b"", OF_ARM)]
     code, _, err = verb.run()
@@ -606,6 +611,7 @@ def test_a_file_of_an_earlier_release_that_does_not_fit_is_refused(azure: Cloud,
 @pytest.mark.parametrize(
     "change", [{"keep": 1}, {"path": "x"}, {"resource_id": "/other"}, {"operation": 5}, {"blobs": 5}, {"begun": "x"}]
 )
+@pytest.mark.one_in(3)
 def test_an_import_of_another_shape_in_the_state_is_refused(azure: Cloud, shell: Shell, change: dict[str, Any]) -> None:
     verb = Verb("migrate", azure, shell)
     assert verb.run("--skip", "import")[0] == 0
@@ -628,6 +634,7 @@ def test_an_import_of_another_shape_in_the_state_is_refused(azure: Cloud, shell:
 @needs_azurite
 @pytest.mark.parametrize("name", ["import", "export-cache", "migrate"])
 @pytest.mark.parametrize("status", [200, 409])
+@pytest.mark.one_in(3)
 def test_the_functions_do_the_same(azure: Cloud, shell: Shell, monkeypatch: pytest.MonkeyPatch, name: str, status: int) -> None:
     monkeypatch.chdir(shell.folder)
     for variable, value in azure.environment.items():

@@ -131,7 +131,7 @@ def test_a_path_that_is_ended_at_every_step(azure: Cloud, shell: Shell, make: Ca
 
 
 @pytest.mark.parametrize("make", [databases, enterprise, fields, premium])
-@pytest.mark.parametrize("number", one_in(8, range(1, 41)))
+@pytest.mark.parametrize("number", one_in(20, range(2, 42)))
 def test_a_path_that_is_ended_at_any_request(
     azure: Cloud, shell: Shell, make: Callable[[Cloud, Path], Source], number: int
 ) -> None:
