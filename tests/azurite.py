@@ -22,6 +22,14 @@ ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 PROGRAM = os.environ.get("RDBKIT_AZURITE") or shutil.which("azurite-blob")
 
+
+def by_key_alone(monkeypatch: pytest.MonkeyPatch, key: str = KEY) -> None:
+    """Let nothing open an account but its key."""
+    for name in ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_SAS_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AZURE_STORAGE_KEY", key)
+
+
 needs_azurite = pytest.mark.skipif(
     PROGRAM is None and not os.environ.get("CI"),
     reason="Azurite is not there: npm install azurite, and RDBKIT_AZURITE=PATH of its azurite-blob",

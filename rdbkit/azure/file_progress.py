@@ -32,7 +32,7 @@ class FileProgress:
         blobs: what it is sent as: `name` in the container and, of a part, the `part` on this disk; and behind its upload `url`,
             `etag`, `bytes`, `md5`, `sent_bytes` and `seconds`.
         now_ms: what counts as the present for all that becomes of it, in Unix milliseconds, so that each run makes the same bytes.
-        terms: where it goes and what becomes of it; all else that is noted holds for these alone.
+        terms: cache, container and options. What else is noted is valid for these only.
         earlier: etags, by URL, of blobs that this file was sent as when it, or the terms, were others: they may be replaced.
         slots: the hash slots that its keys are in, each a bit, as a hexadecimal number; empty where that was not looked at.
         expired: keys of it that had expired when it was rehearsed.

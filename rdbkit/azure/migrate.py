@@ -83,8 +83,8 @@ class Migration:
         files: paths.
         container: a container, or a folder in one, where blobs are to be.
         path: of the file by which another run continues.
-        conversion: what becomes of the keys; by default, nothing is sent if there is data that the target does not support. The
-            time, where it has none, is that of the first run.
+        conversion: which keys to send, how to change them, and which losses to allow; by default none. The time,
+            where it has none, is that of the first run.
         part_bytes: send each file in parts of so many bytes, which are written beside `path` first; None to send it as one.
         credentials: of the storage account; by default what the environment and the machine have.
         auth, hours, storage_subscription: as of `prepare_import`.

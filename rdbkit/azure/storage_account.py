@@ -37,7 +37,7 @@ class StorageAccount:
     Attributes:
         kind: "StorageV2", "BlobStorage", "BlockBlobStorage", ...
         public_network_access: "Enabled", "Disabled" or "SecuredByPerimeter".
-        default_action: what becomes of requests that no rule of its firewall is about, "Allow" or "Deny".
+        default_action: of its firewall, for requests that match no rule: "Allow" or "Deny".
         bypass: who gets through the firewall, such as "AzureServices".
         resource_rules: ids of resources that get through it.
         shared_keys: whether requests may be signed with its keys.
@@ -174,7 +174,7 @@ def look_at_accounts(
         places: of the blobs, or the container.
         signer: of the SAS that the service gets.
         verb: "import" or "export".
-        by_identity: the cache reads with its managed identity, and there is no SAS.
+        by_identity: the cache uses its managed identity instead of a SAS.
         storage_subscription: where the accounts may be, besides the subscription of the cache.
 
     Raises: TargetError where the service documents that it cannot work so; ValueError as of `Credentials.service`.

@@ -13,6 +13,7 @@ from typing import Final
 
 import click
 
+from rdbkit.cli.remembered import remember, remembered
 from rdbkit.cli.render import printable, progress, size
 from rdbkit.errors import CorruptError, RdbError
 from rdbkit.storage.location import is_local, is_rereadable, revision
@@ -20,29 +21,23 @@ from rdbkit.storage.remote import is_remote
 from rdbkit.storage.stand_in import standing_in
 from rdbkit.text import count
 
-_SERVER: Final = "rdbkit.server"
-_ALLOW_BASE: Final = "rdbkit.allow_base"
 _STDIN: Final = "-"
 _FOLDED: Final = "folded.rdb"
 
 
-def _remember(ctx: click.Context, param: click.Parameter, value: object) -> None:
-    ctx.meta[_SERVER if param.name == "server" else _ALLOW_BASE] = value
-
-
 SERVER: Final = click.Option(
-    ["--server"], metavar="PATH", envvar="RDBKIT_SERVER", expose_value=False, callback=_remember,
+    ["--server"], metavar="PATH", envvar="RDBKIT_SERVER", expose_value=False, callback=remember,
     help="The program that folds a FILE which is an append-only file: see rdbkit fold.",
 )  # fmt: skip
 ALLOW_BASE: Final = click.Option(
-    ["--allow-base"], is_flag=True, expose_value=False, callback=_remember,
+    ["--allow-base"], is_flag=True, expose_value=False, callback=remember,
     help="Read the snapshot alone that an append-only file begins with, without what was written after it.",
 )  # fmt: skip
 
 
 def allows_base() -> bool:
     """Whether `--allow-base` was given."""
-    return bool(click.get_current_context().meta.get(_ALLOW_BASE))
+    return bool(remembered("allow_base"))
 
 
 @contextmanager
@@ -107,7 +102,7 @@ def _folded(name: str) -> Iterator[None]:
     from rdbkit.operations.fold import fold
     from rdbkit.storage.temporary import temporary_folder
 
-    server = click.get_current_context().meta.get(_SERVER)
+    server = remembered("server")
     with temporary_folder(tempfile.gettempdir()) as folder:
         made = os.path.join(folder, _FOLDED)
         with progress(name, None) as update:

@@ -1,4 +1,4 @@
-"""The options of a conversion, the same for every verb that converts: what becomes of losses, of keys, and which keys."""
+"""The options of every verb that converts: which keys to take, how to change them, and which losses to allow."""
 
 from __future__ import annotations
 

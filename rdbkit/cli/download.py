@@ -10,20 +10,14 @@ from typing import Final
 
 import click
 
+from rdbkit.cli.remembered import remember, remembered
 from rdbkit.cli.render import progress
 from rdbkit.errors import RdbError
 from rdbkit.storage.remote import is_remote
 from rdbkit.storage.stand_in import standing_in
 
-_DOWNLOAD: Final = "rdbkit.download"
-
-
-def _remember(ctx: click.Context, param: click.Parameter, value: object) -> None:
-    ctx.meta[_DOWNLOAD] = value
-
-
 DOWNLOAD: Final = click.Option(
-    ["--download"], is_flag=True, expose_value=False, callback=_remember,
+    ["--download"], is_flag=True, expose_value=False, callback=remember,
     help="Copy a FILE that is a URL to a temporary file first, and read that.",
 )  # fmt: skip
 
@@ -36,7 +30,7 @@ def downloaded(names: Iterable[str]) -> Iterator[None]:
     """
     urls = [name for name in dict.fromkeys(names) if is_remote(name)]
     with ExitStack() as stack:
-        for name in urls if click.get_current_context().meta.get(_DOWNLOAD) else ():
+        for name in urls if remembered("download") else ():
             try:
                 content: str | RdbError = stack.enter_context(_copied(name))
             except RdbError as e:

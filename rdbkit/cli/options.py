@@ -13,6 +13,7 @@ import click
 
 from rdbkit.cli.files import EXISTING
 from rdbkit.cli.headings import SELECTS
+from rdbkit.cli.remembered import remember, remembered
 from rdbkit.operations.arguments import separators_of
 from rdbkit.products import product_names
 from rdbkit.selection import (
@@ -32,8 +33,6 @@ R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
 _TARGET_HELP: Final = "A release line (redis-6.2, valkey-8.1), a service (azure-premium, azure-managed) or rdb-N."
-#: Where `--undocumented` is kept until there is a target.
-_UNDOCUMENTED: Final = "rdbkit.undocumented"
 #: Of processes; each takes memory for some blocks.
 MOST_JOBS: Final = 256
 _PAIR: Final = re.compile(r"\s*([0-9]{1,10})\s*=\s*([0-9]{1,10})\s*")
@@ -71,19 +70,15 @@ def layout_target_option(command: F) -> F:
 
 def undocumented_option(command: F) -> F:
     """Give a click command that takes a target `--undocumented`, which says what of the target is relied on."""
-
-    def keep(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-        ctx.meta[_UNDOCUMENTED] = value
-
     return click.option(
-        "--undocumented", is_flag=True, is_eager=True, expose_value=False, callback=keep,
+        "--undocumented", is_flag=True, is_eager=True, expose_value=False, callback=remember,
         help="Rely on what the engine of a service is known to load, also where its documents promise less.",
     )(command)  # fmt: skip
 
 
 def relied_on(target: Target) -> Target:
     """The target, as `--undocumented` has it; for a verb that has this option."""
-    return target.with_undocumented() if click.get_current_context().meta.get(_UNDOCUMENTED) else target
+    return target.with_undocumented() if remembered("undocumented") else target
 
 
 def commands_target_option(of: str) -> Callable[[F], F]:

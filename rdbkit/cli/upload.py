@@ -23,6 +23,7 @@ from rdbkit.cli.conversion_options import check_rereadable, conversion_options, 
 from rdbkit.cli.files import KeptPath, OutputPath, force_option
 from rdbkit.cli.losses import extracted_files, extracting_options, ledger_of_files, ledger_option, report_losses
 from rdbkit.cli.options import optional_service_options
+from rdbkit.cli.remembered import remember, remembered
 from rdbkit.cli.render import Output, output, printable, progress, size, usage_errors
 from rdbkit.cli.scrubbing import without_secrets
 from rdbkit.cli.secrets import FiniteRange, SecretsCommand
@@ -43,7 +44,6 @@ from rdbkit.text import count, path_word
 
 C = TypeVar("C", bound=Callable[..., Any])
 
-_ALLOW_HTTP = "rdbkit.allow-http"
 #: What AzCopy does: look whether the blob is there, and make it.
 _HANDED_OVER = "rcw"
 
@@ -72,19 +72,15 @@ def sending_options(command: C) -> C:
 
 def place_options(command: C) -> C:
     """Give a click command `--allow-http`, which `read_place` looks at."""
-
-    def keep(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-        ctx.meta[_ALLOW_HTTP] = value
-
     return click.option(
-        "--allow-http", is_flag=True, is_eager=True, expose_value=False, callback=keep,
+        "--allow-http", is_flag=True, is_eager=True, expose_value=False, callback=remember,
         help="Allow http:// for hosts other than this machine.",
     )(command)  # fmt: skip
 
 
 def read_place(url: str) -> BlobUrl:
     """The place that a URL names. Raises: ValueError."""
-    return parse_place(url, bool(click.get_current_context().meta.get(_ALLOW_HTTP)))
+    return parse_place(url, bool(remembered("allow_http")))
 
 
 def secret_option(name: str, what: str) -> Callable[[Any], Any]:

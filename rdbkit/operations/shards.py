@@ -1,4 +1,4 @@
-"""Which shards of a cluster files are, by the hash slots of their keys: those that are missing, and those that are there twice."""
+"""The shards of a cluster that files hold, by the hash slots of their keys: which are missing, and which are there twice."""
 
 from __future__ import annotations
 

@@ -167,8 +167,11 @@ def _credential(access: Access, revision: str) -> AzureCredential:
 
 
 def is_empty(e: Exception) -> bool:
-    """Whether an error says that a range is behind the end, as every range of an empty blob is."""
-    return _code(e) == "InvalidRange"
+    """Whether an error says that a range is behind the end, as every range of an empty blob is.
+
+    Azurite answers with the range from 0 to -1 instead, which the store cannot read.
+    """
+    return _code(e) == "InvalidRange" or "bytes 0--1/0" in str(e)
 
 
 def translated(e: Exception, url: str) -> RdbError:

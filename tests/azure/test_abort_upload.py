@@ -15,7 +15,7 @@ import rdbkit
 from rdbkit.storage.blob_url import BlobUrl, parse_place
 
 from .. import command_line
-from ..azurite import ACCOUNT, CUT, KEY, PASS, Cutter, needs_azurite, service
+from ..azurite import ACCOUNT, CUT, KEY, PASS, Cutter, by_key_alone, needs_azurite, service
 
 pytestmark = needs_azurite
 BLOCK = 1 << 16
@@ -24,9 +24,7 @@ CONTENT = Random(5).randbytes(5 * BLOCK)
 
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_SAS_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AZURE_STORAGE_KEY", KEY)
+    by_key_alone(monkeypatch)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from rdbkit.storage.location import revision
 
 from .. import azurite, command_line
 from ..arm import Cloud
-from ..azurite import ACCOUNT, KEY, needs_azurite
+from ..azurite import ACCOUNT, KEY, needs_azurite, service
 from ..operations.test_enterprise import exported
 from ..rdb import FIXTURES
 from .shell import Shell, posts
@@ -212,6 +212,14 @@ def test_what_cannot_be_read(verb: list[str], address: str, code: int, said: str
     assert (done.returncode, done.stdout) == (code, "")
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) <= (1 if code == 4 else 4)
+
+
+def test_an_empty_blob_is_an_empty_file(blobs: str) -> None:
+    service(blobs).get_blob_client("dumps", "empty.rdb").upload_blob(b"", overwrite=True)
+    for command in (["info"], ["check", "--target", "azure-managed"], ["verify"]):
+        done = run(command[0], f"{blobs}/dumps/empty.rdb", *command[1:], AZURE_STORAGE_KEY=KEY)
+        assert (done.returncode, done.stdout) == (3, "")
+        assert done.stderr == f"rdbkit: {blobs}/dumps/empty.rdb: the file is empty; fetch the file again, whole\n"
 
 
 def test_a_signature_that_is_not_accepted(url: str) -> None:

@@ -28,7 +28,7 @@ from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.storage.blob_url import BlobUrl, parse_place
 
 from .. import command_line
-from ..azurite import ACCOUNT, CUT, KEY, MUTE, PASS, Cutter, needs_azurite, service
+from ..azurite import ACCOUNT, CUT, KEY, MUTE, PASS, Cutter, by_key_alone, needs_azurite, service
 from ..clock import Clock
 from ..processes import GUARD, until
 from ..rdb import FIXTURES
@@ -53,9 +53,7 @@ def place(account: str, request: pytest.FixtureRequest) -> BlobUrl:
 
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_SAS_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AZURE_STORAGE_KEY", KEY)
+    by_key_alone(monkeypatch)
 
 
 def blob_of(place: BlobUrl) -> Any:

@@ -32,6 +32,7 @@ from rdbkit.storage.location import (
 from rdbkit.storage.remote import RemoteReader, base_name, is_remote, name_of
 from rdbkit.storage.source import open_source
 
+from ..azurite import by_key_alone
 from ..processes import GUARD, heeding_signals, until
 from ..rdb import FIXTURES
 from .blob_server import KEY, BlobServer, serving
@@ -44,9 +45,7 @@ CONTENT = random.Random(18).randbytes(60 << 20)
 
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_SAS_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AZURE_STORAGE_KEY", KEY)
+    by_key_alone(monkeypatch, KEY)
 
 
 @pytest.fixture
