@@ -61,13 +61,14 @@ class Credentials:
         """What opens the account of `place`.
 
         Raises: TargetError where a package is missing, or no identity is found; ValueError for a connection string of another
-            account, for a key that is none, and where an identity would be sent to a host that only looks like one of Azure.
+            account, for a key that is none, and where something would be sent to a host that only looks like one of Azure.
         """
         text = self._connection_string(place)
         if text:
             return _of_connection_string(text, place)
-        if self.token is not None:
+        if self.token is not None or self.sas or not place.sas:  # the URL's own SAS is for whom it names
             _check_host(place)
+        if self.token is not None:
             return Access(account=place.account_name, token=self.token, scope=(place.cloud or find_cloud("public")).storage_scope)
         given_sas = self.sas or place.sas
         key = self.key or os.environ.get("AZURE_STORAGE_KEY")
@@ -113,7 +114,6 @@ def _identity(place: BlobUrl, given: str | Cloud | None) -> Access:
 
     Raises: TargetError where its package is missing, or it finds nothing; ValueError for a URL that it is not sent to.
     """
-    _check_host(place)
     cloud = place.cloud or given or "public"
     if isinstance(cloud, str):
         cloud = find_cloud(cloud)
@@ -130,10 +130,10 @@ def _identity(place: BlobUrl, given: str | Cloud | None) -> Access:
 
 
 def _check_host(place: BlobUrl) -> None:
-    """Raise ValueError for a host that only looks like one of Azure: whoever has it would get a token for every account."""
+    """Raise ValueError for a host that only looks like one of Azure: whoever has it would get what opens accounts."""
     host = (urlsplit(place.account).hostname or "").lower()
     if place.cloud is None and any(f".blob.{each.storage}." in host for each in clouds()):
-        raise ValueError(f"{host} is no host of Azure, and no identity is sent to it: compare the URL, or give a SAS")
+        raise ValueError(f"{host} is no host of Azure, and no credentials are sent to it: compare the URL, or put a SAS into it")
 
 
 def _check_key(key: str, what: str) -> None:

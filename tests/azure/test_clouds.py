@@ -95,12 +95,23 @@ def test_who_gives_out_tokens(
 
 
 @pytest.mark.parametrize("host", ["a.blob.core.windows.net.example.com", "A.blob.core.chinacloudapi.cn.example.com:443"])
-def test_no_token_goes_to_a_host_that_looks_like_one_of_azure(host: str) -> None:
+@pytest.mark.parametrize("variable", ["", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN"])
+def test_no_credentials_go_to_a_host_that_looks_like_one_of_azure(
+    monkeypatch: pytest.MonkeyPatch, host: str, variable: str
+) -> None:
+    for name in ("AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_CONNECTION_STRING"):
+        monkeypatch.delenv(name, raising=False)
+    if variable:
+        monkeypatch.setenv(variable, "c2ln")
     token = Token()
-    place = parse_place(f"https://{host}/dumps/a.rdb")
-    for credentials in (Credentials(token=token), Credentials()):
-        with pytest.raises(ValueError, match="is no host of Azure, and no identity is sent to it"):
+    place, signed = (parse_place(f"https://{host}/dumps/a.rdb{query}") for query in ("", "?sig=own"))
+    for credentials in (Credentials(token=token), Credentials(sas="sig=x"), Credentials(key="c2ln"), Credentials()):
+        with pytest.raises(ValueError, match="is no host of Azure, and no credentials are sent to it"):
             credentials.service(place)
+    for credentials in (Credentials(token=token), Credentials(sas="sig=x")):
+        with pytest.raises(ValueError, match="is no host of Azure"):
+            credentials.service(signed)
+    assert Credentials().access(signed).sas == "sig=own"
     assert not token.scopes
     assert parse_place("https://a.blob.core.windows.net./dumps/a.rdb").cloud is find_cloud("public")
 
