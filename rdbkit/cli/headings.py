@@ -19,6 +19,11 @@ _HEADINGS: Final = {
         "auth", "sas_hours", "storage_subscription", "no_storage_check", "connection_string", "sas", "allow_http", "cloud",
         "arm_endpoint",
     ),
+    "Logins": tuple(
+        f"{side}{name}"
+        for side in ("", "source_", "target_")
+        for name in ("password", "entra", "ca_cert", "no_verify_tls", "cluster", "cloud")
+    ),
     "Upload": ("overwrite", "block_size", "concurrency", "cap_mbps", "split_size", "page_blob"),
     "Data that the target does not support": (
         "on_loss", "on_field_ttl", "on_function", "on_lua_script", "on_module", "on_stream_extras", "on_pending_unowned",

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from rdbkit.cli.clouds import chosen_cloud, cloud_option
-from rdbkit.cli.files import EXISTING, EXISTING_SNAPSHOT, OutputPath
+from rdbkit.cli.files import EXISTING_SNAPSHOT, OutputPath
 from rdbkit.cli.options import database_pairs, selection_options, warn_if_none
 from rdbkit.cli.render import Output, key_name, libraries, output, printable, progress, show_functions
 from rdbkit.cli.secrets import FiniteRange, SecretsCommand
-from rdbkit.clouds import Cloud, cloud_of_host
+from rdbkit.cli.server_options import SERVER_URL, Login, server_options
 from rdbkit.live.verify_import import LEAST_RATE
 from rdbkit.operations.diff_elements import expiries
 from rdbkit.selection import Selection, parse_duration
@@ -21,7 +20,6 @@ from rdbkit.storage.location import total_size
 from rdbkit.text import count
 
 if TYPE_CHECKING:
-    from rdbkit.live.server import Cluster, Credentials, Server
     from rdbkit.live.verify_import import ImportDifference, ImportProof
 
 _MOST_KEYS: Final = 1 << 62
@@ -34,16 +32,6 @@ _WORDS: Final = {
     "extra": "in no file",
     "changed": "another source",
 }
-
-
-def _url(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    from rdbkit.live.server_url import parse_url
-
-    try:
-        parse_url(value)
-    except ValueError as e:
-        raise click.BadParameter(str(e), ctx=ctx, param=param) from None
-    return value
 
 
 def _tolerance(ctx: click.Context, param: click.Parameter, value: str) -> int:
@@ -66,41 +54,10 @@ def _pick(ctx: click.Context, param: click.Parameter, value: str | None) -> floa
     return found
 
 
-def _password(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """The first line of the file, whose name is in no message: it may be the password."""
-    if value is None:
-        return None
-    try:
-        with click.open_file(value, encoding="utf-8") as file:
-            found = str(file.readline()).rstrip("\r\n")
-    except UnicodeDecodeError:
-        found = ""
-    except (OSError, ValueError) as e:
-        reason = getattr(e, "strerror", None) or "no name of a file"
-        raise click.BadParameter(f"the file cannot be read: {reason}", ctx=ctx, param=param) from None
-    if not found:
-        raise click.BadParameter("there is no password in the first line of the file", ctx=ctx, param=param)
-    return found
-
-
 @click.command("verify-import", cls=SecretsCommand)
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=EXISTING_SNAPSHOT)
-@click.argument("url", metavar="URL", callback=_url)
-@click.option(
-    "--password-file", "password", callback=_password, metavar="FILE",
-    help="The password is its first line. Without it, that of the URL or of the environment variable RDBKIT_REDIS_PASSWORD.",
-)  # fmt: skip
-@click.option("--entra", is_flag=True, help="Log in with the Entra ID identity that is at hand, as Azure Managed Redis wants it.")
-@cloud_option()
-@click.option(
-    "--ca-cert", type=EXISTING, metavar="FILE",
-    help="Certificate authorities to trust with rediss://, as PEM, instead of the system's.",
-)  # fmt: skip
-@click.option("--no-verify-tls", is_flag=True, help="Trust any certificate: whoever is in between can read the password.")
-@click.option(
-    "--cluster", type=click.Choice(["auto", "yes", "no"]), default="auto", show_default=True,
-    help="Whether the keys are spread over nodes; auto asks the server.",
-)  # fmt: skip
+@click.argument("url", metavar="URL", type=SERVER_URL)
+@server_options
 @click.option(
     "--map-db", multiple=True, callback=database_pairs, metavar="N=M,...", help="Keys of database N are in the server's M."
 )
@@ -133,12 +90,7 @@ def _password(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 def verify_import(
     files: tuple[str, ...],
     url: str,
-    password: str | None,
-    entra: bool,
-    cloud: Cloud | None,
-    ca_cert: str | None,
-    no_verify_tls: bool,
-    cluster: Cluster,
+    login: Login,
     map_db: dict[int, int],
     ttl_tolerance: int,
     pick: float | int | None,
@@ -162,10 +114,8 @@ def verify_import(
     """
     from rdbkit.live.verify_import import verify_import as compare
 
-    if no_verify_tls:
-        click.echo("rdbkit: certificates are not verified: whoever is in between can read and change everything", err=True)
     with ExitStack() as stack:
-        server = stack.enter_context(_connected(url, password, entra, cloud, ca_cert, not no_verify_tls, cluster))
+        server = stack.enter_context(login.connect(url))
         update = stack.enter_context(progress("verify-import", total_size(files)))
         try:
             found = compare(
@@ -181,24 +131,6 @@ def verify_import(
     else:
         _show(found, output(), find_extra)
     return 0 if found.same else 1
-
-
-def _connected(
-    url: str, password: str | None, entra: bool, cloud: Cloud | None, ca_cert: str | None, verify_tls: bool, cluster: Cluster
-) -> Server:
-    from rdbkit.live.server import connect, entra_credentials
-    from rdbkit.live.server_url import parse_url
-
-    parsed = parse_url(url)
-    if not parsed.tls and (ca_cert or not verify_tls):
-        raise click.UsageError("--ca-cert and --no-verify-tls are for rediss://")
-    if entra and not parsed.tls:
-        raise click.UsageError("--entra sends a token, which needs TLS: write rediss://")
-    if entra and (password or parsed.password):
-        raise click.UsageError("--entra and a password exclude each other")
-    chosen = chosen_cloud(cloud, [cloud_of_host(parsed.host)])
-    credentials: Credentials | None = entra_credentials(chosen) if entra else None
-    return connect(url, password=password, credentials=credentials, ca_cert=ca_cert, verify_tls=verify_tls, cluster=cluster)
 
 
 def _show(found: ImportProof, out: Output, extra_named: bool) -> None:

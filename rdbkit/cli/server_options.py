@@ -1,0 +1,231 @@
+"""How a command reaches servers: the options of a login, for one server, or for a source and a target.
+
+Of two servers each option can be given for both or for one. What is said of one, by its own option, its URL or its variable, counts
+before what is said of both.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+import click
+
+from rdbkit.cli.clouds import chosen_cloud, cloud_option
+from rdbkit.cli.files import EXISTING
+from rdbkit.clouds import Cloud, cloud_of_host
+
+if TYPE_CHECKING:
+    from rdbkit.live.server import Cluster, Credentials, Server
+    from rdbkit.live.server_url import ServerUrl
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+__all__ = ["SERVER_URL", "Login", "is_server_url", "server_options", "server_pair_options"]
+
+#: Passwords of one of two servers; the one for all, RDBKIT_REDIS_PASSWORD, is read by `connect`.
+_VARIABLES: Final = {"source": "RDBKIT_SOURCE_PASSWORD", "target": "RDBKIT_TARGET_PASSWORD"}
+_SCHEMES: Final = ("redis://", "rediss://")
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Any]  # which older versions of click do not know to be generic
+else:
+    _ParamType = click.ParamType
+
+
+class _ServerUrlType(_ParamType):
+    """The URL of a server, which is said to be malformed without being shown."""
+
+    name = "url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from rdbkit.live.server_url import parse_url
+
+        try:
+            parse_url(value)
+        except ValueError as e:
+            self.fail(str(e), param, ctx)
+        return str(value)
+
+
+#: The type of a parameter that takes the URL of a server.
+SERVER_URL: Final = _ServerUrlType()
+
+
+def is_server_url(text: str) -> bool:
+    """Whether this is meant to be the URL of a server."""
+    return text.startswith(_SCHEMES)
+
+
+@dataclass(frozen=True)
+class Login:
+    """What the options say of the way to a server.
+
+    Attributes:
+        side: "source" or "target"; None where there is one server.
+        password: of its file; in no text.
+        entra: whether the Entra ID identity that is at hand logs in.
+        cloud: that was given.
+        ca_cert: a file of certificate authorities.
+        verify_tls: whether certificates are verified.
+        cluster: what was said of it.
+        shared: what was said of both servers, where that counts after what is said of this one.
+    """
+
+    side: str | None = None
+    password: str | None = field(default=None, repr=False)
+    entra: bool = False
+    cloud: Cloud | None = None
+    ca_cert: str | None = None
+    verify_tls: bool = True
+    cluster: Cluster | None = None
+    shared: Login | None = None
+
+    def connect(self, url: str) -> Server:
+        """A connection to the server.
+
+        Raises: click.UsageError for options that do not go with the URL or with each other; TargetError as `connect`.
+        """
+        from rdbkit.live.server import connect, entra_credentials
+        from rdbkit.live.server_url import parse_url
+
+        place = parse_url(url)
+        if not place.tls and (self.ca_cert or not self.verify_tls):
+            raise click.UsageError(f"{self._option('ca-cert')} and {self._option('no-verify-tls')} are for rediss://")
+        login = self._effective(place)
+        if not login.verify_tls and place.tls:
+            click.echo(
+                f"rdbkit: {place}: certificates are not verified: whoever is in between can read and change everything", err=True
+            )
+        credentials: Credentials | None = (
+            entra_credentials(chosen_cloud(login.cloud, [cloud_of_host(place.host)])) if login.entra else None
+        )
+        return connect(
+            url, password=login.password, credentials=credentials, ca_cert=login.ca_cert, verify_tls=login.verify_tls,
+            cluster=login.cluster or "auto",
+        )  # fmt: skip
+
+    @property
+    def is_given(self) -> bool:
+        """Whether anything was said of this server alone, on the command line."""
+        return self != Login(self.side, cloud=self.cloud, shared=self.shared)
+
+    def _option(self, name: str) -> str:
+        return f"--{self.side}-{name}" if self.side is not None else f"--{name}"
+
+    def _effective(self, place: ServerUrl) -> Login:
+        """The login after all that counts has been put together."""
+        own = self._checked(place)
+        shared = self.shared
+        if shared is None:
+            return own
+        assert self.side is not None
+        password, entra = own.password, own.entra
+        if password is None and not entra and place.password is None:
+            password = os.environ.get(_VARIABLES[self.side])
+            if password is None:
+                shared._checked(place)
+                password, entra = shared.password, shared.entra
+        return Login(
+            self.side, password, entra, self.cloud, own.ca_cert or shared.ca_cert, own.verify_tls and shared.verify_tls,
+            own.cluster or shared.cluster,
+        )  # fmt: skip
+
+    def _checked(self, place: ServerUrl) -> Login:
+        """This login. Raises: click.UsageError where it does not go with the URL, or contradicts itself."""
+        option = self._option("entra")
+        if self.entra and not place.tls:
+            raise click.UsageError(f"{option} sends a token, which needs TLS: write rediss://")
+        if self.entra and (self.password or place.password):
+            raise click.UsageError(f"{option} and a password exclude each other")
+        return self
+
+
+def server_options(command: C) -> C:
+    """Give a click command the options of a login to one server; it takes them as `login: Login`."""
+
+    @functools.wraps(command)
+    def with_login(*args: Any, cloud: Cloud | None, **given: Any) -> Any:
+        return command(*args, login=_login(None, given, cloud), **given)
+
+    return cast(C, _with_options(with_login, (*_own_options(None), cloud_option())))
+
+
+def server_pair_options(command: C) -> C:
+    """Give a click command the options of logins to two servers; it takes them as `source_login` and `target_login`."""
+
+    @functools.wraps(command)
+    def with_logins(*args: Any, cloud: Cloud | None, **given: Any) -> Any:
+        shared = _login(None, given, cloud)
+        logins = {f"{side}_login": _login(side, given, cloud, shared) for side in _VARIABLES}
+        return command(*args, **logins, **given)
+
+    options = [*_own_options(None, both=True), cloud_option("the cloud of each URL")]
+    return cast(C, _with_options(with_logins, (*options, *_own_options("source"), *_own_options("target"))))
+
+
+_NAMES: Final = ("password", "entra", "ca_cert", "no_verify_tls", "cluster")
+
+
+def _login(side: str | None, given: dict[str, Any], cloud: Cloud | None, shared: Login | None = None) -> Login:
+    """The login of one side, whose options are taken out of `given`."""
+    password, entra, ca_cert, no_verify_tls, cluster = (given.pop(name if side is None else f"{side}_{name}") for name in _NAMES)
+    return Login(side, password, entra, cloud, ca_cert, not no_verify_tls, cluster, shared)
+
+
+def _with_options(command: Callable[..., Any], options: tuple[Callable[[Any], Any], ...]) -> Any:
+    for decorate in reversed(options):
+        command = decorate(command)
+    return command
+
+
+def _own_options(side: str | None, both: bool = False) -> tuple[Callable[[Any], Any], ...]:
+    """The options of one side, or without a side those of the one server, or of both."""
+    lead = "--" if side is None else f"--{side}-"
+    name = "" if side is None else f"{side}_"
+    if side is not None:
+        of = f"of {side.upper()} alone"
+        helps = (
+            f"The password {of}; or the environment variable {_VARIABLES[side]}.", f"--entra, {of}.", f"--ca-cert, {of}.",
+            f"--no-verify-tls, {of}.", f"--cluster, {of}.",
+        )  # fmt: skip
+    else:
+        helps = (
+            "The password is its first line. Without it, that of the URL or of the environment variable RDBKIT_REDIS_PASSWORD.",
+            "Log in with the Entra ID identity that is at hand, as Azure Managed Redis wants it.",
+            "Certificate authorities to trust with rediss://, as PEM, instead of the system's.",
+            "Trust any certificate: whoever is in between can read the password.",
+            "Whether the keys are spread over nodes; auto asks the server.  [default: auto]",
+        )
+        if both:
+            helps = (
+                "The password of both servers is its first line. What is said of one server alone, also in its URL, counts first. "
+                "Without any, the environment variable RDBKIT_REDIS_PASSWORD.",
+                *helps[1:],
+            )
+    return (
+        click.option(f"{lead}password-file", f"{name}password", callback=_password, metavar="FILE", help=helps[0]),
+        click.option(f"{lead}entra", is_flag=True, help=helps[1]),
+        click.option(f"{lead}ca-cert", type=EXISTING, metavar="FILE", help=helps[2]),
+        click.option(f"{lead}no-verify-tls", is_flag=True, help=helps[3]),
+        click.option(f"{lead}cluster", type=click.Choice(["auto", "yes", "no"]), help=helps[4]),
+    )
+
+
+def _password(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """The first line of the file, whose name is in no message: it may be the password."""
+    if value is None:
+        return None
+    try:
+        with click.open_file(value, encoding="utf-8") as file:
+            found = str(file.readline()).rstrip("\r\n")
+    except UnicodeDecodeError:
+        found = ""
+    except (OSError, ValueError) as e:
+        reason = getattr(e, "strerror", None) or "no name of a file"
+        raise click.BadParameter(f"the file cannot be read: {reason}", ctx=ctx, param=param) from None
+    if not found:
+        raise click.BadParameter("there is no password in the first line of the file", ctx=ctx, param=param)
+    return found
