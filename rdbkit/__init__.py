@@ -71,7 +71,8 @@ if TYPE_CHECKING:
     from rdbkit.azure.pending_operation import PendingOperation
     from rdbkit.azure.resources import Arm, parse_resource_id
     from rdbkit.azure.upload import Upload, upload
-    from rdbkit.live.server import connect, entra_credentials
+    from rdbkit.live.login import entra_credentials
+    from rdbkit.live.server import connect
     from rdbkit.live.verify_import import ImportDifference, ImportedDatabase, ImportProof, verify_import
     from rdbkit.operations.build import Build, build
     from rdbkit.operations.check import Check, Finding, check, check_shards
@@ -320,7 +321,7 @@ _MODULES = {
     "connect": "live.server",
     "convert": "operations.convert",
     "diff": "operations.diff",
-    "entra_credentials": "live.server",
+    "entra_credentials": "live.login",
     "export": "operations.export",
     "export_cache": "azure.cache_export",
     "export_jsonl": "operations.export",

@@ -19,7 +19,8 @@ from rdbkit.cli.files import EXISTING
 from rdbkit.clouds import Cloud, cloud_of_host
 
 if TYPE_CHECKING:
-    from rdbkit.live.server import Cluster, Credentials, Server
+    from rdbkit.live.login import Credentials
+    from rdbkit.live.server import Cluster, Server
     from rdbkit.live.server_url import ServerUrl
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -88,7 +89,8 @@ class Login:
 
         Raises: click.UsageError for options that do not go with the URL or with each other; TargetError as `connect`.
         """
-        from rdbkit.live.server import connect, entra_credentials
+        from rdbkit.live.login import entra_credentials
+        from rdbkit.live.server import connect
         from rdbkit.live.server_url import parse_url
 
         place = parse_url(url)

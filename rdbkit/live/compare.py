@@ -13,7 +13,8 @@ from itertools import islice
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from rdbkit.format.record import Record
-from rdbkit.live.server import Refusal, Server
+from rdbkit.format.replies import Refusal
+from rdbkit.live.server import Server
 from rdbkit.passes.hashes import PARTITIONS, NameHashes
 from rdbkit.resp import command
 from rdbkit.storage.rate_limiter import RateLimiter

@@ -6,51 +6,33 @@ its key. What the network breaks is tried again, since to ask twice does no harm
 
 from __future__ import annotations
 
-import logging
 import os
 import re
-import socket
 import ssl
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, Final, Literal, TypeAlias
 
-from rdbkit.clouds import Cloud, find_cloud
 from rdbkit.errors import TargetError
+from rdbkit.format.replies import Refusal
 from rdbkit.format.slots import SLOTS, key_slot
+from rdbkit.live.connection import Address, Connection, Lost, Opener, Refused, denied
+from rdbkit.live.login import Credentials, CurrentLogin
 from rdbkit.live.server_url import ServerUrl, parse_url
 from rdbkit.resp import command
-from rdbkit.text import first_line
 
-__all__ = ["Cluster", "Credentials", "Refusal", "Reply", "Server", "connect", "entra_credentials"]
+__all__ = ["Cluster", "Server", "connect"]
 
 Cluster: TypeAlias = Literal["auto", "yes", "no"]
-#: What gives a user's name (or none) and a password each time it is called: a token has a new one now and then.
-Credentials: TypeAlias = Callable[[], tuple[str | None, str]]
-Address: TypeAlias = tuple[str, int]
 
 PASSWORD_VARIABLE: Final = "RDBKIT_REDIS_PASSWORD"
-_INSTALL: Final = "pip install 'rdbkit[live]'"
 #: Seconds to wait before each further attempt.
 WAITS: Final = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
-_CONNECT_S: Final = 15.0
-_REPLY_S: Final = 60.0
-#: A server that does not speak TLS waits for the end of what it takes for a command, and says nothing.
-_HANDSHAKE_S: Final = 10.0
-#: Packages that log what is in the error as well, on many lines.
-_LOUD: Final = ("azure", "msal", "redis.auth")
-#: How often tokens and the server's clock are looked at.
+#: How often the server's clock is looked at.
 _LOOK_S: Final = 60.0
 _SCAN_COUNT: Final = b"1000"
-#: OpenSSL's numbers for a certificate that is sound but has another name.
-_OTHER_NAME: Final = (62, 64)
-#: Codes of errors that a client library takes off, by the class it makes of them.
-_CODES: Final = {
-    "NoPermissionError": "NOPERM", "MovedError": "MOVED", "AskError": "ASK", "TryAgainError": "TRYAGAIN",
-    "ReadOnlyError": "READONLY", "ClusterDownError": "CLUSTERDOWN", "MasterDownError": "MASTERDOWN",
-    "ClusterCrossSlotError": "CROSSSLOT",
-}  # fmt: skip
 #: Errors of a cluster that is changing: to ask again later helps.
 _PASSING: Final = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN")
 #: What not every server has, with a command that shows whether this one does; an empty name makes no difference to a key.
@@ -60,50 +42,6 @@ _PROBES: Final = {
     "SMISMEMBER": command(b"SMISMEMBER", b"", b"m"),
     "ZMSCORE": command(b"ZMSCORE", b"", b"m"),
 }
-
-
-class Refusal(NamedTuple):
-    """An error reply: the word it begins with ("ERR" where it has none), and the rest."""
-
-    code: str
-    text: str
-
-    def __str__(self) -> str:
-        return self.text if self.code == "ERR" else f"{self.code} {self.text}"
-
-
-Reply: TypeAlias = "bytes | int | Refusal | list[Reply] | None"
-
-
-def entra_credentials(cloud: str | Cloud = "public") -> Credentials:
-    """Credentials of the Entra ID identity that is at hand: of the environment, a managed identity, or the Azure CLI.
-
-    Args:
-        cloud: where the server is: "public", "usgovernment", "china", or the name that `az cloud list` has.
-
-    Raises: TargetError where the package is missing; ValueError for an unknown cloud; the credentials raise TargetError where
-        there is no identity.
-    """
-    found = find_cloud(cloud) if isinstance(cloud, str) else cloud
-    try:
-        from redis_entraid.cred_provider import create_from_default_azure_credential
-    except ImportError as e:
-        raise _missing(e) from None
-    for name in _LOUD:  # whoever has handlers of his own gets all of it
-        logging.getLogger(name).addHandler(logging.NullHandler())
-    provider = create_from_default_azure_credential((found.redis_scope,), authority=found.token_authority)
-
-    def token() -> tuple[str | None, str]:
-        try:
-            user, password = provider.get_credentials()
-        except Exception as e:  # the identity libraries have many; all say that there is no token
-            raise TargetError(
-                f"no Entra ID token can be had: {first_line(e).rstrip('.')}; sign in ({found.sign_in}), or leave out --entra and "
-                "give a password"
-            ) from None
-        return user, password
-
-    return token
 
 
 def connect(
@@ -160,25 +98,25 @@ class Server:
 
     def __init__(self, url: ServerUrl, credentials: Credentials | None, context: ssl.SSLContext | None, cluster: Cluster) -> None:
         self.url = url
-        self._credentials = credentials
-        self._context = context
-        self._login: tuple[str | None, str] | None = None if credentials is None else credentials()
-        self._login_at = time.monotonic()
-        self._nodes: dict[Address, _Node] = {}
+        self._opener = Opener(url, context, CurrentLogin(credentials, f"--password-file or {PASSWORD_VARIABLE}"))
+        self._lock = threading.RLock()
+        self._nodes: dict[Address, Connection] = {}
         self._owners: list[Address | None] = []
         self._offset_ms = 0
         self._offset_at: float | None = None
         self._home = (url.host, url.port)
-        with _translating_errors(url, self._login):
-            hello = self._node(self._home).exchange(0, [command(b"HELLO")])[0]
+        try:
+            hello = self._exchange(self._home, 0, [command(b"HELLO")])[0]
             if isinstance(hello, Refusal) and hello.code == "DENIED":
-                raise TargetError(f"the server lets nobody in from here: {hello.text[:300]}", source=str(url))
+                raise denied(hello.text, str(url))
             about = _pairs(hello) if isinstance(hello, list) else {}
-            self.version = _version(about) or _version_of_info(self._node(self._home).exchange(0, [command(b"INFO", b"server")])[0])
+            self.version = _version(about) or _version_of_info(self._exchange(self._home, 0, [command(b"INFO", b"server")])[0])
             if cluster != "no":
                 self._read_slots(must=cluster == "yes" or about.get("mode") == b"cluster")
-            probed = zip(_PROBES, self._node(self._home).exchange(0, list(_PROBES.values())), strict=True)
+            probed = zip(_PROBES, self._exchange(self._home, 0, list(_PROBES.values())), strict=True)
             self.features = frozenset(name for name, reply in probed if not _is_unknown(reply))
+        except Lost as e:
+            raise _unreachable(url, e) from None
         self.kind = "cluster" if self._owners else "standalone"
 
     # -- what users call
@@ -192,21 +130,22 @@ class Server:
         left = list(range(len(requests)))
         waits = iter(WAITS)
         while True:
-            left, trouble = self._round(db, requests, left, replies)
+            with self._lock:
+                left, trouble = self._round(db, requests, left, replies)
             if not left:
                 return replies
             self._wait(waits, trouble)
 
     def ask_each_node(self, db: int, commands: list[bytes]) -> list[list[Any]]:
         """The replies of every node that has keys to the same commands. Raises: as `ask`."""
-        return [self._persist(address, db, commands) for address in self._masters()]
+        return [self._persist(address, db, commands) for address in self.masters()]
 
     def scan(self, db: int) -> Iterator[list[bytes]]:
         """Names of all keys of a database; one may come twice.
 
         Raises: TargetError, also where SCAN is not allowed.
         """
-        for address in self._masters():
+        for address in self.masters():
             cursor = b"0"
             while True:
                 reply = self._persist(address, db, [command(b"SCAN", cursor, b"COUNT", _SCAN_COUNT)])[0]
@@ -223,7 +162,7 @@ class Server:
         if self._offset_at is None or now - self._offset_at > _LOOK_S:
             self._offset_at = now
             before = time.time_ns()
-            reply = self._persist(self._home if not self._owners else self._masters()[0], 0, [command(b"TIME")])[0]
+            reply = self._persist(self._home if not self._owners else self.masters()[0], 0, [command(b"TIME")])[0]
             after = time.time_ns()
             if isinstance(reply, list):
                 self._offset_ms = (int(reply[0]) * 1000 + int(reply[1]) // 1000) - (before + after) // 2_000_000
@@ -242,15 +181,44 @@ class Server:
 
     # -- nodes
 
-    def _node(self, address: Address) -> _Node:
+    def masters(self) -> list[Address]:
+        """The nodes that have keys: those of a cluster with slots, or the one server."""
+        return list(dict.fromkeys(owner for owner in self._owners if owner is not None)) or [self._home]
+
+    def slots(self) -> list[Address | None]:
+        """Which node has each slot, as it was last asked for; nothing for a server that is no cluster."""
+        return self._owners
+
+    def read_slots(self) -> None:
+        """Ask again which node has which slots. Raises: Lost where no node answers."""
+        if self._owners:
+            self._read_slots(must=False)
+
+    def dial(self, address: Address | None = None, db: int = 0) -> Connection:
+        """A new connection that is open, and the caller's: to a node, or to the one that the URL names.
+
+        Raises: Lost; Refused where it has no such database; TargetError where it does not let the user in.
+        """
+        connection = Connection(address or self._home, self._opener)
+        connection.open()
+        try:
+            connection.select(db)
+        except Refused:
+            connection.close()
+            raise
+        return connection
+
+    def _node(self, address: Address) -> Connection:
+        """The connection to a node for what is asked here, opened where it is not."""
         if address not in self._nodes:
-            # A certificate is for the name that was given, as in Azure, whose nodes go by their IP; or for the node's own name.
-            names = list(dict.fromkeys((self.url.host, address[0])))
-            self._nodes[address] = _Node(address, names, self._context, lambda: self._login)
+            self._nodes[address] = Connection(address, self._opener)
+        self._nodes[address].open()
         return self._nodes[address]
 
-    def _masters(self) -> list[Address]:
-        return list(dict.fromkeys(owner for owner in self._owners if owner is not None)) or [self._home]
+    def _exchange(self, address: Address, db: int, commands: list[bytes]) -> list[Any]:
+        node = self._node(address)
+        node.put(commands, db)
+        return node.take()
 
     def _owner(self, key: bytes) -> Address | None:
         return self._owners[key_slot(key)] if self._owners else self._home
@@ -261,12 +229,13 @@ class Server:
         Any node may be asked, since the one that was given may have left.
         """
         reply: Any = None
-        trouble: Exception | None = None
-        for address in dict.fromkeys([self._home, *self._masters()]):
+        trouble: Lost | None = None
+        for address in dict.fromkeys([self._home, *self.masters()]):
             try:
-                reply = self._node(address).exchange(0, [command(b"CLUSTER", b"SLOTS")])[0]
+                with self._lock:
+                    reply = self._exchange(address, 0, [command(b"CLUSTER", b"SLOTS")])[0]
                 break
-            except _broken() as e:
+            except Lost as e:
                 trouble = e
         else:
             assert trouble is not None
@@ -289,25 +258,23 @@ class Server:
         self, db: int, requests: Sequence[tuple[bytes, list[bytes]]], which: list[int], replies: list[list[Any]]
     ) -> tuple[list[int], str]:
         """Ask once; returns which requests are to be asked again, and why."""
-        self._renew_login()
         again: list[int] = []
         trouble = ""
         sent = []
         for address, group in self._by_owner(requests, which, replies).items():
             try:
-                with _translating_login_errors(self.url, self._login):
-                    self._node(address).send(db, [text for i in group for text in requests[i][1]])
-                sent.append((address, group))
-            except _broken() as e:
+                node = self._node(address)
+                node.put([text for i in group for text in requests[i][1]], db)
+                sent.append((node, group))
+            except Lost as e:
                 again += group
-                trouble = _of_node(address, e)
-        for address, group in sent:
+                trouble = str(e)
+        for node, group in sent:
             try:
-                with _translating_login_errors(self.url, self._login):
-                    found = iter(self._node(address).receive())
-            except _broken() as e:
+                found = iter(node.take())
+            except Lost as e:
                 again += group
-                trouble = _of_node(address, e)
+                trouble = str(e)
                 continue
             for i in group:
                 commands = requests[i][1]
@@ -342,8 +309,8 @@ class Server:
         host, _, port = passing.text.split(" ")[-1].rpartition(":")
         try:
             # the leave to ask holds for the next command alone
-            replies = self._node((host, int(port))).exchange(db, [text for each in commands for text in (command(b"ASKING"), each)])
-        except _broken():
+            replies = self._exchange((host, int(port)), db, [text for each in commands for text in (command(b"ASKING"), each)])
+        except Lost:
             return found, passing
         followed = replies[1::2]
         return followed, None if self._passing(followed) is None else passing
@@ -358,12 +325,11 @@ class Server:
         """Ask one node, several times if need be."""
         waits = iter(WAITS)
         while True:
-            self._renew_login()
             try:
-                with _translating_login_errors(self.url, self._login):
-                    return self._node(address).exchange(db, commands)
-            except _broken() as e:
-                self._wait(waits, _of_node(address, e))
+                with self._lock:
+                    return self._exchange(address, db, commands)
+            except Lost as e:
+                self._wait(waits, str(e))
 
     def _wait(self, waits: Iterator[float], trouble: str) -> None:
         """Wait before the next attempt. Raises: TargetError after the last."""
@@ -372,215 +338,23 @@ class Server:
             raise TargetError(f"the connection is lost: {trouble}; run this again, with --state it goes on", source=str(self.url))
         time.sleep(wait)
         if self._owners:
-            try:
+            with suppress(Lost):  # what is known of the nodes may still hold
                 self._read_slots(must=False)
-            except _broken():
-                pass  # what is known of the nodes may still hold
-
-    def _renew_login(self) -> None:
-        """Log in with a new token before the old one ends."""
-        if self._credentials is None or time.monotonic() - self._login_at < _LOOK_S:
-            return
-        self._login_at = time.monotonic()
-        login = self._credentials()
-        if login == self._login:
-            return
-        self._login = login
-        self.close()  # what is opened again logs in with it
 
 
-class _Node:
-    """One connection; it is opened when it is needed, and again after it broke."""
-
-    def __init__(
-        self, address: Address, names: list[str], context: ssl.SSLContext | None, login: Callable[[], tuple[str | None, str] | None]
-    ) -> None:
-        try:
-            from redis.exceptions import ResponseError
-
-            self._connection = _link(address, names, context)
-        except ImportError as e:
-            raise _missing(e) from None
-        self._error_reply = ResponseError
-        self._login = login
-        self._open = False
-        self._db = 0
-        self._waiting = 0
-        self._selecting = False
-
-    def exchange(self, db: int, commands: list[bytes]) -> list[Any]:
-        """Send commands, and wait for the replies."""
-        self.send(db, commands)
-        return self.receive()
-
-    def send(self, db: int, commands: list[bytes]) -> None:
-        """Send commands about keys of a database. Raises: what `_broken` names."""
-        try:
-            if not self._open:
-                user, password = self._login() or (None, None)
-                self._connection.username, self._connection.password = user, password
-                self._connection.connect()
-                self._open, self._db = True, 0
-            self._selecting = db != self._db
-            first = [command(b"SELECT", b"%d" % db)] if self._selecting else []
-            self._db = db
-            self._waiting = len(commands)
-            self._connection.send_packed_command([b"".join([*first, *commands])], check_health=False)
-        except BaseException:
-            self.close()
-            raise
-
-    def receive(self) -> list[Any]:
-        """The replies to what was sent. Raises: what `_broken` names."""
-        try:
-            selected = self._read() if self._selecting else None
-            replies = [self._read() for _ in range(self._waiting)]
-        except BaseException:
-            self.close()
-            raise
-        if isinstance(selected, Refusal):
-            # the commands were about another database
-            self._db = -1
-            return [selected] * len(replies)
-        return replies
-
-    def close(self) -> None:
-        """Close the connection where it is open."""
-        self._open = False
-        self._connection.disconnect()
-
-    def _read(self) -> Any:
-        try:
-            return self._connection.read_response(disable_decoding=True)
-        except self._error_reply as e:
-            return _refusal(e)
-
-
-def _link(address: Address, names: list[str], context: ssl.SSLContext | None) -> Any:
-    """A connection of the package redis, with TLS of our own: what it asks of a certificate is not the same in all its versions."""
-    from redis.connection import Connection
-    from redis.exceptions import ConnectionError as Lost
-
-    where = f"{address[0]}:{address[1]}"
-
-    class Link(Connection):
-        def _connect(self) -> socket.socket:
-            if context is None:
-                return self._plain()
-            for name in names:
-                sock = self._plain()
-                patience = sock.gettimeout()
-                sock.settimeout(_HANDSHAKE_S)
-                try:
-                    secure = context.wrap_socket(sock, server_hostname=name)
-                    secure.settimeout(patience)
-                    return secure
-                except ssl.SSLCertVerificationError as e:
-                    sock.close()
-                    trouble = e
-                    if e.verify_code not in _OTHER_NAME:
-                        break
-                except OSError as e:
-                    sock.close()
-                    why = "" if isinstance(e, TimeoutError) else f" ({getattr(e, 'reason', None) or e.strerror or e})"
-                    raise Lost(f"no TLS answer from {where}{why}; if it is a plain port, write redis://") from None
-            raise TargetError(
-                f"its certificate is not trusted: {trouble.verify_message}; --ca-cert FILE trusts other authorities", source=where
-            )
-
-        def _plain(self) -> socket.socket:
-            found: socket.socket = super()._connect()  # type: ignore[no-untyped-call]
-            return found
-
-    make: Any = Link
-    link = make(host=address[0], port=address[1], protocol=2, socket_connect_timeout=_CONNECT_S, socket_timeout=_REPLY_S)
-    # what it says of itself first, errors aside, would take the words of a server that lets nobody in
-    for name in ("driver_info", "lib_name", "lib_version"):
-        setattr(link, name, None)
-    return link
-
-
-# -- errors
-
-
-def _broken() -> tuple[type[Exception], ...]:
-    """What is raised where a connection fails."""
-    from redis.exceptions import ConnectionError as Lost
-    from redis.exceptions import InvalidResponse
-    from redis.exceptions import TimeoutError as Late
-
-    return Lost, Late, InvalidResponse
-
-
-@contextmanager
-def _translating_login_errors(url: ServerUrl, login: tuple[str | None, str] | None) -> Iterator[None]:
-    """A login that is refused is not tried again. Raises: TargetError."""
-    from redis.exceptions import AuthenticationError
-
-    try:
-        yield
-    except AuthenticationError as e:
-        if login is None:
-            text = f"the server wants a password: --password-file or {PASSWORD_VARIABLE}, or --entra"
-        elif not login[1]:
-            text = f"the server does not let this user in without a password: --password-file or {PASSWORD_VARIABLE}"
-        else:
-            text = f"the server does not let this user in: {first_line(e).rstrip('.')}; compare user and password"
-        raise TargetError(text, source=str(url)) from None
-
-
-@contextmanager
-def _translating_errors(url: ServerUrl, login: tuple[str | None, str] | None) -> Iterator[None]:
-    """The errors of a first connection, in words. Raises: TargetError."""
-    try:
-        from redis.exceptions import InvalidResponse
-    except ImportError as e:
-        raise _missing(e) from None
-    try:
-        with _translating_login_errors(url, login):
-            yield
-    except _broken() as e:
-        if isinstance(e, InvalidResponse):
-            text = "what answers is no Redis server"
-        elif _was_closed(e):
-            text = "the connection was closed at once"
-        else:
-            text = f"the server cannot be reached: {first_line(e).rstrip('.')}; compare host and port"
-            raise TargetError(text, source=str(url)) from None
+def _unreachable(url: ServerUrl, e: Lost) -> TargetError:
+    """The error for a server that cannot be had at all."""
+    if e.why == "full":
+        text = "the server takes no more clients (maxclients); close some, or try again later"
+    elif e.why in ("closed", "foreign"):
+        text = "what answers is no Redis server" if e.why == "foreign" else "the connection was closed at once"
         text += "; compare host and port" if url.tls else "; the port may want TLS: write rediss://"
-        raise TargetError(text, source=str(url)) from None
+    else:
+        text = f"the server cannot be reached: {str(e).rstrip('.')}; compare host and port"
+    return TargetError(text, source=str(url))
 
 
-def _was_closed(e: BaseException | None) -> bool:
-    """Whether a connection that was there was closed by the other side."""
-    while e is not None:
-        if isinstance(e, ConnectionResetError | BrokenPipeError) or "closed by server" in str(e):
-            return True
-        e = e.__cause__ or (None if e.__suppress_context__ else e.__context__)
-    return False
-
-
-def _missing(e: ImportError) -> TargetError:
-    return TargetError(f"this needs the packages of live servers ({e.name} is missing): {_INSTALL}")
-
-
-def _of_node(address: Address, e: BaseException) -> str:
-    text = first_line(e)
-    name = f"{address[0]}:{address[1]}"
-    return text if name in text else f"{name}: {text}"
-
-
-def _refusal(e: Exception) -> Refusal:
-    text = str(e.args[0]) if e.args else ""
-    code = _CODES.get(type(e).__name__)
-    word, _, rest = text.partition(" ")
-    if code is None:
-        return (
-            Refusal(word, rest)
-            if word.isupper() and word.isalpha() and word != "ERR"
-            else Refusal("ERR", text.removeprefix("ERR "))
-        )
-    return Refusal(code, rest if word == code else text)
+# -- what a server says
 
 
 def _is_unknown(reply: Any) -> bool:
@@ -588,9 +362,6 @@ def _is_unknown(reply: Any) -> bool:
     if not isinstance(reply, Refusal):
         return False
     return "unknown command" in reply.text.lower() or (reply.code == "NOPERM" and "command" in reply.text)
-
-
-# -- what a server says of itself
 
 
 def _pairs(flat: list[Any]) -> dict[str, Any]:

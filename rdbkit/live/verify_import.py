@@ -15,8 +15,9 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from rdbkit.format.record import Record
+from rdbkit.format.replies import Refusal
 from rdbkit.live.compare import OUTCOMES, Comparer, Outcome, hashes_not_in
-from rdbkit.live.server import Refusal, Server, connect, info_number
+from rdbkit.live.server import Server, connect, info_number
 from rdbkit.model import FunctionLibrary
 from rdbkit.operations.arguments import File, paths_of
 from rdbkit.operations.diff_delta import FunctionDifference

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rdbkit.cli.server_options import SERVER_URL, Login, server_options, server_pair_options
+from rdbkit.live import login as live_login
 from rdbkit.live import server as live_server
 
 SECRETS = {"one": "0ne", "two": "tw0", "both": "b0th"}
@@ -38,7 +39,7 @@ def reached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, A
     """What each server was connected to with; the files of passwords are in the current folder."""
     found: list[dict[str, Any]] = []
     monkeypatch.setattr(live_server, "connect", lambda url, **given: found.append({"url": url, **given}))
-    monkeypatch.setattr(live_server, "entra_credentials", lambda cloud: f"token for {cloud.word}")
+    monkeypatch.setattr(live_login, "entra_credentials", lambda cloud: f"token for {cloud.word}")
     for name, secret in SECRETS.items():
         (tmp_path / name).write_text(f"{secret}\n")
     (tmp_path / "ca").write_text("certificates")

@@ -8,8 +8,9 @@ from typing import Any, cast
 import pytest
 
 import rdbkit
+from rdbkit.format.replies import Refusal
 from rdbkit.live.compare import OUTCOMES, Comparer, Outcome, hashes_not_in
-from rdbkit.live.server import Refusal, Server
+from rdbkit.live.server import Server
 from rdbkit.passes.hashes import NameHashes, name_hash
 
 from ..rdb import key, rdb, string

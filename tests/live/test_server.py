@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from rdbkit.errors import TargetError
-from rdbkit.live.server import Refusal, _refusal, connect, entra_credentials
+from rdbkit.live.login import entra_credentials
+from rdbkit.live.server import connect
 
 from ..rdb import FIXTURES
 
@@ -99,25 +100,3 @@ def test_packages_that_look_for_an_identity_say_nothing_themselves(is_known: boo
     assert done.returncode == 4
     (line,) = done.stderr.splitlines()
     assert ("the server cannot be reached" if is_known else "no Entra ID token can be had") in line
-
-
-def test_an_error_reply_has_its_code_whichever_release_of_the_package_reads_it() -> None:
-    class NoPermissionError(Exception):
-        pass
-
-    class MovedError(Exception):
-        pass
-
-    plain = Exception
-    for error, refusal in (
-        (NoPermissionError("this user has no permissions"), Refusal("NOPERM", "this user has no permissions")),
-        (MovedError("12182 127.0.0.1:7000"), Refusal("MOVED", "12182 127.0.0.1:7000")),
-        (plain("MOVED 12182 127.0.0.1:7000"), Refusal("MOVED", "12182 127.0.0.1:7000")),
-        (plain("WRONGTYPE Operation against a key"), Refusal("WRONGTYPE", "Operation against a key")),
-        (plain("unknown command 'X'"), Refusal("ERR", "unknown command 'X'")),
-        (plain("ERR no such key"), Refusal("ERR", "no such key")),
-        (plain("DB index is out of range"), Refusal("DB", "index is out of range")),
-    ):
-        found = _refusal(error)
-        assert found == refusal
-    assert str(Refusal("DB", "index is out of range")) == "DB index is out of range"

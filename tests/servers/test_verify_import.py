@@ -551,7 +551,7 @@ def test_a_token_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             client.call("ACL", "SETUSER", "oid", "on", "resetpass", f">{given[-1]}", "~*", "+@all")
             return "oid", given[-1]
 
-        monkeypatch.setattr("rdbkit.live.server._LOOK_S", 0.0)
+        monkeypatch.setattr("rdbkit.live.login._LOOK_S", 0.0)
         with connect(url, credentials=credentials) as server:
             assert verify_import([str(path)], server, batch=100).equal == 1000
         assert len(given) > 10
@@ -591,7 +591,7 @@ def test_tls_is_verified_against_the_name_that_was_given(tmp_path: Path) -> None
                 assert proof.same, proof
                 assert proof.kind == kind
                 if kind == "cluster":
-                    assert [node[0] for node in server._masters()] == ["127.0.0.1"]
+                    assert [node[0] for node in server.masters()] == ["127.0.0.1"]
             for url, options in (
                 (f"rediss://127.0.0.1:{port}", {"ca_cert": str(cert)}),
                 (f"rediss://localhost:{port}", {}),
@@ -607,7 +607,7 @@ def test_tls_is_verified_against_the_name_that_was_given(tmp_path: Path) -> None
 
 
 def test_tls_is_asked_for_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rdbkit.live.server._HANDSHAKE_S", 0.5)
+    monkeypatch.setattr("rdbkit.live.connection._HANDSHAKE_S", 0.5)
     said = r"no TLS answer from 127\.0\.0\.1:\d+.*; if it is a plain port, write redis://"
     # it waits for the rest of a command, or answers with an error
     with served("redis-7.0") as (_, url), pytest.raises(TargetError, match=said):
