@@ -240,3 +240,67 @@ def run_of_ok(buf: bytes, pos: i64, most: i64) -> i64:
         pos += 5
         n += 1
     return n
+
+
+class Incoming:
+    """Replies that come in pieces: what is whole is read, the rest waits for more."""
+
+    def __init__(self) -> None:
+        self.buf: bytes = b""
+        self.parts: list[bytes] = []
+        self.have: i64 = 0
+        self.need: i64 = 0
+        self.done: bool = False
+
+    def feed(self, data: bytes) -> bool:
+        """More bytes have come; returns whether all replies have.
+
+        Raises: CorruptError where these are no replies.
+        """
+        self.parts.append(data)
+        self.have += len(data)
+        if self.have < self.need:
+            return self.done
+        if len(self.parts) > 1:
+            self.buf = b"".join(self.parts)
+        else:
+            self.buf = self.parts[0]
+        self.need = 0
+        pos = self.read()
+        if self.need > 0:
+            self.need -= pos
+        rest = self.buf[pos:] if pos < len(self.buf) else b""
+        self.buf = b""
+        self.parts = [rest] if rest else []
+        self.have -= pos
+        return self.done
+
+    def read(self) -> i64:
+        """Read what is whole of `buf`; returns where the rest begins. Sets `done` and, where more is known to come, `need`."""
+        raise NotImplementedError
+
+    def rest(self) -> bytes:
+        """What came behind the last reply."""
+        rest = b"".join(self.parts)
+        self.parts = []
+        self.have = 0
+        return rest
+
+    def reply_end(self, pos: i64) -> i64:
+        """Where the reply at `pos` ends, one that is no array; -1 where it has not come."""
+        buf = self.buf
+        end: i64 = line_end(buf, pos)
+        if end < 0:
+            return -1
+        kind: i64 = buf[pos]
+        if kind == 0x24:
+            size = read_number(buf, pos + 1, end - 2)
+            if size >= 0:
+                end += size + 2
+                if end > len(buf):
+                    self.need = end
+                    return -1
+            return end
+        if kind == 0x3A or kind == 0x2B or kind == 0x2D or kind == 0x5F:
+            return end
+        raise CorruptError("what answers is no Redis server")

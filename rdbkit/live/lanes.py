@@ -1,0 +1,108 @@
+"""All keys of one node and one database of a source, page by page, on their way to a target.
+
+While the target takes one page, the source is asked for the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from rdbkit.errors import TargetError
+from rdbkit.format.replies import Refusal
+from rdbkit.live.transfer import Transfer
+from rdbkit.passes.pages import Page, ScanReply, SizeReplies, size_questions
+from rdbkit.resp import command
+
+__all__ = ["Lane"]
+
+_END: Final = b"0"
+
+
+class Lane:
+    """Copies all keys of a database of a node.
+
+    Args:
+        transfer: copies pages; its connection is to the node.
+        db: the database of the source.
+        cursor: where to go on; b"0" for the beginning.
+        batch: keys to ask for at a time, about.
+        big: bytes above which a value is not read whole; 0 to look at none.
+        large: takes the keys above that.
+        save: called with the cursor up to which all keys have been answered for, b"0" at the end.
+        wanted: chooses of a page the names that are wanted.
+    """
+
+    def __init__(
+        self,
+        transfer: Transfer,
+        db: int,
+        *,
+        cursor: bytes = _END,
+        batch: int = 1000,
+        big: int = 0,
+        large: Callable[[int, list[bytes]], object] | None = None,
+        save: Callable[[bytes], object] | None = None,
+        wanted: Callable[[Page], Page] | None = None,
+    ) -> None:
+        self.transfer = transfer
+        self.db = db
+        self.cursor = cursor
+        self.batch = batch
+        self.big = big
+        self.large = large
+        self.save = save
+        self.wanted = wanted
+
+    def run(self) -> None:
+        """Copy them.
+
+        Raises: TargetError where a server refuses to list its keys or cannot be reached for long; Lost where the connection to the
+            source breaks: `cursor` is where another lane goes on.
+        """
+        transfer = self.transfer
+        transfer.ask(self.db, Page(b"", 0), self._scan(self.cursor))
+        page, cursor = self._page()
+        while True:
+            sized, large = self._sized(page)
+            transfer.ask(self.db, sized, b"" if cursor == _END else self._scan(cursor))
+            transfer.settle()
+            self._save()
+            transfer.answer(self.db, sized)
+            if large and self.large is not None:
+                transfer.settle()
+                self.large(self.db, large)
+            self.cursor = cursor
+            if cursor == _END:
+                break
+            page, cursor = self._page()
+        transfer.settle()
+        self._save()
+
+    def _save(self) -> None:
+        """All keys before `cursor` have been answered for."""
+        if self.save is not None:
+            self.save(self.cursor)
+
+    def _scan(self, cursor: bytes) -> bytes:
+        return command(b"SCAN", cursor, b"COUNT", b"%d" % self.batch)
+
+    def _page(self) -> tuple[Page, bytes]:
+        """The next page that was asked for, and the cursor behind it."""
+        reply = ScanReply()
+        self.transfer.receive(reply)
+        if isinstance(reply.failure, Refusal):
+            raise TargetError(f"its keys cannot be listed: {reply.failure}", source=str(self.transfer.way.source.url), db=self.db)
+        return (reply.page if self.wanted is None else self.wanted(reply.page)), reply.cursor
+
+    def _sized(self, page: Page) -> tuple[Page, list[bytes]]:
+        """The page without the keys that are too large to be read whole, and those."""
+        if not self.big or not page.count:
+            return page, []
+        sizes = SizeReplies(page.count, self.big)
+        self.transfer.ask(self.db, Page(b"", 0), size_questions(page))
+        self.transfer.receive(sizes)
+        if not sizes.any_large:
+            return page, []
+        small = sizes.small.getvalue()
+        return page.chosen(small), page.chosen(bytes(1 - flag for flag in small)).keys()

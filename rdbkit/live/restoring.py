@@ -1,0 +1,270 @@
+"""Writing keys into a server: commands in flight to each of its nodes, their replies, and what is tried again."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from rdbkit.errors import TargetError
+from rdbkit.format.replies import NOTHING, Refusal, Replies, run_of_ok
+from rdbkit.format.slots import key_slot
+from rdbkit.live.connection import Address, Connection, Lost
+from rdbkit.live.server import Server
+from rdbkit.passes.restores import Outbox, Router, Sent
+from rdbkit.resp import command
+
+__all__ = ["Refused", "Restoring"]
+
+#: Errors of a node or cluster that is changing or busy: later it takes the command.
+PASSING: Final = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "LOADING", "READONLY", "BUSY")
+#: Seconds to wait before each further attempt; the last one again and again.
+_WAITS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+_LONGEST_REPLY: Final = 1 << 20
+
+
+class Refused(NamedTuple):
+    """A command that a node did not take.
+
+    `is_repeated`: it was sent before, and what became of it then is not known.
+    """
+
+    db: int
+    key: bytes
+    command: bytes
+    why: Refusal
+    is_repeated: bool
+
+
+@dataclass
+class _InFlight:
+    """What was sent to a node and is not answered yet."""
+
+    sent: Sent
+    answered: int = 0
+
+
+class _Node:
+    """A node, and a database of it: what is to be sent and what is in flight."""
+
+    def __init__(self, address: Address, db: int, connection: Connection) -> None:
+        self.address = address
+        self.db = db
+        self.connection = connection
+        self.box = Outbox()
+        self.flights: deque[_InFlight] = deque()
+
+
+class Restoring:
+    """Writes into a server, for one thread.
+
+    Args:
+        server: where to.
+        patience_s: how long a node may be changing or not there before that is an error, in seconds.
+        memory_patience_s: the same where it has no memory left.
+
+    Attributes:
+        done: commands that a node answered with OK.
+    """
+
+    def __init__(self, server: Server, patience_s: float = 300.0, memory_patience_s: float = 60.0) -> None:
+        self.server = server
+        self.patience_s = patience_s
+        self.memory_patience_s = memory_patience_s
+        self.done = 0
+        self._nodes: dict[tuple[Address, int], _Node] = {}
+        self._routers: dict[int, Router] = {}
+
+    # -- what goes where
+
+    def router(self, db: int) -> Router:
+        """Where commands for a database are put, also after slots have moved."""
+        router = self._routers.get(db)
+        if router is None:
+            router = self._routers[db] = Router()
+            self._assign(router, db)
+        return router
+
+    def _assign(self, router: Router, db: int) -> None:
+        owners = self.server.slots()
+        if not owners:
+            router.assign([self._node(self.server.masters()[0], db).box], [])
+            return
+        addresses = list(dict.fromkeys(owner for owner in owners if owner is not None))
+        numbers = {address: number for number, address in enumerate(addresses)}
+        # a slot that no node has is asked of the first, which says so
+        router.assign(
+            [self._node(address, db).box for address in addresses], [0 if owner is None else numbers[owner] for owner in owners]
+        )
+
+    def _node(self, address: Address, db: int) -> _Node:
+        node = self._nodes.get((address, db))
+        if node is None:
+            node = self._nodes[address, db] = _Node(address, db, self.server.dial(address, db))
+        return node
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Of the commands that are to be sent."""
+        return sum(len(node.box.out) for node in self._nodes.values())
+
+    # -- sending and receiving
+
+    def flush(self) -> None:
+        """Send what there is. What a broken connection did not take is sent again by `collect`."""
+        for node in self._nodes.values():
+            if not len(node.box.out):
+                continue
+            data, count = node.box.take()
+            node.flights.append(_InFlight(Sent(data, count)))
+            try:
+                if not node.connection.is_open:
+                    self._open(node)
+                node.connection.send(data)
+            except Lost:
+                node.connection.close()
+
+    def collect(self) -> list[Refused]:
+        """Wait for the answers to all that was sent; returns what was not taken, for reasons that do not pass.
+
+        Raises: TargetError where nodes cannot be reached, are changing or have no memory for too long.
+        """
+        refused: list[Refused] = []
+        again: list[Refused] = []
+        for node in list(self._nodes.values()):
+            if node.flights:
+                self._collect(node, refused, again)
+        if again:
+            refused += self._send_again(again)
+        return refused
+
+    def _collect(self, node: _Node, refused: list[Refused], again: list[Refused]) -> None:
+        replies = Replies()
+        rest = b""
+        while node.flights:
+            flight = node.flights[0]
+            sent = flight.sent
+            try:
+                while flight.answered < sent.count:
+                    if replies.is_between():
+                        if not rest:
+                            rest = node.connection.receive(_LONGEST_REPLY)
+                        n = run_of_ok(rest, 0, sent.count - flight.answered)
+                        flight.answered += n
+                        self.done += n
+                        rest = rest[5 * n :]
+                        if not rest or flight.answered == sent.count:
+                            continue
+                    replies.feed(rest if rest else node.connection.receive(_LONGEST_REPLY))
+                    rest = b""
+                    reply = replies.take()
+                    if reply is NOTHING:
+                        continue
+                    rest = replies.rest()
+                    if isinstance(reply, Refusal):
+                        key, data = sent.command(flight.answered)
+                        found = Refused(node.db, key, data, reply, False)
+                        (again if is_passing(reply) else refused).append(found)
+                    else:
+                        self.done += 1
+                    flight.answered += 1
+            except Lost as e:
+                node.connection.close()
+                for each in node.flights:
+                    for number in range(each.answered, each.sent.count):
+                        key, data = each.sent.command(number)
+                        again.append(Refused(node.db, key, data, Refusal("LOST", str(e)), True))
+                node.flights.clear()
+                return
+            node.flights.popleft()
+
+    # -- again
+
+    def _send_again(self, pile: list[Refused]) -> list[Refused]:
+        """Send commands again until each is answered; returns those that were refused."""
+        refused: list[Refused] = []
+        begun = time.monotonic()
+        waits = iter(_WAITS)
+        while pile:
+            self._be_patient(pile, time.monotonic() - begun)
+            if any(each.why.code != "ASK" for each in pile):
+                time.sleep(next(waits, _WAITS[-1]))
+                self._look_for_nodes()
+            still: list[Refused] = []
+            for each in pile:
+                found = self._send_one(each)
+                if found is None:
+                    self.done += 1
+                elif is_passing(found.why):
+                    still.append(found)
+                else:
+                    refused.append(found)
+            if len(still) < len(pile):
+                begun, waits = time.monotonic(), iter(_WAITS)
+            pile = still
+        return refused
+
+    def _send_one(self, each: Refused) -> Refused | None:
+        """Send a command to the node that has its key now; None where it was taken."""
+        ask = each.why.code == "ASK"
+        address = address_of(each.why) if ask else self._owner(each.key)
+        if address is None:
+            return each._replace(why=Refusal("CLUSTERDOWN", f"no node has slot {key_slot(each.key)}"))
+        try:
+            node = self._node(address, each.db)
+            if not node.connection.is_open:
+                self._open(node)
+            reply = node.connection.ask(*([command(b"ASKING")] if ask else []), each.command)[-1]
+        except Lost as e:
+            return each._replace(why=Refusal("LOST", str(e)), is_repeated=True)
+        return each._replace(why=reply) if isinstance(reply, Refusal) else None
+
+    def _owner(self, key: bytes) -> Address | None:
+        owners = self.server.slots()
+        return owners[key_slot(key)] if owners else self.server.masters()[0]
+
+    def _look_for_nodes(self) -> None:
+        """Ask the cluster again which node has which slots."""
+        if not self.server.slots():
+            return
+        try:
+            self.server.read_slots()
+        except Lost:
+            return  # what is known of the nodes may still hold
+        for db, router in self._routers.items():
+            self._assign(router, db)
+
+    def _open(self, node: _Node) -> None:
+        node.connection.close()
+        node.connection.open()
+        node.connection.select(node.db)
+
+    def _be_patient(self, pile: Iterable[Refused], waited_s: float) -> None:
+        """Raise where what is wrong has been so for too long."""
+        for each in pile:
+            if each.why.code == "OOM" and waited_s >= self.memory_patience_s:
+                raise TargetError(
+                    f"the target has no memory left ({each.why}); give it more, or free some, and run this again",
+                    source=str(self.server.url),
+                )
+            if waited_s >= self.patience_s:
+                what = "the connection is lost" if each.why.code == "LOST" else "it is not ready"
+                raise TargetError(f"{what}: {each.why.text if each.why.code == 'LOST' else each.why}", source=str(self.server.url))
+
+    def close(self) -> None:
+        """Close its connections."""
+        for node in self._nodes.values():
+            node.connection.close()
+
+
+def is_passing(why: Refusal) -> bool:
+    """Whether a command may be taken later that was refused so."""
+    return why.code in PASSING or why.code in ("OOM", "LOST")
+
+
+def address_of(why: Refusal) -> Address | None:
+    """Where MOVED or ASK points to; None where that is not told."""
+    host, _, port = why.text.rsplit(" ", 1)[-1].rpartition(":")
+    return (host, int(port)) if host and port.isdigit() else None
