@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from rdbkit.format.replies import Incoming, Refusal, line_end, read_number
+from rdbkit.format.replies import Incoming, Refusal
 from rdbkit.live.connection import Connection
 from rdbkit.live.converter import Converter, Terms, header_of
+from rdbkit.live.refusals import Existing
 from rdbkit.live.restoring import PASSING, Refused, Restoring
 from rdbkit.live.server import Server
 from rdbkit.operations.conversion_options import ConversionOptions
@@ -85,8 +86,6 @@ class Way:
         conversion: what is asked for besides.
         layout: how the source is asked.
         on_exists: "fail" and "skip" leave keys alone that the target has; "replace" replaces them.
-        is_same: whether a key of the target has the value and expiry of a RESTORE command that was refused with BUSYKEY; None
-            compares bytes.
     """
 
     source: Server
@@ -95,7 +94,6 @@ class Way:
     conversion: ConversionOptions
     layout: Layout
     on_exists: str = "fail"
-    is_same: Callable[[int, bytes, bytes], bool] | None = None
 
 
 class Transfer:
@@ -121,6 +119,7 @@ class Transfer:
         self.told = told
         self.counts = Counts()
         self.restoring = Restoring(way.target) if restoring is None else restoring
+        self.existing = Existing(way.target)
         self.terms = Terms(way.takes, way.conversion, self.restoring.router)
         self.version = 0
         self.converter: Converter | None = None
@@ -197,8 +196,7 @@ class Transfer:
         self._refused += self.restoring.collect()
         self.counts.written += self.restoring.done - done
         refused, self._refused = self._refused, []
-        for each in refused:
-            self._note_refusal(each)
+        self._note(refused)
 
     def close(self) -> None:
         """Close the connections, and drop temporary files."""
@@ -312,32 +310,23 @@ class Transfer:
 
     # -- the target's answers
 
-    def _note_refusal(self, each: Refused) -> None:
-        """A key that the target did not take."""
-        if each.why.code != "BUSYKEY":
-            self._refuse(each.db, each.key, each.why)
-            return
-        if self._is_same(each):
-            if each.is_repeated:
+    def _note(self, refused: Sequence[Refused]) -> None:
+        """Keys that the target did not take."""
+        busy = []
+        for each in refused:
+            if each.why.code == "BUSYKEY":
+                busy.append(each)
+            else:
+                self._refuse(each.db, each.key, each.why)
+        for each, difference in zip(busy, self.existing.differences(busy), strict=True):
+            if difference:
+                self.counts.existing += 1
+                self.told(each.db, each.key, "exists", difference)
+            elif each.is_repeated:
                 self.counts.written += 1  # the answer was lost
             else:
                 self.counts.equal += 1
                 self.told(each.db, each.key, "equal", "")
-        else:
-            self.counts.existing += 1
-            self.told(each.db, each.key, "exists", "the target has another value there")
-
-    def _is_same(self, each: Refused) -> bool:
-        """Whether the target has what the command would have written."""
-        if self.way.is_same is not None:
-            return self.way.is_same(each.db, each.key, each.command)
-        expire_ms, payload = _written(each.command)
-        dump, left = self.way.target.ask(each.db, [(each.key, [command(b"DUMP", each.key), command(b"PTTL", each.key)])])[0]
-        if not isinstance(dump, bytes) or dump[:-10] != payload[:-10] or not isinstance(left, int):
-            return False
-        if expire_ms == 0 or left < 0:
-            return expire_ms == 0 and left == -1
-        return abs(self.way.target.now_ms() + left - expire_ms) < 1000
 
 
 def _raw(reply: Any) -> bytes:
@@ -347,15 +336,3 @@ def _raw(reply: Any) -> bytes:
     if isinstance(reply, int):
         return b":%d\r\n" % reply
     return b"$-1\r\n" if reply is None else bulk(reply)
-
-
-def _written(data: bytes) -> tuple[int, bytes]:
-    """Expiry and payload of a RESTORE command."""
-    arguments = []
-    pos = line_end(data, 0)
-    while pos < len(data):
-        at = line_end(data, pos)
-        end = at + read_number(data, pos + 1, at - 2)
-        arguments.append(data[at:end])
-        pos = end + 2
-    return int(arguments[2]), arguments[3]
