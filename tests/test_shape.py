@@ -171,6 +171,7 @@ def test_examples_in_docstrings_hold(monkeypatch: pytest.MonkeyPatch) -> None:
         "azure.arguments",
         "storage.blob_url",
         "azure.resources",
+        "live.abilities",
         "live.server_url",
         "resp",
         "policy.rules",

@@ -106,7 +106,7 @@ class Server:
         self._offset_at: float | None = None
         self._home = (url.host, url.port)
         try:
-            hello = self._exchange(self._home, 0, [command(b"HELLO")])[0]
+            hello = self._exchange(self._home, 0, [command(b"HELLO", b"2")])[0]
             if isinstance(hello, Refusal) and hello.code == "DENIED":
                 raise denied(hello.text, str(url))
             about = _pairs(hello) if isinstance(hello, list) else {}
