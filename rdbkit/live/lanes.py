@@ -31,6 +31,7 @@ class Lane:
         large: takes the keys above that.
         save: called with the cursor up to which all keys have been answered for, b"0" at the end.
         wanted: chooses of a page the names that are wanted.
+        pace: called with how many keys are going to be asked for; it may wait, and what it raises ends the lane.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Lane:
         large: Callable[[int, list[bytes]], object] | None = None,
         save: Callable[[bytes], object] | None = None,
         wanted: Callable[[Page], Page] | None = None,
+        pace: Callable[[int], object] | None = None,
     ) -> None:
         self.transfer = transfer
         self.db = db
@@ -53,6 +55,7 @@ class Lane:
         self.large = large
         self.save = save
         self.wanted = wanted
+        self.pace = pace
 
     def run(self) -> None:
         """Copy them.
@@ -64,6 +67,8 @@ class Lane:
         transfer.ask(self.db, Page(b"", 0), self._scan(self.cursor))
         page, cursor = self._page()
         while True:
+            if self.pace is not None:
+                self.pace(page.count)
             sized, large = self._sized(page)
             transfer.ask(self.db, sized, b"" if cursor == _END else self._scan(cursor))
             transfer.settle()

@@ -140,6 +140,10 @@ class Server:
         """The replies of every node that has keys to the same commands. Raises: as `ask`."""
         return [self._persist(address, db, commands) for address in self.masters()]
 
+    def ask_node(self, address: Address, asked: bytes, db: int = 0) -> Any:
+        """The reply of one node to a command, an error among them. Raises: as `ask`."""
+        return self._persist(address, db, [asked])[0]
+
     def scan(self, db: int) -> Iterator[list[bytes]]:
         """Names of all keys of a database; one may come twice.
 

@@ -13,6 +13,7 @@ from librt.strings import BytesWriter
 
 from rdbkit.errors import CorruptError
 from rdbkit.format.replies import Incoming, line_end, read_number, refusal
+from rdbkit.format.slots import tag_slot_of
 from rdbkit.resp import bulk, command
 
 if TYPE_CHECKING:
@@ -52,6 +53,21 @@ class Page:
             found.append(names[at : at + size])
             pos = at + size + 2
         return found
+
+    def in_slots(self, wanted: bytes) -> Page:
+        """Those names whose hash slot's byte in `wanted`, which has one for each slot, is not 0."""
+        names = self.names
+        out = BytesWriter()
+        count = 0
+        pos: i64 = 0
+        while pos < len(names):
+            at = line_end(names, pos)
+            stop = at + read_number(names, pos + 1, at - 2)
+            if wanted[tag_slot_of(names, at, stop)]:
+                out.write(names[pos : stop + 2])
+                count += 1
+            pos = stop + 2
+        return Page(out.getvalue(), count)
 
     def chosen(self, wanted: bytes) -> Page:
         """Those names whose byte in `wanted`, which has one for each, is not 0."""
@@ -174,6 +190,8 @@ class ScanReply(Incoming):
         head_end: i64 = line_end(buf, cursor_end)
         if head_end < 0:
             return 0
+        if buf[cursor_end] != 0x2A:
+            raise CorruptError(_NO_REPLY)
         count: i64 = read_number(buf, cursor_end + 1, head_end - 2)
         pos = head_end
         n: i64 = 0
