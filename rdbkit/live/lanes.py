@@ -56,6 +56,8 @@ class Lane:
         self.save = save
         self.wanted = wanted
         self.pace = pace
+        selection = transfer.way.conversion.selection
+        self.conditions = selection.filter_for({}, 0) if selection else None
 
     def run(self) -> None:
         """Copy them.
@@ -98,7 +100,12 @@ class Lane:
         self.transfer.receive(reply)
         if isinstance(reply.failure, Refusal):
             raise TargetError(f"its keys cannot be listed: {reply.failure}", source=str(self.transfer.way.source.url), db=self.db)
-        return (reply.page if self.wanted is None else self.wanted(reply.page)), reply.cursor
+        page = reply.page if self.wanted is None else self.wanted(reply.page)
+        if self.conditions is not None and self.conditions.tests_names:
+            wanted = page.wanted_by(self.conditions)
+            self.transfer.leave_out(page.count - wanted.count)
+            page = wanted
+        return page, reply.cursor
 
     def _sized(self, page: Page) -> tuple[Page, list[bytes]]:
         """The page without the keys that are too large to be read whole, and those."""

@@ -187,6 +187,11 @@ class Transfer:
             if each is not None:
                 each()
 
+    def leave_out(self, keys: int) -> None:
+        """So many keys are not even asked for, since their names say that they are not wanted."""
+        self.counts.read += keys
+        self.counts.left_out += keys
+
     def settle(self) -> None:
         """Wait for the target's answers to all that was sent, and note what became of the keys.
 

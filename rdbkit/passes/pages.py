@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from librt.strings import BytesWriter
 
 from rdbkit.errors import CorruptError
+from rdbkit.format.filter import Filter
 from rdbkit.format.replies import Incoming, line_end, read_number, refusal
 from rdbkit.format.slots import tag_slot_of
 from rdbkit.resp import bulk, command
@@ -53,6 +54,21 @@ class Page:
             found.append(names[at : at + size])
             pos = at + size + 2
         return found
+
+    def wanted_by(self, conditions: Filter) -> Page:
+        """Those names that meet the conditions about names."""
+        names = self.names
+        out = BytesWriter()
+        count = 0
+        pos: i64 = 0
+        while pos < len(names):
+            at = line_end(names, pos)
+            stop = at + read_number(names, pos + 1, at - 2)
+            if conditions.wants_name(names, at, stop):
+                out.write(names[pos : stop + 2])
+                count += 1
+            pos = stop + 2
+        return Page(out.getvalue(), count)
 
     def in_slots(self, wanted: bytes) -> Page:
         """Those names whose hash slot's byte in `wanted`, which has one for each slot, is not 0."""

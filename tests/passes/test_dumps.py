@@ -17,6 +17,7 @@ from rdbkit.passes.dumps import Answers, Gatherer, Weaver
 from rdbkit.passes.pages import Layout, Page, ScanReply, SizeReplies, page_of, questions, size_questions
 from rdbkit.passes.restores import Outbox, Restorer, Router, Sent
 from rdbkit.resp import bulk, command
+from rdbkit.selection import Selection
 
 NAMES = [b"a", b"", b"gone", b"\r\n$3\r\n", b"{tag}x", b"n" * 100, b"no", b"late"]
 FAR = 4_102_444_800_000
@@ -182,6 +183,7 @@ def test_a_page_is_read_wherever_it_is_cut() -> None:
     wanted = bytearray(16384)
     wanted[key_slot(b"b")] = 1
     assert reply.page.in_slots(bytes(wanted)).keys() == [b"{b}c"]
+    assert reply.page.wanted_by(Selection(prefixes="{b}").filter_for({}, 0)).keys() == [b"{b}c"]
     assert reply.page.chosen(b"\1\0\1").keys() == [b"a", b"{b}c"]
     reply = ScanReply()
     assert reply.feed(b"-NOPERM no\r\n")

@@ -17,6 +17,7 @@ from rdbkit.live.transfer import Counts, Way
 from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.passes.pages import Layout
 from rdbkit.policy.rules import Policies
+from rdbkit.selection import Selection
 from rdbkit.targets.target import find_target
 
 from ..rdb import FIXTURES
@@ -96,3 +97,12 @@ def test_what_the_target_has_is_left_alone_or_replaced() -> None:
         counts, _, told = copied(a, b, "redis-7.0", on_exists="replace")
         assert (counts.written, counts.equal, counts.existing) == (4, 0, 0)
         assert content(a) == content(b)
+
+
+def test_keys_that_are_not_wanted_are_not_asked_for() -> None:
+    with pair("redis-7.0", "redis-7.0") as (a, b):
+        a.pipeline([("SET", f"{prefix}:{n}", n) for prefix in ("a", "b") for n in range(500)])
+        counts, _, _ = copied(a, b, "redis-7.0", selection=Selection(prefixes="a:"))
+        assert (counts.read, counts.written, counts.left_out) == (1000, 500, 500)
+        assert "cmdstat_dump:calls=500," in a.text("INFO", "commandstats")
+        assert b.integer("DBSIZE") == 500
