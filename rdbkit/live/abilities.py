@@ -22,7 +22,7 @@ from rdbkit.live.server import WAITS, Server
 from rdbkit.resp import command
 from rdbkit.text import first_line
 
-__all__ = ["Abilities", "Ability", "Row", "abilities", "count_databases", "database_numbers", "is_missing"]
+__all__ = ["Abilities", "Ability", "Row", "abilities", "database_numbers", "is_missing"]
 
 Side = Literal["source", "target"]
 
@@ -30,8 +30,8 @@ Side = Literal["source", "target"]
 _PASSING: Final = ("LOADING", "BUSY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN")
 #: What says that a command is not there, or not for this login, in the words of Redis and of services.
 _MISSING: Final = re.compile(
-    r"unknown (?:sub)?command|disallowed|not (?:allowed|supported|available|permitted|enabled)|forbidden|disabled|blocked"
-    r"|syntax error|wrong number of arguments",
+    r"unknown (?:sub)?command|disallowed|not (?:supported|available|permitted|enabled)|forbidden|disabled|blocked|syntax error"
+    r"|wrong number of arguments",
     re.IGNORECASE,
 )
 #: Keyspace notifications that tell every change of a key: an event by its name, of all classes but those of reading.
@@ -205,7 +205,7 @@ def database_numbers(server: Server, found: Abilities) -> list[int]:
         numbers = {int(n) for reply in replies if isinstance(reply, bytes) for n in re.findall(rb"(?m)^db(\d+):", reply)}
         return sorted(numbers) or [0]
     if found.databases.use == "select":
-        return list(range(count_databases(server)))
+        return list(range(_count_databases(server)))
     return [0]
 
 
@@ -367,7 +367,7 @@ def _unused_name(slot: int | None) -> bytes:
     return name
 
 
-def count_databases(server: Server) -> int:
+def _count_databases(server: Server) -> int:
     """How many databases a server has, by asking for each; 1 where it lets nobody choose."""
     connection = server.dial()
     try:

@@ -69,9 +69,12 @@ class Answers(Incoming):
         self.found: i64 = 0
         self.value_bytes: i64 = 0
         # of the MULTI at hand
-        self.in_group: i64 = 0  # keys of it that are still to be answered
+        self.in_group: i64 = 0  # keys of it whose values are still to come
+        self.expiries: list[int] = []  # of its keys, as `expiry` has them
+        self.expiries_left: i64 = 0
         self.heads: i64 = 0  # replies +OK and +QUEUED to come before the answer to EXEC
         self.refused: Any = None  # the error that ended it
+        self.refused_expiry: Any = None  # the last error of those that ask for an expiry
         self.wants_exec: bool = False
         self.wants_time: bool = False
         self.done = page.count == 0
@@ -94,7 +97,15 @@ class Answers(Incoming):
                     return pos
                 pos = next_pos
                 continue
-            next_pos = self.read_key(pos)
+            if self.expiries_left > 0:
+                next_pos = self.reply_end(pos)
+                if next_pos < 0:
+                    return pos
+                self.expiries.append(int(self.expiry(pos, next_pos)))
+                self.expiries_left -= 1
+                pos = next_pos
+                continue
+            next_pos = self.read_key(pos) if self.group > 0 else self.read_key_alone(pos)
             if next_pos < 0:
                 return pos
             pos = next_pos
@@ -108,6 +119,8 @@ class Answers(Incoming):
         self.heads = 1 + 2 * self.in_group + (0 if self.absolute else 1)
         self.wants_exec = True
         self.wants_time = not self.absolute
+        self.expiries = []
+        self.expiries_left = self.in_group
         self.refused = None
 
     def read_head(self, pos: i64) -> i64:
@@ -133,6 +146,7 @@ class Answers(Incoming):
         if self.refused is None:
             self.refused = refusal(buf[pos + 1 : end - 2]) if kind == 0x2D else refusal(b"EXECABORT the transaction was not run")
         self.wants_time = False
+        self.expiries_left = 0
         while self.in_group > 0:
             self.fail(self.refused)
             self.in_group -= 1
@@ -159,58 +173,67 @@ class Answers(Incoming):
         self.wants_time = False
         return micros_end
 
-    def read_key(self, pos: i64) -> i64:
-        """The replies about one key; -1 where they have not all come."""
-        buf = self.buf
-        before: i64 = -3
-        if self.group == 0:
-            expiry_end = self.reply_end(pos)
-            if expiry_end < 0:
-                return -1
-            before = self.expiry(pos, expiry_end)
-            pos = expiry_end
-        dump_end = self.reply_end(pos)
+    def read_key_alone(self, pos: i64) -> i64:
+        """The replies about a key whose expiry stands before and behind its value; -1 where they have not all come."""
+        dump_at: i64 = self.reply_end(pos)
+        if dump_at < 0:
+            return -1
+        dump_end: i64 = self.reply_end(dump_at)
         if dump_end < 0:
             return -1
         end: i64 = self.reply_end(dump_end)
         if end < 0:
             return -1
+        before: i64 = self.expiry(pos, dump_at)
+        behind: i64 = self.expiry(dump_end, end)
+        if self.buf[dump_at] == 0x24 and behind >= -1 and not self.is_same_expiry(before, behind):
+            self.skip(CHANGED)
+        else:
+            self.value(dump_at, dump_end, behind)
+        return end
+
+    def read_key(self, pos: i64) -> i64:
+        """The value of the next key of a group; -1 where it has not all come."""
+        end: i64 = self.reply_end(pos)
+        if end < 0:
+            return -1
+        self.value(pos, end, self.expiries[len(self.expiries) - self.in_group])
+        return end
+
+    def value(self, pos: i64, dump_end: i64, expire_ms: i64) -> None:
+        """A value, or what is answered instead, and its expiry."""
+        buf = self.buf
         if buf[pos] == 0x2D:
             self.fail(refusal(buf[pos + 1 : dump_end - 2]))
-            return end
-        if buf[dump_end] == 0x2D:
-            self.fail(refusal(buf[dump_end + 1 : end - 2]))
-            return end
+            return
+        if expire_ms == -3:
+            self.fail(self.refused_expiry)
+            return
         if buf[pos] != 0x24 and buf[pos] != 0x5F:
             raise CorruptError(_NO_REPLY)
-        expire_ms: i64 = self.expiry(dump_end, end)
         head_end: i64 = line_end(buf, pos)
         size: i64 = dump_end - 2 - head_end
         if size < 0 or head_end == dump_end or expire_ms == -2:
             self.skip(GONE)
-            return end
-        if self.group == 0 and not self.is_same_expiry(before, expire_ms):
-            self.skip(CHANGED)
-            return end
+            return
         if size <= _FOOTER:
             raise CorruptError("a payload of DUMP that is too short")
         version: i64 = buf[dump_end - 2 - _FOOTER] | buf[dump_end - 1 - _FOOTER] << 8
         if version != self.version:
             if self.version != 0:
                 self.skip(OTHER_VERSION)
-                return end
+                return
             self.version = version
         if not self.absolute and expire_ms >= 0:
             expire_ms += self.now_ms
         if self.odd[buf[head_end]]:
             self.skip(OTHER_WAY)
-            return end
+            return
         self.found += 1
         self.value_bytes += size
         at: i64 = self.name_at
         name_end = self.skip(FOUND)
         self.take(at, name_end, pos, head_end, dump_end, expire_ms)
-        return end
 
     def is_same_expiry(self, before: i64, behind: i64) -> bool:
         """Whether a key's expiry is the same before its value was read and after that."""
@@ -221,6 +244,7 @@ class Answers(Incoming):
     def expiry(self, pos: i64, end: i64) -> i64:
         """An expiry, -1 for none, -2 for no key, -3 for an error."""
         if self.buf[pos] == 0x2D:
+            self.refused_expiry = refusal(self.buf[pos + 1 : end - 2])
             return -3
         if self.buf[pos] != 0x3A:
             raise CorruptError(_NO_REPLY)

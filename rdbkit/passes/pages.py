@@ -125,37 +125,51 @@ class Layout:
 
 
 def questions(page: Page, layout: Layout) -> bytes:
-    """The commands that ask for values and expiries of a page."""
+    """The commands that ask for values and expiries of a page.
+
+    In a MULTI all expiries are asked for before all values: a time to live counts from the TIME in front, and values may take long.
+    """
     out = BytesWriter()
     names = page.names
     expiry = _PEXPIRETIME if layout.absolute else _PTTL
     group: i64 = layout.group
-    left: i64 = 0
     pos: i64 = 0
     end: i64 = len(names)
     while pos < end:
-        at = line_end(names, pos)
-        stop = at + read_number(names, pos + 1, at - 2) + 2
-        name = names[pos:stop]
-        if group > 0 and left == 0:
-            if pos > 0:
-                out.write(_EXEC)
-            out.write(_MULTI)
-            if not layout.absolute:
-                out.write(_TIME)
-            left = group
         if group == 0:
+            at = line_end(names, pos)
+            stop = at + read_number(names, pos + 1, at - 2) + 2
+            name = names[pos:stop]
             out.write(expiry)
             out.write(name)
-        out.write(_DUMP)
-        out.write(name)
-        out.write(expiry)
-        out.write(name)
-        left -= 1
-        pos = stop
-    if group > 0 and end > 0:
+            out.write(_DUMP)
+            out.write(name)
+            out.write(expiry)
+            out.write(name)
+            pos = stop
+            continue
+        out.write(_MULTI)
+        if not layout.absolute:
+            out.write(_TIME)
+        begin: i64 = pos
+        pos = _ask_each(out, expiry, names, begin, group)
+        _ask_each(out, _DUMP, names, begin, group)
         out.write(_EXEC)
     return out.getvalue()
+
+
+def _ask_each(out: BytesWriter, question: bytes, names: bytes, pos: i64, most: i64) -> i64:
+    """A question about each of so many names from here on; returns where the next one stands."""
+    end: i64 = len(names)
+    left: i64 = most
+    while pos < end and left > 0:
+        at = line_end(names, pos)
+        stop = at + read_number(names, pos + 1, at - 2) + 2
+        out.write(question)
+        out.write(names[pos:stop])
+        pos = stop
+        left -= 1
+    return pos
 
 
 def size_questions(page: Page) -> bytes:

@@ -35,11 +35,17 @@ def answer(layout: Layout) -> bytes:
             parts.append(b"+OK\r\n" + b"+QUEUED\r\n" * asked + b"*%d\r\n" % asked)
             if not layout.absolute:
                 parts.append(b"*2\r\n$10\r\n4102444800\r\n$6\r\n000999\r\n")
+        values, expiries = [], []
         for n in numbers:
             expiry = b":-2\r\n" if n == 2 else b":%d\r\n" % (FAR + n if layout.absolute else 1000 + n) if n % 2 else b":-1\r\n"
             value = b"$-1\r\n" if n == 2 else b"-NOPERM no\r\n" if n == 6 else bulk(VALUES[n])
-            before = b"" if layout.group else b":5\r\n" if n == 7 else expiry
-            parts.append(before + value + expiry)
+            values.append(value)
+            expiries.append(expiry)
+        if layout.group:
+            parts += [*expiries, *values]
+        else:
+            before = b":5\r\n" if 7 in numbers else expiries[0]
+            parts += [before, *values, *expiries]
     return b"".join(parts)
 
 
@@ -100,7 +106,7 @@ def test_commands_and_records_are_the_same_wherever_the_answers_are_cut(layout: 
 def test_a_transaction_that_is_refused_fails_its_keys_alone() -> None:
     page = page_of([b"a", b"b", b"c"])
     data = b"+OK\r\n+QUEUED\r\n-MOVED 1 a:1\r\n+QUEUED\r\n+QUEUED\r\n-EXECABORT because\r\n"
-    data += b"+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n" + bulk(VALUES[0]) + b":-1\r\n"
+    data += b"+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n:-1\r\n" + bulk(VALUES[0])
     where = router()
     answers = fed(lambda: Weaver(page, Layout(2, True), 0, where, True), [data])
     assert answers.fates.getvalue() == bytes([dumps.FAILED, dumps.FAILED, dumps.FOUND])
@@ -108,10 +114,21 @@ def test_a_transaction_that_is_refused_fails_its_keys_alone() -> None:
     assert where.boxes[0].take() == (command(b"RESTORE", b"c", b"0", VALUES[0], b"ABSTTL", b"REPLACE"), 1)
 
 
+@pytest.mark.parametrize("group", [0, 2])
+def test_an_expiry_that_may_not_be_asked_for_fails_its_key(group: int) -> None:
+    no, value = b"-NOPERM no\r\n", bulk(VALUES[0])
+    data = b"+OK\r\n" + b"+QUEUED\r\n" * 4 + b"*4\r\n" + no + b":-1\r\n" + value * 2
+    if not group:
+        data = no + value + no + b":-1\r\n" + value + b":-1\r\n"
+    answers = fed(lambda: Weaver(page_of([b"a", b"b"]), Layout(group, True), 0, router(), False), [data])
+    assert answers.fates.getvalue() == bytes([dumps.FAILED, dumps.FOUND])
+    assert answers.failures == {0: Refusal("NOPERM", "no")}
+
+
 def test_other_versions_and_odd_types_are_left_to_others() -> None:
     page = page_of([b"a", b"b"])
-    data = bulk(VALUES[0]) + b":-1\r\n" + bulk(encode_payload(Payload(0, b"\x01a", 11))) + b":-1\r\n"
-    data = b"+OK\r\n" + b"+QUEUED\r\n" * 4 + b"*4\r\n" + data
+    data = bulk(VALUES[0]) + bulk(encode_payload(Payload(0, b"\x01a", 11)))
+    data = b"+OK\r\n" + b"+QUEUED\r\n" * 4 + b"*4\r\n" + b":-1\r\n" * 2 + data
     answers = fed(lambda: Weaver(page, Layout(9, True), 0, router(), False), [data])
     assert answers.fates.getvalue() == bytes([dumps.FOUND, dumps.OTHER_VERSION])
     weaver = Weaver(page, Layout(9, True), 10, router(), False)
@@ -166,7 +183,7 @@ def test_questions_are_what_a_server_takes() -> None:
     found = []
     while (each := replies.take()) is not NOTHING:
         found.append(b" ".join(each).decode())
-    assert found == ["MULTI", "TIME", "DUMP a", "PTTL a", "DUMP b", "PTTL b", "EXEC", "MULTI", "TIME", "DUMP c", "PTTL c", "EXEC"]
+    assert found == ["MULTI", "TIME", "PTTL a", "PTTL b", "DUMP a", "DUMP b", "EXEC", "MULTI", "TIME", "PTTL c", "DUMP c", "EXEC"]
     replies.feed(size_questions(page_of([b"a"])))
     assert replies.take() == [b"MEMORY", b"USAGE", b"a"]
     assert questions(Page(b"", 0), Layout(2, True)) == b""
