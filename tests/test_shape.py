@@ -172,6 +172,7 @@ def test_examples_in_docstrings_hold(monkeypatch: pytest.MonkeyPatch) -> None:
         "storage.blob_url",
         "azure.resources",
         "live.abilities",
+        "live.processes",
         "live.server_url",
         "resp",
         "policy.rules",

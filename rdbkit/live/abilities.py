@@ -18,11 +18,13 @@ from rdbkit.errors import TargetError
 from rdbkit.format.replies import Refusal
 from rdbkit.format.slots import key_slot
 from rdbkit.live.connection import Address, Lost
+from rdbkit.live.processes import run_id
 from rdbkit.live.server import WAITS, Server
+from rdbkit.passes.pages import Layout
 from rdbkit.resp import command
 from rdbkit.text import first_line
 
-__all__ = ["Abilities", "Ability", "Row", "abilities", "database_numbers", "is_missing"]
+__all__ = ["Abilities", "Ability", "Row", "abilities", "count_databases", "database_numbers", "is_missing"]
 
 Side = Literal["source", "target"]
 
@@ -30,14 +32,16 @@ Side = Literal["source", "target"]
 _PASSING: Final = ("LOADING", "BUSY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN")
 #: What says that a command is not there, or not for this login, in the words of Redis and of services.
 _MISSING: Final = re.compile(
-    r"unknown (?:sub)?command|disallowed|not (?:supported|available|permitted|enabled)|forbidden|disabled|blocked|syntax error"
-    r"|wrong number of arguments",
+    r"unknown (?:sub)?command|disallowed|not (?:allowed|supported|available|permitted|enabled)|forbidden|disabled|blocked"
+    r"|syntax error|wrong number of arguments",
     re.IGNORECASE,
 )
 #: Keyspace notifications that tell every change of a key: an event by its name, of all classes but those of reading.
 _EVENT: Final = "E"
 _CLASSES: Final = frozenset("g$lshztxe")
 _ALL_CLASSES: Final = "A"
+#: Keys in one MULTI: the server answers nobody else meanwhile.
+_GROUP: Final = 64
 #: Numbers of databases that are tried at once.
 _DATABASES: Final = 64
 _MOST_DATABASES: Final = 1 << 14
@@ -120,6 +124,12 @@ class Abilities:
     rename: Ability
     load_functions: Ability
     events: str | None = None
+
+    def layout(self, server: Server) -> Layout:
+        """How `passes.pages` asks for values and expiries on this source: nodes of a cluster take one key in a MULTI."""
+        absolute = self.expiry.use == "pexpiretime"
+        together = self.moment.use == "multi" and self.expiry.use in ("pexpiretime", "multi")
+        return Layout((1 if server.slots() else _GROUP) if together else 0, absolute)
 
     def rows(self, server: Server, side: Side) -> list[Row]:
         """The table of a source or target: what is used for each thing that is needed there, and what would do better."""
@@ -205,7 +215,7 @@ def database_numbers(server: Server, found: Abilities) -> list[int]:
         numbers = {int(n) for reply in replies if isinstance(reply, bytes) for n in re.findall(rb"(?m)^db(\d+):", reply)}
         return sorted(numbers) or [0]
     if found.databases.use == "select":
-        return list(range(_count_databases(server)))
+        return list(range(count_databases(server)))
     return [0]
 
 
@@ -367,7 +377,7 @@ def _unused_name(slot: int | None) -> bytes:
     return name
 
 
-def _count_databases(server: Server) -> int:
+def count_databases(server: Server) -> int:
     """How many databases a server has, by asking for each; 1 where it lets nobody choose."""
     connection = server.dial()
     try:
@@ -379,16 +389,6 @@ def _count_databases(server: Server) -> int:
         return _MOST_DATABASES
     finally:
         connection.close()
-
-
-def run_id(info: bytes) -> str | None:
-    """The name of a process that INFO server tells; None for none.
-
-    >>> run_id(b"run_id:0123456789abcdef0123456789abcdef01234567")
-    '0123456789abcdef0123456789abcdef01234567'
-    """
-    found = re.search(rb"run_id:([0-9a-f]{8,})", info)
-    return found[1].decode() if found and found[1].strip(b"0") else None
 
 
 # -- together, and in words

@@ -26,7 +26,7 @@ class Lane:
         transfer: copies pages; its connection is to the node.
         db: the database of the source.
         cursor: where to go on; b"0" for the beginning.
-        batch: keys to ask for at a time, about.
+        batch: keys to ask for at a time, about; called before each page.
         big: bytes above which a value is not read whole; 0 to look at none.
         large: takes the keys above that.
         save: called with the cursor up to which all keys have been answered for, b"0" at the end.
@@ -40,7 +40,7 @@ class Lane:
         db: int,
         *,
         cursor: bytes = _END,
-        batch: int = 1000,
+        batch: int | Callable[[], int] = 1000,
         big: int = 0,
         large: Callable[[int, list[bytes]], object] | None = None,
         save: Callable[[bytes], object] | None = None,
@@ -50,7 +50,7 @@ class Lane:
         self.transfer = transfer
         self.db = db
         self.cursor = cursor
-        self.batch = batch
+        self.batch = batch if callable(batch) else lambda: batch
         self.big = big
         self.large = large
         self.save = save
@@ -92,7 +92,7 @@ class Lane:
             self.save(self.cursor)
 
     def _scan(self, cursor: bytes) -> bytes:
-        return command(b"SCAN", cursor, b"COUNT", b"%d" % self.batch)
+        return command(b"SCAN", cursor, b"COUNT", b"%d" % self.batch())
 
     def _page(self) -> tuple[Page, bytes]:
         """The next page that was asked for, and the cursor behind it."""

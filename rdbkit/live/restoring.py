@@ -122,6 +122,8 @@ class Restoring:
             try:
                 if not node.connection.is_open:
                     self._open(node)
+                elif len(node.flights) == 1:
+                    node.connection.renew_login()  # no reply is on its way now
                 node.connection.send(data)
             except Lost:
                 node.connection.close()

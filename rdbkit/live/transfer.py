@@ -166,6 +166,7 @@ class Transfer:
             self.connection.select(db)
             self._db = db
             self._rest = b""
+        self.connection.renew_login()  # no reply is on its way now
         self.connection.send(questions(page, self.way.layout) + more)
 
     def answer(self, db: int, page: Page, replace: bool = False) -> None:

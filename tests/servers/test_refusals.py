@@ -5,12 +5,9 @@ from __future__ import annotations
 import pytest
 
 from fixtures.server import RELEASES
-from rdbkit.live.loads import loads
-from rdbkit.live.server import connect
 
 from ..rdb import FIXTURES
 from .test_transfer import FAR, copied, pair
-from .test_verify_import import port_of
 
 
 @pytest.mark.parametrize(
@@ -46,19 +43,3 @@ def test_what_differs_is_told_and_left_alone() -> None:
         counts, _, _ = copied(a, b, "redis-6.0", on_exists="replace")
         assert counts.written == 6
         assert b.call("GET", "value") == b"1"
-
-
-@pytest.mark.parametrize(
-    ("line", "name", "modules"),
-    [("redis-6.0", "redis-6.0", []), ("redis-8.0", "redis-8.0", ["vector sets"]), ("valkey-9.1", "valkey-9.1", [])],
-)
-def test_what_a_server_loads_is_asked_of_it(line: str, name: str, modules: list[str]) -> None:
-    with pair(line, line) as (a, _), connect(f"redis://127.0.0.1:{port_of(a)}") as server:
-        a.call("SET", "k", "v")
-        found = loads(server)
-        assert (found.name, found.databases) == (name, 16)
-        assert found.modules[: len(modules)] == modules
-        server.version = "redis 99.1.0"
-        assert loads(server).title == "Redis 8.10"
-        server.version = None
-        assert loads(server).rdb == found.rdb
