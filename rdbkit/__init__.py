@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from rdbkit.azure.upload import Upload, upload
     from rdbkit.live.login import entra_credentials
     from rdbkit.live.server import connect
+    from rdbkit.live.snapshot import NodeSnapshot, ServerSnapshot, snapshot_server
     from rdbkit.live.verify_import import ImportDifference, ImportedDatabase, ImportProof, verify_import
     from rdbkit.operations.build import Build, build
     from rdbkit.operations.check import Check, Finding, check, check_shards
@@ -164,6 +165,7 @@ __all__ = [
     "ModuleDataDifference",
     "ModuleValue",
     "Names",
+    "NodeSnapshot",
     "PendingEntry",
     "PendingOperation",
     "Plan",
@@ -178,6 +180,7 @@ __all__ = [
     "ScriptRecord",
     "SelectDb",
     "Selection",
+    "ServerSnapshot",
     "Set",
     "Sku",
     "SlotImport",
@@ -247,6 +250,7 @@ __all__ = [
     "redact",
     "rules",
     "salvage",
+    "snapshot_server",
     "split",
     "target_names",
     "terraform",
@@ -297,6 +301,7 @@ _MODULES = {
     "Migration": "azure.migrate",
     "ModuleDataDifference": "operations.diff",
     "Names": "operations.resource_names",
+    "NodeSnapshot": "live.snapshot",
     "PendingOperation": "azure.pending_operation",
     "Plan": "operations.plan",
     "Policies": "policy.rules",
@@ -305,6 +310,7 @@ _MODULES = {
     "Rule": "operations.verify",
     "Salvage": "operations.salvage",
     "ScriptRecord": "policy.script",
+    "ServerSnapshot": "live.snapshot",
     "Sku": "targets.target",
     "Split": "operations.split",
     "Target": "targets.target",
@@ -353,6 +359,7 @@ _MODULES = {
     "redact": "operations.redact",
     "rules": "operations.verify",
     "salvage": "operations.salvage",
+    "snapshot_server": "live.snapshot",
     "split": "operations.split",
     "target_names": "targets.target",
     "terraform": "operations.plan_terraform",

@@ -129,14 +129,14 @@ def size(n: int) -> str:
     return f"{n} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
 
 
-def when(ms: int) -> str:
-    """A time in Unix milliseconds as date and time (UTC).
+def when(ms: int, seconds: bool = False) -> str:
+    """A time in Unix milliseconds as date and time (UTC), to the minute or to the second.
 
-    >>> when(4_102_444_800_000)
-    '2100-01-01 00:00'
+    >>> when(4_102_444_800_000), when(4_102_444_800_000, seconds=True)
+    ('2100-01-01 00:00', '2100-01-01 00:00:00')
     """
     try:
-        return time.strftime("%Y-%m-%d %H:%M", time.gmtime(ms / 1000))
+        return time.strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M", time.gmtime(ms / 1000))
     except (ValueError, OverflowError, OSError):
         return f"{ms} ms"
 

@@ -44,6 +44,7 @@ _VERBS: Final = {
     "export-cache": "Export what a cache in Azure has into a storage account.",
     "migrate": "Check, convert, upload and import snapshots, one step after the other.",
     "verify-import": "Whether a server has what was in snapshots.",
+    "snapshot": "A file of what a server or cluster has now.",
     "build": "A snapshot from JSON lines, as export writes them.",
     "export": "Every key and value as JSON lines or as commands.",
     "get": "The value of one key.",
@@ -52,6 +53,7 @@ _VERBS: Final = {
 
 
 _FOLDS_NOTHING: Final = ("migrate", "upload")
+_READS_NO_FILE: Final = ("snapshot",)
 _READS_NO_SNAPSHOT: Final = ("build", "export-cache", "fold", "import", "targets")
 
 
@@ -98,7 +100,9 @@ class _Verbs(click.Group):
             from rdbkit.cli.append_only import ALLOW_BASE, SERVER
             from rdbkit.cli.download import DOWNLOAD
 
-            command.params += [_MAX_MEMORY, *([] if cmd_name in _FOLDS_NOTHING else [SERVER, DOWNLOAD]), ALLOW_BASE]
+            command.params.append(_MAX_MEMORY)
+            if cmd_name not in _READS_NO_FILE:
+                command.params += [*([] if cmd_name in _FOLDS_NOTHING else [SERVER, DOWNLOAD]), ALLOW_BASE]
         return command
 
 

@@ -19,7 +19,9 @@ from rdbkit.cli.download import downloaded
 from rdbkit.cli.headings import grouped
 from rdbkit.cli.render import printable
 from rdbkit.cli.scrubbing import secrets_kept
+from rdbkit.cli.server_files import name_of_server, taken
 from rdbkit.cli.streams import sending_data
+from rdbkit.live.server_url import is_server_url
 from rdbkit.storage.location import exists, file_id, is_file, is_folder, real_path
 from rdbkit.storage.manifest import find_manifest
 from rdbkit.storage.output import open_output
@@ -67,7 +69,7 @@ class InputPathOrUrl(InputPath):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not is_remote(value):
             if isinstance(value, str) and "://" in value and not exists(value):  # which nobody shows: it may have a signature
-                self.fail("it is no file, and no URL of a blob, which begins with https://", param, ctx)
+                self.fail("it is no file, and no URL of a blob (https://) or of a server (redis://, rediss://)", param, ctx)
             return super().convert(value, param, ctx)
         try:
             return name_of(value)
@@ -76,11 +78,24 @@ class InputPathOrUrl(InputPath):
 
 
 class SnapshotPath(InputPathOrUrl):
-    """A snapshot that is read. An append-only file is folded to one for the command."""
+    """A snapshot that is read. An append-only file is folded to one for the command, and of a server one is taken."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not is_server_url(value):
+            return super().convert(value, param, ctx)
+        try:
+            return name_of_server(value, ctx)
+        except ValueError as e:
+            self.fail(str(e), param, ctx)
 
 
 class KeptPath(InputPathOrUrl):
-    """A snapshot that a command comes back to when it is run again, so that an append-only file has to be folded before."""
+    """A snapshot that a command comes back to when it is run again, so that of anything else one has to be made before."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if is_server_url(value):
+            self.fail("it is a server: make a file of what it has first, with rdbkit snapshot", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class OutputPath(click.Path):
@@ -210,7 +225,7 @@ class Verb(click.Command):
             elif isinstance(param.type, WithArgument) and param.type.output and value[1]:
                 outputs.append((f"{_shown(param)} {value[0]}", value[1]))
         _check_outputs(inputs, outputs)
-        with downloaded(snapshots), folded(snapshots):
+        with taken(snapshots), downloaded(snapshots), folded(snapshots):
             return super().invoke(ctx)
 
 
@@ -265,6 +280,8 @@ class _ReadTwice(SnapshotPath):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         name = os.fsdecode(super().convert(value, param, ctx))
+        if is_server_url(name):
+            return name
         if name == _STDOUT or (exists(name) and not is_file(name) and not is_folder(name)):
             shown = "standard input" if name == _STDOUT else printable(name)
             raise click.UsageError(f"{shown}: it is read several times, and has to be a file", ctx)

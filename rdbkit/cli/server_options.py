@@ -17,6 +17,7 @@ import click
 from rdbkit.cli.clouds import chosen_cloud, cloud_option
 from rdbkit.cli.files import EXISTING
 from rdbkit.clouds import Cloud, cloud_of_host
+from rdbkit.live.server_url import is_server_url
 
 if TYPE_CHECKING:
     from rdbkit.live.login import Credentials
@@ -29,7 +30,6 @@ __all__ = ["SERVER_URL", "Login", "is_server_url", "server_options", "server_pai
 
 #: Passwords of one of two servers; the one for all, RDBKIT_REDIS_PASSWORD, is read by `connect`.
 _VARIABLES: Final = {"source": "RDBKIT_SOURCE_PASSWORD", "target": "RDBKIT_TARGET_PASSWORD"}
-_SCHEMES: Final = ("redis://", "rediss://")
 if TYPE_CHECKING:
     _ParamType = click.ParamType[Any]  # which older versions of click do not know to be generic
 else:
@@ -53,11 +53,6 @@ class _ServerUrlType(_ParamType):
 
 #: The type of a parameter that takes the URL of a server.
 SERVER_URL: Final = _ServerUrlType()
-
-
-def is_server_url(text: str) -> bool:
-    """Whether this is meant to be the URL of a server."""
-    return text.startswith(_SCHEMES)
 
 
 @dataclass(frozen=True)
@@ -84,8 +79,11 @@ class Login:
     cluster: Cluster | None = None
     shared: Login | None = None
 
-    def connect(self, url: str) -> Server:
+    def connect(self, url: str, ways: str | None = None) -> Server:
         """A connection to the server.
+
+        Args:
+            ways: how a password can be given, where that is not by the options.
 
         Raises: click.UsageError for options that do not go with the URL or with each other; TargetError as `connect`.
         """
@@ -106,7 +104,7 @@ class Login:
         )
         return connect(
             url, password=login.password, credentials=credentials, ca_cert=login.ca_cert, verify_tls=login.verify_tls,
-            cluster=login.cluster or "auto",
+            cluster=login.cluster or "auto", **({} if ways is None else {"ways": ways}),
         )  # fmt: skip
 
     @property

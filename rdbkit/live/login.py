@@ -53,7 +53,7 @@ class CurrentLogin:
     def refused(self, reason: str, source: str) -> TargetError:
         """The error for a server that does not let this user in, with its own words."""
         if self._credentials is None:
-            text = f"the server wants a password: {self.ways}, or --entra"
+            text = f"the server wants a password: {self.ways}"
         elif self._current is not None and not self._current[1]:
             text = f"the server does not let this user in without a password: {self.ways}"
         else:

@@ -28,6 +28,7 @@ __all__ = ["Cluster", "Server", "connect"]
 Cluster: TypeAlias = Literal["auto", "yes", "no"]
 
 PASSWORD_VARIABLE: Final = "RDBKIT_REDIS_PASSWORD"
+_WAYS: Final = f"--password-file or {PASSWORD_VARIABLE}, or --entra"
 #: Seconds to wait before each further attempt.
 WAITS: Final = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
 #: How often the server's clock is looked at.
@@ -52,6 +53,7 @@ def connect(
     ca_cert: str | None = None,
     verify_tls: bool = True,
     cluster: Cluster = "auto",
+    ways: str = _WAYS,
 ) -> Server:
     """Connect to a server, and find out what it is.
 
@@ -62,6 +64,7 @@ def connect(
         ca_cert: a PEM file of certificate authorities to trust, instead of the system's.
         verify_tls: False trusts any certificate.
         cluster: whether its keys are spread over nodes; "auto" asks it.
+        ways: how a password can be given, for the error of a server that wants one.
 
     Raises: ValueError for a malformed URL; TargetError where it cannot be reached or does not let one in.
     """
@@ -83,7 +86,7 @@ def connect(
         if not verify_tls:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-    return Server(server_url, credentials, context, cluster)
+    return Server(server_url, credentials, context, cluster, ways)
 
 
 class Server:
@@ -96,9 +99,11 @@ class Server:
         features: names of commands that not every server has, and this one does.
     """
 
-    def __init__(self, url: ServerUrl, credentials: Credentials | None, context: ssl.SSLContext | None, cluster: Cluster) -> None:
+    def __init__(
+        self, url: ServerUrl, credentials: Credentials | None, context: ssl.SSLContext | None, cluster: Cluster, ways: str = _WAYS
+    ) -> None:
         self.url = url
-        self._opener = Opener(url, context, CurrentLogin(credentials, f"--password-file or {PASSWORD_VARIABLE}"))
+        self._opener = Opener(url, context, CurrentLogin(credentials, ways))
         self._lock = threading.RLock()
         self._nodes: dict[Address, Connection] = {}
         self._owners: list[Address | None] = []

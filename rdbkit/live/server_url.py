@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["ServerUrl", "parse_url"]
+__all__ = ["ServerUrl", "is_server_url", "parse_url"]
 
+_SCHEMES: Final = ("redis://", "rediss://")
 _DEFAULT_PORT: Final = 6379
 _MOST_DATABASE_DIGITS: Final = 9
 
@@ -23,12 +24,26 @@ class ServerUrl:
     password: str | None
     db: int | None
 
+    @property
+    def place(self) -> str:
+        """The URL as a command takes it that has the password from elsewhere."""
+        return str(self).replace(":***@", "@").replace("//@", "//").replace("***@", "")
+
     def __str__(self) -> str:
         user = f"{self.user or ''}:***@" if self.password else "***@" if self.user else ""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'rediss' if self.tls else 'redis'}://{user}{host}:{self.port}{'' if self.db is None else f'/{self.db}'}"
 
     __repr__ = __str__
+
+
+def is_server_url(text: object) -> bool:
+    """Whether this is meant to be the URL of a server.
+
+    >>> is_server_url("rediss://cache.example:10000"), is_server_url("dump.rdb")
+    (True, False)
+    """
+    return isinstance(text, str) and text.startswith(_SCHEMES)
 
 
 def parse_url(url: str) -> ServerUrl:
@@ -41,7 +56,7 @@ def parse_url(url: str) -> ServerUrl:
     >>> parse_url("redis://localhost/3").db
     3
     """
-    if not url.startswith(("redis://", "rediss://")):
+    if not is_server_url(url):
         raise ValueError("a server's URL begins with redis:// or, for TLS, with rediss://: write redis://host:port")
     scheme, _, rest = url.partition("://")
     login, at, address = rest.rpartition("@")  # a password may have signs in it that mean something in a URL

@@ -82,6 +82,18 @@ class Frame(NamedTuple):
     announced: int = -1
 
 
+def frame_of(line: bytes) -> Frame | None:
+    """What a line says of the snapshot that begins behind it, given without its end; None where it says nothing of one.
+
+    >>> frame_of(b"$207")
+    Frame(kind='bulk', mark=b'', announced=207)
+    """
+    if line.startswith(_EOF) and len(line) == len(_EOF) + MARK_BYTES:
+        return Frame("eof-mark", line[len(_EOF) :])
+    found = _LENGTH.fullmatch(line + b"\r\n")
+    return None if found is None else Frame("bulk", announced=int(found[1]))
+
+
 def read_frame(window: Window) -> Frame:
     """Go on to where a snapshot begins. Errors count from where the window is.
 
@@ -92,21 +104,18 @@ def read_frame(window: Window) -> Frame:
     front = window.peek(FRONT_BYTES)
     last, skipped = _skip_lines(window)
     head = window.peek(len(_EOF) + MARK_BYTES + 2)
-    if head.startswith(_EOF):
-        if len(head) < len(_EOF) + MARK_BYTES + 2:
-            raise TruncatedError("the replication capture ends inside its first mark", offset=len(head))
-        if not head.endswith(b"\r\n"):
+    if head.startswith(b"$"):
+        line, end, _ = head.partition(b"\r\n")
+        frame = frame_of(line) if end else None
+        if frame is not None:
+            window.skip(len(line) + len(end))
+            _expect_more(window)
+            return frame
+        if head.startswith(_EOF):
+            if len(head) < len(_EOF) + MARK_BYTES + 2:
+                raise TruncatedError("the replication capture ends inside its first mark", offset=len(head))
             what = TEXT_MODE if head.endswith(b"\r\r") else "the first mark of a replication capture is damaged"
             raise CorruptError(what, offset=0)
-        window.skip(len(head))
-        _expect_more(window)
-        return Frame("eof-mark", head[len(_EOF) : -2])
-    if head.startswith(b"$"):
-        found = _LENGTH.match(head)
-        if found is not None:
-            window.skip(found.end())
-            _expect_more(window)
-            return Frame("bulk", announced=int(found[1]))
         if len(head) < _LENGTH_LINE and re.fullmatch(rb"\$([0-9]*\r?|E|EN|EO|EOF)", head):
             raise TruncatedError("the replication capture ends inside its frame", offset=len(head))
     elif last is not None:

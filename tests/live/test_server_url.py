@@ -64,7 +64,7 @@ def test_malformed_urls_are_told_without_their_password(url: str) -> None:
 def test_a_url_in_the_place_of_a_file_is_told_without_its_password(url: str, tmp_path: Path) -> None:
     for option in ([url, "redis://h"], [FILE, "redis://h", "--ca-cert", url], [FILE, "redis://h", "--rate", url]):
         result = CliRunner().invoke(cli, ["verify-import", *option])
-        assert result.exit_code == 2
+        assert result.exit_code in ((1, 4) if option[0].startswith("redis:") else (2,))
         assert "s3cret" not in result.output
     result = CliRunner().invoke(cli, ["verify-import", FILE, "redis://h", "--password-file", "s3cret"])
     assert result.exit_code == 2

@@ -424,4 +424,4 @@ def test_a_url_that_is_misspelt_is_not_shown_with_its_signature(verb: str, begin
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert "c2VjcmV0" not in done.stderr
-    assert "no URL of a blob, which begins with https://" in done.stderr
+    assert "no URL of a blob (https://) or of a server (redis://, rediss://)" in done.stderr
