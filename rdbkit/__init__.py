@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from rdbkit.live.login import entra_credentials
     from rdbkit.live.server import connect
     from rdbkit.live.snapshot import NodeSnapshot, ServerSnapshot, snapshot_server
+    from rdbkit.live.verify_copy import ComparedDatabase, CopyDifference, CopyProof, verify_copy
     from rdbkit.live.verify_import import ImportDifference, ImportedDatabase, ImportProof, verify_import
     from rdbkit.operations.build import Build, build
     from rdbkit.operations.check import Check, Finding, check, check_shards
@@ -123,7 +124,10 @@ __all__ = [
     "Check",
     "Checksum",
     "ChecksumError",
+    "ComparedDatabase",
     "Conversion",
+    "CopyDifference",
+    "CopyProof",
     "CorruptError",
     "Creation",
     "Credentials",
@@ -257,6 +261,7 @@ __all__ = [
     "upload",
     "value_json",
     "verify",
+    "verify_copy",
     "verify_import",
     "wait_for",
     "wait_for_export",
@@ -287,6 +292,9 @@ _MODULES = {
     "Finding": "operations.check",
     "Fold": "operations.fold",
     "FunctionDifference": "operations.diff_delta",
+    "ComparedDatabase": "live.verify_copy",
+    "CopyDifference": "live.verify_copy",
+    "CopyProof": "live.verify_copy",
     "ImportDifference": "live.verify_import",
     "ImportPlan": "azure.cache_import",
     "ImportProof": "live.verify_import",
@@ -367,6 +375,7 @@ _MODULES = {
     "upload": "azure.upload",
     "value_json": "operations.value_json",
     "verify": "operations.verify",
+    "verify_copy": "live.verify_copy",
     "verify_import": "live.verify_import",
     "wait_for": "azure.cache_import",
     "wait_for_export": "azure.cache_export",

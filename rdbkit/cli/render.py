@@ -147,8 +147,8 @@ def show_functions(out: Output, differences: Sequence[FunctionDifference], words
 
 
 @contextmanager
-def progress(name: str, total: int | None) -> Iterator[Any]:
-    """A bar on standard error for work of over a second, where that is a terminal; yields a function of bytes done."""
+def progress(name: str, total: int | None, keys: bool = False) -> Iterator[Any]:
+    """A bar on standard error for work of over a second, where that is a terminal; yields a function of bytes (or `keys`) done."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -163,10 +163,18 @@ def progress(name: str, total: int | None) -> Iterator[Any]:
             if time.monotonic() - begin < 1:
                 return
             from rich.console import Console
-            from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+            from rich.progress import (
+                BarColumn,
+                DownloadColumn,
+                MofNCompleteColumn,
+                Progress,
+                TimeRemainingColumn,
+                TransferSpeedColumn,
+            )
 
+            amounts = (MofNCompleteColumn(),) if keys else (DownloadColumn(), TransferSpeedColumn())
             bar = Progress(
-                "{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
+                "{task.description}", BarColumn(), *amounts, TimeRemainingColumn(),
                 console=Console(stderr=True), transient=True,
             )  # fmt: skip
             bar.start()

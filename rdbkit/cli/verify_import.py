@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from rdbkit.cli.files import EXISTING_SNAPSHOT, OutputPath
-from rdbkit.cli.options import database_pairs, selection_options, warn_if_none
+from rdbkit.cli.options import selection_options, warn_if_none
 from rdbkit.cli.render import Output, key_name, libraries, output, printable, progress, show_functions
-from rdbkit.cli.secrets import FiniteRange, SecretsCommand
+from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.server_options import SERVER_URL, Login, server_options
-from rdbkit.live.verify_import import LEAST_RATE
+from rdbkit.cli.verification_options import verification_options
 from rdbkit.operations.diff_elements import expiries
-from rdbkit.selection import Selection, parse_duration
+from rdbkit.selection import Selection
 from rdbkit.storage.location import total_size
 from rdbkit.text import count
 
 if TYPE_CHECKING:
     from rdbkit.live.verify_import import ImportDifference, ImportProof
 
-_MOST_KEYS: Final = 1 << 62
 _WORDS: Final = {
     "missing": "missing",
     "type": "another type",
@@ -34,56 +33,18 @@ _WORDS: Final = {
 }
 
 
-def _tolerance(ctx: click.Context, param: click.Parameter, value: str) -> int:
-    try:
-        return parse_duration(value)
-    except ValueError as e:
-        raise click.BadParameter(str(e), ctx=ctx, param=param) from None
-
-
-def _pick(ctx: click.Context, param: click.Parameter, value: str | None) -> float | int | None:
-    if value is None:
-        return None
-    text = value.strip()
-    try:
-        found: float | int = float(text[:-1]) / 100 if text.endswith("%") else int(text)
-    except ValueError:
-        found = 0
-    if not 0 < found < (1 if text.endswith("%") else _MOST_KEYS):
-        raise click.BadParameter(f"{value!r} is neither a number of keys nor a share, as in 10000 or 5%", ctx=ctx, param=param)
-    return found
-
-
 @click.command("verify-import", cls=SecretsCommand)
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=EXISTING_SNAPSHOT)
 @click.argument("url", metavar="URL", type=SERVER_URL)
 @server_options
-@click.option(
-    "--map-db", multiple=True, callback=database_pairs, metavar="N=M,...", help="Keys of database N are in the server's M."
-)
-@click.option(
-    "--ttl-tolerance", default="1s", show_default=True, callback=_tolerance, metavar="TIME", help="Expiries may be so far apart."
-)
-@click.option(
-    "--pick", callback=_pick, metavar="N|N%",
-    help="Look for about N keys, or N percent, alone: chosen by hash of the name, the same in every run with one --seed.",
+@verification_options(
+    "server", "List the server's keys, and name those that are in no FILE.",
+    "Do not compare function libraries, as where a conversion has dropped them.", 256,
 )  # fmt: skip
-@click.option("--seed", type=click.IntRange(0, 1 << 62), default=0, metavar="N", help="Another number picks other keys.")
-@click.option("--find-extra", is_flag=True, help="List the server's keys, and name those that are in no FILE.")
-@click.option(
-    "--ignore", type=click.Choice(["functions"]), multiple=True,
-    help="Do not compare function libraries, as where a conversion has dropped them.",
-)  # fmt: skip
-@click.option("--rate", type=FiniteRange(LEAST_RATE), metavar="N", help="Ask for at most N keys a second.")
-@click.option(
-    "--batch", type=click.IntRange(1, 10_000), default=256, show_default=True, metavar="N", help="Ask for N keys at a time."
-)
 @click.option(
     "--state", type=OutputPath("json", gzip=False), metavar="FILE",
     help="Keep here how far the work is, and go on from there; removed at the end.",
 )  # fmt: skip
-@click.option("--samples", type=click.IntRange(0, 10_000), default=10, show_default=True, metavar="N", help="Name N differences.")
-@click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
 @click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
 @click.option("--no-checksum", is_flag=True, help="Do not verify the CRC-64 of FILEs.")
 @selection_options

@@ -20,7 +20,7 @@ from rdbkit.resp import command
 from rdbkit.storage.rate_limiter import RateLimiter
 from rdbkit.values import StreamEntry, StreamGroup, StreamId, StreamTail
 
-__all__ = ["OUTCOMES", "Comparer", "Outcome", "hashes_not_in"]
+__all__ = ["OUTCOMES", "Comparer", "Outcome", "hashes_not_in", "shown"]
 
 #: What may become of a key; all but the first three are differences.
 OUTCOMES: Final = ("equal", "expired", "not-compared", "missing", "type", "value", "expire", "refused")
@@ -286,7 +286,7 @@ class _List(_Elements):
             for i, one in enumerate(elements):
                 other = found[i] if i < len(found) else None
                 if one != other:
-                    self.differ(f"element {self.most + i:,}", _shown(one), _shown(other))
+                    self.differ(f"element {self.most + i:,}", shown(one), shown(other))
         self.saw(elements)
 
 
@@ -307,7 +307,7 @@ class _Set(_Elements):
         if 0 in found:
             for member, is_there in zip(elements, found, strict=True):
                 if not is_there:
-                    self.differ("member", _shown(member), "none")
+                    self.differ("member", shown(member), "none")
         self.saw(elements)
 
 
@@ -328,7 +328,7 @@ class _SortedSet(_Elements):
         for (member, score), text in zip(elements, found, strict=True):
             other = None if text is None else float(text)
             if other != score and not (score != score and other != other):  # not a number is never equal to itself
-                self.differ(_shown(member), repr(score), "none" if other is None else repr(other))
+                self.differ(shown(member), repr(score), "none" if other is None else repr(other))
         self.saw(elements)
 
 
@@ -373,7 +373,7 @@ class _Hash(_Elements):
             self.least += 1
             self.most += 1
             if other != value:
-                self.differ(_shown(name), _shown(value), _shown(other))
+                self.differ(shown(name), shown(value), shown(other))
             else:
                 self.compare_expiry(name, expire, at)
 
@@ -383,7 +383,7 @@ class _Hash(_Elements):
             return  # it has expired between the two answers
         found = at if at >= 0 else None
         if not self.comparer.is_near(expected, found, found):
-            self.differ(f"expiry of {_shown(name)}", str(expected or "never"), "never" if found is None else str(found))
+            self.differ(f"expiry of {shown(name)}", str(expected or "never"), "never" if found is None else str(found))
 
     def recount(self, total: int) -> Generator[list[bytes], list[Any], int]:
         """Where fields that have expired can be among those that are counted, list the names: those are not in the list."""
@@ -464,11 +464,11 @@ class _Stream:
         self.compare_tail(_facts(replies[0]))
         last_ids = {facts["name"]: facts["last-delivered-id"].decode() for facts in map(_facts, replies[1])}
         for name in last_ids.keys() - {group.name for group in self.groups}:
-            self.lines.append(f"group {_shown(name)}: none and there")
+            self.lines.append(f"group {shown(name)}: none and there")
         of_groups = replies[2 + len(windows) :]
         for group, consumers, pending in zip(self.groups, of_groups[::2], of_groups[1::2], strict=True):
             if group.name not in last_ids or isinstance(consumers, Refusal) or isinstance(pending, Refusal):
-                self.lines.append(f"group {_shown(group.name)}: there and none")
+                self.lines.append(f"group {shown(group.name)}: there and none")
             else:
                 self.compare_group(group, last_ids[group.name], consumers)
                 yield from self.compare_pending(group, pending)
@@ -522,13 +522,13 @@ class _Stream:
 
     def compare_group(self, group: StreamGroup, last_id: str, consumers: list[Any]) -> None:
         """The last id of a group, and the names of its consumers."""
-        shown = f"group {_shown(group.name)}"
+        about = f"group {shown(group.name)}"
         if last_id != str(group.last_id):
-            self.lines.append(f"{shown}, last id: {group.last_id} and {last_id}")
+            self.lines.append(f"{about}, last id: {group.last_id} and {last_id}")
         theirs = {_facts(row)["name"] for row in consumers}
         ours = {consumer.name for consumer in group.consumers}
-        self.lines += [f"{shown}, consumer {_shown(name)}: there and none" for name in sorted(ours - theirs)]
-        self.lines += [f"{shown}, consumer {_shown(name)}: none and there" for name in sorted(theirs - ours)]
+        self.lines += [f"{about}, consumer {shown(name)}: there and none" for name in sorted(ours - theirs)]
+        self.lines += [f"{about}, consumer {shown(name)}: none and there" for name in sorted(theirs - ours)]
 
     def compare_pending(self, group: StreamGroup, reply: list[Any]) -> Generator[list[bytes], list[Any], None]:
         """The pending entries of a group; `reply` has the first of the server's."""
@@ -540,7 +540,7 @@ class _Stream:
             there = [(row[0].decode(), row[1], row[3]) for row in reply]
             is_last = begin + _PENDING_WINDOW >= len(group.pending)
             if wanted != (there if is_last else there[: len(wanted)]):
-                self.lines.append(f"group {_shown(group.name)}: its pending entries differ{_first_pending(wanted, there)}")
+                self.lines.append(f"group {shown(group.name)}: its pending entries differ{_first_pending(wanted, there)}")
                 break
 
 
@@ -567,10 +567,12 @@ def _first_pending(wanted: list[Any], there: list[Any]) -> str:
 
 
 def _shown_parts(parts: list[bytes]) -> str:
-    return " ".join(_shown(part) for part in parts[:6]) + (" ..." if len(parts) > 6 else "")
+    return " ".join(shown(part) for part in parts[:6]) + (" ..." if len(parts) > 6 else "")
 
 
-def _shown(data: bytes | None) -> str:
+def shown(data: bytes | None) -> str:
+    """A name or value in words: of a long one its beginning and its length."""
+    """A name or value in words: long ones by their beginning and length."""
     if data is None:
         return "none"
     return repr(data) if len(data) <= _SHOWN_BYTES else f"{data[:_SHOWN_BYTES]!r}... ({len(data):,} bytes)"

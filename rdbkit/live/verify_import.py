@@ -6,18 +6,24 @@ Each key of the files is looked for by `rdbkit.live.compare`; here are the files
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from hashlib import blake2b
 from typing import Any, Final
 
 from rdbkit.format.record import Record
 from rdbkit.format.replies import Refusal
 from rdbkit.live.compare import OUTCOMES, Comparer, Outcome, hashes_not_in
-from rdbkit.live.server import Server, connect, info_number
+from rdbkit.live.server import Server
+from rdbkit.live.verification import (
+    Picker,
+    check_pick_and_rate,
+    compare_libraries,
+    connected,
+    libraries_of_nodes,
+    note_of_evictions,
+)
 from rdbkit.model import FunctionLibrary
 from rdbkit.operations.arguments import File, paths_of
 from rdbkit.operations.diff_delta import FunctionDifference
@@ -30,10 +36,8 @@ from rdbkit.storage.source import Rereading
 from rdbkit.storage.state import StateFile
 from rdbkit.text import count, json_bytes, valid_text
 
-__all__ = ["LEAST_RATE", "ImportDifference", "ImportProof", "ImportedDatabase", "verify_import"]
+__all__ = ["ImportDifference", "ImportProof", "ImportedDatabase", "verify_import"]
 
-#: Keys a second; with fewer, the pauses were longer than a machine can wait.
-LEAST_RATE: Final = 0.001
 _BATCH_BYTES: Final = 4 << 20
 _ROUND: Final = 10_000  # keys of a file after which its place is kept, however few of them are looked for
 _SAVE_S: Final = 2.0
@@ -226,32 +230,17 @@ def verify_import(
         print(proof.same, proof.missing, proof.value)
     """
     paths = paths_of(files)
-    if pick is not None and not 0 < pick < math.inf:
-        raise ValueError("a share or number of keys is greater than 0")
-    if rate is not None and not LEAST_RATE <= rate < math.inf:
-        raise ValueError(f"a rate is a number of keys a second, at least {LEAST_RATE}")
+    check_pick_and_rate(pick, rate)
     options: dict[str, Any] = {"relaxed": relaxed, "verify_checksum": verify_checksum}
     if block_size is not None:
         options["block_size"] = block_size
-    with _connected(server) as opened:
+    with connected(server) as opened:
         if db_map and opened.url.db is not None:
             raise ValueError("a database in the URL is for the keys of all databases; leave it out to map them")
         return _Verification(
             paths, opened, selection or Selection(), pick, seed, ttl_tolerance_ms, dict(db_map or {}), find_extra,
             ignore_functions, batch, rate, state, samples, options, progress,
         ).run()  # fmt: skip
-
-
-@contextmanager
-def _connected(server: str | Server) -> Iterator[Server]:
-    """A server; one that is connected to here is closed at the end."""
-    if isinstance(server, Server):
-        yield server
-    elif isinstance(server, str):
-        with connect(server) as opened:
-            yield opened
-    else:
-        raise TypeError(f"a server is a URL, as in redis://localhost:6379, or what connect gives, not {type(server).__name__}")
 
 
 class _Verification:
@@ -277,8 +266,7 @@ class _Verification:
         self.server = server
         self.selection = selection
         self.pick = pick
-        self.seed = seed.to_bytes(8, "little", signed=True)
-        self.below: float | None = None
+        self.picker = Picker(seed)
         self.db_map = db_map
         self.find_extra = find_extra
         self.batch = batch if rate is None else max(1, min(batch, int(rate / 4)))
@@ -299,7 +287,7 @@ class _Verification:
     def identity(self, tolerance_ms: int) -> dict[str, Any]:
         """What a state belongs to."""
         url = self.server.url
-        options = [self.pick, self.seed.hex(), tolerance_ms, sorted(self.db_map.items()), repr(self.selection)]
+        options = [self.pick, self.picker.seed.hex(), tolerance_ms, sorted(self.db_map.items()), repr(self.selection)]
         return {"files": [fingerprint(name) for name in self.files], "server": [url.host, url.port, url.db], "options": options}
 
     def run(self) -> ImportProof:
@@ -307,7 +295,7 @@ class _Verification:
             with self.state.file.reading():
                 self.restore(saved)
         if self.pick is not None:
-            self.below = float(self.pick) if self.pick < 1 else min(1.0, self.pick / max(1, self.count()))
+            self.picker.choose(self.pick, 0 if self.pick < 1 else self.count())
         first, done = self.position
         self.read = total_size(self.files[:first])
         for number in range(first, len(self.files)):
@@ -374,13 +362,7 @@ class _Verification:
         self.advance(number + 1, 0)
 
     def wants(self, record: Record) -> bool:
-        if not self.selection(record):
-            return False
-        return self.below is None or self.fraction(record.key) < self.below
-
-    def fraction(self, key: bytes) -> float:
-        """A number from 0 on, below 1, that a name always has."""
-        return int.from_bytes(blake2b(key, key=self.seed, digest_size=8).digest(), "big") / (1 << 64)
+        return self.selection(record) and self.picker(record.key)
 
     def seen(self, record: Record) -> None:
         """Count a key, and ask for the number of keys where it is the first of its database."""
@@ -435,11 +417,9 @@ class _Verification:
         """Notes that help to understand the rest."""
         proof = self.proof
         if proof.missing:
-            evicted = info_number(
-                [found[0] for found in self.server.ask_each_node(0, [command(b"INFO", b"stats")])], "evicted_keys"
-            )
-            if evicted:
-                proof.notes.append(f"the server has evicted {evicted:,} keys since it started, for want of memory")
+            note = note_of_evictions(self.server)
+            if note is not None:
+                proof.notes.append(note)
         for row in proof.databases if proof.counted else ():
             if row.fewer > row.missing:
                 proof.notes.append(
@@ -457,19 +437,13 @@ class _Verification:
     def compare_functions(self) -> None:
         """By name and source; each node of a cluster has all of them."""
         ours = self.libraries_of_files()
-        nodes = self.libraries_of_nodes()
+        nodes = libraries_of_nodes(self.server)
         if isinstance(nodes, Refusal):
             if ours:
                 self.proof.notes.append(f"function libraries were not compared: {nodes}")
             return
         self.proof.libraries = len(ours)
-        for name in sorted(ours.keys() | {name for node in nodes for name in node}):
-            if name not in ours:
-                self.proof.functions.append(FunctionDifference("extra", name))
-            elif not all(name in node for node in nodes):
-                self.proof.functions.append(FunctionDifference("missing", name))
-            elif not all(node[name] in ours[name] for node in nodes):
-                self.proof.functions.append(FunctionDifference("changed", name))
+        self.proof.functions = compare_libraries(ours, nodes)
 
     def libraries_of_files(self) -> dict[str, set[bytes]]:
         """The sources that function libraries have in the files, by their names."""
@@ -480,16 +454,6 @@ class _Verification:
                     if isinstance(event, FunctionLibrary):
                         found.setdefault(event.name, set()).add(event.code)
         return found
-
-    def libraries_of_nodes(self) -> list[dict[str, bytes]] | Refusal:
-        """The source of each library by its name, of every node; or why one does not tell."""
-        replies = [found[0] for found in self.server.ask_each_node(0, [command(b"FUNCTION", b"LIST", b"WITHCODE")])]
-        refusal = next((reply for reply in replies if isinstance(reply, Refusal)), None)
-        if refusal is None:
-            return [_libraries(reply) for reply in replies]
-        if "unknown command" in refusal.text.lower():
-            return [{}]  # before Redis 7.0 there are no functions
-        return refusal
 
     # -- keys that are in no file
 
@@ -561,15 +525,6 @@ class _Verification:
                 )
             )  # fmt: skip
         del self.proof.samples[self.samples :]  # the run that saved them may have been asked for more
-
-
-def _libraries(reply: list[list[Any]]) -> dict[str, bytes]:
-    """Names and sources of what FUNCTION LIST WITHCODE tells."""
-    found = {}
-    for library in reply:
-        facts = dict(zip(library[::2], library[1::2], strict=True))
-        found[facts[b"library_name"].decode("utf-8", "surrogateescape")] = bytes(facts[b"library_code"])
-    return found
 
 
 # -- state

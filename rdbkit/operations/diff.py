@@ -257,7 +257,7 @@ class _Digest(NamedTuple):
     """What is compared of a value first.
 
     Attributes:
-        value: `_digest` of it, which begins with its type.
+        value: `value_digest` of it, which begins with its type.
         size: of its record, in bytes.
         has_expired: some of its fields have expired, where that matters.
     """
@@ -505,7 +505,7 @@ class _Comparison:
         """What the values are of the records of a file that stand at these offsets."""
         found = _Digests(offsets)
         for record in self.records(name, found.offsets):
-            value, has_expired = _digest(record, self.now, self.compares_expiry)
+            value, has_expired = value_digest(record, self.now, self.compares_expiry)
             found.put(record.offset, value, record.size or 0, has_expired)
         return found
 
@@ -620,7 +620,7 @@ def _sizes_by_element(first: _Digest, second: _Digest) -> tuple[int, int] | None
     return None
 
 
-def _digest(record: Record, now: int, compares_expiry: bool) -> tuple[bytes, bool]:
+def value_digest(record: Record, now: int, compares_expiry: bool) -> tuple[bytes, bool]:
     """17 bytes of a value, the same for the same value however it is stored.
 
     Fields that have expired by `now` are as good as none; where expiries are not compared, they count, and it is noted that there
