@@ -56,7 +56,7 @@ class Lane:
         self.save = save
         self.wanted = wanted
         self.pace = pace
-        selection = transfer.way.conversion.selection
+        selection = transfer.selection
         self.conditions = selection.filter_for({}, 0) if selection else None
 
     def run(self) -> None:
@@ -99,7 +99,7 @@ class Lane:
         reply = ScanReply()
         self.transfer.receive(reply)
         if isinstance(reply.failure, Refusal):
-            raise TargetError(f"its keys cannot be listed: {reply.failure}", source=str(self.transfer.way.source.url), db=self.db)
+            raise TargetError(f"its keys cannot be listed: {reply.failure}", source=str(self.transfer.source.url), db=self.db)
         page = reply.page if self.wanted is None else self.wanted(reply.page)
         if self.conditions is not None and self.conditions.tests_names:
             wanted = page.wanted_by(self.conditions)
