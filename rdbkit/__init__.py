@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from rdbkit.azure.pending_operation import PendingOperation
     from rdbkit.azure.resources import Arm, parse_resource_id
     from rdbkit.azure.upload import Upload, upload
+    from rdbkit.live.copy import Copied, copy
     from rdbkit.live.login import entra_credentials
     from rdbkit.live.server import connect
     from rdbkit.live.snapshot import NodeSnapshot, ServerSnapshot, snapshot_server
@@ -126,6 +127,7 @@ __all__ = [
     "ChecksumError",
     "ComparedDatabase",
     "Conversion",
+    "Copied",
     "CopyDifference",
     "CopyProof",
     "CorruptError",
@@ -217,6 +219,7 @@ __all__ = [
     "check_shards",
     "connect",
     "convert",
+    "copy",
     "create",
     "diff",
     "distinct_prefixes",
@@ -279,6 +282,7 @@ _MODULES = {
     "Build": "operations.build",
     "Check": "operations.check",
     "Conversion": "operations.convert",
+    "Copied": "live.copy",
     "Creation": "targets.target",
     "Credentials": "azure.credentials",
     "Delta": "operations.diff_delta",
@@ -334,6 +338,7 @@ _MODULES = {
     "check_shards": "operations.check",
     "connect": "live.server",
     "convert": "operations.convert",
+    "copy": "live.copy",
     "diff": "operations.diff",
     "entra_credentials": "live.login",
     "export": "operations.export",

@@ -45,6 +45,7 @@ _VERBS: Final = {
     "migrate": "Check, convert, upload and import snapshots, one step after the other.",
     "verify-import": "Whether a server has what was in snapshots.",
     "snapshot": "A file of what a server or cluster has now.",
+    "copy": "The keys of a running server into another.",
     "verify-copy": "Whether two servers have the same keys, values and expiries.",
     "build": "A snapshot from JSON lines, as export writes them.",
     "export": "Every key and value as JSON lines or as commands.",
@@ -55,7 +56,7 @@ _VERBS: Final = {
 
 _FOLDS_NOTHING: Final = ("migrate", "upload")
 _READS_NO_FILE: Final = ("snapshot",)
-_READS_NO_SNAPSHOT: Final = ("build", "export-cache", "fold", "import", "targets", "verify-copy")
+_READS_NO_SNAPSHOT: Final = ("build", "copy", "export-cache", "fold", "import", "targets", "verify-copy")
 
 
 def _limit_memory(ctx: click.Context, param: click.Parameter, value: str | None) -> None:

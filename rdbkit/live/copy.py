@@ -3,25 +3,104 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from rdbkit.errors import TargetError
-from rdbkit.live.connection import Address, Lost, Refused
-from rdbkit.live.lanes import Lane
-from rdbkit.live.server import Server
-from rdbkit.live.transfer import Counts, Told, Transfer, Way
+from rdbkit.live.abilities import Abilities, Row, abilities, database_numbers
+from rdbkit.live.copy_state import CopyState, Trouble
+from rdbkit.live.first_pass import FirstPass, Pace, SharedLedger, processes_of
+from rdbkit.live.functions import CopiedFunctions, copy_functions, libraries_of
+from rdbkit.live.loads import loads
+from rdbkit.live.server import Server, connect, info_number
+from rdbkit.live.transfer import Counts, Way
+from rdbkit.operations.conversion_options import ConversionOptions
+from rdbkit.passes.pages import Layout
 from rdbkit.policy.ledger import Ledger, Loss
+from rdbkit.policy.rules import FAIL, Edits, Policies
 from rdbkit.resp import command
+from rdbkit.selection import Selection
+from rdbkit.storage.rate_limiter import RateLimiter
+from rdbkit.targets.target import Target, as_target
+from rdbkit.text import count, json_bytes
 
-__all__ = ["Copied", "SharedLedger", "copy_server", "databases_of"]
+__all__ = ["BIG", "Copied", "Preparation", "Progress", "Side", "copy"]
 
-_WAITS: Final = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
-#: Databases that are tried where a server does not tell which have keys.
-_MOST_DATABASES: Final = 1024
+#: Bytes above which a value is not read by one request.
+BIG: Final = 32 << 20
+#: Keys that are read in one MULTI; of a cluster one, since a MULTI has keys of one slot.
+_GROUP: Final = 64
+#: Clocks that are further apart are told of, in milliseconds.
+_SKEW_MS: Final = 1000
+#: Keys a second; with fewer, the pauses were longer than a machine can wait.
+_LEAST_RATE: Final = 0.001
+_ON_EXISTS: Final = ("fail", "skip", "replace")
+_TTL: Final = ("absolute", "relative")
+#: What is told of a key, and is no trouble.
+_FINE: Final = ("equal", "gone")
+
+
+@dataclass(frozen=True)
+class Side:
+    """A server that is copied from or to.
+
+    Attributes:
+        server: its URL without secrets.
+        version: what it calls itself; None where it does not tell.
+        kind: "standalone" or "cluster".
+        nodes: how many have keys.
+        keys: that it counts in the databases that are copied; None where it does not tell.
+        memory: bytes that it uses; None where it does not tell.
+        abilities: what its login may do.
+        rows: the same as a table.
+    """
+
+    server: str
+    version: str | None
+    kind: str
+    nodes: int
+    keys: int | None
+    memory: int | None
+    abilities: Abilities
+    rows: list[Row]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is known before anything is written.
+
+    Attributes:
+        source, target: the servers.
+        takes: what the target loads, for humans.
+        databases: of the source.
+        skew_ms: how far the target's clock is ahead of the source's.
+        notes: what should be known before.
+    """
+
+    source: Side
+    target: Side
+    takes: Target
+    databases: list[int]
+    skew_ms: int
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a copy is.
+
+    Attributes:
+        keys: that were read.
+        total: keys that there were at first; None where that is not known.
+        value_bytes: of the values read.
+    """
+
+    keys: int
+    total: int | None
+    value_bytes: int
 
 
 @dataclass
@@ -29,99 +108,360 @@ class Copied:
     """What a copy did.
 
     Attributes:
+        prepared: what was known before.
+        on_exists: "fail", "skip" or "replace".
         counts: what became of the keys.
         ledger: what the target does not support, and was left out.
+        functions: what became of function libraries.
+        samples: the first keys that are not on the target as they are on the source.
+        notes: what should be known besides.
+        resumed: an earlier run had begun it.
+        seconds: how long it took.
     """
 
+    prepared: Preparation
+    on_exists: str = FAIL
     counts: Counts = field(default_factory=Counts)
     ledger: Ledger = field(default_factory=Ledger)
+    functions: CopiedFunctions = field(default_factory=CopiedFunctions)
+    samples: list[Trouble] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    resumed: bool = False
+    seconds: float = 0.0
+
+    @property
+    def missing(self) -> int:
+        """Keys of the source that are not on the target, or with another value that nobody asked to keep."""
+        counts = self.counts
+        return counts.lost + counts.refused + counts.changed + counts.existing * (self.on_exists == FAIL)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the target has all that it should have."""
+        functions = self.functions
+        lost = self.missing or self.ledger.forbidden
+        return not (lost or functions.refused or (functions.different and self.on_exists == FAIL))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types; keys that are not UTF-8 as `{"base64": ...}`."""
+        prepared, ledger = self.prepared, self.ledger
+        return {
+            "source": _side(prepared.source),
+            "target": _side(prepared.target) | {"takes": prepared.takes.name},
+            "complete": self.complete,
+            "keys": vars(self.counts),
+            "lost": ledger.counts,
+            "losses": [loss.to_dict() for loss in ledger.losses],
+            "notes": self.notes,
+            "functions": {
+                "written": self.functions.written,
+                "equal": self.functions.equal,
+                "different": self.functions.different,
+                "refused": self.functions.refused,
+            },
+            "samples": [{"db": e.db, "key": json_bytes(e.key), "what": e.what, "detail": e.detail} for e in self.samples],
+            "resumed": self.resumed,
+            "seconds": round(self.seconds, 3),
+        }
 
 
-class SharedLedger(Ledger):
-    """A ledger for several threads."""
-
-    def __init__(self, loss_callback: Callable[[Loss], object] | None = None) -> None:
-        super().__init__(loss_callback)
-        self._lock = threading.Lock()
-
-    def add(self, loss: Loss, forbidden: bool = False) -> None:
-        """Enter a loss."""
-        with self._lock:
-            super().add(loss, forbidden)
+def _side(side: Side) -> dict[str, Any]:
+    return {"server": side.server, "version": side.version, "kind": side.kind, "nodes": side.nodes, "keys": side.keys}
 
 
-def databases_of(server: Server) -> list[int]:
-    """The databases of a server that have keys, or may have.
+def copy(
+    source: str | Server,
+    target: str | Server,
+    *,
+    takes: Target | str | None = None,
+    policies: Policies | None = None,
+    edits: Edits | None = None,
+    selection: Selection | None = None,
+    compress: bool = False,
+    on_error: str = "skip",
+    on_exists: str = FAIL,
+    ttl: str = "absolute",
+    functions: bool = True,
+    batch: int = 1000,
+    rate: float | None = None,
+    cap_mbps: float | None = None,
+    big: int = BIG,
+    state: str | None = None,
+    samples: int = 10,
+    loss_callback: Callable[[Loss], object] | None = None,
+    prepared: Callable[[Preparation], object] | None = None,
+    progress: Callable[[Progress], object] | None = None,
+) -> Copied:
+    """Copy the keys of a running server into another, whatever their versions: each with its value and expiry of one moment.
 
-    Raises: TargetError where it cannot be reached.
+    The source is only read. A key that the target has already is left alone unless `on_exists` is "replace". What the target does
+    not know is converted as `convert` does it for files; a key that would lose what no policy allows is not written, and the report
+    has it.
+
+    Args:
+        source, target: their URLs, `redis://USER:PASSWORD@HOST:PORT/N`, or rediss:// for TLS; or as `connect` gives them, which
+            takes more. With a database in its URL, of the source that one is copied, and the target gets the keys into that one.
+        takes: what the target loads, as of `convert`; by default the target is asked.
+        policies, edits, selection, compress: as of `convert`. Names that meet are not looked for: the second one is a key that
+            exists.
+        on_error: "skip" leaves values out that are damaged, or that the target would refuse; "stop" raises.
+        on_exists: what to do with a key that the target has with another value: "fail" and "skip" leave it alone, and "replace"
+            replaces it. With "fail" such keys are missing in the report.
+        ttl: "absolute" keeps the time at which keys expire, "relative" the time that they have left, where clocks differ.
+        functions: copy function libraries, too.
+        batch: keys to ask for at a time, about.
+        rate: keys a second at most.
+        cap_mbps: megabits of values a second at most.
+        big: bytes above which a value is not read by one request; 0 to look at none.
+        state: a file to keep, every two seconds, how far the copy is. Where it is there, the copy goes on from it; at the end it is
+            removed.
+        samples: how many of the keys to name that are not on the target as they are on the source.
+        loss_callback: called with each loss as it is found, by several threads.
+        prepared: called once before anything is written; what it raises ends the copy.
+        progress: called now and then.
+
+    Raises: ValueError for arguments that do not go together, and for a state of another copy; TargetError where a server cannot be
+        reached, may not be read or written, or fails for long; OSError of the state.
+
+    Example:
+        done = rdbkit.copy("redis://old:6379", "rediss://:PASSWORD@new:10000", state="copy.state")
+        print(done.complete, done.counts.written, done.counts.existing)
     """
-    if server.url.db is not None:
-        return [server.url.db]
-    if server.slots():
-        return [0]
-    reply = server.ask_each_node(0, [command(b"INFO", b"keyspace")])[0][0]
-    if isinstance(reply, bytes):
-        return [int(number) for number in re.findall(rb"(?m)^db(\d+):keys=", reply)]
-    found = []
-    for db in range(_MOST_DATABASES):
-        reply = server.ask_each_node(db, [command(b"DBSIZE")])[0][0]
-        if not isinstance(reply, int):
-            break
-        if reply:
-            found.append(db)
-    return found or [0]
+    if on_exists not in _ON_EXISTS:
+        raise ValueError(f"on_exists is {', '.join(_ON_EXISTS)}, not {on_exists!r}")
+    if ttl not in _TTL:
+        raise ValueError(f"ttl is {' or '.join(_TTL)}, not {ttl!r}")
+    if rate is not None and rate < _LEAST_RATE:
+        raise ValueError(f"a rate is a number of keys a second, at least {_LEAST_RATE}")
+    conversion = ConversionOptions(
+        policies or Policies(), edits or Edits(), selection or None, compress, on_error=on_error, now_ms=time.time_ns() // 1_000_000
+    )
+    _check_edits(conversion.edits, on_exists)
+    begun = time.monotonic()
+    with ExitStack() as stack:
+        old = stack.enter_context(connected(source))
+        new = stack.enter_context(connected(target))
+        preparation = prepare(old, new, None if takes is None else as_target(takes))
+        terms = f"{conversion.terms} {on_exists} {ttl} {functions} {preparation.takes.name}"
+        conversion = replace(conversion, edits=_edits(conversion.edits, preparation, new.url.db, ttl))
+        places = {"source": _place(old), "target": _place(new)}
+        kept = stack.enter_context(CopyState(state, places, terms))
+        if prepared is not None:
+            prepared(preparation)
+        pace = Pace(
+            batch if rate is None else max(1, min(batch, int(rate / 4))), big, RateLimiter(rate),
+            RateLimiter(None if cap_mbps is None else cap_mbps * 125_000),
+        )  # fmt: skip
+        work = _Copy(old, new, preparation, conversion, on_exists, pace, kept, loss_callback)
+        if functions:
+            work.copy_functions()
+        work.copy_keys(progress)
+        done = work.report(samples)
+        done.seconds = time.monotonic() - begun
+        kept.remove()
+    return done
 
 
-def copy_server(way: Way, ledger: Ledger, told: Told, *, batch: int = 1000, big: int = 0, large: Any = None) -> Counts:
-    """Copy all keys of the source's databases, each node by a thread of its own.
+class _Copy:
+    def __init__(
+        self,
+        source: Server,
+        target: Server,
+        preparation: Preparation,
+        conversion: ConversionOptions,
+        on_exists: str,
+        pace: Pace,
+        state: CopyState,
+        loss_callback: Callable[[Loss], object] | None,
+    ) -> None:
+        self.source = source
+        self.target = target
+        self.preparation = preparation
+        self.conversion = conversion
+        self.on_exists = on_exists
+        self.pace = pace
+        self.state = state
+        self.ledger = SharedLedger(loss_callback)
+        self.done = Copied(preparation, on_exists, ledger=self.ledger, resumed=state.is_resumed)
+        self.evicted = _evicted(target)
 
-    Raises: TargetError where a server cannot be reached for long, or refuses what cannot be done without.
+    def copy_functions(self) -> None:
+        """Copy function libraries; those that the target has no place for are losses."""
+        found = libraries_of(self.source)
+        notes = self.done.notes
+        if found.refusal is not None:
+            notes.append(f"function libraries were not copied: {found.refusal}")
+        if found.differing:
+            names = ", ".join(found.differing)
+            notes.append(f"function libraries that are not the same on all nodes of the source, of which one was taken: {names}")
+        if found.sources and self.preparation.takes.rdb < 10:
+            policy = self.conversion.policies.chosen("function")
+            for name in found.sources:
+                self.ledger.add(Loss("function", f"function library {name!r}", 1, None, None), policy == FAIL)
+            return
+        self.done.functions = copy_functions(found.sources, self.target, replace=self.on_exists == "replace")
+
+    def copy_keys(self, progress: Callable[[Progress], object] | None) -> None:
+        preparation = self.preparation
+        way = Way(
+            self.source, self.target, preparation.takes, self.conversion, layout_of(self.source, preparation.source.abilities),
+            self.on_exists,
+        )  # fmt: skip
+        earlier = self.state.fact("counts")
+        reader = FirstPass(
+            way, self.ledger, self.tell, self.state, self.pace, preparation.databases, None,
+            None if earlier is None else Counts(**earlier),
+        )  # fmt: skip
+
+        def tick() -> None:
+            if progress is not None:
+                counts = reader.counts
+                progress(Progress(counts.read, preparation.source.keys, counts.value_bytes))
+
+        self.done.counts = reader.run(tick)
+        tick()
+
+    def tell(self, db: int, key: bytes, what: str, detail: str) -> None:
+        """A key that was not simply written."""
+        if what not in _FINE:
+            self.state.add_trouble(Trouble(db, key, what, detail))
+
+    def report(self, samples: int) -> Copied:
+        """What was done."""
+        done = self.done
+        # a key that SCAN told twice is one
+        troubles = self.state.trouble_counts()
+        done.counts.existing, done.counts.refused = troubles.get("exists", 0), troubles.get("refused", 0)
+        done.counts.changed = troubles.get("changed", 0)
+        done.samples = self.state.trouble(samples)
+        done.notes = [*self.preparation.notes, *done.notes]
+        evicted = _evicted(self.target) - self.evicted
+        if evicted > 0:
+            done.notes.append(
+                f"the target has evicted {count(evicted, 'key')} meanwhile, for want of memory: what was copied may be gone again"
+            )
+        return done
+
+
+# -- before anything is written
+
+
+def prepare(source: Server, target: Server, takes: Target | None) -> Preparation:
+    """What is known of two servers before anything is written.
+
+    Args:
+        takes: what the target loads; None to ask it.
+
+    Raises: ValueError where they are the same; TargetError where a server cannot be reached, or may not be read or written.
     """
-    databases = databases_of(way.source)
-    nodes = way.source.masters()
-    counts = [Counts() for _ in nodes]
-    errors: list[BaseException] = []
-
-    def work(number: int, address: Address) -> None:
-        try:
-            counts[number] = _copy_node(way, address, databases, ledger, told, batch, big, large)
-        except BaseException as e:
-            errors.append(e)
-
-    threads = [threading.Thread(target=work, args=each, daemon=True) for each in enumerate(nodes)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return total(counts)
+    old, new = abilities(source), abilities(target)
+    if old.value.use != "dump":
+        raise TargetError(f"its values cannot be read: {old.value.why}", source=str(source.url))
+    if new.write.use != "restore":
+        raise TargetError(f"it cannot be written to: {new.write.why}", source=str(target.url))
+    _refuse_the_same(source, target)
+    databases = database_numbers(source, old)
+    skew_ms = target.now_ms() - source.now_ms()
+    return Preparation(
+        _about(source, old, databases, "source"),
+        _about(target, new, [target.url.db or 0] if target.url.db is not None else database_numbers(target, new), "target"),
+        loads(target) if takes is None else takes,
+        databases,
+        skew_ms,
+        list(_notes(target, old, skew_ms)),
+    )
 
 
-def _copy_node(
-    way: Way, address: Address, databases: list[int], ledger: Ledger, told: Told, batch: int, big: int, large: Any
-) -> Counts:
-    transfer = Transfer(way, way.source.dial(address), ledger, told)
-    try:
-        for db in databases:
-            lane = Lane(transfer, db, batch=batch, big=big, large=large)
-            waits = iter(_WAITS)
-            while True:
-                try:
-                    lane.run()
-                    break
-                except Refused as e:
-                    raise TargetError(f"its keys cannot be read: {e}", source=str(way.source.url), db=db) from None
-                except Lost as e:
-                    wait = next(waits, None)
-                    if wait is None:
-                        raise TargetError(f"the connection is lost: {e}", source=str(way.source.url)) from None
-                    time.sleep(wait)
-    finally:
-        transfer.close()
-    return transfer.counts
+def layout_of(source: Server, found: Abilities) -> Layout:
+    """How keys of a source are asked for."""
+    group = 0 if found.moment.use != "multi" else 1 if source.slots() else _GROUP
+    return Layout(group, found.expiry.use == "pexpiretime")
 
 
-def total(counts: list[Counts]) -> Counts:
-    """The sum of several counts."""
-    return Counts(**{each.name: sum(getattr(count, each.name) for count in counts) for each in fields(Counts)})
+def _notes(target: Server, old: Abilities, skew_ms: int) -> Iterator[str]:
+    if abs(skew_ms) > _SKEW_MS:
+        ahead = "ahead of" if skew_ms > 0 else "behind"
+        yield f"the target's clock is {abs(skew_ms) / 1000:,.1f} s {ahead} the source's: keys expire by it"
+    if old.moment.use is None:
+        yield f"a key that is written meanwhile may get an expiry that it had before or after its value: {old.moment.why}"
+    if old.touch.use is None:
+        yield "the source has no CLIENT NO-TOUCH for this login: its keys look as if they had just been used"
+    replies = [reply for (reply,) in target.ask_each_node(0, [command(b"INFO", b"memory")])]
+    policies = {found[1].decode() for reply in replies if isinstance(reply, bytes) and (found := _POLICY.search(reply))}
+    if info_number(replies, "maxmemory") and policies - {"noeviction"}:
+        yield f"the target removes keys when its memory is full (maxmemory-policy {', '.join(sorted(policies))})"
+
+
+_POLICY: Final = re.compile(rb"maxmemory_policy:([a-z-]+)")
+
+
+def _about(server: Server, found: Abilities, databases: list[int], side: Any) -> Side:
+    memory = info_number([reply for (reply,) in server.ask_each_node(0, [command(b"INFO", b"memory")])], "used_memory")
+    return Side(
+        str(server.url), server.version, server.kind, len(server.masters()), keys_of(server, databases), memory or None, found,
+        found.rows(server, side),
+    )  # fmt: skip
+
+
+def keys_of(server: Server, databases: list[int]) -> int | None:
+    """How many keys a server has in some databases; None where it does not tell."""
+    found = 0
+    for db in databases:
+        for (reply,) in server.ask_each_node(db, [command(b"DBSIZE")]):
+            if not isinstance(reply, int):
+                return None
+            found += reply
+    return found
+
+
+def _evicted(server: Server) -> int:
+    return info_number([reply for (reply,) in server.ask_each_node(0, [command(b"INFO", b"stats")])], "evicted_keys")
+
+
+def _refuse_the_same(source: Server, target: Server) -> None:
+    """Raise ValueError where two servers are one, and so are their databases."""
+    old, new = source.url.db, target.url.db
+    if old is not None and new is not None and old != new:
+        return
+    ours, theirs = processes_of(source), processes_of(target)
+    same = {name for name in ours.values() if name and not name.startswith("scan:")} & set(theirs.values())
+    if same or ours.keys() & theirs.keys():
+        raise ValueError(f"source and target are the same server, {source.url}")
+
+
+def _check_edits(edits: Edits, on_exists: str) -> None:
+    """Raise ValueError for edits by which one key of the source would replace another."""
+    if edits.on_conflict != FAIL or edits.on_duplicate != FAIL:
+        raise ValueError("a running server tells its keys in no order: which of two is the first is not known")
+    if on_exists == "replace" and edits.moves_keys:
+        raise ValueError("keys that come to have one name would replace each other: leave out replace, or what moves keys")
+
+
+def _edits(edits: Edits, preparation: Preparation, db: int | None, ttl: str) -> Edits:
+    """The edits, with the database that the target's URL names, and the time by which its clock is ahead."""
+    if db is not None:
+        homes = {edits.db_of(each) for each in preparation.databases}
+        if len(homes) > 1:
+            raise ValueError("the target's URL names a database, and the source has keys in several: name one in its URL, too")
+        edits = replace(edits, map_db=dict.fromkeys(preparation.databases, db), collapse_dbs=False)
+    if ttl == "relative" and edits.set_ttl_ms is None:
+        edits = replace(edits, shift_ttl_ms=edits.shift_ttl_ms + preparation.skew_ms)
+    return edits
+
+
+def _place(server: Server) -> str:
+    """A server in a state, without its login."""
+    url = server.url
+    return f"{url.host}:{url.port}{'' if url.db is None else f'/{url.db}'}"
+
+
+@contextmanager
+def connected(server: str | Server) -> Iterator[Server]:
+    """A server; one that is connected to here is closed at the end."""
+    if isinstance(server, Server):
+        yield server
+    elif isinstance(server, str):
+        with connect(server) as opened:
+            yield opened
+    else:
+        raise TypeError(f"a server is a URL, as in redis://localhost:6379, or what connect gives, not {type(server).__name__}")

@@ -12,7 +12,7 @@ import pytest
 
 from fixtures.server import RELEASES, Client, Command, running
 from fixtures.shapes import commands
-from rdbkit.live.copy import SharedLedger, copy_server
+from rdbkit.live.first_pass import SharedLedger, copy_server
 from rdbkit.live.loads import loads
 from rdbkit.live.server import connect
 from rdbkit.live.transfer import Counts, Way

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fixtures.server import RELEASES, Client, running, truth
-from rdbkit.live.copy import SharedLedger, copy_server
+from rdbkit.live.first_pass import SharedLedger, copy_server
 from rdbkit.live.server import connect
 from rdbkit.live.transfer import Counts, Way
 from rdbkit.operations.conversion_options import ConversionOptions

@@ -1,0 +1,169 @@
+"""`copy` between real servers: what it says, how it ends, and that it goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures.server import Client
+from rdbkit.errors import TargetError
+from rdbkit.live.copy import copy
+from rdbkit.policy.rules import Edits
+
+from ..command_line import run_text
+from ..rdb import FIXTURES
+from .test_transfer import pair
+from .test_verify_import import port_of
+
+
+def url(client: Client, db: int | None = None) -> str:
+    return f"redis://127.0.0.1:{port_of(client)}{'' if db is None else f'/{db}'}"
+
+
+def run(a: Client, b: Client, *options: str) -> subprocess.CompletedProcess[str]:
+    return run_text("copy", url(a), url(b), *options)
+
+
+def number(client: Client, *words: str) -> int:
+    found = client.call(*words)
+    assert isinstance(found, int)
+    return found
+
+
+def dumped(client: Client) -> int:
+    """How often DUMP was called."""
+    info = client.call("INFO", "commandstats")
+    assert isinstance(info, bytes)
+    found = re.search(rb"cmdstat_dump:calls=(\d+)", info)
+    return int(found[1]) if found else 0
+
+
+def fill(client: Client, keys: int, value: str = "v") -> None:
+    client.pipeline([("SET", f"key:{i}", f"{value}{i}") for i in range(keys)])
+
+
+def test_it_says_what_it_did_and_lists_what_was_left_alone() -> None:
+    with pair("redis-7.0", "redis-6.0") as (a, b):
+        fill(a, 2500)
+        b.pipeline([("SET", "key:7", "other"), ("SET", "key:8", "v8"), ("SET", "mine", "1")])
+        done = run(a, b)
+        assert done.returncode == 1
+        for line in ("written     2,498", "equal       1  (TARGET", "left alone  1  (TARGET has another value)"):
+            assert line in done.stdout
+        assert "left alone: key:7 (db 0): the target has another value there" in done.stdout
+        assert max(map(len, done.stdout.splitlines())) < 120
+        assert b.call("GET", "key:7") == b"other"
+        found = json.loads(run(a, b, "--json", "--on-exists", "skip").stdout)
+        assert (found["complete"], found["keys"]["equal"], found["keys"]["existing"]) == (True, 2499, 1)
+        assert found["samples"][0]["key"] == "key:7"
+        done = run(a, b, "--on-exists", "replace")
+        assert (done.returncode, b.call("GET", "key:7"), b.call("GET", "mine")) == (0, b"v7", b"1")
+
+
+def test_what_would_be_lost_is_not_written_unless_it_is_allowed() -> None:
+    with pair("redis-8.0", "redis-6.0") as (a, b):
+        a.pipeline([("HSET", "h", "f", "v"), ("HEXPIRE", "h", "1000", "FIELDS", "1", "f"), ("SET", "s", "v")])
+        a.call("FUNCTION", "LOAD", "#!lua name=lib\nredis.register_function('f', function() return 1 end)")
+        done = run(a, b)
+        assert done.returncode == 1
+        assert "rdbkit: would be lost: field-expiry in db 0, key h" in done.stderr
+        assert "rdbkit: would be lost: function: function library 'lib'" in done.stderr
+        assert "field-expiry: --on-field-ttl drop-ttl" in done.stderr
+        assert b.call("DBSIZE") == 1
+        done = run(a, b, "--on-field-ttl", "drop-ttl", "--on-function", "drop")
+        assert (done.returncode, b.call("DBSIZE")) == (0, 2)
+        assert run(a, b, "--on-field-ttl", "drop-ttl", "--on-function", "drop", "--strict").returncode == 1
+
+
+def test_databases_go_where_they_are_sent() -> None:
+    with pair("redis-7.0", "redis-7.0") as (a, b):
+        for db in (0, 3):
+            a.pipeline([("SELECT", str(db)), ("SET", f"in:{db}", "v")])
+        assert copy(url(a), url(b)).counts.written == 2
+        for db in (0, 3):
+            b.call("SELECT", str(db))
+            assert number(b, "DBSIZE") == 1
+        b.call("FLUSHALL")
+        assert copy(url(a, 3), url(b, 5)).counts.written == 1
+        b.call("SELECT", "5")
+        assert b.call("GET", "in:3") == b"v"
+        with pytest.raises(ValueError, match="the source has keys in several"):
+            copy(url(a), url(b, 5))
+        assert copy(url(a), url(b), edits=Edits(map_db={3: 7})).counts.written == 2
+        assert run(a, b, "--map-db", "3=99").returncode == 1
+
+
+@pytest.mark.parametrize("db", [None, 0])
+def test_a_server_is_not_copied_into_itself(db: int | None) -> None:
+    with pair("redis-7.0", "redis-7.0") as (a, _):
+        with pytest.raises(ValueError, match="are the same server"):
+            copy(url(a, db).replace("127.0.0.1", "localhost"), url(a, db))
+        fill(a, 3)
+        assert copy(url(a, 0), url(a, 1)).counts.written == 3
+
+
+def test_a_clock_that_is_ahead_can_be_allowed_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rdbkit.live import server as live_server
+
+    with pair("redis-7.0", "redis-7.0") as (a, b):
+        a.call("SET", "k", "v", "PX", "1000000")
+        now_ms = live_server.Server.now_ms
+        port = int(port_of(b))
+        monkeypatch.setattr(live_server.Server, "now_ms", lambda self: now_ms(self) + 5000 * (self.url.port == port))
+        found = copy(url(a), url(b), ttl="relative")
+        assert "the target's clock is 5.0 s ahead of the source's: keys expire by it" in found.notes
+        left: Any = b.call("PTTL", "k")
+        assert 1_000_000 < left <= 1_006_000
+
+
+def test_what_goes_wrong_is_a_line(tmp_path: Path) -> None:
+    with pair("redis-7.0", "redis-7.0") as (a, b):
+        for arguments, said, code in (
+            ([url(a), "redis://127.0.0.1:1"], "cannot be reached", 4),
+            ([url(a), url(a)], "the same server", 2),
+            ([url(a), url(b), "--on-conflict", "first"], "which of two is the first is not known", 2),
+            ([url(a), url(b), "--rename-prefix", "a=b", "--on-exists", "replace"], "would replace each other", 2),
+            ([url(a), url(b), "--state", str(tmp_path)], "directory", 2),
+            ([url(a), url(b).replace("127", "u:s3cret@127")], "does not let this user in", 4),
+        ):
+            done = run_text("copy", *arguments)
+            assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+            assert "s3cret" not in done.stdout + done.stderr
+        b.call("ACL", "SETUSER", "default", "-restore")
+        with pytest.raises(TargetError, match="cannot be written to: NOPERM"):
+            copy(url(a), url(b))
+
+
+def test_a_killed_copy_goes_on_where_it_was(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with pair("redis-7.0", "redis-7.0") as (a, b):
+        fill(a, 30_000)
+        args = [sys.executable, "-m", "rdbkit", "copy", url(a), url(b), "--state", str(state), "--rate", "10000", "--json"]
+        with subprocess.Popen(args, stdout=subprocess.PIPE) as process:
+            while number(b, "DBSIZE") < 3000:
+                assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 130
+        assert state.exists()
+        before = dumped(a)
+        found = json.loads(run(a, b, "--state", str(state), "--json").stdout)
+        assert (found["resumed"], found["complete"]) == (True, True)
+        assert found["keys"]["written"] + found["keys"]["equal"] == 30_000
+        assert number(b, "DBSIZE") == 30_000
+        assert dumped(a) - before < 30_000
+        assert not list(tmp_path.iterdir())
+
+
+def test_everything_of_one_version_arrives() -> None:
+    with pair("redis-7.0", "redis-7.0", FIXTURES / "rich" / "redis-7.0.15.rdb") as (a, b):
+        found = copy(url(a), url(b))
+        assert found.complete
+        assert found.functions.written
+        assert found.counts.written == found.counts.read
