@@ -28,7 +28,7 @@ class Lane:
         cursor: where to go on; b"0" for the beginning.
         batch: keys to ask for at a time, about; called before each page.
         big: bytes above which a value is not read whole; 0 to look at none.
-        large: takes the keys above that.
+        large: takes the keys above that; without it, all are read whole.
         save: called with the cursor up to which all keys have been answered for, b"0" at the end.
         wanted: chooses of a page the names that are wanted.
         pace: called with how many keys are going to be asked for; it may wait, and what it raises ends the lane.
@@ -76,7 +76,7 @@ class Lane:
             transfer.settle()
             self._save()
             transfer.answer(self.db, sized)
-            if large and self.large is not None:
+            if self.large is not None and large:
                 transfer.settle()
                 self.large(self.db, large)
             self.cursor = cursor
@@ -109,7 +109,7 @@ class Lane:
 
     def _sized(self, page: Page) -> tuple[Page, list[bytes]]:
         """The page without the keys that are too large to be read whole, and those."""
-        if not self.big or not page.count:
+        if not self.big or self.large is None or not page.count:
             return page, []
         sizes = SizeReplies(page.count, self.big)
         self.transfer.ask(self.db, Page(b"", 0), size_questions(page))

@@ -20,6 +20,7 @@ from rdbkit.policy.rules import Policies
 from rdbkit.selection import Selection
 from rdbkit.targets.target import find_target
 
+from ..processes import until
 from ..rdb import FIXTURES
 from .test_verify_import import port_of
 
@@ -106,3 +107,13 @@ def test_keys_that_are_not_wanted_are_not_asked_for() -> None:
         assert (counts.read, counts.written, counts.left_out) == (1000, 500, 500)
         assert "cmdstat_dump:calls=500," in a.text("INFO", "commandstats")
         assert b.integer("DBSIZE") == 500
+
+
+def test_keys_that_are_read_do_not_look_used() -> None:
+    with pair("redis-8.0", "redis-8.0") as (a, b):
+        a.call("SET", "k", "v")
+        until(lambda: a.integer("OBJECT", "IDLETIME", "k") >= 1)
+        before = a.integer("OBJECT", "IDLETIME", "k")
+        counts, _, _ = copied(a, b, "redis-8.0")
+        assert counts.written == 1
+        assert a.integer("OBJECT", "IDLETIME", "k") >= before
