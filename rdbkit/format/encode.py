@@ -271,26 +271,42 @@ def _stream(out: BytesWriter, value: Stream, flavour: str, version: int) -> int:
     _, type_code, level = found
     nodes = _nodes(value.entries)
     write_length(out, len(nodes))
-    for first, blob in nodes:
-        out.append(16)
-        _write_raw_id(out, first)
-        write_length(out, len(blob))
-        out.write(blob)
+    for entries in nodes:
+        write_stream_node(out, entries)
+    write_stream_tail(out, value, len(value.entries), level)
+    return type_code
+
+
+def write_stream_node(out: BytesWriter, entries: list[StreamEntry]) -> None:
+    """Some entries of a stream, at least one; the number of nodes precedes the first of them."""
+    blob = _node(entries)
+    out.append(16)
+    _write_raw_id(out, entries[0].id)
+    write_length(out, len(blob))
+    out.write(blob)
+
+
+def write_stream_tail(out: BytesWriter, value: Stream, length: int, level: int) -> None:
+    """What follows the nodes of a stream, which have `length` entries together.
+
+    Args:
+        value: without entries where they are not held.
+        level: 1 to 5, as `rdbkit.format.streams.level_of` gives it for the type.
+    """
     entries = value.entries
-    write_length(out, len(entries))
+    write_length(out, length)
     _write_id(out, value.last_id)
     if level >= 2:
         _write_id(out, value.first_id or (entries[0].id if entries else StreamId(0, 0)))
         _write_id(out, value.max_deleted_id or StreamId(0, 0))
-        write_length(out, len(entries) if value.entries_added is None else value.entries_added)
+        write_length(out, length if value.entries_added is None else value.entries_added)
     write_length(out, len(value.groups))
     for group in value.groups:
         _group(out, group, level)
     if level >= 4:
         _dedup(out, value)
     elif value.dedup is not None and value.dedup.producers:
-        raise LossError(f"RDB {version} does not keep what recognises entries that are sent twice")
-    return type_code
+        raise LossError("before RDB 13, nothing keeps what recognises entries that are sent twice")
 
 
 def _group(out: BytesWriter, group: Any, level: int) -> None:
@@ -358,9 +374,9 @@ def _dedup(out: BytesWriter, value: Stream) -> None:
     write_length(out, 0 if dedup is None else dedup.duplicates)
 
 
-def _nodes(entries: list[StreamEntry]) -> list[tuple[StreamId, bytes]]:
-    """The entries in nodes: the id that they count from, and their listpack."""
-    nodes: list[tuple[StreamId, bytes]] = []
+def _nodes(entries: list[StreamEntry]) -> list[list[StreamEntry]]:
+    """The entries, so many together as a node has."""
+    nodes: list[list[StreamEntry]] = []
     at = 0
     while at < len(entries):
         begin = at
@@ -368,7 +384,7 @@ def _nodes(entries: list[StreamEntry]) -> list[tuple[StreamId, bytes]]:
         while at < len(entries) and at - begin < _NODE_ENTRIES and (at == begin or size < _NODE_BYTES):
             size += sum(len(name) + len(content) + 4 for name, content in entries[at].fields)
             at += 1
-        nodes.append((entries[begin].id, _node(entries[begin:at])))
+        nodes.append(entries[begin:at])
     return nodes
 
 

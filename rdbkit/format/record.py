@@ -105,6 +105,10 @@ class Record:
                 raise
         return self._key
 
+    def rename(self, key: bytes) -> None:
+        """Let it go by this name from now on; what is read of it stays as it is."""
+        self._key = key
+
     @property
     def type(self) -> str:
         """string, list, set, zset, hash, stream, module, array, ..."""

@@ -22,7 +22,7 @@ from rdbkit.policy.rules import Rules
 from rdbkit.snapshot.reader import usual_limits
 from rdbkit.targets.target import Target, tolerated
 
-__all__ = ["Converter", "Terms", "header_of"]
+__all__ = ["Converter", "Terms", "header_of", "rules_of"]
 
 #: RDB versions from here on are Valkey's own; Redis stays below (src/rdb.h of Valkey).
 _FIRST_OF_VALKEY: Final = 80
@@ -50,6 +50,24 @@ class Terms:
     router: Callable[[int], Router]
 
 
+def rules_of(header: Header, target: Target, conversion: ConversionOptions) -> Rules:
+    """What becomes of records that a source with this header has, on their way to a server that loads what `target` does."""
+    to = target.header_for(header)
+    return Rules(
+        target=target,
+        source=header,
+        header=to,
+        known=target.types_in(to),
+        policies=conversion.policies,
+        edits=conversion.edits,
+        selection=conversion.selection or None,
+        now_ms=time.time_ns() // 1_000_000 if conversion.now_ms is None else conversion.now_ms,
+        compress=conversion.compress,
+        skip=conversion.on_error == "skip",
+        tolerated=tolerated(target),
+    )
+
+
 class Converter:
     """Makes RESTORE commands of records that a source with this header has.
 
@@ -65,21 +83,8 @@ class Converter:
         self.terms = terms
         self.ledger = ledger
         self.limits = usual_limits()
-        target, conversion = terms.target, terms.conversion
-        self.to = target.header_for(header)
-        self.rules = Rules(
-            target=target,
-            source=header,
-            header=self.to,
-            known=target.types_in(self.to),
-            policies=conversion.policies,
-            edits=conversion.edits,
-            selection=conversion.selection or None,
-            now_ms=time.time_ns() // 1_000_000 if conversion.now_ms is None else conversion.now_ms,
-            compress=conversion.compress,
-            skip=conversion.on_error == "skip",
-            tolerated=tolerated(target),
-        )
+        self.rules = rules_of(header, terms.target, terms.conversion)
+        self.to = self.rules.header
         self.budget = Budget(self.limits.held_bytes)
         self.file_types = FileTypes(*header, self.limits.string_bytes, source, self.budget)
         self.rewriter = self._make_rewriter(ledger)

@@ -286,15 +286,15 @@ class CopyState:
         with self._lock, self._errors():
             return [Part(*row) for row in self._database.execute("SELECT name, db, key FROM part")]
 
-    def add_part(self, part: Part) -> None:
-        """Note a temporary key before it is made; it is written at once, so that no run leaves one that nobody knows of."""
+    def add_parts(self, parts: Iterable[Part]) -> None:
+        """Note temporary keys before they are made; they are written at once, so that no run leaves one that nobody knows of."""
         with self._transaction() as database:
-            database.execute("INSERT OR REPLACE INTO part VALUES (?, ?, ?)", part)
+            database.executemany("INSERT OR REPLACE INTO part VALUES (?, ?, ?)", parts)
 
-    def remove_part(self, name: bytes) -> None:
-        """A temporary key is gone, or has got its name."""
+    def remove_parts(self, names: Iterable[bytes]) -> None:
+        """Temporary keys are gone, or have got their names."""
         with self._transaction() as database:
-            database.execute("DELETE FROM part WHERE name = ?", (name,))
+            database.executemany("DELETE FROM part WHERE name = ?", ((name,) for name in names))
 
     # -- the file
 

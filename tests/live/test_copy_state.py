@@ -161,11 +161,11 @@ def test_what_waited_and_what_was_wrong_is_there_again(tmp_path: Path) -> None:
 
 def test_a_part_is_known_before_it_is_made(tmp_path: Path) -> None:
     state = opened(tmp_path / "s")
-    state.add_part(Part(b"{x}part", 3, b"big"))
+    state.add_parts([Part(b"{x}part", 3, b"big")])
     state._database.close()  # as a killed run leaves it
     with opened(tmp_path / "s") as again:
         assert again.parts() == [Part(b"{x}part", 3, b"big")]
-        again.remove_part(b"{x}part")
+        again.remove_parts([b"{x}part"])
         assert again.parts() == []
 
 

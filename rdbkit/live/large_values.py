@@ -1,0 +1,319 @@
+"""Values that are too large for DUMP: read in pieces, converted, and written in pieces, in bounded memory.
+
+A large value goes the way of a snapshot that has this key alone: what `rdbkit.live.value_reader` reads is what a conversion takes,
+with selection, edits, policies and ledger, and what that makes of it are records again, which become commands. A thread reads and
+converts, so that source and target work at the same time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from typing import Any, BinaryIO, Final, cast
+
+from librt.strings import BytesWriter
+
+from rdbkit.errors import LossError, RdbError
+from rdbkit.format import constants as c
+from rdbkit.format.encode import write_length
+from rdbkit.format.replies import Refusal
+from rdbkit.format.slots import key_slot
+from rdbkit.live.compare import Comparer
+from rdbkit.live.connection import Connection, Lost, Refused
+from rdbkit.live.parts import PASSING, Interrupted, PartNames, PartWriter
+from rdbkit.live.server import WAITS, Server
+from rdbkit.live.value_reader import WINDOW_BYTES, Changed, Gone, Unreadable, ValueReader
+from rdbkit.operations.convert import Job
+from rdbkit.policy.ledger import Ledger, Loss
+from rdbkit.policy.rules import FAIL, Rules
+from rdbkit.resp import command
+from rdbkit.snapshot.reader import Snapshot, open_snapshot
+from rdbkit.snapshot.writer import create
+from rdbkit.storage.pipe import Pipe
+
+__all__ = ["LargeValues"]
+
+#: How often a value is read that changes while it is read.
+_ATTEMPTS: Final = 3
+_TOLERANCE_MS: Final = 1000
+_CHECKSUM: Final = bytes(8)  # none
+_CHECKSUM_SINCE: Final = 5
+
+
+class LargeValues:
+    """Copies keys of any size from one server to another. One a thread: it has connections of its own.
+
+    Args:
+        source, target: the servers.
+        rules: of the conversion; `rules.source` is what the source's snapshots are, `rules.header` one that the target takes.
+        ledger: where losses go, each once.
+        names: of the temporary keys.
+        window_bytes: so many bytes one reply of the source is meant to have.
+
+    Raises: ValueError where it is not known which commands the target has.
+
+    Attributes:
+        trouble: why the last key was "refused", "lost" or "changed", in words.
+    """
+
+    def __init__(
+        self,
+        source: Server,
+        target: Server,
+        rules: Rules,
+        ledger: Ledger,
+        names: PartNames,
+        *,
+        window_bytes: int = WINDOW_BYTES,
+    ) -> None:
+        self.trouble = ""
+        self._source = source
+        self._target = target
+        self._rules = rules
+        self._ledger = ledger
+        self._kept = _Kept()
+        self._writer = PartWriter(target, rules, self._kept, names)
+        self._connections: dict[Any, Connection] = {}
+        self._window_bytes = window_bytes
+        self._watches: bool | None = None
+
+    def close(self) -> None:
+        """Close all connections."""
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
+        self._writer.close()
+
+    def copy(self, db: int, key: bytes, *, over: bool = False) -> str:
+        """Copy a key, whole or not at all.
+
+        Args:
+            db, key: on the source.
+            over: what the target has by its name gives way.
+
+        Returns: "written"; "gone": it is not on the source, or has expired; "equal", "exists": the target has it, or another value,
+            of its name, which was left alone; "lost": a policy left it out; "left-out": the selection or an edit did; "changed":
+            it changed each time while it was read; "unreadable": no commands read its type, which takes DUMP; "refused".
+
+        Raises: TargetError where a server cannot be reached for some time.
+        """
+        self.trouble = ""
+        waits = iter(WAITS)
+        attempts = 0
+        while True:
+            self._kept = self._writer.ledger = _Kept()
+            try:
+                outcome = self._copy(db, key, over)
+                break
+            except Changed:
+                attempts += 1
+                if attempts == _ATTEMPTS:
+                    self.trouble = f"it changed while it was read, {_ATTEMPTS} times"
+                    return "changed"
+            except (Interrupted, Lost) as e:
+                self.trouble = str(e)
+                wait = next(waits, None)
+                if wait is None:
+                    return "refused"
+                time.sleep(wait)
+                for server in (self._source, self._target):
+                    server.read_slots()
+            except Gone:
+                return "gone"
+            except Unreadable:
+                return "unreadable"
+            except Refused as e:
+                self.trouble = str(e)
+                return "refused"
+            except LossError as e:
+                self.trouble = e.message
+                outcome = "lost"
+                break
+            except RdbError as e:
+                self.trouble = e.message
+                return "refused"
+        for loss, forbidden in self._kept.entries if outcome in ("written", "equal", "lost") else ():
+            self._ledger.add(loss, forbidden)
+        return outcome
+
+    def _copy(self, db: int, key: bytes, over: bool) -> str:
+        """Try once. Raises: what `_converted` does, Interrupted, and Lost."""
+        with self._converted(db, key) as snapshot:
+            records = iter(snapshot)
+            record = next(records, None)
+            if record is None:
+                return "lost" if any(not loss.note for loss, _ in self._kept.entries) else "left-out"
+            if not over and self._is_there(record.db, record.key):
+                outcome = "exists"
+            else:
+                outcome = self._writer.write(record, lambda: next(records, None), over=over)
+                self.trouble = self._writer.trouble
+        if outcome in ("exists", "unknown"):
+            equal = self._is_equal(db, key)
+            return "exists" if not equal else "equal" if outcome == "exists" else "written"
+        return outcome
+
+    def _is_there(self, db: int, key: bytes) -> bool:
+        reply: object
+        ((reply,),) = self._target.ask(db, [(key, [command(b"EXISTS", key)])])
+        return reply == 1
+
+    def _is_equal(self, db: int, key: bytes) -> bool:
+        """Whether the target has the key as it is on the source. Raises: as `_copy`."""
+        kept, self._kept = self._kept, _Kept()
+        try:
+            with self._converted(db, key) as snapshot:
+                for record in snapshot:
+                    (outcome,) = Comparer(self._target, _TOLERANCE_MS).compare(record.db, [record])
+                    return outcome.what == "equal"
+                return False
+        finally:
+            self._kept = kept
+
+    # -- reading and converting
+
+    @contextmanager
+    def _converted(self, db: int, key: bytes) -> Iterator[Snapshot]:
+        """What a conversion makes of a snapshot that has this key alone, read while it is made.
+
+        Raises: so does reading from it: Gone, Changed, Unreadable, Refused; Lost; LossError; RdbError.
+        """
+        pipe = Pipe()
+        found = cast(BinaryIO, _OneKey(self, db, key))
+        source = open_snapshot(found, verify_checksum=False)
+        header = self._rules.header
+        writer = create(cast(BinaryIO, pipe), version=header.version, flavour=header.flavour)
+        job = Job(source, writer, self._rules, self._kept, pipe.check)
+
+        def work() -> None:
+            try:
+                with source, closing(job), writer:
+                    job.run(1)
+            except BaseException as e:
+                pipe.end(e)
+            else:
+                pipe.end(None)
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            with open_snapshot(cast(BinaryIO, pipe), verify_checksum=False) as snapshot:
+                yield snapshot
+        finally:
+            pipe.break_off()
+            thread.join()
+
+    def read(self, db: int, key: bytes) -> Generator[bytes]:
+        """The bytes of a snapshot that has this key alone, as it is on the source.
+
+        Raises: as `_converted`.
+        """
+        header = self._rules.source
+        connection = self._connection(db, key)
+        watches = self._can_watch(connection, key)
+        reader = self._reader(key, not watches)
+        if watches:
+            _checked(connection.ask(command(b"UNWATCH"), command(b"WATCH", key)))
+        yield str(header).encode() + _select(db)
+        yield from self._run(connection, reader)
+        for kind, what in reader.left_out:
+            self._kept.add(Loss(kind, what, 1, db, key), self._rules.policies.chosen("loss") == FAIL)
+        if watches:
+            # the server does this only if nothing has touched the key
+            if _checked(connection.ask(command(b"MULTI"), command(b"TYPE", key), command(b"EXEC")))[-1] is None:
+                raise Changed
+        else:
+            again = self._reader(key, True)
+            for _ in self._run(connection, again):
+                pass
+            if (again.digest, again.type) != (reader.digest, reader.type):
+                raise Changed
+        yield bytes([c.EOF]) + (_CHECKSUM if header.flavour == c.VALKEY or header.version >= _CHECKSUM_SINCE else b"")
+
+    def _reader(self, key: bytes, digests: bool) -> ValueReader:
+        return ValueReader(key, self._rules.source, self._source.features, digests=digests, window_bytes=self._window_bytes)
+
+    def _run(self, connection: Connection, reader: ValueReader) -> Iterator[bytes]:
+        """What a reader reads."""
+        steps = reader.steps()
+        try:
+            commands = next(steps)
+            while True:
+                commands = steps.send(connection.ask(*commands))
+                if data := reader.take():
+                    yield data
+        except StopIteration:
+            if data := reader.take():
+                yield data
+
+    def _can_watch(self, connection: Connection, key: bytes) -> bool:
+        """Whether the source tells if a key was touched: WATCH and MULTI, which some logins may not use."""
+        if self._watches is None:
+            replies = connection.ask(command(b"WATCH", key), command(b"UNWATCH"), command(b"MULTI"), command(b"DISCARD"))
+            refusals = [reply for reply in replies if isinstance(reply, Refusal)]
+            _checked([reply for reply in refusals if reply.code in PASSING])
+            self._watches = not refusals
+        return self._watches
+
+    def _connection(self, db: int, key: bytes) -> Connection:
+        """The connection to the node of the source that has a key. Raises: Lost, Interrupted, Refused."""
+        slots = self._source.slots()
+        address = slots[key_slot(key)] if slots else None
+        if slots and address is None:
+            raise Interrupted(f"no node has slot {key_slot(key)}")
+        connection = self._connections.get(address)
+        if connection is None or not connection.is_open:
+            connection = self._connections[address] = self._source.dial(address, db)
+        connection.select(db)
+        return connection
+
+
+class _OneKey:
+    """A snapshot that has one key, as a file from which it can be read."""
+
+    def __init__(self, values: LargeValues, db: int, key: bytes) -> None:
+        self._pieces = values.read(db, key)
+        self._rest = memoryview(b"")
+
+    def read(self, n: int) -> bytes:
+        """Raises: as `LargeValues._converted`."""
+        while not self._rest:
+            try:
+                self._rest = memoryview(next(self._pieces, b""))
+            except Refused as e:
+                if e.refusal.code in PASSING:
+                    raise Interrupted(str(e)) from None
+                raise
+            if not self._rest:
+                return b""
+        data, self._rest = self._rest[:n], self._rest[n:]
+        return bytes(data)
+
+
+class _Kept(Ledger):
+    """Losses that are entered where they count when the key is done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries: list[tuple[Loss, bool]] = []
+
+    def add(self, loss: Loss, forbidden: bool = False) -> None:
+        super().add(loss, forbidden)
+        self.entries.append((loss, forbidden))
+
+
+def _checked(replies: list[Any]) -> list[Any]:
+    """Replies without an error. Raises: Refused."""
+    for reply in replies:
+        if isinstance(reply, Refusal):
+            raise Refused(reply)
+    return replies
+
+
+def _select(db: int) -> bytes:
+    out = BytesWriter()
+    out.append(c.SELECTDB)
+    write_length(out, db)
+    return out.getvalue()

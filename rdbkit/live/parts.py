@@ -1,0 +1,421 @@
+"""Values that are written by commands: each into a temporary key, which gets its name when it is whole.
+
+So a value appears under its name at once or not at all, and what has that name already is overwritten only where that was asked
+for: the server decides it, in RENAMENX. A temporary key has a name of ours, with a hash tag by which it lies in the slot of what it
+becomes. What a run that was killed has left of them is deleted by the next one, which finds the names in the state; nothing else is
+ever deleted. A large one expires an hour after it was begun besides, until it gets its name.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from binascii import crc_hqx
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache
+from itertools import chain, count
+from typing import Any, Final
+
+from rdbkit.format.primitives import read_length
+from rdbkit.format.record import Record
+from rdbkit.format.replies import NOTHING, Refusal, Replies
+from rdbkit.format.slots import SLOTS, key_slot
+from rdbkit.live.connection import Connection, Lost, Refused
+from rdbkit.live.copy_state import CopyState, Part
+from rdbkit.live.server import Server
+from rdbkit.operations.commands import RespWriter
+from rdbkit.policy.ledger import Ledger
+from rdbkit.policy.rules import FAIL, Rules
+from rdbkit.resp import command, pieces
+from rdbkit.values import StreamEntry
+
+__all__ = ["PASSING", "Interrupted", "PartNames", "PartWriter", "delete_left", "slot_tag"]
+
+_PREFIX: Final = "rdbkit:part:"
+_OURS: Final = re.compile(rb"\{[0-9A-Za-z]{1,3}\}rdbkit:part:[0-9a-f]{1,32}:[0-9]+")
+_LETTERS: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+#: What goes by: a cluster that is changing, a node that is starting or failing over, memory that others may give back.
+PASSING: Final = (
+    "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "LOADING", "READONLY", "BUSY", "OOM", "MISCONF", "NOREPLICAS",
+    "UNBLOCKED",
+)  # fmt: skip
+#: A temporary key lives so long at most, in milliseconds.
+_LIFE_MS: Final = 3_600_000
+#: Seconds after which it is asked again to live so long.
+_RENEW_S: Final = 300.0
+#: Fields that expire within this time may be gone when the fields are counted.
+_NEAR_MS: Final = 3_600_000
+_LENGTHS: Final = {
+    "string": b"STRLEN", "list": b"LLEN", "set": b"SCARD", "zset": b"ZCARD", "hash": b"HLEN", "stream": b"XLEN",
+}  # fmt: skip
+_TOLERANCE_MS: Final = 1000
+#: More elements than any value has.
+_ANY: Final = 1 << 62
+
+
+class Interrupted(Exception):
+    """A value could not be written for now; to begin again later helps. It never leaves `live`."""
+
+
+class _Refused(Exception):
+    """The target refuses to have this value."""
+
+
+@cache
+def _tags() -> tuple[bytes, ...]:
+    """By slot, the first of the shortest tags that lie in it."""
+    tags: list[bytes | None] = [None] * SLOTS
+    left = SLOTS
+    level = [(b"", 0)]
+    while left:
+        longer = []
+        for text, crc in level:
+            for letter in _LETTERS:
+                tag = text + bytes([letter])
+                found = crc_hqx(tag[-1:], crc)
+                longer.append((tag, found))
+                if tags[found % SLOTS] is None:
+                    tags[found % SLOTS] = tag
+                    left -= 1
+        level = longer
+    return tuple(tag for tag in tags if tag is not None)
+
+
+def slot_tag(slot: int) -> bytes:
+    """A short hash tag of a slot.
+
+    >>> from rdbkit.format.slots import key_slot
+    >>> key_slot(b"{%b}anything" % slot_tag(12182)) == 12182 == key_slot(b"foo")
+    True
+    """
+    return _tags()[slot]
+
+
+class PartNames:
+    """Names of the temporary keys of one run. Several threads may ask for them.
+
+    Args:
+        run: what tells this run from any other, up to 32 hexadecimal digits.
+        state: where they are noted before they are made; None for nowhere.
+    """
+
+    def __init__(self, run: str, state: CopyState | None = None) -> None:
+        self._run = run
+        self._state = state
+        self._number = count()
+
+    def begin(self, db: int, keys: Sequence[bytes]) -> list[bytes]:
+        """A name for each of these keys of the target."""
+        names = [b"{%b}%b" % (slot_tag(key_slot(key)), f"{_PREFIX}{self._run}:{next(self._number)}".encode()) for key in keys]
+        if self._state is not None:
+            self._state.add_parts([Part(name, db, key) for name, key in zip(names, keys, strict=True)])
+        return names
+
+    def end(self, names: Sequence[bytes]) -> None:
+        """They are gone, or have got the names of their keys."""
+        if self._state is not None:
+            self._state.remove_parts(names)
+
+
+def delete_left(target: Server, state: CopyState) -> int:
+    """Delete the temporary keys that an earlier run has left; returns how many there were.
+
+    Raises: TargetError where the target cannot be reached for some time.
+    """
+    parts = [part for part in state.parts() if _OURS.fullmatch(part.name)]
+    by_db: dict[int, list[bytes]] = {}
+    for part in parts:
+        by_db.setdefault(part.db, []).append(part.name)
+    found = 0
+    for db, names in by_db.items():
+        replies = target.ask(db, [(name, [command(b"DEL", name)]) for name in names])
+        gone = [name for name, (reply,) in zip(names, replies, strict=True) if isinstance(reply, int)]
+        found += sum(reply for (reply,) in replies if isinstance(reply, int))
+        state.remove_parts(gone)
+    return found
+
+
+class _CountingWriter(RespWriter):
+    """Commands of records, and how many elements each should have then.
+
+    Attributes:
+        least, most: of the last record; fields that expire soon may be gone.
+    """
+
+    def begin(self) -> None:
+        self.least = self.most = 0
+        self._near = time.time_ns() // 1_000_000 + _NEAR_MS
+
+    def _parts(self, record: Record) -> Iterator[list[Any]]:
+        for found in super()._parts(record):
+            kind = record.type
+            n = sum(isinstance(item, StreamEntry) for item in found) if kind == "stream" else len(found)
+            self.most += n
+            self.least += n
+            if kind == "hash":
+                self.least -= sum(expire_ms is not None and expire_ms < self._near for _, _, expire_ms in found)
+            yield found
+
+
+class PartWriter:
+    """Writes records to a target by commands. One a thread: it has connections of its own.
+
+    Args:
+        target: where they go.
+        rules: of the conversion that has made the records: what its target has no command for is lost by the same policies.
+        ledger: where losses go.
+        names: of the temporary keys.
+
+    Raises: ValueError where it is not known which commands the target has.
+
+    Attributes:
+        ledger: where losses go.
+        trouble: why the last record was "refused" or "lost", in words.
+    """
+
+    def __init__(self, target: Server, rules: Rules, ledger: Ledger, names: PartNames) -> None:
+        self.target = target
+        self.trouble = ""
+        self._names = names
+        self.ledger = ledger
+        self._fails = rules.policies.chosen("loss") == FAIL
+        self._make: Callable[[], _CountingWriter] = lambda: _CountingWriter(rules.target, "drop", now_ms=rules.now_ms)
+        self._writer = self._make()
+        self._connections: dict[Any, Connection] = {}
+
+    def close(self) -> None:
+        """Close all connections."""
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
+
+    # -- one large record
+
+    def write(self, record: Record, is_whole: Callable[[], object], *, over: bool = False) -> str:
+        """Write a record of any size, in memory that does not depend on it.
+
+        Args:
+            record: its name and database are those of the target.
+            is_whole: called when the value has been read to its end and before it gets its name; raises where that must not be.
+            over: what has the name already gives way.
+
+        Returns: "written"; "exists": the target has another key or the same of this name; "gone": it has expired; "refused" or
+            "lost", of which `trouble` says more; "unknown" where the connection broke before the target said whether it has given
+            the name.
+
+        Raises: Interrupted; what `is_whole` raises, and reading the record. Nothing of the value is left on the target then.
+        """
+        db, key, kind, expire_ms = record.db, record.key, record.type, record.expire_ms
+        self.trouble = ""
+        (part,) = self._names.begin(db, [key])
+        begun = _Begun(self.target, self._names, db, part)
+        try:
+            connection = self._connection(key, db)
+            record.rename(part)
+            least, most = self._send(connection, record, key, begun)
+            if self.trouble:
+                return "lost"
+            is_whole()
+            begun.keep()
+            (there, length) = self._look(connection, part, kind, expire_ms is None)
+            if not there:
+                if not least or (expire_ms is not None and expire_ms <= self.target.now_ms() + _TOLERANCE_MS):
+                    return "gone"
+                raise Interrupted("what was written of it is gone from the target: it may evict keys, or somebody deletes them")
+            if length is None:
+                length = most
+            if not least <= length <= most:
+                raise Interrupted(f"of {most} elements that were written, the target has {length}")
+            outcome = self._rename(connection, db, part, key, over)
+            begun.has_name = outcome == "written"
+            return outcome
+        except _Refused as e:
+            self.trouble = str(e)
+            return "refused"
+        except Lost as e:
+            self.close()
+            raise Interrupted(str(e)) from None
+        finally:
+            begun.end()
+
+    def _send(self, connection: Connection, record: Record, key: bytes, begun: _Begun) -> tuple[int, int]:
+        """Write a record under its temporary name; returns how many elements it should have then, at least and at most."""
+        stream = _Stream(connection)
+        writer = self._writer
+        writer.begin()
+        writer.db = record.db  # which the connection is in
+        least, most = 0, _ANY
+        commands = writer.commands(record)
+        if record.type == "string" and record.size is None and record.encoding == "raw":
+            most, commands = _string_in_pieces(record)
+            least = most
+        begun.is_settled = False
+        try:
+            for piece in commands:
+                stream.send(piece)
+                begun.keep()
+            stream.finish()
+            begun.is_settled = True
+        except (Interrupted, _Refused, Lost):
+            connection.close()  # it has replies to come, and maybe half a command
+            raise
+        except Exception:  # of reading, which fails between two commands
+            with suppress(Interrupted, _Refused, Lost):
+                stream.finish()
+                begun.is_settled = True
+            raise
+        finally:
+            self._take_losses(key)
+        return (least, most) if record.type == "string" else (writer.least, writer.most)
+
+    def _look(self, connection: Connection, part: bytes, kind: str, persists: bool) -> tuple[int, int | None]:
+        """Whether a part is there, and how many elements it has; None where its type does not tell."""
+        commands = [command(b"PERSIST", part)] if persists else []
+        commands.append(command(b"EXISTS", part))
+        if kind in _LENGTHS:
+            commands.append(command(_LENGTHS[kind], part))
+        replies = self._checked(connection.ask(*commands))[persists:]
+        return replies[0], replies[1] if len(replies) > 1 else None
+
+    def _rename(self, connection: Connection, db: int, part: bytes, key: bytes, over: bool) -> str:
+        """Give a part its name."""
+        ask = command(b"RENAME" if over else b"RENAMENX", part, key)
+        try:
+            (reply,) = connection.ask(ask)
+        except Lost:
+            self.close()
+            ((there, reply),) = self.target.ask(db, [(key, [command(b"EXISTS", part), ask])])
+            if there == 0:
+                return "unknown"
+        (reply,) = self._checked([reply])
+        return "exists" if reply == 0 and not over else "written"
+
+    def _checked(self, replies: list[Any]) -> list[Any]:
+        """Replies without an error. Raises: Interrupted, _Refused."""
+        for reply in replies:
+            if isinstance(reply, Refusal):
+                raise _error(reply)
+        return replies
+
+    def _take_losses(self, key: bytes) -> None:
+        """Enter what the commands lose of a record, under the name of its key."""
+        losses = self._writer.losses
+        for loss in losses:
+            self.ledger.add(replace(loss, key=key), self._fails)
+        if losses:
+            self._writer = self._make()
+            if self._fails:
+                self.trouble = f"{losses[0].what} cannot be given to {self.target.url} by commands"
+
+    def _connection(self, key: bytes, db: int) -> Connection:
+        """The connection to the node that has a key, in this database. Raises: Lost, _Refused."""
+        slots = self.target.slots()
+        address = slots[key_slot(key)] if slots else None
+        if slots and address is None:
+            raise Interrupted(f"no node has slot {key_slot(key)}")
+        connection = self._connections.get(address)
+        try:
+            if connection is None or not connection.is_open:
+                connection = self._connections[address] = self.target.dial(address, db)
+            connection.select(db)
+        except Refused as e:
+            raise _error(e.refusal) from None
+        return connection
+
+
+class _Begun:
+    """A temporary key that is being written: it lives for an hour at most, and is deleted where it does not get its name.
+
+    Attributes:
+        has_name: it is no longer temporary.
+        is_settled: no command about it is on its way to the server.
+    """
+
+    def __init__(self, target: Server, names: PartNames, db: int, part: bytes) -> None:
+        self.has_name = False
+        self.is_settled = True
+        self._target = target
+        self._names = names
+        self._db = db
+        self._part = part
+        self._renewed_at = 0.0
+
+    def keep(self) -> None:
+        """Asked for again and again while it is written: let it live on."""
+        now = time.monotonic()
+        if self._renewed_at and now - self._renewed_at < _RENEW_S:
+            return
+        if self._ask(command(b"PEXPIRE", self._part, b"%d" % _LIFE_MS)) == 1:
+            self._renewed_at = now
+
+    def end(self) -> None:
+        """Delete it, unless it has its name; what may come of it yet stays in the state, for the end of the run."""
+        if not self.has_name and isinstance(self._ask(command(b"DEL", self._part)), Refusal):
+            return
+        if self.is_settled:
+            self._names.end([self._part])
+
+    def _ask(self, question: bytes) -> Any:
+        ((reply,),) = self._target.ask(self._db, [(self._part, [question])])
+        return reply
+
+
+class _Stream:
+    """Commands that are sent one after the other, without waiting for their replies, of which an error ends it soon."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._replies = Replies()
+
+    def send(self, piece: bytes) -> None:
+        """Send a piece of commands. Raises: Interrupted, _Refused, Lost."""
+        connection = self._connection
+        connection.send(piece)
+        if connection.ready(0):
+            self._replies.feed(connection.receive())
+            self._look(b"")
+
+    def finish(self) -> None:
+        """Wait for the replies to all of them. Raises: as `send`."""
+        last = b"rdbkit:%d" % time.monotonic_ns()
+        self._connection.send(command(b"PING", last))
+        while not self._look(last):
+            self._replies.feed(self._connection.receive())
+
+    def _look(self, last: bytes) -> bool:
+        """Look at what has come; whether `last` has."""
+        while (reply := self._replies.take()) is not NOTHING:
+            if isinstance(reply, Refusal):
+                raise _error(reply)
+            if reply == last and last:
+                return True
+        return False
+
+
+def _error(refusal: Refusal) -> Exception:
+    return Interrupted(str(refusal)) if refusal.code in PASSING else _Refused(str(refusal))
+
+
+def _string_in_pieces(record: Record) -> tuple[int, Iterator[bytes]]:
+    """The length of a large string, and the commands that write it, of which none takes much memory."""
+    chunks = record.chunks()
+    begun = b""
+    for chunk in chunks:
+        begun += chunk
+        if len(begun) >= 9:
+            break
+    total, _ = read_length(begun, 0)
+
+    def commands() -> Iterator[bytes]:
+        # so the server makes room once
+        yield command(b"SETRANGE", record.key, b"%d" % (total - 1), b"\0")
+        at = 0
+        for piece in record.content(chain([begun], chunks)):
+            yield from pieces([b"SETRANGE", record.key, b"%d" % at, piece])
+            at += len(piece)
+        if record.expire_ms is not None:
+            yield command(b"PEXPIREAT", record.key, b"%d" % record.expire_ms)
+
+    return total, commands()
