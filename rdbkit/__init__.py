@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from rdbkit.live.login import entra_credentials
     from rdbkit.live.server import connect
     from rdbkit.live.snapshot import NodeSnapshot, ServerSnapshot, snapshot_server
+    from rdbkit.live.sync import Synced, sync
     from rdbkit.live.verify_copy import ComparedDatabase, CopyDifference, CopyProof, verify_copy
     from rdbkit.live.verify_import import ImportDifference, ImportedDatabase, ImportProof, verify_import
     from rdbkit.operations.build import Build, build
@@ -200,6 +201,7 @@ __all__ = [
     "StreamGroup",
     "StreamId",
     "StreamTail",
+    "Synced",
     "Target",
     "TargetError",
     "Trailer",
@@ -259,6 +261,7 @@ __all__ = [
     "salvage",
     "snapshot_server",
     "split",
+    "sync",
     "target_names",
     "terraform",
     "upload",
@@ -299,6 +302,7 @@ _MODULES = {
     "ComparedDatabase": "live.verify_copy",
     "CopyDifference": "live.verify_copy",
     "CopyProof": "live.verify_copy",
+    "Synced": "live.sync",
     "ImportDifference": "live.verify_import",
     "ImportPlan": "azure.cache_import",
     "ImportProof": "live.verify_import",
@@ -380,6 +384,7 @@ _MODULES = {
     "upload": "azure.upload",
     "value_json": "operations.value_json",
     "verify": "operations.verify",
+    "sync": "live.sync",
     "verify_copy": "live.verify_copy",
     "verify_import": "live.verify_import",
     "wait_for": "azure.cache_import",

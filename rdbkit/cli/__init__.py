@@ -47,6 +47,7 @@ _VERBS: Final = {
     "snapshot": "A file of what a server or cluster has now.",
     "copy": "The keys of a running server into another.",
     "verify-copy": "Whether two servers have the same keys, values and expiries.",
+    "sync": "Make the keys of a server what they are on another.",
     "build": "A snapshot from JSON lines, as export writes them.",
     "export": "Every key and value as JSON lines or as commands.",
     "get": "The value of one key.",
@@ -56,7 +57,7 @@ _VERBS: Final = {
 
 _FOLDS_NOTHING: Final = ("migrate", "upload")
 _READS_NO_FILE: Final = ("snapshot",)
-_READS_NO_SNAPSHOT: Final = ("build", "copy", "export-cache", "fold", "import", "targets", "verify-copy")
+_READS_NO_SNAPSHOT: Final = ("build", "copy", "export-cache", "fold", "import", "sync", "targets", "verify-copy")
 
 
 def _limit_memory(ctx: click.Context, param: click.Parameter, value: str | None) -> None:

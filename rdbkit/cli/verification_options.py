@@ -10,7 +10,7 @@ import click
 from rdbkit.cli.options import database_pairs
 from rdbkit.cli.secrets import FiniteRange
 from rdbkit.live.verification import LEAST_RATE
-from rdbkit.selection import parse_duration
+from rdbkit.selection import parse_bytes, parse_duration
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -42,12 +42,31 @@ def duration_option(name: str, default: str, text: str) -> Callable[[C], C]:
     return click.option(name, default=default, show_default=True, callback=_duration, metavar="TIME", help=text)
 
 
-def verification_options(of: str, extra: str, functions: str, batch: int) -> Callable[[C], C]:
-    """Give a click command these options: map_db, ttl_tolerance, pick, seed, find_extra, ignore, rate, batch, samples and as_json.
+def functions_option(text: str) -> Callable[[C], C]:
+    """The option `--ignore functions`, with this help."""
+    return click.option("--ignore", type=click.Choice(["functions"]), multiple=True, help=text)
+
+
+def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
+    try:
+        return 0 if value == "0" else parse_bytes(value)
+    except ValueError as e:
+        raise click.BadParameter(str(e), ctx=ctx, param=param) from None
+
+
+#: The option of values that are compared in pieces.
+big_option: Final = click.option(
+    "--big", default="32MB", show_default=True, callback=_size, metavar="SIZE",
+    help="Compare larger values in pieces; 0 looks at no sizes, which saves the source a question a key.",
+)  # fmt: skip
+
+
+def verification_options(of: str, extra: str, batch: int) -> Callable[[C], C]:
+    """Give a click command these options: map_db, ttl_tolerance, pick, seed, find_extra, rate, batch, samples and as_json.
 
     Args:
         of: the server that has the keys, in the help: "server" or "target".
-        extra, functions: the help of `--find-extra` and `--ignore`.
+        extra: the help of `--find-extra`.
         batch: keys that are asked for at a time, if nothing else is said.
     """
     options = (
@@ -62,7 +81,6 @@ def verification_options(of: str, extra: str, functions: str, batch: int) -> Cal
         ),
         click.option("--seed", type=click.IntRange(0, 1 << 62), default=0, metavar="N", help="Another number picks other keys."),
         click.option("--find-extra", is_flag=True, help=extra),
-        click.option("--ignore", type=click.Choice(["functions"]), multiple=True, help=functions),
         click.option("--rate", type=FiniteRange(LEAST_RATE), metavar="N", help="Ask for at most N keys a second."),
         click.option(
             "--batch", type=click.IntRange(1, 10_000), default=batch, show_default=True, metavar="N",

@@ -12,10 +12,9 @@ from rdbkit.cli.options import selection_options, warn_if_none
 from rdbkit.cli.render import Output, key_name, libraries, output, printable, progress, show_functions, usage_errors
 from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.server_options import SERVER_URL, Login, is_server_url, server_pair_options
-from rdbkit.cli.verification_options import duration_option, verification_options
-from rdbkit.live.verify_copy import BIG
+from rdbkit.cli.verification_options import big_option, duration_option, functions_option, verification_options
 from rdbkit.operations.diff_elements import expiries
-from rdbkit.selection import Selection, parse_bytes
+from rdbkit.selection import Selection
 
 if TYPE_CHECKING:
     from rdbkit.live.verify_copy import CopyDifference, CopyProof
@@ -43,29 +42,12 @@ def source_url(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return SERVER_URL.convert(value, param, ctx)
 
 
-def big_size(ctx: click.Context, param: click.Parameter, value: str) -> int:
-    """The callback of `--big SIZE`."""
-    try:
-        return 0 if value == "0" else parse_bytes(value)
-    except ValueError as e:
-        raise click.BadParameter(str(e), ctx=ctx, param=param) from None
-
-
-#: The option of values that are compared in pieces.
-big_option: Final = click.option(
-    "--big", default=f"{BIG >> 20}MiB", show_default=True, callback=big_size, metavar="SIZE",
-    help="Compare values above SIZE in pieces; 0 never looks how large they are.",
-)  # fmt: skip
-
-
 @click.command("verify-copy", cls=SecretsCommand)
 @click.argument("source", callback=source_url)
 @click.argument("target", type=SERVER_URL)
 @server_pair_options
-@verification_options(
-    "target", "List the target's keys, too, and name those that are not on the source.",
-    "Do not compare function libraries.", 1000,
-)  # fmt: skip
+@verification_options("target", "List TARGET's keys, too, and name those that are not on SOURCE.", 1000)
+@functions_option("Do not compare function libraries.")
 @click.option(
     "--rounds", type=click.IntRange(1, 1000), default=3, show_default=True, metavar="N",
     help="Look N times at what differs: a key counts only if it still does in the last round, and did not change on SOURCE since "
@@ -122,11 +104,11 @@ def verify_copy(
         one_name, other_name = map(printable, found.servers)
         partly = "" if found.checked == found.keys else " of what was looked for"
         out.heading(f"{other_name} {'has' if found.same else 'does not have'} what {one_name} has{partly}")
-        show_proof(found, out, find_extra)
+        show_proof(found, out)
     return 0 if found.same else 1
 
 
-def show_proof(found: CopyProof, out: Output, extra_named: bool) -> None:
+def show_proof(found: CopyProof, out: Output) -> None:
     """The counts of a comparison, and the keys that differ."""
     sides = zip(("source", "target"), found.versions, found.kinds, strict=True)
     rows = [(name, f"{printable(version or 'unknown version')}, {kind}") for name, version, kind in sides]

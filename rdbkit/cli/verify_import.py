@@ -13,7 +13,7 @@ from rdbkit.cli.options import selection_options, warn_if_none
 from rdbkit.cli.render import Output, key_name, libraries, output, printable, progress, show_functions
 from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.server_options import SERVER_URL, Login, server_options
-from rdbkit.cli.verification_options import verification_options
+from rdbkit.cli.verification_options import functions_option, verification_options
 from rdbkit.operations.diff_elements import expiries
 from rdbkit.selection import Selection
 from rdbkit.storage.location import total_size
@@ -37,10 +37,8 @@ _WORDS: Final = {
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=EXISTING_SNAPSHOT)
 @click.argument("url", metavar="URL", type=SERVER_URL)
 @server_options
-@verification_options(
-    "server", "List the server's keys, and name those that are in no FILE.",
-    "Do not compare function libraries, as where a conversion has dropped them.", 256,
-)  # fmt: skip
+@verification_options("server", "List the server's keys, and name those that are in no FILE.", 256)
+@functions_option("Do not compare function libraries, as where a conversion has dropped them.")
 @click.option(
     "--state", type=OutputPath("json", gzip=False), metavar="FILE",
     help="Keep here how far the work is, and go on from there; removed at the end.",

@@ -258,7 +258,7 @@ class TwoServers:
             found = self._shapes(db, page.keys(), everything)
             self.comparer.after = self.target.now_ms()
             return found
-        for node, part in self._by_node(page, address):
+        for node, part in self.by_node(page, address):
             pieces, large = self._sized(db, node, part)
             found += [Found(name, None) for name in large]
             for piece in pieces:
@@ -266,7 +266,7 @@ class TwoServers:
         self.comparer.after = self.target.now_ms()
         return found
 
-    def _by_node(self, page: Page, address: Address | None) -> Iterator[tuple[Address, Page]]:
+    def by_node(self, page: Page, address: Address | None) -> Iterator[tuple[Address, Page]]:
         """The page by the source's nodes; of each part the names that one node of the target has follow each other."""
         owners, their_owners = self.source.slots(), self.target.slots()
         if (address is not None or not owners) and not their_owners:

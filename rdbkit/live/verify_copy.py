@@ -323,7 +323,7 @@ class Rounds:
         if self.settings.pick is not None:
             self.picker.choose(self.settings.pick, sum(row.source or 0 for row in proof.databases))
         self.first_round(databases)
-        while proof.rounds < self.most_rounds and (self.left.count or self.extras.count):
+        while proof.rounds < self.most_rounds and (self.left.count or (self.extras.count and proof.rounds == 1)):
             self.next_round()
         self.look_at_extras()
         for row in proof.databases:
@@ -396,12 +396,16 @@ class Rounds:
         if self.is_unwanted(db, found):
             proof.checked -= 1
         elif outcome.what in SETTLED:
-            name = outcome.what.replace("-", "_")
-            setattr(proof, name, getattr(proof, name) + 1)
+            self.settle(outcome)
         elif self.is_last:
             self.report(db, found, outcome, before is None or stamp.is_near(before, self.settings.ttl_tolerance_ms))
         else:
             self.left.add(db, found.name, stamp)
+
+    def settle(self, outcome: Outcome) -> None:
+        """Count a key that is no difference."""
+        name = outcome.what.replace("-", "_")
+        setattr(self.proof, name, getattr(self.proof, name) + 1)
 
     def is_unwanted(self, db: int, found: Found) -> bool:
         """Whether the selection, of which the names are known to be wanted, does not want a key for what it is."""

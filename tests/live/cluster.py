@@ -8,11 +8,11 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from fixtures.server import Client, Process, ServerError
+from fixtures.server import Argument, Client, Command, Process, ServerError
 
 SLOTS = 16_384
 #: Seconds after which a test gives up on a cluster.
@@ -29,7 +29,7 @@ class Node:
     Attributes:
         port: where it listens.
         name: its id.
-        client: for one thread, the one that made the cluster.
+        client: of it, for the thread that made the cluster.
     """
 
     client: Client
@@ -74,15 +74,11 @@ class Node:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
 
-    def connect(self) -> Client:
-        """A client of one's own, for another thread."""
-        return Client(self.port)
-
 
 class Cluster:
     """Masters, each with its share of the slots, then their replicas.
 
-    What changes the cluster takes turns: a slot that is on its way arrives before a node fails over.
+    What changes the cluster takes turns: a slot that is on its way arrives before a node fails over. Any thread may do it.
 
     Attributes:
         nodes: all nodes, the first masters in front.
@@ -98,48 +94,47 @@ class Cluster:
 
     @property
     def urls(self) -> list[str]:
-        return [node.url for node in self.nodes if node.lives]
+        return [node.url for node in self._living()]
 
     def masters(self) -> list[Node]:
         """Those that have slots, as they tell it now."""
-        owners = self.owners()
-        return [node for node in self.nodes if node.name in owners]
+        with self._clients() as clients:
+            return self._masters(clients)
 
     def replicas(self, master: Node) -> list[Node]:
         """The nodes that replicate a master now."""
-        text = self._living().client.text("CLUSTER", "NODES")
-        names = {line.split()[0] for line in text.splitlines() if line.split()[3] == master.name}
-        return [node for node in self.nodes if node.name in names]
-
-    def owners(self) -> set[str]:
-        """The ids of the nodes that have slots."""
-        return set(_owners(self._living().client))
+        with self._clients() as clients:
+            return self._replicas(clients, master)
 
     def owner(self, slot: int) -> Node:
         """The node that has a slot."""
-        return self._owner(self._living().client, slot)
+        with self._clients() as clients:
+            return self._owner(next(iter(clients.values())), slot)
 
     def slot(self, key: bytes | str) -> int:
-        return self._living().client.integer("CLUSTER", "KEYSLOT", key)
+        return self._living()[0].client.integer("CLUSTER", "KEYSLOT", key)
 
-    def write(self, commands: Sequence[Sequence[bytes | str | int | float]]) -> None:
-        """Send commands, each to the node that has its key, which is its second word."""
-        client = self._living().client
-        slots = [int(slot) for slot in client.replies([("CLUSTER", "KEYSLOT", command[1]) for command in commands])]  # type: ignore[arg-type]
-        rows = _owners(client)
+    def write(self, commands: Iterable[Command]) -> None:
+        """Send commands, each to the node that has its key."""
+        asked = list(commands)
+        slots = self._living()[0].client.replies([("CLUSTER", "KEYSLOT", _key(command)) for command in asked])
+        rows = _owners(self._living()[0].client)
         for node in self.nodes:
-            ranges = rows.get(node.name, [])
-            node_commands = [command for command, slot in zip(commands, slots, strict=True) if any(slot in each for each in ranges)]
-            if node_commands:
-                node.client.pipeline(node_commands)
+            own = {slot for ranges in rows.get(node.name, []) for slot in ranges}
+            node.client.pipeline(command for command, slot in zip(asked, slots, strict=True) if slot in own)
 
-    def move_slot(self, slot: int, target: Node) -> int:
-        """Move a slot with its keys, as resharding does it; returns how many keys. Any thread may do this."""
-        with self._turn, contextlib.ExitStack() as stack:
-            clients = {node.name: node.connect() for node in self.nodes if node.lives}
-            for client in clients.values():
-                stack.callback(client.close)
-            source = self._owner(clients[target.name], slot)
+    def move_slot(self, slot: int, target: Node | None = None) -> int:
+        """Move a slot with its keys, as resharding does it; returns how many keys.
+
+        Args:
+            slot: its number.
+            target: where to; the next master by default.
+        """
+        with self._turn, self._clients() as clients:
+            source = self._owner(next(iter(clients.values())), slot)
+            if target is None:
+                masters = self._masters(clients)
+                target = masters[(masters.index(source) + 1) % len(masters)]
             if source is target:
                 return 0
             clients[target.name].call("CLUSTER", "SETSLOT", slot, "IMPORTING", source.name)
@@ -169,14 +164,13 @@ class Cluster:
         moved: list[int] = []
         trouble: list[BaseException] = []
         ends = threading.Event()
-        masters = self.masters()
         noise = random.Random(seed)
 
         def keep_moving() -> None:
             try:
                 while not ends.is_set():
                     slot = noise.choice(slots)
-                    self.move_slot(slot, noise.choice([node for node in masters if node.lives]))
+                    self.move_slot(slot)
                     moved.append(slot)
                     ends.wait(pause)
             except BaseException as e:
@@ -197,12 +191,12 @@ class Cluster:
 
         In good order where the old one still runs, which is then its replica; by force where it does not.
         """
-        with self._turn:
-            replica = self.replicas(master)[0]
-            living = [node for node in self.nodes if node.lives]
-            _until(lambda: not master.lives or "master_link_status:up" in replica.client.text("INFO", "replication"))
-            replica.client.call("CLUSTER", "FAILOVER", *([] if master.lives else ["TAKEOVER"]))
-            _until(lambda: all(_takes_over(node.client, replica, master) for node in living))
+        with self._turn, self._clients() as clients:
+            replica = self._replicas(clients, master)[0]
+            client = clients[replica.name]
+            _until(lambda: not master.lives or "master_link_status:up" in client.text("INFO", "replication"))
+            client.call("CLUSTER", "FAILOVER", *([] if master.lives else ["TAKEOVER"]))
+            _until(lambda: all(_takes_over(each, replica, master) for each in clients.values()))
             return replica
 
     def kill(self, node: Node) -> None:
@@ -235,12 +229,36 @@ class Cluster:
 
         _until(known)
 
-    def _living(self) -> Node:
-        return next(node for node in self.nodes if node.lives)
+    @contextlib.contextmanager
+    def _clients(self) -> Iterator[dict[str, Client]]:
+        """Clients of the living nodes by their ids, for the thread at hand."""
+        with contextlib.ExitStack() as stack:
+            clients = {node.name: Client(node.port) for node in self._living()}
+            for client in clients.values():
+                stack.callback(client.close)
+            yield clients
+
+    def _living(self) -> list[Node]:
+        return [node for node in self.nodes if node.lives]
+
+    def _masters(self, clients: Mapping[str, Client]) -> list[Node]:
+        owners = _owners(next(iter(clients.values())))
+        return [node for node in self.nodes if node.name in owners]
+
+    def _replicas(self, clients: Mapping[str, Client], master: Node) -> list[Node]:
+        lines = next(iter(clients.values())).text("CLUSTER", "NODES").splitlines()
+        names = {line.split()[0] for line in lines if line.split()[3] == master.name}
+        return [node for node in self.nodes if node.name in names]
 
     def _owner(self, client: Client, slot: int) -> Node:
         name = next(name for name, ranges in _owners(client).items() if any(slot in each for each in ranges))
         return next(node for node in self.nodes if node.name == name)
+
+
+def _key(command: Command) -> Argument:
+    """The key of a command."""
+    at = {"XGROUP": 2, "XREADGROUP": -2}.get(str(command[0]), 1)
+    return command[at]
 
 
 def _view(client: Client) -> dict[str, tuple[int, list[range]]]:
