@@ -23,7 +23,7 @@ from rdbkit.cli.server_options import SERVER_URL, Login, server_pair_options
 from rdbkit.cli.status import status
 from rdbkit.errors import LossError
 from rdbkit.operations.conversion_options import ConversionOptions
-from rdbkit.selection import parse_bytes
+from rdbkit.selection import parse_bytes, parse_duration
 from rdbkit.targets.target import Target
 from rdbkit.text import count
 
@@ -38,6 +38,13 @@ _WORDS: Final = {
 def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
     try:
         return 0 if value == "0" else parse_bytes(value)
+    except ValueError as e:
+        raise click.BadParameter(str(e), ctx=ctx, param=param) from None
+
+
+def _latency(ctx: click.Context, param: click.Parameter, value: str) -> float | None:
+    try:
+        return None if value == "0" else float(parse_duration(value))
     except ValueError as e:
         raise click.BadParameter(str(e), ctx=ctx, param=param) from None
 
@@ -57,6 +64,10 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.option("--no-functions", is_flag=True, help="Do not copy function libraries.")
 @click.option("--rate", type=FiniteRange(0.001), metavar="N", help="Copy at most N keys a second.")
 @click.option("--cap-mbps", type=FiniteRange(0.001), metavar="N", help="Read at most N megabits of values a second.")
+@click.option(
+    "--max-latency", default="2ms", show_default=True, callback=_latency, metavar="TIME",
+    help="Ask for fewer keys at a time while SOURCE answers others later than this; 0 for no such limit.",
+)  # fmt: skip
 @click.option(
     "--batch", type=click.IntRange(1, 100_000), default=1000, show_default=True, metavar="N", help="Ask for N keys at a time."
 )
@@ -119,8 +130,9 @@ def copy(
                 old, new, takes=target, policies=conversion.policies, edits=conversion.edits, selection=conversion.selection,
                 compress=conversion.compress, on_error=conversion.on_error, on_exists=options["on_exists"],
                 ttl="relative" if options["relative_ttl"] else "absolute", functions=not options["no_functions"],
-                batch=options["batch"], rate=options["rate"], cap_mbps=options["cap_mbps"], big=options["big"],
-                state=options["state"], samples=options["samples"], loss_callback=loss_callback, prepared=show, progress=update,
+                batch=options["batch"], rate=options["rate"], cap_mbps=options["cap_mbps"], max_latency_ms=options["max_latency"],
+                big=options["big"], state=options["state"], samples=options["samples"], loss_callback=loss_callback,
+                prepared=show, progress=update,
             )  # fmt: skip
         except ValueError as e:
             raise click.UsageError(printable(str(e))) from None

@@ -12,9 +12,10 @@ from typing import Any, Final
 from rdbkit.errors import TargetError
 from rdbkit.live.abilities import Abilities, Row, abilities, database_numbers
 from rdbkit.live.copy_state import CopyState, Trouble
-from rdbkit.live.first_pass import FirstPass, Pace, SharedLedger, processes_of
+from rdbkit.live.first_pass import FirstPass, Pace, SharedLedger
 from rdbkit.live.functions import CopiedFunctions, copy_functions, libraries_of
 from rdbkit.live.loads import loads
+from rdbkit.live.processes import clock_skew, same_data
 from rdbkit.live.server import Server, connect, info_number
 from rdbkit.live.transfer import Counts, Way
 from rdbkit.operations.conversion_options import ConversionOptions
@@ -115,6 +116,7 @@ class Copied:
         functions: what became of function libraries.
         samples: the first keys that are not on the target as they are on the source.
         notes: what should be known besides.
+        unread: slots of a cluster that moved each time that they were read.
         resumed: an earlier run had begun it.
         seconds: how long it took.
     """
@@ -126,6 +128,7 @@ class Copied:
     functions: CopiedFunctions = field(default_factory=CopiedFunctions)
     samples: list[Trouble] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    unread: int = 0
     resumed: bool = False
     seconds: float = 0.0
 
@@ -139,7 +142,7 @@ class Copied:
     def complete(self) -> bool:
         """Whether the target has all that it should have."""
         functions = self.functions
-        lost = self.missing or self.ledger.forbidden
+        lost = self.missing or self.ledger.forbidden or self.unread
         return not (lost or functions.refused or (functions.different and self.on_exists == FAIL))
 
     def to_dict(self) -> dict[str, Any]:
@@ -185,6 +188,7 @@ def copy(
     batch: int = 1000,
     rate: float | None = None,
     cap_mbps: float | None = None,
+    max_latency_ms: float | None = 2.0,
     big: int = BIG,
     state: str | None = None,
     samples: int = 10,
@@ -212,6 +216,8 @@ def copy(
         batch: keys to ask for at a time, about.
         rate: keys a second at most.
         cap_mbps: megabits of values a second at most.
+        max_latency_ms: how much longer than before the source may take to answer others, in milliseconds; fewer keys are asked for
+            at a time until it does. None for whatever it takes.
         big: bytes above which a value is not read by one request; 0 to look at none.
         state: a file to keep, every two seconds, how far the copy is. Where it is there, the copy goes on from it; at the end it is
             removed.
@@ -250,7 +256,7 @@ def copy(
             prepared(preparation)
         pace = Pace(
             batch if rate is None else max(1, min(batch, int(rate / 4))), big, RateLimiter(rate),
-            RateLimiter(None if cap_mbps is None else cap_mbps * 125_000),
+            RateLimiter(None if cap_mbps is None else cap_mbps * 125_000), max_latency_ms,
         )  # fmt: skip
         work = _Copy(old, new, preparation, conversion, on_exists, pace, kept, loss_callback)
         if functions:
@@ -320,6 +326,11 @@ class _Copy:
 
         self.done.counts = reader.run(tick)
         tick()
+        if reader.unread:
+            self.done.notes.append(
+                f"{count(reader.unread, 'slot')} of the source moved again and again while they were read: keys may be missing"
+            )
+            self.done.unread = reader.unread
 
     def tell(self, db: int, key: bytes, what: str, detail: str) -> None:
         """A key that was not simply written."""
@@ -361,7 +372,8 @@ def prepare(source: Server, target: Server, takes: Target | None) -> Preparation
         raise TargetError(f"it cannot be written to: {new.write.why}", source=str(target.url))
     _refuse_the_same(source, target)
     databases = database_numbers(source, old)
-    skew_ms = target.now_ms() - source.now_ms()
+    skew = clock_skew(source, target)
+    skew_ms = 0 if skew is None else round(skew.ms)
     return Preparation(
         _about(source, old, databases, "source"),
         _about(target, new, [target.url.db or 0] if target.url.db is not None else database_numbers(target, new), "target"),
@@ -419,14 +431,10 @@ def _evicted(server: Server) -> int:
 
 
 def _refuse_the_same(source: Server, target: Server) -> None:
-    """Raise ValueError where two servers are one, and so are their databases."""
+    """Raise ValueError where two servers are one, or replicas, and so are their databases."""
     old, new = source.url.db, target.url.db
-    if old is not None and new is not None and old != new:
-        return
-    ours, theirs = processes_of(source), processes_of(target)
-    same = {name for name in ours.values() if name and not name.startswith("scan:")} & set(theirs.values())
-    if same or ours.keys() & theirs.keys():
-        raise ValueError(f"source and target are the same server, {source.url}")
+    if (old is None or new is None or old == new) and same_data(source, target):
+        raise ValueError(f"source and target are the same server, or one is a replica of the other: {source.url}")
 
 
 def _check_edits(edits: Edits, on_exists: str) -> None:

@@ -6,16 +6,19 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, fields, replace
-from hashlib import blake2b
 from typing import Any, Final
 
 from rdbkit.errors import TargetError
+from rdbkit.format.slots import key_slot
 from rdbkit.live import copy_state
-from rdbkit.live.connection import Address, Lost, Refused
-from rdbkit.live.copy_state import CopyState
+from rdbkit.live.connection import Address, Connection, Lost, Refused
+from rdbkit.live.copy_state import CopyState, Trouble
+from rdbkit.live.coverage import Coverage
 from rdbkit.live.lanes import Lane
+from rdbkit.live.latency import LatencyGuard, PageSize
+from rdbkit.live.processes import process_of
 from rdbkit.live.server import Server
 from rdbkit.live.transfer import Counts, Told, Transfer, Way
 from rdbkit.passes.pages import Page
@@ -23,7 +26,7 @@ from rdbkit.policy.ledger import Ledger, Loss
 from rdbkit.resp import command
 from rdbkit.storage.rate_limiter import RateLimiter
 
-__all__ = ["FirstPass", "Pace", "SharedLedger", "copy_server", "databases_of", "processes_of", "total"]
+__all__ = ["FirstPass", "Pace", "SharedLedger", "copy_server", "databases_of", "total"]
 
 _WAITS: Final = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
 #: Databases that are tried where a server does not tell which have keys.
@@ -32,12 +35,29 @@ _MOST_DATABASES: Final = 1024
 _TICK_S: Final = 0.2
 #: How long a thread may take to end that was asked to, in seconds.
 _ENDING_S: Final = 10.0
-#: How often slots that have moved are read again.
-_ROUNDS: Final = 10
+#: How often the cluster is asked which slots have moved, in seconds.
+_LOOK_S: Final = 10.0
+#: How often slots that have moved are read again, and how long is waited before that, in seconds.
+_ROUNDS: Final = 50
+_ROUND_S: Final = 1.0
+#: How long a node of a cluster may be lost whose slots no other one takes over, in seconds.
+_NODE_PATIENCE_S: Final = 120.0
+#: Keys that are tried again at a time.
+_AGAIN: Final = 500
+#: What may become of a key, and is no trouble.
+_FINE: Final = ("written", "equal", "gone")
 
 
 class _Stopped(Exception):
     """The pass was asked to end."""
+
+
+class _NodeLost(Exception):
+    """A node cannot be reached for long."""
+
+    def __init__(self, error: TargetError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class SharedLedger(Ledger):
@@ -62,12 +82,15 @@ class Pace:
         big: bytes above which a value is not read whole; 0 to look at none.
         keys: lets so many keys a second pass.
         value_bytes: lets so many bytes of values a second pass.
+        max_latency_ms: how much longer than before the source may take to answer others; pages shrink until it does. None for
+            whatever it takes.
     """
 
     batch: int = 1000
     big: int = 0
     keys: RateLimiter = field(default_factory=lambda: RateLimiter(None))
     value_bytes: RateLimiter = field(default_factory=lambda: RateLimiter(None))
+    max_latency_ms: float | None = None
 
 
 def databases_of(server: Server) -> list[int]:
@@ -92,27 +115,6 @@ def databases_of(server: Server) -> list[int]:
     return found or [0]
 
 
-def processes_of(server: Server, db: int = 0) -> dict[Address, str]:
-    """What tells the process of each node from any other; empty where nothing does.
-
-    A process that has no name to tell is known by the order in which it lists keys, of which each process has its own.
-
-    Raises: TargetError where the server cannot be asked for some time.
-    """
-    asked = [command(b"INFO", b"server"), command(b"SCAN", b"0", b"COUNT", b"20")]
-    found = {}
-    for address, (info, page) in zip(server.masters(), server.ask_each_node(db, asked), strict=True):
-        run_id = re.search(rb"run_id:([0-9a-f]{8,})", info) if isinstance(info, bytes) else None
-        if run_id and run_id[1].strip(b"0"):
-            found[address] = run_id[1].decode()
-        elif isinstance(page, list) and page[1]:
-            digest = blake2b(b"".join(b"%d:%b" % (len(name), name) for name in page[1]), digest_size=16)
-            found[address] = f"scan:{digest.hexdigest()}"
-        else:
-            found[address] = ""
-    return found
-
-
 def copy_server(way: Way, ledger: Ledger, told: Told, *, batch: int = 1000, big: int = 0, large: Any = None) -> Counts:
     """Copy all keys of the source's databases.
 
@@ -134,7 +136,9 @@ class FirstPass:
         databases: of the source.
         large: takes keys above `pace.big`, with their database.
         counts: of an earlier run.
-        begun: is given each `Transfer` before it is used.
+
+    Attributes:
+        unread: slots of a cluster that kept moving, so that keys of theirs may be missing.
     """
 
     def __init__(
@@ -155,12 +159,15 @@ class FirstPass:
         self.pace = pace
         self.databases = databases
         self.large = large
+        self.unread = 0
         self._earlier = counts or Counts()
+        self._coverage = Coverage(way.source)
         self._lock = threading.Lock()
         self._transfers: list[Transfer] = []
         self._answered: dict[Transfer, Counts] = {}  # what the state says of each
         self._ended: list[Counts] = []
         self._stop = threading.Event()
+        self._lost: dict[Address, tuple[float, TargetError]] = {}  # since when
 
     @property
     def counts(self) -> Counts:
@@ -176,17 +183,17 @@ class FirstPass:
 
         Raises: TargetError where a server cannot be reached for long, or refuses what cannot be done without; what `tick` raises.
         """
-        read: dict[Address, set[int]] = {}  # which slots each node had when it was read
-        for _ in range(_ROUNDS if self.databases else 0):
-            slots = {address: self._slots(address) for address in self.way.source.masters()}
-            # a node that has got slots meanwhile may have keys of them behind its cursor
-            nodes = [address for address in slots if address not in read or slots[address] - read[address]]
+        for number in range(_ROUNDS if self.databases else 0):
+            nodes = self._coverage.missing()
             if not nodes:
                 break
-            self._run_nodes(nodes, processes_of(self.way.source, self.databases[0]), slots, tick)
-            read |= {address: slots[address] for address in nodes}
-            with suppress(Lost):  # what is known of the nodes may still hold
-                self.way.source.read_slots()
+            if number:  # what is on its way shall arrive
+                time.sleep(_ROUND_S)
+            self._run_nodes(nodes, number > 0, tick)
+        self.unread = (
+            sum(1 if slots is None else len(slots) for slots in self._coverage.missing().values()) if self.databases else 0
+        )
+        self._try_again()
         return self.counts
 
     def stop(self) -> None:
@@ -195,29 +202,41 @@ class FirstPass:
 
     # -- threads
 
-    def _run_nodes(
-        self, nodes: list[Address], processes: dict[Address, str], slots: dict[Address, set[int]], tick: Callable[[], object] | None
-    ) -> None:
+    def _run_nodes(self, nodes: dict[Address, frozenset[int] | None], again: bool, tick: Callable[[], object] | None) -> None:
+        """Read nodes, each by a thread of its own; those that are lost and whose slots others may take over are left."""
         errors: list[BaseException] = []
 
-        def work(address: Address) -> None:
+        def work(address: Address, slots: frozenset[int] | None) -> None:
             try:
-                self._copy_node(address, processes.get(address, ""), _ranges(slots[address]))
+                self._copy_node(address, slots, again)
+                self._lost.pop(address, None)
             except _Stopped:
                 pass
+            except _NodeLost as e:
+                self._coverage.abandon(address)
+                since, _ = self._lost.setdefault(address, (time.monotonic(), e.error))
+                if not self.way.source.slots() or time.monotonic() - since > _NODE_PATIENCE_S:
+                    errors.append(e.error)
+                    self.stop()
+                with suppress(Lost):
+                    self.way.source.read_slots()
             except BaseException as e:
                 errors.append(e)
                 self.stop()
 
-        threads = [threading.Thread(target=work, args=(address,), daemon=True) for address in nodes]
+        threads = [threading.Thread(target=work, args=each, daemon=True) for each in nodes.items()]
         for thread in threads:
             thread.start()
+        looked_at = time.monotonic()
         try:
             while any(thread.is_alive() for thread in threads):
                 for thread in threads:
                     thread.join(_TICK_S / len(threads))
                 if tick is not None:
                     tick()
+                if time.monotonic() - looked_at >= _LOOK_S:
+                    looked_at = time.monotonic()
+                    self._coverage.look()
         except BaseException:
             self.stop()
             until = time.monotonic() + _ENDING_S
@@ -227,22 +246,40 @@ class FirstPass:
         if errors:
             raise errors[0]
 
-    def _copy_node(self, address: Address, process: str, slots: str) -> None:
-        transfer = Transfer(self.way, self._dial(address), self.ledger, self.told)
+    def _copy_node(self, address: Address, slots: frozenset[int] | None, again: bool) -> None:
+        self._coverage.begin(address)
+        owned = _ranges({slot for slot, owner in enumerate(self.way.source.slots()) if owner == address})
+        connection = self._dial(address)
+        transfer = Transfer(self.way, connection, self.ledger, self.told)
         with self._lock:
             self._transfers.append(transfer)
         try:
             for db in self.databases:
-                place = self.state.lane(_name(address), db, process, slots)
+                process = self._process(connection, db)
+                # what is read once more is none that a state knows
+                place = (
+                    copy_state.Lane(_name(address), db, process) if again else self.state.lane(_name(address), db, process, owned)
+                )
                 if not place.done:
-                    self._copy_database(transfer, place)
+                    self._copy_database(transfer, place, address, slots, None if again else self.state)
         finally:
             with self._lock:
                 self._transfers.remove(transfer)
                 self._ended.append(transfer.counts)
             transfer.close()
+        try:
+            self._coverage.end(address)
+        except Lost as e:
+            raise _NodeLost(self._error("the connection is lost", e)) from None
 
-    def _copy_database(self, transfer: Transfer, place: copy_state.Lane) -> None:
+    def _copy_database(
+        self,
+        transfer: Transfer,
+        place: copy_state.Lane,
+        address: Address,
+        slots: frozenset[int] | None,
+        state: CopyState | None,
+    ) -> None:
         seen = [transfer.counts.read, transfer.counts.value_bytes]
 
         def save(cursor: bytes) -> None:
@@ -250,57 +287,104 @@ class FirstPass:
             read, size = counts.read - seen[0], counts.value_bytes - seen[1]
             seen[:] = counts.read, counts.value_bytes
             place.cursor, place.keys, place.size = cursor.decode(), place.keys + read, place.size + size
-            self._note(transfer, place)
-            if self._stop.is_set():
-                raise _Stopped
+            self._note(transfer, place, state)
             self.pace.value_bytes.take(size)
 
-        def wanted(page: Page) -> Page:
-            self.pace.keys.take(page.count)
-            return page
+        def pace(keys: int) -> None:
+            if self._stop.is_set():
+                raise _Stopped
+            self.pace.keys.take(keys)
 
-        lane = Lane(
-            transfer, place.db, cursor=place.cursor.encode(), batch=self.pace.batch, big=self.pace.big, large=self.large,
-            save=save, wanted=wanted,
-        )  # fmt: skip
-        waits = iter(_WAITS)
-        while True:
-            before = lane.cursor
-            try:
-                lane.run()
-                break
-            except Refused as e:
-                raise TargetError(f"its keys cannot be read: {e}", source=str(self.way.source.url), db=place.db) from None
-            except Lost as e:
-                if lane.cursor != before:
-                    waits = iter(_WAITS)
-                wait = next(waits, None)
-                if wait is None:
-                    raise TargetError(f"the connection is lost: {e}", source=str(self.way.source.url)) from None
-                self._stop.wait(wait)
-                self._begin_again(lane, place)
+        def of_slots(page: Page) -> Page:
+            assert slots is not None
+            names = page.keys()
+            return page.chosen(bytes(key_slot(name) in slots for name in names))
+
+        with ExitStack() as stack:
+            size = PageSize(self.pace.batch, self.pace.max_latency_ms or 0.0)
+            if self.pace.max_latency_ms is not None:
+                stack.enter_context(LatencyGuard(self._dial(address), size))
+            lane = Lane(
+                transfer, place.db, cursor=place.cursor.encode(), batch=lambda: size.keys, big=self.pace.big, large=self.large,
+                save=save, wanted=None if slots is None else of_slots, pace=pace,
+            )  # fmt: skip
+            waits = iter(_WAITS)
+            while True:
+                before = lane.cursor
+                try:
+                    lane.run()
+                    break
+                except Refused as e:
+                    raise TargetError(f"its keys cannot be read: {e}", source=str(self.way.source.url), db=place.db) from None
+                except Lost as e:
+                    if lane.cursor != before:
+                        waits = iter(_WAITS)
+                    self._wait(waits, e)
+                    self._begin_again(lane, place)
         place.done = True
-        self._note(transfer, place)
+        self._note(transfer, place, state)
 
     def _begin_again(self, lane: Lane, place: copy_state.Lane) -> None:
         """Where a lane goes on whose connection was lost: a process that is another one has other cursors."""
-        if self._stop.is_set():
-            raise _Stopped
-        process = processes_of(self.way.source, place.db).get(_address(place.node), "")
+        try:
+            process = self._process(lane.transfer.connection, place.db)
+        except _NodeLost:
+            return  # the lane meets it, too
         if not process or process != place.process:
             place.process, place.cursor = process, "0"
             lane.cursor = b"0"
 
-    def _note(self, transfer: Transfer, place: copy_state.Lane) -> None:
+    def _note(self, transfer: Transfer, place: copy_state.Lane, state: CopyState | None) -> None:
         """All that a lane has read up to here has been answered for."""
+        if state is None:
+            return
         with self._lock:
             self._answered[transfer] = replace(transfer.counts)
-            self.state.note("counts", vars(total([self._earlier, *self._answered.values()])))
-        self.state.keep(place)
+            state.note("counts", vars(total([self._earlier, *self._answered.values()])))
+        state.keep(place)
+
+    # -- keys that were trouble
+
+    def _try_again(self) -> None:
+        """Once more, keys that changed each time that they were read, and all that were trouble to an earlier run."""
+        troubles = self.state.trouble(what=None if self.state.is_resumed else "changed")
+        groups: dict[tuple[Address, int], list[Trouble]] = {}
+        for each in troubles:
+            owners = self.way.source.slots()
+            owner = owners[key_slot(each.key)] if owners else self.way.source.masters()[0]
+            if owner is not None:
+                groups.setdefault((owner, each.db), []).append(each)
+        for (address, db), keys in groups.items():
+            connection = self._dial(address)
+            transfer = Transfer(self.way, connection, self.ledger, self.told)
+            try:
+                for at in range(0, len(keys), _AGAIN):
+                    some = [each.key for each in keys[at : at + _AGAIN]]
+                    found = transfer.move(db, some)
+                    for key in some:
+                        if found.get(key, "written") in _FINE:
+                            self.state.settle(db, key)
+            except Lost as e:
+                raise self._error("the connection is lost", e) from None
+            finally:
+                transfer.close()
 
     # -- nodes
 
-    def _dial(self, address: Address) -> Any:
+    def _process(self, connection: Connection, db: int) -> str:
+        waits = iter(_WAITS)
+        while True:
+            try:
+                connection.open()
+                connection.select(db)
+                return process_of(connection, is_cluster=bool(self.way.source.slots()))
+            except Refused as e:
+                raise TargetError(f"its keys cannot be read: {e}", source=str(self.way.source.url), db=db) from None
+            except Lost as e:
+                connection.close()
+                self._wait(waits, e)
+
+    def _dial(self, address: Address) -> Connection:
         waits = iter(_WAITS)
         while True:
             try:
@@ -308,15 +392,18 @@ class FirstPass:
             except Refused as e:
                 raise TargetError(f"its keys cannot be read: {e}", source=str(self.way.source.url)) from None
             except Lost as e:
-                wait = next(waits, None)
-                if wait is None:
-                    raise TargetError(f"it cannot be reached: {e}", source=str(self.way.source.url)) from None
-                if self._stop.wait(wait):
-                    raise _Stopped from None
+                self._wait(waits, e)
 
-    def _slots(self, address: Address) -> set[int]:
-        """The slots of a node; none for a server that is no cluster."""
-        return {slot for slot, owner in enumerate(self.way.source.slots()) if owner == address}
+    def _wait(self, waits: Any, e: Lost) -> None:
+        """Wait before a connection is tried again. Raises: _NodeLost after the last time, _Stopped."""
+        wait = next(waits, None)
+        if wait is None:
+            raise _NodeLost(self._error("the connection is lost", e)) from None
+        if self._stop.wait(wait):
+            raise _Stopped
+
+    def _error(self, what: str, e: Lost) -> TargetError:
+        return TargetError(f"{what}: {e}; run this again, with --state it goes on", source=str(self.way.source.url))
 
 
 def total(counts: Sequence[Counts]) -> Counts:
@@ -341,8 +428,3 @@ def _ranges(slots: set[int]) -> str:
 
 def _name(address: Address) -> str:
     return f"{address[0]}:{address[1]}"
-
-
-def _address(name: str) -> Address:
-    host, _, port = name.rpartition(":")
-    return host, int(port)
