@@ -22,7 +22,7 @@ from rdbkit.policy.rules import Rules
 from rdbkit.snapshot.reader import usual_limits
 from rdbkit.targets.target import Target, tolerated
 
-__all__ = ["Converter", "Terms", "header_of", "rules_of"]
+__all__ = ["Converter", "Terms", "header_by", "header_of", "rules_of"]
 
 #: RDB versions from here on are Valkey's own; Redis stays below (src/rdb.h of Valkey).
 _FIRST_OF_VALKEY: Final = 80
@@ -33,6 +33,11 @@ _MODULES: Final = (6, 7)
 def header_of(version: int) -> Header:
     """The header of a file that has what DUMP answers with this version in its footer."""
     return Header(c.VALKEY if version >= _FIRST_OF_VALKEY else c.REDIS, version)
+
+
+def header_by(server: Target) -> Header:
+    """The header of a file that a server writes which loads this."""
+    return Header(c.VALKEY, server.valkey[-1]) if server.valkey else Header(c.REDIS, server.rdb)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,6 +16,7 @@ from rdbkit.live.copy_state import CopyState, Trouble
 from rdbkit.live.first_pass import FirstPass, Pace, SharedLedger
 from rdbkit.live.functions import CopiedFunctions, copy_functions, libraries_of
 from rdbkit.live.loads import loads
+from rdbkit.live.parts import PartNames, delete_left
 from rdbkit.live.processes import clock_skew, same_data
 from rdbkit.live.server import Server, connect, info_number
 from rdbkit.live.transfer import Counts, Way
@@ -311,7 +313,7 @@ class _Copy:
         preparation = self.preparation
         way = Way(
             self.source, self.target, preparation.takes, self.conversion, layout_of(self.source, preparation.source.abilities),
-            self.on_exists,
+            self.on_exists, self.parts() if self.pace.big else None,
         )  # fmt: skip
         earlier = self.state.fact("counts")
         reader = FirstPass(
@@ -326,11 +328,19 @@ class _Copy:
 
         self.done.counts = reader.run(tick)
         tick()
+        delete_left(self.target, self.state)
         if reader.unread:
             self.done.notes.append(
                 f"{count(reader.unread, 'slot')} of the source moved again and again while they were read: keys may be missing"
             )
             self.done.unread = reader.unread
+
+    def parts(self) -> PartNames | None:
+        """Where values are written in parts, what these are called; those that an earlier run has left are deleted."""
+        if self.preparation.target.abilities.rename.use is None:
+            return None
+        delete_left(self.target, self.state)
+        return PartNames(secrets.token_hex(6), self.state)
 
     def tell(self, db: int, key: bytes, what: str, detail: str) -> None:
         """A key that was not simply written."""

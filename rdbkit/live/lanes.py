@@ -28,7 +28,7 @@ class Lane:
         cursor: where to go on; b"0" for the beginning.
         batch: keys to ask for at a time, about; called before each page.
         big: bytes above which a value is not read whole; 0 to look at none.
-        large: takes the keys above that; without it, all are read whole.
+        large: takes the keys above that instead of `transfer.large`; without either, all are read whole.
         save: called with the cursor up to which all keys have been answered for, b"0" at the end.
         wanted: chooses of a page the names that are wanted.
         pace: called with how many keys are going to be asked for; it may wait, and what it raises ends the lane.
@@ -52,7 +52,7 @@ class Lane:
         self.cursor = cursor
         self.batch = batch if callable(batch) else lambda: batch
         self.big = big
-        self.large = large
+        self.large = large or transfer.large
         self.save = save
         self.wanted = wanted
         self.pace = pace

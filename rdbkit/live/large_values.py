@@ -56,6 +56,7 @@ class LargeValues:
 
     Attributes:
         trouble: why the last key was "refused", "lost" or "changed", in words.
+        value_bytes: of the last key, so many were read.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class LargeValues:
         window_bytes: int = WINDOW_BYTES,
     ) -> None:
         self.trouble = ""
+        self.value_bytes = 0
         self._source = source
         self._target = target
         self._rules = rules
@@ -217,7 +219,10 @@ class LargeValues:
         if watches:
             _checked(connection.ask(command(b"UNWATCH"), command(b"WATCH", key)))
         yield str(header).encode() + _select(db)
-        yield from self._run(connection, reader)
+        self.value_bytes = 0
+        for piece in self._run(connection, reader):
+            self.value_bytes += len(piece)
+            yield piece
         for kind, what in reader.left_out:
             self._kept.add(Loss(kind, what, 1, db, key), self._rules.policies.chosen("loss") == FAIL)
         if watches:

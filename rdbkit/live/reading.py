@@ -82,6 +82,7 @@ class Reading:
 
     Attributes:
         counts: what became of the keys so far.
+        large: takes keys that are too large to be read whole, with their database; None where all are.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Reading:
         self.selection = selection
         self.told = told
         self.counts = Counts()
+        self.large: Callable[[int, list[bytes]], object] | None = None
         self._rest = b""
         self._db = -1
 

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from rdbkit.live.connection import Connection
-from rdbkit.live.converter import Converter, Terms, header_of
+from rdbkit.live.converter import Converter, Terms, header_by, header_of, rules_of
+from rdbkit.live.large_values import LargeValues
+from rdbkit.live.loads import loads
+from rdbkit.live.parts import PartNames
 from rdbkit.live.reading import Counts, Reading, Told, tell_nobody
 from rdbkit.live.refusals import Existing
 from rdbkit.live.restoring import Refused, Restoring
@@ -24,6 +27,13 @@ from rdbkit.targets.target import Target
 
 __all__ = ["Counts", "Told", "Transfer"]
 
+#: What of `Counts` an outcome is.
+_COUNTED: Final = {
+    "written": "written", "gone": "gone", "equal": "equal", "exists": "existing", "lost": "lost", "left-out": "left_out",
+    "refused": "refused", "changed": "changed",
+}  # fmt: skip
+#: The outcomes that are told of.
+_TOLD: Final = ("exists", "equal", "refused", "changed", "gone")
 #: Bytes of commands that wait before they are sent.
 _FLUSH: Final = 4 << 20
 
@@ -38,6 +48,7 @@ class Way:
         conversion: what is asked for besides.
         layout: how the source is asked.
         on_exists: "fail" and "skip" leave keys alone that the target has; "replace" replaces them.
+        parts: names of the temporary keys in which large values are written; None where all values are read whole.
     """
 
     source: Server
@@ -46,6 +57,7 @@ class Way:
     conversion: ConversionOptions
     layout: Layout
     on_exists: str = "fail"
+    parts: PartNames | None = None
 
 
 class Transfer(Reading):
@@ -74,6 +86,9 @@ class Transfer(Reading):
         self.version = 0
         self.converter: Converter | None = None
         self._refused: list[Refused] = []
+        self._large: LargeValues | None = None
+        if way.parts is not None:
+            self.large = self.move_large
 
     # -- a page at a time
 
@@ -107,6 +122,27 @@ class Transfer(Reading):
             self.told = told
         return found
 
+    def move_large(self, db: int, names: Sequence[bytes], *, replace: bool = False) -> None:
+        """Make keys on the target what they are on the source that are too large to be read whole.
+
+        Raises: TargetError where a server cannot be reached for long.
+        """
+        over = replace or self.way.on_exists == "replace"
+        if self._large is None:
+            assert self.way.parts is not None
+            header = header_of(self.version) if self.version else header_by(loads(self.source))
+            rules = rules_of(header, self.way.takes, self.way.conversion)
+            self._large = LargeValues(self.source, self.way.target, rules, self.ledger, self.way.parts)
+        large = self._large
+        for name in names:
+            outcome = large.copy(db, name, over=over)
+            self.counts.read += 1
+            if outcome == "unreadable":
+                self._one(db, name, over)
+                continue
+            self.counts.value_bytes += large.value_bytes
+            self.note(db, name, outcome, large.trouble)
+
     def answer(self, db: int, page: Page, replace: bool = False) -> None:
         """Read the answers to `ask`, and send them on. Raises: Lost where the connection to the source breaks."""
         super().answer(db, page, replace or self.way.on_exists == "replace")
@@ -130,6 +166,8 @@ class Transfer(Reading):
         self.restoring.close()
         if self.converter is not None:
             self.converter.close()
+        if self._large is not None:
+            self._large.close()
 
     # -- the source's answers
 
@@ -179,6 +217,13 @@ class Transfer(Reading):
         self.converter = Converter(header_of(version), self.terms, self.ledger, str(self.source.url))
 
     # -- the target's answers
+
+    def note(self, db: int, key: bytes, outcome: str, detail: str) -> None:
+        """What became of a key that was not written by RESTORE, in the words of `PartWriter` and `LargeValues`."""
+        name = _COUNTED[outcome]
+        setattr(self.counts, name, getattr(self.counts, name) + 1)
+        if outcome in _TOLD:
+            self.told(db, key, outcome, detail)
 
     def _note(self, refused: Sequence[Refused]) -> None:
         """Keys that the target did not take."""

@@ -1,0 +1,77 @@
+"""Large values on their way with all others: `copy` takes them in parts, and leaves none behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fixtures.server import RELEASES
+from rdbkit.live.copy import copy
+from rdbkit.policy.rules import Edits, Policies
+
+from ..processes import until
+from ..rdb import FIXTURES
+from .test_large_values import FAR, MAKE, comparable, servers, url
+
+
+@pytest.mark.parametrize("big", [1, 2000])
+@pytest.mark.parametrize(
+    ("source", "target"), [("redis-7.0", "redis-7.0"), ("redis-8.0", "redis-6.0"), ("valkey-9.1", "redis-8.0")]
+)
+def test_large_values_arrive_with_the_others(source: str, target: str, big: int) -> None:
+    with servers(source, target, FIXTURES / "rich" / f"{RELEASES[source]}.rdb") as (a, b):
+        for kind, commands in MAKE.items():
+            a.pipeline([(command[0], *(kind if each == "k" else each for each in command[1:])) for command in commands])
+        a.call("PEXPIREAT", "hash", FAR)
+        done = copy(url(a), url(b), big=big, policies=Policies(loss="drop"))
+        assert done.counts.written == done.counts.read - done.counts.left_out
+        assert done.complete
+        found, expected = comparable(b), comparable(a, with_fields=target != "redis-6.0")
+        assert found == {key: row for key, row in expected.items() if key in found}
+        assert {name for _, name in expected.keys() - found.keys()} <= {"vs"}
+        again = copy(url(a), url(b), big=big, policies=Policies(loss="drop"))
+        assert (again.counts.written, again.counts.existing) == (0, 0), again.samples
+        assert comparable(b) == found
+
+
+def test_what_the_target_has_stays_or_is_replaced() -> None:
+    with servers("redis-7.0", "redis-7.0") as (a, b):
+        for kind, commands in MAKE.items():
+            a.pipeline([(command[0], *(kind if each == "k" else each for each in command[1:])) for command in commands])
+        b.call("SET", "hash", "mine")
+        done = copy(url(a), url(b), big=1000)
+        assert (done.counts.written, done.counts.existing, done.complete) == (len(MAKE) - 1, 1, False)
+        assert [(each.key, each.what) for each in done.samples] == [(b"hash", "exists")]
+        assert b.text("GET", "hash") == "mine"
+        done = copy(url(a), url(b), big=1000, on_exists="replace")
+        assert (done.counts.written, done.complete) == (len(MAKE), True)
+        assert comparable(a) == comparable(b)
+        done = copy(url(a), url(b), big=1000, edits=Edits(rename_prefix=[("h", "new:h")], set_ttl_ms=1_000_000))
+        assert (done.counts.written, done.counts.existing) == (1, len(MAKE) - 1)
+        assert b.integer("HLEN", "new:hash") == a.integer("HLEN", "hash")
+        assert 0 < b.integer("PTTL", "new:hash") <= 1_000_000
+
+
+def test_a_copy_that_is_killed_goes_on_and_leaves_no_part(tmp_path: Path) -> None:
+    with servers("redis-7.0", "redis-7.0") as (a, b):
+        for name in ("one", "two"):
+            a.call("EVAL", f"for i = 1, 200000 do redis.call('RPUSH', '{name}', i .. string.rep('x', 100)) end", 0)
+        state = str(tmp_path / "state")
+        command = [sys.executable, "-m", "rdbkit", "copy", url(a), url(b), "--big", "1MB", "--state", state]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            until(lambda: b.items("KEYS", "*rdbkit:part:*"))
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        assert os.path.exists(state)
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert sorted(map(str, b.items("KEYS", "*"))) == ["b'one'", "b'two'"]
+        assert comparable(a) == comparable(b)
+        assert not os.path.exists(state)
