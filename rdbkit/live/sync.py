@@ -5,6 +5,7 @@ The comparison is that of `verify-copy`; what differs is copied as `copy` does i
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -15,10 +16,13 @@ from rdbkit.errors import TargetError
 from rdbkit.live.abilities import abilities
 from rdbkit.live.compare import Outcome
 from rdbkit.live.connection import Address, Lost, Refused
+from rdbkit.live.converter import rules_of
+from rdbkit.live.large_values import LargeValues
 from rdbkit.live.loads import loads
+from rdbkit.live.parts import PartNames
 from rdbkit.live.server import WAITS, Server
 from rdbkit.live.transfer import Transfer, Way
-from rdbkit.live.two_servers import Found, Stamp
+from rdbkit.live.two_servers import READ_HEADER, Found, Stamp
 from rdbkit.live.verification import connected
 from rdbkit.live.verify_copy import BIG, SETTLED, CopyDifference, CopyProof, Rounds, Settings
 from rdbkit.operations.conversion_options import ConversionOptions
@@ -147,11 +151,13 @@ class _Repairs(Rounds):
         self.unwritten: dict[tuple[int, bytes], str] = {}  # keys that were not taken, and why
         self._transfers: dict[Address, Transfer] = {}
         self._way: Way | None = None
+        self._large: LargeValues | None = None
 
     def close(self) -> None:
         """Close connections and temporary files."""
-        for transfer in self._transfers.values():
-            transfer.close()
+        self.drop_transfers()
+        if self._large is not None:
+            self._large.close()
         super().close()
 
     def look(self, db: int, page: Page, address: Address | None, before: Mapping[bytes, Stamp]) -> None:
@@ -185,10 +191,13 @@ class _Repairs(Rounds):
     def write(self, db: int, address: Address | None) -> None:
         """Write the keys that wait."""
         waiting, self.waiting = self.waiting, {}
-        fates = self.move(db, list(waiting), address)
+        fates = self.move(db, [name for name, (found, _, _) in waiting.items() if found.unlike is not None], address)
+        for name, (found, _, _) in waiting.items():
+            if found.unlike is None:
+                fates[name] = self.move_large(db, name)
         for name, (found, outcome, stamp) in waiting.items():
             self.left.add(db, name, stamp)
-            if fates.get(name) in (None, "equal") and (db, name) not in self.unwritten:
+            if fates.get(name, "written") in ("written", "equal") and (db, name) not in self.unwritten:
                 self.note_repair(self.difference(db, found, outcome, outcome.what))
 
     def note_repair(self, repair: CopyDifference) -> None:
@@ -222,13 +231,29 @@ class _Repairs(Rounds):
                     raise TargetError(f"the connection is lost: {e}; run this again", source=str(self.source.url)) from None
                 time.sleep(wait)
 
+    def move_large(self, db: int, name: bytes) -> str:
+        """Copy a key whose value is too large to be read at once; returns what became of it, as `LargeValues.copy`."""
+        if self._large is None:
+            rules = rules_of(READ_HEADER, self.takes, self.conversion())
+            names = PartNames(secrets.token_hex(6))
+            self._large = LargeValues(self.source, self.target, rules, self.synced.ledger, names)
+        fate = self._large.copy(db, name, over=True)
+        if fate in ("refused", "lost"):
+            self._remember(db, name, f"it was not written: {self._large.trouble}")
+        elif fate == "unreadable":
+            return self.move(db, [name], None).get(name, "written")
+        return fate
+
+    def conversion(self) -> ConversionOptions:
+        """What becomes of keys on the way."""
+        map_db = {row.db: row.target_db for row in self.proof.databases}
+        return ConversionOptions(edits=Edits(map_db=map_db), on_error="skip")
+
     def transfer(self, node: Address) -> Transfer:
         """What copies from a node of the source. Raises: Lost, Refused, TargetError."""
         if node not in self._transfers:
             if self._way is None:
-                map_db = {row.db: row.target_db for row in self.proof.databases}
-                conversion = ConversionOptions(edits=Edits(map_db=map_db), on_error="skip")
-                self._way = Way(self.source, self.target, self.takes, conversion, self.layout, "replace")
+                self._way = Way(self.source, self.target, self.takes, self.conversion(), self.layout, "replace")
             self._transfers[node] = Transfer(self._way, self.source.dial(node), self.synced.ledger, self._note_refusal)
         return self._transfers[node]
 

@@ -10,15 +10,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple, cast
 
 from rdbkit.errors import CorruptError, RdbError, TargetError
+from rdbkit.format.constants import EOF, REDIS
 from rdbkit.format.record import Record
 from rdbkit.format.replies import Incoming, Refusal, refusal
 from rdbkit.format.slots import key_slot
 from rdbkit.live.compare import Comparer, Outcome, shown
 from rdbkit.live.connection import Address, Connection, Lost, Refused
 from rdbkit.live.server import WAITS, Server
+from rdbkit.live.value_reader import Changed, Gone, Unreadable, ValueReader
+from rdbkit.model import Header
 from rdbkit.operations.diff import value_digest
 from rdbkit.passes.compare_dumps import (
     FOOTER,
@@ -33,10 +36,10 @@ from rdbkit.passes.compare_dumps import (
 )
 from rdbkit.passes.pages import Page, ScanReply, page_of
 from rdbkit.resp import bulk, command
-from rdbkit.snapshot.reader import Limits
+from rdbkit.snapshot.reader import Limits, open_snapshot
 from rdbkit.storage.rate_limiter import RateLimiter
 
-__all__ = ["Found", "Stamp", "TwoServers"]
+__all__ = ["READ_HEADER", "Found", "Stamp", "TwoServers"]
 
 _DUMP: Final = b"*2\r\n$4\r\nDUMP\r\n"
 _PEXPIRETIME: Final = b"*2\r\n$11\r\nPEXPIRETIME\r\n"
@@ -46,6 +49,8 @@ _MEMORY: Final = b"*3\r\n$6\r\nMEMORY\r\n$5\r\nUSAGE\r\n"
 _LENGTHS: Final = {
     b"string": b"STRLEN", b"list": b"LLEN", b"set": b"SCARD", b"zset": b"ZCARD", b"hash": b"HLEN", b"stream": b"XLEN",
 }  # fmt: skip
+#: Of what is read by commands: a version that holds all that they tell.
+READ_HEADER: Final = Header(REDIS, 12)
 #: Bytes that the values of keys asked for together take on the source.
 _PAGE_BYTES: Final = 8 << 20
 #: Keys asked for together where the server does not tell how large they are.
@@ -519,7 +524,27 @@ class TwoServers:
 
     def _by_elements(self, db: int, name: bytes) -> tuple[Outcome, Stamp]:
         """The outcome for a key whose value is read by commands, in pieces."""
-        return Outcome("not-compared"), Stamp(0, -1)
+        reader = ValueReader(name, READ_HEADER, self.source.features, digests=True)
+        outcome = Outcome("gone")
+        try:
+            with open_snapshot(cast(BinaryIO, _OneKey(self.source, db, reader)), verify_checksum=False) as snapshot:
+                for record in snapshot:
+                    (outcome,) = self.comparer.compare(self.database(db), [record])
+        except Changed:
+            outcome = Outcome("changing")
+        except Gone:
+            reply: object
+            ((reply,),) = self.target.ask(self.database(db), [(name, [command(b"EXISTS", name)])])
+            return Outcome("extra" if reply == 1 else "gone"), Stamp(0, -2)
+        except Unreadable:
+            outcome = Outcome("not-compared")
+        except Refused as e:
+            outcome = Outcome("refused", details=[f"the source: {e}"])
+        except RdbError as e:
+            if isinstance(e, TargetError):
+                raise
+            outcome = Outcome("not-compared", details=[e.message])
+        return outcome, Stamp(hash(reader.digest), -1 if reader.expire_ms is None else reader.expire_ms)
 
     def _record(self, db: int, name: bytes, payload: bytes, expire_ms: int) -> Record | None:
         """The record of a payload; None for a type that is not known."""
@@ -553,6 +578,41 @@ class TwoServers:
             return None, None
         one, other = (None if value is None else self.comparison.coding(value).names[value[0]] for value in found.unlike.values)
         return one, other
+
+
+class _OneKey:
+    """A snapshot that has one key of a server, as a file from which it can be read.
+
+    Raises: so does `read`: what `ValueReader.steps` does, and TargetError.
+    """
+
+    def __init__(self, server: Server, db: int, reader: ValueReader) -> None:
+        self._pieces = self._read(server, db, reader)
+        self._rest = memoryview(b"")
+
+    def _read(self, server: Server, db: int, reader: ValueReader) -> Iterator[bytes]:
+        yield str(reader.header).encode()
+        steps = reader.steps()
+        commands = next(steps, None)
+        while commands is not None:
+            (replies,) = server.ask(db, [(reader.key, commands)])
+            try:
+                commands = steps.send(replies)
+            except StopIteration:
+                commands = None
+            if data := reader.take():
+                yield data
+        yield bytes([EOF]) + bytes(8)  # no checksum
+
+    def read(self, n: int) -> bytes:
+        """At most so many bytes; none at the end."""
+        while not self._rest:
+            data = next(self._pieces, b"")
+            if not data:
+                return b""
+            self._rest = memoryview(data)
+        data, self._rest = self._rest[:n].tobytes(), self._rest[n:]
+        return data
 
 
 class _Restarted(Exception):

@@ -356,7 +356,6 @@ class Comparison:
 
     Attributes:
         same_bytes: keys so far whose values had the same bytes on both sides.
-        same_form: those that were only stored otherwise.
     """
 
     def __init__(self, limit: int) -> None:
@@ -364,7 +363,6 @@ class Comparison:
         self.codings: dict[int, Coding] = {}
         self.forms: tuple[Form, Form] = (Form(), Form())
         self.same_bytes: i64 = 0
-        self.same_form: i64 = 0
 
     def compare(
         self, first: bytes, second: bytes, count: i64, bases: tuple[int, int], slack: i64, everything: bool
@@ -397,8 +395,6 @@ class Comparison:
                     self.same_bytes += 1
                 else:
                     verdict = self.compare_values(first[a.start : a.stop], second[b.start : b.stop])
-                    if verdict == SAME:
-                        self.same_form += 1
             elif a.stop < 0 and b.stop < 0 and not a.refusal and not b.refusal:
                 verdict = SAME
                 otherwise = True

@@ -13,7 +13,7 @@ from fixtures.server import Client
 from rdbkit.live.sync import Synced, sync
 from rdbkit.selection import Selection
 
-from .test_verify_copy import PAIRS, WANTED, compared, said, two
+from .test_verify_copy import PAIRS, WANTED, compared, large, said, two
 from .test_verify_import import AFTER, BEFORE, FAR
 
 
@@ -136,3 +136,14 @@ def test_on_the_command_line() -> None:
         assert found["repairs"][0]["key"] == "c"
         assert second.integer("DBSIZE") == 2
         assert said("sync", source, target, "--yes", "--most-rounds", "1")[0] == 2
+
+
+def test_large_values() -> None:
+    with two("redis-8.0", "redis-6.0") as (first, second, source, target):
+        first.pipeline(large(1))
+        second.pipeline([("SET", "big:list", 1)])
+        done = synced(source, target, big=10_000)
+        assert done.clean, done
+        assert done.repaired == {"missing": 5, "type": 1}
+        assert compared(source, target, find_extra=True).same
+        assert compared(source, target, big=10_000, find_extra=True).same

@@ -318,3 +318,59 @@ def test_on_the_command_line() -> None:
         assert said("verify-copy", source, "redis://127.0.0.1:1")[0] == 4
         with connect(source) as one, connect(target) as other:
             assert verify_copy(one, other, rounds=1).same
+
+
+def large(salt: int) -> list[tuple[Any, ...]]:
+    """Commands that make one large value of each type, and a hash with fields that expire."""
+    noise = random.Random(1)
+    members = [b"m%d" % noise.randrange(1 << 40) for _ in range(3000)]
+    order = random.Random(salt)
+    order.shuffle(members)
+    return [
+        ("SET", "big:string", b"x" * 300_000), ("RPUSH", "big:list", *(b"%d" % i for i in range(5000))),
+        ("SADD", "big:set", *members), ("ZADD", "big:zset", *(part for m in members for part in (len(m) / 7, m))),
+        ("HSET", "big:hash", *(part for m in members for part in (m, m * 2))),
+        *(("XADD", "big:stream", f"{i + 1}-1", "f", b"v" * 50) for i in range(2000)),
+        ("XGROUP", "CREATE", "big:stream", "g", "0"), ("XREADGROUP", "GROUP", "g", "c", "COUNT", 700, "STREAMS", "big:stream", ">"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "other"), [("redis-6.0", "valkey-9.1"), ("redis-8.0", "redis-7.0")])
+def test_large_values_are_compared_in_pieces(one: str, other: str) -> None:
+    with two(one, other) as (first, second, source, target):
+        first.pipeline(large(1))
+        second.pipeline(large(2))
+        first.call("SET", "small", 1)
+        proof = compared(source, target, big=10_000, rounds=2)
+        assert found(proof) == {"small": "missing"}
+        assert proof.equal == 6
+        second.pipeline(
+            [
+                ("SETRANGE", "big:string", 250_000, "y"), ("LSET", "big:list", 4444, "y"), ("SPOP", "big:set"),
+                ("SADD", "big:set", "y"),
+                ("ZADD", "big:zset", 5, "y"), ("HSET", "big:hash", "y", "y"), ("XACK", "big:stream", "g", "5-1"),
+            ]
+        )  # fmt: skip
+        proof = compared(source, target, big=10_000, rounds=2)
+        names = [f"big:{kind}" for kind in ("string", "list", "set", "zset", "hash", "stream")]
+        assert found(proof) == {"small": "missing", **dict.fromkeys(names, "value")}
+        assert details(proof, "big:string") == [
+            "byte 250,000 of 300,000 and 300,000: b'xxxxxxxxxxxxxxxxxxxx' and b'yxxxxxxxxxxxxxxxxxxx'"
+        ]
+        first.call("DEL", "big:list")
+        first.call("PEXPIREAT", "big:zset", FAR)
+        second.call("DEL", "big:hash")
+        again = compared(source, target, big=10_000, rounds=2, find_extra=True)
+        assert found(again)["big:list"] == "extra"
+        assert found(again)["big:hash"] == "missing"
+
+
+def test_a_source_whose_login_may_not_dump() -> None:
+    with two("redis-7.0", "redis-8.0") as (first, second, source, target):
+        first.pipeline(BEFORE)
+        second.pipeline(BEFORE)
+        first.call("ACL", "SETUSER", "reader", "on", ">pw", "~*", "+@read", "+@connection", "+time", "-dump")
+        login = source.replace("redis://", "redis://reader:pw@")
+        assert compared(login, target).same
+        second.pipeline(AFTER)
+        assert found(compared(login, target, find_extra=True)) == WANTED
