@@ -291,7 +291,7 @@ class _Probe:
             databases=self.databases(),
             changes=changes,
             process=self.process(),
-            touch=self.first("no-touch", "CLIENT NO-TOUCH", self.ask("CLIENT", "NO-TOUCH", "ON")),
+            touch=Ability("no-touch") if self.server.touch is None else Ability(None, self.server.touch, "CLIENT NO-TOUCH"),
             size=self.first("memory", "MEMORY USAGE", usage),
             idle=self.first("idletime", "OBJECT IDLETIME", idle),
             functions=functions,

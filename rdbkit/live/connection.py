@@ -68,12 +68,14 @@ class Opener:
         tls: None for connections without.
         login: who asks.
         patience_s: how long a connection waits for a reply; None for as long as it takes.
+        first: commands that each connection begins with.
     """
 
     url: ServerUrl
     tls: ssl.SSLContext | None
     login: CurrentLogin
     patience_s: float | None = 60.0
+    first: tuple[bytes, ...] = ()
 
 
 class Connection:
@@ -127,6 +129,8 @@ class Connection:
         self._socket = opened
         self._db = 0
         self._came, self._replies = [], Replies()
+        if self._opener.first:
+            self.ask(*self._opener.first)
 
     def close(self) -> None:
         """Close it where it is open."""

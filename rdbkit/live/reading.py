@@ -25,8 +25,6 @@ __all__ = ["Counts", "Reading", "Told", "tell_nobody"]
 
 #: How often a key is read again whose expiry changes while it is read.
 _ATTEMPTS: Final = 5
-#: Keys that are read here do not look as if they had been used.
-_NO_TOUCH: Final = command(b"CLIENT", b"NO-TOUCH", b"ON")
 
 
 @dataclass
@@ -127,7 +125,6 @@ class Reading:
         if db != self._db or not self.connection.is_open:
             self.connection.open()
             self.connection.select(db)
-            self.connection.ask(_NO_TOUCH)  # whatever it says: not every server has it, and not every login may
             self._db = db
             self._rest = b""
         self.connection.renew_login()  # no reply is on its way now

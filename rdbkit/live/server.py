@@ -34,8 +34,13 @@ WAITS: Final = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
 #: How often the server's clock is looked at.
 _LOOK_S: Final = 60.0
 _SCAN_COUNT: Final = b"1000"
+#: Keys that are read do not look used then, so that the server goes on to evict those that are not. Not for a node of a cluster:
+#: Redis 8.0.6 and Valkey 8.1.1 crash when such a connection names a key whose slot is on its way (lookupKey of getNodeByQuery).
+_NO_TOUCH: Final = command(b"CLIENT", b"NO-TOUCH", b"ON")
 #: Errors of a cluster that is changing: to ask again later helps.
-_PASSING: Final = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN")
+_PASSING: Final = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN")
+#: Errors of a node that is not ready: the same holds.
+_UNREADY: Final = ("LOADING", "BUSY", "MASTERDOWN")
 #: What not every server has, with a command that shows whether this one does; an empty name makes no difference to a key.
 _PROBES: Final = {
     "PEXPIRETIME": command(b"PEXPIRETIME", b""),
@@ -97,6 +102,7 @@ class Server:
         kind: "standalone" or "cluster".
         version: what it calls itself, as "redis 7.0.15"; None where it does not say.
         features: names of commands that not every server has, and this one does.
+        touch: why keys that are read look used; None where they do not (CLIENT NO-TOUCH).
     """
 
     def __init__(
@@ -120,6 +126,12 @@ class Server:
                 self._read_slots(must=cluster == "yes" or about.get("mode") == b"cluster")
             probed = zip(_PROBES, self._exchange(self._home, 0, list(_PROBES.values())), strict=True)
             self.features = frozenset(name for name, reply in probed if not _is_unknown(reply))
+            self.touch: str | None = "a node of a cluster before Valkey 9 ends when a slot moves while it is on"
+            if not self._owners and about.get("mode") == b"standalone":
+                reply = self._exchange(self._home, 0, [_NO_TOUCH])[0]
+                self.touch = str(reply) if isinstance(reply, Refusal) else None
+            if self.touch is None:
+                self._opener.first = (_NO_TOUCH,)
         except Lost as e:
             raise _unreachable(url, e) from None
         self.kind = "cluster" if self._owners else "standalone"
@@ -270,27 +282,33 @@ class Server:
         again: list[int] = []
         trouble = ""
         sent = []
-        for address, group in self._by_owner(requests, which, replies).items():
-            try:
-                node = self._node(address)
-                node.put([text for i in group for text in requests[i][1]], db)
-                sent.append((node, group))
-            except Lost as e:
-                again += group
-                trouble = str(e)
-        for node, group in sent:
-            try:
-                found = iter(node.take())
-            except Lost as e:
-                again += group
-                trouble = str(e)
-                continue
-            for i in group:
-                commands = requests[i][1]
-                replies[i], passing = self._follow(db, commands, [next(found) for _ in commands])
-                if passing is not None:
-                    again.append(i)
-                    trouble = str(passing)
+        answered = []
+        try:
+            for address, group in self._by_owner(requests, which, replies).items():
+                try:
+                    node = self._node(address)
+                    node.put([text for i in group for text in requests[i][1]], db)
+                    sent.append((node, group))
+                except Lost as e:
+                    again += group
+                    trouble = f"the connection is lost: {e}"
+            while sent:
+                node, group = sent.pop(0)
+                try:
+                    found = iter(node.take())
+                except Lost as e:
+                    again += group
+                    trouble = f"the connection is lost: {e}"
+                    continue
+                answered += [(i, [next(found) for _ in requests[i][1]]) for i in group]
+        finally:
+            for node, _ in sent:
+                node.close()  # what it still has to say would be taken for the answer to what is asked next
+        for i, first in answered:  # only now: to follow a key asks a node that may have had replies to give
+            replies[i], passing = self._follow(db, requests[i][1], first)
+            if passing is not None:
+                again.append(i)
+                trouble = f"it is not ready: {passing}"
         return again, trouble
 
     def _by_owner(
@@ -325,10 +343,9 @@ class Server:
         return followed, None if self._passing(followed) is None else passing
 
     def _passing(self, replies: list[Any]) -> Refusal | None:
-        """The first error of a cluster that is changing."""
-        if not self._owners:
-            return None
-        return next((reply for reply in replies if isinstance(reply, Refusal) and reply.code in _PASSING), None)
+        """The first error of a node that is not ready, or of a cluster that is changing."""
+        codes = (*_UNREADY, *_PASSING) if self._owners else _UNREADY
+        return next((reply for reply in replies if isinstance(reply, Refusal) and reply.code in codes), None)
 
     def _persist(self, address: Address, db: int, commands: list[bytes]) -> list[Any]:
         """Ask one node, several times if need be."""
@@ -336,15 +353,20 @@ class Server:
         while True:
             try:
                 with self._lock:
-                    return self._exchange(address, db, commands)
+                    replies = self._exchange(address, db, commands)
             except Lost as e:
-                self._wait(waits, str(e))
+                self._wait(waits, f"the connection is lost: {e}")
+                continue
+            unready = next((reply for reply in replies if isinstance(reply, Refusal) and reply.code in _UNREADY), None)
+            if unready is None:
+                return replies
+            self._wait(waits, f"it is not ready: {unready}")
 
     def _wait(self, waits: Iterator[float], trouble: str) -> None:
         """Wait before the next attempt. Raises: TargetError after the last."""
         wait = next(waits, None)
         if wait is None:
-            raise TargetError(f"the connection is lost: {trouble}; run this again, with --state it goes on", source=str(self.url))
+            raise TargetError(f"{trouble}; run this again, with --state it goes on", source=str(self.url))
         time.sleep(wait)
         if self._owners:
             with suppress(Lost):  # what is known of the nodes may still hold

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -14,11 +14,13 @@ from fixtures.server import Client, running
 from rdbkit.errors import TargetError
 from rdbkit.live.abilities import Abilities, abilities, database_numbers
 from rdbkit.live.server import Server, connect
+from rdbkit.resp import command
 
 from ..live.acl import add_user, add_users, url_of
 from ..live.cluster import cluster
 
 SERVERS = Path(os.environ["RDBKIT_SERVERS"])
+KINDS: tuple[Literal["auto", "no"], ...] = ("auto", "no")
 NAMES = ("value", "expiry", "moment", "databases", "changes", "process", "touch", "size", "idle", "functions", "write", "rename",
          "load_functions")  # fmt: skip
 
@@ -187,3 +189,21 @@ def test_all_nodes_of_a_cluster_are_asked() -> None:
             found = abilities(server)
             assert found.value.use == "commands"
             assert f"127.0.0.1:{last.port}: NOPERM" in row(server, found, "values").why
+
+
+@pytest.mark.parametrize("line", ["redis-8.0", "valkey-8.1", "valkey-9.1"])
+def test_no_node_of_a_cluster_is_ended_by_no_touch(line: str) -> None:
+    """Redis 8.0 and Valkey 8.1 crash where a connection with it names a key whose slot is on its way."""
+    with cluster(SERVERS / line / "redis-server") as nodes:
+        slot = nodes.slot("k")
+        node = nodes.owner(slot)
+        other = next(each for each in nodes.nodes if each is not node)
+        nodes.write([("SET", "k", 1)])
+        other.client.call("CLUSTER", "SETSLOT", slot, "IMPORTING", node.name)
+        node.client.call("CLUSTER", "SETSLOT", slot, "MIGRATING", other.name)
+        for kind in KINDS:
+            with connect(node.url, cluster=kind) as server:
+                assert "ends when a slot moves" in (server.touch or "")
+                assert abilities(server).touch.use is None
+                assert server.ask(0, [(b"k", [command(b"GET", b"k"), command(b"GET", b"k")])]) == [[b"1", b"1"]]
+        assert node.client.call("PING") == b"PONG"
