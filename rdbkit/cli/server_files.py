@@ -11,7 +11,7 @@ from typing import Final
 import click
 
 from rdbkit.cli.render import printable, progress, size, when
-from rdbkit.errors import RdbError
+from rdbkit.errors import RdbError, TargetError
 from rdbkit.live.server_url import is_server_url, parse_url
 from rdbkit.storage.location import file_size
 from rdbkit.storage.stand_in import standing_in
@@ -61,6 +61,7 @@ def taken(names: Iterable[str]) -> Iterator[None]:
 def _taken(name: str) -> Iterator[str]:
     from rdbkit.cli.files import temporaries
     from rdbkit.cli.server_options import Login
+    from rdbkit.cli.snapshot import say_of_scan
     from rdbkit.live.snapshot import snapshot_server
     from rdbkit.storage.temporary import temporary_folder
 
@@ -69,8 +70,11 @@ def _taken(name: str) -> Iterator[str]:
         file = os.path.join(folder, _TAKEN)
         with Login().connect(url, _WAYS) as server, progress(f"snapshot of {name}", None) as update:
             found = snapshot_server(server, file, progress=update)
+        say_of_scan(found)
         of = f"{count(found.keys, 'key')}, {size(file_size(file) or 0)}"
         moments = [node.taken_s for node in found.nodes if node.taken_s is not None]
         at = f", of {when(max(moments) * 1000, seconds=True)} UTC" if moments else ""
         click.echo(f"rdbkit: {printable(name)}: a snapshot was taken ({of}{at})", err=True)
+        if found.missing_keys:
+            raise TargetError("a snapshot of it lacks keys, which the server refuses", source=name)
         yield file

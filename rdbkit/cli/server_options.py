@@ -18,6 +18,7 @@ from rdbkit.cli.clouds import chosen_cloud, cloud_option
 from rdbkit.cli.files import EXISTING
 from rdbkit.clouds import Cloud, cloud_of_host
 from rdbkit.live.server_url import is_server_url
+from rdbkit.selection import parse_duration
 
 if TYPE_CHECKING:
     from rdbkit.live.login import Credentials
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=Callable[..., Any])
 
-__all__ = ["SERVER_URL", "Login", "is_server_url", "server_options", "server_pair_options"]
+__all__ = ["SERVER_URL", "Login", "is_server_url", "latency", "server_options", "server_pair_options"]
 
 #: Passwords of one of two servers; the one for all, RDBKIT_REDIS_PASSWORD, is read by `connect`.
 _VARIABLES: Final = {"source": "RDBKIT_SOURCE_PASSWORD", "target": "RDBKIT_TARGET_PASSWORD"}
@@ -141,6 +142,14 @@ class Login:
         if self.entra and (self.password or place.password):
             raise click.UsageError(f"{option} and a password exclude each other")
         return self
+
+
+def latency(ctx: click.Context, param: click.Parameter, value: str) -> float | None:
+    """The callback of `--max-latency`: milliseconds, None for no limit."""
+    try:
+        return None if value == "0" else float(parse_duration(value))
+    except ValueError as e:
+        raise click.BadParameter(str(e), ctx=ctx, param=param) from None
 
 
 def server_options(command: C) -> C:

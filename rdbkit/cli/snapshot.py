@@ -12,11 +12,11 @@ import click
 
 from rdbkit.cli.conversion_options import conversion_options, show_damage, warn_if_none_is_chosen
 from rdbkit.cli.files import OutputFolder, OutputPath, force_option, refuse_terminal, written
-from rdbkit.cli.losses import extracted_files, extracting_options, ledger_file, ledger_option, report_losses
+from rdbkit.cli.losses import MOST_SHOWN, extracted_files, extracting_options, ledger_file, ledger_option, report_losses
 from rdbkit.cli.options import optional_service_options
 from rdbkit.cli.render import Output, output, printable, progress, size, usage_errors
 from rdbkit.cli.secrets import SecretsCommand
-from rdbkit.cli.server_options import SERVER_URL, Login, server_options
+from rdbkit.cli.server_options import SERVER_URL, Login, latency, server_options
 from rdbkit.cli.status import status
 from rdbkit.errors import LossError
 from rdbkit.live.server_url import parse_url
@@ -25,7 +25,7 @@ from rdbkit.operations.convert import Conversion
 from rdbkit.operations.duplicates import DuplicateError
 from rdbkit.storage.location import file_size
 from rdbkit.targets.target import Target
-from rdbkit.text import count, valid_text, when
+from rdbkit.text import count, json_bytes, valid_text, when
 
 if TYPE_CHECKING:
     from rdbkit.live.snapshot import NodeSnapshot, ServerSnapshot, Via
@@ -35,12 +35,20 @@ if TYPE_CHECKING:
 @click.argument("source", metavar="SOURCE", type=SERVER_URL)
 @click.argument("out", metavar="[OUT]", required=False, type=OutputPath("rdb", allow_dash=True))
 @click.option(
-    "--via", type=click.Choice(["auto", "replication"]), default="auto", show_default=True,
-    help="How the data comes: as to a replica, of one moment.",
+    "--via", type=click.Choice(["auto", "replication", "scan"]), default="auto", show_default=True,
+    help="How the data comes: as to a replica, of one moment; or key by key, of no single moment, which auto does where "
+    "replication is refused.",
 )  # fmt: skip
 @click.option(
     "--per-node", type=OutputFolder(), metavar="DIR", help="Write a file for each node of a cluster to DIR, instead of OUT."
 )
+@click.option(
+    "--batch", type=click.IntRange(1, 10_000), default=1000, show_default=True, metavar="N", help="Key by key, ask for N at a time."
+)
+@click.option(
+    "--max-latency", default="2ms", show_default=True, callback=latency, metavar="TIME",
+    help="Key by key, ask for fewer at a time while SOURCE answers others later than this; 0 for no such limit.",
+)  # fmt: skip
 @force_option
 @server_options
 @optional_service_options
@@ -53,6 +61,8 @@ def snapshot(
     out: str | None,
     via: Via,
     per_node: str | None,
+    batch: int,
+    max_latency: float | None,
     login: Login,
     target: Target | None,
     conversion: ConversionOptions,
@@ -65,8 +75,9 @@ def snapshot(
     .gz compresses. The server sends its data as it does to a replica, and nothing is written to it. A cluster comes in one file.
 
     Without TARGET and options that change keys, OUT has what the server sent, byte for byte. Exit code 0 if OUT was written and
-    lost only what options allow, 1 if nothing was written because something would be lost, 3 if what comes is damaged, 4 if the
-    server cannot be reached, sends nothing, or ends in the middle. With --strict, 1 also for a loss that an option allows.
+    lost only what options allow, 1 if nothing was written because something would be lost, or if OUT may lack what the server
+    refused, 3 if what comes is damaged, 4 if the server cannot be reached, sends nothing, or ends in the middle. With --strict, 1
+    also for a loss that an option allows.
     """
     from rdbkit.live.snapshot import snapshot_server
 
@@ -86,7 +97,8 @@ def snapshot(
         try:
             with usage_errors():
                 found = snapshot_server(
-                    server, dst, target=target, via=via, per_node=per_node is not None, deep=options["deep"],
+                    server, dst, target=target, via=via, per_node=per_node is not None, batch=batch,
+                    max_latency_ms=max_latency, deep=options["deep"],
                     force=options["force"], loss_callback=loss_callback,
                     waiting=_waiting(name), progress=update, **conversion.arguments(),
                 )  # fmt: skip
@@ -110,8 +122,10 @@ def snapshot(
         report_losses(each.ledger, failed, to == "-", target=target)
     if found is not None and found.conversion is not None:
         warn_if_none_is_chosen(conversion, found.conversion)
+    if found is not None:
+        say_of_scan(found)
     lost = any(each.ledger.counts or each.skipped or each.checksum for each in done)
-    return status(lost=lost, strict=options["strict"], found=failed)
+    return status(lost=lost, strict=options["strict"], found=failed or (found is not None and (found.missing_keys or found.notes)))
 
 
 def _check(source: str, out: str | None, per_node: str | None, as_json: bool, extracts: dict[str, Any]) -> None:
@@ -126,6 +140,19 @@ def _check(source: str, out: str | None, per_node: str | None, as_json: bool, ex
         )
     if per_node is not None and (given := extracting_options(extracts)):
         raise click.UsageError(f"{given[0]} extract=FILE is of one file: leave out --per-node")
+
+
+def say_of_scan(found: ServerSnapshot) -> None:
+    """Why keys were read one by one, and which of them could not be, on standard error."""
+    name = printable(found.server)
+    if found.refusal is not None:
+        click.echo(f"rdbkit: {name}: {printable(found.refusal, 300)}; its keys were read one by one instead", err=True)
+    for note in found.notes:
+        click.echo(f"rdbkit: {name}: {printable(note, 300)}", err=True)
+    for each in found.missing[:MOST_SHOWN]:
+        click.echo(f"rdbkit: not in the file: db {each.db}, key {printable(each.key, 80)}: {printable(each.why, 200)}", err=True)
+    if found.missing_keys:
+        click.echo(f"rdbkit: {name}: {count(found.missing_keys, 'key')} not in the file, since they could not be read", err=True)
 
 
 def _waiting(name: str) -> Callable[[], None] | None:
@@ -155,7 +182,7 @@ def _show(found: ServerSnapshot, out: str, per_node: str | None, has_target: boo
         what = str(found.header) if source == found.header else f"{source} -> {found.header}"
         what += f" for {done[0].target}" if has_target else ""
     else:
-        what = f"{found.header} as {found.version or 'the server'} sent it"
+        what = f"{found.header} as {found.version or 'the server'} sent it" if found.via != "scan" else f"{found.header}"
     if per_node is None and len(found.nodes) > 1:
         what += f", {count(len(found.nodes), 'node')} in one file"
     say(f"{printable(per_node or out)}: {what}")
@@ -166,6 +193,9 @@ def _show(found: ServerSnapshot, out: str, per_node: str | None, has_target: boo
     if moments:
         apart = f" to {when(moments[-1] * 1000, seconds=True)[11:]}" if found.apart_s else ""
         say(f"as it was at {when(moments[0] * 1000, seconds=True)}{apart} UTC, by the server's clock")
+    if found.read_ms is not None:
+        first, last = (when(ms, seconds=True) for ms in found.read_ms)
+        say(f"read key by key from {first} to {last[11:]} UTC, by the server's clock: it is not of one moment")
     if per_node is not None and not err:
         report.table(
             "Nodes", ("node", "file", "keys", "bytes"),
@@ -191,6 +221,9 @@ def _as_json(found: ServerSnapshot | None, name: str, out: str, done: list[Conve
             "server": name,
             "version": None if found is None else found.version,
             "via": None if found is None else found.via,
+            "refusal": None if found is None or found.refusal is None else valid_text(found.refusal),
+            "read_ms": None if found is None or found.read_ms is None else list(found.read_ms),
+            "notes": [] if found is None else [valid_text(note) for note in found.notes],
             "nodes": [
                 {
                     "node": node.node,
@@ -214,6 +247,10 @@ def _as_json(found: ServerSnapshot | None, name: str, out: str, done: list[Conve
         "target": done[0].target if done else None,
         "written": 0 if found is None else found.keys,
         "left_out": 0 if found is None else found.left_out,
+        "missing_keys": 0 if found is None else found.missing_keys,
+        "missing": []
+        if found is None
+        else [{"db": each.db, "key": json_bytes(each.key), "why": valid_text(each.why)} for each in found.missing],
         "lost": _sums([ledger.counts for ledger in ledgers]),
         "notes": _sums([ledger.notes for ledger in ledgers]),
         "forbidden": _sums([ledger.forbidden for ledger in ledgers]),

@@ -10,7 +10,7 @@ from typing import Final
 
 from rdbkit.errors import TargetError
 from rdbkit.format.replies import Refusal
-from rdbkit.live.transfer import Transfer
+from rdbkit.live.reading import Reading
 from rdbkit.passes.pages import Page, ScanReply, SizeReplies, size_questions
 from rdbkit.resp import command
 
@@ -23,7 +23,7 @@ class Lane:
     """Copies all keys of a database of a node.
 
     Args:
-        transfer: copies pages; its connection is to the node.
+        transfer: reads pages; its connection is to the node.
         db: the database of the source.
         cursor: where to go on; b"0" for the beginning.
         batch: keys to ask for at a time, about; called before each page.
@@ -36,7 +36,7 @@ class Lane:
 
     def __init__(
         self,
-        transfer: Transfer,
+        transfer: Reading,
         db: int,
         *,
         cursor: bytes = _END,

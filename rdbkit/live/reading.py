@@ -179,7 +179,7 @@ class Reading:
                 again.append(key)
             elif fate == dumps.FAILED:
                 why = answers.failures[number]
-                if why.code in PASSING or why.code == "EXECABORT":
+                if why.code in PASSING or why.code == "EXECABORT" or self.layout.group > 1:  # then it may be of another key
                     again.append(key)
                 else:
                     self.refuse(db, key, why)

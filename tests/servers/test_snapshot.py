@@ -7,17 +7,19 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import pytest
 
 import rdbkit
 from fixtures.server import RELEASES, Client, running, text
 from rdbkit.errors import TargetError
+from rdbkit.live import recording
 from rdbkit.live.server import connect
 from rdbkit.live.snapshot import snapshot_server
 
 from ..command_line import run_text
-from ..live.acl import PASSWORD, add_user
+from ..live.acl import PASSWORD, POLICIES, add_user, add_users
 from ..live.cluster import Cluster, cluster
 from ..live.tls import Certificates
 from ..rdb import FIXTURES
@@ -160,6 +162,154 @@ def test_a_snapshot_by_tls(tmp_path: Path) -> None:
         assert "its certificate is not trusted" in done.stderr
 
 
+# -- key by key
+
+
+def test_key_by_key_every_key_is_there_and_the_file_loads(server: Running, tmp_path: Path) -> None:
+    out = tmp_path / "out.rdb"
+    done = run_text("snapshot", server.url, out, "--via", "scan")
+    assert done.returncode == 0, done.stderr
+    assert same(content(out), server.content)
+    assert not done.stderr
+    assert f"{len(server.content)} keys written" in done.stdout
+    assert done.stdout.splitlines()[2].startswith("read key by key from 20")
+    with rdbkit.open(out) as snapshot:
+        assert [library.name for library in snapshot.functions] == server.functions
+        assert snapshot.aux["rdbkit-via"] == "scan"
+        assert snapshot.aux[f"{server.line.split('-')[0]}-ver"] == RELEASES[server.line].split("-")[1]
+        events = [event for event in snapshot.events() if isinstance(event, rdbkit.ResizeDb)]
+    with rdbkit.open(out) as snapshot:
+        assert sum(event.keys for event in events) == sum(1 for _ in snapshot) == len(server.content)
+    assert verify_deep(out)
+    assert loaded(server.line, out) == len(server.content)
+    old = tmp_path / "old.rdb"
+    done = run_text("snapshot", server.url, old, "--via", "scan", "--target", "redis-6.0", "--on-loss", "drop", "--batch", "3")
+    assert done.returncode == 0, done.stderr
+    assert loaded("redis-6.0", old) == len(content(old))
+    done = run_text("snapshot", server.url, "--per-node", tmp_path / "nodes", "--via", "scan", "--max-latency", "0")
+    assert done.returncode == 0, done.stderr
+    (file,) = (tmp_path / "nodes").iterdir()
+    assert same(content(file), server.content)
+
+
+def same(found: Content, wanted: Content) -> bool:
+    """Whether keys are the same, and expiries to a few milliseconds: before Redis 7.0 servers tell only the time that is left."""
+    apart = [abs((found[where][1] or 0) - (expire_ms or 0)) for where, (_, expire_ms) in wanted.items() if where in found]
+    return max(apart, default=0) < 100 and {k: v for k, (v, _) in found.items()} == {k: v for k, (v, _) in wanted.items()}
+
+
+def verify_deep(file: Path) -> bool:
+    return run_text("verify", "--deep", file).returncode == 0
+
+
+def test_where_replication_is_refused_keys_are_read_one_by_one(server: Running, tmp_path: Path) -> None:
+    add_user(server.client, "someone", "+@all -psync -sync")
+    try:
+        url = server.url.replace("//", f"//someone:{quote(PASSWORD, safe='')}@")
+        done = run_text("snapshot", url, tmp_path / "out.rdb", "--json")
+        assert done.returncode == 0, done.stderr
+        assert same(content(tmp_path / "out.rdb"), server.content)
+        (line,) = done.stderr.splitlines()
+        assert "this login may not replicate: allow it +psync and +replconf" in line
+        assert line.endswith("; its keys were read one by one instead")
+        said = json.loads(done.stdout)
+        assert said["source"]["via"] == "scan"
+        assert "may not replicate" in said["source"]["refusal"]
+        first, last = said["source"]["read_ms"]
+        assert first <= last
+        done = run_text("info", url, "--json")
+        assert (done.returncode, json.loads(done.stdout)["keys"]) == (0, len(server.content))
+    finally:
+        server.client.call("ACL", "DELUSER", "someone")
+
+
+@pytest.mark.parametrize("line", ["redis-6.0", "redis-8.0"])
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_logins_with_the_access_policies_of_azure(line: str, name: str, tmp_path: Path) -> None:
+    dump = FIXTURES / "rich" / f"{RELEASES[line]}.rdb"
+    with running(binary(line), dump, ["repl-diskless-sync-delay 0"]) as (client, folder):
+        add_users(client)
+        client.call("SAVE")
+        port = int(text(client.items("CONFIG", "GET", "port")[1]))
+        url = f"redis://{name}:{quote(PASSWORD, safe='')}@127.0.0.1:{port}"
+        done = run_text("snapshot", url, tmp_path / "out.rdb", "--json")
+        found, wanted = content(tmp_path / "out.rdb"), content(folder / "dump.rdb")
+        said = json.loads(done.stdout)
+        assert said["source"]["via"] == ("replication" if name == "owner" else "scan")
+        if name == "reader" and line == "redis-6.0":  # which may not SELECT
+            assert same(found, {where: value for where, value in wanted.items() if where[0] == 0})
+            assert (
+                "database 0 alone was read: the login may neither ask which others there are (INFO) nor SELECT them" in done.stderr
+            )
+        else:
+            assert same(found, wanted)
+        if name == "reader" and line == "redis-8.0":
+            assert "function libraries are not told (NOPERM" in done.stderr
+        assert done.returncode == (1 if name == "reader" else 0), done.stderr
+
+
+def test_keys_that_the_login_may_not_read_are_told(server: Running, tmp_path: Path) -> None:
+    server.client.call("ACL", "SETUSER", "some", "on", ">pw", "~s*", "+@all", "-psync", "-sync")
+    try:
+        url = server.url.replace("//", "//some:pw@")
+        done = run_text("snapshot", url, tmp_path / "out.rdb", "--via", "scan", "--json")
+        assert done.returncode == 1
+        found = content(tmp_path / "out.rdb")
+        assert same(found, {where: value for where, value in server.content.items() if where[1].startswith(b"s")})
+        said = json.loads(done.stdout)
+        assert said["missing_keys"] == len(server.content) - len(found) > 0
+        assert "not in the file: db 0, key " in done.stderr
+        assert f"{said['missing_keys']} keys not in the file, since they could not be read" in done.stderr
+        done = run_text("info", url)
+        assert done.returncode == 4
+        assert "a snapshot of it lacks keys" in done.stderr
+    finally:
+        server.client.call("ACL", "DELUSER", "some")
+
+
+def test_keys_that_are_listed_twice_are_in_the_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(binary("redis-7.0")) as (client, _):
+        client.pipeline([("SET", f"key:{i}", i) for i in range(2500)])
+        port = int(text(client.items("CONFIG", "GET", "port")[1]))
+        asked = recording._record_database
+
+        def twice(node: Any, *more: Any) -> None:
+            asked(node, *more)
+            client.call("SET", "key:7", "later")
+            client.call("DEL", "key:8")
+            asked(node, *more)
+
+        monkeypatch.setattr(recording, "_record_database", twice)
+        with connect(f"redis://127.0.0.1:{port}") as server:
+            report = snapshot_server(server, tmp_path / "out.rdb", via="scan")
+        found = values(tmp_path / "out.rdb")
+        assert found == {(0, b"key:%d" % i): (b"later" if i == 7 else b"%d" % i, None) for i in range(2500)}
+        assert report.keys == 2500
+
+
+def test_idle_times_stay_where_the_server_can_leave_them(tmp_path: Path) -> None:
+    with running(binary("redis-8.0")) as (client, _):
+        client.call("SET", "b", "1")
+        payload = client.call("DUMP", "b")
+        assert isinstance(payload, bytes)
+        client.call("RESTORE", "a", 0, payload, "IDLETIME", 1000)
+        port = int(text(client.items("CONFIG", "GET", "port")[1]))
+        with connect(f"redis://127.0.0.1:{port}") as server:
+            snapshot_server(server, tmp_path / "out.rdb", via="scan")
+        assert client.integer("OBJECT", "IDLETIME", "a") >= 1000
+
+
+def test_an_empty_server_is_a_file_without_keys(tmp_path: Path) -> None:
+    for line in ("redis-6.0", "valkey-9.1"):
+        with running(binary(line)) as (client, _):
+            port = int(text(client.items("CONFIG", "GET", "port")[1]))
+            for via in ("scan", "replication"):
+                done = run_text("snapshot", f"redis://127.0.0.1:{port}", tmp_path / "out.rdb", "--via", via, "--force")
+                assert done.returncode == 0, done.stderr
+                assert content(tmp_path / "out.rdb") == {}
+                assert loaded(line, tmp_path / "out.rdb") == 0
+
+
 # -- clusters
 
 
@@ -231,6 +381,30 @@ def test_slots_that_are_on_their_way_are_no_snapshot(nodes: Cluster, tmp_path: P
     nodes.move_slot(slot, target)
     assert run_text("snapshot", nodes.url, tmp_path / "out.rdb").returncode == 0
     assert len(values(tmp_path / "out.rdb")) == 3100
+
+
+def test_a_cluster_key_by_key(nodes: Cluster, tmp_path: Path) -> None:
+    replicated, out = tmp_path / "replicated.rdb", tmp_path / "out.rdb"
+    assert run_text("snapshot", nodes.url, replicated).returncode == 0
+    done = run_text("snapshot", nodes.url, out, "--via", "scan")
+    assert done.returncode == 0, done.stderr
+    assert values(out) == values(replicated)
+    done = run_text("snapshot", nodes.url, "--per-node", tmp_path / "nodes", "--via", "scan")
+    assert done.returncode == 0, done.stderr
+    for node in nodes.nodes:
+        assert len(values(tmp_path / "nodes" / f"127.0.0.1-{node.port}.rdb")) == node.client.integer("DBSIZE")
+
+
+def test_key_by_key_nothing_is_missed_while_slots_move(tmp_path: Path) -> None:
+    with cluster(binary("redis-7.0")) as nodes:
+        nodes.write([("SET", f"key:{i}", i) for i in range(5000)])
+        with nodes.moving_slots(pause=0.01) as moved:
+            while len(moved) < 5:
+                pass
+            with connect(nodes.url) as server:
+                report = snapshot_server(server, tmp_path / "out.rdb", via="scan", batch=20)
+        assert values(tmp_path / "out.rdb") == {(0, b"key:%d" % i): (b"%d" % i, None) for i in range(5000)}
+        assert report.keys == 5000
 
 
 def test_a_node_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,251 @@
+"""The keys of a node as the records of a file, listed by SCAN and read by DUMP: for servers that let nobody replicate from them.
+
+It is not of one moment. A key that is there from the beginning to the end is in the file; it may be there twice, of which the later
+record is the newer one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final
+
+from rdbkit.errors import TargetError
+from rdbkit.format import constants as c
+from rdbkit.live.abilities import Abilities, database_numbers
+from rdbkit.live.connection import Address, Connection, Lost, Refused
+from rdbkit.live.converter import header_of
+from rdbkit.live.lanes import Lane
+from rdbkit.live.latency import LatencyGuard, PageSize
+from rdbkit.live.processes import process_of
+from rdbkit.live.reading import Counts, Reading
+from rdbkit.live.server import WAITS, Server, info_number
+from rdbkit.model import Header
+from rdbkit.passes.dumps import Answers, Gatherer
+from rdbkit.passes.pages import Page
+from rdbkit.resp import command
+from rdbkit.snapshot.writer import Writer, create
+from rdbkit.storage.temporary import PRIVATE
+
+__all__ = ["MissingKey", "Recording", "Stopped", "Terms", "record"]
+
+#: Bytes of records that wait before they are written.
+_FLUSH: Final = 4 << 20
+#: Keys that are not in the file, and are told one by one.
+_MOST_TOLD: Final = 1000
+#: Of a node that has no keys, whose version nobody needs: the lowest that has everything that is written then.
+_OF_NO_KEYS: Final = 9
+_OF_FUNCTIONS: Final = 10
+
+
+class Stopped(TargetError):
+    """Another node has failed, so that nobody wants what this one has."""
+
+
+@dataclass(frozen=True)
+class MissingKey:
+    """A key that is not in the file: its database, its name, and why, in the server's words."""
+
+    db: int
+    key: bytes
+    why: str
+
+
+@dataclass
+class Terms:
+    """What is the same for all nodes of a server.
+
+    Args:
+        server: it.
+        found: what the login may do there.
+        libraries: sources of its functions.
+        batch: keys to ask for at a time.
+        max_latency_ms: how long others may wait for the node meanwhile, beyond the way there and back; None for any time.
+        stopped: whether nobody wants it any more.
+    """
+
+    server: Server
+    found: Abilities
+    libraries: list[bytes]
+    batch: int
+    max_latency_ms: float | None
+    stopped: Callable[[], bool]
+
+
+@dataclass
+class Recording:
+    """What was read of a node.
+
+    Attributes:
+        file: where it is.
+        header: of the file.
+        keys: in the file, by database.
+        counts: what became of keys.
+        missing: the first of those that are not in the file although they may be there.
+        began_ms, ended_ms: when, by the server's clock, in Unix milliseconds.
+    """
+
+    file: str
+    header: Header
+    keys: dict[int, int]
+    counts: Counts
+    missing: list[MissingKey]
+    began_ms: int
+    ended_ms: int
+
+
+def record(terms: Terms, address: Address, file: str, slots: frozenset[int] | None, progress: Callable[[int], object]) -> Recording:
+    """Write the keys of a node to a file.
+
+    Args:
+        slots: of these alone; None for all.
+        progress: called with the bytes of values so far.
+
+    Raises: TargetError where it cannot be read; Stopped.
+    """
+    server = terms.server
+    began_ms = server.now_ms()
+    chosen = None if slots is None else bytes(slot in slots for slot in range(len(server.slots())))
+    size = PageSize(terms.batch, terms.max_latency_ms or 0.0)
+    with ExitStack() as stack:
+        node = stack.enter_context(_Node(terms, address, file, began_ms // 1000, progress))
+        if terms.max_latency_ms is not None:
+            stack.enter_context(LatencyGuard(_dial(server, address), size))
+        for db in database_numbers(server, terms.found):
+            _record_database(node, db, lambda: size.keys, chosen)
+        header = node.end()
+    return Recording(file, header, node.keys, node.counts, node.missing, began_ms, server.now_ms())
+
+
+def _record_database(node: _Node, db: int, batch: Callable[[], int], chosen: bytes | None) -> None:
+    """All keys of a database; where the connection is lost, on from there if it is still the same process."""
+    lane = Lane(node, db, batch=batch, wanted=None if chosen is None else lambda page: page.in_slots(chosen))
+    server = node.source
+    waits = iter(WAITS)
+    process = _process(node)
+    while True:
+        before = lane.cursor
+        try:
+            lane.run()
+            return
+        except Refused as e:
+            if db and server.url.db is None:
+                return  # there is no such database: its number was tried
+            raise TargetError(f"its keys cannot be read: {e}", source=str(server.url), db=db) from None
+        except Lost as e:
+            waits = iter(WAITS) if lane.cursor != before else waits
+            wait = next(waits, None)
+            if wait is None:
+                raise TargetError(f"the connection is lost: {e}", source=str(server.url)) from None
+            time.sleep(wait)
+        now = _process(node)
+        if not now or now != process:
+            process, lane.cursor = now, b"0"
+
+
+def _process(node: _Node) -> str:
+    try:
+        node.open()
+        return process_of(node.connection, is_cluster=bool(node.source.slots()))
+    except Lost:
+        return ""
+
+
+def _dial(server: Server, address: Address) -> Connection:
+    try:
+        return server.dial(address)
+    except Lost as e:
+        raise TargetError(f"a node cannot be reached: {e}", source=str(server.url)) from None
+
+
+class _Node(Reading):
+    """Writes what is read of a node to a file, whose version is that of the first value."""
+
+    def __init__(self, terms: Terms, address: Address, file: str, began_s: int, progress: Callable[[int], object]) -> None:
+        super().__init__(terms.server, terms.found.layout(terms.server), _dial(terms.server, address), told=self._tell)
+        self.missing: list[MissingKey] = []
+        self.keys: dict[int, int] = {}
+        self._terms = terms
+        self._file = file
+        self._began_s = began_s
+        self._progress = progress
+        self._writer: Writer | None = None
+        self._stack = ExitStack()
+        self._version = 0
+        self._taken = 0  # of the values of the page at hand
+
+    def __enter__(self) -> _Node:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+        self._stack.__exit__(kind, error, trace)
+
+    def open(self) -> None:
+        """Open the connection where it broke. Raises: Lost."""
+        if not self.connection.is_open:
+            self.connection.open()
+            self._db = -1
+
+    def make_answers(self, db: int, page: Page, replace: bool) -> Answers:
+        """See `Reading.make_answers`."""
+        if self._terms.stopped():
+            raise Stopped("stopped", source=str(self.source.url))
+        self._taken = 0
+        return Gatherer(page, self.layout, self._version, self._now_ms())
+
+    def pass_on(self, db: int, answers: Answers, replace: bool) -> None:
+        """See `Reading.pass_on`."""
+        if isinstance(answers, Gatherer) and (answers.done or len(answers.out) > _FLUSH):
+            keys = int(answers.found) - self._taken
+            self._taken = int(answers.found)
+            self._write(db, answers, keys)
+
+    def take(self, db: int, answers: Gatherer, replace: bool) -> None:
+        """See `Reading.take`: one key that was read alone."""
+        self._write(db, answers, int(answers.found))
+
+    def _write(self, db: int, answers: Gatherer, keys: int) -> None:
+        block = answers.out.getvalue()
+        answers.out.truncate(0)
+        if not block:
+            return
+        if self._version == 0:
+            self._begin(header_of(int(answers.version)))
+            self._version = int(answers.version)
+        elif answers.version != self._version:
+            raise TargetError("it was upgraded while it was read: run this again", source=str(self.source.url))
+        assert self._writer is not None
+        self.counts.written += keys
+        self.keys[db] = self.keys.get(db, 0) + keys
+        self._writer.copy(block, db, keys, 0)
+        self._progress(self._writer.size)
+
+    def _begin(self, header: Header) -> None:
+        """The header, and what stands before keys."""
+        opened = create(self._file, version=header.version, flavour=header.flavour, sources=[PRIVATE])
+        self._writer = writer = self._stack.enter_context(opened)
+        product, _, number = (self.source.version or "").partition(" ")
+        if number:
+            writer.aux(f"{'valkey' if product == 'valkey' else 'redis'}-ver", number)
+        writer.aux("ctime", self._began_s)
+        used = info_number([self.source.ask_node(self.connection.address, command(b"INFO", b"memory"))], "used_memory")
+        if used:
+            writer.aux("used-mem", used)
+        writer.aux("rdbkit-via", "scan")
+        for source in self._terms.libraries if header.version >= _OF_FUNCTIONS else ():
+            writer.function(source)
+
+    def end(self) -> Header:
+        """All keys have been read; returns the file's header. The file is whole at the end of the context."""
+        if self._writer is None:
+            self._begin(Header(c.REDIS, _OF_FUNCTIONS if self._terms.libraries else _OF_NO_KEYS))
+        assert self._writer is not None
+        return self._writer.header
+
+    def _tell(self, db: int, key: bytes, what: str, detail: str) -> None:
+        if what != "gone" and len(self.missing) < _MOST_TOLD:
+            self.missing.append(MissingKey(db, key, detail))
