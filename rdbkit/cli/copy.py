@@ -76,6 +76,10 @@ def _latency(ctx: click.Context, param: click.Parameter, value: str) -> float | 
     help="Read larger values in parts; 0 looks at no sizes, which saves the source a question a key.",
 )  # fmt: skip
 @click.option(
+    "--as", "write_by", type=click.Choice(["auto", "restore", "commands"]), default="auto", show_default=True,
+    help="Write keys by RESTORE, or by commands of each type, which take longer; auto: by RESTORE where the login may.",
+)  # fmt: skip
+@click.option(
     "--state", type=OutputPath(gzip=False), metavar="FILE",
     help="Keep here how far the work is, and go on from there; removed at the end.",
 )  # fmt: skip
@@ -131,7 +135,8 @@ def copy(
                 compress=conversion.compress, on_error=conversion.on_error, on_exists=options["on_exists"],
                 ttl="relative" if options["relative_ttl"] else "absolute", functions=not options["no_functions"],
                 batch=options["batch"], rate=options["rate"], cap_mbps=options["cap_mbps"], max_latency_ms=options["max_latency"],
-                big=options["big"], state=options["state"], samples=options["samples"], loss_callback=loss_callback,
+                big=options["big"], write_by=options["write_by"],
+                state=options["state"], samples=options["samples"], loss_callback=loss_callback,
                 prepared=show, progress=update,
             )  # fmt: skip
         except ValueError as e:

@@ -233,6 +233,12 @@ class Connection:
         self.put(commands, self._db)
         return self.take()
 
+    def ask_packed(self, commands: bytes, count: int) -> list[Any]:
+        """As `ask`, of so many commands in one piece."""
+        self.put([commands], self._db)
+        self._waiting = count
+        return self.take()
+
     def put(self, commands: Sequence[bytes], db: int = 0) -> None:
         """Send commands about keys of a database, of which `take` gives the replies. Raises: as `ask`."""
         self._before = []

@@ -11,6 +11,7 @@ from rdbkit.errors import RdbError
 from rdbkit.format import constants as c
 from rdbkit.format.budget import Budget
 from rdbkit.format.decode import FileTypes
+from rdbkit.format.record import Collector, Record
 from rdbkit.format.scan import Scanner
 from rdbkit.model import Header
 from rdbkit.operations.conversion_options import ConversionOptions
@@ -92,6 +93,7 @@ class Converter:
         self.to = self.rules.header
         self.budget = Budget(self.limits.held_bytes)
         self.file_types = FileTypes(*header, self.limits.string_bytes, source, self.budget)
+        self.to_types = FileTypes(*self.to, self.limits.string_bytes, source, self.budget)
         self.rewriter = self._make_rewriter(ledger)
         self.odd = bytes(self._is_odd(number) for number in range(256))
         self.left_out = 0
@@ -125,16 +127,32 @@ class Converter:
 
         Raises: RdbError for a damaged value, unless such keys are left out.
         """
+        for segment in self._segments(block, db):
+            if segment.keys:
+                self._restore(segment, replace)
+
+    def records(self, block: bytes, db: int) -> list[Record]:
+        """What is to be written of these records of a database, as records of the target, which loads them.
+
+        A key that would lose what no policy allows is left out, and the ledger has it. Raises: as `restore`.
+        """
+        found: list[Record] = []
+        for segment in self._segments(block, db):
+            collector = Collector(self.to_types, False)
+            collector.db = segment.db
+            Scanner(*self.to, self.limits.item_bytes, self.budget).scan(segment.data, 0, len(segment.data), collector)
+            found += [record for record in collector.take() if isinstance(record, Record)]
+        return found
+
+    def _segments(self, block: bytes, db: int) -> list[Segment]:
+        """What is to be written of records."""
         before = sum(self.ledger.forbidden.values())
         left_out = int(self.rewriter.left_out)
         segments = self._rewrite(self.rewriter, block, db)
         if sum(self.ledger.forbidden.values()) > before:
-            segments = self._one_by_one(block, db)
-        else:
-            self.left_out += int(self.rewriter.left_out) - left_out
-        for segment in segments:
-            if segment.keys:
-                self._restore(segment, replace)
+            return self._one_by_one(block, db)
+        self.left_out += int(self.rewriter.left_out) - left_out
+        return segments
 
     def _rewrite(self, rewriter: Rewriter, block: bytes, db: int) -> list[Segment]:
         scanner = Scanner(*self.header, self.limits.item_bytes, self.budget)

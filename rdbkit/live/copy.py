@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from rdbkit.errors import TargetError
-from rdbkit.live.abilities import Abilities, Row, abilities, database_numbers
+from rdbkit.live.abilities import Abilities, Ability, Row, abilities, database_numbers
 from rdbkit.live.copy_state import CopyState, Trouble
 from rdbkit.live.first_pass import FirstPass, Pace, SharedLedger
 from rdbkit.live.functions import CopiedFunctions, copy_functions, libraries_of
@@ -42,6 +42,7 @@ _SKEW_MS: Final = 1000
 _LEAST_RATE: Final = 0.001
 _ON_EXISTS: Final = ("fail", "skip", "replace")
 _TTL: Final = ("absolute", "relative")
+WRITE_BY: Final = ("auto", "restore", "commands")
 #: What is told of a key, and is no trouble.
 _FINE: Final = ("equal", "gone")
 
@@ -192,6 +193,7 @@ def copy(
     cap_mbps: float | None = None,
     max_latency_ms: float | None = 2.0,
     big: int = BIG,
+    write_by: str = "auto",
     state: str | None = None,
     samples: int = 10,
     loss_callback: Callable[[Loss], object] | None = None,
@@ -221,6 +223,7 @@ def copy(
         max_latency_ms: how much longer than before the source may take to answer others, in milliseconds; fewer keys are asked for
             at a time until it does. None for whatever it takes.
         big: bytes above which a value is not read by one request; 0 to look at none.
+        write_by: "restore", "commands" of each type, which take longer, or "auto": RESTORE where the login may use it.
         state: a file to keep, every two seconds, how far the copy is. Where it is there, the copy goes on from it; at the end it is
             removed.
         samples: how many of the keys to name that are not on the target as they are on the source.
@@ -239,6 +242,8 @@ def copy(
         raise ValueError(f"on_exists is {', '.join(_ON_EXISTS)}, not {on_exists!r}")
     if ttl not in _TTL:
         raise ValueError(f"ttl is {' or '.join(_TTL)}, not {ttl!r}")
+    if write_by not in WRITE_BY:
+        raise ValueError(f"write_by is {', '.join(WRITE_BY)}, not {write_by!r}")
     if rate is not None and rate < _LEAST_RATE:
         raise ValueError(f"a rate is a number of keys a second, at least {_LEAST_RATE}")
     conversion = ConversionOptions(
@@ -249,7 +254,7 @@ def copy(
     with ExitStack() as stack:
         old = stack.enter_context(connected(source))
         new = stack.enter_context(connected(target))
-        preparation = prepare(old, new, None if takes is None else as_target(takes))
+        preparation = prepare(old, new, None if takes is None else as_target(takes), write_by)
         terms = f"{conversion.terms} {on_exists} {ttl} {functions} {preparation.takes.name}"
         conversion = replace(conversion, edits=_edits(conversion.edits, preparation, new.url.db, ttl))
         places = {"source": _place(old), "target": _place(new)}
@@ -313,7 +318,7 @@ class _Copy:
         preparation = self.preparation
         way = Way(
             self.source, self.target, preparation.takes, self.conversion, layout_of(self.source, preparation.source.abilities),
-            self.on_exists, self.parts() if self.pace.big else None,
+            self.on_exists, self.parts(), preparation.target.abilities.write.use == "commands",
         )  # fmt: skip
         earlier = self.state.fact("counts")
         reader = FirstPass(
@@ -367,19 +372,19 @@ class _Copy:
 # -- before anything is written
 
 
-def prepare(source: Server, target: Server, takes: Target | None) -> Preparation:
+def prepare(source: Server, target: Server, takes: Target | None, write_by: str) -> Preparation:
     """What is known of two servers before anything is written.
 
     Args:
         takes: what the target loads; None to ask it.
+        write_by: as of `copy`.
 
     Raises: ValueError where they are the same; TargetError where a server cannot be reached, or may not be read or written.
     """
     old, new = abilities(source), abilities(target)
     if old.value.use != "dump":
         raise TargetError(f"its values cannot be read: {old.value.why}", source=str(source.url))
-    if new.write.use != "restore":
-        raise TargetError(f"it cannot be written to: {new.write.why}", source=str(target.url))
+    new = writing(target, new, write_by)
     _refuse_the_same(source, target)
     databases = database_numbers(source, old)
     skew = clock_skew(source, target)
@@ -392,6 +397,20 @@ def prepare(source: Server, target: Server, takes: Target | None) -> Preparation
         skew_ms,
         list(_notes(target, old, skew_ms)),
     )
+
+
+def writing(target: Server, found: Abilities, write_by: str) -> Abilities:
+    """The abilities of a target, with how it is to be written to.
+
+    Raises: TargetError where that cannot be.
+    """
+    if found.write.use is None or (write_by == "restore" and found.write.use != "restore"):
+        raise TargetError(f"it cannot be written to: {found.write.why}", source=str(target.url))
+    if write_by == "commands" and found.rename.use is None:
+        raise TargetError(f"it cannot be written to by commands: {found.rename.why}", source=str(target.url))
+    if write_by == "auto" or found.write.use == write_by:
+        return found
+    return replace(found, write=Ability(write_by, "as it was asked for"))
 
 
 def layout_of(source: Server, found: Abilities) -> Layout:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any, BinaryIO, Final, cast
 
 from librt.strings import BytesWriter
@@ -22,8 +22,9 @@ from rdbkit.format.replies import Refusal
 from rdbkit.format.slots import key_slot
 from rdbkit.live.compare import Comparer
 from rdbkit.live.connection import Connection, Lost, Refused
-from rdbkit.live.parts import PASSING, Interrupted, PartNames, PartWriter
-from rdbkit.live.server import WAITS, Server
+from rdbkit.live.parts import ATTEMPTS, Interrupted, PartNames, PartWriter, passes
+from rdbkit.live.restoring import WAITS, Patience
+from rdbkit.live.server import Server
 from rdbkit.live.value_reader import WINDOW_BYTES, Changed, Gone, Unreadable, ValueReader
 from rdbkit.operations.convert import Job
 from rdbkit.policy.ledger import Ledger, Loss
@@ -35,8 +36,6 @@ from rdbkit.storage.pipe import Pipe
 
 __all__ = ["LargeValues"]
 
-#: How often a value is read that changes while it is read.
-_ATTEMPTS: Final = 3
 _TOLERANCE_MS: Final = 1000
 _CHECKSUM: Final = bytes(8)  # none
 _CHECKSUM_SINCE: Final = 5
@@ -57,6 +56,7 @@ class LargeValues:
     Attributes:
         trouble: why the last key was "refused", "lost" or "changed", in words.
         value_bytes: of the last key, so many were read.
+        patience: how long what passes is waited for.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class LargeValues:
         self._kept = _Kept()
         self._writer = PartWriter(target, rules, self._kept, names)
         self._connections: dict[Any, Connection] = {}
+        self.patience = Patience(target)
         self._window_bytes = window_bytes
         self._watches: bool | None = None
 
@@ -99,9 +100,10 @@ class LargeValues:
             of its name, which was left alone; "lost": a policy left it out; "left-out": the selection or an edit did; "changed":
             it changed each time while it was read; "unreadable": no commands read its type, which takes DUMP; "refused".
 
-        Raises: TargetError where a server cannot be reached for some time.
+        Raises: TargetError where a server cannot be reached, or has no memory left, for long.
         """
         self.trouble = ""
+        begun = time.monotonic()
         waits = iter(WAITS)
         attempts = 0
         while True:
@@ -111,17 +113,20 @@ class LargeValues:
                 break
             except Changed:
                 attempts += 1
-                if attempts == _ATTEMPTS:
-                    self.trouble = f"it changed while it was read, {_ATTEMPTS} times"
+                if attempts == ATTEMPTS:
+                    self.trouble = f"it changed while it was read, {ATTEMPTS} times"
                     return "changed"
             except (Interrupted, Lost) as e:
-                self.trouble = str(e)
-                wait = next(waits, None)
-                if wait is None:
+                why = e.why if isinstance(e, Interrupted) else Refusal("LOST", str(e))
+                attempts += why.code == "EVICTED"
+                if attempts == ATTEMPTS:
+                    self.trouble = str(e)
                     return "refused"
-                time.sleep(wait)
+                self.patience.wait_for([why], time.monotonic() - begun)
+                time.sleep(next(waits, WAITS[-1]))
                 for server in (self._source, self._target):
-                    server.read_slots()
+                    with suppress(Lost):  # what is known of the nodes may still hold
+                        server.read_slots()
             except Gone:
                 return "gone"
             except Unreadable:
@@ -258,7 +263,7 @@ class LargeValues:
         if self._watches is None:
             replies = connection.ask(command(b"WATCH", key), command(b"UNWATCH"), command(b"MULTI"), command(b"DISCARD"))
             refusals = [reply for reply in replies if isinstance(reply, Refusal)]
-            _checked([reply for reply in refusals if reply.code in PASSING])
+            _checked([reply for reply in refusals if passes(reply)])
             self._watches = not refusals
         return self._watches
 
@@ -288,8 +293,8 @@ class _OneKey:
             try:
                 self._rest = memoryview(next(self._pieces, b""))
             except Refused as e:
-                if e.refusal.code in PASSING:
-                    raise Interrupted(str(e)) from None
+                if passes(e.refusal):
+                    raise Interrupted(e.refusal) from None
                 raise
             if not self._rest:
                 return b""

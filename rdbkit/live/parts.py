@@ -15,32 +15,34 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
-from itertools import chain, count
-from typing import Any, Final
+from itertools import chain, count, islice
+from typing import Any, Final, NamedTuple
 
+from rdbkit.errors import TargetError
 from rdbkit.format.primitives import read_length
 from rdbkit.format.record import Record
 from rdbkit.format.replies import NOTHING, Refusal, Replies
 from rdbkit.format.slots import SLOTS, key_slot
+from rdbkit.live.compare import Comparer
 from rdbkit.live.connection import Connection, Lost, Refused
 from rdbkit.live.copy_state import CopyState, Part
+from rdbkit.live.refusals import difference_of
+from rdbkit.live.restoring import WAITS, Patience, is_passing
 from rdbkit.live.server import Server
 from rdbkit.operations.commands import RespWriter
+from rdbkit.passes.restores import commands_in
 from rdbkit.policy.ledger import Ledger
 from rdbkit.policy.rules import FAIL, Rules
 from rdbkit.resp import command, pieces
 from rdbkit.values import StreamEntry
 
-__all__ = ["PASSING", "Interrupted", "PartNames", "PartWriter", "delete_left", "slot_tag"]
+__all__ = ["ATTEMPTS", "Interrupted", "PartNames", "PartWriter", "Written", "delete_left", "passes", "slot_tag"]
 
 _PREFIX: Final = "rdbkit:part:"
 _OURS: Final = re.compile(rb"\{[0-9A-Za-z]{1,3}\}rdbkit:part:[0-9a-f]{1,32}:[0-9]+")
 _LETTERS: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-#: What goes by: a cluster that is changing, a node that is starting or failing over, memory that others may give back.
-PASSING: Final = (
-    "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "LOADING", "READONLY", "BUSY", "OOM", "MISCONF", "NOREPLICAS",
-    "UNBLOCKED",
-)  # fmt: skip
+#: What passes besides: replicas or a disk that are not there for now.
+_ALSO_PASSING: Final = ("MISCONF", "NOREPLICAS")
 #: A temporary key lives so long at most, in milliseconds.
 _LIFE_MS: Final = 3_600_000
 #: Seconds after which it is asked again to live so long.
@@ -51,12 +53,23 @@ _LENGTHS: Final = {
     "string": b"STRLEN", "list": b"LLEN", "set": b"SCARD", "zset": b"ZCARD", "hash": b"HLEN", "stream": b"XLEN",
 }  # fmt: skip
 _TOLERANCE_MS: Final = 1000
+_EVICTED: Final = Refusal("EVICTED", "what was written of it is gone from the target: it may evict keys, or somebody deletes them")
+#: How often a value is tried again that changes while it is read, or goes while it is written.
+ATTEMPTS: Final = 3
 #: More elements than any value has.
 _ANY: Final = 1 << 62
 
 
 class Interrupted(Exception):
-    """A value could not be written for now; to begin again later helps. It never leaves `live`."""
+    """A value could not be written for now; to begin again later helps. It never leaves `live`.
+
+    Attributes:
+        why: the server's words, or ours.
+    """
+
+    def __init__(self, why: Refusal | str) -> None:
+        super().__init__(why.text if isinstance(why, Refusal) and why.code == "EVICTED" else str(why))
+        self.why = why if isinstance(why, Refusal) else Refusal("LOST", why)
 
 
 class _Refused(Exception):
@@ -172,7 +185,8 @@ class PartWriter:
 
     Attributes:
         ledger: where losses go.
-        trouble: why the last record was "refused" or "lost", in words.
+        trouble: why the last record of `write` was "refused" or "lost", in words.
+        patience: how long what passes is waited for.
     """
 
     def __init__(self, target: Server, rules: Rules, ledger: Ledger, names: PartNames) -> None:
@@ -184,12 +198,156 @@ class PartWriter:
         self._make: Callable[[], _CountingWriter] = lambda: _CountingWriter(rules.target, "drop", now_ms=rules.now_ms)
         self._writer = self._make()
         self._connections: dict[Any, Connection] = {}
+        self._comparer = Comparer(target, _TOLERANCE_MS)
+        self.patience = Patience(target)
 
     def close(self) -> None:
         """Close all connections."""
         for connection in self._connections.values():
             connection.close()
         self._connections.clear()
+
+    # -- many small records
+
+    def write_all(self, db: int, records: Sequence[Record], *, over: bool = False) -> list[Written]:
+        """Write records whose values are at hand, many together.
+
+        Args:
+            db: of the target, which all of them are in.
+            over: what has their names already gives way.
+
+        Returns: what became of each: "written"; "equal", "exists": the target has the same or another key of this name, which was
+            left alone; "gone": it has expired; "refused"; "lost".
+
+        Raises: TargetError where the target cannot be reached, or has no memory left, for long.
+        """
+        items = [_Item(record) for record in records]
+        left = items
+        begun = time.monotonic()
+        waits = iter(WAITS)
+        while True:
+            existing = self._round(db, left, over)
+            outcomes = self._comparer.compare(db, [item.record for item in existing]) if existing else []
+            for item, outcome in zip(existing, outcomes, strict=True):
+                difference = difference_of(outcome)
+                # of one whose answer was lost, the first attempt may have written it
+                item.written = Written("exists" if difference else "written" if item.is_repeated else "equal", difference)
+            again = [item for item in left if item.written is None]
+            if not again:
+                return [item.written for item in items if item.written is not None]
+            if len(again) < len(left):
+                begun, waits = time.monotonic(), iter(WAITS)
+            self.patience.wait_for([item.why for item in again], time.monotonic() - begun)
+            time.sleep(next(waits, WAITS[-1]))
+            with suppress(Lost):  # what is known of the nodes may still hold
+                self.target.read_slots()
+            left = again
+
+    def _round(self, db: int, items: list[_Item], over: bool) -> list[_Item]:
+        """Try to write; returns those that the target has already. What has no outcome then is to be tried again."""
+        direct = [item for item in items if item.record.type == "string" and self._is_one_command(item.record)]
+        others = [item for item in items if item not in direct] if direct else items
+        existing = []
+        for item, (reply,) in self._exchange(db, [(item, self._set(item.record, over), 1) for item in direct]):
+            if isinstance(reply, Refusal):
+                item.refuse(reply)
+            elif reply is None:
+                existing.append(item)
+            else:
+                item.written = Written("written", "")
+        names = self._names.begin(db, [item.key for item in others])
+        for item, name in zip(others, names, strict=True):
+            item.part = name
+        settled = []
+        whole = []
+        for item, replies in self._exchange(db, [asked for item in others if (asked := self._commands(item)) is not None]):
+            settled.append(item)
+            why = next((reply for reply in replies if isinstance(reply, Refusal)), None)
+            if why is not None:
+                item.refuse(why)
+            elif item.counts and not item.least <= replies[-1] <= item.most:
+                item.evicted()
+            else:
+                whole.append(item)
+        named = set()
+        rename = b"RENAME" if over else b"RENAMENX"
+        for item, (reply,) in self._exchange(db, [(item, command(rename, item.part, item.key), 1) for item in whole]):
+            if isinstance(reply, Refusal) and reply.text == "no such key":
+                if item.may_have_expired(self.target.now_ms()):
+                    item.written = Written("gone", "")
+                else:
+                    item.evicted()
+            elif isinstance(reply, Refusal):
+                item.refuse(reply)
+            elif reply == 0:
+                existing.append(item)
+            else:
+                item.written = Written("written", "")
+                named.add(item.part)
+        parts = [item for item in settled if item.part not in named]
+        deleted = self._exchange(db, [(item, command(b"DEL", item.part), 1) for item in parts], again=False)
+        named.update(item.part for item, (reply,) in deleted if not isinstance(reply, Refusal))
+        self._names.end(list(named) + [item.part for item in others if item.was_lost])
+        return existing
+
+    def _is_one_command(self, record: Record) -> bool:
+        return record.expire_ms is None or "set-until" in self._writer.features
+
+    def _set(self, record: Record, over: bool) -> bytes:
+        """The command that writes a string under its own name."""
+        until = [] if record.expire_ms is None else [b"PXAT", b"%d" % max(record.expire_ms, 1)]
+        return command(b"SET", record.key, record.value, *until, *([] if over else [b"NX"]))
+
+    def _commands(self, item: _Item) -> tuple[_Item, bytes, int] | None:
+        """The commands that write a record under its temporary name, and how many they are; None where it is lost."""
+        writer, record = self._writer, item.record
+        writer.begin()
+        writer.db = record.db  # which the connection is in
+        self.trouble = ""
+        record.rename(item.part)
+        try:
+            text = b"".join(writer.commands(record))
+        finally:
+            record.rename(item.key)
+            self._take_losses(item.key, enters=not item.was_sent)
+        if self.trouble or not text:
+            item.was_lost = True
+            item.written = Written("lost", self.trouble)
+            return None
+        count = commands_in(text)
+        item.was_sent = True
+        item.least, item.most = writer.least, writer.most
+        # what one command writes is there whole or not at all
+        item.counts = count > 1 and record.type in _LENGTHS and record.type != "string"
+        if item.counts:
+            text += command(_LENGTHS[record.type], item.part)
+        return item, text, count + item.counts
+
+    def _exchange(self, db: int, asked: list[tuple[_Item, bytes, int]], again: bool = True) -> list[tuple[_Item, list[Any]]]:
+        """The replies to commands about items, each with how many they are; of what has none it is not known what became.
+
+        Raises: TargetError where the target has no such database.
+        """
+        nodes: dict[int, tuple[Connection, list[tuple[_Item, bytes, int]]]] = {}
+        for each in asked:
+            try:
+                connection = self._connection(each[0].key, db)
+            except (Lost, Interrupted) as e:
+                each[0].why = e.why if isinstance(e, Interrupted) else Refusal("LOST", str(e))
+            except _Refused as e:
+                raise TargetError(f"it cannot be written to: {e}", source=str(self.target.url), db=db) from None
+            else:
+                nodes.setdefault(id(connection), (connection, []))[1].append(each)
+        found = []
+        for connection, some in nodes.values():
+            try:
+                replies = iter(connection.ask_packed(b"".join([text for _, text, _ in some]), sum(count for _, _, count in some)))
+            except Lost as e:
+                for item, _, _ in some:
+                    item.why, item.is_repeated = Refusal("LOST", str(e)), item.is_repeated or again
+                continue
+            found += [(item, list(islice(replies, count))) for item, _, count in some]
+        return found
 
     # -- one large record
 
@@ -223,11 +381,11 @@ class PartWriter:
             if not there:
                 if not least or (expire_ms is not None and expire_ms <= self.target.now_ms() + _TOLERANCE_MS):
                     return "gone"
-                raise Interrupted("what was written of it is gone from the target: it may evict keys, or somebody deletes them")
+                raise Interrupted(_EVICTED)
             if length is None:
                 length = most
             if not least <= length <= most:
-                raise Interrupted(f"of {most} elements that were written, the target has {length}")
+                raise Interrupted(_EVICTED)
             outcome = self._rename(connection, db, part, key, over)
             begun.has_name = outcome == "written"
             return outcome
@@ -299,10 +457,10 @@ class PartWriter:
                 raise _error(reply)
         return replies
 
-    def _take_losses(self, key: bytes) -> None:
+    def _take_losses(self, key: bytes, enters: bool = True) -> None:
         """Enter what the commands lose of a record, under the name of its key."""
         losses = self._writer.losses
-        for loss in losses:
+        for loss in losses if enters else ():
             self.ledger.add(replace(loss, key=key), self._fails)
         if losses:
             self._writer = self._make()
@@ -323,6 +481,61 @@ class PartWriter:
         except Refused as e:
             raise _error(e.refusal) from None
         return connection
+
+
+class Written(NamedTuple):
+    """What became of a record: one of the outcomes that `PartWriter` names, and why, in words."""
+
+    outcome: str
+    detail: str
+
+
+class _Item:
+    """A record on its way.
+
+    Attributes:
+        key: its name.
+        part: the temporary key.
+        least, most: how many elements it should have then.
+        counts: they are counted.
+        written: what became of it; None while it is to be tried again.
+        why: why it is.
+        was_sent, was_lost: its commands have been made; they would lose what no policy allows.
+        is_repeated: it was sent before, and what became of it then is not known.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.key = record.key
+        self.part = b""
+        self.least = 0
+        self.most = 0
+        self.counts = False
+        self.written: Written | None = None
+        self.why = Refusal("LOST", "")
+        self.was_sent = False
+        self.was_lost = False
+        self.is_repeated = False
+        self._evictions = 0
+
+    def refuse(self, why: Refusal) -> None:
+        """The target refuses it, for now or for good."""
+        if passes(why):
+            self.why = why
+        else:
+            self.written = Written("refused", str(why))
+
+    def evicted(self) -> None:
+        """What was written of it is gone."""
+        self._evictions += 1
+        self.why = _EVICTED
+        if self._evictions == ATTEMPTS:
+            self.written = Written("refused", _EVICTED.text)
+
+    def may_have_expired(self, now_ms: int) -> bool:
+        """Whether its time has come, or that of all its fields."""
+        expire_ms = self.record.expire_ms
+        return (not self.least and self.record.type == "hash") or (expire_ms is not None and expire_ms <= now_ms + _TOLERANCE_MS)
 
 
 class _Begun:
@@ -395,7 +608,12 @@ class _Stream:
 
 
 def _error(refusal: Refusal) -> Exception:
-    return Interrupted(str(refusal)) if refusal.code in PASSING else _Refused(str(refusal))
+    return Interrupted(refusal) if passes(refusal) else _Refused(str(refusal))
+
+
+def passes(refusal: Refusal) -> bool:
+    """Whether a command may be taken later that was refused so."""
+    return is_passing(refusal) or refusal.code in _ALSO_PASSING
 
 
 def _string_in_pieces(record: Record) -> tuple[int, Iterator[bytes]]:

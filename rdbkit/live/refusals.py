@@ -20,7 +20,7 @@ from rdbkit.live.server import Server
 from rdbkit.resp import command
 from rdbkit.snapshot.reader import usual_limits
 
-__all__ = ["Existing", "Written", "written"]
+__all__ = ["Existing", "Written", "difference_of", "written"]
 
 _FOOTER: Final = 10
 _AT_A_TIME: Final = 100
@@ -93,10 +93,15 @@ class Existing:
         if records:
             outcomes = self._comparer.compare(db, records)
         for (i, _, _), outcome in zip(keys, outcomes, strict=True):
-            if outcome.what == "equal":
-                continue
-            detail = f": {outcome.details[0]}" if outcome.details else ""
-            found[i] = f"{_WORDS.get(outcome.what, 'the target does not tell what it has there')}{detail}"
+            found[i] = difference_of(outcome)
+
+
+def difference_of(outcome: Outcome) -> str:
+    """What differs, in words; empty where nothing does."""
+    if outcome.what == "equal":
+        return ""
+    detail = f": {outcome.details[0]}" if outcome.details else ""
+    return f"{_WORDS.get(outcome.what, 'the target does not tell what it has there')}{detail}"
 
 
 def written(data: bytes) -> Written:

@@ -16,12 +16,12 @@ from rdbkit.live.server import Server
 from rdbkit.passes.restores import Outbox, Router, Sent
 from rdbkit.resp import command
 
-__all__ = ["Refused", "Restoring"]
+__all__ = ["PASSING", "WAITS", "Patience", "Refused", "Restoring", "is_passing"]
 
 #: Errors of a node or cluster that is changing or busy: later it takes the command.
 PASSING: Final = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "LOADING", "READONLY", "BUSY")
 #: Seconds to wait before each further attempt; the last one again and again.
-_WAITS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+WAITS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 _LONGEST_REPLY: Final = 1 << 20
 
 
@@ -57,6 +57,33 @@ class _Node:
         self.flights: deque[_InFlight] = deque()
 
 
+@dataclass(frozen=True)
+class Patience:
+    """How long what passes is waited for.
+
+    Args:
+        server: that is waited for.
+        seconds: how long a node may be changing or not there before that is an error.
+        memory_seconds: the same where it has no memory left.
+    """
+
+    server: Server
+    seconds: float = 300.0
+    memory_seconds: float = 60.0
+
+    def wait_for(self, whys: Iterable[Refusal], waited_s: float) -> None:
+        """Raise TargetError where one of these errors has been there for too long."""
+        for why in whys:
+            if why.code == "OOM" and waited_s >= self.memory_seconds:
+                raise TargetError(
+                    f"the target has no memory left ({why}); give it more, or free some, and run this again",
+                    source=str(self.server.url),
+                )
+            if waited_s >= self.seconds:
+                what = "the connection is lost" if why.code == "LOST" else "it is not ready"
+                raise TargetError(f"{what}: {why.text if why.code == 'LOST' else why}", source=str(self.server.url))
+
+
 class Restoring:
     """Writes into a server, for one thread.
 
@@ -71,8 +98,7 @@ class Restoring:
 
     def __init__(self, server: Server, patience_s: float = 300.0, memory_patience_s: float = 60.0) -> None:
         self.server = server
-        self.patience_s = patience_s
-        self.memory_patience_s = memory_patience_s
+        self.patience = Patience(server, patience_s, memory_patience_s)
         self.done = 0
         self._nodes: dict[tuple[Address, int], _Node] = {}
         self._routers: dict[int, Router] = {}
@@ -188,11 +214,11 @@ class Restoring:
         """Send commands again until each is answered; returns those that were refused."""
         refused: list[Refused] = []
         begun = time.monotonic()
-        waits = iter(_WAITS)
+        waits = iter(WAITS)
         while pile:
-            self._be_patient(pile, time.monotonic() - begun)
+            self.patience.wait_for([each.why for each in pile], time.monotonic() - begun)
             if any(each.why.code != "ASK" for each in pile):
-                time.sleep(next(waits, _WAITS[-1]))
+                time.sleep(next(waits, WAITS[-1]))
                 self._look_for_nodes()
             still: list[Refused] = []
             for each in pile:
@@ -204,7 +230,7 @@ class Restoring:
                 else:
                     refused.append(found)
             if len(still) < len(pile):
-                begun, waits = time.monotonic(), iter(_WAITS)
+                begun, waits = time.monotonic(), iter(WAITS)
             pile = still
         return refused
 
@@ -242,18 +268,6 @@ class Restoring:
         node.connection.close()
         node.connection.open()
         node.connection.select(node.db)
-
-    def _be_patient(self, pile: Iterable[Refused], waited_s: float) -> None:
-        """Raise where what is wrong has been so for too long."""
-        for each in pile:
-            if each.why.code == "OOM" and waited_s >= self.memory_patience_s:
-                raise TargetError(
-                    f"the target has no memory left ({each.why}); give it more, or free some, and run this again",
-                    source=str(self.server.url),
-                )
-            if waited_s >= self.patience_s:
-                what = "the connection is lost" if each.why.code == "LOST" else "it is not ready"
-                raise TargetError(f"{what}: {each.why.text if each.why.code == 'LOST' else each.why}", source=str(self.server.url))
 
     def close(self) -> None:
         """Close its connections."""

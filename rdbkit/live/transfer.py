@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from rdbkit.format.record import Record
 from rdbkit.live.connection import Connection
 from rdbkit.live.converter import Converter, Terms, header_by, header_of, rules_of
 from rdbkit.live.large_values import LargeValues
 from rdbkit.live.loads import loads
-from rdbkit.live.parts import PartNames
+from rdbkit.live.parts import PartNames, PartWriter
 from rdbkit.live.reading import Counts, Reading, Told, tell_nobody
 from rdbkit.live.refusals import Existing
 from rdbkit.live.restoring import Refused, Restoring
@@ -49,6 +50,7 @@ class Way:
         layout: how the source is asked.
         on_exists: "fail" and "skip" leave keys alone that the target has; "replace" replaces them.
         parts: names of the temporary keys in which large values are written; None where all values are read whole.
+        by_commands: keys are written by commands of their types, not by RESTORE; takes `parts`.
     """
 
     source: Server
@@ -58,6 +60,7 @@ class Way:
     layout: Layout
     on_exists: str = "fail"
     parts: PartNames | None = None
+    by_commands: bool = False
 
 
 class Transfer(Reading):
@@ -87,6 +90,7 @@ class Transfer(Reading):
         self.converter: Converter | None = None
         self._refused: list[Refused] = []
         self._large: LargeValues | None = None
+        self._writer: PartWriter | None = None
         if way.parts is not None:
             self.large = self.move_large
 
@@ -166,15 +170,16 @@ class Transfer(Reading):
         self.restoring.close()
         if self.converter is not None:
             self.converter.close()
-        if self._large is not None:
-            self._large.close()
+        for writer in (self._large, self._writer):
+            if writer is not None:
+                writer.close()
 
     # -- the source's answers
 
     def make_answers(self, db: int, page: Page, replace: bool) -> Answers:
         """What takes the answers about a page: woven into commands as they are where the target takes them so."""
         converter = self.converter
-        if converter is None or not converter.takes_as_it_is(db):
+        if converter is None or self.way.by_commands or not converter.takes_as_it_is(db):
             return Gatherer(page, self.layout, self.version, self._now_ms())
         to = self.way.conversion.edits.db_of(db)
         answers = Weaver(page, self.layout, self.version, self.restoring.router(to), replace, self._now_ms())
@@ -205,9 +210,25 @@ class Transfer(Reading):
             self._begin_version(int(answers.version))
         assert self.converter is not None
         before = self.converter.left_out, self.converter.lost
-        self.converter.restore(block, db, replace)
+        if self.way.by_commands:
+            self._write(self.converter.records(block, db), replace)
+        else:
+            self.converter.restore(block, db, replace)
         self.counts.left_out += self.converter.left_out - before[0]
         self.counts.lost += self.converter.lost - before[1]
+
+    def _write(self, records: list[Record], replace: bool) -> None:
+        """Write records by commands."""
+        assert self.converter is not None
+        assert self.way.parts is not None
+        if self._writer is None:
+            self._writer = PartWriter(self.way.target, self.converter.rules, self.ledger, self.way.parts)
+        by_db: dict[int, list[Record]] = {}
+        for record in records:
+            by_db.setdefault(record.db, []).append(record)
+        for db, some in by_db.items():
+            for record, written in zip(some, self._writer.write_all(db, some, over=replace), strict=True):
+                self.note(db, record.key, *written)
 
     def _begin_version(self, version: int) -> None:
         """From now on the source's payloads have this version."""

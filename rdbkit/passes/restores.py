@@ -121,6 +121,27 @@ class Boundaries(Visitor):
         self.found.append((int(start), int(end)))
 
 
+def commands_in(data: bytes) -> int:
+    r"""How many commands there are.
+
+    >>> from rdbkit.resp import command
+    >>> commands_in(command(b"SET", b"k", b"*1\r\n$4\r\nPING\r\n") + command(b"PING"))
+    2
+    """
+    found: i64 = 0
+    pos: i64 = 0
+    end: i64 = len(data)
+    while pos < end:
+        at: i64 = line_end(data, pos)
+        arguments: i64 = read_number(data, pos + 1, at - 2)
+        pos = at
+        for _ in range(arguments):
+            at = line_end(data, pos)
+            pos = at + read_number(data, pos + 1, at - 2) + 2
+        found += 1
+    return int(found)
+
+
 class Sent:
     """Commands that were sent to a node, each with its key as first argument behind the command's name."""
 

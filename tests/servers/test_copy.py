@@ -133,7 +133,7 @@ def test_what_goes_wrong_is_a_line(tmp_path: Path) -> None:
             done = run_text("copy", *arguments)
             assert (done.returncode, said in done.stderr) == (code, True), done.stderr
             assert "s3cret" not in done.stdout + done.stderr
-        b.call("ACL", "SETUSER", "default", "-restore")
+        b.call("ACL", "SETUSER", "default", "-restore", "-renamenx")
         with pytest.raises(TargetError, match="cannot be written to: NOPERM"):
             copy(url(a), url(b))
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from fixtures.server import RELEASES, Client, running
+from rdbkit.errors import TargetError
 from rdbkit.live import large_values
 from rdbkit.live.connection import Connection
 from rdbkit.live.converter import rules_of
@@ -327,12 +328,14 @@ def test_a_target_without_memory_keeps_nothing(monkeypatch: pytest.MonkeyPatch, 
     for client in (a, b):
         client.call("FLUSHALL")
     a.pipeline(MAKE["hash"])
-    monkeypatch.setattr(large_values.time, "sleep", lambda _: None)  # type: ignore[attr-defined]
+    now = [0.0]
+    monkeypatch.setattr(large_values.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))  # type: ignore[attr-defined]
+    monkeypatch.setattr(large_values.time, "monotonic", lambda: now[0])  # type: ignore[attr-defined]
     b.call("CONFIG", "SET", "maxmemory", 1)
     try:
         with CopyState(None, {}) as state, large(url(a), url(b), "redis-7.0", "redis-7.0", state) as values:
-            assert values.copy(0, b"k") == "refused"
-            assert "OOM" in values.trouble
+            with pytest.raises(TargetError, match="no memory left"):
+                values.copy(0, b"k")
             assert b.items("KEYS", "*") == []
             assert delete_left(values._target, state) == 0
             assert state.parts() == []
