@@ -29,7 +29,7 @@ Why: TypeAlias = Literal["unreachable", "closed", "late", "full", "foreign"]
 _CONNECT_S: Final = 15.0
 #: A server that does not speak TLS waits for the end of what it takes for a command, and says nothing.
 _HANDSHAKE_S: Final = 10.0
-#: As much as TLS has in one piece; more is not had at once.
+#: As much as one record of TLS has at most.
 _TLS_RECORD: Final = 1 << 14
 #: OpenSSL's numbers for a certificate that is sound but has another name.
 _OTHER_NAME: Final = (62, 64)
@@ -190,12 +190,7 @@ class Connection:
         """What has come; nothing where that is nothing. Raises: Lost at the end."""
         sock = self._opened()
         try:
-            if not isinstance(sock, ssl.SSLSocket):
-                came = sock.recv(most)
-            else:
-                came = sock.recv(_TLS_RECORD)
-                while rest := sock.pending():  # nothing of it shows in `select`
-                    came += sock.recv(rest)
+            came = _decrypted(sock, most) if isinstance(sock, ssl.SSLSocket) else sock.recv(most)
         except (BlockingIOError, ssl.SSLWantReadError):
             return b""
         except ssl.SSLWantWriteError:
@@ -317,6 +312,19 @@ class Connection:
                 self.close()
                 raise Lost(f"{self}: {_FULL}", "full")
         return reply
+
+
+def _decrypted(sock: ssl.SSLSocket, most: int) -> bytes:
+    """All that TLS has by now, in whole records: a part of one that is left does not show in `select`."""
+    parts = [sock.recv(_TLS_RECORD)]
+    size = len(parts[0])
+    while parts[-1] and size < most:
+        try:
+            parts.append(sock.recv(_TLS_RECORD))
+        except OSError:  # no more now; what else it is shows at the next
+            break
+        size += len(parts[-1])
+    return b"".join(parts)
 
 
 def _select(sock: socket.socket, events: int, wait_s: float | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from rdbkit.resp import command
 from ..live.acl import add_users, url_of
 from ..live.azure_like import AzureLike
 from ..live.cluster import cluster
+from ..live.tls import Certificates
 from .test_verify_import import port_of
 
 SERVERS = Path(os.environ["RDBKIT_SERVERS"])
@@ -181,3 +183,25 @@ def test_keys_that_are_read_do_not_look_used_where_the_server_can(line: str, kee
                 server.ask(0, [(b"a", [command(b"DUMP", b"a")])])
                 lane.close()
             assert (client.integer("OBJECT", "IDLETIME", "a") >= 2) is keeps
+
+
+def test_bytes_of_any_size_go_both_ways_over_tls(tmp_path: Path) -> None:
+    certificates = Certificates.make(tmp_path)
+    port, lines = certificates.listen()
+    value = random.Random(1).randbytes(20 << 20)
+    with (
+        served("redis-7.0", *lines) as (client, _),
+        connect(f"rediss://localhost:{port}", ca_cert=str(certificates.authority.cert)) as server,
+    ):
+        lane = server.dial()
+        assert lane.ask(command(b"SET", b"a", value), command(b"GET", b"a"), PING) == [b"OK", value, b"PONG"]
+        lane.send(PING * 100_000)
+        received = 0
+        while received < 100_000 * len(b"+PONG\r\n"):
+            assert lane.ready(60)
+            received += len(lane.receive())
+        assert not lane.ready(0)
+        client.call("CLIENT", "KILL", "TYPE", "normal")
+        assert lane.ready(60)
+        with pytest.raises(Lost, match="closed"):
+            lane.receive()
