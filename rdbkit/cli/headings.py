@@ -22,7 +22,7 @@ _HEADINGS: Final = {
     "Logins": tuple(
         f"{side}{name}"
         for side in ("", "source_", "target_")
-        for name in ("password", "entra", "ca_cert", "no_verify_tls", "cluster", "cloud")
+        for name in ("password", "entra", "ca_cert", "client_cert", "no_verify_tls", "cluster", "cloud")
     ),
     "Upload": ("overwrite", "block_size", "concurrency", "cap_mbps", "split_size", "page_blob"),
     "Data that the target does not support": (

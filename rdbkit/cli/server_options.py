@@ -66,6 +66,7 @@ class Login:
         entra: whether the Entra ID identity that is at hand logs in.
         cloud: that was given.
         ca_cert: a file of certificate authorities.
+        client_cert: a file with this client's certificate and its key.
         verify_tls: whether certificates are verified.
         cluster: what was said of it.
         shared: what was said of both servers, where that counts after what is said of this one.
@@ -76,6 +77,7 @@ class Login:
     entra: bool = False
     cloud: Cloud | None = None
     ca_cert: str | None = None
+    client_cert: str | None = None
     verify_tls: bool = True
     cluster: Cluster | None = None
     shared: Login | None = None
@@ -93,8 +95,9 @@ class Login:
         from rdbkit.live.server_url import parse_url
 
         place = parse_url(url)
-        if not place.tls and (self.ca_cert or not self.verify_tls):
-            raise click.UsageError(f"{self._option('ca-cert')} and {self._option('no-verify-tls')} are for rediss://")
+        if not place.tls and (self.ca_cert or self.client_cert or not self.verify_tls):
+            names = (self._option(name) for name in ("ca-cert", "client-cert"))
+            raise click.UsageError(f"{', '.join(names)} and {self._option('no-verify-tls')} are for rediss://")
         login = self._effective(place)
         if not login.verify_tls and place.tls:
             click.echo(
@@ -104,8 +107,8 @@ class Login:
             entra_credentials(chosen_cloud(login.cloud, [cloud_of_host(place.host)])) if login.entra else None
         )
         return connect(
-            url, password=login.password, credentials=credentials, ca_cert=login.ca_cert, verify_tls=login.verify_tls,
-            cluster=login.cluster or "auto", **({} if ways is None else {"ways": ways}),
+            url, password=login.password, credentials=credentials, ca_cert=login.ca_cert, client_cert=login.client_cert,
+            verify_tls=login.verify_tls, cluster=login.cluster or "auto", **({} if ways is None else {"ways": ways}),
         )  # fmt: skip
 
     @property
@@ -130,8 +133,8 @@ class Login:
                 shared._checked(place)
                 password, entra = shared.password, shared.entra
         return Login(
-            self.side, password, entra, self.cloud, own.ca_cert or shared.ca_cert, own.verify_tls and shared.verify_tls,
-            own.cluster or shared.cluster,
+            self.side, password, entra, self.cloud, own.ca_cert or shared.ca_cert, own.client_cert or shared.client_cert,
+            own.verify_tls and shared.verify_tls, own.cluster or shared.cluster,
         )  # fmt: skip
 
     def _checked(self, place: ServerUrl) -> Login:
@@ -175,13 +178,14 @@ def server_pair_options(command: C) -> C:
     return cast(C, _with_options(with_logins, (*options, *_own_options("source"), *_own_options("target"))))
 
 
-_NAMES: Final = ("password", "entra", "ca_cert", "no_verify_tls", "cluster")
+_NAMES: Final = ("password", "entra", "ca_cert", "client_cert", "no_verify_tls", "cluster")
 
 
 def _login(side: str | None, given: dict[str, Any], cloud: Cloud | None, shared: Login | None = None) -> Login:
     """The login of one side, whose options are taken out of `given`."""
-    password, entra, ca_cert, no_verify_tls, cluster = (given.pop(name if side is None else f"{side}_{name}") for name in _NAMES)
-    return Login(side, password, entra, cloud, ca_cert, not no_verify_tls, cluster, shared)
+    values = (given.pop(name if side is None else f"{side}_{name}") for name in _NAMES)
+    password, entra, ca_cert, client_cert, no_verify_tls, cluster = values
+    return Login(side, password, entra, cloud, ca_cert, client_cert, not no_verify_tls, cluster, shared)
 
 
 def _with_options(command: Callable[..., Any], options: tuple[Callable[[Any], Any], ...]) -> Any:
@@ -198,13 +202,14 @@ def _own_options(side: str | None, both: bool = False) -> tuple[Callable[[Any], 
         of = f"of {side.upper()} alone"
         helps = (
             f"The password {of}; or the environment variable {_VARIABLES[side]}.", f"--entra, {of}.", f"--ca-cert, {of}.",
-            f"--no-verify-tls, {of}.", f"--cluster, {of}.",
+            f"--client-cert, {of}.", f"--no-verify-tls, {of}.", f"--cluster, {of}.",
         )  # fmt: skip
     else:
         helps = (
             "The password is its first line. Without it, that of the URL or of the environment variable RDBKIT_REDIS_PASSWORD.",
             "Log in with the Entra ID identity that is at hand, as Azure Managed Redis wants it.",
             "Certificate authorities to trust with rediss://, as PEM, instead of the system's.",
+            "This client's certificate and its key, as PEM in one file, where the server wants one.",
             "Trust any certificate: whoever is in between can read the password.",
             "Whether the keys are spread over nodes; auto asks the server.  [default: auto]",
         )
@@ -218,8 +223,9 @@ def _own_options(side: str | None, both: bool = False) -> tuple[Callable[[Any], 
         click.option(f"{lead}password-file", f"{name}password", callback=_password, metavar="FILE", help=helps[0]),
         click.option(f"{lead}entra", is_flag=True, help=helps[1]),
         click.option(f"{lead}ca-cert", type=EXISTING, metavar="FILE", help=helps[2]),
-        click.option(f"{lead}no-verify-tls", is_flag=True, help=helps[3]),
-        click.option(f"{lead}cluster", type=click.Choice(["auto", "yes", "no"]), help=helps[4]),
+        click.option(f"{lead}client-cert", type=EXISTING, metavar="FILE", help=helps[3]),
+        click.option(f"{lead}no-verify-tls", is_flag=True, help=helps[4]),
+        click.option(f"{lead}cluster", type=click.Choice(["auto", "yes", "no"]), help=helps[5]),
     )
 
 

@@ -29,6 +29,8 @@ Why: TypeAlias = Literal["unreachable", "closed", "late", "full", "foreign"]
 _CONNECT_S: Final = 15.0
 #: A server that does not speak TLS waits for the end of what it takes for a command, and says nothing.
 _HANDSHAKE_S: Final = 10.0
+#: It has been said by then, where the connection was closed for it.
+_ALERT_S: Final = 1.0
 #: As much as one record of TLS has at most.
 _TLS_RECORD: Final = 1 << 14
 #: OpenSSL's numbers for a certificate that is sound but has another name.
@@ -162,6 +164,7 @@ class Connection:
             except ssl.SSLWantReadError:
                 self._wait(_IN)
             except OSError as e:
+                self._recv(_TLS_RECORD)  # why it was closed, if the other side said so
                 raise self._lost(e) from None
 
     def receive(self, most: int = 1 << 20) -> bytes:
@@ -215,8 +218,10 @@ class Connection:
             raise Lost(f"the connection to {self} is closed", "closed")
         return self._socket
 
-    def _lost(self, e: OSError | None) -> Lost:
+    def _lost(self, e: OSError | None) -> Lost | TargetError:
         self.close()
+        if isinstance(e, ssl.SSLError) and (refused := _refused_certificate(e)) is not None:
+            return TargetError(refused, source=str(self._opener.url))
         if e is None or isinstance(e, ConnectionError | ssl.SSLEOFError):
             return Lost(f"the connection was closed by {self}", "closed")
         return Lost(f"{self}: {first_line(e)}", "closed")
@@ -361,6 +366,9 @@ def _open(address: Address, opener: Opener, login: tuple[str | None, str] | None
             raise denied(text.removeprefix("DENIED "), str(opener.url)) from None
         raise opener.login.refused(text, str(opener.url)) from None
     except RedisError as e:
+        refused = _refused_certificate(e) or (_alert(link, opener.tls) if sockets else None)
+        if refused is not None:
+            raise TargetError(refused, source=str(opener.url)) from None
         if isinstance(e, InvalidResponse):
             raise Lost(f"what answers at {where} is no Redis server", "foreign") from None
         if _was_closed(e):
@@ -389,10 +397,10 @@ def _link(address: Address, opener: Opener) -> tuple[Any, list[socket.socket]]:
 
     class Link(RedisConnection):
         def _connect(self) -> socket.socket:
-            sockets.append(self._plain() if opener.tls is None else self._secure(opener.tls))
+            sockets.append(self._plain() if opener.tls is None else self.secure(opener.tls))
             return sockets[-1]
 
-        def _secure(self, tls: ssl.SSLContext) -> socket.socket:
+        def secure(self, tls: ssl.SSLContext) -> socket.socket:
             for name in dict.fromkeys((opener.url.host, address[0])):
                 sock = self._plain()
                 patience = sock.gettimeout()
@@ -408,6 +416,8 @@ def _link(address: Address, opener: Opener) -> tuple[Any, list[socket.socket]]:
                         break
                 except OSError as e:
                     sock.close()
+                    if (refused := _refused_certificate(e)) is not None:
+                        raise TargetError(refused, source=where) from None
                     why = "" if isinstance(e, TimeoutError) else f" ({getattr(e, 'reason', None) or e.strerror or e})"
                     raise Unreachable(f"no TLS answer from {where}{why}; if it is a plain port, write redis://") from None
             raise TargetError(
@@ -427,6 +437,31 @@ def _link(address: Address, opener: Opener) -> tuple[Any, list[socket.socket]]:
     for name in ("driver_info", "lib_name", "lib_version"):
         setattr(link, name, None)
     return link, sockets
+
+
+def _alert(link: Any, tls: ssl.SSLContext | None) -> str | None:
+    """What the server says against this client's certificate: TLS 1.3 says it late, and whoever writes first may not see it."""
+    if tls is None:
+        return None
+    try:
+        with link.secure(tls) as sock:
+            sock.settimeout(_ALERT_S)
+            sock.recv(1)
+    except Exception as e:
+        return _refused_certificate(e)
+    return None
+
+
+def _refused_certificate(e: BaseException | None) -> str | None:
+    """What is wrong with this client's own certificate, in the eyes of the server; None where it is something else."""
+    while e is not None:
+        reason = str(getattr(e, "reason", None) or "")
+        if "ALERT_CERTIFICATE_REQUIRED" in reason:
+            return "the server wants a certificate of the client: --client-cert FILE"
+        if "ALERT_UNKNOWN_CA" in reason or "ALERT_BAD_CERTIFICATE" in reason:
+            return "the server does not trust the client's certificate: compare --client-cert with what it trusts"
+        e = e.__cause__ or e.__context__
+    return None
 
 
 def _was_closed(e: BaseException | None) -> bool:

@@ -56,6 +56,7 @@ def connect(
     password: str | None = None,
     credentials: Credentials | None = None,
     ca_cert: str | None = None,
+    client_cert: str | None = None,
     verify_tls: bool = True,
     cluster: Cluster = "auto",
     ways: str = _WAYS,
@@ -67,6 +68,7 @@ def connect(
         password: instead of one in the URL; without both, that of the environment variable RDBKIT_REDIS_PASSWORD.
         credentials: instead of a password.
         ca_cert: a PEM file of certificate authorities to trust, instead of the system's.
+        client_cert: a PEM file with this client's certificate and its key, for a server that wants one.
         verify_tls: False trusts any certificate.
         cluster: whether its keys are spread over nodes; "auto" asks it.
         ways: how a password can be given, for the error of a server that wants one.
@@ -88,6 +90,13 @@ def connect(
             context = ssl.create_default_context(cafile=ca_cert)
         except ssl.SSLError as e:
             raise TargetError(f"no certificates can be read: {e.reason or e}", source=ca_cert) from None
+        if client_cert is not None:
+            try:
+                context.load_cert_chain(client_cert, password="")  # without it OpenSSL asks for one at the terminal
+            except ssl.SSLError as e:
+                raise TargetError(
+                    f"no certificate with its key, without a password, can be read: {e.reason or e}", source=client_cert
+                ) from None
         if not verify_tls:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE

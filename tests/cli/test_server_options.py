@@ -106,7 +106,10 @@ def test_tls_and_cluster_of_one_side(reached: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["redis://old", NEW, "--source-ca-cert", "ca"], "--source-ca-cert and --source-no-verify-tls are for rediss://"),
+        (
+            ["redis://old", NEW, "--source-ca-cert", "ca"],
+            "--source-ca-cert, --source-client-cert and --source-no-verify-tls are for rediss://",
+        ),
         (["redis://old", NEW, "--entra"], "--entra sends a token, which needs TLS: write rediss://"),
         (["redis://old", NEW, "--source-entra"], "--source-entra sends a token"),
         (["rediss://:s3cret@old", NEW, "--source-entra"], "--source-entra and a password exclude each other"),

@@ -22,8 +22,9 @@ from rdbkit.resp import command
 from ..live.acl import add_users, url_of
 from ..live.azure_like import AzureLike
 from ..live.cluster import cluster
-from ..live.tls import Certificates
-from .test_verify_import import port_of
+from ..live.tls import Certificate, Certificates
+from ..rdb import FIXTURES
+from .test_verify_import import port_of, run
 
 SERVERS = Path(os.environ["RDBKIT_SERVERS"])
 PING = command(b"PING")
@@ -205,3 +206,38 @@ def test_bytes_of_any_size_go_both_ways_over_tls(tmp_path: Path) -> None:
         assert lane.ready(60)
         with pytest.raises(Lost, match="closed"):
             lane.receive()
+
+
+def test_a_server_that_wants_a_certificate_of_the_client_gets_it_or_says_so(tmp_path: Path) -> None:
+    certificates = Certificates.make(tmp_path)
+
+    def together(name: str, certificate: Certificate) -> str:
+        path = tmp_path / name
+        path.write_bytes(certificate.cert.read_bytes() + certificate.key.read_bytes())
+        return str(path)
+
+    ca = str(certificates.authority.cert)
+    client_cert, stranger = together("client", certificates.client), together("stranger", certificates.stranger)
+    for versions in ("TLSv1.2", "TLSv1.3"):
+        port, lines = certificates.listen(mutual=True, more=[f"tls-protocols {versions}"])
+        url = f"rediss://localhost:{port}"
+        with served("redis-7.0", *lines) as (client, _):
+            client.call("CONFIG", "SET", "requirepass", "s3cret")
+            for password in (None, "s3cret"):
+                if versions == "TLSv1.3":  # before it, the server says no more than that the handshake failed
+                    with pytest.raises(TargetError, match="wants a certificate of the client: --client-cert FILE"):
+                        connect(url, ca_cert=ca, password=password)
+                with pytest.raises(TargetError, match="does not trust the client's certificate"):
+                    connect(url, ca_cert=ca, client_cert=stranger, password=password)
+            with connect(url, ca_cert=ca, client_cert=client_cert, password="s3cret") as server:
+                assert server.ask_each_node(0, [PING]) == [[b"PONG"]]
+            with pytest.raises(TargetError, match="no certificate with its key"):
+                connect(url, ca_cert=ca, client_cert=ca)
+            dump = str(FIXTURES / "rich" / "redis-7.0.15.rdb")
+            done = run(
+                dump, url, "--ca-cert", ca, "--client-cert", client_cert, env={**os.environ, "RDBKIT_REDIS_PASSWORD": "s3cret"}
+            )
+            assert done.returncode == 1
+            assert "keys    " in done.stdout
+            done = run(dump, f"redis://localhost:{port}", "--client-cert", client_cert)
+            assert "--ca-cert, --client-cert and --no-verify-tls are for rediss://" in done.stderr
