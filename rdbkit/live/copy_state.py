@@ -219,6 +219,14 @@ class CopyState:
         """Keys of the target that others have written, which are left alone from now on."""
         self._add("foreign", hashes)
 
+    def remove_ours(self, hashes: Iterable[int]) -> None:
+        """Keys that are gone from the target: who writes them next makes them anew. They are written at once."""
+        gone = list(hashes)
+        if not gone:
+            return
+        with self._transaction() as database:
+            database.executemany("DELETE FROM ours WHERE hash = ?", ((each,) for each in gone))
+
     def ours(self, hashes: Iterable[int]) -> set[int]:
         """Which of these are ours."""
         return self._known("ours", hashes)

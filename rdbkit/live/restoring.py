@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -91,13 +91,23 @@ class Restoring:
         server: where to.
         patience_s: how long a node may be changing or not there before that is an error, in seconds.
         memory_patience_s: the same where it has no memory left.
+        opened: called with each connection that was opened, before anything is written over it.
 
     Attributes:
         done: commands that a node answered with OK.
+        kept: what was sent, with the database, for whom wants to know that; None where nobody does.
     """
 
-    def __init__(self, server: Server, patience_s: float = 300.0, memory_patience_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        server: Server,
+        patience_s: float = 300.0,
+        memory_patience_s: float = 60.0,
+        opened: Callable[[Connection], object] | None = None,
+    ) -> None:
         self.server = server
+        self.opened = opened
+        self.kept: list[tuple[int, bytes, int]] | None = None
         self.patience = Patience(server, patience_s, memory_patience_s)
         self.done = 0
         self._nodes: dict[tuple[Address, int], _Node] = {}
@@ -129,6 +139,8 @@ class Restoring:
         node = self._nodes.get((address, db))
         if node is None:
             node = self._nodes[address, db] = _Node(address, db, self.server.dial(address, db))
+            if self.opened is not None:
+                self.opened(node.connection)
         return node
 
     @property
@@ -145,6 +157,8 @@ class Restoring:
                 continue
             data, count = node.box.take()
             node.flights.append(_InFlight(Sent(data, count)))
+            if self.kept is not None:
+                self.kept.append((node.db, data, count))
             try:
                 if not node.connection.is_open:
                     self._open(node)
@@ -268,6 +282,8 @@ class Restoring:
         node.connection.close()
         node.connection.open()
         node.connection.select(node.db)
+        if self.opened is not None:
+            self.opened(node.connection)
 
     def close(self) -> None:
         """Close its connections."""

@@ -174,3 +174,30 @@ class Sent:
                 return key, data[start:pos]
             self.number += 1
             self.at = pos
+
+
+def keys_of(data: bytes, count: int, types: bytes) -> list[bytes]:
+    """The keys of RESTORE commands whose values have one of these types.
+
+    Args:
+        data, count: the commands, and how many.
+        types: one byte a type code, not 0 for those that are wanted.
+    """
+    found: list[bytes] = []
+    pos: i64 = 0
+    for _ in range(count):
+        end: i64 = line_end(data, pos)
+        arguments: i64 = read_number(data, pos + 1, end - 2)
+        pos = end
+        at: i64 = 0
+        key_at: i64 = 0
+        key_end: i64 = 0
+        for i in range(arguments):
+            at = line_end(data, pos)
+            stop: i64 = at + read_number(data, pos + 1, at - 2)
+            if i == 1:
+                key_at, key_end = at, stop
+            elif i == 3 and types[data[at]]:
+                found.append(data[key_at:key_end])
+            pos = stop + 2
+    return found
