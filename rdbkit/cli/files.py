@@ -21,11 +21,10 @@ from rdbkit.cli.render import printable
 from rdbkit.cli.scrubbing import secrets_kept
 from rdbkit.cli.server_files import name_of_server, taken
 from rdbkit.cli.streams import sending_data
-from rdbkit.live.server_url import is_server_url
 from rdbkit.storage.location import exists, file_id, is_file, is_folder, real_path
 from rdbkit.storage.manifest import find_manifest
 from rdbkit.storage.output import open_output
-from rdbkit.storage.remote import is_remote, name_of
+from rdbkit.storage.remote import is_remote, is_server_url, name_of
 
 C = TypeVar("C", bound=Callable[..., Any])
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ import click
 
 from rdbkit.cli.render import printable, progress, size, when
 from rdbkit.errors import RdbError, TargetError
-from rdbkit.live.server_url import is_server_url, parse_url
+from rdbkit.live.server_url import parse_url
 from rdbkit.storage.location import file_size
+from rdbkit.storage.remote import is_server_url
 from rdbkit.storage.stand_in import standing_in
 from rdbkit.text import count
 

@@ -17,8 +17,8 @@ import click
 from rdbkit.cli.clouds import chosen_cloud, cloud_option
 from rdbkit.cli.files import EXISTING
 from rdbkit.clouds import Cloud, cloud_of_host
-from rdbkit.live.server_url import is_server_url
 from rdbkit.selection import parse_duration
+from rdbkit.storage.remote import is_server_url
 
 if TYPE_CHECKING:
     from rdbkit.live.login import Credentials

@@ -132,8 +132,6 @@ def _record_database(node: _Node, db: int, batch: Callable[[], int], chosen: byt
             lane.run()
             return
         except Refused as e:
-            if db and server.url.db is None:
-                return  # there is no such database: its number was tried
             raise TargetError(f"its keys cannot be read: {e}", source=str(server.url), db=db) from None
         except Lost as e:
             waits = iter(WAITS) if lane.cursor != before else waits

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["ServerUrl", "is_server_url", "parse_url"]
+from rdbkit.storage.remote import is_server_url
 
-_SCHEMES: Final = ("redis://", "rediss://")
+__all__ = ["ServerUrl", "parse_url"]
+
 _DEFAULT_PORT: Final = 6379
 _MOST_DATABASE_DIGITS: Final = 9
 
@@ -35,15 +36,6 @@ class ServerUrl:
         return f"{'rediss' if self.tls else 'redis'}://{user}{host}:{self.port}{'' if self.db is None else f'/{self.db}'}"
 
     __repr__ = __str__
-
-
-def is_server_url(text: object) -> bool:
-    """Whether this is meant to be the URL of a server.
-
-    >>> is_server_url("rediss://cache.example:10000"), is_server_url("dump.rdb")
-    (True, False)
-    """
-    return isinstance(text, str) and text.startswith(_SCHEMES)
 
 
 def parse_url(url: str) -> ServerUrl:

@@ -35,7 +35,7 @@ from rdbkit.snapshot.reader import Snapshot
 from rdbkit.snapshot.writer import Writer, create
 from rdbkit.storage.compression import without_suffix
 from rdbkit.storage.output import Nowhere
-from rdbkit.storage.remote import base_name
+from rdbkit.storage.remote import base_name, is_server_url
 from rdbkit.targets.releases import release_line, release_title
 from rdbkit.targets.target import Fact, Sku, Target, as_sku, as_target, tolerated
 from rdbkit.text import count, json_bytes, path_word, shell_word, valid_text
@@ -179,7 +179,8 @@ class Check:
     def command_to(self, made: str) -> str:
         """`command` for a file of another name than `converted`."""
         source = "-" if self.path is None else path_word(self.path)
-        words = ["rdbkit", "convert", source, path_word(made), "--target", shell_word(self.target), *self.options]
+        verb = "snapshot" if is_server_url(self.path) else "convert"
+        words = ["rdbkit", verb, source, path_word(made), "--target", shell_word(self.target), *self.options]
         return " ".join(words)
 
     def to_dict(self) -> dict[str, Any]:

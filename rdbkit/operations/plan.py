@@ -22,10 +22,10 @@ from rdbkit.passes.memory import EDGES
 from rdbkit.products import product_of, types_of
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.storage.location import check_distinct, file_size
-from rdbkit.storage.remote import base_name, is_remote
+from rdbkit.storage.remote import base_name, is_remote, is_server_url
 from rdbkit.storage.source import Rereading
 from rdbkit.targets.target import Creation, Sku, Target, as_sku, as_target
-from rdbkit.text import count, json_bytes, size, valid_text
+from rdbkit.text import count, json_bytes, path_word, size, valid_text
 
 __all__ = ["Plan", "PlannedFile", "Size", "plan"]
 
@@ -55,8 +55,9 @@ _POLICIES: Final = {
 class PlannedFile:
     """One snapshot: the answer of `rdbkit check`, what it takes in memory, and what is to be uploaded.
 
-    `convert` is the command to run first, empty where the file imports as it is. `upload` is the file's name then, of about
-    `upload_bytes` (`exact` says whether that is its size), and `blob` what it is called in the container.
+    `convert` is the command to run first, empty where the file imports as it is; of a live server it makes the file. `upload` is
+    the file's name then, of about `upload_bytes` (`exact` says whether that is its size), and `blob` what it is called in the
+    container.
     """
 
     file: str
@@ -331,6 +332,9 @@ def _file(report: Check, weighed: Memory, taken: set[str]) -> PlannedFile:
         number += 1
         name = f"{number}-{wanted}"
     taken.add(name)
+    convert = "" if usable else report.command_to(name)
+    if usable and is_server_url(report.file):
+        convert = f"rdbkit snapshot {path_word(report.file)} {path_word(name)}"
     return PlannedFile(
         file=report.file,
         keys=weighed.keys,
@@ -339,11 +343,11 @@ def _file(report: Check, weighed: Memory, taken: set[str]) -> PlannedFile:
         verdict=report.verdict,
         summary=report.summary,
         findings=[f"{f.code} {f.title}" for f in report.findings if f.severity != "note"],
-        convert="" if usable else report.command_to(name),
-        upload=report.file if usable else name,
+        convert=convert,
+        upload=name if convert else report.file,
         blob=name,
         upload_bytes=file_size(report.file) or 0 if usable else weighed.file_bytes,
-        exact=usable,
+        exact=not convert,
     )
 
 

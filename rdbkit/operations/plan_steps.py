@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from rdbkit.clouds import Cloud, find_cloud
 from rdbkit.operations.resource_names import Names
 from rdbkit.storage.blob_url import parse_place
+from rdbkit.storage.remote import is_server_url
 from rdbkit.targets.target import Creation, Target
 from rdbkit.text import path_word, shell_word, size
 
@@ -92,7 +93,8 @@ def steps_of(found: Plan, target: Target, now_ms: int) -> list[Step]:
         steps.append(_let_in(words))
     conversions = [f.convert for f in found.files if f.convert]
     if conversions:
-        steps.append(Step("Convert", conversions))
+        makes = any(is_server_url(file.file) for file in found.files)
+        steps.append(Step("Make the file" if makes else "Convert", conversions))
     steps.append(_upload(found, target, words))
     steps.append(_import(found, target, words))
     steps.append(_verify(found, target, words))

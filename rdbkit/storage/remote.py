@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # which are imported where a file is a URL
     from rdbkit.storage.credentials import Access, Credentials
 
 _SCHEMES: Final = ("https://", "http://")
+_SERVERS: Final = ("redis://", "rediss://")
 #: Bytes of the first piece, and of the largest: who reads on gets larger ones, and who looks at a few bytes does not pay for more.
 _FIRST: Final = 1 << 16
 _LARGEST: Final = 8 << 20
@@ -91,6 +92,15 @@ def is_remote(path: object) -> bool:
     return isinstance(path, str) and path[:8].lower().startswith(_SCHEMES)
 
 
+def is_server_url(text: object) -> bool:
+    """Whether this is meant to be the URL of a server, which is no file: a snapshot of it can stand in for one.
+
+    >>> is_server_url("rediss://cache.example:10000"), is_server_url("dump.rdb")
+    (True, False)
+    """
+    return isinstance(text, str) and text.startswith(_SERVERS)
+
+
 def name_of(path: str | os.PathLike[str]) -> str:
     """The name of a file: a path as it is, and a URL without its query, which is kept here.
 
@@ -118,11 +128,13 @@ def remember(place: BlobUrl, credentials: Credentials) -> str:
 
 
 def base_name(path: str) -> str:
-    """The last part of a path, or of what a URL names.
+    """The last part of a path, or of what a URL names; of a server, what a file of it may be called.
 
-    >>> base_name("dumps/b.rdb"), base_name("https://a.blob.core.windows.net/dumps/a%20b.rdb")
-    ('b.rdb', 'a b.rdb')
+    >>> base_name("dumps/b.rdb"), base_name("https://a.blob.core.windows.net/dumps/a%20b.rdb"), base_name("redis://app@cache:6379")
+    ('b.rdb', 'a b.rdb', 'cache-6379.rdb')
     """
+    if is_server_url(path):
+        return f"{os.path.basename(path).rpartition('@')[2].replace(':', '-')}.rdb"
     return os.path.basename(_object(path).place.blob if is_remote(path) else path)
 
 

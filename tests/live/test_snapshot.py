@@ -16,7 +16,7 @@ from rdbkit.live.server import connect
 from rdbkit.live.snapshot import snapshot_server
 
 from ..command_line import run, run_text
-from ..rdb import FIXTURES, Dribble
+from ..rdb import FIXTURES, Dribble, key, rdb, string
 from .master import master
 
 RDB = (FIXTURES / "rich" / "redis-7.0.15.rdb").read_bytes()
@@ -230,6 +230,19 @@ def test_every_verb_reads_a_server(tmp_path: Path) -> None:
         assert run("salvage", url, tmp_path / "s.rdb").returncode == 0
         assert run("redact", url, tmp_path / "r.rdb").returncode == 0
         assert content(tmp_path / "s.rdb") == content(whole)
+
+
+def test_commands_that_are_printed_make_the_file_of_the_server(tmp_path: Path) -> None:
+    with master(marked(RDB)) as url:
+        name = url[8:].replace(":", "-")
+        done = run_text("check", url, "--target", "azure-premium")
+        wanted = f"rdbkit snapshot {url} {name}-azure-premium.rdb --target azure-premium --on-function drop"
+        assert wanted in done.stdout
+        assert run("snapshot", *wanted.split()[2:], cwd=tmp_path).returncode == 0
+    with master(marked(rdb(b"\xfe\0", key(b"a", 0, string(b"1"))))) as url:  # as it is: it has to be a file all the same
+        name = url[8:].replace(":", "-")
+        (file,) = json.loads(run_text("plan", url, "--target", "azure-premium", "--json").stdout)["files"]
+        assert (file["convert"], file["upload"]) == (f"rdbkit snapshot {url} {name}.rdb", f"{name}.rdb")
 
 
 def test_a_password_is_in_no_output(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -20,7 +20,9 @@ from rdbkit.live.snapshot import snapshot_server
 
 from ..command_line import run_text
 from ..live.acl import PASSWORD, POLICIES, add_user, add_users
+from ..live.azure_like import MANAGED, PREMIUM, AzureLike
 from ..live.cluster import Cluster, cluster
+from ..live.cutting_front import CuttingFront
 from ..live.tls import Certificates
 from ..rdb import FIXTURES
 
@@ -246,6 +248,45 @@ def test_logins_with_the_access_policies_of_azure(line: str, name: str, tmp_path
         if name == "reader" and line == "redis-8.0":
             assert "function libraries are not told (NOPERM" in done.stderr
         assert done.returncode == (1 if name == "reader" else 0), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "refused", "opaque"), [("redis-6.0", PREMIUM, False), ("redis-8.0", MANAGED, True)], ids=["premium", "managed"]
+)
+def test_services_that_let_nobody_replicate(line: str, refused: Mapping[str, str], opaque: bool, tmp_path: Path) -> None:
+    dump = FIXTURES / "rich" / f"{RELEASES[line]}.rdb"
+    with running(binary(line), dump) as (client, folder):
+        client.call("SELECT", 3)
+        client.call("FLUSHDB")  # a managed one has database 0 alone
+        client.call("SELECT", 0)
+        client.pipeline([("SET", f"many:{i}", i) for i in range(3000)])
+        client.call("SAVE")
+        port = int(text(client.items("CONFIG", "GET", "port")[1]))
+        with AzureLike(port, refused, opaque_cursors=opaque) as front:
+            done = run_text("snapshot", front.url, tmp_path / "out.rdb", "--batch", "100")
+            assert done.returncode == 0, done.stderr
+            assert same(content(tmp_path / "out.rdb"), content(folder / "dump.rdb"))
+            assert "the service lets nobody replicate from it" in done.stderr
+            done = run_text("snapshot", front.url, tmp_path / "no.rdb", "--via", "replication")
+            assert done.returncode == 4
+            assert len(done.stderr.splitlines()) == 1
+            assert client.integer("DBSIZE") == len(content(folder / "dump.rdb"))
+
+
+def test_connections_that_break_are_gone_on_with(tmp_path: Path) -> None:
+    with running(binary("redis-7.0")) as (client, _):
+        client.pipeline([("SET", f"key:{i}", i) for i in range(5000)])
+        port = int(text(client.items("CONFIG", "GET", "port")[1]))
+        with CuttingFront(port, cut_received=range(20_000, 300_000, 40_000), piece=1000) as front:
+            done = run_text("snapshot", front.url, tmp_path / "out.rdb", "--via", "scan", "--batch", "100")
+            assert done.returncode == 0, done.stderr
+            assert front.cuts_left == 0
+        assert values(tmp_path / "out.rdb") == {(0, b"key:%d" % i): (b"%d" % i, None) for i in range(5000)}
+        with CuttingFront(port, cut_received=[40_000], piece=1000) as front:
+            done = run_text("snapshot", front.url, tmp_path / "no.rdb")
+            assert (done.returncode, len(done.stderr.splitlines())) == (4, 1)
+            assert "in the middle of the snapshot" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["out.rdb"]
 
 
 def test_keys_that_the_login_may_not_read_are_told(server: Running, tmp_path: Path) -> None:
