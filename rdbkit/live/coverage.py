@@ -2,14 +2,16 @@
 
 A slot has been read once its node had it from before the node's keys were listed until after that. A key that moves meanwhile can
 be missed: it was not yet where the list is at its end, and no longer where that began. So a slot that has moved, or was on its way
-while its node was read, is read again from the node that has it then.
+while its node was read, is read again from the node that has it then. One that has left and come back shows by the epoch of its
+node: a node that gets a slot has a greater one than the node before.
 """
 
 from __future__ import annotations
 
 import re
 import threading
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 
 from rdbkit.live.connection import Address, Lost
 from rdbkit.live.server import Server
@@ -19,6 +21,14 @@ __all__ = ["Coverage"]
 
 #: What CLUSTER NODES says behind a node's own slots of one that leaves (->-) or comes (-<-).
 _MOVING: Final = re.compile(rb"\[(\d+)-[<>]-")
+
+
+class _Own(NamedTuple):
+    """What a node says of itself: its epoch (empty where a service hides it), its slots, and those that leave or come."""
+
+    epoch: bytes
+    slots: frozenset[int]
+    moving: frozenset[int]
 
 
 class Coverage:
@@ -34,6 +44,7 @@ class Coverage:
         self._is_cluster = bool(server.slots())
         self._missing = set(range(len(server.slots())))
         self._reading: dict[Address, set[int]] = {}
+        self._epochs: dict[Address, bytes] = {}
         self._read: set[Address] = set()
 
     def missing(self) -> dict[Address, frozenset[int] | None]:
@@ -58,14 +69,19 @@ class Coverage:
         owners = self._server.slots()
         return sum(1 for slot in self._missing if owners[slot] is None) if self._is_cluster else 0
 
-    def begin(self, address: Address) -> None:
-        """The keys of a node are going to be listed."""
+    def begin(self, address: Address, slots: frozenset[int] | None) -> str:
+        """The keys of a node are going to be listed; `slots` are those that matter, as `missing` has them.
+
+        Returns: what the node has, as text: the same until a slot comes or goes.
+        """
         if not self._is_cluster:
-            return
-        owners = self._server.slots()
+            return ""
+        own = self._own(address)
         with self._lock:
-            self._reading[address] = {slot for slot in self._missing if owners[slot] == address}
-        self._leave_out_moving(address)
+            wanted = self._missing if slots is None else self._missing & slots
+            self._reading[address] = {slot for slot in wanted if slot in own.slots and slot not in own.moving}
+            self._epochs[address] = own.epoch
+        return f"{own.epoch.decode()}:{_ranges(own.slots)}"
 
     def look(self) -> None:
         """See what has moved since; to be called now and then while nodes are read."""
@@ -75,9 +91,8 @@ class Coverage:
             self._server.read_slots()
         except Lost:
             return  # the end of each node's list looks again
-        self._leave_out_moved()
         for address in list(self._reading):
-            self._leave_out_moving(address)
+            self._leave_out_moved(address)
 
     def end(self, address: Address) -> None:
         """All keys of a node have been listed. Raises: Lost where nobody tells which node has which slots."""
@@ -85,8 +100,7 @@ class Coverage:
             self._read.add(address)
             return
         self._server.read_slots()
-        self._leave_out_moved()
-        self._leave_out_moving(address)
+        self._leave_out_moved(address)
         with self._lock:
             self._missing -= self._reading.pop(address, set())
 
@@ -95,19 +109,43 @@ class Coverage:
         with self._lock:
             self._reading.pop(address, None)
 
-    def _leave_out_moved(self) -> None:
-        owners = self._server.slots()
+    def _leave_out_moved(self, address: Address) -> None:
+        """Leave out the slots that a node no longer has, that are on their way, or that may have left and come back."""
+        own = self._own(address)
         with self._lock:
-            for address, slots in self._reading.items():
-                slots.difference_update([slot for slot in slots if owners[slot] != address])
+            reading = self._reading.get(address, set())
+            if own.epoch != self._epochs.get(address):
+                reading.clear()
+            reading &= own.slots - own.moving
 
-    def _leave_out_moving(self, address: Address) -> None:
-        """Leave out the slots of a node that are on their way to or from it."""
+    def _own(self, address: Address) -> _Own:
         reply = self._server.ask_node(address, command(b"CLUSTER", b"NODES"))
-        if not isinstance(reply, bytes):
-            return  # a service that hides it: what moves shows by its end
-        for line in reply.splitlines():
-            if b"myself" in line.split(b" ", 3)[2]:
-                moving = {int(slot) for slot in _MOVING.findall(line)}
-                with self._lock:
-                    self._reading.get(address, set()).difference_update(moving)
+        for line in reply.splitlines() if isinstance(reply, bytes) else ():
+            _id, _address, flags, _master, _ping, _pong, epoch, _link, *slots = line.split()
+            if b"myself" in flags:
+                moving = frozenset(int(slot) for slot in _MOVING.findall(line))
+                return _Own(epoch, frozenset(_numbers(slots)), moving)
+        owners = self._server.slots()
+        return _Own(b"", frozenset(slot for slot, owner in enumerate(owners) if owner == address), frozenset())
+
+
+def _numbers(ranges: Iterable[bytes]) -> Iterable[int]:
+    for part in ranges:
+        if not part.startswith(b"["):  # one that is on its way
+            first, _, last = part.partition(b"-")
+            yield from range(int(first), int(last or first) + 1)
+
+
+def _ranges(slots: Iterable[int]) -> str:
+    """Slots as text.
+
+    >>> _ranges({0, 1, 2, 7}), _ranges(set())
+    ('0-2,7-7', '')
+    """
+    found: list[list[int]] = []
+    for slot in sorted(slots):
+        if found and found[-1][1] == slot - 1:
+            found[-1][1] = slot
+        else:
+            found.append([slot, slot])
+    return ",".join(f"{first}-{last}" for first, last in found)

@@ -247,8 +247,7 @@ class FirstPass:
             raise errors[0]
 
     def _copy_node(self, address: Address, slots: frozenset[int] | None, again: bool) -> None:
-        self._coverage.begin(address)
-        owned = _ranges({slot for slot, owner in enumerate(self.way.source.slots()) if owner == address})
+        owned = self._coverage.begin(address, slots)
         connection = self._dial(address)
         transfer = Transfer(self.way, connection, self.ledger, self.told)
         with self._lock:
@@ -409,21 +408,6 @@ class FirstPass:
 def total(counts: Sequence[Counts]) -> Counts:
     """The sum of several counts."""
     return Counts(**{each.name: sum(getattr(count, each.name) for count in counts) for each in fields(Counts)})
-
-
-def _ranges(slots: set[int]) -> str:
-    """Slots as text.
-
-    >>> _ranges({0, 1, 2, 7}), _ranges(set())
-    ('0-2,7-7', '')
-    """
-    found: list[list[int]] = []
-    for slot in sorted(slots):
-        if found and found[-1][1] == slot - 1:
-            found[-1][1] = slot
-        else:
-            found.append([slot, slot])
-    return ",".join(f"{first}-{last}" for first, last in found)
 
 
 def _name(address: Address) -> str:

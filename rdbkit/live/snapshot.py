@@ -558,7 +558,7 @@ def _listed(work: _Work, spool: str, is_for_nodes: bool) -> _Spooled:
 
         def read(address: Address, slots: frozenset[int] | None, number: int = number) -> Recording:
             file = os.path.join(spool, f"{number}-{_file_name(address)}")
-            coverage.begin(address)
+            coverage.begin(address, slots)
             found = record(terms, address, file, slots, lambda size: work.came(address, size))
             try:
                 coverage.end(address)
