@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final, Literal, TypeAlias
 
 from rdbkit.errors import TargetError
@@ -126,6 +127,8 @@ class Server:
         self._offset_at: float | None = None
         self._home = (url.host, url.port)
         try:
+            if url.service is not None:
+                self._home = self._find_home()
             hello = self._exchange(self._home, 0, [command(b"HELLO", b"2")])[0]
             if isinstance(hello, Refusal) and hello.code == "DENIED":
                 raise denied(hello.text, str(url))
@@ -230,7 +233,14 @@ class Server:
         Raises: Lost; Refused where it has no such database; TargetError where it does not let the user in.
         """
         connection = Connection(address or self._home, self._opener)
-        connection.open()
+        try:
+            connection.open()
+        except Lost:
+            if self.url.service is None:
+                raise
+            self._home = self._find_home()  # another may have taken its place
+            connection = Connection(self._home, self._opener)
+            connection.open()
         try:
             connection.select(db)
         except Refused:
@@ -249,6 +259,23 @@ class Server:
         node = self._node(address)
         node.put(commands, db)
         return node.take()
+
+    def _find_home(self) -> Address:
+        """Where the server is now of which a Sentinel knows. Raises: Lost; TargetError where it knows none by that name."""
+        assert self.url.service is not None
+        asked = command(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", self.url.service.encode())
+        sentinel: Address = (self.url.host, self.url.port)
+        nobody = replace(self._opener, login=CurrentLogin(None, ""), first=())
+        try:
+            reply = _ask_once(Connection(sentinel, nobody), asked)
+        except TargetError:  # it wants a login, too
+            reply = _ask_once(Connection(sentinel, replace(self._opener, first=())), asked)
+        if isinstance(reply, Refusal):
+            raise TargetError(f"it is no Sentinel that may be asked: {reply}", source=str(self.url))
+        if reply is None:
+            raise TargetError(f"this Sentinel knows no service {self.url.service!r}", source=str(self.url))
+        host, port = reply
+        return host.decode(), int(port)
 
     def _owner(self, key: bytes) -> Address | None:
         return self._owners[key_slot(key)] if self._owners else self._home
@@ -362,7 +389,7 @@ class Server:
         while True:
             try:
                 with self._lock:
-                    replies = self._exchange(address, db, commands)
+                    replies = self._exchange(address if self.url.service is None else self._home, db, commands)
             except Lost as e:
                 self._wait(waits, f"the connection is lost: {e}")
                 continue
@@ -377,9 +404,20 @@ class Server:
         if wait is None:
             raise TargetError(f"{trouble}; run this again, with --state it goes on", source=str(self.url))
         time.sleep(wait)
-        if self._owners:
-            with suppress(Lost):  # what is known of the nodes may still hold
+        with suppress(Lost):  # what is known of the nodes may still hold
+            if self.url.service is not None:
+                self._home = self._find_home()
+            elif self._owners:
                 self._read_slots(must=False)
+
+
+def _ask_once(connection: Connection, asked: bytes) -> Any:
+    """The reply to one command on a connection for it alone. Raises: as `Connection.ask`."""
+    try:
+        connection.open()
+        return connection.ask(asked)[0]
+    finally:
+        connection.close()
 
 
 def _unreachable(url: ServerUrl, e: Lost) -> TargetError:

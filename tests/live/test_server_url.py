@@ -36,6 +36,23 @@ def test_urls(url: str, host: str, port: int, tls: bool, user: str | None, passw
     assert parse_url(str(place)).host == host
 
 
+def test_urls_of_sentinels() -> None:
+    for url, port, tls, db, service in (
+        ("redis+sentinel://me:s3cret@h/mymaster", 26379, False, None, "mymaster"),
+        ("rediss+sentinel://h:1/a%2Fb/3", 1, True, 3, "a/b"),
+    ):
+        place = parse_url(url)
+        assert (place.host, place.port, place.tls, place.db, place.service) == ("h", port, tls, db, service)
+        assert "s3cret" not in str(place)
+        again = parse_url(str(place))
+        assert (again.port, again.tls, again.db, again.service) == (port, tls, db, service)
+    assert str(parse_url("redis+sentinel://me:s3cret@h/mymaster/1")) == "redis+sentinel://me:***@h:26379/mymaster/1"
+    for url in ("redis+sentinel://s3cret@h", "redis+sentinel://u:s3cret@h:1/", "redis+sentinel://u:s3cret@h:1/name/x"):
+        with pytest.raises(ValueError, match=r"redis\+sentinel://host:port/service|is no database") as e:
+            parse_url(url)
+        assert "s3cret" not in str(e.value)
+
+
 @pytest.mark.parametrize(
     "url",
     [

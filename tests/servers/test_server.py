@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -241,3 +242,82 @@ def test_a_server_that_wants_a_certificate_of_the_client_gets_it_or_says_so(tmp_
             assert "keys    " in done.stdout
             done = run(dump, f"redis://localhost:{port}", "--client-cert", client_cert)
             assert "--ca-cert, --client-cert and --no-verify-tls are for rediss://" in done.stderr
+
+
+@contextmanager
+def sentinel(known: dict[bytes, int], password: bytes | None = None) -> Iterator[int]:
+    """What a Sentinel says of services, by the ports of their servers; its own port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ended = threading.Event()
+
+        def serve() -> None:
+            while True:
+                client, _ = listener.accept()
+                if ended.is_set():
+                    client.close()
+                    return
+                threading.Thread(target=talk, args=(client,)).start()
+
+        def talk(client: socket.socket) -> None:
+            with client:
+                is_in = password is None
+                while asked := client.recv(1000):
+                    words = asked.split(b"\r\n")[2::2]
+                    if words[0] == b"AUTH":
+                        is_in = words[-1] == password
+                        client.sendall(b"+OK\r\n" if is_in else b"-WRONGPASS no\r\n")
+                    elif not is_in:
+                        client.sendall(b"-NOAUTH Authentication required.\r\n")
+                    elif words[0] != b"SENTINEL":
+                        client.sendall(b"-ERR unknown command\r\n")
+                    elif words[2] in known:
+                        port = b"%d" % known[words[2]]
+                        client.sendall(b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%b\r\n" % (len(port), port))
+                    else:
+                        client.sendall(b"*-1\r\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            ended.set()
+            socket.create_connection(listener.getsockname()).close()
+            thread.join()
+
+
+def test_a_sentinel_tells_where_the_server_is_and_where_it_is_after_a_failover() -> None:
+    with served() as (first, one), served() as (second, two):
+        known = {b"mymaster": int(one.rpartition(":")[2])}
+        first.call("SET", "who", "first")
+        second.call("SET", "who", "second")
+        who = [(b"who", [command(b"GET", b"who")])]
+        with sentinel(known) as port, connect(f"redis+sentinel://127.0.0.1:{port}/mymaster/0") as server:
+            assert str(server.url) == f"redis+sentinel://127.0.0.1:{port}/mymaster/0"
+            assert server.ask(0, who) == [[b"first"]]
+            old = server.masters()[0]
+            known[b"mymaster"] = int(two.rpartition(":")[2])
+            with pytest.raises(ConnectionError):
+                first.call("SHUTDOWN", "NOSAVE")
+            assert server.ask(0, who) == [[b"second"]]
+            assert server.ask_node(old, command(b"GET", b"who")) == b"second"
+            lane = server.dial(old)
+            assert lane.ask(command(b"GET", b"who")) == [b"second"]
+            lane.close()
+            with pytest.raises(TargetError, match="this Sentinel knows no service 'other'"):
+                connect(f"redis+sentinel://127.0.0.1:{port}/other")
+        with pytest.raises(TargetError, match="it is no Sentinel that may be asked: unknown command"):
+            connect(two.replace("redis://", "redis+sentinel://") + "/mymaster")
+
+
+def test_a_sentinel_may_want_the_same_login_as_the_server() -> None:
+    with served() as (client, url):
+        client.call("CONFIG", "SET", "requirepass", "s3cret")
+        known = {b"mymaster": int(url.rpartition(":")[2])}
+        with sentinel(known, b"s3cret") as port:
+            with connect(f"redis+sentinel://:s3cret@127.0.0.1:{port}/mymaster") as server:
+                assert server.ask_each_node(0, [PING]) == [[b"PONG"]]
+            with pytest.raises(TargetError, match="does not let this user in"):
+                connect(f"redis+sentinel://:wrong@127.0.0.1:{port}/mymaster")
+        with sentinel(known) as port, connect(f"redis+sentinel://:s3cret@127.0.0.1:{port}/mymaster") as server:
+            assert server.ask_each_node(0, [PING]) == [[b"PONG"]]
