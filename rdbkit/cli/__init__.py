@@ -45,7 +45,7 @@ _VERBS: Final = {
     "migrate": "Check, convert, upload and import snapshots, one step after the other.",
     "verify-import": "Whether a server has what was in snapshots.",
     "snapshot": "A file of what a server or cluster has now.",
-    "copy": "The keys of a running server into another.",
+    "copy": "The keys of a running server, or of snapshots, into a running server.",
     "verify-copy": "Whether two servers have the same keys, values and expiries.",
     "sync": "Make the keys of a server what they are on another.",
     "build": "A snapshot from JSON lines, as export writes them.",

@@ -7,23 +7,25 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 from click.core import ParameterSource
 
-from rdbkit.cli.conversion_options import conversion_options
-from rdbkit.cli.files import OutputPath
-from rdbkit.cli.losses import ledger_file, ledger_option, report_losses
+from rdbkit.cli.conversion_options import check_rereadable, conversion_options, show_damage
+from rdbkit.cli.files import InputPathOrUrl, OutputPath
+from rdbkit.cli.losses import extracted_files, ledger_file, ledger_option, report_losses
 from rdbkit.cli.options import optional_service_options, warn_if_none
 from rdbkit.cli.render import Output, key_name, output, printable, size
 from rdbkit.cli.secrets import FiniteRange, SecretsCommand
-from rdbkit.cli.server_options import SERVER_URL, Login, server_pair_options
+from rdbkit.cli.server_options import SERVER_URL, Login, is_server_url, latency, server_pair_options
 from rdbkit.cli.status import status
 from rdbkit.errors import LossError
 from rdbkit.operations.conversion_options import ConversionOptions
-from rdbkit.selection import parse_bytes, parse_duration
+from rdbkit.policy.ledger import Ledger
+from rdbkit.policy.script import ScriptError
+from rdbkit.selection import parse_bytes
 from rdbkit.targets.target import Target
 from rdbkit.text import count
 
@@ -35,6 +37,16 @@ _WORDS: Final = {
 }  # fmt: skip
 
 
+class _Source(InputPathOrUrl):
+    """A server, or a snapshot that a command comes back to when it is run again."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return SERVER_URL.convert(value, param, ctx) if is_server_url(value) else super().convert(value, param, ctx)
+
+
+_SOURCE: Final = _Source(exists=True)
+
+
 def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
     try:
         return 0 if value == "0" else parse_bytes(value)
@@ -42,15 +54,17 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
         raise click.BadParameter(str(e), ctx=ctx, param=param) from None
 
 
-def _latency(ctx: click.Context, param: click.Parameter, value: str) -> float | None:
-    try:
-        return None if value == "0" else float(parse_duration(value))
-    except ValueError as e:
-        raise click.BadParameter(str(e), ctx=ctx, param=param) from None
+@dataclass
+class _Extracted:
+    """What goes to files of its own, as `extracted_files` wants it."""
+
+    functions: list[bytes]
+    scripts: list[bytes]
+    ledger: Ledger
 
 
 @click.command(cls=SecretsCommand)
-@click.argument("source", metavar="SOURCE", type=SERVER_URL)
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True, type=_SOURCE)
 @click.argument("target_url", metavar="TARGET", type=SERVER_URL)
 @click.option(
     "--on-exists", type=click.Choice(["fail", "skip", "replace"]), default="fail", show_default=True,
@@ -65,7 +79,7 @@ def _latency(ctx: click.Context, param: click.Parameter, value: str) -> float | 
 @click.option("--rate", type=FiniteRange(0.001), metavar="N", help="Copy at most N keys a second.")
 @click.option("--cap-mbps", type=FiniteRange(0.001), metavar="N", help="Read at most N megabits of values a second.")
 @click.option(
-    "--max-latency", default="2ms", show_default=True, callback=_latency, metavar="TIME",
+    "--max-latency", default="2ms", show_default=True, callback=latency, metavar="TIME",
     help="Ask for fewer keys at a time while SOURCE answers others later than this; 0 for no such limit.",
 )  # fmt: skip
 @click.option(
@@ -87,7 +101,7 @@ def _latency(ctx: click.Context, param: click.Parameter, value: str) -> float | 
     "--samples", type=click.IntRange(0, 10_000), default=10, show_default=True, metavar="N", help="Name N keys that are not there."
 )
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
-@click.option("--force", is_flag=True, help="Replace the file of --ledger.")
+@click.option("--force", is_flag=True, help="Replace files that exist, of --ledger and of extract=FILE.")
 @ledger_option
 @server_pair_options
 @optional_service_options
@@ -96,7 +110,7 @@ def _latency(ctx: click.Context, param: click.Parameter, value: str) -> float | 
 def copy(
     ctx: click.Context,
     /,
-    source: str,
+    sources: tuple[str, ...],
     target_url: str,
     source_login: Login,
     target_login: Login,
@@ -105,18 +119,26 @@ def copy(
     extracts: dict[str, Any],
     **options: Any,
 ) -> int:
-    """Copy the keys of a running server into another, whatever their versions.
+    """Copy the keys of a running server, or of snapshots, into a running server, whatever their versions.
 
-    SOURCE and TARGET are redis://USER@HOST:PORT, or rediss:// for TLS; a cluster by any of its nodes. With /N, of SOURCE database
-    N is copied, and TARGET gets the keys into N. SOURCE is only read. What TARGET does not know is converted as rdbkit convert
-    does it; a key that would lose something is not written and listed, unless options say what to do with it.
+    SOURCE is a server, redis://USER@HOST:PORT or rediss:// for TLS, a cluster by any of its nodes; or snapshots, as files. TARGET
+    is a server. With /N, of SOURCE database N is copied, and TARGET gets the keys into N. SOURCE is only read. What TARGET does not
+    know is converted as rdbkit convert does it; what would lose something is not written and listed, unless options say what to do.
 
-    A key that TARGET has already is left alone. Exit code 0 if TARGET has all keys now, 1 if not, 4 if a server fails.
+    A key that TARGET has already is left alone. Exit code 0 if TARGET has all keys now, 1 if not, 3 if a file cannot be read or is
+    damaged, 4 if a server fails.
     """
     from rdbkit.live.copy import copy as copy_keys
 
-    if ctx.get_parameter_source("on_error") is not ParameterSource.COMMANDLINE:
-        conversion = replace(conversion, on_error="skip")
+    is_server = is_server_url(sources[0])
+    if is_server and len(sources) > 1:
+        raise click.UsageError("SOURCE is one server, or files")
+    if not is_server and source_login.is_given:
+        raise click.UsageError("SOURCE is no server: leave out the options of its login")
+    if not is_server:
+        check_rereadable(conversion, sources)
+    files = [] if is_server else list(sources)
+    has_on_error = ctx.get_parameter_source("on_error") is ParameterSource.COMMANDLINE
     as_json = options["as_json"]
     out = output()
 
@@ -125,31 +147,42 @@ def copy(
             _show_before(preparation, out)
 
     with ExitStack() as stack:
-        loss_callback = stack.enter_context(ledger_file(options, []))
-        old = stack.enter_context(source_login.connect(source))
+        write_extracted = stack.enter_context(extracted_files(extracts, files, options["force"]))
+        loss_callback = stack.enter_context(ledger_file(options, files))
+        old = stack.enter_context(source_login.connect(sources[0])) if is_server else files
         new = stack.enter_context(target_login.connect(target_url))
         update = stack.enter_context(_progress())
         try:
             done = copy_keys(
                 old, new, takes=target, policies=conversion.policies, edits=conversion.edits, selection=conversion.selection,
-                compress=conversion.compress, on_error=conversion.on_error, on_exists=options["on_exists"],
+                compress=conversion.compress, jobs=conversion.jobs, on_error=conversion.on_error if has_on_error else None,
+                relaxed=conversion.relaxed, verify_checksum=conversion.verify_checksum, on_exists=options["on_exists"],
                 ttl="relative" if options["relative_ttl"] else "absolute", functions=not options["no_functions"],
                 batch=options["batch"], rate=options["rate"], cap_mbps=options["cap_mbps"], max_latency_ms=options["max_latency"],
                 big=options["big"], write_by=options["write_by"],
                 state=options["state"], samples=options["samples"], loss_callback=loss_callback,
                 prepared=show, progress=update,
             )  # fmt: skip
+        except LossError as e:
+            if e.report is None:
+                raise
+            report_losses(e.report.ledger, e, False, target=target)
+            return 1
+        except ScriptError as e:
+            raise click.ClickException(printable(str(e))) from None
         except ValueError as e:
             raise click.UsageError(printable(str(e))) from None
+        write_extracted(_Extracted(done.libraries, done.scripts, done.ledger))
     if as_json:
         click.echo(json.dumps(done.to_dict()))
     else:
         _show(done, out)
+    show_damage(done.damaged, None)
     forbidden = LossError("") if done.ledger.forbidden else None
     report_losses(done.ledger, forbidden, False, target=done.prepared.takes, undone="these keys were not written")
     if conversion.selection is not None:
         warn_if_none(conversion.selection, done.counts.read - done.counts.left_out)
-    return status(lost=done.ledger.counts, strict=options["strict"], found=not done.complete)
+    return status(lost=done.ledger.counts or done.damaged, strict=options["strict"], found=not done.complete)
 
 
 def _show_before(preparation: Preparation, out: Output) -> None:
@@ -161,6 +194,8 @@ def _show_before(preparation: Preparation, out: Output) -> None:
 
 
 def _side(side: Side) -> str:
+    if side.kind == "files":
+        return f"{count(side.nodes, 'file')}, {size(side.memory or 0)}"
     facts = [
         printable(side.version or "unknown version"),
         side.kind if side.nodes == 1 else f"{side.kind} of {count(side.nodes, 'node')}",
@@ -181,7 +216,7 @@ def _show(done: Copied, out: Output) -> None:
         ("equal", counts.equal, "TARGET had them already"),
         ("left alone", counts.existing, "TARGET has another value"),
         ("not written", counts.lost, "TARGET does not support what they have"),
-        ("left out", counts.left_out, "by the options"),
+        ("left out", counts.left_out, "by the options, or expired"),
         ("gone", counts.gone, "they expired or were deleted meanwhile"),
         ("refused", counts.refused, "see below"),
         ("changed", counts.changed, "each time that they were read"),
@@ -225,8 +260,9 @@ def _progress() -> Iterator[Callable[[Progress], None] | None]:
             begun = True
             bar.start()
             bar.add_task("", total=progress.total, rate="")
+        total = progress.total if progress.share is None else round(progress.keys / max(progress.share, 0.01))
         rate = progress.keys / max(time.monotonic() - begin, 0.1)
-        bar.update(bar.task_ids[0], completed=progress.keys, total=max(progress.total or 0, progress.keys), rate=f"{rate:,.0f}/s")
+        bar.update(bar.task_ids[0], completed=progress.keys, total=max(total or 0, progress.keys), rate=f"{rate:,.0f}/s")
 
     try:
         yield update

@@ -1,34 +1,39 @@
-"""`rdbkit copy`: the keys of a running server, on their way to another."""
+"""`rdbkit copy`: the keys of a running server or of snapshots, on their way to a running server."""
 
 from __future__ import annotations
 
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from rdbkit.errors import TargetError
+from rdbkit.errors import RdbError, TargetError
 from rdbkit.live.abilities import Abilities, Ability, Row, abilities, database_numbers
+from rdbkit.live.copy_files import check_files, copy_files, load_scripts
 from rdbkit.live.copy_state import CopyState, Trouble
-from rdbkit.live.first_pass import FirstPass, Pace, SharedLedger
+from rdbkit.live.first_pass import FirstPass, SharedLedger
 from rdbkit.live.functions import CopiedFunctions, copy_functions, libraries_of
 from rdbkit.live.loads import loads
+from rdbkit.live.pace import Pace
 from rdbkit.live.parts import PartNames, delete_left
 from rdbkit.live.processes import clock_skew, same_data
 from rdbkit.live.server import Server, connect, info_number
 from rdbkit.live.transfer import Counts, Way
+from rdbkit.operations.arguments import File, paths_of
 from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.passes.pages import Layout
 from rdbkit.policy.ledger import Ledger, Loss
 from rdbkit.policy.rules import FAIL, Edits, Policies
 from rdbkit.resp import command
 from rdbkit.selection import Selection
+from rdbkit.storage.location import total_size
 from rdbkit.storage.rate_limiter import RateLimiter
+from rdbkit.storage.remote import is_server_url
 from rdbkit.targets.target import Target, as_target
-from rdbkit.text import count, json_bytes
+from rdbkit.text import count, json_bytes, valid_text
 
 __all__ = ["BIG", "Copied", "Preparation", "Progress", "Side", "copy"]
 
@@ -49,16 +54,16 @@ _FINE: Final = ("equal", "gone")
 
 @dataclass(frozen=True)
 class Side:
-    """A server that is copied from or to.
+    """What is copied from or to.
 
     Attributes:
-        server: its URL without secrets.
+        server: its URL without secrets; or the names of files.
         version: what it calls itself; None where it does not tell.
-        kind: "standalone" or "cluster".
-        nodes: how many have keys.
+        kind: "standalone" or "cluster"; "files".
+        nodes: how many have keys; of files, how many they are.
         keys: that it counts in the databases that are copied; None where it does not tell.
-        memory: bytes that it uses; None where it does not tell.
-        abilities: what its login may do.
+        memory: bytes that it uses; None where it does not tell. Of files, their sizes.
+        abilities: what its login may do; None for files.
         rows: the same as a table.
     """
 
@@ -68,7 +73,7 @@ class Side:
     nodes: int
     keys: int | None
     memory: int | None
-    abilities: Abilities
+    abilities: Abilities | None
     rows: list[Row]
 
 
@@ -100,11 +105,13 @@ class Progress:
         keys: that were read.
         total: keys that there were at first; None where that is not known.
         value_bytes: of the values read.
+        share: how much of the work is done, where that is known better than by keys.
     """
 
     keys: int
     total: int | None
     value_bytes: int
+    share: float | None = None
 
 
 @dataclass
@@ -119,6 +126,9 @@ class Copied:
         functions: what became of function libraries.
         samples: the first keys that are not on the target as they are on the source.
         notes: what should be known besides.
+        libraries, scripts: sources of the function libraries and Lua scripts that the target does not have, and, with the policy
+            "extract", of all.
+        damaged: what was wrong with values of files that were left out for that.
         unread: slots of a cluster that moved each time that they were read.
         resumed: an earlier run had begun it.
         seconds: how long it took.
@@ -131,6 +141,9 @@ class Copied:
     functions: CopiedFunctions = field(default_factory=CopiedFunctions)
     samples: list[Trouble] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    libraries: list[bytes] = field(default_factory=list)
+    scripts: list[bytes] = field(default_factory=list)
+    damaged: list[RdbError] = field(default_factory=list)
     unread: int = 0
     resumed: bool = False
     seconds: float = 0.0
@@ -158,6 +171,7 @@ class Copied:
             "keys": vars(self.counts),
             "lost": ledger.counts,
             "losses": [loss.to_dict() for loss in ledger.losses],
+            "damaged": [valid_text(str(error)) for error in self.damaged],
             "notes": self.notes,
             "functions": {
                 "written": self.functions.written,
@@ -176,7 +190,7 @@ def _side(side: Side) -> dict[str, Any]:
 
 
 def copy(
-    source: str | Server,
+    source: str | Server | File | Iterable[File],
     target: str | Server,
     *,
     takes: Target | str | None = None,
@@ -184,7 +198,10 @@ def copy(
     edits: Edits | None = None,
     selection: Selection | None = None,
     compress: bool = False,
-    on_error: str = "skip",
+    jobs: int = 1,
+    on_error: str | None = None,
+    relaxed: bool = False,
+    verify_checksum: bool = True,
     on_exists: str = FAIL,
     ttl: str = "absolute",
     functions: bool = True,
@@ -200,19 +217,22 @@ def copy(
     prepared: Callable[[Preparation], object] | None = None,
     progress: Callable[[Progress], object] | None = None,
 ) -> Copied:
-    """Copy the keys of a running server into another, whatever their versions: each with its value and expiry of one moment.
+    """Copy the keys of a running server or of snapshots into a running server, whatever their versions.
 
-    The source is only read. A key that the target has already is left alone unless `on_exists` is "replace". What the target does
-    not know is converted as `convert` does it for files; a key that would lose what no policy allows is not written, and the report
-    has it.
+    The source is only read, each key with its value and expiry of one moment. A key that the target has already is left alone
+    unless `on_exists` is "replace". What the target does not know is converted as `convert` does it; a key of a server that would
+    lose what no policy allows is not written, and the report has it. Of files nothing is written then.
 
     Args:
-        source, target: their URLs, `redis://USER:PASSWORD@HOST:PORT/N`, or rediss:// for TLS; or as `connect` gives them, which
-            takes more. With a database in its URL, of the source that one is copied, and the target gets the keys into that one.
+        source: the URL of a server, `redis://USER:PASSWORD@HOST:PORT/N`, or rediss:// for TLS; or as `connect` gives it, which
+            takes more. With a database in its URL, that one is copied. Or a path of a snapshot, or several, which are read twice.
+        target: a server, as the source. With a database in its URL it gets the keys into that one.
         takes: what the target loads, as of `convert`; by default the target is asked.
-        policies, edits, selection, compress: as of `convert`. Names that meet are not looked for: the second one is a key that
-            exists.
-        on_error: "skip" leaves values out that are damaged, or that the target would refuse; "stop" raises.
+        policies, edits, selection, compress: as of `convert`. Of a server, names that meet are not looked for: the second one is a
+            key that exists.
+        jobs, relaxed, verify_checksum: of files, as of `convert`.
+        on_error: "skip" leaves values out that are damaged, or that the target would refuse; "stop" raises. By default the first
+            for a server, and the second for files.
         on_exists: what to do with a key that the target has with another value: "fail" and "skip" leave it alone, and "replace"
             replaces it. With "fail" such keys are missing in the report.
         ttl: "absolute" keeps the time at which keys expire, "relative" the time that they have left, where clocks differ.
@@ -232,7 +252,8 @@ def copy(
         progress: called now and then.
 
     Raises: ValueError for arguments that do not go together, and for a state of another copy; TargetError where a server cannot be
-        reached, may not be read or written, or fails for long; OSError of the state.
+        reached, may not be read or written, or fails for long; LossError where files would lose something, with what was found as
+        its `report`, before anything is written; RdbError where a file is damaged; OSError.
 
     Example:
         done = rdbkit.copy("redis://old:6379", "rediss://:PASSWORD@new:10000", state="copy.state")
@@ -246,17 +267,29 @@ def copy(
         raise ValueError(f"write_by is {', '.join(WRITE_BY)}, not {write_by!r}")
     if rate is not None and rate < _LEAST_RATE:
         raise ValueError(f"a rate is a number of keys a second, at least {_LEAST_RATE}")
+    is_server = isinstance(source, Server) or (isinstance(source, str) and is_server_url(source))
     conversion = ConversionOptions(
-        policies or Policies(), edits or Edits(), selection or None, compress, on_error=on_error, now_ms=time.time_ns() // 1_000_000
-    )
-    _check_edits(conversion.edits, on_exists)
+        policies or Policies(), edits or Edits(), selection or None, compress, jobs, on_error or ("skip" if is_server else "stop"),
+        relaxed, verify_checksum, time.time_ns() // 1_000_000,
+    )  # fmt: skip
     begun = time.monotonic()
     with ExitStack() as stack:
-        old = stack.enter_context(connected(source))
         new = stack.enter_context(connected(target))
-        preparation = prepare(old, new, None if takes is None else as_target(takes), write_by)
+        loaded = None if takes is None else as_target(takes)
+        old: Server | list[str]
+        if is_server:
+            _check_edits(conversion.edits, on_exists)
+            old = stack.enter_context(connected(cast("str | Server", source)))
+            preparation = prepare(old, new, loaded, write_by)
+        else:
+            old = paths_of(cast("File | Iterable[File]", source))
+            if ttl != "absolute":
+                raise ValueError("a file does not say when its keys were read: their expiries are absolute")
+            if write_by == "commands":
+                raise ValueError("files are written by RESTORE")
+            preparation = prepare_files(old, new, loaded)
         terms = f"{conversion.terms} {on_exists} {ttl} {functions} {preparation.takes.name}"
-        conversion = replace(conversion, edits=_edits(conversion.edits, preparation, new.url.db, ttl))
+        conversion = replace(conversion, edits=_edits(conversion, preparation, new.url.db, ttl))
         places = {"source": _place(old), "target": _place(new)}
         kept = stack.enter_context(CopyState(state, places, terms))
         if prepared is not None:
@@ -266,9 +299,7 @@ def copy(
             RateLimiter(None if cap_mbps is None else cap_mbps * 125_000), max_latency_ms,
         )  # fmt: skip
         work = _Copy(old, new, preparation, conversion, on_exists, pace, kept, loss_callback)
-        if functions:
-            work.copy_functions()
-        work.copy_keys(progress)
+        work.run(functions, progress)
         done = work.report(samples)
         done.seconds = time.monotonic() - begun
         kept.remove()
@@ -278,7 +309,7 @@ def copy(
 class _Copy:
     def __init__(
         self,
-        source: Server,
+        source: Server | list[str],
         target: Server,
         preparation: Preparation,
         conversion: ConversionOptions,
@@ -298,28 +329,66 @@ class _Copy:
         self.done = Copied(preparation, on_exists, ledger=self.ledger, resumed=state.is_resumed)
         self.evicted = _evicted(target)
 
-    def copy_functions(self) -> None:
+    def run(self, functions: bool, progress: Callable[[Progress], object] | None) -> None:
+        """Copy function libraries, if they are wanted, and then the keys."""
+        if isinstance(self.source, list):
+            self.copy_files(self.source, functions, progress)
+            return
+        if functions:
+            self.copy_functions(self.source)
+        self.copy_keys(self.source, progress)
+
+    def copy_files(self, files: list[str], functions: bool, progress: Callable[[Progress], object] | None) -> None:
+        """Read files twice: to find what would be lost, and to write them."""
+        size = self.preparation.source.memory or 1
+        earlier = self.state.fact("counts")
+        counts = self.done.counts = Counts(**(earlier or {}))
+
+        def tell(share: float) -> None:
+            if progress is not None:
+                progress(Progress(counts.read, None, counts.value_bytes, share))
+
+        found = check_files(files, self.preparation.takes, self.conversion, self.ledger, lambda at: tell(0.3 * at / size))
+        self.done.libraries = [source for report in found.reports for source in report.functions]
+        self.done.scripts = [body for report in found.reports for body in report.scripts]
+        self.done.damaged = [error for report in found.reports for error in report.skipped]
+        if functions:
+            self.done.functions = copy_functions(found.libraries, self.target, replace=self.on_exists == "replace")
+        load_scripts(self.target, found.scripts)
+        copy_files(
+            files, self.target, self.preparation.takes, self.conversion, replace=self.on_exists == "replace", told=self.tell,
+            state=self.state, pace=self.pace, counts=counts, names=self.parts() if self.pace.big else None,
+            progress=lambda at: tell(0.3 + 0.7 * at / size),
+        )  # fmt: skip
+        delete_left(self.target, self.state)
+
+    def copy_functions(self, source: Server) -> None:
         """Copy function libraries; those that the target has no place for are losses."""
-        found = libraries_of(self.source)
+        found = libraries_of(source)
         notes = self.done.notes
         if found.refusal is not None:
             notes.append(f"function libraries were not copied: {found.refusal}")
         if found.differing:
             names = ", ".join(found.differing)
             notes.append(f"function libraries that are not the same on all nodes of the source, of which one was taken: {names}")
-        if found.sources and self.preparation.takes.rdb < 10:
-            policy = self.conversion.policies.chosen("function")
+        policy = self.conversion.policies.chosen("function")
+        lacks = self.preparation.takes.rdb < 10
+        if lacks or policy == "extract":
+            self.done.libraries = list(found.sources.values())
+        if lacks:
             for name in found.sources:
                 self.ledger.add(Loss("function", f"function library {name!r}", 1, None, None), policy == FAIL)
             return
         self.done.functions = copy_functions(found.sources, self.target, replace=self.on_exists == "replace")
 
-    def copy_keys(self, progress: Callable[[Progress], object] | None) -> None:
+    def copy_keys(self, source: Server, progress: Callable[[Progress], object] | None) -> None:
+        """Read all keys of a server, and write them."""
         preparation = self.preparation
-        way = Way(
-            self.source, self.target, preparation.takes, self.conversion, layout_of(self.source, preparation.source.abilities),
-            self.on_exists, self.parts(), preparation.target.abilities.write.use == "commands",
-        )  # fmt: skip
+        assert preparation.source.abilities is not None
+        assert preparation.target.abilities is not None
+        layout = layout_of(source, preparation.source.abilities)
+        by_commands = preparation.target.abilities.write.use == "commands"
+        way = Way(source, self.target, preparation.takes, self.conversion, layout, self.on_exists, self.parts(), by_commands)
         earlier = self.state.fact("counts")
         reader = FirstPass(
             way, self.ledger, self.tell, self.state, self.pace, preparation.databases, None,
@@ -342,7 +411,8 @@ class _Copy:
 
     def parts(self) -> PartNames | None:
         """Where values are written in parts, what these are called; those that an earlier run has left are deleted."""
-        if self.preparation.target.abilities.rename.use is None:
+        found = self.preparation.target.abilities
+        if found is None or found.rename.use is None:
             return None
         delete_left(self.target, self.state)
         return PartNames(secrets.token_hex(6), self.state)
@@ -413,19 +483,37 @@ def writing(target: Server, found: Abilities, write_by: str) -> Abilities:
     return replace(found, write=Ability(write_by, "as it was asked for"))
 
 
+def prepare_files(files: list[str], target: Server, takes: Target | None) -> Preparation:
+    """What is known of files and a server before anything is written.
+
+    Raises: as `prepare`; OSError.
+    """
+    found = abilities(target)
+    if found.write.use != "restore":
+        raise TargetError(f"it cannot be written to: {found.write.why}", source=str(target.url))
+    return Preparation(
+        Side(", ".join(files), None, "files", len(files), None, total_size(files), None, []),
+        _about(target, found, database_numbers(target, found), "target"),
+        loads(target) if takes is None else takes,
+        [],
+        0,
+        list(_notes(target, None, 0)),
+    )
+
+
 def layout_of(source: Server, found: Abilities) -> Layout:
     """How keys of a source are asked for."""
     group = 0 if found.moment.use != "multi" else 1 if source.slots() else _GROUP
     return Layout(group, found.expiry.use == "pexpiretime")
 
 
-def _notes(target: Server, old: Abilities, skew_ms: int) -> Iterator[str]:
+def _notes(target: Server, old: Abilities | None, skew_ms: int) -> Iterator[str]:
     if abs(skew_ms) > _SKEW_MS:
         ahead = "ahead of" if skew_ms > 0 else "behind"
         yield f"the target's clock is {abs(skew_ms) / 1000:,.1f} s {ahead} the source's: keys expire by it"
-    if old.moment.use is None:
+    if old is not None and old.moment.use is None:
         yield f"a key that is written meanwhile may get an expiry that it had before or after its value: {old.moment.why}"
-    if old.touch.use is None:
+    if old is not None and old.touch.use is None:
         yield "the source has no CLIENT NO-TOUCH for this login, or is a cluster: its keys look as if they had just been used"
     replies = [reply for (reply,) in target.ask_each_node(0, [command(b"INFO", b"memory")])]
     policies = {found[1].decode() for reply in replies if isinstance(reply, bytes) and (found := _POLICY.search(reply))}
@@ -474,20 +562,27 @@ def _check_edits(edits: Edits, on_exists: str) -> None:
         raise ValueError("keys that come to have one name would replace each other: leave out replace, or what moves keys")
 
 
-def _edits(edits: Edits, preparation: Preparation, db: int | None, ttl: str) -> Edits:
+def _edits(conversion: ConversionOptions, preparation: Preparation, db: int | None, ttl: str) -> Edits:
     """The edits, with the database that the target's URL names, and the time by which its clock is ahead."""
+    edits = conversion.edits
     if db is not None:
+        if preparation.source.kind == "files":
+            raise ValueError("the target's URL names a database, and files name their own: leave it out, and map databases")
         homes = {edits.db_of(each) for each in preparation.databases}
         if len(homes) > 1:
             raise ValueError("the target's URL names a database, and the source has keys in several: name one in its URL, too")
         edits = replace(edits, map_db=dict.fromkeys(preparation.databases, db), collapse_dbs=False)
     if ttl == "relative" and edits.set_ttl_ms is None:
         edits = replace(edits, shift_ttl_ms=edits.shift_ttl_ms + preparation.skew_ms)
+    if preparation.source.kind == "files" and conversion.keeps_expiries:
+        edits = replace(edits, drop_expired=True)  # a server drops them at once, or at the next look
     return edits
 
 
-def _place(server: Server) -> str:
-    """A server in a state, without its login."""
+def _place(server: Server | list[str]) -> str:
+    """A server or files in a state, without a login."""
+    if isinstance(server, list):
+        return ", ".join(server)
     url = server.url
     return f"{url.host}:{url.port}{'' if url.db is None else f'/{url.db}'}"
 

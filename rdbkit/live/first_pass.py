@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from typing import Any, Final
 
 from rdbkit.errors import TargetError
@@ -18,15 +18,15 @@ from rdbkit.live.copy_state import CopyState, Trouble
 from rdbkit.live.coverage import Coverage
 from rdbkit.live.lanes import Lane
 from rdbkit.live.latency import LatencyGuard, PageSize
+from rdbkit.live.pace import Pace
 from rdbkit.live.processes import process_of
 from rdbkit.live.server import Server
 from rdbkit.live.transfer import Counts, Told, Transfer, Way
 from rdbkit.passes.pages import Page
 from rdbkit.policy.ledger import Ledger, Loss
 from rdbkit.resp import command
-from rdbkit.storage.rate_limiter import RateLimiter
 
-__all__ = ["FirstPass", "Pace", "SharedLedger", "copy_server", "databases_of", "total"]
+__all__ = ["FirstPass", "SharedLedger", "copy_server", "databases_of", "total"]
 
 _WAITS: Final = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
 #: Databases that are tried where a server does not tell which have keys.
@@ -71,26 +71,6 @@ class SharedLedger(Ledger):
         """Enter a loss."""
         with self._lock:
             super().add(loss, forbidden)
-
-
-@dataclass
-class Pace:
-    """How a source is read.
-
-    Args:
-        batch: keys to ask for at a time, about.
-        big: bytes above which a value is not read whole; 0 to look at none.
-        keys: lets so many keys a second pass.
-        value_bytes: lets so many bytes of values a second pass.
-        max_latency_ms: how much longer than before the source may take to answer others; pages shrink until it does. None for
-            whatever it takes.
-    """
-
-    batch: int = 1000
-    big: int = 0
-    keys: RateLimiter = field(default_factory=lambda: RateLimiter(None))
-    value_bytes: RateLimiter = field(default_factory=lambda: RateLimiter(None))
-    max_latency_ms: float | None = None
 
 
 def databases_of(server: Server) -> list[int]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from rdbkit.errors import TargetError
 from rdbkit.format.replies import NOTHING, Refusal, Replies, run_of_ok
@@ -20,6 +20,8 @@ __all__ = ["PASSING", "WAITS", "Patience", "Refused", "Restoring", "is_passing"]
 
 #: Errors of a node or cluster that is changing or busy: later it takes the command.
 PASSING: Final = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "LOADING", "READONLY", "BUSY")
+#: How often a large command is sent whose connection is lost.
+_MOST_LOST: Final = 3
 #: Seconds to wait before each further attempt; the last one again and again.
 WAITS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 _LONGEST_REPLY: Final = 1 << 20
@@ -221,6 +223,52 @@ class Restoring:
                 node.flights.clear()
                 return
             node.flights.popleft()
+
+    def send_large(self, db: int, key: bytes, pieces: Callable[[], Iterator[bytes]]) -> Refused | None:
+        """Send one command that is not held in memory, and wait for its answer; None where it was taken.
+
+        Args:
+            pieces: gives its bytes, each time that it is called.
+
+        Raises: TargetError as `collect`.
+        """
+        begun = time.monotonic()
+        waits = iter(WAITS)
+        found = Refused(db, key, b"", Refusal("ERR", ""), False)
+        lost = 0
+        while True:
+            ask = found.why.code == "ASK"
+            address = address_of(found.why) if ask else self._owner(key)
+            try:
+                if address is None:
+                    why: Any = Refusal("CLUSTERDOWN", f"no node has slot {key_slot(key)}")
+                else:
+                    connection = self._open_node(address, db)
+                    given = pieces()
+                    connection.put([*([command(b"ASKING")] if ask else []), next(given)], db)
+                    for piece in given:
+                        connection.send(piece)
+                    why = connection.take()[-1]
+            except Lost as e:
+                lost += 1
+                why = Refusal("LOST", str(e))
+            if not isinstance(why, Refusal):
+                self.done += 1
+                return None
+            found = found._replace(why=why, is_repeated=lost > 0)
+            # a server that is sent more than it takes closes the connection
+            if not is_passing(why) or lost == _MOST_LOST:
+                return found
+            self.patience.wait_for([found.why], time.monotonic() - begun)
+            if why.code != "ASK":
+                time.sleep(next(waits, WAITS[-1]))
+                self._look_for_nodes()
+
+    def _open_node(self, address: Address, db: int) -> Connection:
+        node = self._node(address, db)
+        if not node.connection.is_open:
+            self._open(node)
+        return node.connection
 
     # -- again
 

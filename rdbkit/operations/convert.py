@@ -156,26 +156,12 @@ def convert(
         "rereading": Rereading() if edits.moves_keys else None,
     }  # fmt: skip
     with opened(src, **settings) as snapshot:
-        own = own_export(snapshot, found) if not selection and edits == Edits() else None
-        found = own or found
-        header = found.header_for(snapshot.header)
-        rules = Rules(
-            target=found,
-            source=snapshot.header,
-            header=header,
-            known=found.types_in(header),
-            policies=policies,
-            edits=edits,
-            selection=selection or None,
-            now_ms=time.time_ns() // 1_000_000 if now_ms is None else now_ms,
-            compress=compress,
-            skip=on_error == "skip",
-            deep=deep or lacks_checksum(snapshot, file),
-            tolerated=tolerated(found),
-            keeps_hints=own is not None,
-        )
+        rules = rules_of(
+            snapshot, file, found, policies=policies, edits=edits, selection=selection, compress=compress, on_error=on_error,
+            deep=deep, now_ms=now_ms,
+        )  # fmt: skip
+        header = rules.header
         again = snapshot.reopen if snapshot.can_reopen else None
-        rules = _with_names_decided(rules, again)
         writer = create(dst, version=header.version, flavour=header.flavour, force=force, sources=[file])
         job = Job(snapshot, writer, rules, Ledger(loss_callback), progress)
         if edits.on_duplicate == FAIL and edits.script is None:
@@ -183,6 +169,48 @@ def convert(
         with closing(job), writer:
             job.run(jobs)
     return job.report
+
+
+def rules_of(
+    snapshot: Snapshot,
+    file: object,
+    target: Target,
+    *,
+    policies: Policies,
+    edits: Edits,
+    selection: Selection | None,
+    compress: bool,
+    on_error: str,
+    deep: bool = False,
+    now_ms: int | None = None,
+) -> Rules:
+    """What becomes of the records of a snapshot, for a `Job`. The source is read before where keys could have the same name.
+
+    Args:
+        file: what it is a snapshot of.
+        others: as of `convert`.
+
+    Raises: ValueError where the source cannot be read twice; RdbError where it is damaged.
+    """
+    own = own_export(snapshot, target) if not selection and edits == Edits() else None
+    target = own or target
+    header = target.header_for(snapshot.header)
+    rules = Rules(
+        target=target,
+        source=snapshot.header,
+        header=header,
+        known=target.types_in(header),
+        policies=policies,
+        edits=edits,
+        selection=selection or None,
+        now_ms=time.time_ns() // 1_000_000 if now_ms is None else now_ms,
+        compress=compress,
+        skip=on_error == "skip",
+        deep=deep or lacks_checksum(snapshot, file),
+        tolerated=tolerated(target),
+        keeps_hints=own is not None,
+    )
+    return _with_names_decided(rules, snapshot.reopen if snapshot.can_reopen else None)
 
 
 def _check_options(on_error: str, edits: Edits, jobs: int) -> None:
