@@ -115,10 +115,11 @@ class Converter:
         rewriter.database()
         return self.to == self.header and rewriter.filter is None and not rewriter.edited and not rewriter.db_missing
 
-    @property
-    def damaged(self) -> list[RdbError]:
-        """What was wrong with values that were left out because they are damaged."""
-        return self.rewriter.skipped
+    def take_damaged(self) -> list[RdbError]:
+        """What was wrong with values that were left out because they are damaged; each is told once."""
+        found = list(self.rewriter.skipped)
+        self.rewriter.skipped.clear()
+        return found
 
     def restore(self, block: bytes, db: int, replace: bool = False) -> None:
         """Put the commands for these records of a database where the router says.

@@ -325,8 +325,13 @@ class FirstPass:
     # -- keys that were trouble
 
     def _try_again(self) -> None:
-        """Once more, keys that changed each time that they were read, and all that were trouble to an earlier run."""
-        troubles = self.state.trouble(what=None if self.state.is_resumed else "changed")
+        """Once more, keys that changed each time that they were read, and all that were trouble to an earlier run.
+
+        Those that the target did not take are known by their names there, by which the source cannot be asked where edits give
+        others: such keys stay what the earlier run found.
+        """
+        all_kinds = self.state.is_resumed and not self.way.conversion.may_name
+        troubles = self.state.trouble(what=None if all_kinds else "changed")
         groups: dict[tuple[Address, int], list[Trouble]] = {}
         for each in troubles:
             owners = self.way.source.slots()

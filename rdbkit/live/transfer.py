@@ -216,6 +216,10 @@ class Transfer(Reading):
             self.converter.restore(block, db, replace)
         self.counts.left_out += self.converter.left_out - before[0]
         self.counts.lost += self.converter.lost - before[1]
+        for error in self.converter.take_damaged():
+            self.counts.left_out -= 1  # nobody has asked for that
+            self.counts.refused += 1
+            self.told(db, error.key or b"", "refused", f"its value is damaged: {error.message}")
 
     def _write(self, records: list[Record], replace: bool) -> None:
         """Write records by commands."""

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from librt.strings import BytesWriter, write_f64_le, write_i64_le
 
-from rdbkit.errors import LossError
+from rdbkit.errors import CorruptError, LossError
 from rdbkit.format import constants as c
 from rdbkit.format.encode import write_length, write_score, write_stream_node, write_stream_tail, write_string
 from rdbkit.format.replies import Refusal
@@ -268,13 +268,13 @@ class ValueReader:
 
     def _scored(self, found: list[bytes], i: int) -> None:
         write_string(self._out, found[i])
-        write_f64_le(self._out, float(found[i + 1]))
+        write_f64_le(self._out, _score(found[i + 1]))
         if self._digests:
             self._add(found[i], found[i + 1])
 
     def _scored_in_text(self, found: list[bytes], i: int) -> None:
         write_string(self._out, found[i])
-        write_score(self._out, float(found[i + 1]))
+        write_score(self._out, _score(found[i + 1]))
         if self._digests:
             self._add(found[i], found[i + 1])
 
@@ -492,3 +492,10 @@ def _without_times(groups: list[StreamGroup]) -> list[Any]:
         )
         for group in groups
     ]
+
+
+def _score(text: bytes) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise CorruptError(f"a score of {text[:40]!r} is no number") from None

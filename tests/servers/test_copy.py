@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import anycrc
 import pytest
 
 from fixtures.server import Client
@@ -164,3 +165,36 @@ def test_everything_of_one_version_arrives() -> None:
         assert found.complete
         assert found.functions.written
         assert found.counts.written == found.counts.read
+
+
+def test_what_an_earlier_run_has_left_alone_is_told_where_keys_get_other_names(tmp_path: Path) -> None:
+    state = str(tmp_path / "state")
+    with pair("redis-7.0", "redis-7.0") as (a, b):
+        a.pipeline([("SET", f"old:{i}", "v") for i in range(2000)])
+        b.pipeline([("SET", f"new:{i}", "other") for i in range(0, 2000, 2)])
+        edits = Edits(rename_prefix=[(b"old:", b"new:")])
+
+        def end(progress: Any) -> None:
+            if progress.keys > 500:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            copy(url(a), url(b), edits=edits, state=state, batch=100, rate=2000, progress=end)
+        found = copy(url(a), url(b), edits=edits, state=state)
+        assert (found.resumed, found.complete, found.counts.existing) == (True, False, 1000)
+
+
+@pytest.mark.parametrize("big", [0, 1])
+def test_a_value_that_is_damaged_is_not_there_and_told(big: int) -> None:
+    with pair("redis-7.0", "redis-6.0") as (a, b):
+        a.call("SET", "sound", "v")
+        a.call("ZADD", "z", "1.5", "member")
+        payload: Any = a.call("DUMP", "z")
+        content = payload[:-8].replace(b"1.5", b"xyz")
+        a.call("RESTORE", "broken", "0", content + anycrc.Model("CRC64-REDIS").calc(content).to_bytes(8, "little"))
+        done = run(a, b, "--big", str(big))
+        assert (done.returncode, b.call("DBSIZE")) == (1, 2), done.stderr
+        assert "not all keys are there" in done.stdout
+        assert "refused: broken (db 0): " in done.stdout
+        assert "a score of b'xyz' is no number" in done.stdout
+        assert "left out" not in done.stdout
