@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from rdbkit.azure.resources import Arm, parse_resource_id
     from rdbkit.azure.upload import Upload, upload
     from rdbkit.live.copy import Copied, copy
+    from rdbkit.live.follow import Follow, Followed, Follower
     from rdbkit.live.login import entra_credentials
     from rdbkit.live.server import connect
     from rdbkit.live.snapshot import NodeSnapshot, ServerSnapshot, snapshot_server
@@ -147,6 +148,9 @@ __all__ = [
     "Fact",
     "Finding",
     "Fold",
+    "Follow",
+    "Followed",
+    "Follower",
     "FunctionDifference",
     "FunctionLibrary",
     "Hash",
@@ -286,6 +290,9 @@ _MODULES = {
     "Check": "operations.check",
     "Conversion": "operations.convert",
     "Copied": "live.copy",
+    "Follow": "live.follow",
+    "Followed": "live.follow",
+    "Follower": "live.follow",
     "Creation": "targets.target",
     "Credentials": "azure.credentials",
     "Delta": "operations.diff_delta",

@@ -412,7 +412,7 @@ def parse_expires(text: str) -> Bounds:
     >>> parse_expires("1970-01-02..1970-01-02T00:00:01"), parse_expires("..1970-01-02T00:00+01:00")
     ((86400000, 86401000), (None, 82800000))
     """
-    return _bounds(text, "..", _time)
+    return _bounds(text, "..", parse_time)
 
 
 def parse_dbs(text: str) -> tuple[range, ...]:
@@ -498,7 +498,14 @@ def parse_duration(text: str) -> int:
     return n
 
 
-def _time(text: str) -> int:
+def parse_time(text: str) -> int:
+    """Unix milliseconds of a time.
+
+    Raises: ValueError where it is none.
+
+    >>> parse_time("2026-01-31T12:00:00+01:00"), parse_time("1769857200000")
+    (1769857200000, 1769857200000)
+    """
     text = text.strip()
     # fewer digits are a date: 20260131
     if re.fullmatch(r"\d{9,18}", text, re.ASCII):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,15 +26,17 @@ from rdbkit.errors import LossError
 from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.policy.ledger import Ledger
 from rdbkit.policy.script import ScriptError
-from rdbkit.selection import parse_bytes
+from rdbkit.selection import parse_bytes, parse_time
 from rdbkit.targets.target import Target
 from rdbkit.text import count
 
 if TYPE_CHECKING:
     from rdbkit.live.copy import Copied, Preparation, Progress, Side
+    from rdbkit.live.follow import Follow, Until
 
 _WORDS: Final = {
     "exists": "left alone", "refused": "refused", "changed": "changed", "lost": "lost", "large": "too large",
+    "foreign": "left alone",
 }  # fmt: skip
 
 
@@ -50,6 +53,15 @@ _SOURCE: Final = _Source(exists=True)
 def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
     try:
         return 0 if value == "0" else parse_bytes(value)
+    except ValueError as e:
+        raise click.BadParameter(str(e), ctx=ctx, param=param) from None
+
+
+def _until(ctx: click.Context, param: click.Parameter, value: str | None) -> Until:
+    if value is None or value == "drained":
+        return "stopped" if value is None else "drained"
+    try:
+        return parse_time(value) / 1000
     except ValueError as e:
         raise click.BadParameter(str(e), ctx=ctx, param=param) from None
 
@@ -98,6 +110,18 @@ class _Extracted:
     help="Keep here how far the work is, and go on from there; removed at the end.",
 )  # fmt: skip
 @click.option(
+    "--follow", is_flag=True,
+    help="Then go on with keys that change on SOURCE, until Ctrl-C: once copies what waits, twice stops at once.",
+)  # fmt: skip
+@click.option(
+    "--until", callback=_until, metavar="drained|TIME",
+    help="With --follow: end once nothing has waited for 5 seconds, or at a time, as 2026-01-31T12:00:00+01:00.",
+)  # fmt: skip
+@click.option(
+    "--changes", type=click.Choice(["auto", "tracking", "notifications", "passes"]), default="auto", show_default=True,
+    help="With --follow: how changes are learned of; auto takes the first of these that SOURCE allows.",
+)  # fmt: skip
+@click.option(
     "--samples", type=click.IntRange(0, 10_000), default=10, show_default=True, metavar="N", help="Name N keys that are not there."
 )
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
@@ -137,6 +161,8 @@ def copy(
         raise click.UsageError("SOURCE is no server: leave out the options of its login")
     if not is_server:
         check_rereadable(conversion, sources)
+    if not options["follow"] and (options["until"] != "stopped" or options["changes"] != "auto"):
+        raise click.UsageError("--until and --changes go with --follow")
     files = [] if is_server else list(sources)
     has_on_error = ctx.get_parameter_source("on_error") is ParameterSource.COMMANDLINE
     as_json = options["as_json"]
@@ -147,6 +173,7 @@ def copy(
             _show_before(preparation, out)
 
     with ExitStack() as stack:
+        follow = stack.enter_context(_following(options, out)) if options["follow"] else None
         write_extracted = stack.enter_context(extracted_files(extracts, files, options["force"]))
         loss_callback = stack.enter_context(ledger_file(options, files))
         old = stack.enter_context(source_login.connect(sources[0])) if is_server else files
@@ -160,7 +187,7 @@ def copy(
                 ttl="relative" if options["relative_ttl"] else "absolute", functions=not options["no_functions"],
                 batch=options["batch"], rate=options["rate"], cap_mbps=options["cap_mbps"], max_latency_ms=options["max_latency"],
                 big=options["big"], write_by=options["write_by"],
-                state=options["state"], samples=options["samples"], loss_callback=loss_callback,
+                state=options["state"], follow=follow, samples=options["samples"], loss_callback=loss_callback,
                 prepared=show, progress=update,
             )  # fmt: skip
         except LossError as e:
@@ -229,6 +256,12 @@ def _show(done: Copied, out: Output) -> None:
     )  # fmt: skip
     rows += [(what, printable(", ".join(each), 160)) for what, each in names if each]
     out.facts(rows)
+    if (followed := done.followed) is not None:
+        facts = [f"{followed.events:,} changes told", f"{followed.deleted:,} keys deleted"]
+        if followed.foreign:
+            facts.append(f"{followed.foreign:,} left alone that others wrote on TARGET")
+        end = "TARGET has all that SOURCE had" if followed.drained else f"{followed.waiting:,} keys wait still"
+        out.facts([("followed", f"by {followed.changes}: {', '.join(facts)}"), ("at the end", end)])
     for note in done.notes[len(done.prepared.notes) :]:
         out.line(f"note: {printable(note)}")
     for each in done.samples:
@@ -236,6 +269,51 @@ def _show(done: Copied, out: Output) -> None:
     more = counts.existing + counts.refused + counts.changed - len(done.samples)
     if more > 0:
         out.line(f"... and {more:,} more")
+
+
+@contextmanager
+def _following(options: dict[str, Any], out: Output) -> Iterator[Follow]:
+    """What a copy that follows is told, and what it tells; Ctrl-C and a signal to end let it copy what waits."""
+    from rdbkit.live.follow import Follow, Followed, Follower
+
+    shows = not options["as_json"]
+    begun = False
+    before: dict[int, Any] = {}
+
+    def begin(follower: Follower) -> None:
+        def stop(*_: object) -> None:
+            if follower.is_stopping:
+                raise KeyboardInterrupt
+            follower.stop()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, stop)
+
+    def tell(found: Followed) -> None:
+        nonlocal begun
+        if not begun and found.passes and not found.is_passing:
+            begun = True
+            if shows:
+                ways = {"passes": "by passes over all keys", "notifications": "by its notifications"}
+                how = ways.get(found.changes, "by what it tells of changes")
+                out.line(f"\nall keys were copied once ({found.written:,} written); SOURCE is followed {how}, Ctrl-C ends it")
+        if line is not None:
+            line.update(
+                f"{'copy' if found.is_passing else 'follow'}: {found.written:,} written, {found.deleted:,} deleted, "
+                f"{found.waiting:,} wait, {found.lag_s:.1f} s behind"
+            )
+
+    with ExitStack() as stack:
+        line: Any = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+
+            line = stack.enter_context(Console(stderr=True).status("copy"))
+        try:
+            yield Follow(options["until"], None if options["changes"] == "auto" else options["changes"], begun=begin, told=tell)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 @contextmanager

@@ -15,8 +15,11 @@ from rdbkit.live.abilities import Abilities, Ability, Row, abilities, database_n
 from rdbkit.live.copy_files import check_files, copy_files, load_scripts
 from rdbkit.live.copy_state import CopyState, Trouble
 from rdbkit.live.first_pass import FirstPass, SharedLedger
+from rdbkit.live.follow import Follow, Followed, Follower
+from rdbkit.live.foreign_writes import ForeignWrites
 from rdbkit.live.functions import CopiedFunctions, copy_functions, libraries_of
 from rdbkit.live.loads import loads
+from rdbkit.live.mover import Mover
 from rdbkit.live.pace import Pace
 from rdbkit.live.parts import PartNames, delete_left
 from rdbkit.live.processes import clock_skew, same_data
@@ -132,6 +135,7 @@ class Copied:
         unread: slots of a cluster that moved each time that they were read.
         resumed: an earlier run had begun it.
         seconds: how long it took.
+        followed: how the source was followed; None where it was not.
     """
 
     prepared: Preparation
@@ -147,6 +151,7 @@ class Copied:
     unread: int = 0
     resumed: bool = False
     seconds: float = 0.0
+    followed: Followed | None = None
 
     @property
     def missing(self) -> int:
@@ -158,7 +163,7 @@ class Copied:
     def complete(self) -> bool:
         """Whether the target has all that it should have."""
         functions = self.functions
-        lost = self.missing or self.ledger.forbidden or self.unread
+        lost = self.missing or self.ledger.forbidden or self.unread or (self.followed is not None and not self.followed.drained)
         return not (lost or functions.refused or (functions.different and self.on_exists == FAIL))
 
     def to_dict(self) -> dict[str, Any]:
@@ -182,6 +187,7 @@ class Copied:
             "samples": [{"db": e.db, "key": json_bytes(e.key), "what": e.what, "detail": e.detail} for e in self.samples],
             "resumed": self.resumed,
             "seconds": round(self.seconds, 3),
+            **({} if self.followed is None else {"followed": vars(self.followed)}),
         }
 
 
@@ -212,6 +218,7 @@ def copy(
     big: int = BIG,
     write_by: str = "auto",
     state: str | None = None,
+    follow: Follow | None = None,
     samples: int = 10,
     loss_callback: Callable[[Loss], object] | None = None,
     prepared: Callable[[Preparation], object] | None = None,
@@ -245,7 +252,8 @@ def copy(
         big: bytes above which a value is not read by one request; 0 to look at none.
         write_by: "restore", "commands" of each type, which take longer, or "auto": RESTORE where the login may use it.
         state: a file to keep, every two seconds, how far the copy is. Where it is there, the copy goes on from it; at the end it is
-            removed.
+            removed. A copy that follows keeps it, since it says which keys of the target are its own.
+        follow: to go on with what changes on the source, and until when. Then `max_latency_ms`, `rate` and `cap_mbps` play no part.
         samples: how many of the keys to name that are not on the target as they are on the source.
         loss_callback: called with each loss as it is found, by several threads.
         prepared: called once before anything is written; what it raises ends the copy.
@@ -267,6 +275,8 @@ def copy(
         raise ValueError(f"write_by is {', '.join(WRITE_BY)}, not {write_by!r}")
     if rate is not None and rate < _LEAST_RATE:
         raise ValueError(f"a rate is a number of keys a second, at least {_LEAST_RATE}")
+    if follow is not None and edits is not None and edits.script is not None:
+        raise ValueError("a script does not go with following: what it would call a key that is gone cannot be known")
     is_server = isinstance(source, Server) or (isinstance(source, str) and is_server_url(source))
     conversion = ConversionOptions(
         policies or Policies(), edits or Edits(), selection or None, compress, jobs, on_error or ("skip" if is_server else "stop"),
@@ -282,13 +292,15 @@ def copy(
             old = stack.enter_context(connected(cast("str | Server", source)))
             preparation = prepare(old, new, loaded, write_by)
         else:
+            if follow is not None:
+                raise ValueError("files do not change: only a server can be followed")
             old = paths_of(cast("File | Iterable[File]", source))
             if ttl != "absolute":
                 raise ValueError("a file does not say when its keys were read: their expiries are absolute")
             if write_by == "commands":
                 raise ValueError("files are written by RESTORE")
             preparation = prepare_files(old, new, loaded)
-        terms = f"{conversion.terms} {on_exists} {ttl} {functions} {preparation.takes.name}"
+        terms = f"{conversion.terms} {on_exists} {ttl} {functions} {preparation.takes.name}{'' if follow is None else ' follow'}"
         conversion = replace(conversion, edits=_edits(conversion, preparation, new.url.db, ttl))
         places = {"source": _place(old), "target": _place(new)}
         kept = stack.enter_context(CopyState(state, places, terms))
@@ -299,10 +311,11 @@ def copy(
             RateLimiter(None if cap_mbps is None else cap_mbps * 125_000), max_latency_ms,
         )  # fmt: skip
         work = _Copy(old, new, preparation, conversion, on_exists, pace, kept, loss_callback)
-        work.run(functions, progress)
+        work.run(functions, progress, follow)
         done = work.report(samples)
         done.seconds = time.monotonic() - begun
-        kept.remove()
+        if follow is None:
+            kept.remove()
     return done
 
 
@@ -329,14 +342,17 @@ class _Copy:
         self.done = Copied(preparation, on_exists, ledger=self.ledger, resumed=state.is_resumed)
         self.evicted = _evicted(target)
 
-    def run(self, functions: bool, progress: Callable[[Progress], object] | None) -> None:
+    def run(self, functions: bool, progress: Callable[[Progress], object] | None, follow: Follow | None) -> None:
         """Copy function libraries, if they are wanted, and then the keys."""
         if isinstance(self.source, list):
             self.copy_files(self.source, functions, progress)
             return
         if functions:
             self.copy_functions(self.source)
-        self.copy_keys(self.source, progress)
+        if follow is None:
+            self.copy_keys(self.source, progress)
+        else:
+            self.follow(self.source, follow)
 
     def copy_files(self, files: list[str], functions: bool, progress: Callable[[Progress], object] | None) -> None:
         """Read files twice: to find what would be lost, and to write them."""
@@ -384,11 +400,7 @@ class _Copy:
     def copy_keys(self, source: Server, progress: Callable[[Progress], object] | None) -> None:
         """Read all keys of a server, and write them."""
         preparation = self.preparation
-        assert preparation.source.abilities is not None
-        assert preparation.target.abilities is not None
-        layout = layout_of(source, preparation.source.abilities)
-        by_commands = preparation.target.abilities.write.use == "commands"
-        way = Way(source, self.target, preparation.takes, self.conversion, layout, self.on_exists, self.parts(), by_commands)
+        way = self.way(source)
         earlier = self.state.fact("counts")
         reader = FirstPass(
             way, self.ledger, self.tell, self.state, self.pace, preparation.databases, None,
@@ -408,6 +420,45 @@ class _Copy:
                 f"{count(reader.unread, 'slot')} of the source moved again and again while they were read: keys may be missing"
             )
             self.done.unread = reader.unread
+
+    def follow(self, source: Server, follow: Follow) -> None:
+        """Copy all keys of a server, and go on with those that change."""
+        way = self.way(source)
+        foreign = None if way.by_commands else ForeignWrites(self.target)
+        mover = Mover(way, self.ledger, None if foreign is None else foreign.opened, self.pace.big)
+        try:
+            follower = Follower(
+                source, self.target, mover, self.state, edits=self.conversion.edits, changes=follow.changes, foreign=foreign,
+                on_exists=self.on_exists, settle_s=follow.settle_s, quiet_s=follow.quiet_s, told=follow.told,
+            )  # fmt: skip
+            if follow.begun is not None:
+                follow.begun(follower)
+            found = self.done.followed = follower.run(follow.until)
+            self.done.counts = mover.counts
+        finally:
+            mover.close()
+        self.done.counts.written = found.written
+        self.done.counts.equal = found.equal
+        delete_left(self.target, self.state)
+        for way_name, why in follower.changes.why.items():
+            self.done.notes.append(f"changes were not followed by {way_name}: {why}")
+        if foreign is None or foreign.why_not is not None:
+            unseen = "its keys are written by commands" if foreign is None else foreign.why_not
+            self.done.notes.append(f"what others wrote on the target meanwhile was not seen: {unseen}")
+        elif found.gaps:
+            self.done.notes.append(
+                f"connections to the target broke, or it was flushed ({count(found.gaps, 'time')}): what others wrote there "
+                "meanwhile may have been taken for ours"
+            )
+
+    def way(self, source: Server) -> Way:
+        """How keys come from a source to the target."""
+        preparation = self.preparation
+        assert preparation.source.abilities is not None
+        assert preparation.target.abilities is not None
+        layout = layout_of(source, preparation.source.abilities)
+        by_commands = preparation.target.abilities.write.use == "commands"
+        return Way(source, self.target, preparation.takes, self.conversion, layout, self.on_exists, self.parts(), by_commands)
 
     def parts(self) -> PartNames | None:
         """Where values are written in parts, what these are called; those that an earlier run has left are deleted."""

@@ -24,7 +24,7 @@ from rdbkit.passes.changed_names import ANY_DB
 from rdbkit.policy.rules import Edits
 from rdbkit.resp import command
 
-__all__ = ["Followed", "Follower", "Moves", "Until"]
+__all__ = ["Follow", "Followed", "Follower", "Moves", "Until"]
 
 #: "stopped": until it is told; "drained": until nothing waits; or a time, in Unix seconds.
 Until: TypeAlias = "Literal['stopped', 'drained'] | float"
@@ -44,6 +44,7 @@ class Moves(Protocol):
     """Makes keys of the target what they are on the source, for one thread."""
 
     streams: set[tuple[int, bytes]]
+    details: dict[bytes, str]
 
     def move(self, db: int, names: Sequence[bytes], *, replace: bool) -> dict[bytes, str]:
         """What became of each name that was not written.
@@ -107,6 +108,28 @@ class Followed:
     lag_s: float = 0.0
     drained: bool = False
     gaps: int = 0
+
+
+@dataclass(frozen=True)
+class Follow:
+    """That a copy is to go on with what changes, and until when.
+
+    Attributes:
+        until: when to end: "stopped", once `Follower.stop` is called; "drained", once nothing has waited for a while; or a time, in
+            Unix seconds.
+        changes: how changes are learned of: "tracking", "notifications" or "passes"; None takes the first that the source allows.
+        settle_s: a key that changes all the time is copied again after so many seconds at the soonest.
+        quiet_s: with "drained": for how many seconds nothing may have waited.
+        begun: called with the `Follower` before it begins.
+        told: called now and then with how far it is.
+    """
+
+    until: Until = "stopped"
+    changes: Kind | None = None
+    settle_s: float = 0.2
+    quiet_s: float = 5.0
+    begun: Callable[[Follower], object] | None = None
+    told: Callable[[Followed], object] | None = None
 
 
 @dataclass
@@ -175,6 +198,7 @@ class Follower:
         self._databases: set[int] = set()
         self._gone: set[bytes] = set()  # of ours, since others were last asked for
         self._pass_changed = True
+        self._refused: set[tuple[int, bytes]] = set()
         self._groups: dict[tuple[int, bytes], str] = {}  # of streams that have some: what is known of them
 
     # -- what users call
@@ -183,6 +207,11 @@ class Follower:
         """End once what waits is copied; called again, end at once. May be called by any thread and by a signal's handler."""
         self._stops += 1
         self.bell.ring()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to end."""
+        return self._stops > 0
 
     def begin(self) -> None:
         """Have the source tell its changes; what changes from now on will be copied.
@@ -402,6 +431,11 @@ class Follower:
         `compares`: keys of ours may well be equal, and are not to be written then.
         """
         self._notice_foreign()
+        self._move(db, names, compares)
+        # what is told of from now on was not written by us
+        self._notice_foreign()
+
+    def _move(self, db: int, names: list[bytes], compares: bool) -> None:
         hashes = {name: stable_hash(db, name) for name in names}
         others = self.state.foreign(hashes.values())
         ours = self.state.ours(hashes.values())
@@ -426,7 +460,7 @@ class Follower:
             return
         self.found.written += written
         self._pass_changed |= bool(written)
-        self._note_troubles(db, fates)
+        self._note_troubles(db, mine, fates)
         gone = [name for name, fate in fates.items() if fate in ("gone", "left-out")]
         if gone:
             self._remove(db, gone, hashes)
@@ -441,20 +475,29 @@ class Follower:
         left = [name for name, fate in fates.items() if fate == "exists" or (fate == "equal" and not is_again)]
         self.state.add_ours(hashes[name] for name in mine)
         self.state.add_foreign(hashes[name] for name in left)
+        for name in left:
+            if fates[name] == "exists":
+                self.state.add_trouble(Trouble(db, name, "exists", self.mover.details.get(name, "")))
         if self.state.path is not None and (mine or left):
             self.state.commit()
         self.found.written += len(written)
         self.found.existing += len(left)
         self.found.equal += sum(fates[name] == "equal" for name in left)
         self._pass_changed |= bool(written)
-        self._note_troubles(db, fates)
+        self._note_troubles(db, names, fates)
 
-    def _note_troubles(self, db: int, fates: dict[bytes, str]) -> None:
+    def _note_troubles(self, db: int, names: list[bytes], fates: dict[bytes, str]) -> None:
         for name, fate in fates.items():
             if fate == "refused":
-                self.found.refused += 1
+                self._refused.add((db, name))
+                self.state.add_trouble(Trouble(db, name, "refused", self.mover.details.get(name, "")))
             elif fate == "changed":
                 self.changes.mark(db, name)
+        for name in names if self._refused else ():
+            if (db, name) in self._refused and fates.get(name) != "refused":
+                self._refused.discard((db, name))
+                self.state.settle(db, name)
+        self.found.refused = len(self._refused)
 
     def _remove(self, db: int, names: list[bytes], hashes: dict[bytes, int]) -> None:
         """Delete on the target what is gone on the source; what has expired there expires of itself."""
@@ -467,7 +510,8 @@ class Follower:
         ]  # fmt: skip
         for name, trouble in zip(present, self.mover.delete(db, present), strict=True):
             if trouble is not None:
-                self.found.refused += 1
+                self._refused.add((db, name))
+                self.found.refused = len(self._refused)
                 self.state.add_trouble(Trouble(db, name, "refused", str(trouble)))
             else:
                 self.found.deleted += 1

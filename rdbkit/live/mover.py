@@ -12,11 +12,12 @@ from rdbkit.format import constants as c
 from rdbkit.format.replies import Refusal
 from rdbkit.format.slots import key_slot
 from rdbkit.live.connection import Address, Connection, Lost
+from rdbkit.live.first_pass import total
 from rdbkit.live.processes import process_of
 from rdbkit.live.refusals import Existing
 from rdbkit.live.restoring import Refused, Restoring
-from rdbkit.live.transfer import Transfer, Way
-from rdbkit.passes.pages import Page, ScanReply
+from rdbkit.live.transfer import Counts, Transfer, Way
+from rdbkit.passes.pages import Page, ScanReply, SizeReplies, page_of, size_questions
 from rdbkit.passes.restores import HEADS, Sent, keys_of
 from rdbkit.policy.ledger import Ledger
 from rdbkit.resp import command
@@ -44,9 +45,10 @@ class Mover:
         way: from where to where, and how.
         ledger: takes the losses.
         opened: called with each connection that we write over, when it was opened.
-        told: is told of keys that were refused: database, key, and the words for it.
+        big: bytes above which a value is not read whole; 0 to look at none.
 
     Attributes:
+        details: of the keys that the last `move` did not write, why, in the server's words.
         streams: the streams that were met: database and key on the source.
     """
 
@@ -55,17 +57,20 @@ class Mover:
         way: Way,
         ledger: Ledger,
         opened: Callable[[Connection], object] | None = None,
-        told: Callable[[int, bytes, str], object] | None = None,
+        big: int = 0,
     ) -> None:
         self.way = way
         self._ledger = ledger
-        self._told = told
+        self._big = big if way.parts is not None else 0
+        self.details: dict[bytes, str] = {}
         self.streams: set[tuple[int, bytes]] = set()
         self._restoring = Restoring(way.target, opened=opened)
         self._restoring.kept = []
         self._existing = Existing(way.target)
         self._transfers: dict[Address, Transfer] = {}
         self._fates: dict[bytes, str] = {}
+        self._ended: list[Counts] = []  # of connections that broke
+        self._apart: set[tuple[int, bytes]] = set()  # written in parts since `forget`
         self._at_a_time = _AT_A_TIME
         self._called: dict[bytes, bytes] = {}  # by the name on the target, that on the source
 
@@ -85,6 +90,7 @@ class Mover:
         """
         edits = self.way.conversion.edits
         self._fates = {}
+        self.details = {}
         self._called = {edits.key_of(name): name for name in names}
         for address, some in self._by_node(names).items():
             at = 0
@@ -120,11 +126,14 @@ class Mover:
         called = {edits.key_of(name): name for name in names}
         last = {key: data for key, data in self._sent(edits.db_of(db), 0) if key in called}
         asked = [Refused(edits.db_of(db), key, data, Refusal("", ""), False) for key, data in last.items()]
-        return {called[each.key] for each, what in zip(asked, self._existing.differences(asked), strict=True) if not what}
+        same = {called[each.key] for each, what in zip(asked, self._existing.differences(asked), strict=True) if not what}
+        # what is written in parts goes over other connections, and is told of
+        return same | {name for name in names if (db, name) in self._apart}
 
     def forget(self) -> None:
         """What was written up to now is not asked about any more."""
         self._restoring.kept = []
+        self._apart.clear()
 
     def scan(self, node: Address, db: int) -> Iterator[list[bytes]]:
         """All names of a database of a node of the source; one may come twice.
@@ -158,6 +167,11 @@ class Mover:
             if cursor == _END:
                 return
 
+    @property
+    def counts(self) -> Counts:
+        """What became of the keys so far, each time that they were moved."""
+        return total([*self._ended, *(transfer.counts for transfer in self._transfers.values())])
+
     def close(self) -> None:
         """Close the connections."""
         for transfer in self._transfers.values():
@@ -187,6 +201,7 @@ class Mover:
     def _drop(self, address: Address) -> None:
         transfer = self._transfers.pop(address, None)
         if transfer is not None:
+            self._ended.append(transfer.counts)
             transfer.connection.close()
 
     def _process(self, node: Address) -> str:
@@ -213,11 +228,14 @@ class Mover:
                 transfer = self._transfer(node)
                 before = transfer.counts.left_out + transfer.counts.lost
                 size_before = transfer.counts.value_bytes
-                transfer.move(db, some, replace=replace)
+                small, large = self._sized(transfer, db, some)
+                transfer.move(db, small, replace=replace)
+                if large:
+                    self._move_large(transfer, db, large, replace)
                 size = (transfer.counts.value_bytes - size_before) // len(some)
                 self._at_a_time = max(1, min(_AT_A_TIME, _MOST_BYTES // max(1, size)))
                 if transfer.counts.left_out + transfer.counts.lost != before:
-                    self._note_left_out(db, some, begin)
+                    self._note_left_out(db, small, begin)
             except Lost as e:
                 if transfer is not None:
                     transfer.settle()  # what the target was sent already
@@ -233,6 +251,27 @@ class Mover:
                     piles.setdefault(owner, []).extend(group)
         if ours and not replace:
             self._settle_ours(db, ours)
+
+    def _sized(self, transfer: Transfer, db: int, names: list[bytes]) -> tuple[list[bytes], list[bytes]]:
+        """The keys that may be read whole, and those that are too large. Raises: Lost."""
+        if not self._big:
+            return names, []
+        page = page_of(names)
+        sizes = SizeReplies(page.count, self._big)
+        transfer.ask(db, Page(b"", 0), size_questions(page))
+        transfer.receive(sizes)
+        if not sizes.any_large:
+            return names, []
+        small = sizes.small.getvalue()
+        return page.chosen(small).keys(), page.chosen(bytes(1 - flag for flag in small)).keys()
+
+    def _move_large(self, transfer: Transfer, db: int, names: list[bytes], replace: bool) -> None:
+        for name in names:
+            left_out = transfer.counts.left_out + transfer.counts.lost
+            self._apart.add((db, name))
+            transfer.move_large(db, [name], replace=replace)
+            if transfer.counts.left_out + transfer.counts.lost != left_out:
+                self._fates.setdefault(name, "left-out")
 
     def _settle_ours(self, db: int, ours: set[bytes]) -> None:
         """Keys that an attempt has written that broke: the next one found them there."""
@@ -276,5 +315,4 @@ class Mover:
     def _note(self, db: int, key: bytes, what: str, detail: str) -> None:
         name = self._called.get(key, key)
         self._fates[name] = what
-        if what == "refused" and self._told is not None:
-            self._told(db, name, detail)
+        self.details[name] = detail
