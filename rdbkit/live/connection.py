@@ -6,6 +6,7 @@ it knows what to do then.
 
 from __future__ import annotations
 
+import select
 import selectors
 import socket
 import ssl
@@ -334,13 +335,15 @@ def _decrypted(sock: ssl.SSLSocket, most: int) -> bytes:
 
 def _select(sock: socket.socket, events: int, wait_s: float | None) -> int:
     """Which of these events comes within some seconds."""
-    with _Selector() as selector:
-        selector.register(sock, events)
-        return next((found for _, found in selector.select(wait_s)), 0)
-
-
-#: The system's `poll`, which takes no file of its own; Windows has none.
-_Selector: Final[Any] = getattr(selectors, "PollSelector", selectors.SelectSelector)
+    if not hasattr(select, "poll"):  # Windows
+        with selectors.SelectSelector() as selector:
+            selector.register(sock, events)
+            return next((found for _, found in selector.select(wait_s)), 0)
+    poll = select.poll()
+    poll.register(sock, (select.POLLIN if events & _IN else 0) | (select.POLLOUT if events & _OUT else 0))
+    for _, flags in poll.poll(None if wait_s is None else wait_s * 1000):  # one at most; an end or error counts as both
+        return events & ((_IN if flags & ~select.POLLOUT else 0) | (_OUT if flags & ~select.POLLIN else 0))
+    return 0
 
 
 # -- opening

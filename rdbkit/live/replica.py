@@ -21,7 +21,7 @@ _ABOUT_US: Final = (
     command(b"REPLCONF", b"version", b"255.255.255"),
     command(b"REPLCONF", b"rdb-only", b"1"),  # nothing is kept for us that comes behind the snapshot
 )
-_MOST: Final = 1 << 20
+_MOST: Final = 1 << 18
 _LONGEST_LINE: Final = 1 << 12
 _MOST_SHOWN: Final = 200
 _UNKNOWN: Final = re.compile("unknown command|unknown subcommand|disallowed|not supported|not allowed|unsupported", re.IGNORECASE)
@@ -74,6 +74,7 @@ class Replica:
         self.name = name
         self.received = 0
         self._link = link
+        self._ends_behind = False  # nothing can come behind the mark
         self._came = b""  # and was not looked at
         self._data = b""  # to be read
         self._ended = False
@@ -91,7 +92,8 @@ class Replica:
     def _ask(self, waiting: Callable[[], object]) -> Frame:
         """Ask for a snapshot, and read to where it begins."""
         try:
-            self._link.ask(*_ABOUT_US)
+            *_, rdb_only = self._link.ask(*_ABOUT_US)
+            self._ends_behind = not isinstance(rdb_only, Refusal)
             self._link.send(command(b"PSYNC", b"?", b"-1"))
             try:
                 return self._read_front(waiting)
@@ -174,11 +176,13 @@ class Replica:
 
     def _up_to_mark(self) -> bytes:
         data = self._hold + self._receive(_MOST)
-        end = data.find(self._mark)
+        size = len(self._mark)
+        # where nothing can come behind it, to look at the end is enough, as replicas do, and costs nothing
+        end = data.find(self._mark, max(len(data) - size, 0) if self._ends_behind else 0)
         if end >= 0:
             self._end()
         else:
-            end = max(len(data) - len(self._mark) + 1, 0)
+            end = max(len(data) - size, 0)
             self._hold = data[end:]
         self.received += end
         return data[:end]

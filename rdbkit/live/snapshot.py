@@ -23,8 +23,8 @@ from rdbkit.model import Header, aux_number
 from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.operations.convert import Conversion, convert, is_read_twice
 from rdbkit.operations.duplicates import DuplicateError
-from rdbkit.operations.info import info
 from rdbkit.operations.merge import Merge, merge
+from rdbkit.passes.info import InfoTally
 from rdbkit.policy.ledger import Loss
 from rdbkit.policy.rules import FAIL, Edits, Policies
 from rdbkit.resp import command
@@ -343,8 +343,14 @@ def _node(address: Address, snapshot: Snapshot, replica: Replica, keys: dict[int
 def _copy(work: _Work, address: Address, out: BinaryIO) -> NodeSnapshot:
     """Write what a node sends as it is, once it has been read to its end and found whole."""
     with _opened(work, address, out) as (snapshot, replica):
-        found = info(snapshot)
-        return _node(address, snapshot, replica, {each.db: each.keys for each in found.databases})
+        tally = InfoTally(0, 0, snapshot.limits.item_bytes)
+        for large in snapshot.scan(tally):
+            if large is not None:
+                for _ in large.chunks():
+                    pass
+        tally.sum_up()
+        keys = {db: sum(n for n, _ in each.totals.values()) for db, each in tally.databases.items()}
+        return _node(address, snapshot, replica, {db: n for db, n in keys.items() if n})
 
 
 def _name(address: Address) -> str:

@@ -27,15 +27,16 @@ PSYNC, SYNC = command(b"PSYNC", b"?", b"-1"), command(b"SYNC")
 class Pieces:
     """A connection on which these pieces come, one at a time, and then nothing more."""
 
-    def __init__(self, *pieces: bytes) -> None:
+    def __init__(self, *pieces: bytes, rdb_only: bool = True) -> None:
         self.pieces = [piece for piece in pieces if piece]
         self.asked: list[bytes] = []
         self.sent: list[bytes] = []
         self.closed = False
+        self.rdb_only = rdb_only
 
     def ask(self, *commands: bytes) -> list[object]:
         self.asked += commands
-        return [b"OK", Refusal("ERR", "Unrecognized REPLCONF option: version"), b"OK"]
+        return [b"OK", Refusal("ERR", "Unrecognized REPLCONF option: version"), b"OK" if self.rdb_only else Refusal("ERR", "?")]
 
     def send(self, data: bytes) -> None:
         self.sent.append(data)
@@ -61,12 +62,13 @@ def everything(replica: Replica, n: int = 1 << 20) -> bytes:
     return found
 
 
-@pytest.mark.parametrize("behind", [b"", PING, MARK], ids=["nothing", "ping", "mark"])
+@pytest.mark.parametrize("behind", [None, b"", PING, MARK], ids=["rdb-only", "nothing", "ping", "mark"])
 @pytest.mark.parametrize("front", [BULK, DISKLESS], ids=["disk", "diskless"])
-def test_a_snapshot_is_read_wherever_it_is_cut(front: bytes, behind: bytes) -> None:
-    data = front + RDB + (MARK if front is DISKLESS else b"") + behind
+def test_a_snapshot_is_read_wherever_it_is_cut(front: bytes, behind: bytes | None) -> None:
+    data = front + RDB + (MARK if front is DISKLESS else b"") + (behind or b"")
+    rdb_only = behind is None  # a server that knows the word sends nothing behind
     for cut in range(len(data)):
-        link = Pieces(data[:cut], data[cut:])
+        link = Pieces(data[:cut], data[cut:], rdb_only=rdb_only)
         waited: list[None] = []
         replica = Replica(link, "redis://h:1", lambda waited=waited: waited.append(None))  # type: ignore[misc]
         assert replica.size == (len(RDB) if front is BULK else None)
@@ -76,8 +78,8 @@ def test_a_snapshot_is_read_wherever_it_is_cut(front: bytes, behind: bytes) -> N
         assert link.sent == [PSYNC]
     for step in (1, 2, 3, 7, 39, 40, 41):
         pieces = [data[at : at + step] for at in range(0, len(data), step)]
-        assert everything(Replica(Pieces(*pieces), "h"), 5) == RDB
-    with rdbkit.open(Replica(Pieces(data), "redis://h:1")) as snapshot:
+        assert everything(Replica(Pieces(*pieces, rdb_only=rdb_only), "h"), 5) == RDB
+    with rdbkit.open(Replica(Pieces(data, rdb_only=rdb_only), "redis://h:1")) as snapshot:
         assert {record.key: record.value for record in snapshot} == {b"a": b"1", b"b": b"hello"}
         assert snapshot.name == "redis://h:1"
     assert snapshot.checksum is not None
@@ -100,7 +102,12 @@ def test_a_server_that_ends_in_the_middle_is_one_line(front: bytes) -> None:
 
 def test_the_mark_inside_of_the_data_is_never_taken_for_its_end_silently() -> None:
     data = rdb(b"\xfe\0", key(b"a", 0, string(MARK)))
-    with pytest.raises(rdbkit.RdbError), rdbkit.open(Replica(Pieces(DISKLESS + data + MARK), "h")) as snapshot:
+    with pytest.raises(rdbkit.RdbError), rdbkit.open(Replica(Pieces(DISKLESS + data + MARK, rdb_only=False), "h")) as snapshot:
+        list(snapshot)
+    with rdbkit.open(Replica(Pieces(DISKLESS + data + MARK), "h")) as snapshot:  # where only the end counts
+        assert [record.value for record in snapshot] == [MARK]
+    at = len(DISKLESS) + data.index(MARK) + len(MARK)
+    with pytest.raises(rdbkit.RdbError), rdbkit.open(Replica(Pieces((DISKLESS + data)[:at], data), "h")) as snapshot:
         list(snapshot)
 
 
@@ -108,7 +115,9 @@ def test_what_is_like_the_mark_is_data() -> None:
     data = rdb(b"\xfe\0", key(b"a", 0, string(MARK[:39] + MARK[:20] + MARK[1:])))
     whole = DISKLESS + data + MARK
     for step in (1, 13, 40, len(whole)):
-        assert everything(Replica(Pieces(*(whole[at : at + step] for at in range(0, len(whole), step))), "h")) == data
+        for rdb_only in (True, False):
+            pieces = [whole[at : at + step] for at in range(0, len(whole), step)]
+            assert everything(Replica(Pieces(*pieces, rdb_only=rdb_only), "h")) == data
 
 
 def test_a_server_without_psync_is_asked_with_sync() -> None:
