@@ -24,7 +24,7 @@ from rdbkit.passes.pages import Layout
 from rdbkit.resp import command
 from rdbkit.text import first_line
 
-__all__ = ["Abilities", "Ability", "Row", "abilities", "count_databases", "database_numbers", "is_missing"]
+__all__ = ["Abilities", "Ability", "Row", "abilities", "is_missing"]
 
 Side = Literal["source", "target"]
 
@@ -42,9 +42,6 @@ _CLASSES: Final = frozenset("g$lshztxe")
 _ALL_CLASSES: Final = "A"
 #: Keys in one MULTI: the server answers nobody else meanwhile.
 _GROUP: Final = 64
-#: Numbers of databases that are tried at once.
-_DATABASES: Final = 64
-_MOST_DATABASES: Final = 1 << 14
 #: Reads of each type, as values are read where DUMP is refused, and writes, as they are written where RESTORE is.
 _READS: Final = (
     ("TYPE",), ("GETRANGE", "0", "0"), ("HSCAN", "0"), ("SSCAN", "0"), ("ZSCAN", "0"), ("LRANGE", "0", "0"), ("XRANGE", "-", "+"),
@@ -203,22 +200,6 @@ def is_missing(reply: Any) -> str | None:
     return None
 
 
-def database_numbers(server: Server, found: Abilities) -> list[int]:
-    """The databases of a server that may have keys, in order; a server whose URL names one has that alone.
-
-    Raises: TargetError as `abilities`.
-    """
-    if server.url.db is not None:
-        return [server.url.db]
-    if found.databases.use == "info":
-        replies = [each[0] for each in server.ask_each_node(0, [command(b"INFO", b"keyspace")])]
-        numbers = {int(n) for reply in replies if isinstance(reply, bytes) for n in re.findall(rb"(?m)^db(\d+):", reply)}
-        return sorted(numbers) or [0]
-    if found.databases.use == "select":
-        return list(range(count_databases(server)))
-    return [0]
-
-
 # -- asking
 
 
@@ -375,20 +356,6 @@ def _unused_name(slot: int | None) -> bytes:
     while key_slot(name := b"%b{%d}" % (stem, n)) != slot:
         n += 1
     return name
-
-
-def count_databases(server: Server) -> int:
-    """How many databases a server has, by asking for each; 1 where it lets nobody choose."""
-    connection = server.dial()
-    try:
-        for start in range(0, _MOST_DATABASES, _DATABASES):
-            replies = connection.ask(*(command(b"SELECT", b"%d" % db) for db in range(start, start + _DATABASES)))
-            for at, reply in enumerate(replies):
-                if isinstance(reply, Refusal):
-                    return max(1, start + at)
-        return _MOST_DATABASES
-    finally:
-        connection.close()
 
 
 # -- together, and in words

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 from rdbkit.errors import RdbError, TargetError
-from rdbkit.live.abilities import Abilities, Ability, Row, abilities, database_numbers
+from rdbkit.live.abilities import Abilities, Ability, Row, abilities
 from rdbkit.live.copy_files import check_files, copy_files, load_scripts
 from rdbkit.live.copy_state import CopyState, Trouble
+from rdbkit.live.databases import databases_of
 from rdbkit.live.first_pass import FirstPass, SharedLedger
 from rdbkit.live.follow import Follow, Followed, Follower
 from rdbkit.live.foreign_writes import ForeignWrites
@@ -27,7 +28,6 @@ from rdbkit.live.server import Server, connect, info_number
 from rdbkit.live.transfer import Counts, Way
 from rdbkit.operations.arguments import File, paths_of
 from rdbkit.operations.conversion_options import ConversionOptions
-from rdbkit.passes.pages import Layout
 from rdbkit.policy.ledger import Ledger, Loss
 from rdbkit.policy.rules import FAIL, Edits, Policies
 from rdbkit.resp import command
@@ -42,8 +42,6 @@ __all__ = ["BIG", "Copied", "Preparation", "Progress", "Side", "copy"]
 
 #: Bytes above which a value is not read by one request.
 BIG: Final = 32 << 20
-#: Keys that are read in one MULTI; of a cluster one, since a MULTI has keys of one slot.
-_GROUP: Final = 64
 #: Clocks that are further apart are told of, in milliseconds.
 _SKEW_MS: Final = 1000
 #: Keys a second; with fewer, the pauses were longer than a machine can wait.
@@ -456,7 +454,7 @@ class _Copy:
         preparation = self.preparation
         assert preparation.source.abilities is not None
         assert preparation.target.abilities is not None
-        layout = layout_of(source, preparation.source.abilities)
+        layout = preparation.source.abilities.layout(source)
         by_commands = preparation.target.abilities.write.use == "commands"
         return Way(source, self.target, preparation.takes, self.conversion, layout, self.on_exists, self.parts(), by_commands)
 
@@ -507,12 +505,12 @@ def prepare(source: Server, target: Server, takes: Target | None, write_by: str)
         raise TargetError(f"its values cannot be read: {old.value.why}", source=str(source.url))
     new = writing(target, new, write_by)
     _refuse_the_same(source, target)
-    databases = database_numbers(source, old)
+    databases = databases_of(source)
     skew = clock_skew(source, target)
     skew_ms = 0 if skew is None else round(skew.ms)
     return Preparation(
         _about(source, old, databases, "source"),
-        _about(target, new, [target.url.db or 0] if target.url.db is not None else database_numbers(target, new), "target"),
+        _about(target, new, databases_of(target), "target"),
         loads(target) if takes is None else takes,
         databases,
         skew_ms,
@@ -544,18 +542,12 @@ def prepare_files(files: list[str], target: Server, takes: Target | None) -> Pre
         raise TargetError(f"it cannot be written to: {found.write.why}", source=str(target.url))
     return Preparation(
         Side(", ".join(files), None, "files", len(files), None, total_size(files), None, []),
-        _about(target, found, database_numbers(target, found), "target"),
+        _about(target, found, databases_of(target), "target"),
         loads(target) if takes is None else takes,
         [],
         0,
         list(_notes(target, None, 0)),
     )
-
-
-def layout_of(source: Server, found: Abilities) -> Layout:
-    """How keys of a source are asked for."""
-    group = 0 if found.moment.use != "multi" else 1 if source.slots() else _GROUP
-    return Layout(group, found.expiry.use == "pexpiretime")
 
 
 def _notes(target: Server, old: Abilities | None, skew_ms: int) -> Iterator[str]:

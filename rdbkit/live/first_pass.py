@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,21 +15,18 @@ from rdbkit.live import copy_state
 from rdbkit.live.connection import Address, Connection, Lost, Refused
 from rdbkit.live.copy_state import CopyState, Trouble
 from rdbkit.live.coverage import Coverage
+from rdbkit.live.databases import databases_of
 from rdbkit.live.lanes import Lane
 from rdbkit.live.latency import LatencyGuard, PageSize
 from rdbkit.live.pace import Pace
 from rdbkit.live.processes import process_of
-from rdbkit.live.server import Server
 from rdbkit.live.transfer import Counts, Told, Transfer, Way
 from rdbkit.passes.pages import Page
 from rdbkit.policy.ledger import Ledger, Loss
-from rdbkit.resp import command
 
-__all__ = ["FirstPass", "SharedLedger", "copy_server", "databases_of", "total"]
+__all__ = ["FirstPass", "SharedLedger", "copy_server", "total"]
 
 _WAITS: Final = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
-#: Databases that are tried where a server does not tell which have keys.
-_MOST_DATABASES: Final = 1024
 #: How often whoever waits is told how far it is, in seconds.
 _TICK_S: Final = 0.2
 #: How long a thread may take to end that was asked to, in seconds.
@@ -71,28 +67,6 @@ class SharedLedger(Ledger):
         """Enter a loss."""
         with self._lock:
             super().add(loss, forbidden)
-
-
-def databases_of(server: Server) -> list[int]:
-    """The databases of a server that have keys, or may have.
-
-    Raises: TargetError where it cannot be reached.
-    """
-    if server.url.db is not None:
-        return [server.url.db]
-    if server.slots():
-        return [0]
-    reply = server.ask_each_node(0, [command(b"INFO", b"keyspace")])[0][0]
-    if isinstance(reply, bytes):
-        return [int(number) for number in re.findall(rb"(?m)^db(\d+):keys=", reply)]
-    found = []
-    for db in range(_MOST_DATABASES):
-        reply = server.ask_each_node(db, [command(b"DBSIZE")])[0][0]
-        if not isinstance(reply, int):
-            break
-        if reply:
-            found.append(db)
-    return found or [0]
 
 
 def copy_server(way: Way, ledger: Ledger, told: Told, *, batch: int = 1000, big: int = 0, large: Any = None) -> Counts:

@@ -17,7 +17,7 @@ from rdbkit.format.slots import key_slot
 from rdbkit.live.changes import Bell, Changes, Kind
 from rdbkit.live.connection import Address
 from rdbkit.live.copy_state import CopyState, Trouble, stable_hash
-from rdbkit.live.first_pass import databases_of
+from rdbkit.live.databases import databases_of
 from rdbkit.live.foreign_writes import ForeignWrites
 from rdbkit.live.server import Server
 from rdbkit.passes.changed_names import ANY_DB

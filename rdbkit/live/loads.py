@@ -10,7 +10,7 @@ from rdbkit.clouds import cloud_of_host
 from rdbkit.errors import TargetError
 from rdbkit.format import constants as c
 from rdbkit.format.replies import Refusal
-from rdbkit.live.abilities import count_databases
+from rdbkit.live.databases import count_databases
 from rdbkit.live.server import Server
 from rdbkit.products import product_names
 from rdbkit.resp import command
@@ -63,7 +63,7 @@ def loads(server: Server) -> Target:
         found = replace(found, rdb=dumped, valkey=[])
     if any("rlec_version" in info for info in infos) or _is_enterprise_of_azure(server.url.host):
         found = replace(found, redis_enterprise=True)
-    return replace(found, modules=_modules(server, found, hellos), databases=_databases(server))
+    return replace(found, modules=_modules(server, found, hellos), databases=count_databases(server))
 
 
 def _oldest(infos: list[str], hellos: list[dict[str, Any]]) -> Release | None:
@@ -155,15 +155,6 @@ def _modules(server: Server, target: Target, hellos: list[dict[str, Any]]) -> li
 
 def _product(name: str) -> str:
     return _MODULES.get(name.lower(), name)
-
-
-def _databases(server: Server) -> int:
-    """How many databases there are."""
-    names = b"cluster-databases" if server.slots() else b"databases"
-    (reply,) = server.ask_each_node(0, [command(b"CONFIG", b"GET", names)])[0]
-    if isinstance(reply, list) and len(reply) == 2 and reply[1].isdigit():
-        return int(reply[1])
-    return count_databases(server)
 
 
 def _is_enterprise_of_azure(host: str) -> bool:

@@ -15,9 +15,10 @@ from typing import Final
 
 from rdbkit.errors import TargetError
 from rdbkit.format import constants as c
-from rdbkit.live.abilities import Abilities, database_numbers
+from rdbkit.live.abilities import Abilities
 from rdbkit.live.connection import Address, Connection, Lost, Refused
 from rdbkit.live.converter import header_of
+from rdbkit.live.databases import databases_of
 from rdbkit.live.lanes import Lane
 from rdbkit.live.latency import LatencyGuard, PageSize
 from rdbkit.live.processes import process_of
@@ -114,7 +115,7 @@ def record(terms: Terms, address: Address, file: str, slots: frozenset[int] | No
         node = stack.enter_context(_Node(terms, address, file, began_ms // 1000, progress))
         if terms.max_latency_ms is not None:
             stack.enter_context(LatencyGuard(_dial(server, address), size))
-        for db in database_numbers(server, terms.found):
+        for db in databases_of(server):
             _record_database(node, db, lambda: size.keys, chosen)
         header = node.end()
     return Recording(file, header, node.keys, node.counts, node.missing, began_ms, server.now_ms())

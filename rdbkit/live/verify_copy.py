@@ -18,7 +18,7 @@ from typing import IO, Any, Final
 from rdbkit.format.filter import Filter
 from rdbkit.format.replies import Refusal
 from rdbkit.live.compare import Outcome, hashes_not_in
-from rdbkit.live.first_pass import databases_of
+from rdbkit.live.databases import databases_of
 from rdbkit.live.server import Server
 from rdbkit.live.two_servers import Found, Stamp, TwoServers
 from rdbkit.live.verification import (

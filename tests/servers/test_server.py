@@ -20,7 +20,8 @@ from rdbkit.live.connection import Lost, Refused
 from rdbkit.live.server import connect
 from rdbkit.resp import command
 
-from ..live.acl import add_users, url_of
+from ..command_line import run_text
+from ..live.acl import add_user, add_users, url_of
 from ..live.azure_like import AzureLike
 from ..live.cluster import cluster
 from ..live.tls import Certificate, Certificates
@@ -321,3 +322,14 @@ def test_a_sentinel_may_want_the_same_login_as_the_server() -> None:
                 connect(f"redis+sentinel://:wrong@127.0.0.1:{port}/mymaster")
         with sentinel(known) as port, connect(f"redis+sentinel://:s3cret@127.0.0.1:{port}/mymaster") as server:
             assert server.ask_each_node(0, [PING]) == [[b"PONG"]]
+
+
+def test_a_login_that_may_not_ask_the_time_copies_expiries_by_this_machines_clock() -> None:
+    """It may use MULTI, but TIME in it would be refused with all of it."""
+    with served("redis-6.0") as (client, url), served() as (target, other):
+        client.pipeline([("SET", f"k{i}", "v", "PX", 10_000_000) for i in range(100)])
+        add_user(client, "timeless", "+@all -time")
+        done = run_text("copy", url_of(url, "timeless"), other)
+        assert done.returncode == 0, done.stderr
+        assert target.integer("DBSIZE") == 100
+        assert 9_000_000 < target.integer("PTTL", "k7") <= 10_000_000
