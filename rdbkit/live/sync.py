@@ -16,13 +16,12 @@ from rdbkit.errors import TargetError
 from rdbkit.live.abilities import abilities
 from rdbkit.live.compare import Outcome
 from rdbkit.live.connection import Address, Lost, Refused
-from rdbkit.live.converter import rules_of
-from rdbkit.live.large_values import LargeValues
+from rdbkit.live.copy import writing
 from rdbkit.live.loads import loads
 from rdbkit.live.parts import PartNames
 from rdbkit.live.server import WAITS, Server
 from rdbkit.live.transfer import Transfer, Way
-from rdbkit.live.two_servers import READ_HEADER, Found, Stamp
+from rdbkit.live.two_servers import Found, Stamp
 from rdbkit.live.verification import connected
 from rdbkit.live.verify_copy import BIG, SETTLED, CopyDifference, CopyProof, Rounds, Settings
 from rdbkit.operations.conversion_options import ConversionOptions
@@ -110,7 +109,7 @@ def sync(
         wait_s: seconds before each round but the first.
         samples: how many of the keys that were written, and of those that differ in the end, to name.
 
-    Raises: as `verify_copy`.
+    Raises: as `verify_copy`; TargetError also where the login may not write to the target.
 
     Example:
         done = rdbkit.sync("redis://old:6379", "rediss://new:6380")
@@ -124,8 +123,9 @@ def sync(
         settings.check(one, other)
         if most_rounds < 2:
             raise ValueError("there are at least two rounds: what was written in one is looked at in the next")
+        by_commands = writing(other, abilities(other), "auto").write.use == "commands"
         found = loads(other) if takes is None else find_target(takes) if isinstance(takes, str) else takes
-        with closing(_Repairs(one, other, settings, progress, found, delete)) as work:
+        with closing(_Repairs(one, other, settings, progress, found, by_commands, delete)) as work:
             work.run()
             return work.synced
 
@@ -140,24 +140,23 @@ class _Repairs(Rounds):
         settings: Settings,
         progress: Callable[[int], object] | None,
         takes: Target,
+        by_commands: bool,
         delete: bool,
     ) -> None:
         super().__init__(source, target, settings, progress)
         self.synced = Synced(self.proof, ledger=Ledger(self._note_loss))
         self.takes = takes
         self.delete = delete
-        self.layout = abilities(source).layout(source)
+        self.by_commands = by_commands
         self.waiting: dict[bytes, tuple[Found, Outcome, Stamp]] = {}  # of the page at hand, to be written
+        self.fates: dict[bytes, str] = {}  # what became of those that were not simply written
         self.unwritten: dict[tuple[int, bytes], str] = {}  # keys that were not taken, and why
         self._transfers: dict[Address, Transfer] = {}
         self._way: Way | None = None
-        self._large: LargeValues | None = None
 
     def close(self) -> None:
         """Close connections and temporary files."""
         self.drop_transfers()
-        if self._large is not None:
-            self._large.close()
         super().close()
 
     def look(self, db: int, page: Page, address: Address | None, before: Mapping[bytes, Stamp]) -> None:
@@ -191,13 +190,14 @@ class _Repairs(Rounds):
     def write(self, db: int, address: Address | None) -> None:
         """Write the keys that wait."""
         waiting, self.waiting = self.waiting, {}
-        fates = self.move(db, [name for name, (found, _, _) in waiting.items() if found.unlike is not None], address)
-        for name, (found, _, _) in waiting.items():
-            if found.unlike is None:
-                fates[name] = self.move_large(db, name)
+        self.fates.clear()
+        for large in (False, True):
+            names = [name for name, (found, _, _) in waiting.items() if (found.unlike is None) == large]
+            if names:
+                self.move(db, names, address, large)
         for name, (found, outcome, stamp) in waiting.items():
             self.left.add(db, name, stamp)
-            if fates.get(name, "written") in ("written", "equal") and (db, name) not in self.unwritten:
+            if self.fates.get(name, "equal") == "equal" and (db, name) not in self.unwritten:
                 self.note_repair(self.difference(db, found, outcome, outcome.what))
 
     def note_repair(self, repair: CopyDifference) -> None:
@@ -209,20 +209,19 @@ class _Repairs(Rounds):
         if len(self.synced.repairs) < self.settings.samples:
             self.synced.repairs.append(repair)
 
-    def move(self, db: int, names: list[bytes], address: Address | None) -> dict[bytes, str]:
-        """Copy keys; returns what became of those that were not written. Raises: TargetError."""
+    def move(self, db: int, names: list[bytes], address: Address | None, large: bool) -> None:
+        """Copy keys; `large` ones are read and written in pieces. Raises: TargetError."""
         self.servers.rate_limiter.take(len(names))
-        fates: dict[bytes, str] = {}
         waits = iter(WAITS)
         left = names
-        while True:
+        while left:
             try:
                 for node, part in list(self.servers.by_node(page_of(left), address)):
                     some = part.keys()
-                    fates |= self.transfer(node).move(db, some, replace=True)
+                    transfer = self.transfer(node)
+                    (transfer.move_large if large else transfer.move)(db, some, replace=True)
                     done = set(some)
                     left = [name for name in left if name not in done]
-                return fates
             except (Lost, Refused) as e:
                 self.drop_transfers()
                 address = None
@@ -231,30 +230,17 @@ class _Repairs(Rounds):
                     raise TargetError(f"the connection is lost: {e}; run this again", source=str(self.source.url)) from None
                 time.sleep(wait)
 
-    def move_large(self, db: int, name: bytes) -> str:
-        """Copy a key whose value is too large to be read at once; returns what became of it, as `LargeValues.copy`."""
-        if self._large is None:
-            rules = rules_of(READ_HEADER, self.takes, self.conversion())
-            names = PartNames(secrets.token_hex(6))
-            self._large = LargeValues(self.source, self.target, rules, self.synced.ledger, names)
-        fate = self._large.copy(db, name, over=True)
-        if fate in ("refused", "lost"):
-            self._remember(db, name, f"it was not written: {self._large.trouble}")
-        elif fate == "unreadable":
-            return self.move(db, [name], None).get(name, "written")
-        return fate
-
-    def conversion(self) -> ConversionOptions:
-        """What becomes of keys on the way."""
-        map_db = {row.db: row.target_db for row in self.proof.databases}
-        return ConversionOptions(edits=Edits(map_db=map_db), on_error="skip")
-
     def transfer(self, node: Address) -> Transfer:
         """What copies from a node of the source. Raises: Lost, Refused, TargetError."""
         if node not in self._transfers:
             if self._way is None:
-                self._way = Way(self.source, self.target, self.takes, self.conversion(), self.layout, "replace")
-            self._transfers[node] = Transfer(self._way, self.source.dial(node), self.synced.ledger, self._note_refusal)
+                map_db = {row.db: row.target_db for row in self.proof.databases}
+                self._way = Way(
+                    self.source, self.target, self.takes, ConversionOptions(edits=Edits(map_db=map_db), on_error="skip"),
+                    abilities(self.source).layout(self.source), "replace", PartNames(secrets.token_hex(6)),
+                    self.by_commands,
+                )  # fmt: skip
+            self._transfers[node] = Transfer(self._way, self.source.dial(node), self.synced.ledger, self._note_fate)
         return self._transfers[node]
 
     def drop_transfers(self) -> None:
@@ -263,8 +249,9 @@ class _Repairs(Rounds):
             transfer.close()
         self._transfers.clear()
 
-    def _note_refusal(self, db: int, key: bytes, what: str, detail: str) -> None:
+    def _note_fate(self, db: int, key: bytes, what: str, detail: str) -> None:
         """A key was not simply written."""
+        self.fates[key] = what
         if what == "refused":
             self._remember(db, key, f"it was not written: {detail}")
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any, BinaryIO, Final, NamedTuple, cast
 
-from rdbkit.errors import CorruptError, RdbError, TargetError
+from rdbkit.errors import CorruptError, LimitError, RdbError, TargetError
 from rdbkit.format.constants import EOF, REDIS
 from rdbkit.format.record import Record
 from rdbkit.format.replies import Incoming, Refusal, refusal
@@ -53,6 +53,7 @@ _LENGTHS: Final = {
 READ_HEADER: Final = Header(REDIS, 12)
 #: Bytes that the values of keys asked for together take on the source.
 _PAGE_BYTES: Final = 8 << 20
+_ANY: Final = 1 << 62
 #: Keys asked for together where the server does not tell how large they are.
 _UNSIZED: Final = 100
 #: Errors of a server or cluster that is changing: to ask again helps.
@@ -319,15 +320,20 @@ class TwoServers:
             one.send(questions(page, self._heads[0]))
             for connection, (_, part) in zip(others, runs, strict=True):
                 connection.send(questions(part, self._heads[1]))
-            first = _answers(one, 2 * page.count)
-            second = b"".join(_answers(connection, 2 * part.count) for connection, (_, part) in zip(others, runs, strict=True))
+            most = max(self.big, _PAGE_BYTES) if self.big else _ANY
+            first = _answers(one, 2 * page.count, _ANY if page.count == 1 else 2 * most)
+            second = b"".join(
+                _answers(connection, 2 * part.count, most) for connection, (_, part) in zip(others, runs, strict=True)
+            )
             if bases != (0, 0):
                 slack += int((time.monotonic() - begun) * 1000) + 1
             unlike = self.comparison.compare(first, second, page.count, bases, slack, everything)
-        except (Lost, Refused, CorruptError):
+        except (Lost, Refused, CorruptError, LimitError) as e:
             self._drop(0, node)
             for address, _ in runs:
                 self._drop(1, address)
+            if isinstance(e, LimitError):
+                return self._without_large(db, node, page, everything)
             return self._patient(db, page.keys(), everything)
         if not unlike:
             return []
@@ -339,6 +345,20 @@ class TwoServers:
                     server.read_slots()
         found = [Found(names[each.at], each) for each in unlike if not any(_is_passing(line) for line in each.refusals)]
         return [*found, *self._patient(db, again, everything)] if again else found
+
+    def _without_large(self, db: int, node: Address, page: Page, everything: bool) -> list[Found]:
+        """The same where the target has values that are too large to be asked for at once."""
+        names = page.keys()
+        asked = [(name, [_MEMORY + bulk(name)]) for name in names]
+        sizes = [replies[0] for replies in self.target.ask(self.database(db), asked)]
+        large = {
+            name
+            for name, size in zip(names, sizes, strict=True)
+            if isinstance(size, Refusal) or (isinstance(size, int) and size > self.big)
+        }
+        small = page_of([name for name in names if name not in large])
+        found = [Found(name, None) for name in names if name in large or not large]
+        return [*found, *self._at_once(db, node, small, everything)] if large and small.count else found
 
     def _patient(self, db: int, names: Sequence[bytes], everything: bool = False) -> list[Found]:
         """Ask for keys one server after the other, and again where that helps."""
@@ -633,9 +653,9 @@ def _receive(connection: Connection, replies: Incoming) -> None:
         replies.feed(connection.receive())
 
 
-def _answers(connection: Connection, count: int) -> bytes:
-    """So many replies. Raises: Lost, CorruptError."""
-    replies = PlainReplies(count)
+def _answers(connection: Connection, count: int, most: int) -> bytes:
+    """So many replies. Raises: Lost, CorruptError; LimitError where one has more bytes than `most`."""
+    replies = PlainReplies(count, most)
     _receive(connection, replies)
     return b"".join(replies.taken)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from librt.strings import BytesWriter, write_f64_le, write_i64_le
 
-from rdbkit.errors import CorruptError, RdbError
+from rdbkit.errors import CorruptError, LimitError, RdbError
 from rdbkit.format.constants import REDIS, VALKEY, VALKEY_VERSIONS
 from rdbkit.format.decode import Decoder, FileTypes
 from rdbkit.format.replies import Incoming, line_end, read_number, refusal
@@ -44,14 +44,16 @@ class PlainReplies(Incoming):
 
     Args:
         count: how many there are to come.
+        most: so many bytes one of them may have.
 
     Attributes:
         taken: the bytes of those that have come.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, most: int = 1 << 62) -> None:
         super().__init__()
         self.left: i64 = count
+        self.most: i64 = most
         self.taken: list[bytes] = []
         self.done = count == 0
 
@@ -61,6 +63,8 @@ class PlainReplies(Incoming):
         while self.left > 0:
             end = self.reply_end(pos)
             if end < 0:
+                if self.need - pos > self.most:
+                    raise LimitError(f"a reply of {self.need - pos} bytes")
                 break
             pos = end
             self.left -= 1

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from rdbkit.errors import CorruptError
+from rdbkit.errors import CorruptError, LimitError
 from rdbkit.format.payload import Payload, encode_payload
 from rdbkit.format.replies import Refusal
 from rdbkit.passes.compare_dumps import (
@@ -39,6 +39,9 @@ def test_replies_may_be_cut_anywhere() -> None:
     for at in range(len(REPLIES)):
         assert replies.feed(REPLIES[at : at + 1]) == (at == len(REPLIES) - 1)
     assert PlainReplies(0).done
+    assert PlainReplies(1, 10).feed(b"$3\r\nabc\r\n")
+    with pytest.raises(LimitError):
+        PlainReplies(2, 1000).feed(b"$3\r\nabc\r\n$2000\r\nabc")
     with pytest.raises(CorruptError):
         PlainReplies(1).feed(b"HTTP/1.1 400 Bad Request\r\n")
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fixtures.server import Client
+from rdbkit.errors import TargetError
 from rdbkit.live.sync import Synced, sync
 from rdbkit.selection import Selection
 
@@ -110,11 +111,25 @@ def test_a_login_that_may_not_write() -> None:
     with two() as (first, second, source, target):
         first.pipeline([("SET", "a", 1)])
         second.call("ACL", "SETUSER", "reader", "on", ">pw", "~*", "+@read", "+@connection")
-        done = synced(source, target.replace("redis://", "redis://reader:pw@"))
-        assert not done.clean
-        assert done.proof.refused == 1
+        with pytest.raises(TargetError, match="cannot be written to"):
+            synced(source, target.replace("redis://", "redis://reader:pw@"))
+        second.call("ACL", "SETUSER", "some", "on", ">pw", "%R~*", "~a*", "+@all")
+        first.pipeline([("SET", "b", 1)])
+        done = synced(source, target.replace("redis://", "redis://some:pw@"))
+        assert done.repaired == {"missing": 1}
+        assert [(each.what, each.key) for each in done.proof.samples] == [("refused", b"b")]
         assert "NOPERM" in done.proof.samples[0].details[0]
-        assert done.repaired == {}
+
+
+def test_a_login_without_restore() -> None:
+    with two("redis-7.0", "redis-8.0") as (first, second, source, target):
+        first.pipeline(BEFORE)
+        second.pipeline(BEFORE)
+        second.pipeline(AFTER)
+        second.call("ACL", "SETUSER", "writer", "on", ">pw", "~*", "+@all", "-restore")
+        done = synced(source, target.replace("redis://", "redis://writer:pw@"), delete=True)
+        assert done.clean, done
+        assert compared(source, target, find_extra=True).same
 
 
 def test_on_the_command_line() -> None:

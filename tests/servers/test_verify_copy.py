@@ -365,6 +365,18 @@ def test_large_values_are_compared_in_pieces(one: str, other: str) -> None:
         assert found(again)["big:hash"] == "missing"
 
 
+def test_values_that_are_large_on_the_target_alone() -> None:
+    with two() as (first, second, source, target):
+        first.pipeline([("SET", f"k{i}", i) for i in range(50)])
+        second.pipeline([("SET", f"k{i}", i) for i in range(49)])
+        value = random.Random(1).randbytes(12 << 20)
+        second.call("SET", "k7", value)
+        for options in ({"big": 1 << 20}, {"big": 1 << 20, "batch": 3}, {"big": 0}):
+            proof = compared(source, target, rounds=1, **options)
+            assert found(proof) == {"k7": "value", "k49": "missing"}
+            assert proof.equal == 48
+
+
 def test_a_source_whose_login_may_not_dump() -> None:
     with two("redis-7.0", "redis-8.0") as (first, second, source, target):
         first.pipeline(BEFORE)
