@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Final, cast
 
 from rdbkit.errors import RdbError, TargetError
@@ -371,7 +372,7 @@ class _Copy:
         load_scripts(self.target, found.scripts)
         copy_files(
             files, self.target, self.preparation.takes, self.conversion, replace=self.on_exists == "replace", told=self.tell,
-            state=self.state, pace=self.pace, counts=counts, names=self.parts() if self.pace.big else None,
+            state=self.state, pace=self.pace, counts=counts, names=self.parts if self.pace.big else None,
             progress=lambda at: tell(0.3 + 0.7 * at / size),
         )  # fmt: skip
         delete_left(self.target, self.state)
@@ -455,9 +456,13 @@ class _Copy:
         assert preparation.source.abilities is not None
         assert preparation.target.abilities is not None
         layout = preparation.source.abilities.layout(source)
-        by_commands = preparation.target.abilities.write.use == "commands"
-        return Way(source, self.target, preparation.takes, self.conversion, layout, self.on_exists, self.parts(), by_commands)
+        return Way(
+            source, self.target, preparation.takes, self.conversion, layout, self.on_exists, self.parts,
+            by_commands=preparation.target.abilities.write.use == "commands",
+            without_dump=preparation.source.abilities.value.use == "commands",
+        )  # fmt: skip
 
+    @cached_property
     def parts(self) -> PartNames | None:
         """Where values are written in parts, what these are called; those that an earlier run has left are deleted."""
         found = self.preparation.target.abilities
@@ -501,7 +506,7 @@ def prepare(source: Server, target: Server, takes: Target | None, write_by: str)
     Raises: ValueError where they are the same; TargetError where a server cannot be reached, or may not be read or written.
     """
     old, new = abilities(source), abilities(target)
-    if old.value.use != "dump":
+    if old.value.use is None:
         raise TargetError(f"its values cannot be read: {old.value.why}", source=str(source.url))
     new = writing(target, new, write_by)
     _refuse_the_same(source, target)

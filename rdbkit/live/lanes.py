@@ -109,6 +109,8 @@ class Lane:
 
     def _sized(self, page: Page) -> tuple[Page, list[bytes]]:
         """The page without the keys that are too large to be read whole, and those."""
+        if self.transfer.without_dump:
+            return Page(b"", 0), page.keys()
         if not self.big or self.large is None or not page.count:
             return page, []
         sizes = SizeReplies(page.count, self.big)

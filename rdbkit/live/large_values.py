@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import Any, BinaryIO, Final, cast
 
@@ -25,7 +25,7 @@ from rdbkit.live.connection import Connection, Lost, Refused
 from rdbkit.live.parts import ATTEMPTS, Interrupted, PartNames, PartWriter, passes
 from rdbkit.live.restoring import WAITS, Patience
 from rdbkit.live.server import Server
-from rdbkit.live.value_reader import WINDOW_BYTES, Changed, Gone, Unreadable, ValueReader
+from rdbkit.live.value_reader import WINDOW_BYTES, Changed, Gone, Unreadable, ValueReader, read_together
 from rdbkit.operations.convert import Job
 from rdbkit.policy.ledger import Ledger, Loss
 from rdbkit.policy.rules import FAIL, Rules
@@ -145,6 +145,16 @@ class LargeValues:
             self._ledger.add(loss, forbidden)
         return outcome
 
+    def read_small(self, db: int, keys: Sequence[bytes]) -> list[bytes | Exception]:
+        """The records of many keys of one node, as `read_together` gives them.
+
+        Raises: Lost, Interrupted.
+        """
+        if not keys:
+            return []
+        connection = self._connection(db, keys[0])
+        return read_together(lambda key: self._reader(key, True), keys, lambda commands: connection.ask(*commands))
+
     def _copy(self, db: int, key: bytes, over: bool) -> str:
         """Try once. Raises: what `_converted` does, Interrupted, and Lost."""
         with self._converted(db, key) as snapshot:
@@ -243,7 +253,10 @@ class LargeValues:
         yield bytes([c.EOF]) + (_CHECKSUM if header.flavour == c.VALKEY or header.version >= _CHECKSUM_SINCE else b"")
 
     def _reader(self, key: bytes, digests: bool) -> ValueReader:
-        return ValueReader(key, self._rules.source, self._source.features, digests=digests, window_bytes=self._window_bytes)
+        source = self._source
+        return ValueReader(
+            key, self._rules.source, source.features, digests=digests, clock=source.now_ms, window_bytes=self._window_bytes
+        )
 
     def _run(self, connection: Connection, reader: ValueReader) -> Iterator[bytes]:
         """What a reader reads."""

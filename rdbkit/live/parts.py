@@ -377,7 +377,7 @@ class PartWriter:
                 return "lost"
             is_whole()
             begun.keep()
-            (there, length) = self._look(connection, part, kind, expire_ms is None)
+            (there, length) = self._look(connection, part, kind, expire_ms)
             if not there:
                 if not least or (expire_ms is not None and expire_ms <= self.target.now_ms() + _TOLERANCE_MS):
                     return "gone"
@@ -428,14 +428,17 @@ class PartWriter:
             self._take_losses(key)
         return (least, most) if record.type == "string" else (writer.least, writer.most)
 
-    def _look(self, connection: Connection, part: bytes, kind: str, persists: bool) -> tuple[int, int | None]:
-        """Whether a part is there, and how many elements it has; None where its type does not tell."""
-        commands = [command(b"PERSIST", part)] if persists else []
-        commands.append(command(b"EXISTS", part))
+    def _look(self, connection: Connection, part: bytes, kind: str, expire_ms: int | None) -> tuple[int, int | None]:
+        """Let a part expire when it should, in place of an hour after it was begun.
+
+        Returns: whether it is there, and how many elements it has; None where its type does not tell.
+        """
+        expiry = command(b"PERSIST", part) if expire_ms is None else command(b"PEXPIREAT", part, b"%d" % expire_ms)
+        commands = [expiry, command(b"EXISTS", part)]
         if kind in _LENGTHS:
             commands.append(command(_LENGTHS[kind], part))
-        replies = self._checked(connection.ask(*commands))[persists:]
-        return replies[0], replies[1] if len(replies) > 1 else None
+        _, there, *length = self._checked(connection.ask(*commands))
+        return there, length[0] if length else None
 
     def _rename(self, connection: Connection, db: int, part: bytes, key: bytes, over: bool) -> str:
         """Give a part its name."""
@@ -633,7 +636,5 @@ def _string_in_pieces(record: Record) -> tuple[int, Iterator[bytes]]:
         for piece in record.content(chain([begun], chunks)):
             yield from pieces([b"SETRANGE", record.key, b"%d" % at, piece])
             at += len(piece)
-        if record.expire_ms is not None:
-            yield command(b"PEXPIREAT", record.key, b"%d" % record.expire_ms)
 
     return total, commands()

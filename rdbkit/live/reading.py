@@ -81,6 +81,7 @@ class Reading:
     Attributes:
         counts: what became of the keys so far.
         large: takes keys that are too large to be read whole, with their database; None where all are.
+        without_dump: it takes all keys.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Reading:
         self.told = told
         self.counts = Counts()
         self.large: Callable[[int, list[bytes]], object] | None = None
+        self.without_dump = False
         self._rest = b""
         self._db = -1
 

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from rdbkit.format.record import Record
-from rdbkit.live.connection import Connection
+from rdbkit.live.connection import Connection, Lost
 from rdbkit.live.converter import Converter, Terms, header_by, header_of, rules_of
 from rdbkit.live.large_values import LargeValues
 from rdbkit.live.loads import loads
-from rdbkit.live.parts import PartNames, PartWriter
+from rdbkit.live.parts import Interrupted, PartNames, PartWriter
 from rdbkit.live.reading import Counts, Reading, Told, tell_nobody
 from rdbkit.live.refusals import Existing
 from rdbkit.live.restoring import Refused, Restoring
 from rdbkit.live.server import Server
+from rdbkit.live.value_reader import Changed
 from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.passes.dumps import Answers, Gatherer, Weaver
 from rdbkit.passes.pages import Layout, Page, page_of
@@ -35,6 +36,8 @@ _COUNTED: Final = {
 }  # fmt: skip
 #: The outcomes that are told of.
 _TOLD: Final = ("exists", "equal", "refused", "changed", "gone")
+#: Keys that are read together where that takes commands of their types.
+_TOGETHER: Final = 100
 #: Bytes of commands that wait before they are sent.
 _FLUSH: Final = 4 << 20
 
@@ -51,6 +54,7 @@ class Way:
         on_exists: "fail" and "skip" leave keys alone that the target has; "replace" replaces them.
         parts: names of the temporary keys in which large values are written; None where all values are read whole.
         by_commands: keys are written by commands of their types, not by RESTORE; takes `parts`.
+        without_dump: they are read by commands of their types, too; takes `parts`.
     """
 
     source: Server
@@ -61,6 +65,7 @@ class Way:
     on_exists: str = "fail"
     parts: PartNames | None = None
     by_commands: bool = False
+    without_dump: bool = False
 
 
 class Transfer(Reading):
@@ -92,7 +97,8 @@ class Transfer(Reading):
         self._large: LargeValues | None = None
         self._writer: PartWriter | None = None
         if way.parts is not None:
-            self.large = self.move_large
+            self.large = self.move_by_commands if way.without_dump else self.move_large
+        self.without_dump = way.without_dump
 
     # -- a page at a time
 
@@ -118,9 +124,12 @@ class Transfer(Reading):
 
         self.told = note
         try:
-            page = page_of(names)
-            self.ask(db, page)
-            self.answer(db, page, replace)
+            if self.without_dump:
+                self.move_by_commands(db, names, replace=replace)
+            else:
+                page = page_of(names)
+                self.ask(db, page)
+                self.answer(db, page, replace)
             self.settle()
         finally:
             self.told = told
@@ -132,12 +141,7 @@ class Transfer(Reading):
         Raises: TargetError where a server cannot be reached for long.
         """
         over = replace or self.way.on_exists == "replace"
-        if self._large is None:
-            assert self.way.parts is not None
-            header = header_of(self.version) if self.version else header_by(loads(self.source))
-            rules = rules_of(header, self.way.takes, self.way.conversion)
-            self._large = LargeValues(self.source, self.way.target, rules, self.ledger, self.way.parts)
-        large = self._large
+        large = self._values()
         for name in names:
             outcome = large.copy(db, name, over=over)
             self.counts.read += 1
@@ -146,6 +150,40 @@ class Transfer(Reading):
                 continue
             self.counts.value_bytes += large.value_bytes
             self.note(db, name, outcome, large.trouble)
+
+    def move_by_commands(self, db: int, names: Sequence[bytes], *, replace: bool = False) -> None:
+        """Make keys on the target what they are on the source, without DUMP: many at once, and one by one what is large or changes.
+
+        Raises: as `move_large`.
+        """
+        over = replace or self.way.on_exists == "replace"
+        for at in range(0, len(names), _TOGETHER):
+            some = names[at : at + _TOGETHER]
+            records = []
+            others = []
+            try:
+                found = self._values().read_small(db, some)
+            except (Lost, Interrupted):
+                found = [Changed()] * len(some)  # to be asked for again
+            for name, record in zip(some, found, strict=True):
+                if isinstance(record, bytes):
+                    records.append(record)
+                else:
+                    others.append(name)
+            self.counts.read += len(records)
+            if records:
+                self.take_block(db, b"".join(records), over)
+                self.settle()
+            self.move_large(db, others, replace=replace)
+
+    def _values(self) -> LargeValues:
+        if self._large is None:
+            assert self.way.parts is not None
+            if not self.version:
+                self._begin_version(header_by(loads(self.source)).version)
+            rules = rules_of(header_of(self.version), self.way.takes, self.way.conversion)
+            self._large = LargeValues(self.source, self.way.target, rules, self.ledger, self.way.parts)
+        return self._large
 
     def answer(self, db: int, page: Page, replace: bool = False) -> None:
         """Read the answers to `ask`, and send them on. Raises: Lost where the connection to the source breaks."""
@@ -208,6 +246,10 @@ class Transfer(Reading):
             return
         if self.converter is None or answers.version != self.version:
             self._begin_version(int(answers.version))
+        self.take_block(db, block, replace)
+
+    def take_block(self, db: int, block: bytes, replace: bool) -> None:
+        """Convert records of the source, and send them on."""
         assert self.converter is not None
         before = self.converter.left_out, self.converter.lost
         if self.way.by_commands:

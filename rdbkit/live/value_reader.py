@@ -7,8 +7,10 @@ with a last one, and how many elements came with how many were counted. Who read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import time
+from collections.abc import Callable, Generator, Sequence
 from hashlib import blake2b
+from itertools import islice
 from typing import Any, Final
 
 from librt.strings import BytesWriter, write_f64_le, write_i64_le
@@ -24,7 +26,7 @@ from rdbkit.model import Header
 from rdbkit.resp import command
 from rdbkit.values import PendingEntry, Stream, StreamConsumer, StreamEntry, StreamGroup, StreamId
 
-__all__ = ["TYPES", "WINDOW_BYTES", "Changed", "Gone", "Unreadable", "ValueReader"]
+__all__ = ["TYPES", "WINDOW_BYTES", "Changed", "Gone", "TooLarge", "Unreadable", "ValueReader", "read_together"]
 
 #: What can be read by commands.
 TYPES: Final = ("string", "list", "set", "zset", "hash", "stream")
@@ -70,6 +72,7 @@ class ValueReader:
         header: of the snapshots that the server writes; the record is one of that version.
         features: names of the commands that the server has, of those that not every server has (`Server.features`).
         digests: make `digest`.
+        clock: gives the server's time in Unix milliseconds, where the server may not be asked.
         window_bytes: so many bytes one reply is meant to have.
 
     Attributes:
@@ -80,7 +83,14 @@ class ValueReader:
     """
 
     def __init__(
-        self, key: bytes, header: Header, features: frozenset[str], *, digests: bool = False, window_bytes: int = WINDOW_BYTES
+        self,
+        key: bytes,
+        header: Header,
+        features: frozenset[str],
+        *,
+        digests: bool = False,
+        clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        window_bytes: int = WINDOW_BYTES,
     ) -> None:
         self.key = key
         self.header = header
@@ -91,9 +101,16 @@ class ValueReader:
         self._absolute = "PEXPIRETIME" in features
         self._fields_expire = "HPEXPIRETIME" in features
         self._digests = digests
+        self._clock = clock
         self._out = BytesWriter()
         self._window = _FIRST_WINDOW
         self._window_bytes = window_bytes
+        self._windows = 0
+
+    @property
+    def is_of_one_reply(self) -> bool:
+        """Whether one reply gave all of the value, which is then one that it had."""
+        return self._windows <= 1 and self.type != "stream" and not (self.type == "hash" and self._fields_expire)
 
     def take(self) -> bytes:
         """What has been read and not been taken: bytes of the record, from its expiry on."""
@@ -121,6 +138,15 @@ class ValueReader:
     def _ask(self, *commands: bytes) -> Steps:
         """The replies. Raises: Refused, and Changed for what only another value explains."""
         replies = yield list(commands)
+        return self._checked(replies)
+
+    def _ask_at(self, *commands: bytes) -> Steps:
+        """The source's clock in Unix milliseconds, and the replies. Raises: as `_ask`."""
+        told, *replies = yield [command(b"TIME"), *commands]
+        now_ms = self._clock() if isinstance(told, Refusal) else int(told[0]) * 1000 + int(told[1]) // 1000
+        return now_ms, *self._checked(replies)
+
+    def _checked(self, replies: list[Any]) -> list[Any]:
         for reply in replies:
             if isinstance(reply, Refusal):
                 if reply.code in ("WRONGTYPE", "NOGROUP") or reply.text == "no such key":
@@ -134,9 +160,9 @@ class ValueReader:
         if self._absolute:
             kind, at = yield from self._ask(command(b"TYPE", key), command(b"PEXPIRETIME", key))
         else:
-            kind, at, (seconds, micros) = yield from self._ask(command(b"TYPE", key), command(b"PTTL", key), command(b"TIME"))
+            now_ms, at, kind = yield from self._ask_at(command(b"PTTL", key), command(b"TYPE", key))
             if at >= 0:
-                at += int(seconds) * 1000 + int(micros) // 1000
+                at += now_ms
         if kind == b"none" or at == -2:
             raise Gone
         return kind.decode("utf-8", "replace"), None if at < 0 else at
@@ -205,6 +231,7 @@ class ValueReader:
         at = 0
         while at < total:
             stop = min(at + self._window_bytes, total)
+            self._windows += 1
             (piece,) = yield from self._ask(command(b"GETRANGE", self.key, b"%d" % at, b"%d" % (stop - 1)))
             if len(piece) != stop - at:
                 raise Changed
@@ -227,6 +254,7 @@ class ValueReader:
         write_length(self._out, total)
         at = 0
         while at < total:
+            self._windows += 1
             (found,) = yield from self._ask(command(b"LRANGE", self.key, b"%d" % at, b"%d" % (at + self._window - 1)))
             if len(found) != min(self._window, total - at):
                 raise Changed
@@ -248,6 +276,7 @@ class ValueReader:
         seen = 0
         cursor = b"0"
         while True:
+            self._windows += 1
             ((cursor, found),) = yield from self._ask(command(scan, self.key, cursor, b"COUNT", b"%d" % self._window))
             seen += len(found) // width
             if seen > total:
@@ -294,6 +323,7 @@ class ValueReader:
             commands = [command(b"HSCAN", self.key, cursor, b"COUNT", b"%d" % self._window)]
             if waiting:
                 commands.append(self._expiries_of(waiting))
+            self._windows += 1
             (cursor, found), *times = yield from self._ask(*commands)
             if times:
                 self._fields(waiting, times[0], valkey)
@@ -404,8 +434,7 @@ class ValueReader:
         for row in rows:
             facts = _facts(row)
             name = facts["name"]
-            time, consumers = yield from self._ask(command(b"TIME"), command(b"XINFO", b"CONSUMERS", self.key, name))
-            now = _milliseconds(time)
+            now, consumers = yield from self._ask_at(command(b"XINFO", b"CONSUMERS", self.key, name))
             known = [
                 StreamConsumer(each["name"], now - each["idle"], _active(now, each.get("inactive")))
                 for each in map(_facts, consumers)
@@ -423,8 +452,7 @@ class ValueReader:
         start = b"-"
         while True:
             question = command(b"XPENDING", self.key, group, start, b"+", b"%d" % _PENDING_WINDOW)
-            time, rows = yield from self._ask(command(b"TIME"), question)
-            now = _milliseconds(time)
+            now, rows = yield from self._ask_at(question)
             pending += [PendingEntry(_id(name), consumer, now - idle, count) for name, consumer, idle, count in rows]
             if len(rows) < _PENDING_WINDOW:
                 return pending
@@ -454,6 +482,59 @@ class ValueReader:
         self.digest = (self.digest + int.from_bytes(blake2b(whole, digest_size=16).digest(), "big")) % _DIGEST
 
 
+class TooLarge(Exception):
+    """The value is more than is read of several at once."""
+
+
+def read_together(
+    make: Callable[[bytes], ValueReader], keys: Sequence[bytes], ask: Callable[[list[bytes]], list[Any]]
+) -> list[bytes | Exception]:
+    """Read many small values at once: of each key its record, or what was raised.
+
+    What took more than one reply is read again, and has changed where it is another then.
+
+    Args:
+        make: the reader of a key; it makes digests.
+        ask: gives the replies to commands.
+
+    Raises: what `ask` does.
+    """
+    readers = [make(key) for key in keys]
+    found = _run_together(readers, ask)
+    again = [i for i, value in enumerate(found) if isinstance(value, bytes) and not readers[i].is_of_one_reply]
+    seconds = [make(keys[i]) for i in again]
+    for i, second, value in zip(again, seconds, _run_together(seconds, ask), strict=True):
+        if isinstance(value, Exception):
+            found[i] = value
+        elif second.digest != readers[i].digest:
+            found[i] = Changed()
+    return found
+
+
+def _run_together(readers: Sequence[ValueReader], ask: Callable[[list[bytes]], list[Any]]) -> list[bytes | Exception]:
+    found: list[bytes | Exception] = [b""] * len(readers)
+    running = [(i, steps, next(steps)) for i, steps in enumerate(reader.steps() for reader in readers)]
+    parts: list[list[bytes]] = [[] for _ in readers]
+    sizes = [0] * len(readers)
+    while running:
+        replies = iter(ask([text for _, _, commands in running for text in commands]))
+        going = []
+        for i, steps, commands in running:
+            try:
+                following = steps.send(list(islice(replies, len(commands))))
+                parts[i].append(readers[i].take())
+                sizes[i] += len(parts[i][-1])
+                if sizes[i] > WINDOW_BYTES:
+                    raise TooLarge
+                going.append((i, steps, following))
+            except StopIteration:
+                found[i] = b"".join([*parts[i], readers[i].take()])
+            except (Gone, Changed, Unreadable, TooLarge, Refused, LossError) as e:
+                found[i] = e
+        running = going
+    return found
+
+
 def _facts(flat: list[Any]) -> dict[str, Any]:
     """What a server says of a thing as names and values in turn."""
     return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
@@ -469,10 +550,6 @@ def _after(entry_id: StreamId) -> bytes:
     if entry_id.seq == (1 << 64) - 1:
         return b"%d-0" % (entry_id.ms + 1)
     return b"%d-%d" % (entry_id.ms, entry_id.seq + 1)
-
-
-def _milliseconds(time: list[bytes]) -> int:
-    return int(time[0]) * 1000 + int(time[1]) // 1000
 
 
 def _active(now: int, inactive: int | None) -> int | None:

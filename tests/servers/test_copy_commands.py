@@ -16,7 +16,7 @@ from rdbkit.live.copy import Copied, copy
 from rdbkit.live.parts import PartWriter
 from rdbkit.policy.rules import Edits, Policies
 
-from ..live.acl import add_users, url_of
+from ..live.acl import add_user, add_users, url_of
 from ..live.cluster import cluster
 from ..rdb import FIXTURES
 from .test_large_values import FAR, MAKE, SERVERS, comparable, servers, url
@@ -91,6 +91,22 @@ def test_policies_and_edits_hold() -> None:
         assert (done.counts.written, done.counts.lost) == (2, 0)
         assert sorted(map(str, b.items("KEYS", "*"))) == ["b'a:s'", "b'b:s'", "b'h'"]
         assert b.integer("PTTL", "h") > 0
+
+
+@pytest.mark.parametrize("rules", ["+@all -dump", "+@read +@connection -dump"])
+@pytest.mark.parametrize(("source", "target"), PAIRS)
+def test_a_login_without_dump_reads_all_keys(source: str, target: str, rules: str) -> None:
+    with servers(source, target, FIXTURES / "rich" / f"{RELEASES[source]}.rdb") as (a, b):
+        fill(a)
+        add_user(a, "u", rules)
+        done = copy(url_of(url(a), "u"), url(b), policies=Policies(loss="drop"), functions=False)
+        vector_sets = sum(name == "vs" for _, name in comparable(a))
+        assert outcomes(done) == {"written": done.counts.read - vector_sets, **({"refused": vector_sets} if vector_sets else {})}
+        found = comparable(b)
+        expected = {key: row for key, row in comparable(a, with_fields=target != "redis-6.0").items() if key[1] != "vs"}
+        if "@read" in rules and source == "redis-6.0":  # where that lets nobody into another database
+            expected = {key: row for key, row in expected.items() if key[0] == 0}
+        assert found == expected
 
 
 def test_what_cannot_be_written_is_refused_before(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -212,7 +212,7 @@ def test_wrong_logins_and_wrong_ports_are_one_line_with_the_remedy(source: Clien
             (f"redis://localhost:{port}", (), "the port may want TLS: write rediss://"),
             (tls, (), "certificate is not trusted"),
             (tls.replace("localhost", "127.0.0.1"), ca, "certificate is not trusted"),
-            (url_of(url(b), "contributor"), (), "it cannot be written to"),
+            (url_of(url(b), "contributor"), ("--as", "restore"), "it cannot be written to"),
             (url_of(url(b), "reader"), (), "it cannot be written to"),
         ):
             done = run_text("copy", url(source), place, *options)

@@ -57,6 +57,47 @@ def test_what_the_target_has_stays_or_is_replaced() -> None:
         assert 0 < b.integer("PTTL", "new:hash") <= 1_000_000
 
 
+#: By type, a script that adds so many elements of so many bytes, from a number on.
+FILL = """
+local first, count, text, kind = tonumber(ARGV[1]), tonumber(ARGV[2]), string.rep('v', tonumber(ARGV[3])), ARGV[4]
+for i = first, first + count - 1 do
+    if kind == 'hash' then redis.call('HSET', kind, i, i .. text)
+    elseif kind == 'list' then redis.call('RPUSH', kind, i .. text)
+    elseif kind == 'set' then redis.call('SADD', kind, i .. text)
+    elseif kind == 'zset' then redis.call('ZADD', kind, i, i .. text)
+    elseif kind == 'stream' then redis.call('XADD', kind, (i + 1) .. '-1', 'f', i .. text)
+    else redis.call('APPEND', kind, text) end
+end
+"""
+MEGABYTE = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("kind", "element", "megabytes"),
+    [
+        ("string", MEGABYTE, 200), ("hash", 1000, 120), ("list", 100_000, 200), ("stream", 100_000, 200),
+        *(pytest.param(*row, marks=pytest.mark.exhaustive) for row in (
+            ("string", MEGABYTE, 500), ("hash", 100, 1000), ("list", 1000, 1000), ("set", 1000, 1000), ("zset", 1000, 1000),
+            ("stream", 1000, 1000), ("hash", MEGABYTE, 1000),
+        )),
+    ],
+)  # fmt: skip
+def test_memory_does_not_depend_on_a_value(kind: str, element: int, megabytes: int) -> None:
+    with servers("redis-7.0", "redis-7.0") as (a, b):
+        count = megabytes * MEGABYTE // element
+        step = max(1, min(count, 4 * MEGABYTE // element))
+        for first in range(0, count, step):
+            a.call("EVAL", FILL, 0, first, min(step, count - first), element, kind)
+        process = subprocess.Popen([sys.executable, "-m", "rdbkit", "copy", url(a), url(b)], stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        assert usage.ru_maxrss < 150 << 10
+        assert b.items("KEYS", "*") == [kind.encode()]
+        length = {"string": "STRLEN", "hash": "HLEN", "list": "LLEN", "set": "SCARD", "zset": "ZCARD", "stream": "XLEN"}[kind]
+        assert b.integer(length, kind) == a.integer(length, kind)
+
+
 def test_a_copy_that_is_killed_goes_on_and_leaves_no_part(tmp_path: Path) -> None:
     with servers("redis-7.0", "redis-7.0") as (a, b):
         for name in ("one", "two"):
