@@ -3,24 +3,28 @@
 A slot has been read once its node had it from before the node's keys were listed until after that. A key that moves meanwhile can
 be missed: it was not yet where the list is at its end, and no longer where that began. So a slot that has moved, or was on its way
 while its node was read, is read again from the node that has it then. One that has left and come back shows by the epoch of its
-node: a node that gets a slot has a greater one than the node before.
+node: a node that gets a slot has a greater one than the node before. What is read again is listed slot by slot where a node allows
+that: such a list is of one moment, so it does not matter what moves then.
 """
 
 from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from rdbkit.live.connection import Address, Lost
+from rdbkit.format.replies import Refusal
+from rdbkit.live.connection import Address, Connection, Lost
 from rdbkit.live.server import Server
 from rdbkit.resp import command
 
-__all__ = ["Coverage"]
+__all__ = ["Coverage", "names_of_slots"]
 
 #: What CLUSTER NODES says behind a node's own slots of one that leaves (->-) or comes (-<-).
 _MOVING: Final = re.compile(rb"\[(\d+)-[<>]-")
+#: Names of one slot that are asked for at once, at most.
+_MOST_NAMES: Final = 50_000
 
 
 class _Own(NamedTuple):
@@ -45,10 +49,11 @@ class Coverage:
         self._missing = set(range(len(server.slots())))
         self._reading: dict[Address, set[int]] = {}
         self._epochs: dict[Address, bytes] = {}
+        self._has_begun = False
         self._read: set[Address] = set()
 
     def missing(self) -> dict[Address, frozenset[int] | None]:
-        """The nodes that are still to be read, with those of their slots that matter; None for all that they have.
+        """The nodes that are still to be read, with those of their slots that matter; None for all, as long as none was read.
 
         A slot that no node has is nobody's: it has no keys that could be had.
         """
@@ -61,8 +66,7 @@ class Coverage:
                 owner = owners[slot]
                 if owner is not None:
                     nodes.setdefault(owner, set()).add(slot)
-            whole = len(self._missing) == len(owners)
-            return {address: None if whole else frozenset(slots) for address, slots in nodes.items()}
+            return {address: frozenset(slots) if self._has_begun else None for address, slots in nodes.items()}
 
     def unowned(self) -> int:
         """How many slots no node has."""
@@ -81,6 +85,7 @@ class Coverage:
             wanted = self._missing if slots is None else self._missing & slots
             self._reading[address] = {slot for slot in wanted if slot in own.slots and slot not in own.moving}
             self._epochs[address] = own.epoch
+            self._has_begun = True
         return f"{own.epoch.decode()}:{_ranges(own.slots)}"
 
     def look(self) -> None:
@@ -104,6 +109,11 @@ class Coverage:
         with self._lock:
             self._missing -= self._reading.pop(address, set())
 
+    def has_read(self, slots: Iterable[int]) -> None:
+        """All keys of slots have been read that their node had at one moment."""
+        with self._lock:
+            self._missing.difference_update(slots)
+
     def abandon(self, address: Address) -> None:
         """The list of a node's keys has broken off, and does not go on."""
         with self._lock:
@@ -119,14 +129,38 @@ class Coverage:
             reading &= own.slots - own.moving
 
     def _own(self, address: Address) -> _Own:
-        reply = self._server.ask_node(address, command(b"CLUSTER", b"NODES"))
-        for line in reply.splitlines() if isinstance(reply, bytes) else ():
-            _id, _address, flags, _master, _ping, _pong, epoch, _link, *slots = line.split()
-            if b"myself" in flags:
-                moving = frozenset(int(slot) for slot in _MOVING.findall(line))
-                return _Own(epoch, frozenset(_numbers(slots)), moving)
+        own = _own_of(self._server.ask_node(address, command(b"CLUSTER", b"NODES")))
+        if own is not None:
+            return own
         owners = self._server.slots()
         return _Own(b"", frozenset(slot for slot, owner in enumerate(owners) if owner == address), frozenset())
+
+
+def names_of_slots(connection: Connection, slots: Sequence[int]) -> dict[int, list[bytes]] | Refusal:
+    """The names of all keys of slots, at one moment: of those that the node has, and that are not on their way; or why not.
+
+    Raises: Lost.
+    """
+    asked = [command(b"CLUSTER", b"GETKEYSINSLOT", b"%d" % slot, b"%d" % (_MOST_NAMES + 1)) for slot in slots]
+    *before, found = connection.ask(command(b"MULTI"), command(b"CLUSTER", b"NODES"), *asked, command(b"EXEC"))
+    refusal = next((reply for reply in (*before, found) if isinstance(reply, Refusal)), None)
+    if refusal is not None:
+        return refusal
+    nodes, *names = found
+    own = _own_of(nodes)
+    if own is None or any(not isinstance(each, list) or len(each) > _MOST_NAMES for each in names):
+        return Refusal("ERR", "a slot has too many keys, or the node does not tell which it has")
+    return {slot: each for slot, each in zip(slots, names, strict=True) if slot in own.slots and slot not in own.moving}
+
+
+def _own_of(nodes: object) -> _Own | None:
+    """What a node says of itself in CLUSTER NODES; None where it hides that."""
+    for line in nodes.splitlines() if isinstance(nodes, bytes) else ():
+        _id, _address, flags, _master, _ping, _pong, epoch, _link, *slots = line.split()
+        if b"myself" in flags:
+            moving = frozenset(int(slot) for slot in _MOVING.findall(line))
+            return _Own(epoch, frozenset(_numbers(slots)), moving)
+    return None
 
 
 def _numbers(ranges: Iterable[bytes]) -> Iterable[int]:

@@ -10,11 +10,12 @@ from dataclasses import fields, replace
 from typing import Any, Final
 
 from rdbkit.errors import TargetError
+from rdbkit.format.replies import Refusal
 from rdbkit.format.slots import key_slot
 from rdbkit.live import copy_state
 from rdbkit.live.connection import Address, Connection, Lost, Refused
 from rdbkit.live.copy_state import CopyState, Trouble
-from rdbkit.live.coverage import Coverage
+from rdbkit.live.coverage import Coverage, names_of_slots
 from rdbkit.live.databases import databases_of
 from rdbkit.live.lanes import Lane
 from rdbkit.live.latency import LatencyGuard, PageSize
@@ -33,6 +34,8 @@ _TICK_S: Final = 0.2
 _ENDING_S: Final = 10.0
 #: How often the cluster is asked which slots have moved, in seconds.
 _LOOK_S: Final = 10.0
+#: How many slots are listed at once, at most: their node answers nobody else meanwhile.
+_MOST_SLOTS: Final = 256
 #: How often slots that have moved are read again, and how long is waited before that, in seconds.
 _ROUNDS: Final = 50
 _ROUND_S: Final = 1.0
@@ -261,6 +264,8 @@ class FirstPass:
                 transfer, place.db, cursor=place.cursor.encode(), batch=lambda: size.keys, big=self.pace.big, large=self.large,
                 save=save, wanted=None if slots is None else of_slots, pace=pace,
             )  # fmt: skip
+            if state is None and slots is not None and self._copy_slots(lane, address, slots):
+                return
             waits = iter(_WAITS)
             while True:
                 before = lane.cursor
@@ -276,6 +281,31 @@ class FirstPass:
                     self._begin_again(lane, place)
         place.done = True
         self._note(transfer, place, state)
+
+    def _copy_slots(self, lane: Lane, address: Address, slots: frozenset[int]) -> bool:
+        """Copy the keys of slots that have moved, each by the list of its names; whether the node can be asked for that.
+
+        A slot that its node does not have, or that is on its way, is left to another round, as all are where the node is lost.
+        """
+        if len(self.databases) > 1:
+            return False  # a slot has keys in each of them
+        connection, batch = lane.transfer.connection, self.pace.batch
+        left = sorted(slots)
+        at_once = 1
+        with suppress(Lost):
+            connection.open()
+            while left:
+                some, left = left[:at_once], left[at_once:]
+                found = names_of_slots(connection, some)
+                if isinstance(found, Refusal):
+                    return False
+                self._coverage.abandon(address)  # the list of all its keys, which is not made
+                names = [name for each in found.values() for name in each]
+                for at in range(0, len(names), batch):
+                    lane.copy(names[at : at + batch])
+                self._coverage.has_read(found)
+                at_once = max(1, at_once // 2) if len(names) > batch else min(2 * at_once, _MOST_SLOTS)
+        return True
 
     def _begin_again(self, lane: Lane, place: copy_state.Lane) -> None:
         """Where a lane goes on whose connection was lost: a process that is another one has other cursors."""

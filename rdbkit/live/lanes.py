@@ -5,13 +5,13 @@ While the target takes one page, the source is asked for the next.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from rdbkit.errors import TargetError
 from rdbkit.format.replies import Refusal
 from rdbkit.live.reading import Reading
-from rdbkit.passes.pages import Page, ScanReply, SizeReplies, size_questions
+from rdbkit.passes.pages import Page, ScanReply, SizeReplies, page_of, size_questions
 from rdbkit.resp import command
 
 __all__ = ["Lane"]
@@ -86,6 +86,19 @@ class Lane:
         transfer.settle()
         self._save()
 
+    def copy(self, names: Sequence[bytes]) -> None:
+        """Copy these keys of the node, as `run` does its pages; `cursor` stays. Raises: as `run`."""
+        transfer = self.transfer
+        page = self._wanted(page_of(names))
+        if self.pace is not None:
+            self.pace(page.count)
+        sized, large = self._sized(page)
+        transfer.ask(self.db, sized)
+        transfer.answer(self.db, sized)
+        transfer.settle()
+        if self.large is not None and large:
+            self.large(self.db, large)
+
     def _save(self) -> None:
         """All keys before `cursor` have been answered for."""
         if self.save is not None:
@@ -100,12 +113,15 @@ class Lane:
         self.transfer.receive(reply)
         if isinstance(reply.failure, Refusal):
             raise TargetError(f"its keys cannot be listed: {reply.failure}", source=str(self.transfer.source.url), db=self.db)
-        page = reply.page if self.wanted is None else self.wanted(reply.page)
-        if self.conditions is not None and self.conditions.tests_names:
-            wanted = page.wanted_by(self.conditions)
-            self.transfer.leave_out(page.count - wanted.count)
-            page = wanted
-        return page, reply.cursor
+        return self._wanted(reply.page if self.wanted is None else self.wanted(reply.page)), reply.cursor
+
+    def _wanted(self, page: Page) -> Page:
+        """The names that meet the conditions."""
+        if self.conditions is None or not self.conditions.tests_names:
+            return page
+        wanted = page.wanted_by(self.conditions)
+        self.transfer.leave_out(page.count - wanted.count)
+        return wanted
 
     def _sized(self, page: Page) -> tuple[Page, list[bytes]]:
         """The page without the keys that are too large to be read whole, and those."""

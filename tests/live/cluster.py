@@ -215,11 +215,11 @@ class Cluster:
 
         One that has not heard of it would take a slot back at the next change, and the keys would be lost.
         """
-        wanted = _view(clients[target.name])[target.name]
         introduced = time.monotonic() + _GOSSIP_S
 
         def known() -> bool:
             nonlocal introduced
+            wanted = _view(clients[target.name])[target.name]
             waiting = [node for node in self.nodes if node.name in clients and _view(clients[node.name]).get(target.name) != wanted]
             if waiting and time.monotonic() > introduced:
                 introduced += 1  # Redis 6.0 tells one node a second; to meet them tells all

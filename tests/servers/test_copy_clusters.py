@@ -97,6 +97,64 @@ def test_a_master_of_the_target_fails_over(line: str) -> None:
         assert differences(content(client), content_of(b), tolerance_ms(line)) == []
 
 
+@pytest.mark.parametrize("line", ["redis-7.0", *rarely("redis-6.0", "redis-8.0", "valkey-9.1")])
+def test_slots_that_move_on_the_source_lose_no_key(line: str) -> None:
+    with nodes(line, True) as (source, a, _), nodes(line, False) as (target, _, client):
+        assert client is not None
+        assert a is not None
+        a.write(small())
+        with a.moving_slots([a.slot(f"k{i}") for i in range(200)]) as moved:
+            done = copied(source, target, batch=20)
+        assert len(moved) > 3
+        assert done.complete
+        assert differences(content_of(a), content(client)) == []
+
+
+@pytest.mark.parametrize("line", ["redis-7.0", *rarely("redis-6.0", "redis-8.0", "valkey-9.1")])
+def test_slots_move_on_both_sides(line: str) -> None:
+    with nodes(line, True) as (source, a, _), nodes(line, True) as (target, b, _):
+        assert a is not None
+        assert b is not None
+        a.write(small())
+        before = content_of(a)
+        some = [a.slot(f"k{i}") for i in range(200)]
+        with a.moving_slots(some) as here, b.moving_slots(some, seed=2) as there:
+            done = copied(source, target, batch=20)
+        assert min(len(here), len(there)) > 2
+        assert done.complete
+        assert differences(before, content_of(a)) == []
+        assert differences(before, content_of(b)) == []
+
+
+@pytest.mark.parametrize("line", ["redis-7.0", *rarely("redis-6.0", "redis-8.0", "valkey-9.1")])
+def test_masters_of_both_sides_fail_over(line: str) -> None:
+    with nodes(line, True, 1) as (source, a, _), nodes(line, True, 1) as (target, b, _):
+        assert a is not None
+        assert b is not None
+        a.write(small())
+        before = content_of(a)
+        with failing_over(a), failing_over(b):
+            done = copied(source, target, batch=20)
+        assert done.complete
+        assert differences(before, content_of(a)) == []
+        assert differences(before, content_of(b)) == []
+
+
+@pytest.mark.parametrize("seed", [0, *rarely(1, 2, 3)])
+def test_slots_that_come_and_go_all_the_time_are_read_whole_or_told(seed: int) -> None:
+    with nodes("redis-7.0", True) as (source, a, _), nodes("redis-7.0", False) as (target, _, client):
+        assert client is not None
+        assert a is not None
+        names = [f"{{t{t}}}{i}" for t in range(4) for i in range(150)]
+        a.write([*small(2000), *(("SET", name, name) for name in names)])
+        before = content_of(a)
+        with a.moving_slots([a.slot(f"{{t{t}}}") for t in range(4)], seed):
+            done = copied(source, target, batch=10)
+        missing = before.keys() - content(client).keys()
+        assert {a.slot(key) for _, key in missing} == set() or done.unread
+        assert done.complete == (done.unread == 0)
+
+
 @contextmanager
 def failing_over(made: Cluster) -> Iterator[None]:
     """A master fails over in good order, in a thread, while the block runs; the block waits for it to be done."""
