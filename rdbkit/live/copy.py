@@ -414,6 +414,12 @@ class _Copy:
         self.done.counts = reader.run(tick)
         tick()
         delete_left(self.target, self.state)
+        listed, at_first = self.done.counts.read, preparation.source.keys or 0
+        if listed < at_first:
+            self.done.notes.append(
+                f"the source had {count(at_first, 'key')} at first and listed {listed:,}: the others have expired or were deleted, "
+                "or a restart has lost them"
+            )
         if reader.unread:
             self.done.notes.append(
                 f"{count(reader.unread, 'slot')} of the source moved again and again while they were read: keys may be missing"

@@ -409,14 +409,24 @@ class Rounds:
 
     def is_unwanted(self, db: int, found: Found) -> bool:
         """Whether the selection, of which the names are known to be wanted, does not want a key for what it is."""
-        if self.names is None or found.unlike is None:
+        if self.names is None:
             return False
+        if found.unlike is None:
+            facts = self._facts(self.source, db, found.name) or self._facts(self.target, self.database(db), found.name)
+            return facts is not None and not self.settings.selection.wants(db, found.name, facts[0], None, facts[1])
         one, other = self.servers.types_of(found)
         kind = one or other
         expire_ms = found.unlike.expires[0]
         return kind is not None and not self.settings.selection.wants(
             db, found.name, kind, None, None if expire_ms < 0 else expire_ms
         )
+
+    def _facts(self, server: Server, db: int, name: bytes) -> tuple[str, int | None] | None:
+        """The type of a key and when it expires; None where it is not there, or this cannot be told."""
+        ((kind, left),) = server.ask(db, [(name, [command(b"TYPE", name), command(b"PTTL", name)])])
+        if not isinstance(kind, bytes) or kind == b"none" or not isinstance(left, int):
+            return None
+        return kind.decode("latin-1"), server.now_ms() + left if left >= 0 else None
 
     def report(self, db: int, found: Found, outcome: Outcome, stands: bool) -> None:
         """Count a key that differs in the last round."""
@@ -482,14 +492,21 @@ class Rounds:
                 self.note_extra(db, name)
 
     def still_extra(self, db: int, names: list[bytes]) -> list[bytes]:
-        """Those that the target has and the source does not."""
+        """Those that the target has, that the selection wants for what they are there, and that the source does not have."""
         asked = [(name, [command(b"EXISTS", name)]) for name in names]
-        there = [replies[0] for replies in self.target.ask(db, asked)]
+        there = [replies[0] == 1 for replies in self.target.ask(db, asked)]
         known = [False] * len(names)
-        for source_db in self.source_databases(db):
+        homes = self.source_databases(db)
+        for source_db in homes:
             for i, replies in enumerate(self.source.ask(source_db, asked)):
-                known[i] = known[i] or replies[0] != 0  # what is refused may be there
-        return [name for name, is_there, is_known in zip(names, there, known, strict=True) if is_there == 1 and not is_known]
+                known[i] = known[i] or not _has_none(replies[0])  # what is refused may be there
+        found = [name for name, is_there, is_known in zip(names, there, known, strict=True) if is_there and not is_known]
+        return found if self.names is None else [name for name in found if self._wants_extra(db, homes[0], name)]
+
+    def _wants_extra(self, db: int, home: int, name: bytes) -> bool:
+        """Whether the selection wants a key that the target alone has; one of which that cannot be told is left alone."""
+        facts = self._facts(self.target, db, name)
+        return facts is not None and self.settings.selection.wants(home, name, facts[0], None, facts[1])
 
     def note_extra(self, db: int, name: bytes) -> None:
         """A key that only the target has."""
@@ -531,3 +548,8 @@ class Rounds:
             )
         if not proof.complete:
             proof.notes.append("slots of a cluster moved all the time: not all of its keys were listed; run this again")
+
+
+def _has_none(reply: Any) -> bool:
+    """Whether a server has none, by its answer to EXISTS: where it has no such database, it has no key of it."""
+    return reply == 0 if not isinstance(reply, Refusal) else "out of range" in reply.text

@@ -198,3 +198,17 @@ def test_a_value_that_is_damaged_is_not_there_and_told(big: int) -> None:
         assert "refused: broken (db 0): " in done.stdout
         assert "a score of b'xyz' is no number" in done.stdout
         assert "left out" not in done.stdout
+
+
+def test_a_source_that_loses_its_keys_meanwhile_is_told() -> None:
+    with pair("redis-7.0", "redis-7.0") as (a, b):
+        a.pipeline([("SET", f"key:{i}", "v") for i in range(2000)])
+
+        def empty(progress: Any) -> None:
+            if progress.keys > 500:
+                a.call("FLUSHALL")
+
+        found = copy(url(a), url(b), batch=100, rate=2000, progress=empty)
+        assert found.complete
+        (note,) = [note for note in found.notes if "at first" in note]
+        assert f"2,000 keys at first and listed {found.counts.read:,}: " in note

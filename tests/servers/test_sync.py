@@ -162,3 +162,30 @@ def test_large_values() -> None:
         assert done.repaired == {"missing": 5, "type": 1}
         assert compared(source, target, find_extra=True).same
         assert compared(source, target, big=10_000, find_extra=True).same
+
+
+@pytest.mark.parametrize("big", [0, 1])
+def test_keys_that_are_not_chosen_are_neither_replaced_nor_deleted(big: int) -> None:
+    with two() as (first, second, source, target):
+        first.pipeline([("SET", "string", "new"), ("RPUSH", "list", "new"), ("SET", "missing", "v"), ("RPUSH", "expires", "new")])
+        second.pipeline(
+            [("SET", "string", "old"), ("RPUSH", "list", "old"), ("SET", "extra:string", 1), ("RPUSH", "extra:list", 1)]
+        )
+        second.pipeline([("RPUSH", "extra:list", 1), ("RPUSH", "extra:expires", 1), ("EXPIRE", "extra:expires", 1000)])
+        first.call("EXPIRE", "expires", 1000)
+        done = synced(source, target, delete=True, big=big, selection=Selection(types=["list"], expiry="no-ttl"))
+        assert done.clean
+        assert repairs(done) == {"list": "value", "extra:list": "extra"}
+        assert second.call("GET", "string") == b"old"
+        assert second.integer("EXISTS", "extra:string", "extra:expires") == 2
+        assert second.integer("EXISTS", "missing", "extra:list", "expires") == 0
+
+
+def test_keys_of_a_database_that_the_source_cannot_have_are_extra() -> None:
+    with two(conf=("databases 2",)) as (first, second, target, source):
+        second.call("SET", "a", 1)
+        first.pipeline([("SET", "a", 1), ("SELECT", 15), ("SET", "b", 1)])
+        proof = compared(source, target, find_extra=True)
+        assert (proof.extra, proof.same) == (1, False)
+        assert synced(source, target, delete=True).deleted == 1
+        assert first.integer("DBSIZE") == 0
