@@ -249,6 +249,12 @@ def _show(done: Copied, out: Output) -> None:
         ("changed", counts.changed, "each time that they were read"),
     )
     rows += [(name, f"{n:,}  ({why})") for name, n, why in others if n]
+    if (followed := done.followed) is not None:
+        facts = [f"{followed.events:,} changes told", f"{followed.deleted:,} keys deleted"]
+        if followed.foreign:
+            facts.append(f"{followed.foreign:,} left alone that others wrote on TARGET")
+        end = "TARGET has all that SOURCE had" if followed.drained else f"{followed.waiting:,} keys wait still"
+        rows += [("followed", f"by {followed.changes}: {', '.join(facts)}"), ("at the end", end)]
     refused = [f"{name}: {why}" for name, why in functions.refused.items()]
     names = (
         ("functions written", functions.written), ("functions equal", functions.equal),
@@ -256,12 +262,6 @@ def _show(done: Copied, out: Output) -> None:
     )  # fmt: skip
     rows += [(what, printable(", ".join(each), 160)) for what, each in names if each]
     out.facts(rows)
-    if (followed := done.followed) is not None:
-        facts = [f"{followed.events:,} changes told", f"{followed.deleted:,} keys deleted"]
-        if followed.foreign:
-            facts.append(f"{followed.foreign:,} left alone that others wrote on TARGET")
-        end = "TARGET has all that SOURCE had" if followed.drained else f"{followed.waiting:,} keys wait still"
-        out.facts([("followed", f"by {followed.changes}: {', '.join(facts)}"), ("at the end", end)])
     for note in done.notes[len(done.prepared.notes) :]:
         out.line(f"note: {printable(note)}")
     for each in done.samples:

@@ -237,15 +237,19 @@ class Follower:
             self.begin()
         try:
             while not self._is_over(until):
-                worked = self._work()
+                worked = self.step()
                 self._tell()
                 if not worked:
                     self.bell.wait(self._pause())
         finally:
-            self.changes.close()
-            if self.foreign is not None:
-                self.foreign.close()
+            self.close()
         return self.found
+
+    def close(self) -> None:
+        """Close the connections that tell of changes; `run` does so by itself."""
+        self.changes.close()
+        if self.foreign is not None:
+            self.foreign.close()
 
     # -- when
 
@@ -262,11 +266,11 @@ class Follower:
             if self._pass_changed:
                 self.changes.all_due()
             return self.found.drained
-        self.found.drained = self._is_drained()
+        self.found.drained = self.is_drained()
         return self.found.drained
 
-    def _is_drained(self) -> bool:
-        """Whether the target has all that the source had when this was called."""
+    def is_drained(self) -> bool:
+        """Whether the target has all that the source had when this was called. Raises: as `run`."""
         if self._has_work():
             return False
         self._look()
@@ -313,8 +317,11 @@ class Follower:
 
     # -- what
 
-    def _work(self) -> bool:
-        """Copy a page of a pass, and a batch of what has changed; whether there was anything to do."""
+    def step(self) -> bool:
+        """Copy a page of a pass, and a batch of what has changed, for who has a loop of his own; whether there was anything to do.
+
+        Raises: as `run`.
+        """
         now = time.monotonic()
         if now - self._looked_at > _LOOK_S:
             self._look()
@@ -560,8 +567,12 @@ class Follower:
         return found
 
     def _judge(self, db: int, names: list[bytes]) -> None:
-        """Leave these keys alone from now on, unless the name may be that of a key in another database."""
-        if names and len(self._databases) > 1:
+        """Leave these keys alone from now on.
+
+        Where the name may be that of a key in another database, or have been told since its slot has moved, a key that is still as
+        the source has it was not touched.
+        """
+        if names and (len(self._databases) > 1 or self.target.slots()):
             same = {name for name, fate in self.mover.move(db, names, replace=False).items() if fate == "equal"}
             names = [name for name in names if name not in same]
         self.state.add_foreign(stable_hash(db, name) for name in names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -26,11 +27,13 @@ from rdbkit.live.transfer import Way
 from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.passes.pages import Layout
 from rdbkit.policy.rules import Policies
+from rdbkit.resp import command
 from rdbkit.targets.target import find_target
 
+from ..live.cluster import Cluster, cluster
 from ..live.cutting_front import CuttingFront
 from ..live.oracle import content, differences, taken_by
-from ..live.writers import write
+from ..live.writers import random_commands, write
 from ..processes import until
 from .test_verify_import import port_of
 
@@ -75,16 +78,19 @@ class Following:
         self.check()
         return self.found
 
+    def join(self) -> None:
+        self._thread.join()
+
     def check(self) -> None:
         if self.error is not None:
             raise self.error
 
 
 @contextmanager
-def following(
-    source: str, target: str, line: str, *, state: CopyState | None = None, watches: bool = True, until_: Any = "stopped",
-    on_exists: str = "skip", make: Callable[..., Mover] = Mover, conversion: dict[str, Any] | None = None, **options: Any,
-) -> Iterator[Following]:  # fmt: skip
+def follower_of(
+    source: str, target: str, line: str, *, state: CopyState | None = None, watches: bool = True, on_exists: str = "skip",
+    make: Callable[..., Mover] = Mover, kind: type[Follower] = Follower, conversion: dict[str, Any] | None = None, **options: Any,
+) -> Iterator[Follower]:  # fmt: skip
     with ExitStack() as stack:
         one, other = stack.enter_context(connect(source)), stack.enter_context(connect(target))
         foreign = ForeignWrites(other) if watches else None
@@ -95,14 +101,21 @@ def following(
         stack.callback(mover.close)
         known = state or stack.enter_context(CopyState(None, {}))
         options = {"settle_s": 0.01, "quiet_s": 0.0, **options}
-        follower = Follower(one, other, mover, known, edits=terms.edits, foreign=foreign, on_exists=on_exists, **options)
+        follower = kind(one, other, mover, known, edits=terms.edits, foreign=foreign, on_exists=on_exists, **options)
+        stack.callback(follower.close)
+        yield follower
+
+
+@contextmanager
+def following(*arguments: str, until_: Any = "stopped", **options: Any) -> Iterator[Following]:
+    with follower_of(*arguments, **options) as follower:
         running_ = Following(follower, until_)
         try:
             yield running_
         finally:
             follower.stop()
             follower.stop()
-            running_._thread.join()
+            running_.join()
 
 
 @contextmanager
@@ -264,8 +277,8 @@ def test_a_copy_that_follows_ends_by_a_signal_and_says_what_it_did(tmp_path: Pat
         a.call("RPUSH", "large", *["x" * 1000] * 300)
         b.call("SET", "k1", "theirs")
         options = ["--follow", "--big", "100KB", "--on-exists", "skip", "--state", str(tmp_path / "state")]
-        command = [sys.executable, "-m", "rdbkit", "copy", url(a), url(b), *options]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        words = [sys.executable, "-m", "rdbkit", "copy", url(a), url(b), *options]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 if "copied once" in line:
@@ -277,7 +290,55 @@ def test_a_copy_that_follows_ends_by_a_signal_and_says_what_it_did(tmp_path: Pat
         assert process.returncode == 0, said
         assert "TARGET has all that SOURCE had" in said
         assert (b.call("GET", "k1"), b.call("EXISTS", "k3"), b.call("LLEN", "large")) == (b"theirs", 0, 301)
-        again = subprocess.run([*command, "--until", "drained", "--json"], capture_output=True, text=True, check=True)
+        again = subprocess.run([*words, "--until", "drained", "--json"], capture_output=True, text=True, check=True)
         report = json.loads(again.stdout)
         assert (report["complete"], report["resumed"], report["followed"]["drained"]) == (True, True, True)
         assert report["followed"]["written"] == 0
+
+
+def write_to_cluster(made: Cluster, seed: int, rounds: int) -> None:
+    """Commands about keys of many slots, each sent to whoever has its slot then."""
+    with connect(made.url) as server:
+        rng = random.Random(seed)
+        for _ in range(rounds):
+            commands = [each for each in random_commands(rng, 20, keys=10, tag=f"{{{rng.randrange(200)}}}") if len(each) > 1]
+            single = [each for each in commands if each[0] not in ("XREADGROUP", "EVAL")]
+            requests = [(str(each[1]).encode(), [encoded(each)]) for each in single if "{" in str(each[1])]
+            server.ask(0, requests)
+
+
+def encoded(each: Any) -> bytes:
+    return command(*(str(part).encode() for part in each))
+
+
+@pytest.mark.parametrize(("line", "changes"), [("redis-7.0", None), ("valkey-9.1", None), ("redis-6.0", "notifications")])
+def test_clusters_whose_slots_move_and_whose_masters_fail_are_followed(line: str, changes: Any) -> None:
+    binary = SERVERS / line / "redis-server"
+    with cluster(binary, 3, 1, NOTIFIES) as old, cluster(binary, 3) as new:
+        write_to_cluster(old, 1, 100)
+        with following(old.url, new.url, line, changes=changes) as running_:
+            running_.await_pass()
+            with old.moving_slots(range(0, 16384, 700)) as moved, new.moving_slots(range(0, 16384, 900)):
+                write_to_cluster(old, 2, 100)
+                until(lambda: len(moved) > 5)
+            passes = running_.found.passes
+            master = old.masters()[0]
+            old.fail_over(master)
+            write_to_cluster(old, 3, 100)
+            running_.await_pass(passes + 1)
+
+            def same() -> bool:
+                one = content(*(node.client for node in old.masters()))
+                other = content(*(node.client for node in new.masters()))
+                return not differences(one, other, 1000)
+
+            def settled() -> bool:
+                try:
+                    return same()
+                except (TypeError, KeyError, ServerError, AssertionError):
+                    return False
+
+            until(settled)
+            assert running_.finish().drained
+        assert not running_.found.refused
+        assert not running_.found.foreign
