@@ -420,6 +420,8 @@ class _Copy:
                 f"the source had {count(at_first, 'key')} at first and listed {listed:,}: the others have expired or were deleted, "
                 "or a restart has lost them"
             )
+        if reader.restarts:
+            self.done.notes.append("the target has restarted, failed over or lost keys meanwhile: all keys were looked at again")
         if reader.unread:
             self.done.notes.append(
                 f"{count(reader.unread, 'slot')} of the source moved again and again while they were read: keys may be missing"

@@ -193,6 +193,12 @@ class CopyState:
             self._lanes[lane.node, lane.db] = Lane(**vars(lane))
             self._commit_if_due()
 
+    def forget_lanes(self) -> None:
+        """No lane has got anywhere."""
+        with self._transaction() as database:
+            self._lanes.clear()
+            database.execute("DELETE FROM lane")
+
     def fact(self, name: str) -> Any:
         """What was noted by this name; None where nothing was."""
         with self._lock:

@@ -14,7 +14,7 @@ from rdbkit.live.connection import Connection
 from rdbkit.live.server import Server
 from rdbkit.resp import bulk, command
 
-__all__ = ["Skew", "clock_skew", "process_of", "run_id", "same_data"]
+__all__ = ["Skew", "clock_skew", "process_of", "run_id", "run_ids", "same_data"]
 
 #: Names of the beginning of SCAN that tell a process from another. Each has a seed of its own, and so another order.
 _NAMES: Final = 20
@@ -71,6 +71,15 @@ def run_id(info: bytes) -> str | None:
     '0123456789abcdef0123456789abcdef01234567'
     """
     return _named(b"run_id", info)
+
+
+def run_ids(server: Server) -> set[str]:
+    """The run_ids of a server's nodes; none where INFO is refused, or tells of one of many processes.
+
+    Raises: TargetError where it cannot be reached.
+    """
+    infos = [reply for (reply,) in server.ask_each_node(0, [_INFO]) if isinstance(reply, bytes)]
+    return {known for info in infos if not hides_shards(info) and (known := run_id(info)) is not None}
 
 
 def hides_shards(info: bytes) -> bool:

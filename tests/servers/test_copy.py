@@ -7,13 +7,14 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import anycrc
 import pytest
 
-from fixtures.server import Client
+from fixtures.server import Client, Process, running
 from rdbkit.errors import TargetError
 from rdbkit.live.copy import copy
 from rdbkit.live.processes import Skew
@@ -21,7 +22,7 @@ from rdbkit.policy.rules import Edits
 
 from ..command_line import run_text
 from ..rdb import FIXTURES
-from .test_transfer import pair
+from .test_transfer import SERVERS, pair
 from .test_verify_import import port_of
 
 
@@ -212,3 +213,44 @@ def test_a_source_that_loses_its_keys_meanwhile_is_told() -> None:
         assert found.complete
         (note,) = [note for note in found.notes if "at first" in note]
         assert f"2,000 keys at first and listed {found.counts.read:,}: " in note
+
+
+def test_a_target_that_was_emptied_is_not_taken_for_what_was_written(tmp_path: Path) -> None:
+    state = str(tmp_path / "state")
+    with pair("redis-7.0", "redis-7.0") as (a, b):
+        fill(a, 2000)
+
+        def end(progress: Any) -> None:
+            if progress.keys > 500:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            copy(url(a), url(b), state=state, batch=100, rate=2000, progress=end)
+        b.call("FLUSHALL")
+        found = copy(url(a), url(b), state=state)
+        assert (found.complete, found.counts.written, number(b, "DBSIZE")) == (True, 2000, 2000)
+        assert any("all keys were looked at again" in note for note in found.notes)
+
+
+def test_a_target_that_restarts_empty_gets_all_keys_again(tmp_path: Path) -> None:
+    with running(SERVERS / "redis-7.0" / "redis-server") as (a, _):
+        fill(a, 3000)
+        target = Process(SERVERS / "redis-7.0" / "redis-server", tmp_path)
+        target.begin()
+        target.client().close()
+        restarted: list[int] = []
+
+        def restart(progress: Any) -> None:
+            if progress.keys > 500 and not restarted:
+                restarted.append(progress.keys)
+                target.kill()
+                target.begin()
+
+        try:
+            found = copy(url(a), f"redis://127.0.0.1:{target.port}", batch=100, rate=3000, progress=restart)
+            assert restarted
+            with closing(target.client()) as b:
+                assert (found.complete, number(b, "DBSIZE")) == (True, 3000)
+            assert any("all keys were looked at again" in note for note in found.notes)
+        finally:
+            target.kill()
