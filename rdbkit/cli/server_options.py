@@ -17,7 +17,7 @@ import click
 from rdbkit.cli.clouds import chosen_cloud, cloud_option
 from rdbkit.cli.files import EXISTING
 from rdbkit.clouds import Cloud, cloud_of_host
-from rdbkit.selection import parse_duration
+from rdbkit.selection import parse_bytes, parse_duration
 from rdbkit.storage.remote import is_server_url
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=Callable[..., Any])
 
-__all__ = ["SERVER_URL", "Login", "is_server_url", "latency", "server_options", "server_pair_options"]
+__all__ = ["SERVER_URL", "Login", "byte_size", "is_server_url", "latency", "server_options", "server_pair_options"]
 
 #: Passwords of one of two servers; the one for all, RDBKIT_REDIS_PASSWORD, is read by `connect`.
 _VARIABLES: Final = {"source": "RDBKIT_SOURCE_PASSWORD", "target": "RDBKIT_TARGET_PASSWORD"}
@@ -145,6 +145,14 @@ class Login:
         if self.entra and (self.password or place.password):
             raise click.UsageError(f"{option} and a password exclude each other")
         return self
+
+
+def byte_size(ctx: click.Context, param: click.Parameter, value: str) -> int:
+    """The callback of `--big`: bytes, 0 for none."""
+    try:
+        return 0 if value == "0" else parse_bytes(value)
+    except ValueError as e:
+        raise click.BadParameter(str(e), ctx=ctx, param=param) from None
 
 
 def latency(ctx: click.Context, param: click.Parameter, value: str) -> float | None:

@@ -16,7 +16,7 @@ from rdbkit.cli.losses import MOST_SHOWN, extracted_files, extracting_options, l
 from rdbkit.cli.options import optional_service_options
 from rdbkit.cli.render import Output, output, printable, progress, size, usage_errors
 from rdbkit.cli.secrets import SecretsCommand
-from rdbkit.cli.server_options import SERVER_URL, Login, latency, server_options
+from rdbkit.cli.server_options import SERVER_URL, Login, byte_size, latency, server_options
 from rdbkit.cli.status import status
 from rdbkit.errors import LossError
 from rdbkit.live.server_url import parse_url
@@ -46,6 +46,10 @@ if TYPE_CHECKING:
     "--batch", type=click.IntRange(1, 10_000), default=1000, show_default=True, metavar="N", help="Key by key, ask for N at a time."
 )
 @click.option(
+    "--big", default="32MB", show_default=True, callback=byte_size, metavar="SIZE",
+    help="Key by key, read larger values in parts; 0 looks at no sizes, which saves SOURCE a question a key.",
+)  # fmt: skip
+@click.option(
     "--max-latency", default="2ms", show_default=True, callback=latency, metavar="TIME",
     help="Key by key, ask for fewer at a time while SOURCE answers others later than this; 0 for no such limit.",
 )  # fmt: skip
@@ -62,6 +66,7 @@ def snapshot(
     via: Via,
     per_node: str | None,
     batch: int,
+    big: int,
     max_latency: float | None,
     login: Login,
     target: Target | None,
@@ -97,7 +102,7 @@ def snapshot(
         try:
             with usage_errors():
                 found = snapshot_server(
-                    server, dst, target=target, via=via, per_node=per_node is not None, batch=batch,
+                    server, dst, target=target, via=via, per_node=per_node is not None, batch=batch, big=big,
                     max_latency_ms=max_latency, deep=options["deep"],
                     force=options["force"], loss_callback=loss_callback,
                     waiting=_waiting(name), progress=update, **conversion.arguments(),

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
 
-from rdbkit.errors import TargetError
+from rdbkit.errors import LossError, TargetError
 from rdbkit.format import constants as c
+from rdbkit.format.replies import Refusal
 from rdbkit.live.abilities import Abilities
 from rdbkit.live.connection import Address, Connection, Lost, Refused
 from rdbkit.live.converter import header_of
@@ -24,10 +25,12 @@ from rdbkit.live.latency import LatencyGuard, PageSize
 from rdbkit.live.processes import process_of
 from rdbkit.live.reading import Counts, Reading
 from rdbkit.live.server import WAITS, Server, info_number
+from rdbkit.live.value_reader import Changed, Gone, Unreadable, ValueReader
 from rdbkit.model import Header
 from rdbkit.passes.dumps import Answers, Gatherer
 from rdbkit.passes.pages import Page
 from rdbkit.resp import command
+from rdbkit.snapshot.large import Spool
 from rdbkit.snapshot.writer import Writer, create
 from rdbkit.storage.temporary import PRIVATE
 
@@ -40,6 +43,12 @@ _MOST_TOLD: Final = 1000
 #: Of a node that has no keys, whose version nobody needs: the lowest that has everything that is written then.
 _OF_NO_KEYS: Final = 9
 _OF_FUNCTIONS: Final = 10
+#: Bytes behind what DUMP gives: two of the version, and a checksum.
+_FOOTER: Final = 10
+#: And of values that are read by commands, on a server whose hashes have fields that expire.
+_OF_FIELDS: Final = 12
+#: How often a key is read again that changes while it is read.
+_ATTEMPTS: Final = 3
 
 
 class Stopped(TargetError):
@@ -64,6 +73,7 @@ class Terms:
         found: what the login may do there.
         libraries: sources of its functions.
         batch: keys to ask for at a time.
+        big: bytes that a key may take there to be read whole; larger ones are read in pieces. 0 to read all whole.
         max_latency_ms: how long others may wait for the node meanwhile, beyond the way there and back; None for any time.
         stopped: whether nobody wants it any more.
     """
@@ -72,6 +82,7 @@ class Terms:
     found: Abilities
     libraries: list[bytes]
     batch: int
+    big: int
     max_latency_ms: float | None
     stopped: Callable[[], bool]
 
@@ -86,6 +97,7 @@ class Recording:
         keys: in the file, by database.
         counts: what became of keys.
         missing: the first of those that are not in the file although they may be there.
+        lacking: what of values could not be read, in words.
         began_ms, ended_ms: when, by the server's clock, in Unix milliseconds.
     """
 
@@ -94,6 +106,7 @@ class Recording:
     keys: dict[int, int]
     counts: Counts
     missing: list[MissingKey]
+    lacking: list[str]
     began_ms: int
     ended_ms: int
 
@@ -118,12 +131,13 @@ def record(terms: Terms, address: Address, file: str, slots: frozenset[int] | No
         for db in databases_of(server):
             _record_database(node, db, lambda: size.keys, chosen)
         header = node.end()
-    return Recording(file, header, node.keys, node.counts, node.missing, began_ms, server.now_ms())
+    return Recording(file, header, node.keys, node.counts, node.missing, node.lacking, began_ms, server.now_ms())
 
 
 def _record_database(node: _Node, db: int, batch: Callable[[], int], chosen: bytes | None) -> None:
     """All keys of a database; where the connection is lost, on from there if it is still the same process."""
-    lane = Lane(node, db, batch=batch, wanted=None if chosen is None else lambda page: page.in_slots(chosen))
+    big = node.terms.big if node.terms.found.size.use is not None else 0
+    lane = Lane(node, db, batch=batch, big=big, wanted=None if chosen is None else lambda page: page.in_slots(chosen))
     server = node.source
     waits = iter(WAITS)
     process = _process(node)
@@ -167,13 +181,16 @@ class _Node(Reading):
         super().__init__(terms.server, terms.found.layout(terms.server), _dial(terms.server, address), told=self._tell)
         self.missing: list[MissingKey] = []
         self.keys: dict[int, int] = {}
-        self._terms = terms
+        self.lacking: list[str] = []
+        self.terms = terms
+        self.large = self._later
         self._file = file
         self._began_s = began_s
         self._progress = progress
         self._writer: Writer | None = None
         self._stack = ExitStack()
         self._version = 0
+        self._large_keys: list[tuple[int, bytes]] = []
         self._taken = 0  # of the values of the page at hand
 
     def __enter__(self) -> _Node:
@@ -191,7 +208,7 @@ class _Node(Reading):
 
     def make_answers(self, db: int, page: Page, replace: bool) -> Answers:
         """See `Reading.make_answers`."""
-        if self._terms.stopped():
+        if self.terms.stopped():
             raise Stopped("stopped", source=str(self.source.url))
         self._taken = 0
         return Gatherer(page, self.layout, self._version, self._now_ms())
@@ -235,15 +252,87 @@ class _Node(Reading):
         if used:
             writer.aux("used-mem", used)
         writer.aux("rdbkit-via", "scan")
-        for source in self._terms.libraries if header.version >= _OF_FUNCTIONS else ():
+        for source in self.terms.libraries if header.version >= _OF_FUNCTIONS else ():
             writer.function(source)
 
     def end(self) -> Header:
         """All keys have been read; returns the file's header. The file is whole at the end of the context."""
+        for db, key in self._large_keys:
+            self._record_large(db, key)
         if self._writer is None:
-            self._begin(Header(c.REDIS, _OF_FUNCTIONS if self._terms.libraries else _OF_NO_KEYS))
+            self._begin(Header(c.REDIS, _OF_FUNCTIONS if self.terms.libraries else _OF_NO_KEYS))
         assert self._writer is not None
         return self._writer.header
+
+    # -- values that are not read whole
+
+    def _later(self, db: int, keys: list[bytes]) -> None:
+        """These keys are read at the end, when the version of the file is known."""
+        self._large_keys += [(db, key) for key in keys]
+
+    def _record_large(self, db: int, key: bytes) -> None:
+        """Read a key by commands, in pieces, twice: it was not changed meanwhile if both are the same."""
+        if self._version == 0:
+            self._version = self._version_of_commands()
+            self._begin(header_of(self._version))
+        for _ in range(_ATTEMPTS):
+            if self.terms.stopped():
+                raise Stopped("stopped", source=str(self.source.url))
+            with Spool() as spool:
+                try:
+                    first = self._read_pieces(db, key, spool.write)
+                    again = self._read_pieces(db, key, lambda piece: None)
+                except Changed:
+                    continue
+                except Gone:
+                    self.counts.gone += 1
+                    return
+                except Unreadable:
+                    self._one(db, key, False)  # no commands read its type
+                    return
+                except Refused as e:
+                    self.refuse(db, key, e.refusal)
+                    return
+                except LossError as e:
+                    self.refuse(db, key, Refusal("ERR", e.message))
+                    return
+                if (first.digest, first.type, first.expire_ms) == (again.digest, again.type, again.expire_ms):
+                    self._write_pieces(db, spool)
+                    self.lacking += [f"db {db}, key {key[:80]!r}: {what}" for _, what in first.left_out]
+                    return
+        self.counts.changed += 1
+        self._tell(db, key, "changed", "it changed each time that it was read")
+
+    def _version_of_commands(self) -> int:
+        """The server's RDB version, as its functions tell it; or one that has all that its commands tell, and that it loads."""
+        functions = self.source.ask_node(self.connection.address, command(b"FUNCTION", b"DUMP"))
+        if isinstance(functions, bytes):
+            return int.from_bytes(functions[-_FOOTER : 2 - _FOOTER], "little")
+        features = self.source.features
+        if "HPEXPIRETIME" in features:
+            return c.VALKEY_VERSIONS[0] if (self.source.version or "").startswith("valkey") else _OF_FIELDS
+        return _OF_FUNCTIONS if "PEXPIRETIME" in features else _OF_NO_KEYS
+
+    def _read_pieces(self, db: int, key: bytes, take: Callable[[bytes], object]) -> ValueReader:
+        assert self._writer is not None
+        reader = ValueReader(key, self._writer.header, self.source.features, digests=True)
+        steps = reader.steps()
+        with suppress(StopIteration):
+            commands = next(steps)
+            while True:
+                commands = steps.send(self.source.ask(db, [(key, commands)])[0])
+                take(reader.take())
+        take(reader.take())
+        return reader
+
+    def _write_pieces(self, db: int, spool: Spool) -> None:
+        assert self._writer is not None
+        self._writer.copy(b"", db, 1, 0)
+        for piece in spool.pieces():
+            self._writer.append(piece)
+        self.counts.written += 1
+        self.keys[db] = self.keys.get(db, 0) + 1
+        self._progress(self._writer.size)
 
     def _tell(self, db: int, key: bytes, what: str, detail: str) -> None:
         if what != "gone" and len(self.missing) < _MOST_TOLD:

@@ -44,7 +44,7 @@ _STEP_S: Final = 0.2
 #: How often slots are looked at while keys are listed, in seconds.
 _LOOK_S: Final = 2.0
 #: How often slots that have moved are read again.
-_ROUNDS: Final = 10
+_ROUNDS: Final = 30
 _COPIED: Final = 1 << 20
 #: Seconds that threads get to end, once one has failed: a server may be silent for longer.
 _LAST_WAIT_S: Final = 2.0
@@ -133,6 +133,7 @@ def snapshot_server(
     via: Via = "auto",
     per_node: bool = False,
     batch: int = 1000,
+    big: int = 32 << 20,
     max_latency_ms: float | None = 2.0,
     policies: Policies | None = None,
     edits: Edits | None = None,
@@ -161,6 +162,8 @@ def snapshot_server(
         target: for whom the file is, as for `rdbkit.convert`; None to leave it as the server writes it.
         via: "replication"; "scan" lists the keys, and reads them one by one; "auto" does so where replication is refused.
         batch: with "scan", how many keys to ask for at a time, at most.
+        big: with "scan", how many bytes a key may take on the server to be read whole; larger ones are read in pieces, by
+            commands. 0 reads all whole.
         max_latency_ms: with "scan", how long others may wait for a node meanwhile, before fewer keys are asked for at a time; None
             for any time.
         per_node: each node gets a file of its own in the folder `dst`, called by its host and port.
@@ -180,7 +183,7 @@ def snapshot_server(
     begin = time.monotonic()
 
     def write(by_scan: bool) -> ServerSnapshot:
-        work = _Work(server, options, target, deep, loss_callback, waiting, progress, by_scan, batch, max_latency_ms)
+        work = _Work(server, options, target, deep, loss_callback, waiting, progress, by_scan, batch, big, max_latency_ms)
         if per_node:
             return _write_folder(work, os.fspath(_path(dst)), converts, force)
         if by_scan or len(server.masters()) > 1:
@@ -231,6 +234,7 @@ class _Work:
         progress: Callable[[int], object] | None,
         by_scan: bool,
         batch: int,
+        big: int,
         max_latency_ms: float | None,
     ) -> None:
         self.server = server
@@ -242,6 +246,7 @@ class _Work:
         self.progress = progress
         self.by_scan = by_scan
         self.batch = batch
+        self.big = big
         self.max_latency_ms = max_latency_ms
         self.stopped = threading.Event()
         self._lock = threading.Lock()
@@ -551,7 +556,7 @@ def _listed(work: _Work, spool: str, is_for_nodes: bool) -> _Spooled:
     if found.value.use != "dump":
         raise TargetError(f"its values cannot be read: {found.value.why}", source=str(server.url))
     libraries = libraries_of(server)
-    terms = Terms(server, found, list(libraries.sources.values()), work.batch, work.max_latency_ms, work.stopped.is_set)
+    terms = Terms(server, found, list(libraries.sources.values()), work.batch, work.big, work.max_latency_ms, work.stopped.is_set)
     coverage = Coverage(server)
     masters = server.masters()
     made: dict[Address, list[Recording]] = {address: [] for address in masters}
@@ -604,6 +609,7 @@ def _of_recordings(made: dict[Address, list[Recording]], notes: list[str]) -> _S
         header = max((one.header for one in each), key=lambda header: header.version)
         nodes.append(NodeSnapshot(_name(address), None, header, keys, sum(file_size(one.file) or 0 for one in each), None))
     all_ = [one for each in made.values() for one in each]
+    notes = [*notes, *(f"what no command tells of a large value: {what}" for one in all_ for what in one.lacking)]
     return _Spooled(
         nodes,
         [[one.file for one in each] for each in made.values()],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -198,6 +200,48 @@ def same(found: Content, wanted: Content) -> bool:
     """Whether keys are the same, and expiries to a few milliseconds: before Redis 7.0 servers tell only the time that is left."""
     apart = [abs((found[where][1] or 0) - (expire_ms or 0)) for where, (_, expire_ms) in wanted.items() if where in found]
     return max(apart, default=0) < 100 and {k: v for k, (v, _) in found.items()} == {k: v for k, (v, _) in wanted.items()}
+
+
+@pytest.mark.parametrize("big", ["1", "300"])
+def test_values_that_are_read_in_pieces_are_the_same(server: Running, big: str, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole.rdb", tmp_path / "out.rdb"
+    assert run_text("snapshot", server.url, whole).returncode == 0
+    done = run_text("snapshot", server.url, out, "--via", "scan", "--big", big)
+    assert done.returncode == 0, done.stderr
+    done = run_text("diff", whole, out)
+    assert done.returncode == 0, done.stdout
+    assert verify_deep(out)
+    assert loaded(server.line, out) == len(server.content)
+
+
+def test_a_very_large_value_takes_little_memory_here(tmp_path: Path) -> None:
+    with running(binary("redis-7.0")) as (client, _):
+        client.call("SET", "small", "1")
+        client.pipeline([("RPUSH", "large", *(b"x" * 1000 for _ in range(1000))) for _ in range(60)])
+        port = int(text(client.items("CONFIG", "GET", "port")[1]))
+        with connect(f"redis://127.0.0.1:{port}") as source:
+            report = snapshot_server(source, tmp_path / "out.rdb", via="scan")
+        assert report.missing_keys == 0
+        with rdbkit.open(tmp_path / "out.rdb") as snapshot:
+            assert {record.key: len(record.value) for record in snapshot} == {b"large": 60_000, b"small": 1}
+        stop = threading.Event()
+
+        def change() -> None:
+            other = Client(port)
+            while not stop.is_set():
+                other.call("LSET", "large", 7, time.monotonic())
+            other.close()
+
+        thread = threading.Thread(target=change)
+        thread.start()
+        try:
+            done = run_text("snapshot", f"redis://127.0.0.1:{port}", tmp_path / "out.rdb", "--via", "scan", "--force")
+        finally:
+            stop.set()
+            thread.join()
+        assert done.returncode == 1
+        assert "not in the file: db 0, key large: it changed each time that it was read" in done.stderr
+        assert values(tmp_path / "out.rdb") == {(0, b"small"): (b"1", None)}
 
 
 def verify_deep(file: Path) -> bool:
@@ -443,7 +487,7 @@ def test_key_by_key_nothing_is_missed_while_slots_move(tmp_path: Path) -> None:
             while len(moved) < 5:
                 pass
             with connect(nodes.url) as server:
-                report = snapshot_server(server, tmp_path / "out.rdb", via="scan", batch=20)
+                report = snapshot_server(server, tmp_path / "out.rdb", via="scan", batch=200)
         assert values(tmp_path / "out.rdb") == {(0, b"key:%d" % i): (b"%d" % i, None) for i in range(5000)}
         assert report.keys == 5000
 
