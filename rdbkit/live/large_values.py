@@ -23,6 +23,7 @@ from rdbkit.format.slots import key_slot
 from rdbkit.live.compare import Comparer
 from rdbkit.live.connection import Connection, Lost, Refused
 from rdbkit.live.parts import ATTEMPTS, Interrupted, PartNames, PartWriter, passes
+from rdbkit.live.refusals import difference_of
 from rdbkit.live.restoring import WAITS, Patience
 from rdbkit.live.server import Server
 from rdbkit.live.value_reader import WINDOW_BYTES, Changed, Gone, Unreadable, ValueReader, read_together
@@ -168,8 +169,8 @@ class LargeValues:
                 outcome = self._writer.write(record, lambda: next(records, None), over=over)
                 self.trouble = self._writer.trouble
         if outcome in ("exists", "unknown"):
-            equal = self._is_equal(db, key)
-            return "exists" if not equal else "equal" if outcome == "exists" else "written"
+            self.trouble = self._difference(db, key)
+            return "exists" if self.trouble else "equal" if outcome == "exists" else "written"
         return outcome
 
     def _is_there(self, db: int, key: bytes) -> bool:
@@ -177,15 +178,16 @@ class LargeValues:
         ((reply,),) = self._target.ask(db, [(key, [command(b"EXISTS", key)])])
         return reply == 1
 
-    def _is_equal(self, db: int, key: bytes) -> bool:
-        """Whether the target has the key as it is on the source. Raises: as `_copy`."""
+    def _difference(self, db: int, key: bytes) -> str:
+        """What the target has otherwise than the source, in words; empty where nothing differs. Raises: as `_copy`."""
         kept, self._kept = self._kept, _Kept()
         try:
             with self._converted(db, key) as snapshot:
-                for record in snapshot:
-                    (outcome,) = Comparer(self._target, _TOLERANCE_MS).compare(record.db, [record])
-                    return outcome.what == "equal"
-                return False
+                record = next(iter(snapshot), None)
+                if record is None:
+                    raise Changed
+                (outcome,) = Comparer(self._target, _TOLERANCE_MS).compare(record.db, [record])
+                return difference_of(outcome)
         finally:
             self._kept = kept
 

@@ -56,6 +56,8 @@ _TOLERANCE_MS: Final = 1000
 _EVICTED: Final = Refusal("EVICTED", "what was written of it is gone from the target: it may evict keys, or somebody deletes them")
 #: How often a value is tried again that changes while it is read, or goes while it is written.
 ATTEMPTS: Final = 3
+#: How often a connection may break right after it was opened for a value alone.
+_MOST_LOSSES: Final = 5
 #: More elements than any value has.
 _ANY: Final = 1 << 62
 
@@ -328,26 +330,35 @@ class PartWriter:
 
         Raises: TargetError where the target has no such database.
         """
-        nodes: dict[int, tuple[Connection, list[tuple[_Item, bytes, int]]]] = {}
+        nodes: dict[int, list[tuple[_Item, bytes, int]]] = {}
+        found: list[tuple[_Item, list[Any]]] = []
         for each in asked:
-            try:
-                connection = self._connection(each[0].key, db)
-            except (Lost, Interrupted) as e:
-                each[0].why = e.why if isinstance(e, Interrupted) else Refusal("LOST", str(e))
-            except _Refused as e:
-                raise TargetError(f"it cannot be written to: {e}", source=str(self.target.url), db=db) from None
-            else:
-                nodes.setdefault(id(connection), (connection, []))[1].append(each)
-        found = []
-        for connection, some in nodes.values():
-            try:
-                replies = iter(connection.ask_packed(b"".join([text for _, text, _ in some]), sum(count for _, _, count in some)))
-            except Lost as e:
-                for item, _, _ in some:
-                    item.why, item.is_repeated = Refusal("LOST", str(e)), item.is_repeated or again
-                continue
-            found += [(item, list(islice(replies, count))) for item, _, count in some]
+            if (connection := self._connection_for(each[0], db)) is not None:
+                nodes.setdefault(id(connection), []).append(each)
+        for of_node in nodes.values():
+            together = [each for each in of_node if not each[0].is_alone]
+            for some in [*([together] if together else []), *([each] for each in of_node if each[0].is_alone)]:
+                connection = self._connection_for(some[0][0], db)
+                if connection is None:
+                    continue
+                try:
+                    replies = iter(connection.ask_packed(b"".join([text for _, text, _ in some]), sum(n for _, _, n in some)))
+                except Lost as e:
+                    for item, _, _ in some:
+                        item.lost(str(e), again, len(some) == 1)
+                    continue
+                found += [(item, list(islice(replies, n))) for item, _, n in some]
         return found
+
+    def _connection_for(self, item: _Item, db: int) -> Connection | None:
+        """The connection to the node that has the key of an item; None where there is none for now."""
+        try:
+            return self._connection(item.key, db)
+        except (Lost, Interrupted) as e:
+            item.why = e.why if isinstance(e, Interrupted) else Refusal("LOST", str(e))
+            return None
+        except _Refused as e:
+            raise TargetError(f"it cannot be written to: {e}", source=str(self.target.url), db=db) from None
 
     # -- one large record
 
@@ -505,6 +516,7 @@ class _Item:
         why: why it is.
         was_sent, was_lost: its commands have been made; they would lose what no policy allows.
         is_repeated: it was sent before, and what became of it then is not known.
+        is_alone: it is sent alone, since it may be what breaks connections.
     """
 
     def __init__(self, record: Record) -> None:
@@ -519,7 +531,9 @@ class _Item:
         self.was_sent = False
         self.was_lost = False
         self.is_repeated = False
+        self.is_alone = False
         self._evictions = 0
+        self._losses = 0
 
     def refuse(self, why: Refusal) -> None:
         """The target refuses it, for now or for good."""
@@ -527,6 +541,13 @@ class _Item:
             self.why = why
         else:
             self.written = Written("refused", str(why))
+
+    def lost(self, why: str, is_write: bool, was_alone: bool) -> None:
+        """The connection broke before it was answered."""
+        self.why, self.is_repeated, self.is_alone = Refusal("LOST", why), self.is_repeated or is_write, True
+        self._losses += was_alone
+        if self._losses == _MOST_LOSSES:
+            self.written = Written("refused", f"{why} each time that it was sent: it may be larger than the target takes")
 
     def evicted(self) -> None:
         """What was written of it is gone."""

@@ -17,10 +17,10 @@ from rdbkit.live.compare import Comparer, Outcome
 from rdbkit.live.converter import header_of
 from rdbkit.live.restoring import Refused
 from rdbkit.live.server import Server
-from rdbkit.resp import command
+from rdbkit.resp import bulk, command
 from rdbkit.snapshot.reader import usual_limits
 
-__all__ = ["Existing", "Written", "difference_of", "written"]
+__all__ = ["Existing", "Written", "difference_of", "record_of", "replaces", "written"]
 
 _FOOTER: Final = 10
 _AT_A_TIME: Final = 100
@@ -107,7 +107,7 @@ def difference_of(outcome: Outcome) -> str:
 def written(data: bytes) -> Written:
     r"""What a RESTORE command writes.
 
-    >>> from rdbkit.resp import command
+    >>> from rdbkit.resp import bulk, command
     >>> written(command(b"RESTORE", b"key", b"0", b"payload", b"ABSTTL"))
     Written(expire_ms=0, payload=b'payload')
     """
@@ -119,6 +119,11 @@ def written(data: bytes) -> Written:
         arguments.append(data[at:end])
         pos = end + 2
     return Written(int(arguments[2]), arguments[3])
+
+
+def replaces(data: bytes) -> bool:
+    """Whether a RESTORE command replaces a key that exists."""
+    return data.endswith(bulk(b"REPLACE"))
 
 
 def record_of(key: bytes, wanted: Written) -> Record:

@@ -6,10 +6,12 @@ target takes values as they are, they pass as bytes, and no object is made of a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from rdbkit.errors import RdbError
 from rdbkit.format.record import Record
 from rdbkit.live.connection import Connection, Lost
 from rdbkit.live.converter import Converter, Terms, header_by, header_of, rules_of
@@ -17,7 +19,7 @@ from rdbkit.live.large_values import LargeValues
 from rdbkit.live.loads import loads
 from rdbkit.live.parts import Interrupted, PartNames, PartWriter
 from rdbkit.live.reading import Counts, Reading, Told, tell_nobody
-from rdbkit.live.refusals import Existing
+from rdbkit.live.refusals import Existing, record_of, replaces, written
 from rdbkit.live.restoring import Refused, Restoring
 from rdbkit.live.server import Server
 from rdbkit.live.value_reader import Changed
@@ -38,6 +40,8 @@ _COUNTED: Final = {
 _TOLD: Final = ("exists", "equal", "refused", "changed", "gone")
 #: Keys that are read together where that takes commands of their types.
 _TOGETHER: Final = 100
+#: How RESTORE says that it does not know a payload.
+_NOT_LOADED: Final = re.compile("Bad data format|payload version")
 #: Bytes of commands that wait before they are sent.
 _FLUSH: Final = 4 << 20
 
@@ -265,16 +269,31 @@ class Transfer(Reading):
 
     def _write(self, records: list[Record], replace: bool) -> None:
         """Write records by commands."""
-        assert self.converter is not None
-        assert self.way.parts is not None
-        if self._writer is None:
-            self._writer = PartWriter(self.way.target, self.converter.rules, self.ledger, self.way.parts)
         by_db: dict[int, list[Record]] = {}
         for record in records:
             by_db.setdefault(record.db, []).append(record)
         for db, some in by_db.items():
-            for record, written in zip(some, self._writer.write_all(db, some, over=replace), strict=True):
-                self.note(db, record.key, *written)
+            for record, each in zip(some, self._commands().write_all(db, some, over=replace), strict=True):
+                self.note(db, record.key, *each)
+
+    def _commands(self) -> PartWriter:
+        """What writes keys by commands."""
+        if self._writer is None:
+            assert self.converter is not None
+            assert self.way.parts is not None
+            self._writer = PartWriter(self.way.target, self.converter.rules, self.ledger, self.way.parts)
+        return self._writer
+
+    def _write_one(self, each: Refused) -> None:
+        """Write a key by commands of which the target does not load the payload: it is older than it was taken for."""
+        try:
+            record = record_of(each.key, written(each.command))
+        except RdbError:
+            self.refuse(each.db, each.key, each.why)
+            return
+        record.db = each.db
+        (found,) = self._commands().write_all(each.db, [record], over=replaces(each.command))
+        self.note(each.db, each.key, found.outcome, str(each.why) if found.outcome == "refused" else found.detail)
 
     def _begin_version(self, version: int) -> None:
         """From now on the source's payloads have this version."""
@@ -298,6 +317,8 @@ class Transfer(Reading):
         for each in refused:
             if each.why.code == "BUSYKEY":
                 busy.append(each)
+            elif self.way.parts is not None and _NOT_LOADED.search(each.why.text):
+                self._write_one(each)
             else:
                 self.refuse(each.db, each.key, each.why)
         for each, difference in zip(busy, self.existing.differences(busy), strict=True):
