@@ -184,6 +184,7 @@ class _Node(Reading):
         self.lacking: list[str] = []
         self.terms = terms
         self.large = self._later
+        self.without_dump = terms.found.value.use == "commands"
         self._file = file
         self._began_s = began_s
         self._progress = progress
@@ -267,7 +268,12 @@ class _Node(Reading):
     # -- values that are not read whole
 
     def _later(self, db: int, keys: list[bytes]) -> None:
-        """These keys are read at the end, when the version of the file is known."""
+        """These keys are read at the end, when the version of the file is known; now where no DUMP is going to tell it."""
+        if self.without_dump:
+            self.counts.read += len(keys)
+            for key in keys:
+                self._record_large(db, key)
+            return
         self._large_keys += [(db, key) for key in keys]
 
     def _record_large(self, db: int, key: bytes) -> None:

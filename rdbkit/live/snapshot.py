@@ -553,7 +553,7 @@ def _listed(work: _Work, spool: str, is_for_nodes: bool) -> _Spooled:
     """The keys of all nodes; slots that move meanwhile are read again where they have come to."""
     server = work.server
     found = abilities(server)
-    if found.value.use != "dump":
+    if found.value.use is None:
         raise TargetError(f"its values cannot be read: {found.value.why}", source=str(server.url))
     libraries = libraries_of(server)
     terms = Terms(server, found, list(libraries.sources.values()), work.batch, work.big, work.max_latency_ms, work.stopped.is_set)
