@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace as replaced
 from typing import Final
 
 from rdbkit.errors import TargetError
@@ -59,7 +60,8 @@ class Mover:
         opened: Callable[[Connection], object] | None = None,
         big: int = 0,
     ) -> None:
-        self.way = way
+        # whether a key is replaced is said for each, also where `replace` is the rule: a pass compares
+        self.way = replaced(way, on_exists="skip")
         self._ledger = ledger
         self._big = big if way.parts is not None else 0
         self.details: dict[bytes, str] = {}

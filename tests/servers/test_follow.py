@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from fixtures.server import Client, ServerError, running
+from rdbkit.errors import TargetError
 from rdbkit.live.copy_state import CopyState
 from rdbkit.live.first_pass import SharedLedger
 from rdbkit.live.follow import Followed, Follower
@@ -26,10 +27,12 @@ from rdbkit.live.server import connect
 from rdbkit.live.transfer import Way
 from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.passes.pages import Layout
-from rdbkit.policy.rules import Policies
+from rdbkit.policy.rules import Edits, Policies
 from rdbkit.resp import command
+from rdbkit.selection import Selection
 from rdbkit.targets.target import find_target
 
+from ..live.acl import add_users, url_of
 from ..live.cluster import Cluster, cluster
 from ..live.cutting_front import CuttingFront
 from ..live.oracle import content, differences, taken_by
@@ -74,6 +77,12 @@ class Following:
         """Have it copy what waits, and end."""
         if self._thread.is_alive():
             self.follower.stop()
+        self._thread.join()
+        self.check()
+        return self.found
+
+    def ended(self) -> Followed:
+        """Wait until it ends of itself."""
         self._thread.join()
         self.check()
         return self.found
@@ -246,7 +255,7 @@ def test_what_was_changed_while_connections_were_broken_arrives(changes: Any) ->
                 a.pipeline([("SET", f"k{i}", f"v{value}") for i in range(100)])
                 a.call("DEL", f"k{200 + value}")
                 running_.await_pass(passes + 1)
-            until(lambda: content(a) == content(b))
+            the_same(a, b, "redis-7.0")
             assert running_.finish().drained
         assert not running_.found.foreign
         assert content(a) == content(b)
@@ -341,4 +350,57 @@ def test_clusters_whose_slots_move_and_whose_masters_fail_are_followed(line: str
             until(settled)
             assert running_.finish().drained
         assert not running_.found.refused
+        assert not running_.found.foreign
+
+
+def test_only_keys_that_are_wanted_are_followed_under_their_new_names() -> None:
+    conversion = {
+        "selection": Selection(keys=["user:*", "list:*"], types=["string"]), "edits": Edits(rename_prefix=[("user:", "app:")]),
+    }  # fmt: skip
+    with pair("redis-7.0", "redis-7.0") as (a, b):
+        a.pipeline([("SET", f"user:{i}", i) for i in range(50)] + [("SET", f"other:{i}", i) for i in range(50)])
+        a.pipeline([("RPUSH", "user:list", 1), ("SET", "list:1", 1)])
+        b.pipeline([("SET", "app:1", "theirs"), ("SET", "app:list", "theirs"), ("SET", "other:1", "theirs")])
+        with following(url(a), url(b), "redis-7.0", conversion=conversion) as running_:
+            running_.await_pass()
+            assert b.call("DBSIZE") == 53
+            b.call("SET", "app:2", "theirs")
+            a.pipeline([("SET", f"user:{i}", "new") for i in range(5)] + [("SET", "other:2", 1), ("DEL", "user:6", "other:1")])
+            a.pipeline([("DEL", "user:list"), ("SET", "user:list", "new"), ("DEL", "list:1"), ("RPUSH", "list:1", 1)])
+            assert running_.finish().drained
+            assert (running_.found.existing, running_.found.foreign, running_.found.deleted) == (2, 1, 2)
+        assert b.call("MGET", "app:0", "app:1", "app:2", "app:list", "other:1", "app:6", "list:1") == [
+            b"new", b"theirs", b"theirs", b"theirs", b"theirs", None, None,
+        ]  # fmt: skip
+        assert b.call("DBSIZE") == 51
+
+
+def test_a_login_that_may_not_be_told_of_changes_finds_them_by_passes() -> None:
+    with pair("redis-6.0", "redis-7.0") as (a, b):
+        add_users(a)
+        a.pipeline([("SET", f"k{i}", 1) for i in range(300)])
+        with following(url_of(url(a), "contributor"), url(b), "redis-7.0") as running_:
+            running_.await_pass()
+            a.pipeline([("SET", f"k{i}", "new") for i in range(5)] + [("DEL", "k7"), ("SET", "more", 1)])
+            the_same(a, b, "redis-7.0")
+            running_.finish()
+        assert running_.found.changes == "passes"
+        assert set(running_.follower.changes.why) == {"tracking", "notifications"}
+        with following(url_of(url(a), "contributor"), url(b), "redis-7.0", until_="drained", on_exists="replace") as running_:
+            assert running_.ended().drained
+        with (
+            following(url_of(url(a), "contributor"), url(b), "redis-7.0", changes="tracking") as running_,
+            pytest.raises(TargetError, match="cannot be followed by tracking: NOPERM"),
+        ):
+            running_.ended()
+
+
+def test_databases_that_are_exchanged_are_compared() -> None:
+    with pair("redis-7.0", "redis-7.0") as (a, b):
+        a.pipeline([("SET", f"k{i}", 1) for i in range(100)] + [("SELECT", 1), ("SET", "k1", 2), ("SET", "one", 2)])
+        with following(url(a), url(b), "redis-7.0") as running_:
+            running_.await_pass()
+            a.call("SWAPDB", 0, 1)
+            the_same(a, b, "redis-7.0")
+            running_.finish()
         assert not running_.found.foreign
