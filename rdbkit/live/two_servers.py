@@ -321,7 +321,7 @@ class TwoServers:
             for connection, (_, part) in zip(others, runs, strict=True):
                 connection.send(questions(part, self._heads[1]))
             most = max(self.big, _PAGE_BYTES) if self.big else _ANY
-            first = _answers(one, 2 * page.count, _ANY if page.count == 1 else 2 * most)
+            first = _answers(one, 2 * page.count, _ANY if page.count == 1 else min(2 * most, _ANY))
             second = b"".join(
                 _answers(connection, 2 * part.count, most) for connection, (_, part) in zip(others, runs, strict=True)
             )
