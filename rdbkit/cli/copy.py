@@ -32,6 +32,7 @@ from rdbkit.text import count
 
 if TYPE_CHECKING:
     from rdbkit.live.copy import Copied, Preparation, Progress, Side
+    from rdbkit.live.copy_sample import Sample
     from rdbkit.live.follow import Follow, Until
 
 _WORDS: Final = {
@@ -124,6 +125,9 @@ class _Extracted:
 @click.option(
     "--samples", type=click.IntRange(0, 10_000), default=10, show_default=True, metavar="N", help="Name N keys that are not there."
 )
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would be done, what the logins may do and what a sample of the keys would lose."
+)
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
 @click.option("--force", is_flag=True, help="Replace files that exist, of --ledger and of extract=FILE.")
 @ledger_option
@@ -187,7 +191,8 @@ def copy(
                 ttl="relative" if options["relative_ttl"] else "absolute", functions=not options["no_functions"],
                 batch=options["batch"], rate=options["rate"], cap_mbps=options["cap_mbps"], max_latency_ms=options["max_latency"],
                 big=options["big"], write_by=options["write_by"],
-                state=options["state"], follow=follow, samples=options["samples"], loss_callback=loss_callback,
+                state=options["state"], follow=follow, samples=options["samples"], dry_run=options["dry_run"],
+                loss_callback=loss_callback,
                 prepared=show, progress=update,
             )  # fmt: skip
         except LossError as e:
@@ -202,12 +207,15 @@ def copy(
         write_extracted(_Extracted(done.libraries, done.scripts, done.ledger))
     if as_json:
         click.echo(json.dumps(done.to_dict()))
+    elif done.sample is not None:
+        _show_sample(done, done.sample, out)
     else:
         _show(done, out)
     show_damage(done.damaged, None)
+    undone = "nothing was written" if options["dry_run"] else "these keys were not written"
     forbidden = LossError("") if done.ledger.forbidden else None
-    report_losses(done.ledger, forbidden, False, target=done.prepared.takes, undone="these keys were not written")
-    if conversion.selection is not None:
+    report_losses(done.ledger, forbidden, False, target=done.prepared.takes, undone=undone)
+    if conversion.selection is not None and not options["dry_run"]:
         warn_if_none(conversion.selection, done.counts.read - done.counts.left_out)
     return status(lost=done.ledger.counts or done.damaged, strict=options["strict"], found=not done.complete)
 
@@ -232,6 +240,23 @@ def _side(side: Side) -> str:
     if side.memory is not None:
         facts.append(f"{size(side.memory)} of memory")
     return ", ".join(facts)
+
+
+def _show_sample(done: Copied, found: Sample, out: Output) -> None:
+    """What a copy would meet."""
+    prepared = done.prepared
+    rows = [("SOURCE", row) for row in prepared.source.rows] + [("TARGET", row) for row in prepared.target.rows]
+    out.table("What the logins may do", ("on", "for", "is used"), [(on, row.what, row.used) for on, row in rows])
+    for on, row in rows:
+        if row.why or row.remedy:
+            out.line(f"\n{on}, {row.what}: {printable('; '.join(each for each in (row.why, row.remedy) if each), 400)}")
+    total = f", of {prepared.source.keys:,}" if prepared.source.keys is not None else ""
+    out.line(f"\nof {count(found.keys, 'key')} that were read{total}")
+    facts = [("lost", found.lost, "would lose what TARGET does not support"), ("exist", found.existing, "TARGET has these names")]
+    out.facts([(name, f"{n:,}  ({why})") for name, n, why in facts])
+    for db, key in found.names:
+        out.line(f"exists: {key_name(key)} (db {db})")
+    out.line("\nnothing was written; leave out --dry-run to copy")
 
 
 def _show(done: Copied, out: Output) -> None:

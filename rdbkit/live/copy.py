@@ -14,12 +14,13 @@ from typing import Any, Final, cast
 from rdbkit.errors import RdbError, TargetError
 from rdbkit.live.abilities import Abilities, Ability, Row, abilities
 from rdbkit.live.copy_files import check_files, copy_files, load_scripts
+from rdbkit.live.copy_sample import Sample, sample
 from rdbkit.live.copy_state import CopyState, Trouble
 from rdbkit.live.databases import databases_of
 from rdbkit.live.first_pass import FirstPass, SharedLedger
 from rdbkit.live.follow import Follow, Followed, Follower
 from rdbkit.live.foreign_writes import ForeignWrites
-from rdbkit.live.functions import CopiedFunctions, copy_functions, libraries_of
+from rdbkit.live.functions import CopiedFunctions, Libraries, copy_functions, libraries_of
 from rdbkit.live.loads import loads
 from rdbkit.live.mover import Mover
 from rdbkit.live.pace import Pace
@@ -132,6 +133,7 @@ class Copied:
             "extract", of all.
         damaged: what was wrong with values of files that were left out for that.
         unread: slots of a cluster that moved each time that they were read.
+        sample: what was found of some keys, where nothing was written since only that was asked for.
         resumed: an earlier run had begun it.
         seconds: how long it took.
         followed: how the source was followed; None where it was not.
@@ -148,6 +150,7 @@ class Copied:
     scripts: list[bytes] = field(default_factory=list)
     damaged: list[RdbError] = field(default_factory=list)
     unread: int = 0
+    sample: Sample | None = None
     resumed: bool = False
     seconds: float = 0.0
     followed: Followed | None = None
@@ -162,6 +165,9 @@ class Copied:
     def complete(self) -> bool:
         """Whether the target has all that it should have."""
         functions = self.functions
+        found = self.sample
+        if found is not None:
+            return not (found.lost or self.ledger.forbidden or (found.existing and self.on_exists == FAIL))
         lost = self.missing or self.ledger.forbidden or self.unread or (self.followed is not None and not self.followed.drained)
         return not (lost or functions.refused or (functions.different and self.on_exists == FAIL))
 
@@ -184,6 +190,9 @@ class Copied:
                 "refused": self.functions.refused,
             },
             "samples": [{"db": e.db, "key": json_bytes(e.key), "what": e.what, "detail": e.detail} for e in self.samples],
+            "sample": None
+            if self.sample is None
+            else vars(self.sample) | {"names": [json_bytes(key) for _, key in self.sample.names]},
             "resumed": self.resumed,
             "seconds": round(self.seconds, 3),
             **({} if self.followed is None else {"followed": vars(self.followed)}),
@@ -218,6 +227,7 @@ def copy(
     write_by: str = "auto",
     state: str | None = None,
     follow: Follow | None = None,
+    dry_run: bool = False,
     samples: int = 10,
     loss_callback: Callable[[Loss], object] | None = None,
     prepared: Callable[[Preparation], object] | None = None,
@@ -253,6 +263,7 @@ def copy(
         state: a file to keep, every two seconds, how far the copy is. Where it is there, the copy goes on from it; at the end it is
             removed. A copy that follows keeps it, since it says which keys of the target are its own.
         follow: to go on with what changes on the source, and until when. Then `max_latency_ms`, `rate` and `cap_mbps` play no part.
+        dry_run: write nothing, and find out what a copy would meet, of a server by some of its keys: see `Copied.sample`.
         samples: how many of the keys to name that are not on the target as they are on the source.
         loss_callback: called with each loss as it is found, by several threads.
         prepared: called once before anything is written; what it raises ends the copy.
@@ -301,6 +312,8 @@ def copy(
             preparation = prepare_files(old, new, loaded)
         terms = f"{conversion.terms} {on_exists} {ttl} {functions} {preparation.takes.name}{'' if follow is None else ' follow'}"
         conversion = replace(conversion, edits=_edits(conversion, preparation, new.url.db, ttl))
+        if dry_run:
+            state = None
         places = {"source": _place(old), "target": _place(new)}
         kept = stack.enter_context(CopyState(state, places, terms))
         if prepared is not None:
@@ -310,10 +323,13 @@ def copy(
             RateLimiter(None if cap_mbps is None else cap_mbps * 125_000), max_latency_ms,
         )  # fmt: skip
         work = _Copy(old, new, preparation, conversion, on_exists, pace, kept, loss_callback)
-        work.run(functions, progress, follow)
+        if dry_run:
+            work.look(functions, samples)
+        else:
+            work.run(functions, progress, follow)
         done = work.report(samples)
         done.seconds = time.monotonic() - begun
-        if follow is None:
+        if follow is None or dry_run:
             kept.remove()
     return done
 
@@ -353,6 +369,19 @@ class _Copy:
         else:
             self.follow(self.source, follow)
 
+    def look(self, functions: bool, samples: int) -> None:
+        """Find out what a copy would meet, without writing anything."""
+        takes = self.preparation.takes
+        if isinstance(self.source, list):
+            found = check_files(self.source, takes, self.conversion, self.ledger)
+            self.done.sample = Sample(sum(report.keys for report in found.reports))
+            return
+        if functions:
+            self.loses_functions(libraries_of(self.source))
+        self.done.sample = sample(
+            self.way(self.source, reads_only=True), self.preparation.databases, self.pace.big, self.ledger, samples
+        )
+
     def copy_files(self, files: list[str], functions: bool, progress: Callable[[Progress], object] | None) -> None:
         """Read files twice: to find what would be lost, and to write them."""
         size = self.preparation.source.memory or 1
@@ -386,35 +415,37 @@ class _Copy:
         if found.differing:
             names = ", ".join(found.differing)
             notes.append(f"function libraries that are not the same on all nodes of the source, of which one was taken: {names}")
+        if not self.loses_functions(found):
+            self.done.functions = copy_functions(found.sources, self.target, replace=self.on_exists == "replace")
+
+    def loses_functions(self, found: Libraries) -> bool:
+        """Whether the target has no functions, so that libraries are lost."""
         policy = self.conversion.policies.chosen("function")
         lacks = self.preparation.takes.rdb < 10
         if lacks or policy == "extract":
             self.done.libraries = list(found.sources.values())
-        if lacks:
-            for name in found.sources:
-                self.ledger.add(Loss("function", f"function library {name!r}", 1, None, None), policy == FAIL)
-            return
-        self.done.functions = copy_functions(found.sources, self.target, replace=self.on_exists == "replace")
+        for name in found.sources if lacks else ():
+            self.ledger.add(Loss("function", f"function library {name!r}", 1, None, None), policy == FAIL)
+        return lacks
 
     def copy_keys(self, source: Server, progress: Callable[[Progress], object] | None) -> None:
         """Read all keys of a server, and write them."""
-        preparation = self.preparation
         way = self.way(source)
         earlier = self.state.fact("counts")
         reader = FirstPass(
-            way, self.ledger, self.tell, self.state, self.pace, preparation.databases, None,
+            way, self.ledger, self.tell, self.state, self.pace, self.preparation.databases, None,
             None if earlier is None else Counts(**earlier),
         )  # fmt: skip
 
         def tick() -> None:
             if progress is not None:
                 counts = reader.counts
-                progress(Progress(counts.read, preparation.source.keys, counts.value_bytes))
+                progress(Progress(counts.read, self.preparation.source.keys, counts.value_bytes))
 
         self.done.counts = reader.run(tick)
         tick()
         delete_left(self.target, self.state)
-        listed, at_first = self.done.counts.read, preparation.source.keys or 0
+        listed, at_first = self.done.counts.read, self.preparation.source.keys or 0
         if listed < at_first:
             self.done.notes.append(
                 f"the source had {count(at_first, 'key')} at first and listed {listed:,}: the others have expired or were deleted, "
@@ -458,16 +489,16 @@ class _Copy:
                 "meanwhile may have been taken for ours"
             )
 
-    def way(self, source: Server) -> Way:
-        """How keys come from a source to the target."""
+    def way(self, source: Server, reads_only: bool = False) -> Way:
+        """How keys come to the target; `reads_only`: as far as can be told without writing anything."""
         preparation = self.preparation
-        assert preparation.source.abilities is not None
-        assert preparation.target.abilities is not None
-        layout = preparation.source.abilities.layout(source)
+        old, new = preparation.source.abilities, preparation.target.abilities
+        assert old is not None
+        assert new is not None
         return Way(
-            source, self.target, preparation.takes, self.conversion, layout, self.on_exists, self.parts,
-            by_commands=preparation.target.abilities.write.use == "commands",
-            without_dump=preparation.source.abilities.value.use == "commands",
+            source, self.target, preparation.takes, self.conversion, old.layout(source), self.on_exists,
+            None if reads_only else self.parts, by_commands=new.write.use == "commands" and not reads_only,
+            without_dump=old.value.use == "commands",
         )  # fmt: skip
 
     @cached_property
