@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, TypeAlias
 
+from rdbkit.errors import TargetError
 from rdbkit.format.replies import Refusal
 from rdbkit.format.slots import key_slot
 from rdbkit.live.changes import Bell, Changes, Kind
@@ -19,6 +20,7 @@ from rdbkit.live.connection import Address
 from rdbkit.live.copy_state import CopyState, Trouble, stable_hash
 from rdbkit.live.databases import databases_of
 from rdbkit.live.foreign_writes import ForeignWrites
+from rdbkit.live.processes import run_ids
 from rdbkit.live.server import Server
 from rdbkit.passes.changed_names import ANY_DB
 from rdbkit.policy.rules import Edits
@@ -198,6 +200,8 @@ class Follower:
         self._databases: set[int] = set()
         self._gone: set[bytes] = set()  # of ours, since others were last asked for
         self._pass_changed = True
+        self._target: set[str] = set()  # its processes
+        self._gaps = 0
         self._refused: set[tuple[int, bytes]] = set()
         self._groups: dict[tuple[int, bytes], str] = {}  # of streams that have some: what is known of them
 
@@ -219,6 +223,7 @@ class Follower:
         Raises: TargetError where it does not in the way that was asked for.
         """
         self._databases = set(self.state.fact("databases") or ())
+        self._target = run_ids(self.target)
         self.changes.begin()
         self.found.changes = self.changes.kind
         self._looked_at = time.monotonic()
@@ -282,6 +287,7 @@ class Follower:
 
     def _finish(self) -> bool:
         """Copy what waits now, and no more."""
+        self._look_at_target()
         was_complete = self._pages is None and not self.changes.is_due and self.changes.kind != "passes"
         was_complete &= self.changes.confirm()
         while self._taken.batches and self._stops < 2:
@@ -372,7 +378,19 @@ class Follower:
     def _look(self) -> None:
         self._looked_at = time.monotonic()
         self.changes.look()
+        self._look_at_target()
         self._look_for_groups()
+
+    def _look_at_target(self) -> None:
+        """Have all keys compared where the target may have lost what it took: it has restarted, failed over or was flushed."""
+        gaps = 0 if self.foreign is None else self.foreign.gaps
+        try:
+            now = run_ids(self.target)
+        except TargetError:  # it is away, and nobody knows what it will have
+            now = set()
+        if not now.issuperset(self._target) or gaps != self._gaps:
+            self.changes.all_due()
+        self._target, self._gaps = now or self._target, gaps
 
     def _look_for_groups(self) -> None:
         """Mark streams whose groups have changed: what consumers read and acknowledge is not told by the server."""

@@ -10,13 +10,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fixtures.server import Client, ServerError, running
+from fixtures.server import Client, Process, ServerError, running
 from rdbkit.errors import TargetError
 from rdbkit.live.copy_state import CopyState
 from rdbkit.live.first_pass import SharedLedger
@@ -237,7 +237,7 @@ def test_what_is_flushed_is_gone_on_the_target_too() -> None:
                 running_.follower.foreign = None
                 a.call("FLUSHALL")
                 a.call("SET", "k7", 2)
-                until(lambda: b.call("DBSIZE") == 3)
+                until(lambda: b.call("DBSIZE") == 3 and not running_.found.is_passing)
                 assert running_.finish().drained
             assert set(b.items("KEYS", "*")) == {b"k1", b"k7", b"theirs"}
             b.call("DEL", "k7")
@@ -404,3 +404,27 @@ def test_databases_that_are_exchanged_are_compared() -> None:
             the_same(a, b, "redis-7.0")
             running_.finish()
         assert not running_.found.foreign
+
+
+@pytest.mark.parametrize("how", ["restart", "flush"])
+def test_a_target_that_loses_its_keys_gets_them_again(how: str, tmp_path: Path) -> None:
+    target = Process(SERVERS / "redis-7.0" / "redis-server", tmp_path)
+    with running(SERVERS / "redis-7.0" / "redis-server") as (a, _):
+        target.begin()
+        try:
+            target.client().close()
+            a.pipeline([("SET", f"k{i}", 1) for i in range(500)])
+            with following(url(a), f"redis://127.0.0.1:{target.port}", "redis-7.0") as running_:
+                running_.await_pass()
+                if how == "restart":
+                    target.kill()
+                    target.begin()
+                else:
+                    with closing(target.client()) as b:
+                        b.call("FLUSHALL")
+                with closing(target.client()) as b:
+                    a.call("SET", "k7", 2)
+                    until(lambda: b.call("DBSIZE") == 500)
+                    the_same(a, b, "redis-7.0")
+        finally:
+            target.kill()
