@@ -50,6 +50,8 @@ _FLUSH: Final = 4 << 20
 _LARGEST: Final = 512 << 20
 _FOOTER: Final = 10
 _TOLERANCE_MS: Final = 1000
+#: RDB versions from here on can have metadata of modules with keys.
+_METADATA_SINCE: Final = 13
 #: Types whose values commands can write.
 _TYPES: Final = ("string", "list", "set", "zset", "hash", "stream")
 
@@ -95,7 +97,7 @@ def check_files(
             if conversion.edits.on_duplicate == FAIL and conversion.edits.script is None:
                 job.look_for_duplicates(snapshot.reopen)
             with closing(job):
-                job.run(conversion.jobs)
+                job.run(_jobs(snapshot, conversion))
             found.reports.append(job.report)
             if rules.target.rdb >= 10:
                 for library in snapshot.functions:
@@ -153,7 +155,7 @@ def copy_files(
                         progress(position + at)
 
                 with closing(_FileJob(snapshot, sink, rules, Ledger(), mark)) as job:
-                    job.run(conversion.jobs)
+                    job.run(_jobs(snapshot, conversion))
                     counts.left_out += 0 if lane.done else job.report.left_out
                 sink.settle()
                 sink.close()
@@ -177,11 +179,19 @@ def _rules(snapshot: Snapshot, file: str, target: Target, conversion: Conversion
     )  # fmt: skip
 
 
+def _jobs(snapshot: Snapshot, conversion: ConversionOptions) -> int:
+    """How many processes convert: one where keys can have metadata, which the others would take along."""
+    return 1 if snapshot.header.version >= _METADATA_SINCE else conversion.jobs
+
+
 class _FileJob(Job):
     """A conversion whose large records go to a sink by themselves."""
 
     def __init__(self, snapshot: Snapshot, sink: _Sink, rules: Rules, ledger: Ledger, progress: Callable[[int], object]) -> None:
         super().__init__(snapshot, sink, rules, ledger, progress)
+        # what a payload of RESTORE has no place for is a loss, also where the target loads it from a file
+        self.rewriter.has_metadata = False
+        self.rewriter.is_keydb = False
         self.sink = sink
         self.type_code = 0
 
