@@ -27,6 +27,7 @@ from rdbkit.live.pace import Pace
 from rdbkit.live.parts import PartNames, delete_left
 from rdbkit.live.processes import clock_skew, same_data
 from rdbkit.live.server import Server, connect, info_number
+from rdbkit.live.target_watch import TargetWatch
 from rdbkit.live.transfer import Counts, Way
 from rdbkit.operations.arguments import File, paths_of
 from rdbkit.operations.conversion_options import ConversionOptions
@@ -334,6 +335,9 @@ def copy(
     return done
 
 
+_LOOKED_AGAIN: Final = "the target has restarted, failed over or lost keys meanwhile: all keys were looked at again"
+
+
 class _Copy:
     def __init__(
         self,
@@ -399,11 +403,21 @@ class _Copy:
         if functions:
             self.done.functions = copy_functions(found.libraries, self.target, replace=self.on_exists == "replace")
         load_scripts(self.target, found.scripts)
-        copy_files(
-            files, self.target, self.preparation.takes, self.conversion, replace=self.on_exists == "replace", told=self.tell,
-            state=self.state, pace=self.pace, counts=counts, names=self.parts if self.pace.big else None,
-            progress=lambda at: tell(0.3 + 0.7 * at / size),
-        )  # fmt: skip
+        watch = TargetWatch(self.target, self.state)
+        if watch.begins_anew(counts.written):
+            vars(counts).update(vars(Counts()))
+        while True:
+            copy_files(
+                files, self.target, self.preparation.takes, self.conversion, replace=self.on_exists == "replace", told=self.tell,
+                state=self.state, pace=self.pace, counts=counts, names=self.parts if self.pace.big else None,
+                progress=lambda at: tell(0.3 + 0.7 * at / size),
+            )  # fmt: skip
+            if not watch.has_restarted():
+                break
+            self.state.forget_lanes()
+            vars(counts).update(vars(Counts()))
+        if watch.restarts:
+            self.done.notes.append(_LOOKED_AGAIN)
         delete_left(self.target, self.state)
 
     def copy_functions(self, source: Server) -> None:
@@ -452,7 +466,7 @@ class _Copy:
                 "or a restart has lost them"
             )
         if reader.restarts:
-            self.done.notes.append("the target has restarted, failed over or lost keys meanwhile: all keys were looked at again")
+            self.done.notes.append(_LOOKED_AGAIN)
         if reader.unread:
             self.done.notes.append(
                 f"{count(reader.unread, 'slot')} of the source moved again and again while they were read: keys may be missing"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,11 +20,11 @@ from rdbkit.live.databases import databases_of
 from rdbkit.live.lanes import Lane
 from rdbkit.live.latency import LatencyGuard, PageSize
 from rdbkit.live.pace import Pace
-from rdbkit.live.processes import process_of, run_ids
+from rdbkit.live.processes import process_of
+from rdbkit.live.target_watch import TargetWatch
 from rdbkit.live.transfer import Counts, Told, Transfer, Way
 from rdbkit.passes.pages import Page
 from rdbkit.policy.ledger import Ledger, Loss
-from rdbkit.resp import command
 
 __all__ = ["FirstPass", "SharedLedger", "copy_server", "total"]
 
@@ -41,8 +40,6 @@ _MOST_SLOTS: Final = 256
 #: How often slots that have moved are read again, and how long is waited before that, in seconds.
 _ROUNDS: Final = 50
 _ROUND_S: Final = 1.0
-#: How often a target may restart.
-_MOST_RESTARTS: Final = 3
 #: How long a node of a cluster may be lost whose slots no other one takes over, in seconds.
 _NODE_PATIENCE_S: Final = 120.0
 #: Keys that are tried again at a time.
@@ -100,7 +97,6 @@ class FirstPass:
 
     Attributes:
         unread: slots of a cluster that kept moving, so that keys of theirs may be missing.
-        restarts: how often all was read again, since the target had restarted or was emptied, and may have lost what it took.
     """
 
     def __init__(
@@ -122,8 +118,7 @@ class FirstPass:
         self.databases = databases
         self.large = large
         self.unread = 0
-        self.restarts = 0
-        self._target: set[str] = set()
+        self._watch = TargetWatch(way.target, state)
         self._earlier = counts or Counts()
         self._coverage = Coverage(way.source)
         self._lock = threading.Lock()
@@ -132,6 +127,11 @@ class FirstPass:
         self._ended: list[Counts] = []
         self._stop = threading.Event()
         self._lost: dict[Address, tuple[float, TargetError]] = {}  # since when
+
+    @property
+    def restarts(self) -> int:
+        """How often all was read again, since the target may have lost what it took."""
+        return self._watch.restarts
 
     @property
     def counts(self) -> Counts:
@@ -147,10 +147,11 @@ class FirstPass:
 
         Raises: TargetError where a server cannot be reached for long, or refuses what cannot be done without; what `tick` raises.
         """
-        self._look_at_target()
+        if self._watch.begins_anew(self._earlier.written):
+            self._earlier = Counts()
         for number in range(_ROUNDS if self.databases else 0):
             nodes = self._coverage.missing()
-            if not nodes and self._has_restarted():
+            if not nodes and self._watch.has_restarted():
                 self._coverage = Coverage(self.way.source)
                 nodes = self._coverage.missing()
             if not nodes:
@@ -163,44 +164,6 @@ class FirstPass:
         )
         self._try_again()
         return self.counts
-
-    def _look_at_target(self) -> None:
-        """Note which processes the target is; begin anew where it is no longer what an earlier run has written into."""
-        now = run_ids(self.way.target)
-        before = self.state.fact("target")
-        written = self._earlier.written
-        if before is None:
-            self.state.note("target", sorted(now))
-        elif not now.issuperset(before) or (written and self._keys_of_target() < written):
-            self.state.forget_lanes()
-            self.state.note("target", sorted(now))
-            self._earlier = Counts()
-            self.restarts += 1
-        self._target = now
-
-    def _has_restarted(self) -> bool:
-        """Whether a process of the target is no longer there, and with it what it had taken, perhaps: it is all to be read again.
-
-        Raises: TargetError where that happens too often.
-        """
-        now = run_ids(self.way.target)
-        before, self._target = self._target, now
-        if now.issuperset(before):
-            return False
-        self.restarts += 1
-        if self.restarts > _MOST_RESTARTS:
-            raise TargetError("it restarts again and again; what it takes may be lost", source=str(self.way.target.url))
-        return True
-
-    def _keys_of_target(self) -> float:
-        """How many keys the target has in the databases that this writes into; infinity where it does not tell."""
-        found = 0
-        for db in {self.way.conversion.edits.db_of(db) for db in self.databases}:
-            for (reply,) in self.way.target.ask_each_node(db, [command(b"DBSIZE")]):
-                if not isinstance(reply, int):
-                    return math.inf
-                found += reply
-        return found
 
     def stop(self) -> None:
         """Let the threads end after the page at hand."""

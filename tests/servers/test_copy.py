@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import signal
 import subprocess
@@ -215,20 +216,24 @@ def test_a_source_that_loses_its_keys_meanwhile_is_told() -> None:
         assert f"2,000 keys at first and listed {found.counts.read:,}: " in note
 
 
-def test_a_target_that_was_emptied_is_not_taken_for_what_was_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_file", [False, True])
+def test_a_target_that_was_emptied_is_not_taken_for_what_was_written(is_file: bool, tmp_path: Path) -> None:
     state = str(tmp_path / "state")
     with pair("redis-7.0", "redis-7.0") as (a, b):
-        fill(a, 2000)
+        fill(a, 20_000, "".join(random.Random(1).choices("abcdefghij", k=400)))
+        a.call("CONFIG", "SET", "rdbcompression", "no")
+        a.call("SAVE")
+        source = str(Path(a.items("CONFIG", "GET", "dir")[1].decode()) / "dump.rdb") if is_file else url(a)  # type: ignore[union-attr]
 
         def end(progress: Any) -> None:
-            if progress.keys > 500:
+            if number(b, "DBSIZE") > 5000:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            copy(url(a), url(b), state=state, batch=100, rate=2000, progress=end)
+            copy(source, url(b), state=state, batch=100, rate=20_000, progress=end)
         b.call("FLUSHALL")
-        found = copy(url(a), url(b), state=state)
-        assert (found.complete, found.counts.written, number(b, "DBSIZE")) == (True, 2000, 2000)
+        found = copy(source, url(b), state=state)
+        assert (found.complete, found.counts.written, number(b, "DBSIZE")) == (True, 20_000, 20_000)
         assert any("all keys were looked at again" in note for note in found.notes)
 
 
