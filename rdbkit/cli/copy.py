@@ -165,6 +165,8 @@ def copy(
         raise click.UsageError("SOURCE is no server: leave out the options of its login")
     if not is_server:
         check_rereadable(conversion, sources)
+    elif conversion.jobs > 1 or conversion.relaxed or not conversion.verify_checksum:
+        raise click.UsageError("--jobs, --relaxed and --no-checksum are for a SOURCE of files")
     if not options["follow"] and (options["until"] != "stopped" or options["changes"] != "auto"):
         raise click.UsageError("--until and --changes go with --follow")
     files = [] if is_server else list(sources)
@@ -177,6 +179,7 @@ def copy(
             _show_before(preparation, out)
 
     with ExitStack() as stack:
+        stack.enter_context(_interruptible(options["state"]))
         follow = stack.enter_context(_following(options, out)) if options["follow"] else None
         write_extracted = stack.enter_context(extracted_files(extracts, files, options["force"]))
         loss_callback = stack.enter_context(ledger_file(options, files))
@@ -220,6 +223,22 @@ def copy(
     return status(lost=done.ledger.counts or done.damaged, strict=options["strict"], found=not done.complete)
 
 
+@contextmanager
+def _interruptible(state: str | None) -> Iterator[None]:
+    """Says at an interrupt what the same command does then."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if state is not None:
+            then = f"the same command goes on; {printable(state)} has what was done"
+        else:
+            then = (
+                "what was written stays, and the same command compares it and writes the others; --state FILE would go on from here"
+            )
+        click.echo(f"rdbkit: interrupted: {then}", err=True)
+        raise
+
+
 def _show_before(preparation: Preparation, out: Output) -> None:
     """What is known before anything is written."""
     out.heading(f"copy {printable(preparation.source.server)} to {printable(preparation.target.server)}")
@@ -261,7 +280,7 @@ def _show_sample(done: Copied, found: Sample, out: Output) -> None:
 
 def _show(done: Copied, out: Output) -> None:
     counts, functions = done.counts, done.functions
-    rate = f", {counts.read / done.seconds:,.0f} keys a second" if done.seconds >= 1 else ""
+    rate = f", {counts.read / done.seconds:,.0f} keys a second" if done.seconds >= 1 and done.followed is None else ""
     out.line(f"\n{'all keys are there' if done.complete else 'not all keys are there'}: {done.seconds:.1f} s{rate}")
     rows = [("written", f"{counts.written:,}")]
     others = (
@@ -278,7 +297,12 @@ def _show(done: Copied, out: Output) -> None:
         facts = [f"{followed.events:,} changes told", f"{followed.deleted:,} keys deleted"]
         if followed.foreign:
             facts.append(f"{followed.foreign:,} left alone that others wrote on TARGET")
-        end = "TARGET has all that SOURCE had" if followed.drained else f"{followed.waiting:,} keys wait still"
+        if not followed.drained:
+            end = f"{followed.waiting:,} keys wait still"
+        elif done.complete:
+            end = "TARGET has all that SOURCE had"
+        else:
+            end = "nothing waits; TARGET lacks only what is counted here"
         rows += [("followed", f"by {followed.changes}: {', '.join(facts)}"), ("at the end", end)]
     refused = [f"{name}: {why}" for name, why in functions.refused.items()]
     names = (
@@ -305,11 +329,15 @@ def _following(options: dict[str, Any], out: Output) -> Iterator[Follow]:
     begun = False
     before: dict[int, Any] = {}
 
+    is_ending = False
+
     def begin(follower: Follower) -> None:
         def stop(*_: object) -> None:
+            nonlocal is_ending
             if follower.is_stopping:
                 raise KeyboardInterrupt
             follower.stop()
+            is_ending = True
 
         for number in (signal.SIGINT, signal.SIGTERM):
             before[number] = signal.signal(number, stop)
@@ -319,13 +347,18 @@ def _following(options: dict[str, Any], out: Output) -> Iterator[Follow]:
         if not begun and found.passes and not found.is_passing:
             begun = True
             if shows:
+                if line is not None:
+                    line.stop()
                 ways = {"passes": "by passes over all keys", "notifications": "by its notifications"}
                 how = ways.get(found.changes, "by what it tells of changes")
                 out.line(f"\nall keys were copied once ({found.written:,} written); SOURCE is followed {how}, Ctrl-C ends it")
         if line is not None:
+            line.start()
+            what = "ending" if is_ending else "copy" if found.is_passing else "follow"
+            more = ", Ctrl-C ends at once" if is_ending else ""
             line.update(
-                f"{'copy' if found.is_passing else 'follow'}: {found.written:,} written, {found.deleted:,} deleted, "
-                f"{found.waiting:,} wait, {found.lag_s:.1f} s behind"
+                f"{what}: {found.written:,} written, {found.deleted:,} deleted, {found.waiting:,} wait, "
+                f"{found.lag_s:.1f} s behind{more}"
             )
 
     with ExitStack() as stack:
@@ -333,7 +366,8 @@ def _following(options: dict[str, Any], out: Output) -> Iterator[Follow]:
         if sys.stderr.isatty():
             from rich.console import Console
 
-            line = stack.enter_context(Console(stderr=True).status("copy"))
+            line = Console(stderr=True).status("copy")
+            stack.callback(line.stop)
         try:
             yield Follow(options["until"], None if options["changes"] == "auto" else options["changes"], begun=begin, told=tell)
         finally:

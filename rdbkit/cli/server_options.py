@@ -99,6 +99,8 @@ class Login:
             names = (self._option(name) for name in ("ca-cert", "client-cert"))
             raise click.UsageError(f"{', '.join(names)} and {self._option('no-verify-tls')} are for rediss://")
         login = self._effective(place)
+        if ways is None and self.side is not None:
+            ways = f"--{self.side}-password-file or {_VARIABLES[self.side]}, or --{self.side}-entra"
         if not login.verify_tls and place.tls:
             click.echo(
                 f"rdbkit: {place}: certificates are not verified: whoever is in between can read and change everything", err=True

@@ -615,7 +615,7 @@ def _notes(target: Server, old: Abilities | None, skew_ms: int) -> Iterator[str]
     if old is not None and old.moment.use is None:
         yield f"a key that is written meanwhile may get an expiry that it had before or after its value: {old.moment.why}"
     if old is not None and old.touch.use is None:
-        yield "the source has no CLIENT NO-TOUCH for this login, or is a cluster: its keys look as if they had just been used"
+        yield "keys that are read look used to the source, where it evicts by LRU or LFU: CLIENT NO-TOUCH cannot be used there"
     replies = [reply for (reply,) in target.ask_each_node(0, [command(b"INFO", b"memory")])]
     policies = {found[1].decode() for reply in replies if isinstance(reply, bytes) and (found := _POLICY.search(reply))}
     if info_number(replies, "maxmemory") and policies - {"noeviction"}:

@@ -131,6 +131,7 @@ def test_what_goes_wrong_is_a_line(tmp_path: Path) -> None:
             ([url(a), url(b), "--on-conflict", "first"], "which of two is the first is not known", 2),
             ([url(a), url(b), "--rename-prefix", "a=b", "--on-exists", "replace"], "would replace each other", 2),
             ([url(a), url(b), "--state", str(tmp_path)], "directory", 2),
+            ([url(a), url(b), "--jobs", "2"], "are for a SOURCE of files", 2),
             ([url(a), url(b).replace("127", "u:s3cret@127")], "does not let this user in", 4),
         ):
             done = run_text("copy", *arguments)
@@ -146,11 +147,12 @@ def test_a_killed_copy_goes_on_where_it_was(tmp_path: Path) -> None:
     with pair("redis-7.0", "redis-7.0") as (a, b):
         fill(a, 30_000)
         args = [sys.executable, "-m", "rdbkit", "copy", url(a), url(b), "--state", str(state), "--rate", "10000", "--json"]
-        with subprocess.Popen(args, stdout=subprocess.PIPE) as process:
+        with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             while number(b, "DBSIZE") < 3000:
                 assert process.poll() is None
             process.send_signal(signal.SIGINT)
-            assert process.wait(60) == 130
+            assert "interrupted: the same command goes on" in process.communicate(timeout=60)[1]
+            assert process.returncode == 130
         assert state.exists()
         before = dumped(a)
         found = json.loads(run(a, b, "--state", str(state), "--json").stdout)
