@@ -63,6 +63,9 @@ def libraries_of(server: Server) -> Libraries:
             if not has_no_functions(reply):
                 found.refusal = str(reply)
             continue
+        if not isinstance(reply, list):
+            found.refusal = f"the server answers FUNCTION LIST with {str(reply)[:80]}"
+            continue
         for name, source in _sources(reply).items():
             if found.sources.setdefault(name, source) != source and name not in found.differing:
                 found.differing.append(name)

@@ -9,7 +9,6 @@ from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
-from rdbkit.format.replies import Refusal
 from rdbkit.live.connection import Connection
 from rdbkit.live.server import Server
 from rdbkit.resp import bulk, command
@@ -140,7 +139,7 @@ def _scan(names: int) -> bytes:
 
 
 def _first_names(reply: Any) -> list[bytes]:
-    return [] if isinstance(reply, Refusal) or not isinstance(reply, list) else reply[1]
+    return reply[1] if isinstance(reply, list) and len(reply) == 2 and isinstance(reply[1], list) else []
 
 
 def _ids(server: Server) -> set[str]:

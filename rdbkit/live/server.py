@@ -197,7 +197,7 @@ class Server:
             before = time.time_ns()
             reply = self._persist(self._home if not self._owners else self.masters()[0], 0, [command(b"TIME")])[0]
             after = time.time_ns()
-            if isinstance(reply, list):
+            if isinstance(reply, list) and len(reply) == 2:
                 self._offset_ms = (int(reply[0]) * 1000 + int(reply[1]) // 1000) - (before + after) // 2_000_000
         return time.time_ns() // 1_000_000 + self._offset_ms
 
@@ -297,7 +297,7 @@ class Server:
         else:
             assert trouble is not None
             raise trouble
-        if isinstance(reply, Refusal) or not reply:
+        if not isinstance(reply, list) or not reply:
             if must and not self._owners:
                 why = f": {reply}" if reply else ""
                 raise TargetError(f"it does not say which node has which slots (CLUSTER SLOTS){why}", source=str(self.url))
