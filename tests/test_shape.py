@@ -187,3 +187,10 @@ def test_examples_in_docstrings_hold(monkeypatch: pytest.MonkeyPatch) -> None:
         tried += result.attempted
     assert failures == 0
     assert tried >= 12
+
+
+def test_no_page_has_the_marks_of_a_merge() -> None:
+    root = Path(rdbkit.__file__).parent.parent
+    pages = [*root.glob("*.md"), *root.glob("docs/*.md")]
+    assert pages
+    assert not [page.name for page in pages if re.search(r"^(<{7}|>{7}) ", page.read_text("utf-8"), re.MULTILINE)]
