@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 NOTHING: Final = object()
 #: No line of a reply is longer, but that of an error.
 _LONGEST_LINE: Final = 1 << 16
-#: A server sends no larger string (proto-max-bulk-len can be set up to this).
-_LONGEST_STRING: Final = 1 << 40
+#: No reply is larger: twice what a server takes as one argument (proto-max-bulk-len).
+_LARGEST: Final = 1 << 30
 _DEEPEST: Final = 64
 
 
@@ -62,6 +62,7 @@ class Replies:
         self.parts: list[bytes] = []  # what has come behind `buf`
         self.have: i64 = 0  # bytes from `pos` on, `parts` included
         self.need: i64 = 0  # so many of them before anything more can be told
+        self.read: i64 = 0  # bytes of the reply at hand
         self.lists: list[list[Any]] = []  # that are not whole yet, the outermost first
         self.missing: list[int] = []  # how many elements of each
         self.kinds: list[int] = []  # the first byte of each
@@ -97,10 +98,12 @@ class Replies:
         while True:
             begin = self.pos
             value = self.element()
-            if value is NOTHING:
-                self.have -= self.pos - begin
-                return NOTHING
             self.have -= self.pos - begin
+            if value is NOTHING:
+                return NOTHING
+            self.read = self.read + (self.pos - begin) if self.lists else 0
+            if self.read > _LARGEST:
+                raise too_large(self.read)
             if value is self:  # an array has begun
                 continue
             while True:
@@ -138,8 +141,8 @@ class Replies:
         line = buf[at + 1 : end]
         if kind == 0x24 or kind == 0x3D or kind == 0x21:  # $ = !
             size = self.number(line)
-            if size > _LONGEST_STRING:
-                raise CorruptError("what answers is no Redis server: a string of impossible length")
+            if size > _LARGEST:
+                raise too_large(size)
             if size < 0:
                 self.pos = end + 2
                 return None
@@ -202,6 +205,11 @@ def refusal(line: bytes) -> Refusal:
     if word.isupper() and word.isalpha():
         return Refusal(word, rest)
     return Refusal("ERR", text)
+
+
+def too_large(size: i64) -> CorruptError:
+    """The error for a reply that is not worth its memory."""
+    return CorruptError(f"a reply of {int(size)} bytes or more, where {_LARGEST} are the most; --big reads large values in pieces")
 
 
 def line_end(buf: bytes, pos: i64) -> i64:
@@ -296,6 +304,8 @@ class Incoming:
         if kind == 0x24:
             size = read_number(buf, pos + 1, end - 2)
             if size >= 0:
+                if size > _LARGEST:
+                    raise too_large(size)
                 end += size + 2
                 if end > len(buf):
                     self.need = end

@@ -669,6 +669,8 @@ def _edits(conversion: ConversionOptions, preparation: Preparation, db: int | No
     if db is not None:
         if preparation.source.kind == "files":
             raise ValueError("the target's URL names a database, and files name their own: leave it out, and map databases")
+        if edits.map_db:
+            raise ValueError("the target's URL names a database, and so does map_db: leave one of them out")
         homes = {edits.db_of(each) for each in preparation.databases}
         if len(homes) > 1:
             raise ValueError("the target's URL names a database, and the source has keys in several: name one in its URL, too")

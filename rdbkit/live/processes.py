@@ -128,7 +128,11 @@ def _clocks(server: Server) -> list[Skew]:
             after = time.time_ns()
             if not isinstance(reply, list):
                 return []
-            there_ms = int(reply[0]) * 1000 + int(reply[1]) / 1000
+            try:
+                seconds, microseconds = map(int, reply)
+            except (TypeError, ValueError):
+                return []
+            there_ms = seconds * 1000 + microseconds / 1000
             found.append(Skew(there_ms - (before + after) / 2_000_000, (after - before) / 2_000_000))
         best = found if not best else [min(pair, key=lambda skew: skew.within_ms) for pair in zip(best, found, strict=False)]
     return best

@@ -269,6 +269,10 @@ class _Repairs(Rounds):
         if not self.delete:
             super().look_at_extras()
             return
+        if not self.proof.keys:
+            raise TargetError(
+                "it has no keys, so that --delete would empty the target: nothing was deleted", source=str(self.source.url)
+            )
         for db, names in self.extras.batches(self.settings.batch):
             extra = self.still_extra(db, list(names))
             replies = self.target.ask(db, [(name, [command(b"DEL", name)]) for name in extra])

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any, Final
 
+from rdbkit.errors import TargetError
 from rdbkit.format.replies import Refusal
 from rdbkit.live.server import Server, connect, info_number
 from rdbkit.operations.diff_delta import FunctionDifference
@@ -94,11 +95,17 @@ def compare_libraries(ours: dict[str, set[bytes]], nodes: list[dict[str, bytes]]
 
 
 def libraries_of_nodes(server: Server) -> list[dict[str, bytes]] | Refusal:
-    """The source of each function library by its name, of every node; or why one does not tell."""
+    """The source of each function library by its name, of every node; or why one does not tell.
+
+    Raises: TargetError where it cannot be asked for some time.
+    """
     replies = [found[0] for found in server.ask_each_node(0, [command(b"FUNCTION", b"LIST", b"WITHCODE")])]
     refusal = next((reply for reply in replies if isinstance(reply, Refusal)), None)
     if refusal is None:
-        return [_libraries(reply) for reply in replies]
+        try:
+            return [_libraries(reply) for reply in replies]
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise TargetError("it answers FUNCTION LIST as no Redis server does", source=str(server.url)) from None
     if "unknown command" in refusal.text.lower():
         return [{}]  # before Redis 7.0 there are no functions
     return refusal

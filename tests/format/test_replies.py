@@ -9,6 +9,8 @@ import pytest
 
 from rdbkit.errors import CorruptError
 from rdbkit.format.replies import NOTHING, Push, Refusal, Replies, refusal, run_of_ok
+from rdbkit.passes.dumps import Gatherer
+from rdbkit.passes.pages import Layout, page_of
 
 DATA = (
     b"+OK\r\n*2\r\n:-1\r\n$3\r\na\r\n\r\n>2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n%1\r\n+a\r\n:1\r\n*0\r\n-ERR no\r\n"
@@ -56,14 +58,35 @@ def test_a_long_string_in_many_pieces_is_put_together_once() -> None:
     assert replies.take() == bytes(64 << 20)
 
 
-@pytest.mark.parametrize(
-    "data", [b"hello\r\n", b":x\r\n", b"$x\r\n", b"$1\r\nabc\r\n", b"*1\r\n" * 100, b"$99999999999999\r\n", b"+" * 70_000]
-)
+@pytest.mark.parametrize("data", [b"hello\r\n", b":x\r\n", b"$x\r\n", b"$1\r\nabc\r\n", b"*1\r\n" * 100, b"+" * 70_000])
 def test_what_is_no_reply_is_said_to_be_none(data: bytes) -> None:
     replies = Replies()
     replies.feed(data)
     with pytest.raises(CorruptError, match="no Redis server"):
         list(iter(replies.take, NOTHING))
+
+
+@pytest.mark.parametrize("data", [b"$9999999999\r\n", b"*2147483647\r\n$9999999999\r\n"])
+def test_a_reply_that_would_fill_the_memory_is_refused_at_once(data: bytes) -> None:
+    replies = Replies()
+    replies.feed(data)
+    with pytest.raises(CorruptError, match="1073741824 are the most"):
+        replies.take()
+    with pytest.raises(CorruptError, match="1073741824 are the most"):
+        Gatherer(page_of([b"a"]), Layout(0, True), 0).feed(b":-1\r\n$9999999999\r\n")
+
+
+def test_an_array_without_an_end_is_refused_in_bounded_memory() -> None:
+    replies = Replies()
+    replies.feed(b"*2147483647\r\n")
+    piece = b"$%d\r\n%b\r\n" % (64 << 20, bytes(64 << 20))
+    for _ in range(15):
+        replies.feed(piece)
+        assert replies.take() is NOTHING
+        replies.lists[0].clear()  # the test itself needs no gigabyte
+    replies.feed(piece)
+    with pytest.raises(CorruptError, match="are the most"):
+        replies.take()
 
 
 def test_errors_have_a_code() -> None:
