@@ -20,13 +20,13 @@ from rdbkit.cli.losses import extracted_files, ledger_file, ledger_option, repor
 from rdbkit.cli.options import optional_service_options, warn_if_none
 from rdbkit.cli.render import Output, key_name, output, printable, size
 from rdbkit.cli.secrets import FiniteRange, SecretsCommand
-from rdbkit.cli.server_options import SERVER_URL, Login, is_server_url, latency, server_pair_options
+from rdbkit.cli.server_options import SERVER_URL, Login, byte_size, is_server_url, latency, server_pair_options
 from rdbkit.cli.status import status
 from rdbkit.errors import LossError
 from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.policy.ledger import Ledger
 from rdbkit.policy.script import ScriptError
-from rdbkit.selection import parse_bytes, parse_time
+from rdbkit.selection import parse_time
 from rdbkit.targets.target import Target
 from rdbkit.text import count
 
@@ -51,13 +51,6 @@ class _Source(InputPathOrUrl):
 _SOURCE: Final = _Source(exists=True)
 
 
-def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
-    try:
-        return 0 if value == "0" else parse_bytes(value)
-    except ValueError as e:
-        raise click.BadParameter(str(e), ctx=ctx, param=param) from None
-
-
 def _until(ctx: click.Context, param: click.Parameter, value: str | None) -> Until:
     if value is None or value == "drained":
         return "stopped" if value is None else "drained"
@@ -80,31 +73,11 @@ class _Extracted:
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True, type=_SOURCE)
 @click.argument("target_url", metavar="TARGET", type=SERVER_URL)
 @click.option(
+    "--dry-run", is_flag=True, help="Say what would be done, what the logins may do and what a sample of the keys would lose."
+)
+@click.option(
     "--on-exists", type=click.Choice(["fail", "skip", "replace"]), default="fail", show_default=True,
     help="A key that TARGET has with another value: leave it alone and list it, leave it alone, or replace it.",
-)  # fmt: skip
-@click.option(
-    "--relative-ttl",
-    is_flag=True,
-    help="Keep the time that keys have left, not the time at which they expire: where clocks differ.",
-)
-@click.option("--no-functions", is_flag=True, help="Do not copy function libraries.")
-@click.option("--rate", type=FiniteRange(0.001), metavar="N", help="Copy at most N keys a second.")
-@click.option("--cap-mbps", type=FiniteRange(0.001), metavar="N", help="Read at most N megabits of values a second.")
-@click.option(
-    "--max-latency", default="2ms", show_default=True, callback=latency, metavar="TIME",
-    help="Ask for fewer keys at a time while SOURCE answers others later than this; 0 for no such limit.",
-)  # fmt: skip
-@click.option(
-    "--batch", type=click.IntRange(1, 100_000), default=1000, show_default=True, metavar="N", help="Ask for N keys at a time."
-)
-@click.option(
-    "--big", default="32MB", show_default=True, callback=_size, metavar="SIZE",
-    help="Read larger values in parts; 0 looks at no sizes, which saves the source a question a key.",
-)  # fmt: skip
-@click.option(
-    "--as", "write_by", type=click.Choice(["auto", "restore", "commands"]), default="auto", show_default=True,
-    help="Write keys by RESTORE, or by commands of each type, which take longer; auto: by RESTORE where the login may.",
 )  # fmt: skip
 @click.option(
     "--state", type=OutputPath(gzip=False), metavar="FILE",
@@ -123,10 +96,30 @@ class _Extracted:
     help="With --follow: how changes are learned of; auto takes the first of these that SOURCE allows.",
 )  # fmt: skip
 @click.option(
-    "--samples", type=click.IntRange(0, 10_000), default=10, show_default=True, metavar="N", help="Name N keys that are not there."
+    "--relative-ttl",
+    is_flag=True,
+    help="Keep the time that keys have left, not the time at which they expire: where clocks differ.",
+)
+@click.option("--no-functions", is_flag=True, help="Do not copy function libraries.")
+@click.option(
+    "--big", default="32MB", show_default=True, callback=byte_size, metavar="SIZE",
+    help="Read larger values in parts; 0 looks at no sizes, which saves the source a question a key.",
+)  # fmt: skip
+@click.option(
+    "--as", "write_by", type=click.Choice(["auto", "restore", "commands"]), default="auto", show_default=True,
+    help="Write keys by RESTORE, or by commands of each type, which take longer; auto: by RESTORE where the login may.",
+)  # fmt: skip
+@click.option("--rate", type=FiniteRange(0.001), metavar="N", help="Copy at most N keys a second.")
+@click.option("--cap-mbps", type=FiniteRange(0.001), metavar="N", help="Read at most N megabits of values a second.")
+@click.option(
+    "--max-latency", default="2ms", show_default=True, callback=latency, metavar="TIME",
+    help="Ask for fewer keys at a time while SOURCE answers others later than this; 0 for no such limit.",
+)  # fmt: skip
+@click.option(
+    "--batch", type=click.IntRange(1, 100_000), default=1000, show_default=True, metavar="N", help="Ask for N keys at a time."
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Say what would be done, what the logins may do and what a sample of the keys would lose."
+    "--samples", type=click.IntRange(0, 10_000), default=10, show_default=True, metavar="N", help="Name N keys that are not there."
 )
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
 @click.option("--force", is_flag=True, help="Replace files that exist, of --ledger and of extract=FILE.")

@@ -9,8 +9,9 @@ import click
 
 from rdbkit.cli.options import database_pairs
 from rdbkit.cli.secrets import FiniteRange
+from rdbkit.cli.server_options import byte_size
 from rdbkit.live.verification import LEAST_RATE
-from rdbkit.selection import parse_bytes, parse_duration
+from rdbkit.selection import parse_duration
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -47,16 +48,9 @@ def functions_option(text: str) -> Callable[[C], C]:
     return click.option("--ignore", type=click.Choice(["functions"]), multiple=True, help=text)
 
 
-def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
-    try:
-        return 0 if value == "0" else parse_bytes(value)
-    except ValueError as e:
-        raise click.BadParameter(str(e), ctx=ctx, param=param) from None
-
-
 #: The option of values that are compared in pieces.
 big_option: Final = click.option(
-    "--big", default="32MB", show_default=True, callback=_size, metavar="SIZE",
+    "--big", default="32MB", show_default=True, callback=byte_size, metavar="SIZE",
     help="Compare larger values in pieces; 0 looks at no sizes, which saves the source a question a key.",
 )  # fmt: skip
 
