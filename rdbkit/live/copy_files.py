@@ -149,7 +149,7 @@ def copy_files(
                 def mark(at: int, sink: _Writer = sink, lane: Any = lane, position: int = position) -> None:
                     sink.mark()
                     lane.cursor, lane.keys = str(max(sink.answered, sink.skip_to)), counts.read
-                    state.note("counts", vars(counts))
+                    state.set_fact("counts", vars(counts))
                     state.keep(lane)
                     if progress is not None:
                         progress(position + at)
@@ -161,7 +161,7 @@ def copy_files(
                 sink.close()
                 read += snapshot.position
             lane.done = True
-            state.note("counts", vars(counts))
+            state.set_fact("counts", vars(counts))
             state.keep(lane)
     finally:
         restoring.close()

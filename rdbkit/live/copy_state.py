@@ -209,7 +209,7 @@ class CopyState:
                 text = None if row is None else row[0]
         return None if text is None else json.loads(text)
 
-    def note(self, name: str, value: Any) -> None:
+    def set_fact(self, name: str, value: Any) -> None:
         """Note a fact, as JSON has it."""
         with self._lock:
             self._meta[name] = json.dumps(value)
@@ -365,7 +365,7 @@ class CopyState:
         saved = self.fact("identity")
         named = {name: valid_text(place) for name, place in places.items()}
         if saved is None:
-            self.note("identity", {"places": named, "options": digest})
+            self.set_fact("identity", {"places": named, "options": digest})
             self.commit()
             return
         for name, place in named.items():

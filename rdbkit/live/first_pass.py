@@ -335,7 +335,7 @@ class FirstPass:
             return
         with self._lock:
             self._answered[transfer] = replace(transfer.counts)
-            state.note("counts", vars(total([self._earlier, *self._answered.values()])))
+            state.set_fact("counts", vars(total([self._earlier, *self._answered.values()])))
         state.keep(place)
 
     # -- keys that were trouble

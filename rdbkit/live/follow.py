@@ -623,5 +623,5 @@ class Follower:
         found = self._databases | set(databases_of(self.source))
         if found != self._databases:
             self._databases = found
-            self.state.note("databases", sorted(found))
+            self.state.set_fact("databases", sorted(found))
         return sorted(found)

@@ -39,7 +39,7 @@ class TargetWatch:
         before = self._state.fact("target")
         is_another = before is not None and not now.issuperset(before)
         if before is None or is_another:
-            self._state.note("target", sorted(now))
+            self._state.set_fact("target", sorted(now))
         if not is_another and not (written and self._has_fewer(written)):
             return False
         self._state.forget_lanes()

@@ -110,7 +110,7 @@ def test_it_is_readable_for_its_owner_alone(tmp_path: Path) -> None:
     umask = os.umask(0)
     try:
         with opened(path) as state:
-            state.note("x", [1])
+            state.set_fact("x", [1])
             state.commit()
             for each in tmp_path.iterdir():
                 assert stat.S_IMODE(each.stat().st_mode) == 0o600, each
@@ -149,7 +149,7 @@ def test_what_waited_and_what_was_wrong_is_there_again(tmp_path: Path) -> None:
         state.commit()
         state.settle(1, b"a")
         state.add_trouble(Trouble(0, key, "refused", "ERR still no"))
-        state.note("counts", {"written": 7})
+        state.set_fact("counts", {"written": 7})
     with opened(tmp_path / "s") as state:
         assert state.dirty() == [Dirty(0, key, 5), Dirty(2, b"", 6)] or set(state.dirty()) == {Dirty(0, key, 5), Dirty(2, b"", 6)}
         assert state.trouble_counts() == {"exists": 1, "refused": 1}
@@ -210,7 +210,7 @@ def test_a_full_disk_is_told_in_a_line(tmp_path: Path) -> None:
 
 def test_at_the_end_nothing_is_left(tmp_path: Path) -> None:
     state = opened(tmp_path / "s")
-    state.note("x", 1)
+    state.set_fact("x", 1)
     state.commit()
     state.remove()
     assert list(tmp_path.iterdir()) == []
