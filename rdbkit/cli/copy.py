@@ -263,7 +263,7 @@ def _show_sample(done: Copied, found: Sample, out: Output) -> None:
         if row.why or row.remedy:
             out.line(f"\n{on}, {row.what}: {printable('; '.join(each for each in (row.why, row.remedy) if each), 400)}")
     total = f", of {prepared.source.keys:,}" if prepared.source.keys is not None else ""
-    out.line(f"\nof {count(found.keys, 'key')} that were read{total}")
+    out.line(f"\na sample of {count(found.keys, 'key')}{total}")
     facts = [("lost", found.lost, "would lose what TARGET does not support"), ("exist", found.existing, "TARGET has these names")]
     out.facts([(name, f"{n:,}  ({why})") for name, n, why in facts])
     for db, key in found.names:

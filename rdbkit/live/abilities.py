@@ -99,7 +99,6 @@ class Abilities:
         process: by what a process is told from another: "run_id", or "scan" (the order in which it lists keys).
         touch: how reading leaves idle times as they are: "no-touch"; None where it does not.
         size: how sizes are known before a value is read: "memory", or None.
-        idle: how idle times are read: "idletime", or None.
         functions: how function libraries are read, "dump", or None; "none" where the server has none.
         write: how keys are written: "restore" (with ABSTTL), "commands" (of each type, under another name), or None.
         rename: how a key appears whole under its name where it is written in pieces: "renamenx", or None.
@@ -115,7 +114,6 @@ class Abilities:
     process: Ability
     touch: Ability
     size: Ability
-    idle: Ability
     functions: Ability
     write: Ability
     rename: Ability
@@ -153,9 +151,8 @@ _WORDS: Final[dict[str, tuple[str, Side, dict[str | None, str]]]] = {
         "tracking": "CLIENT TRACKING", "notifications": "keyspace notifications", "passes": "repeated passes",
     }),
     "process": ("a restart is seen by", "source", {"run_id": "INFO server (run_id)", "scan": "the order of SCAN"}),
-    "touch": ("idle times stay", "source", {"no-touch": "CLIENT NO-TOUCH", None: "no: keys that are read look used"}),
+    "touch": ("keys do not look used", "source", {"no-touch": "CLIENT NO-TOUCH", None: "nothing: they look used"}),
     "size": ("sizes before reading", "source", {"memory": "MEMORY USAGE", None: "the length of each value"}),
-    "idle": ("idle times", "source", {"idletime": "OBJECT IDLETIME", None: "nothing"}),
     "functions": ("functions", "source", {"dump": "FUNCTION DUMP", "none": "the server has none", None: "nothing"}),
     "write": ("writing", "target", {"restore": "RESTORE", "commands": "commands of each type", None: "nothing"}),
     "rename": ("large values appear whole", "target", {"renamenx": "RENAMENX", None: "nothing"}),
@@ -254,8 +251,8 @@ class _Probe:
         multi, _, _, transaction = self.ask_all([("MULTI",), ("PTTL", key), ("TIME",), ("EXEC",)])
         if isinstance(transaction, Refusal):
             multi = transaction if not isinstance(multi, Refusal) else multi
-        dump, absolute, clock, usage, idle = self.ask_all(
-            [("DUMP", key), ("PEXPIRETIME", key), ("TIME",), ("MEMORY", "USAGE", key, "SAMPLES", "0"), ("OBJECT", "IDLETIME", key)]
+        dump, absolute, clock, usage = self.ask_all(
+            [("DUMP", key), ("PEXPIRETIME", key), ("TIME",), ("MEMORY", "USAGE", key, "SAMPLES", "0")]
         )
         has_multi, has_clock = is_missing(multi) is None, is_missing(clock) is None
         reads = [is_missing(reply) for reply in self.ask_all(_about(key, _READS))]
@@ -274,7 +271,6 @@ class _Probe:
             process=self.process(),
             touch=Ability("no-touch") if self.server.touch is None else Ability(None, self.server.touch, "CLIENT NO-TOUCH"),
             size=self.first("memory", "MEMORY USAGE", usage),
-            idle=self.first("idletime", "OBJECT IDLETIME", idle),
             functions=functions,
             write=write,
             rename=rename,
@@ -387,7 +383,6 @@ _GAINS: Final = {
     "process": "a copy that goes on knows for sure whether the server was restarted",
     "touch": "keys that are read do not look used",
     "size": "large values are known before they are read",
-    "idle": "idle times can be taken along",
     "functions": "functions are copied",
     "write": "writing takes about five times less",
     "rename": "large values can be written in pieces",

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 
 from rdbkit.text import valid_text
 
-__all__ = ["CopyState", "Dirty", "Lane", "Part", "Trouble", "stable_hash"]
+__all__ = ["CopyState", "Lane", "Part", "Trouble", "stable_hash"]
 
 _FORM: Final = 1
 #: By which SQLite's header tells a state of rdbkit from any other database: "rdbc".
@@ -38,7 +38,6 @@ CREATE TABLE lane (
 ) WITHOUT ROWID;
 CREATE TABLE ours (hash INTEGER PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE "foreign" (hash INTEGER PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE dirty (db INTEGER, key BLOB, since_ms INTEGER NOT NULL, PRIMARY KEY (db, key)) WITHOUT ROWID;
 CREATE TABLE trouble (db INTEGER, key BLOB, what TEXT NOT NULL, detail TEXT NOT NULL, PRIMARY KEY (db, key)) WITHOUT ROWID;
 CREATE TABLE part (name BLOB PRIMARY KEY, db INTEGER NOT NULL, key BLOB NOT NULL) WITHOUT ROWID;
 """
@@ -82,14 +81,6 @@ class Trouble(NamedTuple):
     key: bytes
     what: str
     detail: str
-
-
-class Dirty(NamedTuple):
-    """A key that has changed and waits to be transferred, since that time in Unix milliseconds."""
-
-    db: int
-    key: bytes
-    since_ms: int
 
 
 class Part(NamedTuple):
@@ -240,19 +231,6 @@ class CopyState:
     def foreign(self, hashes: Iterable[int]) -> set[int]:
         """Which of these are others'."""
         return self._known("foreign", hashes)
-
-    # -- keys that wait
-
-    def dirty(self) -> list[Dirty]:
-        """Keys that waited to be transferred when the last run ended."""
-        with self._lock, self._errors():
-            return [Dirty(*row) for row in self._database.execute("SELECT db, key, since_ms FROM dirty")]
-
-    def set_dirty(self, keys: Iterable[Dirty]) -> None:
-        """Keys that wait now, in place of those that were noted before; they are written at once."""
-        with self._transaction() as database:
-            database.execute("DELETE FROM dirty")
-            database.executemany("INSERT OR REPLACE INTO dirty VALUES (?, ?, ?)", keys)
 
     # -- keys that are not as they are on the source
 

@@ -22,7 +22,7 @@ from ..live.cluster import cluster
 
 SERVERS = Path(os.environ["RDBKIT_SERVERS"])
 KINDS: tuple[Literal["auto", "no"], ...] = ("auto", "no")
-NAMES = ("value", "expiry", "moment", "databases", "changes", "process", "touch", "size", "idle", "functions", "write", "rename",
+NAMES = ("value", "expiry", "moment", "databases", "changes", "process", "touch", "size", "functions", "write", "rename",
          "load_functions")  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def uses(found: Abilities) -> dict[str, str | None]:
 
 OF_OWNER: dict[str, Any] = {
     "value": "dump", "expiry": "pexpiretime", "moment": "multi", "databases": "info", "changes": "tracking", "process": "run_id",
-    "touch": "no-touch", "size": "memory", "idle": "idletime", "functions": "dump", "write": "restore", "rename": "renamenx",
+    "touch": "no-touch", "size": "memory", "functions": "dump", "write": "restore", "rename": "renamenx",
     "load_functions": "restore",
 }  # fmt: skip
 ON_6 = {"expiry": "multi", "touch": None, "functions": "none", "load_functions": "none"}
@@ -118,7 +118,7 @@ def test_what_would_do_better_is_told_with_the_servers_words() -> None:
         ("redis-7.0", "+@all -pexpiretime -time", {"expiry": "clock"}),
         ("redis-7.0", "+@all -info -select", {"databases": "one", "process": "scan"}),
         ("redis-7.0", "+@all -client", {"changes": "passes", "touch": None}),
-        ("redis-7.0", "+@all -memory -object", {"size": None, "idle": None}),
+        ("redis-7.0", "+@all -memory", {"size": None}),
         ("redis-7.0", "+@all -function", {"functions": None, "load_functions": None}),
         ("redis-7.0", "+@all -restore -xadd", {"write": None}),
         ("redis-7.0", "+@all -restore -renamenx", {"write": None, "rename": None}),
