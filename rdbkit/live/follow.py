@@ -492,24 +492,35 @@ class Follower:
 
     def _transfer_new(self, db: int, names: list[bytes], hashes: dict[bytes, int]) -> None:
         """The first write of keys, which only makes what is not there."""
+        # noted before they are written: a run that is killed in between leaves no key that nobody knows to be ours
+        noted = self._absent(db, names) if self.state.path is not None else []
+        if noted:
+            self.state.add_ours(hashes[name] for name in noted)
+            self.state.commit()
         fates = self.mover.move(db, names, replace=self.on_exists == "replace")
         written = [name for name in names if name not in fates]
-        # a run that was killed may have written what it could not note
-        is_again = self.state.is_resumed and self.found.passes <= 1
-        mine = written + [name for name, fate in fates.items() if fate == "equal" and is_again]
-        left = [name for name, fate in fates.items() if fate == "exists" or (fate == "equal" and not is_again)]
-        self.state.add_ours(hashes[name] for name in mine)
+        left = [name for name, fate in fates.items() if fate in ("exists", "equal")]
+        self.state.remove_ours(hashes[name] for name in noted if name in fates)
+        self.state.add_ours(hashes[name] for name in written)
         self.state.add_foreign(hashes[name] for name in left)
         for name in left:
             if fates[name] == "exists":
                 self.state.add_trouble(Trouble(db, name, "exists", self.mover.details.get(name, "")))
-        if self.state.path is not None and (mine or left):
+        if self.state.path is not None and (written or left):
             self.state.commit()
         self.found.written += len(written)
         self.found.existing += len(left)
         self.found.equal += sum(fates[name] == "equal" for name in left)
         self._pass_changed |= bool(written)
         self._note_troubles(db, names, fates)
+
+    def _absent(self, db: int, names: list[bytes]) -> list[bytes]:
+        """Those keys that the target does not have; all of them where it does not matter."""
+        if self.on_exists == "replace":
+            return names
+        called = [self.edits.key_of(name) for name in names]
+        replies = self.target.ask(self.edits.db_of(db), [(name, [command(b"EXISTS", name)]) for name in called])
+        return [name for name, (reply,) in zip(names, replies, strict=True) if reply == 0]
 
     def _note_troubles(self, db: int, names: list[bytes], fates: dict[bytes, str]) -> None:
         for name, fate in fates.items():
@@ -594,9 +605,11 @@ class Follower:
             same = {name for name, fate in self.mover.move(db, names, replace=False).items() if fate == "equal"}
             names = [name for name in names if name not in same]
         self.state.add_foreign(stable_hash(db, name) for name in names)
-        self.found.foreign += len(names)
         for name in names:
             self.state.add_trouble(Trouble(db, name, "foreign", "somebody else has written it on the target"))
+        if names and self.state.path is not None:
+            self.state.commit()  # they are told of once
+        self.found.foreign += len(names)
 
     def _owned(self, db: int, target_names: Iterable[bytes]) -> tuple[list[bytes], list[bytes]]:
         """The keys of the source's database that are called so on the target: those that are ours, and others'."""
