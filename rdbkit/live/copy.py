@@ -6,7 +6,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final, cast
@@ -26,7 +26,7 @@ from rdbkit.live.mover import Mover
 from rdbkit.live.pace import Pace
 from rdbkit.live.parts import PartNames, delete_left
 from rdbkit.live.processes import clock_skew, same_data
-from rdbkit.live.server import Server, connect, info_number
+from rdbkit.live.server import Server, connected, info_number
 from rdbkit.live.target_watch import TargetWatch
 from rdbkit.live.transfer import Counts, Way
 from rdbkit.operations.arguments import File, paths_of
@@ -688,15 +688,3 @@ def _place(server: Server | list[str]) -> str:
         return ", ".join(server)
     url = server.url
     return f"{url.host}:{url.port}{'' if url.db is None else f'/{url.db}'}"
-
-
-@contextmanager
-def connected(server: str | Server) -> Iterator[Server]:
-    """A server; one that is connected to here is closed at the end."""
-    if isinstance(server, Server):
-        yield server
-    elif isinstance(server, str):
-        with connect(server) as opened:
-            yield opened
-    else:
-        raise TypeError(f"a server is a URL, as in redis://localhost:6379, or what connect gives, not {type(server).__name__}")

@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final, Literal, TypeAlias
 
@@ -24,7 +24,7 @@ from rdbkit.live.login import Credentials, CurrentLogin
 from rdbkit.live.server_url import ServerUrl, parse_url
 from rdbkit.resp import command
 
-__all__ = ["Cluster", "Server", "connect"]
+__all__ = ["Cluster", "Server", "connect", "connected"]
 
 Cluster: TypeAlias = Literal["auto", "yes", "no"]
 
@@ -102,6 +102,21 @@ def connect(
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
     return Server(server_url, credentials, context, cluster, ways)
+
+
+@contextmanager
+def connected(server: str | Server) -> Iterator[Server]:
+    """A server; one that is connected to here is closed at the end.
+
+    Raises: TypeError for what is neither a URL nor a server; ValueError and TargetError as `connect`.
+    """
+    if isinstance(server, Server):
+        yield server
+    elif isinstance(server, str):
+        with connect(server) as opened:
+            yield opened
+    else:
+        raise TypeError(f"a server is a URL, as in redis://localhost:6379, or what connect gives, not {type(server).__name__}")
 
 
 class Server:

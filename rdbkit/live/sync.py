@@ -19,10 +19,9 @@ from rdbkit.live.connection import Address, Lost, Refused
 from rdbkit.live.copy import writing
 from rdbkit.live.loads import loads
 from rdbkit.live.parts import PartNames
-from rdbkit.live.server import WAITS, Server
+from rdbkit.live.server import WAITS, Server, connected
 from rdbkit.live.transfer import Transfer, Way
 from rdbkit.live.two_servers import Found, Stamp
-from rdbkit.live.verification import connected
 from rdbkit.live.verify_copy import BIG, SETTLED, CopyDifference, CopyProof, Rounds, Settings
 from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.passes.pages import Page, page_of

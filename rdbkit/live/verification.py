@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any, Final
 
 from rdbkit.errors import TargetError
 from rdbkit.format.replies import Refusal
-from rdbkit.live.server import Server, connect, info_number
+from rdbkit.live.server import Server, info_number
 from rdbkit.operations.diff_delta import FunctionDifference
 from rdbkit.resp import command
 
@@ -19,28 +17,12 @@ __all__ = [
     "Picker",
     "check_pick_and_rate",
     "compare_libraries",
-    "connected",
     "libraries_of_nodes",
     "note_of_evictions",
 ]
 
 #: Keys a second; with fewer, the pauses were longer than a machine can wait.
 LEAST_RATE: Final = 0.001
-
-
-@contextmanager
-def connected(server: str | Server) -> Iterator[Server]:
-    """A server; one that is connected to here is closed at the end.
-
-    Raises: TypeError for what is neither a URL nor a server; ValueError and TargetError as `connect`.
-    """
-    if isinstance(server, Server):
-        yield server
-    elif isinstance(server, str):
-        with connect(server) as opened:
-            yield opened
-    else:
-        raise TypeError(f"a server is a URL, as in redis://localhost:6379, or what connect gives, not {type(server).__name__}")
 
 
 def check_pick_and_rate(pick: float | int | None, rate: float | None) -> None:

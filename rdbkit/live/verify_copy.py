@@ -19,13 +19,12 @@ from rdbkit.format.filter import Filter
 from rdbkit.format.replies import Refusal
 from rdbkit.live.compare import Outcome, hashes_not_in
 from rdbkit.live.databases import databases_of
-from rdbkit.live.server import Server
+from rdbkit.live.server import Server, connected
 from rdbkit.live.two_servers import Found, Stamp, TwoServers
 from rdbkit.live.verification import (
     Picker,
     check_pick_and_rate,
     compare_libraries,
-    connected,
     libraries_of_nodes,
     note_of_evictions,
 )

@@ -15,12 +15,11 @@ from typing import Any, Final
 from rdbkit.format.record import Record
 from rdbkit.format.replies import Refusal
 from rdbkit.live.compare import OUTCOMES, Comparer, Outcome, hashes_not_in
-from rdbkit.live.server import Server
+from rdbkit.live.server import Server, connected
 from rdbkit.live.verification import (
     Picker,
     check_pick_and_rate,
     compare_libraries,
-    connected,
     libraries_of_nodes,
     note_of_evictions,
 )
