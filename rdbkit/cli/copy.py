@@ -167,13 +167,17 @@ def copy(
     as_json = options["as_json"]
     out = output()
 
+    keys: int | None = None  # of the source, once that is known
+
     def show(preparation: Preparation) -> None:
+        nonlocal keys
+        keys = preparation.source.keys
         if not as_json:
             _show_before(preparation, out)
 
     with ExitStack() as stack:
         stack.enter_context(_interruptible(options["state"]))
-        follow = stack.enter_context(_following(options, out)) if options["follow"] else None
+        follow = stack.enter_context(_following(options, out, lambda: keys)) if options["follow"] else None
         write_extracted = stack.enter_context(extracted_files(extracts, files, options["force"]))
         loss_callback = stack.enter_context(ledger_file(options, files))
         old = stack.enter_context(source_login.connect(sources[0])) if is_server else files
@@ -314,7 +318,7 @@ def _show(done: Copied, out: Output) -> None:
 
 
 @contextmanager
-def _following(options: dict[str, Any], out: Output) -> Iterator[Follow]:
+def _following(options: dict[str, Any], out: Output, keys_of_source: Callable[[], int | None]) -> Iterator[Follow]:
     """What a copy that follows is told, and what it tells; Ctrl-C and a signal to end let it copy what waits."""
     from rdbkit.live.follow import Follow, Followed, Follower
 
@@ -348,9 +352,13 @@ def _following(options: dict[str, Any], out: Output) -> Iterator[Follow]:
         if line is not None:
             line.start()
             what = "ending" if is_ending else "copy" if found.is_passing else "follow"
+            total = keys_of_source()
+            if found.is_passing and not is_ending and total is not None:
+                what += f": {found.read:,} of {max(total, found.read):,} keys"
+            what += ", " if ":" in what else ": "
             more = ", Ctrl-C ends at once" if is_ending else ""
             line.update(
-                f"{what}: {found.written:,} written, {found.deleted:,} deleted, {found.waiting:,} wait, "
+                f"{what}{found.written:,} written, {found.deleted:,} deleted, {found.waiting:,} wait, "
                 f"{found.lag_s:.1f} s behind{more}"
             )
 
