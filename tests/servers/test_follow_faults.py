@@ -16,9 +16,15 @@ from pathlib import Path
 import pytest
 
 from fixtures.server import Client, ServerError
+from rdbkit.live import changes, follow, login
+from rdbkit.live.copy import Copied, copy
 from rdbkit.live.copy_state import CopyState
+from rdbkit.live.follow import Follow, Follower
 from rdbkit.live.mover import Mover
+from rdbkit.live.server import connect
 
+from ..live.azure_like import AzureLike
+from ..live.cutting_front import CuttingFront
 from ..live.oracle import Content, content, differences
 from ..live.writers import write
 from ..processes import until
@@ -171,4 +177,79 @@ def test_what_was_killed_while_it_followed_goes_on(seed: int, tmp_path: Path) ->
         assert done.returncode == 0, done.stderr
         report = json.loads(done.stdout)
         assert (report["resumed"], report["followed"]["drained"], report["followed"]["foreign"]) == (True, True, 0)
+        await_equal(a, b)
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_tokens_that_end_while_it_follows_break_no_connection_that_tells(side: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(login, "_LOOK_S", 0.0)
+    monkeypatch.setattr(changes, "_ALIVE_S", 0.05)
+    asked: set[tuple[str, str]] = set()  # by whom, and what it was given
+    followers: list[Follower] = []
+    done: list[Copied] = []
+    with pair("redis-7.0", "redis-7.0") as (a, b), AzureLike(int(port_of(a if side == "source" else b)), tokens=True) as front:
+        a.pipeline([("SET", f"k{i}", i) for i in range(100)])
+        tokens = [front.issue()]
+
+        def credentials() -> tuple[str, str]:
+            asked.add((threading.current_thread().name, tokens[-1]))
+            return "oid", tokens[-1]
+
+        following_ = Follow(begun=followers.append)
+        with connect(front.url, credentials=credentials) as server:
+            places = (server, url(b)) if side == "source" else (url(a), server)
+            thread = threading.Thread(target=lambda: done.append(copy(*places, follow=following_)))
+            thread.start()
+            try:
+                until(lambda: followers and followers[0].found.passes == 1 and not followers[0].found.is_passing)
+                listener = f"changes of 127.0.0.1:{front.ports[0]}"
+                for number in range(3):
+                    tokens.append(front.issue())
+                    until(lambda: (listener, tokens[-1]) in asked)
+                    for value in (f"a{number}", f"b{number}"):  # those that are in use log in again, too
+                        a.pipeline([("SET", f"k{i}", value) for i in range(50)])
+                        until(lambda value=value: b.call("GET", "k49") == value.encode())  # type: ignore[misc]
+                    front.end(tokens[-2])
+                    a.call("DEL", f"k{60 + number}")
+                    a.call("SET", "k1", number)
+                    until(lambda number=number: b.call("GET", "k1") == b"%d" % number)  # type: ignore[misc]
+            finally:
+                followers[0].stop()
+                thread.join()
+        assert done[0].complete
+        assert done[0].followed is not None
+        assert (done[0].followed.passes, done[0].followed.gaps, done[0].followed.foreign) == (1, 0, 0)
+        assert differences(content(a), content(b)) == []
+
+
+@pytest.mark.one_in(10)
+@pytest.mark.parametrize("seed", range(30))
+def test_connections_to_the_target_may_break_at_any_byte(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "_LOOK_S", 0.05)
+    noise = random.Random(seed)
+    with pair("redis-7.0", "redis-7.0") as (a, b), CuttingFront(int(port_of(b)), piece=noise.choice((50, 500, 60_000))) as front:
+        a.pipeline([("SET", f"k{i}", i) for i in range(300)])
+        b.pipeline([("SET", name, value) for (_, name), value in THEIRS.items()])
+        with following(url(a), front.url, "redis-7.0") as running_:
+            running_.await_pass()
+            for number in range(3):
+                front.cut_after(**{noise.choice(("sent", "received")): noise.randrange(12_000)})
+                left = front.cuts_left
+
+                def write_more(number: int = number) -> None:
+                    a.pipeline([("SET", f"k{i}", noise.random()) for i in range(3, 300) if noise.random() < 0.3])
+                    a.pipeline([("DEL", f"k{noise.randrange(3, 300)}"), ("RPUSH", f"l{number}", *range(20))])
+
+                def was_cut(left: int = left) -> bool:
+                    write_more()
+                    running_.check()
+                    return front.cuts_left < left
+
+                until(was_cut)
+            # after a break all keys are compared
+            until(lambda: (running_.found.passes > 1 and not running_.found.is_passing) or running_.error)
+            await_equal(a, b)
+            running_.finish()
+        assert not running_.found.foreign
+        assert not running_.found.refused
         await_equal(a, b)
