@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """What `copy` takes of client, source and target for each key, as CPU time: `bench/copies.py --servers .servers`.
 
-Beside it stand what the same costs in a plain loop of redis-py, what a source needs for SCAN, DUMP and PTTL alone, a snapshot by
-replication beside reading the same file, and how much memory a copy takes of many keys and of one that is large. Each run is a
-process of its own. It runs with the rdbkit that this interpreter imports, compiled or plain, and says which.
+Beside it stand what a copy that follows takes for each change, what the same costs in a plain loop of redis-py, what a source
+needs for SCAN, DUMP and PTTL alone, a snapshot by replication beside reading the same file, and how much memory a copy takes of
+many keys and of one that is large. Each run is a process of its own. It runs with the rdbkit that this interpreter imports,
+compiled or plain, and says which.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from rdbkit.format.compiled import COMPILED
 GOALS = {"same": 2.0, "downgrade": 7.0}
 """Microseconds of the client a key, compiled."""
 PLAIN_GOAL = 6.0
+FOLLOW_GOAL = 50_000
+"""Changes a second of a core that a copy follows, compiled."""
 
 _MEASURED = """
 import json, resource
@@ -79,6 +82,24 @@ while cursor != b"0":
     for _ in range(2 * len(names)):
         read()
 told()
+"""
+FOLLOW = f"""{_MEASURED}
+from rdbkit.live.copy import copy
+from rdbkit.live.follow import Follow
+followers = []
+def tell(found):
+    if found.passes and not found.is_passing and len(marks) == 0:
+        marks.append(used())
+        print("begun", flush=True)
+    if marks and found.events >= int(sys.argv[3]) and not found.waiting:
+        followers[0].stop()
+def used():
+    now = resource.getrusage(resource.RUSAGE_SELF)
+    return (now.ru_utime + now.ru_stime) * 1e6
+marks = []
+done = copy(sys.argv[1], sys.argv[2], follow=Follow(begun=followers.append, told=tell))
+assert done.complete, done.to_dict()
+print(json.dumps([used() - marks[0], done.followed.written]))
 """
 COMMAND = f"""{_MEASURED}
 from rdbkit.cli import main
@@ -150,6 +171,39 @@ def copies(servers: Path, keys: int, runs: int) -> bool:
     return missed
 
 
+def follows(servers: Path, keys: int, runs: int) -> bool:
+    """A copy that follows, of keys that are each written once more in any order; returns whether its goal is missed."""
+    print("\n| source | target | written | client | changes a second a core | source's | target's |\n|---|---|---|---|---|---|---|")
+    binary = servers / "redis-7.0" / "redis-server"
+    worst_us = 0.0
+    for label, names in (("each key once", keys), ("1,000 keys, again and again", 1000)):
+        found = min(_followed(binary, keys, names) for _ in range(runs))
+        own = found[0]
+        worst_us = max(worst_us, own)
+        rest = " | ".join(f"{us:.1f}" for us in found[1:])
+        print(f"| redis-7.0 | redis-7.0 | {label} | {own:.1f} | {1e6 / own:,.0f} | {rest} |", flush=True)
+    return COMPILED and 1e6 / worst_us < FOLLOW_GOAL
+
+
+def _followed(binary: Path, changes: int, names: int) -> list[float]:
+    """Microseconds of CPU for each change: of the client, of the source beside what the writes take alone, and of the target."""
+    writes = [("SET", f"key:{i * 7919 % names}", f"value {i}") for i in range(changes)]
+    with running(binary) as (source, _), running(binary) as (target, _):
+        source.pipeline(writes)
+        before = cpu_us(source)
+        source.pipeline(writes)
+        alone = cpu_us(source) - before
+        words = [sys.executable, "-c", FOLLOW, url(source), url(target), str(changes)]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            if process.stdout.readline() != "begun\n":
+                raise SystemExit("it does not follow")
+            before, target_before = cpu_us(source), cpu_us(target)
+            source.pipeline(writes)
+            own, _ = json.loads(process.stdout.read())
+        return [each / changes for each in (own, cpu_us(source) - before - alone, cpu_us(target) - target_before)]
+
+
 def snapshots(servers: Path, keys: int, runs: int) -> None:
     """A snapshot by replication, beside reading the file that the server saves."""
     print("\n| server | `info` of its file | `info` of the server | `snapshot` to a file |\n|---|---|---|---|")
@@ -197,6 +251,7 @@ def main() -> int:
     form = "compiled" if COMPILED else "plain"
     print(f"{form}; microseconds of CPU a key, {options.keys:,} small keys, best of {options.runs}\n")
     missed = copies(options.servers, options.keys, options.runs)
+    missed |= follows(options.servers, options.keys, options.runs)
     snapshots(options.servers, options.keys, options.runs)
     memory(options.servers, options.many, options.large)
     return int(missed)
