@@ -70,8 +70,10 @@ def test_a_source_that_restarts_while_its_keys_are_listed(monkeypatch: pytest.Mo
                 verify_copy(front.url, target, batch=50, rounds=1, progress=lambda count: front.cut_all())
 
 
-def test_killed_at_any_moment() -> None:
-    noise = random.Random(2)
+@pytest.mark.one_in(9)
+@pytest.mark.parametrize("seed", range(9))
+def test_killed_at_any_moment(seed: int) -> None:
+    noise = random.Random(seed)
     with two("redis-7.0", "redis-8.0") as (first, second, source, target):
         first.pipeline(keys(4000))
         second.pipeline([("SET", "s1", "theirs"), ("SET", "mine", 1)])
