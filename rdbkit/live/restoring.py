@@ -299,7 +299,8 @@ class Restoring:
     def _send_one(self, each: Refused) -> Refused | None:
         """Send a command to the node that has its key now; None where it was taken."""
         ask = each.why.code == "ASK"
-        address = address_of(each.why) if ask else self._owner(each.key)
+        named = address_of(each.why) if each.why.code in ("ASK", "MOVED") else None
+        address = named or self._owner(each.key)
         if address is None:
             return each._replace(why=Refusal("CLUSTERDOWN", f"no node has slot {key_slot(each.key)}"))
         try:

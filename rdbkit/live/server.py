@@ -377,20 +377,25 @@ class Server:
         return groups
 
     def _follow(self, db: int, commands: list[bytes], found: list[Any]) -> tuple[list[Any], Refusal | None]:
-        """The replies to commands about a key, of the node that its slot is on its way to where `found` names one.
+        """The replies to commands about a key, of the node that its slot has gone or is on its way to where `found` names one.
+
+        Nodes may not be of one mind for a while about where a slot is: the one that was asked for a key knows best.
 
         Returns: the replies, and the error for which the commands are to be sent again later; None where they are answered.
         """
         passing = self._passing(found)
-        if passing is None or passing.code != "ASK":
+        if passing is None or passing.code not in ("ASK", "MOVED"):
             return found, passing
         host, _, port = passing.text.split(" ")[-1].rpartition(":")
+        if not host or not port.isdigit():
+            return found, passing
+        # the leave to ask holds for the next command alone
+        leave = [command(b"ASKING")] if passing.code == "ASK" else []
         try:
-            # the leave to ask holds for the next command alone
-            replies = self._exchange((host, int(port)), db, [text for each in commands for text in (command(b"ASKING"), each)])
+            replies = self._exchange((host, int(port)), db, [text for each in commands for text in (*leave, each)])
         except Lost:
             return found, passing
-        followed = replies[1::2]
+        followed = replies[len(leave) :: len(leave) + 1]
         return followed, None if self._passing(followed) is None else passing
 
     def _passing(self, replies: list[Any]) -> Refusal | None:

@@ -245,7 +245,7 @@ class PrivateServer:
         self.log = Log()
         self._secret = os.urandom(16).hex()
         self._stack = ExitStack()
-        self._sockets: list[socket.socket] = []
+        self._connections: list[_Connection] = []
         arguments = [
             binary.path, "--port", "0", "--unixsocket", _SOCKET, "--unixsocketperm", "700", "--dir", folder, "--dbfilename", DUMP,
             "--save", "", "--appendonly", "no", "--aof-load-truncated", "no", "--databases", str(DATABASES), "--maxmemory", "0",
@@ -282,7 +282,7 @@ class PrivateServer:
         self._stack.close()
 
     def _kill(self) -> None:
-        for each in self._sockets:
+        for each in self._connections:
             each.close()
         _kill_group(self._process)
         self._reader.join()
@@ -303,8 +303,9 @@ class PrivateServer:
                 time.sleep(0.01)
                 continue
             connection.settimeout(self.patience)
-            self._sockets.append(connection)
-            return _Connection(connection)
+            opened = _Connection(connection)
+            self._connections.append(opened)
+            return opened
 
     def _hidden(self, name: str) -> str:
         return f"{name}-{self._secret}"
@@ -393,7 +394,11 @@ class PrivateServer:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(_LOOK_S)
             connection.connect(self._place)
-            yield _Connection(connection)
+            other = _Connection(connection)
+            try:
+                yield other
+            finally:
+                other.close()
 
 
 class _Refused(Exception):
@@ -406,6 +411,10 @@ class _Connection:
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
         self._replies = connected.makefile("rb")
+
+    def close(self) -> None:
+        self._replies.close()
+        self._socket.close()
 
     def send(self, arguments: Sequence[str]) -> None:
         self._socket.sendall(command(*(each.encode() for each in arguments)))

@@ -22,6 +22,7 @@ from rdbkit.live.processes import Skew
 from rdbkit.policy.rules import Edits
 
 from ..command_line import run_text
+from ..processes import heeding_signals
 from ..rdb import FIXTURES
 from .test_transfer import SERVERS, pair
 from .test_verify_import import port_of
@@ -147,7 +148,7 @@ def test_a_killed_copy_goes_on_where_it_was(tmp_path: Path) -> None:
     with pair("redis-7.0", "redis-7.0") as (a, b):
         fill(a, 30_000)
         args = [sys.executable, "-m", "rdbkit", "copy", url(a), url(b), "--state", str(state), "--rate", "10000", "--json"]
-        with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(heeding_signals(args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             while number(b, "DBSIZE") < 3000:
                 assert process.poll() is None
             process.send_signal(signal.SIGINT)
