@@ -55,8 +55,7 @@ def test_a_key_on_its_way_is_asked_for_where_it_is_while_its_node_answers_others
                 with connect(nodes.url) as server:
                     found = server.ask(0, [(name, [command(b"GET", name), command(b"STRLEN", name)]) for name in names])
                 assert found == [[name, len(name)] for name in names]
-                for each in (other, node, *nodes.nodes):
-                    each.client.call("CLUSTER", "SETSLOT", slot, "NODE", other.name)
+                nodes.move_slot(slot, other)  # until all nodes know
 
 
 def test_slots_that_move_all_the_time_are_followed() -> None:
