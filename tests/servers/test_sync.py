@@ -71,6 +71,7 @@ def test_a_source_that_is_written_to_is_reached_when_it_rests() -> None:
     with two() as (first, _, source, target):
         first.pipeline([("SET", f"k{i}", i) for i in range(500)])
         done = threading.Event()
+        deleted = {b"k%d" % n for n in range(400, 450)}
         with closing(Client(int(source.rsplit(":", 1)[1]))) as writer:
 
             def write() -> None:
@@ -86,7 +87,10 @@ def test_a_source_that_is_written_to_is_reached_when_it_rests() -> None:
             try:
                 for _ in range(3):
                     writing = synced(source, target, most_rounds=3)
-                    assert not writing.proof.different, writing
+                    proof = writing.proof
+                    assert not proof.missing + proof.type + proof.value + proof.expire + proof.refused, proof.samples
+                    # what was copied and then deleted on the source is on the target alone
+                    assert {each.key for each in proof.samples if each.what == "extra"} <= deleted, proof.samples
             finally:
                 done.set()
                 thread.join()
