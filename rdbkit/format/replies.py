@@ -5,7 +5,7 @@ Source: the protocol as redis.io describes it (redis/docs, content/develop/refer
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rdbkit.errors import CorruptError
 
@@ -36,9 +36,6 @@ class Push(NamedTuple):
 
     kind: bytes
     content: list[Any]
-
-
-Reply: TypeAlias = "bytes | int | Refusal | Push | list[Reply] | None"
 
 
 class Replies:
