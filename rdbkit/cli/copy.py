@@ -277,7 +277,8 @@ def _show_sample(done: Copied, found: Sample, out: Output) -> None:
 
 def _show(done: Copied, out: Output) -> None:
     counts, functions = done.counts, done.functions
-    rate = f", {counts.read / done.seconds:,.0f} keys a second" if done.seconds >= 1 and done.followed is None else ""
+    read = counts.read - done.earlier
+    rate = f", {read / done.seconds:,.0f} keys a second" if done.seconds >= 1 and done.followed is None else ""
     out.line(f"\n{'all keys are there' if done.complete else 'not all keys are there'}: {done.seconds:.1f} s{rate}")
     rows = [("written", f"{counts.written:,}")]
     others = (
@@ -399,7 +400,7 @@ def _progress() -> Iterator[Callable[[Progress], None] | None]:
             bar.start()
             bar.add_task("", total=progress.total, rate="")
         total = progress.total if progress.share is None else round(progress.keys / max(progress.share, 0.01))
-        rate = progress.keys / max(time.monotonic() - begin, 0.1)
+        rate = (progress.keys - progress.earlier) / max(time.monotonic() - begin, 0.1)
         bar.update(bar.task_ids[0], completed=progress.keys, total=max(total or 0, progress.keys), rate=f"{rate:,.0f}/s")
 
     try:

@@ -110,12 +110,14 @@ class Progress:
         total: keys that there were at first; None where that is not known.
         value_bytes: of the values read.
         share: how much of the work is done, where that is known better than by keys.
+        earlier: those of the keys that earlier runs had read.
     """
 
     keys: int
     total: int | None
     value_bytes: int
     share: float | None = None
+    earlier: int = 0
 
 
 @dataclass
@@ -136,7 +138,8 @@ class Copied:
         unread: slots of a cluster that moved each time that they were read.
         sample: what was found of some keys, where nothing was written since only that was asked for.
         resumed: an earlier run had begun it.
-        seconds: how long it took.
+        earlier: keys that earlier runs had read; `counts` has what became of them, too.
+        seconds: how long this run took.
         followed: how the source was followed; None where it was not.
     """
 
@@ -153,6 +156,7 @@ class Copied:
     unread: int = 0
     sample: Sample | None = None
     resumed: bool = False
+    earlier: int = 0
     seconds: float = 0.0
     followed: Followed | None = None
 
@@ -195,6 +199,7 @@ class Copied:
             if self.sample is None
             else vars(self.sample) | {"names": [json_bytes(key) for _, key in self.sample.names]},
             "resumed": self.resumed,
+            "earlier": self.earlier,
             "seconds": round(self.seconds, 3),
             **({} if self.followed is None else {"followed": vars(self.followed)}),
         }
@@ -391,10 +396,11 @@ class _Copy:
         size = self.preparation.source.memory or 1
         earlier = self.state.fact("counts")
         counts = self.done.counts = Counts(**(earlier or {}))
+        self.done.earlier = counts.read
 
         def tell(share: float) -> None:
             if progress is not None:
-                progress(Progress(counts.read, None, counts.value_bytes, share))
+                progress(Progress(counts.read, None, counts.value_bytes, share, self.done.earlier))
 
         found = check_files(files, self.preparation.takes, self.conversion, self.ledger, lambda at: tell(0.3 * at / size))
         self.done.libraries = [source for report in found.reports for source in report.functions]
@@ -404,8 +410,13 @@ class _Copy:
             self.done.functions = copy_functions(found.libraries, self.target, replace=self.on_exists == "replace")
         load_scripts(self.target, found.scripts)
         watch = TargetWatch(self.target, self.state)
-        if watch.begins_anew(counts.written):
+
+        def begin_anew() -> None:
             vars(counts).update(vars(Counts()))
+            self.done.earlier = 0
+
+        if watch.begins_anew(counts.written):
+            begin_anew()
         while True:
             copy_files(
                 files, self.target, self.preparation.takes, self.conversion, replace=self.on_exists == "replace", told=self.tell,
@@ -415,7 +426,7 @@ class _Copy:
             if not watch.has_restarted():
                 break
             self.state.forget_lanes()
-            vars(counts).update(vars(Counts()))
+            begin_anew()
         if watch.restarts:
             self.done.notes.append(_LOOKED_AGAIN)
         delete_left(self.target, self.state)
@@ -454,9 +465,10 @@ class _Copy:
         def tick() -> None:
             if progress is not None:
                 counts = reader.counts
-                progress(Progress(counts.read, self.preparation.source.keys, counts.value_bytes))
+                progress(Progress(counts.read, self.preparation.source.keys, counts.value_bytes, earlier=reader.earlier))
 
         self.done.counts = reader.run(tick)
+        self.done.earlier = reader.earlier
         tick()
         delete_left(self.target, self.state)
         listed, at_first = self.done.counts.read, self.preparation.source.keys or 0

@@ -134,6 +134,11 @@ class FirstPass:
         return self._watch.restarts
 
     @property
+    def earlier(self) -> int:
+        """Keys that earlier runs had read, as far as that still counts."""
+        return self._earlier.read
+
+    @property
     def counts(self) -> Counts:
         """What became of the keys so far, earlier runs included."""
         with self._lock:
