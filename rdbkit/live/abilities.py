@@ -47,7 +47,7 @@ _READS: Final = (
     ("TYPE",), ("GETRANGE", "0", "0"), ("HSCAN", "0"), ("SSCAN", "0"), ("ZSCAN", "0"), ("LRANGE", "0", "0"), ("XRANGE", "-", "+"),
 )  # fmt: skip
 _WRITES: Final = (
-    ("SET", "v"), ("SETRANGE", "0", "v"), ("HSET", "f", "v"), ("SADD", "m"), ("ZADD", "1", "m"), ("RPUSH", "v"),
+    ("SET", "v"), ("APPEND", "v"), ("HSET", "f", "v"), ("SADD", "m"), ("ZADD", "1", "m"), ("RPUSH", "v"),
     ("XADD", "*", "f", "v"), ("PEXPIREAT", "1"), ("PEXPIRE", "1"), ("PERSIST",), ("DEL",),
 )  # fmt: skip
 

@@ -387,10 +387,11 @@ class PartWriter:
             if self.trouble:
                 return "lost"
             is_whole()
-            begun.keep()
+            begun.keep(is_whole=True)
             (there, length) = self._look(connection, part, kind, expire_ms)
             if not there:
-                if not least or (expire_ms is not None and expire_ms <= self.target.now_ms() + _TOLERANCE_MS):
+                may_be_gone = kind == "hash" and not least  # all its fields may have expired
+                if may_be_gone or (expire_ms is not None and expire_ms <= self.target.now_ms() + _TOLERANCE_MS):
                     return "gone"
                 raise Interrupted(_EVICTED)
             if length is None:
@@ -579,11 +580,16 @@ class _Begun:
         self._part = part
         self._renewed_at = 0.0
 
-    def keep(self) -> None:
-        """Asked for again and again while it is written: let it live on."""
+    def keep(self, is_whole: bool = False) -> None:
+        """Asked for again and again while it is written: let it live on.
+
+        Raises: Interrupted where it is not what was begun: it was gone, and has begun anew with what was written then.
+        """
         now = time.monotonic()
-        if self._renewed_at and now - self._renewed_at < _RENEW_S:
+        if self._renewed_at and now - self._renewed_at < _RENEW_S and not is_whole:
             return
+        if self._renewed_at and self._ask(command(b"PTTL", self._part)) == -1:
+            raise Interrupted(_EVICTED)
         if self._ask(command(b"PEXPIRE", self._part, b"%d" % _LIFE_MS)) == 1:
             self._renewed_at = now
 
@@ -641,7 +647,10 @@ def passes(refusal: Refusal) -> bool:
 
 
 def _string_in_pieces(record: Record) -> tuple[int, Iterator[bytes]]:
-    """The length of a large string, and the commands that write it, of which none takes much memory."""
+    """The length of a large string, and the commands that write it, of which none takes much memory.
+
+    It is appended to, so that its length tells if what was written before is gone: SETRANGE would put zeros there.
+    """
     chunks = record.chunks()
     begun = b""
     for chunk in chunks:
@@ -651,11 +660,7 @@ def _string_in_pieces(record: Record) -> tuple[int, Iterator[bytes]]:
     total, _ = read_length(begun, 0)
 
     def commands() -> Iterator[bytes]:
-        # so the server makes room once
-        yield command(b"SETRANGE", record.key, b"%d" % (total - 1), b"\0")
-        at = 0
         for piece in record.content(chain([begun], chunks)):
-            yield from pieces([b"SETRANGE", record.key, b"%d" % at, piece])
-            at += len(piece)
+            yield from pieces([b"APPEND", record.key, piece])
 
     return total, commands()

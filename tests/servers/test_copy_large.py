@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.server import RELEASES
+from rdbkit.live import parts
 from rdbkit.live.copy import copy
 from rdbkit.policy.rules import Edits, Policies
 
@@ -125,3 +126,29 @@ def test_a_copy_that_is_killed_goes_on_and_leaves_no_part(tmp_path: Path) -> Non
         assert sorted(map(str, b.items("KEYS", "*"))) == ["b'one'", "b'two'"]
         assert comparable(a) == comparable(b)
         assert not os.path.exists(state)
+
+
+@pytest.mark.parametrize("kind", ["string", "hash"])
+def test_what_is_evicted_while_it_is_written_is_written_again(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A string would begin with zeros then; and fields that expire soon may be fewer than were written, whatever the reason."""
+    with servers("redis-8.0", "redis-8.0") as (a, b):
+        if kind == "string":
+            a.call("EVAL", "redis.call('SET', 'k', string.rep('0123456789', 500000))", 0)
+        else:
+            a.call("EVAL", "for i = 1, 20000 do redis.call('HSET', 'k', i, string.rep('v', 100)) end", 0)
+            a.pipeline([("HEXPIRE", "k", 1800, "FIELDS", 1000, *range(at, at + 1000)) for at in range(1, 20_000, 1000)])
+        keep = parts._Begun.keep
+        calls = 0
+        evicted = 0
+
+        def evicting(self: parts._Begun, is_whole: bool = False) -> None:
+            nonlocal calls, evicted
+            keep(self, is_whole)
+            calls += bool(self._renewed_at)
+            if calls == 5:
+                evicted += b.integer("DEL", self._part)
+
+        monkeypatch.setattr(parts._Begun, "keep", evicting)
+        done = copy(url(a), url(b), big=1000)
+        assert (evicted, done.counts.written, done.complete) == (1, 1, True)
+        assert comparable(a) == comparable(b)
