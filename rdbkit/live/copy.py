@@ -16,7 +16,7 @@ from rdbkit.live.abilities import Abilities, Ability, Row, abilities
 from rdbkit.live.copy_files import check_files, copy_files, load_scripts
 from rdbkit.live.copy_sample import Sample, sample
 from rdbkit.live.copy_state import CopyState, Trouble
-from rdbkit.live.databases import databases_of
+from rdbkit.live.databases import databases_of, keys_of
 from rdbkit.live.first_pass import FirstPass, SharedLedger
 from rdbkit.live.follow import Follow, Followed, Follower
 from rdbkit.live.foreign_writes import ForeignWrites
@@ -29,6 +29,7 @@ from rdbkit.live.processes import clock_skew, same_data
 from rdbkit.live.server import Server, connected, info_number
 from rdbkit.live.target_watch import TargetWatch
 from rdbkit.live.transfer import Counts, Way
+from rdbkit.live.verification import evicted_keys
 from rdbkit.operations.arguments import File, paths_of
 from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.policy.ledger import Ledger, Loss
@@ -364,7 +365,7 @@ class _Copy:
         self.state = state
         self.ledger = SharedLedger(loss_callback)
         self.done = Copied(preparation, on_exists, ledger=self.ledger, resumed=state.is_resumed)
-        self.evicted = _evicted(target)
+        self.evicted = evicted_keys(target)
 
     def run(self, functions: bool, progress: Callable[[Progress], object] | None, follow: Follow | None) -> None:
         """Copy function libraries, if they are wanted, and then the keys."""
@@ -550,7 +551,7 @@ class _Copy:
         done.counts.changed = troubles.get("changed", 0)
         done.samples = self.state.trouble(samples)
         done.notes = [*self.preparation.notes, *done.notes]
-        evicted = _evicted(self.target) - self.evicted
+        evicted = evicted_keys(self.target) - self.evicted
         if evicted > 0:
             done.notes.append(
                 f"the target has evicted {count(evicted, 'key')} meanwhile, for want of memory: what was copied may be gone again"
@@ -643,21 +644,6 @@ def _about(server: Server, found: Abilities, databases: list[int], side: Any) ->
         str(server.url), server.version, server.kind, len(server.masters()), keys_of(server, databases), memory or None, found,
         found.rows(server, side),
     )  # fmt: skip
-
-
-def keys_of(server: Server, databases: list[int]) -> int | None:
-    """How many keys a server has in some databases; None where it does not tell."""
-    found = 0
-    for db in databases:
-        for (reply,) in server.ask_each_node(db, [command(b"DBSIZE")]):
-            if not isinstance(reply, int):
-                return None
-            found += reply
-    return found
-
-
-def _evicted(server: Server) -> int:
-    return info_number([reply for (reply,) in server.ask_each_node(0, [command(b"INFO", b"stats")])], "evicted_keys")
 
 
 def _refuse_the_same(source: Server, target: Server) -> None:

@@ -1,15 +1,16 @@
-"""How many databases a server has, and which of them have keys."""
+"""How many databases a server has, which of them have keys, and how many."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from rdbkit.format.replies import Refusal
 from rdbkit.live.server import Server
 from rdbkit.resp import command
 
-__all__ = ["count_databases", "databases_of"]
+__all__ = ["count_databases", "databases_of", "keys_of"]
 
 #: Databases that are tried where a server does not tell how many it has.
 _MOST: Final = 1 << 14
@@ -39,6 +40,20 @@ def databases_of(server: Server) -> list[int]:
         if any(keys != 0 for _, keys in answers):  # or it is refused, and nobody knows
             found.append(db)
     return found or [0]
+
+
+def keys_of(server: Server, databases: Iterable[int]) -> int | None:
+    """How many keys a server counts in some databases (DBSIZE); None where it does not tell.
+
+    Raises: TargetError where it cannot be reached.
+    """
+    found = 0
+    for db in databases:
+        for (reply,) in server.ask_each_node(db, [command(b"DBSIZE")]):
+            if not isinstance(reply, int):
+                return None
+            found += reply
+    return found
 
 
 def count_databases(server: Server) -> int:

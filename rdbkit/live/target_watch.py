@@ -6,10 +6,9 @@ from typing import Final
 
 from rdbkit.errors import TargetError
 from rdbkit.live.copy_state import CopyState
-from rdbkit.live.databases import databases_of
+from rdbkit.live.databases import databases_of, keys_of
 from rdbkit.live.processes import run_ids
 from rdbkit.live.server import Server
-from rdbkit.resp import command
 
 __all__ = ["TargetWatch"]
 
@@ -62,10 +61,5 @@ class TargetWatch:
 
     def _has_fewer(self, keys: int) -> bool:
         """Whether the target tells that it has fewer keys."""
-        found = 0
-        for db in databases_of(self._target):
-            for (reply,) in self._target.ask_each_node(db, [command(b"DBSIZE")]):
-                if not isinstance(reply, int):
-                    return False
-                found += reply
-        return found < keys
+        found = keys_of(self._target, databases_of(self._target))
+        return found is not None and found < keys

@@ -17,6 +17,7 @@ __all__ = [
     "Picker",
     "check_pick_and_rate",
     "compare_libraries",
+    "evicted_keys",
     "libraries_of_nodes",
     "note_of_evictions",
 ]
@@ -57,9 +58,14 @@ class Picker:
         return int.from_bytes(blake2b(key, key=self.seed, digest_size=8).digest(), "big") / (1 << 64)
 
 
+def evicted_keys(server: Server) -> int:
+    """How many keys a server has evicted since it started; 0 where it does not tell."""
+    return info_number([reply for (reply,) in server.ask_each_node(0, [command(b"INFO", b"stats")])], "evicted_keys")
+
+
 def note_of_evictions(server: Server) -> str | None:
     """What explains keys that are missing: those that the server has evicted."""
-    evicted = info_number([found[0] for found in server.ask_each_node(0, [command(b"INFO", b"stats")])], "evicted_keys")
+    evicted = evicted_keys(server)
     return f"the server has evicted {evicted:,} keys since it started, for want of memory" if evicted else None
 
 

@@ -18,7 +18,7 @@ from typing import IO, Any, Final
 from rdbkit.format.filter import Filter
 from rdbkit.format.replies import Refusal
 from rdbkit.live.compare import Outcome, hashes_not_in
-from rdbkit.live.databases import databases_of
+from rdbkit.live.databases import databases_of, keys_of
 from rdbkit.live.server import Server, connected
 from rdbkit.live.two_servers import Found, Stamp, TwoServers
 from rdbkit.live.verification import (
@@ -318,7 +318,7 @@ class Rounds:
         skew = self.source.now_ms() - self.target.now_ms()
         if abs(skew) > _MOST_SKEW_MS:
             proof.notes.append(f"the clocks of the servers are {abs(skew) / 1000:.1f} s apart")
-        proof.databases = [ComparedDatabase(db, self.database(db), self.keys_of(self.source, db)) for db in databases]
+        proof.databases = [ComparedDatabase(db, self.database(db), keys_of(self.source, [db])) for db in databases]
         if self.settings.pick is not None:
             self.picker.choose(self.settings.pick, sum(row.source or 0 for row in proof.databases))
         self.first_round(databases)
@@ -326,7 +326,7 @@ class Rounds:
             self.next_round()
         self.look_at_extras()
         for row in proof.databases:
-            row.target = self.keys_of(self.target, row.target_db)
+            row.target = keys_of(self.target, [row.target_db])
         proof.complete = self.servers.complete
         self.compare_functions()
         self.explain()
@@ -514,11 +514,6 @@ class Rounds:
             self.proof.samples.append(CopyDifference("extra", (self.source_databases(db)[0], db), name))
 
     # -- the whole
-
-    def keys_of(self, server: Server, db: int) -> int | None:
-        """How many keys a database has."""
-        replies = [found[0] for found in server.ask_each_node(db, [command(b"DBSIZE")])]
-        return sum(replies) if all(isinstance(reply, int) for reply in replies) else None
 
     def compare_functions(self) -> None:
         """By name and source; each node of a cluster has all of them."""

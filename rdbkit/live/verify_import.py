@@ -15,6 +15,7 @@ from typing import Any, Final
 from rdbkit.format.record import Record
 from rdbkit.format.replies import Refusal
 from rdbkit.live.compare import OUTCOMES, Comparer, Outcome, hashes_not_in
+from rdbkit.live.databases import keys_of
 from rdbkit.live.server import Server, connected
 from rdbkit.live.verification import (
     Picker,
@@ -27,7 +28,6 @@ from rdbkit.model import FunctionLibrary
 from rdbkit.operations.arguments import File, paths_of
 from rdbkit.operations.diff_delta import FunctionDifference
 from rdbkit.passes.hashes import NameHashes, name_hash
-from rdbkit.resp import command
 from rdbkit.selection import Selection
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
 from rdbkit.storage.location import fingerprint, total_size
@@ -368,9 +368,7 @@ class _Verification:
         db = self.database(record.db)
         row = self.rows.get(db)
         if row is None:
-            replies = [found[0] for found in self.server.ask_each_node(db, [command(b"DBSIZE")])]
-            total = sum(replies) if all(isinstance(reply, int) for reply in replies) else None
-            row = self.rows[db] = ImportedDatabase(db, server=total, asked_ms=self.server.now_ms())
+            row = self.rows[db] = ImportedDatabase(db, server=keys_of(self.server, [db]), asked_ms=self.server.now_ms())
         row.keys += 1
         self.proof.keys += 1
         if record.expire_ms is not None and record.expire_ms <= row.asked_ms + self.comparer.tolerance_ms:
