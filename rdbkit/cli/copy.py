@@ -23,6 +23,7 @@ from rdbkit.cli.secrets import FiniteRange, SecretsCommand
 from rdbkit.cli.server_options import SERVER_URL, Login, byte_size, is_server_url, latency, server_pair_options
 from rdbkit.cli.status import status
 from rdbkit.errors import LossError
+from rdbkit.live.pace import LEAST_RATE
 from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.policy.ledger import Ledger
 from rdbkit.policy.script import ScriptError
@@ -109,7 +110,7 @@ class _Extracted:
     "--as", "write_by", type=click.Choice(["auto", "restore", "commands"]), default="auto", show_default=True,
     help="Write keys by RESTORE, or by commands of each type, which take longer; auto: by RESTORE where the login may.",
 )  # fmt: skip
-@click.option("--rate", type=FiniteRange(0.001), metavar="N", help="Copy at most N keys a second.")
+@click.option("--rate", type=FiniteRange(LEAST_RATE), metavar="N", help="Copy at most N keys a second.")
 @click.option("--cap-mbps", type=FiniteRange(0.001), metavar="N", help="Read at most N megabits of values a second.")
 @click.option(
     "--max-latency", default="2ms", show_default=True, callback=latency, metavar="TIME",

@@ -10,7 +10,7 @@ import click
 from rdbkit.cli.options import database_pairs
 from rdbkit.cli.secrets import FiniteRange
 from rdbkit.cli.server_options import byte_size
-from rdbkit.live.verification import LEAST_RATE
+from rdbkit.live.pace import LEAST_RATE
 from rdbkit.selection import parse_duration
 
 C = TypeVar("C", bound=Callable[..., Any])

@@ -23,7 +23,7 @@ from rdbkit.live.foreign_writes import ForeignWrites
 from rdbkit.live.functions import CopiedFunctions, Libraries, copy_functions, libraries_of
 from rdbkit.live.loads import loads
 from rdbkit.live.mover import Mover
-from rdbkit.live.pace import Pace
+from rdbkit.live.pace import Pace, batch_at, check_rate
 from rdbkit.live.parts import PartNames, delete_left
 from rdbkit.live.processes import clock_skew, same_data
 from rdbkit.live.server import Server, connected, info_number
@@ -48,8 +48,6 @@ __all__ = ["BIG", "Copied", "Preparation", "Progress", "Side", "copy"]
 BIG: Final = 32 << 20
 #: Clocks that are further apart are told of, in milliseconds.
 _SKEW_MS: Final = 1000
-#: Keys a second; with fewer, the pauses were longer than a machine can wait.
-_LEAST_RATE: Final = 0.001
 _ON_EXISTS: Final = ("fail", "skip", "replace")
 _TTL: Final = ("absolute", "relative")
 WRITE_BY: Final = ("auto", "restore", "commands")
@@ -290,8 +288,7 @@ def copy(
         raise ValueError(f"ttl is {' or '.join(_TTL)}, not {ttl!r}")
     if write_by not in WRITE_BY:
         raise ValueError(f"write_by is {', '.join(WRITE_BY)}, not {write_by!r}")
-    if rate is not None and rate < _LEAST_RATE:
-        raise ValueError(f"a rate is a number of keys a second, at least {_LEAST_RATE}")
+    check_rate(rate)
     if follow is not None and edits is not None and edits.script is not None:
         raise ValueError("a script does not go with following: what it would call a key that is gone cannot be known")
     is_server = isinstance(source, Server) or (isinstance(source, str) and is_server_url(source))
@@ -326,7 +323,7 @@ def copy(
         if prepared is not None:
             prepared(preparation)
         pace = Pace(
-            batch if rate is None else max(1, min(batch, int(rate / 4))), big, RateLimiter(rate),
+            batch_at(rate, batch), big, RateLimiter(rate),
             RateLimiter(None if cap_mbps is None else cap_mbps * 125_000), max_latency_ms,
         )  # fmt: skip
         work = _Copy(old, new, preparation, conversion, on_exists, pace, kept, loss_callback)

@@ -19,6 +19,7 @@ from rdbkit.format.replies import Incoming, Refusal, refusal
 from rdbkit.format.slots import key_slot
 from rdbkit.live.compare import Comparer, Outcome, shown
 from rdbkit.live.connection import Address, Connection, Lost, Refused
+from rdbkit.live.pace import batch_at
 from rdbkit.live.server import WAITS, Server
 from rdbkit.live.value_reader import Changed, Gone, Unreadable, ValueReader
 from rdbkit.model import Header
@@ -130,7 +131,7 @@ class TwoServers:
         self.target = target
         self.tolerance_ms = tolerance_ms
         self.big = big
-        self.batch = batch if rate is None else max(1, min(batch, int(rate / 4)))
+        self.batch = batch_at(rate, batch)
         self.database = database
         self.quick = quick
         self.comparer = Comparer(target, tolerance_ms, rate)

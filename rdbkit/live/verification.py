@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any
 
 from rdbkit.errors import TargetError
 from rdbkit.format.replies import Refusal
@@ -13,25 +13,19 @@ from rdbkit.operations.diff_delta import FunctionDifference
 from rdbkit.resp import command
 
 __all__ = [
-    "LEAST_RATE",
     "Picker",
-    "check_pick_and_rate",
+    "check_pick",
     "compare_libraries",
     "evicted_keys",
     "libraries_of_nodes",
     "note_of_evictions",
 ]
 
-#: Keys a second; with fewer, the pauses were longer than a machine can wait.
-LEAST_RATE: Final = 0.001
 
-
-def check_pick_and_rate(pick: float | int | None, rate: float | None) -> None:
-    """Raise ValueError for a share or number of keys, or a rate, that cannot be."""
+def check_pick(pick: float | int | None) -> None:
+    """Raise ValueError for a share or number of keys that cannot be."""
     if pick is not None and not 0 < pick < math.inf:
         raise ValueError("a share or number of keys is greater than 0")
-    if rate is not None and not LEAST_RATE <= rate < math.inf:
-        raise ValueError(f"a rate is a number of keys a second, at least {LEAST_RATE}")
 
 
 class Picker:

@@ -19,11 +19,12 @@ from rdbkit.format.filter import Filter
 from rdbkit.format.replies import Refusal
 from rdbkit.live.compare import Outcome, hashes_not_in
 from rdbkit.live.databases import databases_of, keys_of
+from rdbkit.live.pace import check_rate
 from rdbkit.live.server import Server, connected
 from rdbkit.live.two_servers import Found, Stamp, TwoServers
 from rdbkit.live.verification import (
     Picker,
-    check_pick_and_rate,
+    check_pick,
     compare_libraries,
     libraries_of_nodes,
     note_of_evictions,
@@ -171,7 +172,8 @@ class Settings:
 
     def check(self, source: Server, target: Server) -> None:
         """Raise ValueError for what does not go together."""
-        check_pick_and_rate(self.pick, self.rate)
+        check_pick(self.pick)
+        check_rate(self.rate)
         if self.rounds < 1:
             raise ValueError("there is at least one round")
         if self.selection.needs_size:

@@ -16,10 +16,11 @@ from rdbkit.format.record import Record
 from rdbkit.format.replies import Refusal
 from rdbkit.live.compare import OUTCOMES, Comparer, Outcome, hashes_not_in
 from rdbkit.live.databases import keys_of
+from rdbkit.live.pace import batch_at, check_rate
 from rdbkit.live.server import Server, connected
 from rdbkit.live.verification import (
     Picker,
-    check_pick_and_rate,
+    check_pick,
     compare_libraries,
     libraries_of_nodes,
     note_of_evictions,
@@ -229,7 +230,8 @@ def verify_import(
         print(proof.same, proof.missing, proof.value)
     """
     paths = paths_of(files)
-    check_pick_and_rate(pick, rate)
+    check_pick(pick)
+    check_rate(rate)
     options: dict[str, Any] = {"relaxed": relaxed, "verify_checksum": verify_checksum}
     if block_size is not None:
         options["block_size"] = block_size
@@ -268,7 +270,7 @@ class _Verification:
         self.picker = Picker(seed)
         self.db_map = db_map
         self.find_extra = find_extra
-        self.batch = batch if rate is None else max(1, min(batch, int(rate / 4)))
+        self.batch = batch_at(rate, batch)
         self.state = None if state is None else _State(state, self.identity(tolerance_ms), files)
         self.samples = samples
         self.options = options
