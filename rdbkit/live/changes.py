@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, TypeAlias
 from rdbkit.errors import CorruptError, TargetError
 from rdbkit.format.replies import Refusal
 from rdbkit.live.connection import Address, Connection, Lost, Refused
-from rdbkit.live.server import Server
+from rdbkit.live.server import PATIENT_WAITS, Server
 from rdbkit.passes.changed_names import EVENTS, KEYS, ChangeReader, WaitingNames
 from rdbkit.resp import command
 
@@ -37,7 +37,6 @@ _PING: Final = command(b"PING")
 _ALIVE_S: Final = 60.0
 #: How long an answer to PING is waited for.
 _LATE_S: Final = 60.0
-_WAITS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 _PATIENCE_S: Final = 300.0
 #: Events without which some changes are not told, by the letters of notify-keyspace-events.
 _NEEDED: Final = "g$lshzxet"
@@ -176,19 +175,19 @@ class Feed(threading.Thread):
 
     def run(self) -> None:
         """Read until it is closed."""
-        waits = iter(_WAITS)
+        waits = iter(PATIENT_WAITS)
         begun = time.monotonic()
         while not self._ends:
             try:
                 self._serve()
             except Lost as e:
                 if self._has_told():
-                    waits, begun = iter(_WAITS), time.monotonic()
+                    waits, begun = iter(PATIENT_WAITS), time.monotonic()
                 if not self._again:
                     return self._end(Unable(str(e)))
                 if time.monotonic() - begun > _PATIENCE_S:
                     return self._end(TargetError(f"the connection is lost: {e}", source=self.node))
-                self._sleep(next(waits, _WAITS[-1]))
+                self._sleep(next(waits, PATIENT_WAITS[-1]))
             except (CorruptError, Refused) as e:
                 return self._end(TargetError(str(e), source=self.node))
             except (Unable, TargetError) as e:

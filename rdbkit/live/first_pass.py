@@ -21,6 +21,7 @@ from rdbkit.live.lanes import Lane
 from rdbkit.live.latency import LatencyGuard, PageSize
 from rdbkit.live.pace import Pace
 from rdbkit.live.processes import process_of
+from rdbkit.live.server import WAITS
 from rdbkit.live.target_watch import TargetWatch
 from rdbkit.live.transfer import Counts, Told, Transfer, Way
 from rdbkit.passes.pages import Page
@@ -28,7 +29,6 @@ from rdbkit.policy.ledger import Ledger, Loss
 
 __all__ = ["FirstPass", "SharedLedger", "copy_server", "total"]
 
-_WAITS: Final = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
 #: How often whoever waits is told how far it is, in seconds.
 _TICK_S: Final = 0.2
 #: How long a thread may take to end that was asked to, in seconds.
@@ -283,7 +283,7 @@ class FirstPass:
             )  # fmt: skip
             if state is None and slots is not None and self._copy_slots(lane, address, slots):
                 return
-            waits = iter(_WAITS)
+            waits = iter(WAITS)
             while True:
                 before = lane.cursor
                 try:
@@ -293,7 +293,7 @@ class FirstPass:
                     raise TargetError(f"its keys cannot be read: {e}", source=str(self.way.source.url), db=place.db) from None
                 except Lost as e:
                     if lane.cursor != before:
-                        waits = iter(_WAITS)
+                        waits = iter(WAITS)
                     self._wait(waits, e)
                     self._begin_again(lane, place)
         place.done = True
@@ -377,7 +377,7 @@ class FirstPass:
     # -- nodes
 
     def _process(self, connection: Connection, db: int) -> str:
-        waits = iter(_WAITS)
+        waits = iter(WAITS)
         while True:
             try:
                 connection.open()
@@ -390,7 +390,7 @@ class FirstPass:
                 self._wait(waits, e)
 
     def _dial(self, address: Address) -> Connection:
-        waits = iter(_WAITS)
+        waits = iter(WAITS)
         while True:
             try:
                 return self.way.source.dial(address)

@@ -24,8 +24,8 @@ from rdbkit.live.compare import Comparer
 from rdbkit.live.connection import Connection, Lost, Refused
 from rdbkit.live.parts import ATTEMPTS, Interrupted, PartNames, PartWriter, passes
 from rdbkit.live.refusals import difference_of
-from rdbkit.live.restoring import WAITS, Patience
-from rdbkit.live.server import Server
+from rdbkit.live.restoring import Patience
+from rdbkit.live.server import PATIENT_WAITS, Server
 from rdbkit.live.value_reader import WINDOW_BYTES, Changed, Gone, Unreadable, ValueReader, read_together
 from rdbkit.operations.convert import Job
 from rdbkit.policy.ledger import Ledger, Loss
@@ -105,7 +105,7 @@ class LargeValues:
         """
         self.trouble = ""
         begun = time.monotonic()
-        waits = iter(WAITS)
+        waits = iter(PATIENT_WAITS)
         attempts = 0
         while True:
             self._kept = self._writer.ledger = _Kept()
@@ -124,7 +124,7 @@ class LargeValues:
                     self.trouble = str(e)
                     return "refused"
                 self.patience.wait_for([why], time.monotonic() - begun)
-                time.sleep(next(waits, WAITS[-1]))
+                time.sleep(next(waits, PATIENT_WAITS[-1]))
                 for server in (self._source, self._target):
                     with suppress(Lost):  # what is known of the nodes may still hold
                         server.read_slots()

@@ -16,7 +16,8 @@ from rdbkit.live.connection import Address, Connection, Lost
 from rdbkit.live.first_pass import total
 from rdbkit.live.processes import process_of
 from rdbkit.live.refusals import Existing
-from rdbkit.live.restoring import Refused, Restoring
+from rdbkit.live.restoring import Patience, Refused, Restoring
+from rdbkit.live.server import PATIENT_WAITS
 from rdbkit.live.transfer import Counts, Transfer, Way
 from rdbkit.passes.pages import Page, ScanReply, SizeReplies, page_of, size_questions
 from rdbkit.passes.restores import HEADS, Sent, keys_of
@@ -25,8 +26,6 @@ from rdbkit.resp import command
 
 __all__ = ["Mover"]
 
-_WAITS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-_PATIENCE_S: Final = 300.0
 _SCAN_COUNT: Final = b"1000"
 _END: Final = b"0"
 _AT_A_TIME: Final = 1000
@@ -69,6 +68,7 @@ class Mover:
         self._restoring = Restoring(way.target, opened=opened)
         self._restoring.kept = []
         self._existing = Existing(way.target)
+        self._patience = Patience(way.source)
         self._transfers: dict[Address, Transfer] = {}
         self._fates: dict[bytes, str] = {}
         self._ended: list[Counts] = []  # of connections that broke
@@ -143,7 +143,7 @@ class Mover:
         Raises: TargetError where the node cannot be reached for long, or does not list its keys.
         """
         cursor = _END
-        waits = iter(_WAITS)
+        waits = iter(PATIENT_WAITS)
         process = self._process(node)
         while True:
             reply = ScanReply()
@@ -163,7 +163,7 @@ class Mover:
                 continue
             if isinstance(reply.failure, Refusal):
                 raise TargetError(f"its keys cannot be listed: {reply.failure}", source=str(self.way.source.url), db=db)
-            waits = iter(_WAITS)
+            waits = iter(PATIENT_WAITS)
             yield reply.page.keys()
             cursor = reply.cursor
             if cursor == _END:
@@ -219,7 +219,7 @@ class Mover:
     def _move(self, address: Address, db: int, names: list[bytes], replace: bool) -> None:
         """Move keys of a node; where its connection breaks, from whichever node has them then."""
         begun = time.monotonic()
-        waits = iter(_WAITS)
+        waits = iter(PATIENT_WAITS)
         piles = {address: names}
         ours: set[bytes] = set()  # written by an attempt that broke
         while piles:
@@ -244,9 +244,8 @@ class Mover:
                     self._drop(node)
                     sent = {self._called.get(key, key) for key, _ in self._sent(self.way.conversion.edits.db_of(db), begin)}
                     ours |= sent - self._fates.keys()
-                if time.monotonic() - begun > _PATIENCE_S:
-                    raise TargetError(f"the connection is lost: {e}", source=str(self.way.source.url)) from None
-                time.sleep(next(waits, _WAITS[-1]))
+                self._patience.wait_for([Refusal("LOST", str(e))], time.monotonic() - begun)
+                time.sleep(next(waits, PATIENT_WAITS[-1]))
                 self._look()
                 left = [name for name in some if name not in self._fates]
                 for owner, group in self._by_node(left).items():

@@ -27,8 +27,8 @@ from rdbkit.live.compare import Comparer
 from rdbkit.live.connection import Connection, Lost, Refused
 from rdbkit.live.copy_state import CopyState, Part
 from rdbkit.live.refusals import difference_of
-from rdbkit.live.restoring import WAITS, Patience, is_passing
-from rdbkit.live.server import Server
+from rdbkit.live.restoring import Patience, is_passing
+from rdbkit.live.server import PATIENT_WAITS, Server
 from rdbkit.operations.commands import RespWriter
 from rdbkit.passes.restores import commands_in
 from rdbkit.policy.ledger import Ledger
@@ -226,7 +226,7 @@ class PartWriter:
         items = [_Item(record) for record in records]
         left = items
         begun = time.monotonic()
-        waits = iter(WAITS)
+        waits = iter(PATIENT_WAITS)
         while True:
             existing = self._round(db, left, over)
             outcomes = self._comparer.compare(db, [item.record for item in existing]) if existing else []
@@ -238,9 +238,9 @@ class PartWriter:
             if not again:
                 return [item.written for item in items if item.written is not None]
             if len(again) < len(left):
-                begun, waits = time.monotonic(), iter(WAITS)
+                begun, waits = time.monotonic(), iter(PATIENT_WAITS)
             self.patience.wait_for([item.why for item in again], time.monotonic() - begun)
-            time.sleep(next(waits, WAITS[-1]))
+            time.sleep(next(waits, PATIENT_WAITS[-1]))
             with suppress(Lost):  # what is known of the nodes may still hold
                 self.target.read_slots()
             left = again

@@ -12,18 +12,16 @@ from rdbkit.errors import TargetError
 from rdbkit.format.replies import NOTHING, Refusal, Replies, run_of_ok
 from rdbkit.format.slots import key_slot
 from rdbkit.live.connection import Address, Connection, Lost
-from rdbkit.live.server import Server
+from rdbkit.live.server import PATIENT_WAITS, Server
 from rdbkit.passes.restores import Outbox, Router, Sent
 from rdbkit.resp import command
 
-__all__ = ["PASSING", "WAITS", "Patience", "Refused", "Restoring", "is_passing"]
+__all__ = ["PASSING", "Patience", "Refused", "Restoring", "is_passing"]
 
 #: Errors of a node or cluster that is changing or busy: later it takes the command.
 PASSING: Final = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "LOADING", "READONLY", "BUSY")
 #: How often a large command is sent whose connection is lost.
 _MOST_LOST: Final = 3
-#: Seconds to wait before each further attempt; the last one again and again.
-WAITS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 _LONGEST_REPLY: Final = 1 << 20
 
 
@@ -233,7 +231,7 @@ class Restoring:
         Raises: TargetError as `collect`.
         """
         begun = time.monotonic()
-        waits = iter(WAITS)
+        waits = iter(PATIENT_WAITS)
         found = Refused(db, key, b"", Refusal("ERR", ""), False)
         lost = 0
         while True:
@@ -261,7 +259,7 @@ class Restoring:
                 return found
             self.patience.wait_for([found.why], time.monotonic() - begun)
             if why.code != "ASK":
-                time.sleep(next(waits, WAITS[-1]))
+                time.sleep(next(waits, PATIENT_WAITS[-1]))
                 self._look_for_nodes()
 
     def _open_node(self, address: Address, db: int) -> Connection:
@@ -276,11 +274,11 @@ class Restoring:
         """Send commands again until each is answered; returns those that were refused."""
         refused: list[Refused] = []
         begun = time.monotonic()
-        waits = iter(WAITS)
+        waits = iter(PATIENT_WAITS)
         while pile:
             self.patience.wait_for([each.why for each in pile], time.monotonic() - begun)
             if any(each.why.code != "ASK" for each in pile):
-                time.sleep(next(waits, WAITS[-1]))
+                time.sleep(next(waits, PATIENT_WAITS[-1]))
                 self._look_for_nodes()
             still: list[Refused] = []
             for each in pile:
@@ -292,7 +290,7 @@ class Restoring:
                 else:
                     refused.append(found)
             if len(still) < len(pile):
-                begun, waits = time.monotonic(), iter(WAITS)
+                begun, waits = time.monotonic(), iter(PATIENT_WAITS)
             pile = still
         return refused
 

@@ -30,8 +30,10 @@ Cluster: TypeAlias = Literal["auto", "yes", "no"]
 
 PASSWORD_VARIABLE: Final = "RDBKIT_REDIS_PASSWORD"
 _WAYS: Final = f"--password-file or {PASSWORD_VARIABLE}, or --entra"
-#: Seconds to wait before each further attempt.
+#: Seconds to wait before each further attempt; there is none after the last.
 WAITS: Final = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
+#: The same for what is waited for until a time is over: the last one again and again.
+PATIENT_WAITS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 #: How often the server's clock is looked at.
 _LOOK_S: Final = 60.0
 _SCAN_COUNT: Final = b"1000"
