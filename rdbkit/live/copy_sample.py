@@ -11,6 +11,7 @@ from rdbkit.live.connection import Address, Lost, Refused
 from rdbkit.live.restoring import Refused as RefusedKey
 from rdbkit.live.restoring import Restoring
 from rdbkit.live.transfer import Transfer, Way
+from rdbkit.passes.pages import page_of
 from rdbkit.passes.restores import Sent
 from rdbkit.policy.ledger import Ledger
 from rdbkit.resp import command
@@ -90,9 +91,8 @@ def _read(way: Way, address: Address, databases: list[int], big: int, ledger: Le
             if isinstance(reply, Refusal):
                 raise TargetError(f"its keys cannot be listed: {reply}", source=str(way.source.url), db=db)
             names = reply[1]
-            if big and names:
-                sizes = connection.ask(*(command(b"MEMORY", b"USAGE", name) for name in names))
-                names = [name for name, size in zip(names, sizes, strict=True) if not isinstance(size, int) or size <= big]
+            if big:
+                names = transfer.sized(db, page_of(names), big)[0].keys()
             transfer.move(db, names)
     finally:
         found.keys += transfer.counts.read

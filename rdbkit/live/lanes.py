@@ -11,7 +11,7 @@ from typing import Final
 from rdbkit.errors import TargetError
 from rdbkit.format.replies import Refusal
 from rdbkit.live.reading import Reading
-from rdbkit.passes.pages import Page, ScanReply, SizeReplies, page_of, size_questions
+from rdbkit.passes.pages import Page, ScanReply, page_of
 from rdbkit.resp import command
 
 __all__ = ["Lane"]
@@ -127,12 +127,6 @@ class Lane:
         """The page without the keys that are too large to be read whole, and those."""
         if self.transfer.without_dump:
             return Page(b"", 0), page.keys()
-        if not self.big or self.large is None or not page.count:
+        if not self.big or self.large is None:
             return page, []
-        sizes = SizeReplies(page.count, self.big)
-        self.transfer.ask(self.db, Page(b"", 0), size_questions(page))
-        self.transfer.receive(sizes)
-        if not sizes.any_large:
-            return page, []
-        small = sizes.small.getvalue()
-        return page.chosen(small), page.chosen(bytes(1 - flag for flag in small)).keys()
+        return self.transfer.sized(self.db, page, self.big)

@@ -19,7 +19,7 @@ from rdbkit.live.refusals import Existing
 from rdbkit.live.restoring import Patience, Refused, Restoring
 from rdbkit.live.server import PATIENT_WAITS
 from rdbkit.live.transfer import Counts, Transfer, Way
-from rdbkit.passes.pages import Page, ScanReply, SizeReplies, page_of, size_questions
+from rdbkit.passes.pages import Page, ScanReply, page_of
 from rdbkit.passes.restores import HEADS, Sent, keys_of
 from rdbkit.policy.ledger import Ledger
 from rdbkit.resp import command
@@ -230,7 +230,11 @@ class Mover:
                 transfer = self._transfer(node)
                 before = transfer.counts.left_out + transfer.counts.lost
                 size_before = transfer.counts.value_bytes
-                small, large = self._sized(transfer, db, some)
+                small = some
+                large: list[bytes] = []
+                if self._big:
+                    page, large = transfer.sized(db, page_of(some), self._big)
+                    small = page.keys() if large else some
                 transfer.move(db, small, replace=replace)
                 if large:
                     self._move_large(transfer, db, large, replace)
@@ -252,19 +256,6 @@ class Mover:
                     piles.setdefault(owner, []).extend(group)
         if ours and not replace:
             self._settle_ours(db, ours)
-
-    def _sized(self, transfer: Transfer, db: int, names: list[bytes]) -> tuple[list[bytes], list[bytes]]:
-        """The keys that may be read whole, and those that are too large. Raises: Lost."""
-        if not self._big:
-            return names, []
-        page = page_of(names)
-        sizes = SizeReplies(page.count, self._big)
-        transfer.ask(db, Page(b"", 0), size_questions(page))
-        transfer.receive(sizes)
-        if not sizes.any_large:
-            return names, []
-        small = sizes.small.getvalue()
-        return page.chosen(small).keys(), page.chosen(bytes(1 - flag for flag in small)).keys()
 
     def _move_large(self, transfer: Transfer, db: int, names: list[bytes], replace: bool) -> None:
         for name in names:

@@ -17,7 +17,7 @@ from rdbkit.live.restoring import PASSING
 from rdbkit.live.server import Server
 from rdbkit.passes import dumps
 from rdbkit.passes.dumps import Answers, Gatherer
-from rdbkit.passes.pages import Layout, Page, page_of, questions
+from rdbkit.passes.pages import Layout, Page, SizeReplies, page_of, questions, size_questions
 from rdbkit.resp import bulk, command
 from rdbkit.selection import Selection
 
@@ -137,6 +137,21 @@ class Reading:
         answers = self.make_answers(db, page, replace)
         self.receive(answers, lambda: self.pass_on(db, answers, replace))
         self._finish(db, page, answers, replace)
+
+    def sized(self, db: int, page: Page, most: int) -> tuple[Page, list[bytes]]:
+        """The keys of a page that take at most so many bytes on the source, or of which it does not tell; and the others.
+
+        Raises: Lost.
+        """
+        if not page.count:
+            return page, []
+        sizes = SizeReplies(page.count, most)
+        self.ask(db, Page(b"", 0), size_questions(page))
+        self.receive(sizes)
+        if not sizes.any_large:
+            return page, []
+        small = sizes.small.getvalue()
+        return page.chosen(small), page.chosen(bytes(1 - flag for flag in small)).keys()
 
     def receive(self, replies: Incoming, each: Callable[[], None] | None = None) -> None:
         """Read replies of the source to what was asked, as they come. Raises: Lost."""
