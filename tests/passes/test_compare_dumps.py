@@ -121,6 +121,9 @@ def scored(*pairs: tuple[bytes, float]) -> bytes:
         (payload(4, strings(b"f", b"v", b"g", b"w", arity=2)), payload(16, listpack(b"g", b"w", b"f", b"v")), SAME),
         (payload(4, strings(b"f", b"v", b"g", b"w", arity=2)), payload(16, listpack(b"f", b"w", b"g", b"v")), OTHER_VALUE),
         (payload(4, strings(b"f", b"v", arity=2)), payload(4, strings(b"v", b"f", arity=2)), OTHER_VALUE),
+        # the same bytes, otherwise divided
+        (payload(4, strings(b"ab", b"c", arity=2)), payload(4, strings(b"a", b"bc", arity=2)), OTHER_VALUE),
+        (payload(1, strings(b"ab", b"c")), payload(1, strings(b"a", b"bc")), OTHER_VALUE),
         (payload(5, scored((b"a", 1.5), (b"b", 2.0))), payload(17, listpack(b"a", b"1.50", b"b", b"2")), SAME),
         (payload(5, scored((b"a", 0.0))), payload(5, scored((b"a", -0.0))), SAME),
         (payload(5, scored((b"a", 1.5))), payload(5, scored((b"a", 1.25))), OTHER_VALUE),
@@ -164,6 +167,8 @@ def test_keys_that_are_not_there_and_errors() -> None:
         ((9000, 1000), (0, 8000), 0, False),  # the second tells how long it has left
         ((1000, 9000), (8000, 0), 0, False),
         ((-1, -1), (8000, 0), 0, False),
+        ((1000, 1000), (8000, 9000), 999, True),  # the same words at different times
+        ((1000, 1000), (8000, 9000), 1000, False),
     ],
 )
 def test_expiries(times: tuple[int, int], bases: tuple[int, int], slack: int, differ: bool) -> None:

@@ -11,6 +11,7 @@ import pytest
 from rdbkit.errors import ChecksumError, CorruptError
 from rdbkit.format.payload import Payload, encode_payload
 from rdbkit.format.replies import NOTHING, Refusal, Replies
+from rdbkit.format.scan import Scanner
 from rdbkit.format.slots import key_slot
 from rdbkit.passes import dumps
 from rdbkit.passes.dumps import Answers, Gatherer, Weaver
@@ -34,7 +35,7 @@ def answer(layout: Layout) -> bytes:
         if layout.group:
             parts.append(b"+OK\r\n" + b"+QUEUED\r\n" * asked + b"*%d\r\n" % asked)
             if not layout.absolute:
-                parts.append(b"*2\r\n$10\r\n4102444800\r\n$6\r\n000999\r\n")
+                parts.append(b"*2\r\n$10\r\n4102444800\r\n$6\r\n123999\r\n")
         values, expiries = [], []
         for n in numbers:
             expiry = b":-2\r\n" if n == 2 else b":%d\r\n" % (FAR + n if layout.absolute else 1000 + n) if n % 2 else b":-1\r\n"
@@ -85,7 +86,7 @@ def test_commands_and_records_are_the_same_wherever_the_answers_are_cut(layout: 
     rows = records([data])
     lives = [n for n in range(len(NAMES)) if n not in ({2, 6, 7} if layout.group == 0 else {2, 6})]
     expected = [
-        [b"RESTORE", NAMES[n], b"%d" % (FAR + n if layout.absolute else FAR + 1000 + n) if n % 2 else b"0", VALUES[n], b"ABSTTL"]
+        [b"RESTORE", NAMES[n], b"%d" % (FAR + n if layout.absolute else FAR + 1123 + n) if n % 2 else b"0", VALUES[n], b"ABSTTL"]
         for n in lives
     ]
     assert whole == b"".join(command(*each) for each in expected)
@@ -112,6 +113,49 @@ def test_a_transaction_that_is_refused_fails_its_keys_alone() -> None:
     assert answers.fates.getvalue() == bytes([dumps.FAILED, dumps.FAILED, dumps.FOUND])
     assert answers.failures == {0: Refusal("MOVED", "1 a:1"), 1: Refusal("MOVED", "1 a:1")}
     assert where.boxes[0].take() == (command(b"RESTORE", b"c", b"0", VALUES[0], b"ABSTTL", b"REPLACE"), 1)
+
+
+@pytest.mark.parametrize(
+    ("absolute", "times", "fate"),
+    [
+        (True, (-1, -1), dumps.FOUND),
+        (True, (FAR, FAR), dumps.FOUND),
+        (True, (FAR, FAR + 1), dumps.CHANGED),
+        (True, (FAR, -1), dumps.CHANGED),
+        (True, (-1, FAR), dumps.CHANGED),
+        (True, (-2, FAR), dumps.CHANGED),  # it came meanwhile
+        (False, (2000, 1990), dumps.FOUND),
+        (False, (2000, 1000), dumps.FOUND),
+        (False, (2000, 999), dumps.CHANGED),  # so much time has not gone by
+        (False, (2000, 2001), dumps.CHANGED),
+        (False, (2000, -1), dumps.CHANGED),
+        (True, (FAR, -2), dumps.GONE),  # it has expired behind its value
+        (False, (2000, -2), dumps.GONE),
+    ],
+)
+def test_a_value_has_the_expiry_that_it_had_before_and_after_it_was_read(absolute: bool, times: tuple[int, int], fate: int) -> None:
+    data = b":%d\r\n" % times[0] + bulk(VALUES[0]) + b":%d\r\n" % times[1]
+    where = router()
+    answers = fed(lambda: Weaver(page_of([b"a"]), Layout(0, absolute), 0, where, False, FAR), [data])
+    assert answers.fates.getvalue() == bytes([fate])
+    until = b"0" if times[1] == -1 else b"%d" % (times[1] if absolute else FAR + times[1])
+    expected = command(b"RESTORE", b"a", until, VALUES[0], b"ABSTTL") if fate == dumps.FOUND else b""
+    assert where.boxes[0].take()[0] == expected
+
+
+def test_a_key_that_has_expired_within_a_transaction_is_gone() -> None:
+    data = b"+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n:-2\r\n" + bulk(VALUES[0])
+    where = router()
+    answers = fed(lambda: Weaver(page_of([b"a"]), Layout(1, True), 0, where, False), [data])
+    assert answers.fates.getvalue() == bytes([dumps.GONE])
+    assert where.boxes[0].take() == (b"", 0)
+
+
+def test_where_the_time_is_not_told_in_a_transaction_the_one_that_is_known_counts() -> None:
+    data = b"+OK\r\n" + b"+QUEUED\r\n" * 3 + b"*3\r\n-NOPERM no\r\n:1000\r\n" + bulk(VALUES[0])
+    where = router()
+    fed(lambda: Weaver(page_of([b"a"]), Layout(1, False), 0, where, False, FAR), [data])
+    assert where.boxes[0].take()[0] == command(b"RESTORE", b"a", b"%d" % (FAR + 1000), VALUES[0], b"ABSTTL")
 
 
 @pytest.mark.parametrize("group", [0, 2])
@@ -141,6 +185,9 @@ def test_a_payload_with_a_wrong_checksum_becomes_no_record() -> None:
     data = b":-1\r\n" + bulk(VALUES[0][:-1] + b"!") + b":-1\r\n"
     with pytest.raises(ChecksumError):
         Gatherer(page_of([b"a"]), Layout(0, True), 0).feed(data)
+    # a server that makes no checksum says zero
+    none = b":-1\r\n" + bulk(VALUES[0][:-8] + bytes(8)) + b":-1\r\n"
+    assert fed(lambda: Gatherer(page_of([b"a"]), Layout(0, True), 0), [none]).fates.getvalue() == bytes([dumps.FOUND])
 
 
 @pytest.mark.parametrize(
@@ -164,17 +211,46 @@ def test_keys_go_to_the_node_that_has_their_slot() -> None:
 
 
 def test_records_become_the_payloads_that_they_came_from() -> None:
-    from rdbkit.format.scan import Scanner
-
     layout = Layout(64, True)
     made = fed(lambda: Gatherer(page_of(NAMES), layout, 0), [answer(layout)])
     assert isinstance(made, Gatherer)
     there = router()
     fed(lambda: Weaver(page_of(NAMES), layout, 0, there, False), [answer(layout)])
-    back = router()
-    block = made.out.getvalue()
-    Scanner("redis", 10, 1 << 20).scan(block, 0, len(block), Restorer(10, 1 << 20, back, False))
-    assert back.boxes[0].take() == there.boxes[0].take()
+    (back,) = restored(made.out.getvalue())
+    assert back.take() == there.boxes[0].take()
+
+
+def restored(block: bytes, boxes: int = 1) -> list[Outbox]:
+    """The commands that records of RDB 10 become, by node."""
+    where = router(boxes)
+    Scanner("redis", 10, 1 << 20).scan(block, 0, len(block), Restorer(10, 1 << 20, where, False))
+    return where.boxes
+
+
+@pytest.mark.parametrize(
+    "value", [b"\xc0\x0c", b"\xc2\x00\x00\x00\x80", b"\xc3\x05\x0a\x00a\xe0\x00\x00"], ids=["int8", "int32", "lzf"]
+)
+def test_strings_that_are_packed_stay_so(value: bytes) -> None:
+    (box,) = restored(b"\x00\x01a" + value)
+    assert box.take()[0] == command(b"RESTORE", b"a", b"0", encode_payload(Payload(0, value, 10)), b"ABSTTL")
+
+
+@pytest.mark.parametrize("expire_ms", [0, 1, FAR])
+def test_a_record_that_expires_never_becomes_one_that_stays(expire_ms: int) -> None:
+    (box,) = restored(b"\xfc" + expire_ms.to_bytes(8, "little") + b"\x00\x01a\x01v")
+    until = b"%d" % max(expire_ms, 1)  # 0 is for ever
+    assert box.take()[0] == command(b"RESTORE", b"a", until, encode_payload(Payload(0, b"\x01v", 10)), b"ABSTTL")
+
+
+def test_records_go_to_the_node_that_has_their_slot() -> None:
+    block = b"".join(b"\x00" + bytes([len(name)]) + name + b"\x01v" for name in [b"%d" % n for n in range(100)])
+    counts = []
+    for number, box in enumerate(restored(block, 3)):
+        data, count = box.take()
+        sent = Sent(data, count)
+        counts.append(count)
+        assert {key_slot(sent.command(each)[0]) % 3 for each in range(count)} == {number}
+    assert sum(counts) == 100
 
 
 def test_questions_are_what_a_server_takes() -> None:
