@@ -26,7 +26,7 @@ from rdbkit.live.parts import ATTEMPTS, Interrupted, PartNames, PartWriter, pass
 from rdbkit.live.refusals import difference_of
 from rdbkit.live.restoring import Patience
 from rdbkit.live.server import PATIENT_WAITS, Server
-from rdbkit.live.value_reader import WINDOW_BYTES, Changed, Gone, Unreadable, ValueReader, read_together
+from rdbkit.live.value_reader import WINDOW_BYTES, Changed, FileOfPieces, Gone, Unreadable, ValueReader, read_together
 from rdbkit.operations.convert import Job
 from rdbkit.policy.ledger import Ledger, Loss
 from rdbkit.policy.rules import FAIL, Rules
@@ -200,7 +200,7 @@ class LargeValues:
         Raises: so does reading from it: Gone, Changed, Unreadable, Refused; Lost; LossError; RdbError.
         """
         pipe = Pipe()
-        found = cast(BinaryIO, _OneKey(self, db, key))
+        found = cast(BinaryIO, FileOfPieces(_interruptible(self.read(db, key))))
         source = open_snapshot(found, verify_checksum=False)
         header = self._rules.header
         writer = create(cast(BinaryIO, pipe), version=header.version, flavour=header.flavour)
@@ -237,7 +237,11 @@ class LargeValues:
             _checked(connection.ask(command(b"UNWATCH"), command(b"WATCH", key)))
         yield str(header).encode() + _select(db)
         self.value_bytes = 0
-        for piece in self._run(connection, reader):
+
+        def ask(commands: list[bytes]) -> list[Any]:
+            return connection.ask(*commands)
+
+        for piece in reader.pieces(ask):
             self.value_bytes += len(piece)
             yield piece
         for kind, what in reader.left_out:
@@ -248,7 +252,7 @@ class LargeValues:
                 raise Changed
         else:
             again = self._reader(key, True)
-            for _ in self._run(connection, again):
+            for _ in again.pieces(ask):
                 pass
             if (again.digest, again.type) != (reader.digest, reader.type):
                 raise Changed
@@ -259,19 +263,6 @@ class LargeValues:
         return ValueReader(
             key, self._rules.source, source.features, digests=digests, clock=source.now_ms, window_bytes=self._window_bytes
         )
-
-    def _run(self, connection: Connection, reader: ValueReader) -> Iterator[bytes]:
-        """What a reader reads."""
-        steps = reader.steps()
-        try:
-            commands = next(steps)
-            while True:
-                commands = steps.send(connection.ask(*commands))
-                if data := reader.take():
-                    yield data
-        except StopIteration:
-            if data := reader.take():
-                yield data
 
     def _can_watch(self, connection: Connection, key: bytes) -> bool:
         """Whether the source tells if a key was touched: WATCH and MULTI, which some logins may not use."""
@@ -295,28 +286,6 @@ class LargeValues:
         return connection
 
 
-class _OneKey:
-    """A snapshot that has one key, as a file from which it can be read."""
-
-    def __init__(self, values: LargeValues, db: int, key: bytes) -> None:
-        self._pieces = values.read(db, key)
-        self._rest = memoryview(b"")
-
-    def read(self, n: int) -> bytes:
-        """Raises: as `LargeValues._converted`."""
-        while not self._rest:
-            try:
-                self._rest = memoryview(next(self._pieces, b""))
-            except Refused as e:
-                if passes(e.refusal):
-                    raise Interrupted(e.refusal) from None
-                raise
-            if not self._rest:
-                return b""
-        data, self._rest = self._rest[:n], self._rest[n:]
-        return bytes(data)
-
-
 class _Kept(Ledger):
     """Losses that are entered where they count when the key is done."""
 
@@ -327,6 +296,16 @@ class _Kept(Ledger):
     def add(self, loss: Loss, forbidden: bool = False) -> None:
         super().add(loss, forbidden)
         self.entries.append((loss, forbidden))
+
+
+def _interruptible(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """What is refused for now interrupts. Raises: Interrupted, and what the pieces do."""
+    try:
+        yield from pieces
+    except Refused as e:
+        if passes(e.refusal):
+            raise Interrupted(e.refusal) from None
+        raise
 
 
 def _checked(replies: list[Any]) -> list[Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
@@ -322,13 +322,8 @@ class _Node(Reading):
     def _read_pieces(self, db: int, key: bytes, take: Callable[[bytes], object]) -> ValueReader:
         assert self._writer is not None
         reader = ValueReader(key, self._writer.header, self.source.features, digests=True)
-        steps = reader.steps()
-        with suppress(StopIteration):
-            commands = next(steps)
-            while True:
-                commands = steps.send(self.source.ask(db, [(key, commands)])[0])
-                take(reader.take())
-        take(reader.take())
+        for piece in reader.pieces(lambda commands: self.source.ask(db, [(key, commands)])[0]):
+            take(piece)
         return reader
 
     def _write_pieces(self, db: int, spool: Spool) -> None:

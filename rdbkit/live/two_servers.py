@@ -21,7 +21,7 @@ from rdbkit.live.compare import Comparer, Outcome, shown
 from rdbkit.live.connection import Address, Connection, Lost, Refused
 from rdbkit.live.pace import batch_at
 from rdbkit.live.server import WAITS, Server
-from rdbkit.live.value_reader import Changed, Gone, Unreadable, ValueReader
+from rdbkit.live.value_reader import Changed, FileOfPieces, Gone, Unreadable, ValueReader
 from rdbkit.model import Header
 from rdbkit.operations.diff import value_digest
 from rdbkit.passes.compare_dumps import (
@@ -548,7 +548,8 @@ class TwoServers:
         reader = ValueReader(name, READ_HEADER, self.source.features, digests=True)
         outcome = Outcome("gone")
         try:
-            with open_snapshot(cast(BinaryIO, _OneKey(self.source, db, reader)), verify_checksum=False) as snapshot:
+            file = FileOfPieces(_snapshot_of(self.source, db, reader))
+            with open_snapshot(cast(BinaryIO, file), verify_checksum=False) as snapshot:
                 for record in snapshot:
                     (outcome,) = self.comparer.compare(self.database(db), [record])
         except Changed:
@@ -601,39 +602,11 @@ class TwoServers:
         return one, other
 
 
-class _OneKey:
-    """A snapshot that has one key of a server, as a file from which it can be read.
-
-    Raises: so does `read`: what `ValueReader.steps` does, and TargetError.
-    """
-
-    def __init__(self, server: Server, db: int, reader: ValueReader) -> None:
-        self._pieces = self._read(server, db, reader)
-        self._rest = memoryview(b"")
-
-    def _read(self, server: Server, db: int, reader: ValueReader) -> Iterator[bytes]:
-        yield str(reader.header).encode()
-        steps = reader.steps()
-        commands = next(steps, None)
-        while commands is not None:
-            (replies,) = server.ask(db, [(reader.key, commands)])
-            try:
-                commands = steps.send(replies)
-            except StopIteration:
-                commands = None
-            if data := reader.take():
-                yield data
-        yield bytes([EOF]) + bytes(8)  # no checksum
-
-    def read(self, n: int) -> bytes:
-        """At most so many bytes; none at the end."""
-        while not self._rest:
-            data = next(self._pieces, b"")
-            if not data:
-                return b""
-            self._rest = memoryview(data)
-        data, self._rest = self._rest[:n].tobytes(), self._rest[n:]
-        return data
+def _snapshot_of(server: Server, db: int, reader: ValueReader) -> Iterator[bytes]:
+    """The bytes of a snapshot that has one key of a server. Raises: as `ValueReader.steps`; TargetError."""
+    yield str(reader.header).encode()
+    yield from reader.pieces(lambda commands: server.ask(db, [(reader.key, commands)])[0])
+    yield bytes([EOF]) + bytes(8)  # no checksum
 
 
 class _Restarted(Exception):

@@ -8,7 +8,7 @@ with a last one, and how many elements came with how many were counted. Who read
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from hashlib import blake2b
 from itertools import islice
 from typing import Any, Final
@@ -26,7 +26,7 @@ from rdbkit.model import Header
 from rdbkit.resp import command
 from rdbkit.values import PendingEntry, Stream, StreamConsumer, StreamEntry, StreamGroup, StreamId
 
-__all__ = ["TYPES", "WINDOW_BYTES", "Changed", "Gone", "TooLarge", "Unreadable", "ValueReader", "read_together"]
+__all__ = ["TYPES", "WINDOW_BYTES", "Changed", "FileOfPieces", "Gone", "TooLarge", "Unreadable", "ValueReader", "read_together"]
 
 #: What can be read by commands.
 TYPES: Final = ("string", "list", "set", "zset", "hash", "stream")
@@ -132,6 +132,25 @@ class ValueReader:
         if kind != self.type or not self._is_same_time(expire_ms):
             raise Changed
         yield from last
+
+    def pieces(self, ask: Callable[[list[bytes]], list[Any]]) -> Iterator[bytes]:
+        """Read it, one request after the other: the bytes of its record, as they come.
+
+        Args:
+            ask: gives the replies to commands.
+
+        Raises: as `steps`, and what `ask` does.
+        """
+        steps = self.steps()
+        commands = next(steps, None)
+        while commands is not None:
+            replies = ask(commands)
+            try:
+                commands = steps.send(replies)
+            except StopIteration:
+                commands = None
+            if data := self.take():
+                yield data
 
     # -- questions
 
@@ -484,6 +503,24 @@ class ValueReader:
 
 class TooLarge(Exception):
     """The value is more than is read of several at once."""
+
+
+class FileOfPieces:
+    """A file that has these pieces, one behind the other. Raises: so does `read`: what the pieces do."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = memoryview(b"")
+
+    def read(self, n: int) -> bytes:
+        """At most so many bytes; none at the end."""
+        while not self._rest:
+            data = next(self._pieces, None)
+            if data is None:
+                return b""
+            self._rest = memoryview(data)
+        data, self._rest = self._rest[:n].tobytes(), self._rest[n:]
+        return data
 
 
 def read_together(
