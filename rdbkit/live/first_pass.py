@@ -355,8 +355,7 @@ class FirstPass:
         troubles = self.state.trouble(what=None if all_kinds else "changed")
         groups: dict[tuple[Address, int], list[Trouble]] = {}
         for each in troubles:
-            owners = self.way.source.slots()
-            owner = owners[key_slot(each.key)] if owners else self.way.source.masters()[0]
+            owner = self.way.source.owner(each.key)
             if owner is not None:
                 groups.setdefault((owner, each.db), []).append(each)
         for (address, db), keys in groups.items():

@@ -19,10 +19,9 @@ from rdbkit.errors import LossError, RdbError
 from rdbkit.format import constants as c
 from rdbkit.format.encode import write_length
 from rdbkit.format.replies import Refusal
-from rdbkit.format.slots import key_slot
 from rdbkit.live.compare import Comparer
 from rdbkit.live.connection import Connection, Lost, Refused
-from rdbkit.live.parts import ATTEMPTS, Interrupted, PartNames, PartWriter, passes
+from rdbkit.live.parts import ATTEMPTS, Connections, Interrupted, PartNames, PartWriter, passes
 from rdbkit.live.refusals import difference_of
 from rdbkit.live.restoring import Patience
 from rdbkit.live.server import PATIENT_WAITS, Server
@@ -78,16 +77,14 @@ class LargeValues:
         self._ledger = ledger
         self._kept = _Kept()
         self._writer = PartWriter(target, rules, self._kept, names)
-        self._connections: dict[Any, Connection] = {}
+        self._connections = Connections(source)
         self.patience = Patience(target)
         self._window_bytes = window_bytes
         self._watches: bool | None = None
 
     def close(self) -> None:
         """Close all connections."""
-        for connection in self._connections.values():
-            connection.close()
-        self._connections.clear()
+        self._connections.close()
         self._writer.close()
 
     def copy(self, db: int, key: bytes, *, over: bool = False) -> str:
@@ -153,7 +150,7 @@ class LargeValues:
         """
         if not keys:
             return []
-        connection = self._connection(db, keys[0])
+        connection = self._connections.to(keys[0], db)
         return read_together(lambda key: self._reader(key, True), keys, lambda commands: connection.ask(*commands))
 
     def _copy(self, db: int, key: bytes, over: bool) -> str:
@@ -230,7 +227,7 @@ class LargeValues:
         Raises: as `_converted`.
         """
         header = self._rules.source
-        connection = self._connection(db, key)
+        connection = self._connections.to(key, db)
         watches = self._can_watch(connection, key)
         reader = self._reader(key, not watches)
         if watches:
@@ -272,18 +269,6 @@ class LargeValues:
             _checked([reply for reply in refusals if passes(reply)])
             self._watches = not refusals
         return self._watches
-
-    def _connection(self, db: int, key: bytes) -> Connection:
-        """The connection to the node of the source that has a key. Raises: Lost, Interrupted, Refused."""
-        slots = self._source.slots()
-        address = slots[key_slot(key)] if slots else None
-        if slots and address is None:
-            raise Interrupted(f"no node has slot {key_slot(key)}")
-        connection = self._connections.get(address)
-        if connection is None or not connection.is_open:
-            connection = self._connections[address] = self._source.dial(address, db)
-        connection.select(db)
-        return connection
 
 
 class _Kept(Ledger):

@@ -11,7 +11,6 @@ from typing import Final
 from rdbkit.errors import TargetError
 from rdbkit.format import constants as c
 from rdbkit.format.replies import Refusal
-from rdbkit.format.slots import key_slot
 from rdbkit.live.connection import Address, Connection, Lost
 from rdbkit.live.first_pass import total
 from rdbkit.live.processes import process_of
@@ -183,13 +182,13 @@ class Mover:
     # -- nodes
 
     def _by_node(self, names: Sequence[bytes]) -> dict[Address, list[bytes]]:
-        owners = self.way.source.slots()
-        home = self.way.source.masters()[0]
-        if not owners:
+        source = self.way.source
+        home = source.masters()[0]
+        if not source.slots():
             return {home: list(names)}
         found: dict[Address, list[bytes]] = {}
         for name in names:
-            found.setdefault(owners[key_slot(name)] or home, []).append(name)
+            found.setdefault(source.owner(name) or home, []).append(name)
         return found
 
     def _transfer(self, address: Address) -> Transfer:

@@ -24,7 +24,7 @@ from rdbkit.format.record import Record
 from rdbkit.format.replies import NOTHING, Refusal, Replies
 from rdbkit.format.slots import SLOTS, key_slot
 from rdbkit.live.compare import Comparer
-from rdbkit.live.connection import Connection, Lost, Refused
+from rdbkit.live.connection import Address, Connection, Lost, Refused
 from rdbkit.live.copy_state import CopyState, Part
 from rdbkit.live.refusals import difference_of
 from rdbkit.live.restoring import Patience, is_passing
@@ -36,7 +36,7 @@ from rdbkit.policy.rules import FAIL, Rules
 from rdbkit.resp import command, pieces
 from rdbkit.values import StreamEntry
 
-__all__ = ["ATTEMPTS", "Interrupted", "PartNames", "PartWriter", "Written", "delete_left", "passes", "slot_tag"]
+__all__ = ["ATTEMPTS", "Connections", "Interrupted", "PartNames", "PartWriter", "Written", "delete_left", "passes", "slot_tag"]
 
 _PREFIX: Final = "rdbkit:part:"
 _OURS: Final = re.compile(rb"\{[0-9A-Za-z]{1,3}\}rdbkit:part:[0-9a-f]{1,32}:[0-9]+")
@@ -174,6 +174,31 @@ class _CountingWriter(RespWriter):
             yield found
 
 
+class Connections:
+    """Connections of one's own to the nodes of a server, each opened when it is first wanted, and again where it broke."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._connections: dict[Address, Connection] = {}
+
+    def to(self, key: bytes, db: int) -> Connection:
+        """The connection to the node that has a key, in this database. Raises: Lost, Interrupted, Refused."""
+        address = self._server.owner(key)
+        if address is None:
+            raise Interrupted(f"no node has slot {key_slot(key)}")
+        connection = self._connections.get(address)
+        if connection is None or not connection.is_open:
+            connection = self._connections[address] = self._server.dial(address, db)
+        connection.select(db)
+        return connection
+
+    def close(self) -> None:
+        """Close them."""
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
+
+
 class PartWriter:
     """Writes records to a target by commands. One a thread: it has connections of its own.
 
@@ -199,15 +224,13 @@ class PartWriter:
         self._fails = rules.policies.chosen("loss") == FAIL
         self._make: Callable[[], _CountingWriter] = lambda: _CountingWriter(rules.target, "drop", now_ms=rules.now_ms)
         self._writer = self._make()
-        self._connections: dict[Any, Connection] = {}
+        self._connections = Connections(target)
         self._comparer = Comparer(target, _TOLERANCE_MS)
         self.patience = Patience(target)
 
     def close(self) -> None:
         """Close all connections."""
-        for connection in self._connections.values():
-            connection.close()
-        self._connections.clear()
+        self._connections.close()
 
     # -- many small records
 
@@ -483,19 +506,11 @@ class PartWriter:
                 self.trouble = f"{losses[0].what} cannot be given to {self.target.url} by commands"
 
     def _connection(self, key: bytes, db: int) -> Connection:
-        """The connection to the node that has a key, in this database. Raises: Lost, _Refused."""
-        slots = self.target.slots()
-        address = slots[key_slot(key)] if slots else None
-        if slots and address is None:
-            raise Interrupted(f"no node has slot {key_slot(key)}")
-        connection = self._connections.get(address)
+        """The connection to the node that has a key, in this database. Raises: Lost, Interrupted, _Refused."""
         try:
-            if connection is None or not connection.is_open:
-                connection = self._connections[address] = self.target.dial(address, db)
-            connection.select(db)
+            return self._connections.to(key, db)
         except Refused as e:
             raise _error(e.refusal) from None
-        return connection
 
 
 class Written(NamedTuple):

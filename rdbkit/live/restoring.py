@@ -236,7 +236,7 @@ class Restoring:
         lost = 0
         while True:
             ask = found.why.code == "ASK"
-            address = address_of(found.why) if ask else self._owner(key)
+            address = address_of(found.why) if ask else self.server.owner(key)
             try:
                 if address is None:
                     why: Any = Refusal("CLUSTERDOWN", f"no node has slot {key_slot(key)}")
@@ -298,7 +298,7 @@ class Restoring:
         """Send a command to the node that has its key now; None where it was taken."""
         ask = each.why.code == "ASK"
         named = address_of(each.why) if each.why.code in ("ASK", "MOVED") else None
-        address = named or self._owner(each.key)
+        address = named or self.server.owner(each.key)
         if address is None:
             return each._replace(why=Refusal("CLUSTERDOWN", f"no node has slot {key_slot(each.key)}"))
         try:
@@ -309,10 +309,6 @@ class Restoring:
         except Lost as e:
             return each._replace(why=Refusal("LOST", str(e)), is_repeated=True)
         return each._replace(why=reply) if isinstance(reply, Refusal) else None
-
-    def _owner(self, key: bytes) -> Address | None:
-        owners = self.server.slots()
-        return owners[key_slot(key)] if owners else self.server.masters()[0]
 
     def _look_for_nodes(self) -> None:
         """Ask the cluster again which node has which slots."""

@@ -212,7 +212,7 @@ class Server:
         if self._offset_at is None or now - self._offset_at > _LOOK_S:
             self._offset_at = now
             before = time.time_ns()
-            reply = self._persist(self._home if not self._owners else self.masters()[0], 0, [command(b"TIME")])[0]
+            reply = self._persist(self.masters()[0], 0, [command(b"TIME")])[0]
             after = time.time_ns()
             if isinstance(reply, list) and len(reply) == 2:
                 self._offset_ms = (int(reply[0]) * 1000 + int(reply[1]) // 1000) - (before + after) // 2_000_000
@@ -238,6 +238,10 @@ class Server:
     def slots(self) -> list[Address | None]:
         """Which node has each slot, as it was last asked for; nothing for a server that is no cluster."""
         return self._owners
+
+    def owner(self, key: bytes) -> Address | None:
+        """The node that has a key's slot, as it was last asked for; None where none has. Of a server that is no cluster, itself."""
+        return self._owners[key_slot(key)] if self._owners else self._home
 
     def read_slots(self) -> None:
         """Ask again which node has which slots. Raises: Lost where no node answers."""
@@ -293,9 +297,6 @@ class Server:
             raise TargetError(f"this Sentinel knows no service {self.url.service!r}", source=str(self.url))
         host, port = reply
         return host.decode(), int(port)
-
-    def _owner(self, key: bytes) -> Address | None:
-        return self._owners[key_slot(key)] if self._owners else self._home
 
     def _read_slots(self, must: bool) -> None:
         """Ask which node has which slots; `must`: it is known to be a cluster.
@@ -371,7 +372,7 @@ class Server:
         groups: dict[Address, list[int]] = {}
         for i in which:
             key, commands = requests[i]
-            owner = self._owner(key)
+            owner = self.owner(key)
             if owner is None:
                 replies[i] = [Refusal("CLUSTERDOWN", f"no node has slot {key_slot(key)}")] * len(commands)
             else:
