@@ -130,6 +130,13 @@ def test_whose_keys_are_whose_survives(tmp_path: Path) -> None:
     with opened(tmp_path / "s") as state:
         assert state.ours(ours + theirs) == set(ours)
         assert state.foreign(ours + theirs) == set(theirs)
+    state = opened(tmp_path / "s")
+    state.add_ours(theirs[:1])
+    state.remove_ours([*theirs[:1], *ours[:1000]])
+    assert state.ours(ours + theirs) == set(ours[1000:])
+    state._database.close()  # as a killed run leaves it
+    with opened(tmp_path / "s") as state:
+        assert state.ours(ours + theirs) == set(ours[1000:])
 
 
 def test_hashes_are_the_same_in_every_process() -> None:
@@ -144,6 +151,8 @@ def test_what_was_wrong_is_there_again(tmp_path: Path) -> None:
         state.add_trouble(Trouble(0, key, "refused", "ERR no"))
         state.add_trouble(Trouble(0, b"a", "exists", ""))
         state.add_trouble(Trouble(1, b"a", "exists", ""))
+        state.add_trouble(Trouble(2, b"b", "changed", ""))
+        state.settle(2, b"b")
         state.commit()
         state.settle(1, b"a")
         state.add_trouble(Trouble(0, key, "refused", "ERR still no"))
