@@ -21,14 +21,22 @@ PING = command(b"PING")
 
 @contextmanager
 def peer(
-    play: Callable[[socket.socket], object], credentials: Credentials | None = None, patience_s: float | None = 60
+    play: Callable[[socket.socket], object],
+    credentials: Credentials | None = None,
+    patience_s: float | None = 60,
+    again: Callable[[socket.socket], object] | None = None,
 ) -> Iterator[tuple[Connection, Future[object]]]:
-    """A connection to what `play` does with the first client, and what it returned."""
+    """A connection to what `play` does with the first client, and `again` with the second; and what the last of them returned."""
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        listener.settimeout(60)  # of a client that never comes
 
         def serve() -> object:
             with listener.accept()[0] as client:
-                return play(client)
+                found = play(client)
+            if again is not None:
+                with listener.accept()[0] as client:
+                    found = again(client)
+            return found
 
         address = ("127.0.0.1", listener.getsockname()[1])
         done = pool.submit(serve)
@@ -152,6 +160,23 @@ def test_a_database_is_selected_once() -> None:
         assert connection.take() == [b"PONG"]
         assert connection.ask(PING) == [b"PONG"]
         assert done.result(60) == sent
+
+
+def test_a_connection_that_is_opened_again_is_in_no_database_yet() -> None:
+    select = command(b"SELECT", b"3")
+
+    def play(client: socket.socket) -> bytes:
+        client.sendall(b"+OK\r\n+PONG\r\n")
+        return read(client, len(select + PING))
+
+    with peer(play, again=play) as (connection, done):
+        for number in range(2):
+            if number:
+                connection.close()
+                connection.open()
+            connection.select(3)
+            assert connection.ask(PING) == [b"PONG"]
+        assert done.result(60) == select + PING
 
 
 def test_a_new_token_logs_in_on_the_open_connection(monkeypatch: pytest.MonkeyPatch) -> None:
