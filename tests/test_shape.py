@@ -16,7 +16,7 @@ from .rdb import FIXTURES
 
 ROOM_ORDER = [
     "errors", "model", "products", "clouds", "values", "text", "resp", "format", "storage", "snapshot", "targets", "selection",
-    "policy", "passes", "parallel", "operations", "azure", "live", "cli",
+    "policy", "passes", "parallel", "operations", "azure", "live", "dual", "cli",
 ]  # fmt: skip
 PACKAGE = Path(rdbkit.__file__ or "").parent
 # format reports events in the model's words; record's reader is the scanner below it
