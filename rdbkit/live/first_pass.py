@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from rdbkit.errors import TargetError
 from rdbkit.format.replies import Refusal
-from rdbkit.format.slots import key_slot
 from rdbkit.live import copy_state
 from rdbkit.live.connection import Address, Connection, Lost, Refused
 from rdbkit.live.copy_state import CopyState, Trouble
@@ -24,7 +23,6 @@ from rdbkit.live.processes import process_of
 from rdbkit.live.server import WAITS
 from rdbkit.live.target_watch import TargetWatch
 from rdbkit.live.transfer import Counts, Told, Transfer, Way
-from rdbkit.passes.pages import Page
 from rdbkit.policy.ledger import Ledger, Loss
 
 __all__ = ["FirstPass", "SharedLedger", "copy_server", "total"]
@@ -268,18 +266,13 @@ class FirstPass:
                 raise _Stopped
             self.pace.keys.take(keys)
 
-        def of_slots(page: Page) -> Page:
-            assert slots is not None
-            names = page.keys()
-            return page.chosen(bytes(key_slot(name) in slots for name in names))
-
         with ExitStack() as stack:
             size = PageSize(self.pace.batch, self.pace.max_latency_ms or 0.0)
             if self.pace.max_latency_ms is not None:
                 stack.enter_context(LatencyGuard(self._dial(address), size))
             lane = Lane(
                 transfer, place.db, cursor=place.cursor.encode(), batch=lambda: size.keys, big=self.pace.big, large=self.large,
-                save=save, wanted=None if slots is None else of_slots, pace=pace,
+                save=save, slots=slots, pace=pace,
             )  # fmt: skip
             if state is None and slots is not None and self._copy_slots(lane, address, slots):
                 return

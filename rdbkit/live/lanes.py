@@ -5,16 +5,17 @@ While the target takes one page, the source is asked for the next.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from rdbkit.errors import TargetError
 from rdbkit.format.replies import Refusal
+from rdbkit.format.slots import SLOTS
 from rdbkit.live.reading import Reading
 from rdbkit.passes.pages import Page, ScanReply, page_of
 from rdbkit.resp import command
 
-__all__ = ["Lane"]
+__all__ = ["Lane", "slot_flags"]
 
 _END: Final = b"0"
 
@@ -30,7 +31,7 @@ class Lane:
         big: bytes above which a value is not read whole; 0 to look at none.
         large: takes the keys above that instead of `transfer.large`; without either, all are read whole.
         save: called with the cursor up to which all keys have been answered for, b"0" at the end.
-        wanted: chooses of a page the names that are wanted.
+        slots: copy keys of these hash slots alone; None for all.
         pace: called with how many keys are going to be asked for; it may wait, and what it raises ends the lane.
     """
 
@@ -44,7 +45,7 @@ class Lane:
         big: int = 0,
         large: Callable[[int, list[bytes]], object] | None = None,
         save: Callable[[bytes], object] | None = None,
-        wanted: Callable[[Page], Page] | None = None,
+        slots: Collection[int] | None = None,
         pace: Callable[[int], object] | None = None,
     ) -> None:
         self.transfer = transfer
@@ -54,7 +55,7 @@ class Lane:
         self.big = big
         self.large = large or transfer.large
         self.save = save
-        self.wanted = wanted
+        self.slots = None if slots is None else slot_flags(slots)
         self.pace = pace
         selection = transfer.selection
         self.conditions = selection.filter_for({}, 0) if selection else None
@@ -113,7 +114,7 @@ class Lane:
         self.transfer.receive(reply)
         if isinstance(reply.failure, Refusal):
             raise TargetError(f"its keys cannot be listed: {reply.failure}", source=str(self.transfer.source.url), db=self.db)
-        return self._wanted(reply.page if self.wanted is None else self.wanted(reply.page)), reply.cursor
+        return self._wanted(reply.page if self.slots is None else reply.page.in_slots(self.slots)), reply.cursor
 
     def _wanted(self, page: Page) -> Page:
         """The names that meet the conditions."""
@@ -130,3 +131,11 @@ class Lane:
         if not self.big or self.large is None:
             return page, []
         return self.transfer.sized(self.db, page, self.big)
+
+
+def slot_flags(slots: Collection[int]) -> bytes:
+    """Hash slots as `Page.in_slots` takes them: a byte for each, 1 for those that are wanted."""
+    flags = bytearray(SLOTS)
+    for slot in slots:
+        flags[slot] = 1
+    return bytes(flags)

@@ -122,22 +122,21 @@ def record(terms: Terms, address: Address, file: str, slots: frozenset[int] | No
     """
     server = terms.server
     began_ms = server.now_ms()
-    chosen = None if slots is None else bytes(slot in slots for slot in range(len(server.slots())))
     size = PageSize(terms.batch, terms.max_latency_ms or 0.0)
     with ExitStack() as stack:
         node = stack.enter_context(_Node(terms, address, file, began_ms // 1000, progress))
         if terms.max_latency_ms is not None:
             stack.enter_context(LatencyGuard(_dial(server, address), size))
         for db in databases_of(server):
-            _record_database(node, db, lambda: size.keys, chosen)
+            _record_database(node, db, lambda: size.keys, slots)
         header = node.end()
     return Recording(file, header, node.keys, node.counts, node.missing, node.lacking, began_ms, server.now_ms())
 
 
-def _record_database(node: _Node, db: int, batch: Callable[[], int], chosen: bytes | None) -> None:
+def _record_database(node: _Node, db: int, batch: Callable[[], int], slots: frozenset[int] | None) -> None:
     """All keys of a database; where the connection is lost, on from there if it is still the same process."""
     big = node.terms.big if node.terms.found.size.use is not None else 0
-    lane = Lane(node, db, batch=batch, big=big, wanted=None if chosen is None else lambda page: page.in_slots(chosen))
+    lane = Lane(node, db, batch=batch, big=big, slots=slots)
     server = node.source
     waits = iter(WAITS)
     process = _process(node)

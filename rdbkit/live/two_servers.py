@@ -19,6 +19,7 @@ from rdbkit.format.replies import Incoming, Refusal, refusal
 from rdbkit.format.slots import key_slot
 from rdbkit.live.compare import Comparer, Outcome, shown
 from rdbkit.live.connection import Address, Connection, Lost, Refused
+from rdbkit.live.lanes import slot_flags
 from rdbkit.live.pace import batch_at
 from rdbkit.live.server import WAITS, Server
 from rdbkit.live.value_reader import Changed, FileOfPieces, Gone, Unreadable, ValueReader
@@ -168,11 +169,11 @@ class TwoServers:
             owners = server.slots()
             for address in dict.fromkeys(owner for slot in sorted(left) if (owner := owners[slot]) is not None):
                 mine = {slot for slot in left if server.slots()[slot] == address}
+                flags = slot_flags(mine)
                 try:
                     for page in self._lane(server, address, db):
                         if attempt:
-                            names = page.keys()
-                            page = page_of([name for name in names if key_slot(name) in mine])
+                            page = page.in_slots(flags)
                         if page.count:
                             yield page, address
                 except _Restarted:
