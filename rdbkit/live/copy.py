@@ -456,7 +456,7 @@ class _Copy:
         way = self.way(source)
         earlier = self.state.fact("counts")
         reader = FirstPass(
-            way, self.ledger, self.tell, self.state, self.pace, self.preparation.databases, None,
+            way, self.ledger, self.tell, self.state, self.pace, self.preparation.databases,
             None if earlier is None else Counts(**earlier),
         )  # fmt: skip
 

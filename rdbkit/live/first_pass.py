@@ -15,7 +15,6 @@ from rdbkit.live import copy_state
 from rdbkit.live.connection import Address, Connection, Lost, Refused
 from rdbkit.live.copy_state import CopyState, Trouble
 from rdbkit.live.coverage import Coverage, names_of_slots
-from rdbkit.live.databases import databases_of
 from rdbkit.live.lanes import Lane
 from rdbkit.live.latency import LatencyGuard, PageSize
 from rdbkit.live.pace import Pace
@@ -25,7 +24,7 @@ from rdbkit.live.target_watch import TargetWatch
 from rdbkit.live.transfer import Counts, Told, Transfer, Way
 from rdbkit.policy.ledger import Ledger, Loss
 
-__all__ = ["FirstPass", "SharedLedger", "copy_server", "total"]
+__all__ = ["FirstPass", "SharedLedger", "total"]
 
 #: How often whoever waits is told how far it is, in seconds.
 _TICK_S: Final = 0.2
@@ -71,15 +70,6 @@ class SharedLedger(Ledger):
             super().add(loss, forbidden)
 
 
-def copy_server(way: Way, ledger: Ledger, told: Told, *, batch: int = 1000, big: int = 0, large: Any = None) -> Counts:
-    """Copy all keys of the source's databases.
-
-    Raises: TargetError where a server cannot be reached for long, or refuses what cannot be done without.
-    """
-    with CopyState(None, {}) as state:
-        return FirstPass(way, ledger, told, state, Pace(batch, big), databases_of(way.source), large).run()
-
-
 class FirstPass:
     """Reads all keys of a source, and writes them into a target.
 
@@ -90,7 +80,6 @@ class FirstPass:
         state: how far an earlier run is, and this one.
         pace: how fast.
         databases: of the source.
-        large: takes keys above `pace.big`, with their database.
         counts: of an earlier run.
 
     Attributes:
@@ -105,7 +94,6 @@ class FirstPass:
         state: CopyState,
         pace: Pace,
         databases: Sequence[int],
-        large: Callable[[int, list[bytes]], object] | None = None,
         counts: Counts | None = None,
     ) -> None:
         self.way = way
@@ -114,7 +102,6 @@ class FirstPass:
         self.state = state
         self.pace = pace
         self.databases = databases
-        self.large = large
         self.unread = 0
         self._watch = TargetWatch(way.target, state)
         self._earlier = counts or Counts()
@@ -271,7 +258,7 @@ class FirstPass:
             if self.pace.max_latency_ms is not None:
                 stack.enter_context(LatencyGuard(self._dial(address), size))
             lane = Lane(
-                transfer, place.db, cursor=place.cursor.encode(), batch=lambda: size.keys, big=self.pace.big, large=self.large,
+                transfer, place.db, cursor=place.cursor.encode(), batch=lambda: size.keys, big=self.pace.big,
                 save=save, slots=slots, pace=pace,
             )  # fmt: skip
             if state is None and slots is not None and self._copy_slots(lane, address, slots):

@@ -174,7 +174,6 @@ class Follower:
         on_exists: str = "skip",
         settle_s: float = 0.2,
         quiet_s: float = 5.0,
-        most_bytes: int = _MOST_BYTES,
         told: Callable[[Followed], object] | None = None,
     ) -> None:
         self.source = source
@@ -185,7 +184,7 @@ class Follower:
         if self.edits.script is not None:
             raise ValueError("a script does not go with following: what it would call a key that is gone cannot be known")
         self.bell = Bell()
-        self.changes = Changes(source, changes, most_bytes, self.bell)
+        self.changes = Changes(source, changes, _MOST_BYTES, self.bell)
         self.foreign = foreign
         self.on_exists = on_exists
         self.settle_s = settle_s

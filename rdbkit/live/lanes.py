@@ -28,8 +28,7 @@ class Lane:
         db: the database of the source.
         cursor: where to go on; b"0" for the beginning.
         batch: keys to ask for at a time, about; called before each page.
-        big: bytes above which a value is not read whole; 0 to look at none.
-        large: takes the keys above that instead of `transfer.large`; without either, all are read whole.
+        big: bytes above which `transfer.large` takes a key; 0 to look at none. Without that, all are read whole.
         save: called with the cursor up to which all keys have been answered for, b"0" at the end.
         slots: copy keys of these hash slots alone; None for all.
         pace: called with how many keys are going to be asked for; it may wait, and what it raises ends the lane.
@@ -43,7 +42,6 @@ class Lane:
         cursor: bytes = _END,
         batch: int | Callable[[], int] = 1000,
         big: int = 0,
-        large: Callable[[int, list[bytes]], object] | None = None,
         save: Callable[[bytes], object] | None = None,
         slots: Collection[int] | None = None,
         pace: Callable[[int], object] | None = None,
@@ -53,7 +51,7 @@ class Lane:
         self.cursor = cursor
         self.batch = batch if callable(batch) else lambda: batch
         self.big = big
-        self.large = large or transfer.large
+        self.large = transfer.large
         self.save = save
         self.slots = None if slots is None else slot_flags(slots)
         self.pace = pace

@@ -89,8 +89,6 @@ class Restoring:
 
     Args:
         server: where to.
-        patience_s: how long a node may be changing or not there before that is an error, in seconds.
-        memory_patience_s: the same where it has no memory left.
         opened: called with each connection that was opened, before anything is written over it.
 
     Attributes:
@@ -98,17 +96,11 @@ class Restoring:
         kept: what was sent, with the database, for whom wants to know that; None where nobody does.
     """
 
-    def __init__(
-        self,
-        server: Server,
-        patience_s: float = 300.0,
-        memory_patience_s: float = 60.0,
-        opened: Callable[[Connection], object] | None = None,
-    ) -> None:
+    def __init__(self, server: Server, opened: Callable[[Connection], object] | None = None) -> None:
         self.server = server
         self.opened = opened
         self.kept: list[tuple[int, bytes, int]] | None = None
-        self.patience = Patience(server, patience_s, memory_patience_s)
+        self.patience = Patience(server)
         self.done = 0
         self._nodes: dict[tuple[Address, int], _Node] = {}
         self._routers: dict[int, Router] = {}

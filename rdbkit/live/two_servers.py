@@ -455,15 +455,6 @@ class TwoServers:
 
     # -- single keys
 
-    def record(self, db: int, name: bytes, payload: bytes, expire_ms: int) -> Record | None:
-        """The record of a payload; None for a type that is not known."""
-        file_types = self.comparison.coding(payload).file_types
-        if payload[0] not in file_types.types:
-            return None
-        value = payload[1:-FOOTER]
-        expire = None if expire_ms < 0 else expire_ms
-        return Record(db, 0, len(value), expire, None, None, file_types, payload[0], value, 0, 0, len(value), name)
-
     def outcome(self, db: int, found: Found, explains: bool) -> tuple[Outcome, Stamp]:
         """What became of a key, and what the source had of it.
 

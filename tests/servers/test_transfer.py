@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from fixtures.server import RELEASES, Client, running, truth
-from rdbkit.live.first_pass import SharedLedger, copy_server
+from rdbkit.live.copy_state import CopyState
+from rdbkit.live.databases import databases_of
+from rdbkit.live.first_pass import FirstPass, SharedLedger
+from rdbkit.live.pace import Pace
 from rdbkit.live.server import connect
 from rdbkit.live.transfer import Counts, Way
 from rdbkit.operations.conversion_options import ConversionOptions
@@ -44,7 +47,8 @@ def copied(
     with connect(f"redis://127.0.0.1:{port_of(a)}") as source, connect(f"redis://127.0.0.1:{port_of(b)}") as server:
         layout = layout or Layout(64, "PEXPIRETIME" in source.features)
         way = Way(source, server, find_target(target), ConversionOptions(**options), layout, exists)
-        counts = copy_server(way, ledger, lambda *each: told.append(each), batch=batch)
+        with CopyState(None, {}) as state:
+            counts = FirstPass(way, ledger, lambda *each: told.append(each), state, Pace(batch), databases_of(source)).run()
     return counts, ledger, told
 
 
