@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from fixtures.server import Client
@@ -81,3 +84,27 @@ def write(port: int, seed: int, rounds: int, *, flushes: bool = False, **options
             client.answers(commands)
     finally:
         client.close()
+
+
+@contextmanager
+def meanwhile(work: Callable[[int], object], pause_s: float = 0.0) -> Iterator[None]:
+    """Do something over and over, in a thread, until the block ends.
+
+    Args:
+        work: is called with 1, 2 and so on.
+        pause_s: seconds before each time.
+    """
+    ends = threading.Event()
+
+    def run() -> None:
+        numbers = itertools.count(1)
+        while not ends.wait(pause_s):
+            work(next(numbers))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        ends.set()
+        thread.join()

@@ -54,6 +54,7 @@ class Capture(NamedTuple):
 
 
 def content(source: Any) -> Content:
+    """Keys, as the bytes of their values: the order of sets and the like is the server's, which is the same until it ends."""
     with rdbkit.open(source) as snapshot:
         found = {(r.db, r.key): (r.raw, r.expire_ms) for r in snapshot}
     assert snapshot.checksum is not None

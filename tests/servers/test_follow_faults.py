@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,7 @@ from rdbkit.live.server import connect
 from ..live.azure_like import AzureLike
 from ..live.cutting_front import CuttingFront
 from ..live.oracle import Content, content, differences
-from ..live.writers import write
+from ..live.writers import meanwhile, write
 from ..processes import until
 from .test_follow import following, pair, url
 from .test_verify_import import port_of
@@ -44,25 +44,10 @@ main(sys.argv[1:])
 """The command line, in which nothing has waited for long enough after 0.1 seconds."""
 
 
-@contextmanager
-def written_to(client: Client, seed: int) -> Iterator[None]:
+def written_to(client: Client, seed: int) -> AbstractContextManager[None]:
     """Somebody who writes all the time."""
-    ends = threading.Event()
     port = int(port_of(client))
-
-    def work() -> None:
-        number = seed * 1000
-        while not ends.wait(0.005):
-            write(port, number, 1)
-            number += 1
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        ends.set()
-        thread.join()
+    return meanwhile(lambda number: write(port, seed * 1000 + number - 1, 1), pause_s=0.005)
 
 
 def await_equal(source: Client, target: Client) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -26,12 +26,13 @@ from ..live.azure_like import MANAGED, PREMIUM, AzureLike
 from ..live.cluster import Cluster, cluster
 from ..live.cutting_front import CuttingFront
 from ..live.tls import Certificates
+from ..live.writers import meanwhile
 from ..rdb import FIXTURES
+from .test_capture import Content, content
 
 SERVERS = Path(os.environ["RDBKIT_SERVERS"])
 LINES = ["redis-6.0", "redis-7.0", "redis-8.0", "valkey-8.1", "valkey-9.1"]
 FIELD_TTLS = (24, 25, 22)
-Content = dict[tuple[int, bytes], tuple[Any, int | None]]
 
 
 class Running(NamedTuple):
@@ -46,15 +47,6 @@ class Running(NamedTuple):
 
 def binary(line: str) -> Path:
     return next((SERVERS / line).glob("*-server"))
-
-
-def content(source: Any) -> Content:
-    """Keys, as the bytes of their values: the order of sets and the like is the server's, which is the same until it ends."""
-    with rdbkit.open(source) as snapshot:
-        found = {(record.db, record.key): (record.raw, record.expire_ms) for record in snapshot}
-    assert snapshot.checksum is not None
-    assert snapshot.checksum.state == "ok"
-    return found
 
 
 def values(source: Any) -> Content:
@@ -224,21 +216,8 @@ def test_a_very_large_value_takes_little_memory_here(tmp_path: Path) -> None:
         assert report.missing_keys == 0
         with rdbkit.open(tmp_path / "out.rdb") as snapshot:
             assert {record.key: len(record.value) for record in snapshot} == {b"large": 60_000, b"small": 1}
-        stop = threading.Event()
-
-        def change() -> None:
-            other = Client(port)
-            while not stop.is_set():
-                other.call("LSET", "large", 7, time.monotonic())
-            other.close()
-
-        thread = threading.Thread(target=change)
-        thread.start()
-        try:
+        with closing(Client(port)) as other, meanwhile(lambda _: other.call("LSET", "large", 7, time.monotonic())):
             done = run_text("snapshot", f"redis://127.0.0.1:{port}", tmp_path / "out.rdb", "--via", "scan", "--force")
-        finally:
-            stop.set()
-            thread.join()
         assert done.returncode == 1
         assert "not in the file: db 0, key large: it changed each time that it was read" in done.stderr
         assert values(tmp_path / "out.rdb") == {(0, b"small"): (b"1", None)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from contextlib import closing
 from typing import Any
 
@@ -14,6 +13,7 @@ from rdbkit.errors import TargetError
 from rdbkit.live.sync import Synced, sync
 from rdbkit.selection import Selection
 
+from ..live.writers import meanwhile
 from .test_verify_copy import PAIRS, WANTED, compared, large, said, two
 from .test_verify_import import AFTER, BEFORE, FAR
 
@@ -70,30 +70,21 @@ def test_into_an_empty_server_and_only_what_is_chosen() -> None:
 def test_a_source_that_is_written_to_is_reached_when_it_rests() -> None:
     with two() as (first, _, source, target):
         first.pipeline([("SET", f"k{i}", i) for i in range(500)])
-        done = threading.Event()
         deleted = {b"k%d" % n for n in range(400, 450)}
         with closing(Client(int(source.rsplit(":", 1)[1]))) as writer:
 
-            def write() -> None:
-                n = 0
-                while not done.is_set():
-                    n += 1
-                    writer.call("INCR", f"k{n % 20}")
-                    writer.call("RPUSH", f"l{n % 5}", n)
-                    writer.call("DEL", f"k{400 + n % 50}")
+            def write(n: int) -> None:
+                writer.call("INCR", f"k{n % 20}")
+                writer.call("RPUSH", f"l{n % 5}", n)
+                writer.call("DEL", f"k{400 + n % 50}")
 
-            thread = threading.Thread(target=write)
-            thread.start()
-            try:
+            with meanwhile(write):
                 for _ in range(3):
                     writing = synced(source, target, most_rounds=3)
                     proof = writing.proof
                     assert not proof.missing + proof.type + proof.value + proof.expire + proof.refused, proof.samples
                     # what was copied and then deleted on the source is on the target alone
                     assert {each.key for each in proof.samples if each.what == "extra"} <= deleted, proof.samples
-            finally:
-                done.set()
-                thread.join()
         again = synced(source, target, delete=True)
         assert again.clean, again
         assert compared(source, target, find_extra=True).same

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from rdbkit.live.verify_copy import CopyProof, verify_copy
 from rdbkit.selection import Selection
 
 from ..command_line import run
+from ..live.writers import meanwhile
 from ..rdb import FIXTURES
 from .test_verify_import import AFTER, BEFORE, FAR, port_of
 
@@ -129,25 +129,16 @@ def test_keys_that_change_all_the_time_are_told_apart() -> None:
     with two() as (first, second, source, target):
         first.pipeline([("SET", "still", 1), ("SET", "steady", 1)])
         second.pipeline([("SET", "still", 2), ("SET", "steady", 1)])
-        done = threading.Event()
         with closing(Client(int(source.rsplit(":", 1)[1]))) as writer:
 
-            def write() -> None:
-                n = 0
-                while not done.is_set():
-                    n += 1
-                    writer.call("SET", "busy", n)
-                    writer.call("RPUSH", "growing", n)
-                    writer.call("SET", "renewed", 1)
-                    writer.call("PEXPIREAT", "renewed", FAR + 5000 * n)
+            def write(n: int) -> None:
+                writer.call("SET", "busy", n)
+                writer.call("RPUSH", "growing", n)
+                writer.call("SET", "renewed", 1)
+                writer.call("PEXPIREAT", "renewed", FAR + 5000 * n)
 
-            write_once = threading.Thread(target=write)
-            write_once.start()
-            try:
+            with meanwhile(write):
                 proof = compared(source, target, rounds=4, wait_s=0.05)
-            finally:
-                done.set()
-                write_once.join()
         names = found(proof)
         assert names.pop("still") == "value"
         assert set(names.values()) == {"changing"}
