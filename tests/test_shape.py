@@ -177,6 +177,7 @@ def test_examples_in_docstrings_hold(monkeypatch: pytest.MonkeyPatch) -> None:
         "resp",
         "policy.rules",
         "targets.commands",
+        "targets.keyspecs",
         "targets.memory",
         "targets.releases",
         "targets.target",
