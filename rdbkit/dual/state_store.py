@@ -1,0 +1,343 @@
+"""Where the state of a move is kept, so that all processes see it: on the two servers, in a file, or with a function of the user's.
+
+All settings are kept, by number: a number is taken once, so that of two who switch at the same time one is told.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+
+from rdbkit.dual.states import Setting, State
+from rdbkit.errors import TargetError
+from rdbkit.format.replies import Refusal
+from rdbkit.live.connection import Connection, Lost, Refused
+from rdbkit.live.server import Server
+from rdbkit.resp import command
+from rdbkit.storage.state import StateFile
+
+__all__ = ["FileStore", "FunctionStore", "Look", "ServerOpener", "ServerStore", "StateStore", "Where", "open_store"]
+
+#: What gives a new connection to a server each time it is called: `rdbkit.live.server.connect` with all its arguments bound.
+ServerOpener: TypeAlias = Callable[[], Server]
+#: What a user may say of where the state is kept; see `open_store`.
+Where: TypeAlias = "str | os.PathLike[str] | State | Callable[[], Setting | State | str] | None"
+
+_KEY: Final = b"rdbkit:dual:"
+_PATIENCE_S: Final = 5.0
+#: So many settings are kept.
+_MOST: Final = 100
+_FORMAT: Final = 1
+
+
+class Look(NamedTuple):
+    """What was found in a store.
+
+    Attributes:
+        settings: all that are kept, the oldest first; nothing where none was ever made.
+        now_ms: the clock that settings take effect by, in Unix milliseconds, when `look` returned.
+        error_ms: by how much `now_ms` may be wrong.
+    """
+
+    settings: list[Setting]
+    now_ms: float
+    error_ms: float = 0.0
+
+
+class StateStore(Protocol):
+    """Where settings are kept. For one thread at a time."""
+
+    def look(self) -> Look:
+        """What is there. Raises: TargetError or OSError where it cannot be read, ValueError where it is no state."""
+
+    def write(self, setting: Setting) -> None:
+        """Add a setting, whose number is the next. Raises: as `look`; TargetError where its number has been taken by another."""
+
+    def forget(self) -> None:
+        """Use no connection that there is, and close none: in a child process they are those of its parent."""
+
+    def close(self) -> None:
+        """Close connections."""
+
+
+def open_store(where: Where, name: str, old: ServerOpener, new: ServerOpener | None) -> StateStore:
+    """The store that a user means.
+
+    Args:
+        where: None for both servers, the path of a file, a function that gives the state, or a `State` that never changes.
+        name: of the move, for the servers.
+        old, new: what connects to them.
+
+    Raises: ValueError for a name or path that cannot be.
+    """
+    if where is None:
+        return ServerStore(name, old, new)
+    if isinstance(where, State):
+        return FunctionStore(lambda: where)
+    if callable(where):
+        return FunctionStore(where)
+    path = os.fspath(where)
+    if path in tuple(State):
+        raise ValueError(f"a state that never changes is State.{path.upper()}; a text is the path of a file")
+    return FileStore(path)
+
+
+class ServerStore:
+    """Settings on the old server, with a copy on the new one for when the old one cannot be reached.
+
+    They are the fields of the hash `rdbkit:dual:NAME` in database 0.
+
+    Args:
+        name: of the move.
+        old, new: what connects to the servers; None for no copy.
+
+    Raises: ValueError for a name that is empty or too long.
+    """
+
+    def __init__(self, name: str, old: ServerOpener, new: ServerOpener | None = None) -> None:
+        if not name or len(name) > 200:
+            raise ValueError("the name of a move has 1 to 200 characters")
+        key = _KEY + name.encode()
+        self._sides = [_ServerSide(key, opener) for opener in (old, new) if opener is not None]
+
+    def look(self) -> Look:
+        """What the old server has; what the new one has where that is nothing, or where the old one cannot be reached."""
+        first = self._sides[0]
+        found = trouble = None
+        for side in self._sides:
+            try:
+                look = side.look()
+            except TargetError as e:
+                trouble = trouble or e
+                continue
+            if found is None or look.settings:
+                # the clock is that of the old server, whenever it tells
+                found = look if found is None else found._replace(settings=look.settings)
+            if side is first and look.settings:
+                break
+        if found is None:
+            assert trouble is not None
+            raise trouble
+        if not found.settings and trouble is not None:
+            raise trouble  # the other server knows of no state, which says nothing of what this one has
+        return found
+
+    def write(self, setting: Setting) -> None:
+        """Add a setting on both servers; for DONE one of them is enough, since the old one may be gone by then."""
+        found: list[tuple[_ServerSide, list[Setting]]] = []
+        for side in self._sides:
+            try:
+                found.append((side, side.look().settings))
+            except TargetError:
+                if setting.state is not State.DONE:
+                    raise
+        if not found:
+            raise TargetError("neither server can be reached")
+        known = _merged(settings for _, settings in found)
+        if setting.epoch != _next_epoch(known):
+            raise _taken(setting, known)
+        for at, (side, settings) in enumerate(found):
+            side.add([*known, setting], settings, must=at == 0)
+
+    def forget(self) -> None:
+        """As StateStore says."""
+        for side in self._sides:
+            side.forget()
+
+    def close(self) -> None:
+        """As StateStore says."""
+        for side in self._sides:
+            side.close()
+
+
+class _ServerSide:
+    """Settings in a hash of one server."""
+
+    def __init__(self, key: bytes, opener: ServerOpener) -> None:
+        self._key = key
+        self._opener = opener
+        self._server: Server | None = None
+        self._connection: Connection | None = None
+
+    def look(self) -> Look:
+        """All that it has. Raises: TargetError."""
+        self._ask(command(b"PING"))  # a connection that has to be opened would be taken for a slow answer
+        before = time.monotonic()
+        # Our connections do not make keys look used (NO-TOUCH), but this one must not be evicted.
+        fields, clock, _ = self._ask(command(b"HGETALL", self._key), command(b"TIME"), command(b"TOUCH", self._key))
+        took_ms = (time.monotonic() - before) * 1000
+        if isinstance(fields, Refusal):
+            raise TargetError(f"{self._name} cannot be read: {fields}", source=self._where)
+        if not isinstance(fields, list):
+            raise TargetError(f"{self._name} is no hash", source=self._where)
+        try:
+            settings = sorted((_parse(*pair) for pair in zip(fields[::2], fields[1::2], strict=True)), key=lambda each: each.epoch)
+        except (ValueError, TypeError, LookupError, AttributeError):
+            raise TargetError(f"{self._name} has something else than the state of a move", source=self._where) from None
+        if isinstance(clock, list) and len(clock) == 2:
+            return Look(settings, int(clock[0]) * 1000 + int(clock[1]) / 1000 + took_ms / 2, took_ms / 2)
+        return Look(settings, time.time_ns() / 1e6)
+
+    def add(self, settings: Sequence[Setting], there: Sequence[Setting], must: bool) -> None:
+        """Add settings, the last of which is new; `must`: nobody else may have taken its number. Raises: TargetError."""
+        has = {each.epoch for each in there}
+        for each in settings:
+            if each.epoch in has:
+                continue
+            (reply,) = self._ask(command(b"HSETNX", self._key, *_unparse(each)))
+            if isinstance(reply, Refusal):
+                raise TargetError(f"{self._name} cannot be written: {reply}", source=self._where)
+            if must and reply == 0 and each is settings[-1] and each not in self.look().settings:
+                raise _taken(each, self.look().settings)
+        old = [b"%d" % each.epoch for each in settings[:-_MOST]]
+        if old:
+            self._ask(command(b"HDEL", self._key, *old))
+
+    def forget(self) -> None:
+        self._server = self._connection = None
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        if self._server is not None:
+            self._server.close()
+        self.forget()
+
+    @property
+    def _name(self) -> str:
+        return f"the key {self._key.decode('utf-8', 'replace')}"
+
+    @property
+    def _where(self) -> str | None:
+        return None if self._server is None else str(self._server.url)
+
+    def _ask(self, *commands: bytes) -> list[Any]:
+        """The replies, of the node that has the key. Raises: TargetError where it cannot be asked."""
+        for attempt in range(3):
+            try:
+                if self._server is None:
+                    self._server = self._opener()
+                if self._connection is None:
+                    self._connection = self._server.dial(self._server.owner(self._key))
+                    self._connection.patience_s = _PATIENCE_S
+                replies = self._connection.ask(*commands)
+            except (Lost, Refused) as e:
+                where = self._where
+                self.close()
+                if attempt == 2 or (isinstance(e, Lost) and e.why != "closed"):
+                    raise TargetError(f"the connection is lost: {e}", source=where) from None
+                continue
+            if not any(isinstance(reply, Refusal) and reply.code == "MOVED" for reply in replies):
+                return replies
+            self.close()  # which node has the key is asked anew
+        return replies
+
+
+class FileStore:
+    """Settings in a file that all processes can read, with this machine's clock.
+
+    Raises: ValueError for a path that cannot be.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._file = StateFile(path, "a move between two caches", _FORMAT, ())
+
+    def look(self) -> Look:
+        """As StateStore says."""
+        found = self._file.load()
+        settings: list[Setting] = []
+        if found is not None:
+            with self._file.reading():
+                settings = [_setting(int(epoch), each) for epoch, each in found["settings"].items()]
+        return Look(settings, time.time_ns() / 1e6)
+
+    def write(self, setting: Setting) -> None:
+        """As StateStore says."""
+        known = self.look().settings
+        if setting.epoch != _next_epoch(known):
+            raise _taken(setting, known)
+        self._file.save({"settings": {each.epoch: _values(each) for each in [*known, setting][-_MOST:]}})
+
+    def forget(self) -> None:
+        """There is nothing to forget."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+class FunctionStore:
+    """Settings that a function of the user's gives, as a state, its name, or a whole setting. It holds as soon as it is seen.
+
+    Args:
+        function: is called at each look.
+    """
+
+    def __init__(self, function: Callable[[], Setting | State | str]) -> None:
+        self._function = function
+        self._last: Setting | None = None
+
+    def look(self) -> Look:
+        """As StateStore says. Raises: whatever the function does; ValueError where it gives no state."""
+        found = self._function()
+        given = found if isinstance(found, Setting) else Setting(State(found))
+        epoch = 1 if self._last is None else self._last.epoch
+        if self._last is not None and given[:3] != self._last[:3]:
+            epoch += 1
+        self._last = given._replace(epoch=epoch)
+        return Look([self._last], time.time_ns() / 1e6)
+
+    def write(self, setting: Setting) -> None:
+        """Raises: TargetError always."""
+        raise TargetError("the state is decided by a function of the application, and cannot be set from here")
+
+    def forget(self) -> None:
+        """There is nothing to forget."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+# -- settings as text
+
+
+def _values(setting: Setting) -> dict[str, Any]:
+    return {
+        "state": str(setting.state), "percent": setting.percent, "effective_at_ms": setting.effective_at_ms, "by": setting.by,
+    }  # fmt: skip
+
+
+def _setting(epoch: int, values: dict[str, Any]) -> Setting:
+    """Raises: ValueError, TypeError, LookupError where it is none."""
+    return Setting(
+        State(values["state"]), float(values["percent"]), int(values["effective_at_ms"]), epoch, str(values["by"])[:200]
+    )  # fmt: skip
+
+
+def _unparse(setting: Setting) -> tuple[bytes, bytes]:
+    return b"%d" % setting.epoch, json.dumps(_values(setting)).encode()
+
+
+def _parse(epoch: bytes, text: bytes) -> Setting:
+    return _setting(int(epoch), json.loads(text))
+
+
+def _next_epoch(settings: Sequence[Setting]) -> int:
+    return settings[-1].epoch + 1 if settings else 1
+
+
+def _merged(histories: Iterable[Sequence[Setting]]) -> list[Setting]:
+    """All that any of them has, the oldest first; the first that has a number says what it is."""
+    found: dict[int, Setting] = {}
+    for settings in histories:
+        for each in settings:
+            found.setdefault(each.epoch, each)
+    return [found[epoch] for epoch in sorted(found)]
+
+
+def _taken(setting: Setting, known: Sequence[Setting]) -> TargetError:
+    last = known[-1] if known else None
+    now = f"; it is {last} now, by {last.by or 'somebody'}" if last is not None else ""
+    return TargetError(f"somebody else has changed the state meanwhile{now}: look again")

@@ -1,0 +1,1 @@
+"""Two caches at once, without servers."""
