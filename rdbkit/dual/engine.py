@@ -1,0 +1,386 @@
+"""The engine: a thread that makes marked keys on one side what they are on the other.
+
+It has connections of its own. That the other side is down, slow or full never reaches whoever writes: marks wait.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Final, TypeAlias
+
+from rdbkit.dual.marks import Mark, Marks
+from rdbkit.dual.metrics import Metrics
+from rdbkit.errors import RdbError, TargetError
+from rdbkit.live.abilities import abilities
+from rdbkit.live.copy import writing
+from rdbkit.live.loads import loads
+from rdbkit.live.mover import Mover
+from rdbkit.live.parts import PartNames
+from rdbkit.live.server import PATIENT_WAITS, Server
+from rdbkit.live.transfer import Way
+from rdbkit.operations.conversion_options import ConversionOptions
+from rdbkit.policy.ledger import Ledger
+from rdbkit.resp import command
+
+__all__ = ["Engine", "ServerOpener"]
+
+#: Opens connections to a side: `rdbkit.live.server.connect` with all that it takes.
+ServerOpener: TypeAlias = Callable[[], Server]
+
+_BATCH: Final = 256
+#: How long after a key was written it is compared.
+_RECHECK_S: Final = 1.0
+#: Keys that wait to be compared.
+_MOST_RECHECKS: Final = 100_000
+#: Bytes above which a value is not read whole.
+_BIG: Final = 32 << 20
+#: Keys of which it is known that the other side has not what it should.
+_MOST_UNWRITTEN: Final = 100_000
+_LONGEST_WAIT_S: Final = 3600.0
+
+_all: Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
+
+
+class Engine:
+    """Makes keys of a target what they are on a source, for as long as keys are marked.
+
+    Several processes may do so for the same caches. One may read a key, be overtaken, and write an older value last: so each key is
+    compared a second after it was written, by who has written it, and written again where it differs. That is right in the end,
+    since whoever writes last compares later.
+
+    Args:
+        source, target: open the sides; called in the engine's thread, again and again until they are there.
+        marks: the keys that were written on the source.
+        metrics: where everything is counted.
+        gather_s: for how many seconds marks are gathered before they are taken.
+        recheck: so many keys a second are compared at most; 0 for none.
+        conversion: what becomes of what the target does not support.
+
+    Attributes:
+        ledger: what the target does not support of the keys that were brought there.
+
+    Example:
+        engine = Engine(lambda: connect(old), lambda: connect(new), marks, metrics)
+        engine.start()
+        marks.add(0, b"key")
+        assert engine.drain(5.0)
+    """
+
+    def __init__(
+        self,
+        source: ServerOpener,
+        target: ServerOpener,
+        marks: Marks,
+        metrics: Metrics,
+        *,
+        gather_s: float = 0.005,
+        recheck: int = 2000,
+        conversion: ConversionOptions | None = None,
+    ) -> None:
+        if gather_s < 0:
+            raise ValueError(f"marks are gathered for 0 seconds or more, not {gather_s}")
+        if recheck < 0:
+            raise ValueError(f"so many keys a second are compared: 0 or more, not {recheck}")
+        self._source = source
+        self._target = target
+        self._marks = marks
+        self._metrics = metrics
+        self._gather_s = gather_s
+        self._recheck = recheck
+        self._conversion = ConversionOptions(on_error="skip") if conversion is None else conversion
+        self.ledger = Ledger()
+        self._is_wanted = False
+        self._begin()
+        metrics.gauge("waiting", "Keys that wait to be brought to the other side.", lambda: len(marks))
+        metrics.gauge("behind_seconds", "For how long the key has waited that has waited longest.", lambda: self.is_behind_s)
+        metrics.gauge("dropped", "Keys that were not marked, since too many waited.", lambda: marks.dropped)
+        _all.add(self)
+
+    def _begin(self) -> None:
+        """As in a process in which nothing has happened yet."""
+        self._thread: threading.Thread | None = None
+        self._bell = threading.Lock()  # free where there is something to do; unlike an event, it may be rung in a signal's handler
+        self._starting = threading.Lock()
+        self._is_closing = False
+        self._mover: Mover | None = None
+        self._servers: list[Server] = []
+        self._rechecks: dict[Mark, float] = {}  # when each is due, in this order
+        self._recheck_at = 0.0
+        self._unwritten: set[Mark] = set()
+
+    # -- what users call; any thread
+
+    def start(self) -> None:
+        """Bring over what is marked from now on. A thread is started with the first mark of this process."""
+        self._is_wanted = True
+        self._is_closing = False
+        self._marks.begun = self._ring
+        atexit.register(self._at_exit)
+        if len(self._marks):
+            self._ring()
+
+    def drain(self, wait_s: float) -> bool:
+        """Wait until all that was marked before is on the other side, up to so many seconds; whether it is."""
+        begun = time.monotonic()
+        while (oldest := self._marks.oldest()) is not None and oldest <= begun:
+            if time.monotonic() - begun >= wait_s:
+                return False
+            self._ring()
+            time.sleep(min(0.002, wait_s))
+        return True
+
+    def close(self, wait_s: float = 5.0) -> None:
+        """Bring over what is marked, for up to so many seconds, and end."""
+        thread = self._thread
+        self._is_wanted = False
+        atexit.unregister(self._at_exit)
+        if thread is None:
+            return
+        self._is_closing = True
+        end = time.monotonic() + wait_s
+        self._wake()
+        self.drain(wait_s)
+        self._marks.begun = None
+        self._thread = None
+        self._wake()
+        thread.join(max(0.1, end - time.monotonic()))
+
+    @property
+    def is_behind_s(self) -> float:
+        """For how many seconds the key has waited that has waited longest; 0 where none waits."""
+        oldest = self._marks.oldest()
+        return 0.0 if oldest is None else max(0.0, time.monotonic() - oldest)
+
+    @property
+    def needs_sync(self) -> bool:
+        """Whether the other side lacks something that no mark stands for, so that only `sync` makes it equal."""
+        return bool(self._marks.dropped or self._unwritten or self._metrics.total("needs_sync"))
+
+    # -- the thread
+
+    def _at_exit(self) -> None:
+        if self._thread is not None:
+            self.close()
+
+    def _ring(self) -> None:
+        """There is something to do."""
+        if self._thread is None and self._is_wanted and self._starting.acquire(blocking=False):
+            try:
+                if self._thread is None:
+                    thread = threading.Thread(target=self._run, name="rdbkit-dual", daemon=True)
+                    self._thread = thread
+                    try:
+                        thread.start()
+                    except BaseException:
+                        self._thread = None
+                        raise
+            finally:
+                self._starting.release()
+        self._wake()
+
+    def _wake(self) -> None:
+        with suppress(RuntimeError):  # it was free already
+            self._bell.release()
+
+    def _run(self) -> None:
+        me = threading.current_thread()
+        waits = iter(PATIENT_WAITS)
+        try:
+            while self._thread is me:
+                try:
+                    worked = self.step()
+                except Exception as e:  # whatever it is: what is marked stays so, and the next attempt may do
+                    self._metrics.count("outages")
+                    self._metrics.sample("outage", 0, b"", str(e) if isinstance(e, RdbError) else repr(e))
+                    self._disconnect()
+                    self._sleep(next(waits, PATIENT_WAITS[-1]), me)
+                    continue
+                waits = iter(PATIENT_WAITS)
+                if not worked and not len(self._marks):
+                    self._bell.acquire(timeout=self._pause())
+                if not self._is_closing and self._thread is me:
+                    time.sleep(self._gather_s)
+        finally:
+            self._disconnect()
+
+    def _sleep(self, seconds: float, me: threading.Thread) -> None:
+        """Wait, but not for longer than anybody wants this thread."""
+        end = time.monotonic() + seconds
+        while self._thread is me and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 0.05))
+
+    def _pause(self) -> float:
+        """For how long there is nothing to do, unless something is marked."""
+        due = next(iter(self._rechecks.values()), None)
+        return _LONGEST_WAIT_S if due is None else max(0.0, max(due, self._recheck_at) - time.monotonic())
+
+    # -- what it does
+
+    def step(self) -> bool:
+        """Bring over the keys that have waited longest, and compare some; whether there was anything to do.
+
+        Raises: TargetError where a side cannot be reached.
+        """
+        taken = self._marks.take(_BATCH)
+        worked = bool(taken)
+        while taken:
+            db, keys = taken[-1]
+            try:
+                later = self._bring(db, keys)
+            except BaseException:
+                for other, some in taken:
+                    self._marks.again(other, some)
+                raise
+            self._marks.again(db, later)
+            self._marks.done(db, keys)
+            self._metrics.count("marks", len(keys))
+            taken.pop()
+        return self._compare_due() or worked
+
+    def _bring(self, db: int, keys: list[bytes]) -> list[bytes]:
+        """Make these keys on the target what they are on the source; returns those that are to be brought once more.
+
+        Raises: TargetError.
+        """
+        mover = self._connected()
+        fates = mover.move(db, keys, replace=True)
+        mover.forget()
+        mover.streams.clear()
+        self._metrics.count("transfers", len(keys) - len(fates))
+        self._remove(mover, db, fates)
+        changed = [key for key, fate in fates.items() if fate == "changed"]
+        for key in keys:
+            self._note(db, key, fates.get(key, ""), mover.details.get(key, ""))
+        self._compare_later(db, [key for key in keys if fates.get(key, "") in ("", "gone", "left-out")])
+        return changed
+
+    def _remove(self, mover: Mover, db: int, fates: dict[bytes, str]) -> None:
+        """Delete what the source does not have, or what the target cannot be given."""
+        is_all = not self._conversion.selection
+        gone = [key for key, fate in fates.items() if fate == "gone" or (fate == "left-out" and is_all)]
+        if not gone:
+            return
+        for key, why in zip(gone, mover.delete(db, gone), strict=True):
+            if why is not None:
+                fates[key] = "refused"
+                mover.details[key] = f"it was not deleted: {why}"
+        self._metrics.count("deleted", sum(fates[key] == "gone" for key in gone))
+
+    def _note(self, db: int, key: bytes, fate: str, detail: str) -> None:
+        """What became of a key."""
+        mark = (db, key)
+        if fate != "refused" and (fate != "left-out" or self._conversion.selection):
+            self._unwritten.discard(mark)
+            return
+        self._metrics.count("failed")
+        self._metrics.sample("failed", db, key, detail or "the target does not support it")
+        if len(self._unwritten) < _MOST_UNWRITTEN:
+            self._unwritten.add(mark)
+
+    # -- what was written is compared
+
+    def _compare_later(self, db: int, keys: Iterable[bytes]) -> None:
+        if not self._recheck:
+            return
+        due = time.monotonic() + _RECHECK_S
+        for key in keys:
+            mark = (db, key)
+            self._rechecks.pop(mark, None)  # the last write counts
+            if len(self._rechecks) < _MOST_RECHECKS:
+                self._rechecks[mark] = due
+            else:
+                self._metrics.count("recheck_skipped")
+
+    def _compare_due(self) -> bool:
+        """Compare keys that were written a while ago; whether there were any. Raises: TargetError."""
+        now = time.monotonic()
+        if now < self._recheck_at:
+            return False
+        by_db: dict[int, list[bytes]] = {}
+        number = 0
+        for mark, due in self._rechecks.items():
+            if due > now or number == min(_BATCH, self._recheck):
+                break
+            number += 1
+            by_db.setdefault(mark[0], []).append(mark[1])
+        if not number:
+            return False
+        self._recheck_at = now + number / self._recheck
+        for db, keys in by_db.items():
+            # a key that is marked will be brought and compared again
+            self._compare(db, [key for key in keys if (db, key) not in self._marks])
+            for key in keys:
+                self._rechecks.pop((db, key), None)
+        return True
+
+    def _compare(self, db: int, keys: list[bytes]) -> None:
+        if not keys:
+            return
+        mover = self._connected()
+        fates = mover.move(db, keys, replace=False)
+        mover.forget()
+        mover.streams.clear()
+        absent = [key for key, fate in fates.items() if fate in ("gone", "left-out")]
+        edits = self._conversion.edits
+        called = [edits.key_of(key) for key in absent]
+        replies = mover.way.target.ask(edits.db_of(db), [(name, [command(b"EXISTS", name)]) for name in called])
+        for key, (there,) in zip(absent, replies, strict=True):
+            if there == 1 and (fates[key] == "gone" or not self._conversion.selection):
+                fates[key] = "exists"
+        differ = [key for key in keys if fates.get(key, "") in ("", "exists")]
+        # what has a mark by now has changed meanwhile
+        drift = [key for key in differ if (db, key) not in self._marks]
+        self._metrics.count("rechecked", len(keys))
+        self._metrics.count("recheck_differs", len(drift))
+        self._marks.again(db, differ)
+
+    # -- connections
+
+    def _connected(self) -> Mover:
+        """What moves keys, with its connections. Raises: TargetError."""
+        if self._mover is not None:
+            return self._mover
+        try:
+            source = self._source()
+            self._servers.append(source)
+            target = self._target()
+            self._servers.append(target)
+            old, new = abilities(source), abilities(target)
+            if old.value.use is None:
+                raise TargetError(f"its values cannot be read: {old.value.why}", source=str(source.url))
+            new = writing(target, new, "auto")
+            way = Way(
+                source, target, loads(target), self._conversion, old.layout(source), "replace",
+                None if new.rename.use is None else PartNames(secrets.token_hex(6)), by_commands=new.write.use == "commands",
+                without_dump=old.value.use == "commands",
+            )  # fmt: skip
+            self._mover = Mover(way, self.ledger, big=_BIG)
+        except BaseException:
+            self._disconnect()
+            raise
+        return self._mover
+
+    def _disconnect(self) -> None:
+        mover, self._mover = self._mover, None
+        servers, self._servers = self._servers, []
+        for each in (mover, *servers):
+            if each is not None:
+                with suppress(Exception):
+                    each.close()
+
+
+def _begin_all() -> None:
+    """In a forked process: the thread, and what it has, is the parent's."""
+    for engine in _all:
+        engine._begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_all)
