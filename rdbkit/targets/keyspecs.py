@@ -1,4 +1,4 @@
-"""What a command does and which keys it writes: keyspecs.toml has what servers say, module_commands.toml what modules' pages do."""
+"""What a command does and which keys it writes: the loader of keyspecs.toml, which servers wrote, and keyspecs_documented.toml."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Written(NamedTuple):
         keys: the keys that it may write, in the database in use. A key is among them too where it depends on its value or on
             the options whether it is written, as with GETEX.
         kind: "read"; "write"; "blocking-write", which may have to wait first, as BLPOP; "script", whose keys are the KEYS that it
-            was given, though it may write others (EVAL, FCALL); "definition", of scripts and functions (SCRIPT LOAD); "publish";
-            "flush", of whole databases or of keys that are not named (FLUSHALL, SWAPDB, FT.DROPINDEX ... DD); "other", which writes
-            no key and is no plain read (CONFIG, MULTI, and XREAD, which may have to wait); or "unknown".
+            was given, though it may write others (EVAL, FCALL); "definition", of scripts, functions and indexes (SCRIPT LOAD);
+            "publish"; "flush", of whole databases or of keys that are not named (FLUSHALL, SWAPDB, FT.DROPINDEX ... DD); "other",
+            which writes no key and is no plain read (CONFIG, MULTI, and XREAD, which may have to wait); or "unknown".
         elsewhere: further keys that it may write, each with its database: those of MOVE and of COPY with the option DB.
     """
 
@@ -99,7 +99,7 @@ class CommandTable:
         if rest:
             of = self._named.get(first)
             if of is None:
-                of = self._named[first] = self._named[first.lower()] = _Command(first, {"kind": "unknown"})
+                of = self._named[first] = self._named[first.lower()] = _Command(first, {"kind": "other"})
             if of.within is None:
                 of.within = {}
             of.within[rest] = command
@@ -110,11 +110,11 @@ class CommandTable:
         """The command, and its arguments with one word in each."""
         if b" " in args[0]:
             args = [*args[0].split(), *args[1:]]
-            if len(args) == 0:
+            if not args:
                 return _UNKNOWN, args
         command = self._named.get(args[0].upper(), _UNKNOWN)
-        if command.within is not None and len(args) > 1:
-            command = command.within.get(args[1].upper(), command)
+        if command.within is not None:
+            command = command.within.get(args[1].upper(), _UNKNOWN) if len(args) > 1 else _OTHER
         return command, args
 
 
@@ -149,7 +149,8 @@ class _Counted:
         said = args[self.count] if self.count < len(args) else b""
         if not said.isdigit() or len(said) > _DIGITS:
             return ()
-        return args[self.first : self.first + int(said) * self.step : self.step]
+        end = self.first + (int(said) - 1) * self.step + 1
+        return args[self.first : end : self.step] if end <= len(args) else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,27 +203,30 @@ def _keys(rules: Iterable[_Rule], args: Sequence[bytes]) -> tuple[bytes, ...]:
 class _Command:
     """A row of the table."""
 
-    __slots__ = ("always", "kind", "name", "only_key", "reads", "within", "writes")
+    __slots__ = ("always", "kind", "more", "only_key", "reads", "within", "writes")
 
     def __init__(self, name: bytes, row: Mapping[str, Any]) -> None:
-        self.name = name
         self.kind: str = row["kind"]
         self.writes = tuple(map(_rule, row.get("writes", ())))
         self.reads = tuple(map(_rule, row.get("reads", ())))
-        self.always = None if self.writes else Written((), self.kind)
+        self.more = _MORE.get(name)
+        #: What it does whatever its arguments are.
+        self.always = None if self.writes or self.more else Written((), self.kind)
         #: Its one key's place, 0 where it may have several.
         self.only_key = 0
-        if len(self.writes) == 1 and isinstance(self.writes[0], _Range) and self.writes[0].first == self.writes[0].last:
+        if (
+            len(self.writes) == 1
+            and isinstance(self.writes[0], _Range)
+            and self.writes[0].first == self.writes[0].last
+            and not self.more
+        ):
             self.only_key = self.writes[0].first
-        if name in _MORE:
-            self.only_key = 0
         self.within: dict[bytes, _Command] | None = None
 
     def written(self, args: Sequence[bytes]) -> Written:
         """What it does, where that takes more than one look."""
-        more = _MORE.get(self.name)
-        if more is not None:
-            return more(args)
+        if self.more is not None:
+            return self.more(args)
         keys = _keys(self.writes, args)
         if not keys and isinstance(self.writes[0], _Options):
             return _ONLY_READS
@@ -255,14 +259,20 @@ def _migrate(args: Sequence[bytes]) -> Written:
     return Written((), "write")
 
 
+def _drop_index(args: Sequence[bytes]) -> Written:
+    """FT.DROPINDEX index [DD]"""
+    return Written((), "flush" if any(each.upper() == b"DD" for each in args[2:]) else "definition")
+
+
 def _elsewhere(number: bytes, key: bytes) -> tuple[tuple[int, bytes], ...]:
     return ((int(number), key),) if number.isdigit() and len(number) < _DIGITS else ()
 
 
-#: Commands whose keys no rule tells.
-_MORE: Final = {b"COPY": _copy, b"MOVE": _move, b"MIGRATE": _migrate}
+#: Commands of which no rule tells what they do.
+_MORE: Final = {b"COPY": _copy, b"FT.DROPINDEX": _drop_index, b"MIGRATE": _migrate, b"MOVE": _move}
 _ONLY_READS: Final = Written((), "read")
 _UNKNOWN: Final = _Command(b"", {"kind": "unknown"})
+_OTHER: Final = _Command(b"", {"kind": "other"})
 
 
 def command_rows(info: object) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -276,27 +286,31 @@ def command_rows(info: object) -> Iterator[tuple[str, dict[str, Any]]]:
         for each in within:
             yield from command_rows(each)
         return
-    flags = {_text(each).lower() for each in _items(parts[2])}
+    flags = {_text(each) for each in _items(parts[2])}
+    written, read, whole = _key_rules(parts, "write" in flags)
     row: dict[str, Any] = {}
-    written, read, whole = _key_rules(parts)
-    if "write" in flags:
-        row["kind"] = "blocking-write" if "blocking" in flags else "write"
-        if written:
-            row["writes"] = written
-    elif "readonly" in flags and "blocking" not in flags:
-        row["kind"] = "read"
-        if whole and (written or read):
+    if "readonly" in flags:
+        row["kind"] = "other" if "blocking" in flags else "read"
+        if row["kind"] == "read" and whole and written + read:
             row["reads"] = written + read
     else:
-        row["kind"] = "other"
+        if not whole:
+            row["kind"] = "unknown"
+        elif "write" in flags:
+            row["kind"] = "blocking-write" if "blocking" in flags else "write"
+        else:
+            row["kind"] = "script" if written else "other"  # a script may write what it is given; no flag says so
+        if written:
+            row["writes"] = written
     yield _text(parts[0]).upper().replace("|", " "), row
 
 
-def _key_rules(parts: list[Any]) -> tuple[list[Any], list[Any], bool]:
+def _key_rules(parts: list[Any], writes: bool) -> tuple[list[Any], list[Any], bool]:
     """Rules for what is written and for what is only read, and whether they tell all keys."""
     if len(parts) < 9:  # before Redis 7.0
         first, last, step = (int(each) for each in parts[3:6])
-        return ([_range(first, last, step)] if first else []), [], "movablekeys" not in {_text(each) for each in _items(parts[2])}
+        rules: list[Any] = [_range(first, last, step)] if first else []
+        return rules if writes else [], [] if writes else rules, "movablekeys" not in {_text(each) for each in _items(parts[2])}
     written: list[Any] = []
     read: list[Any] = []
     whole = True
@@ -308,6 +322,7 @@ def _key_rules(parts: list[Any]) -> tuple[list[Any], list[Any], bool]:
         begin, find = _record(spec["begin_search"]), _record(spec["find_keys"])
         where, which = _record(begin["spec"]), _record(find["spec"])
         rules = read if "RO" in flags else written
+        whole = whole and "incomplete" not in flags
         match _text(begin["type"]), _text(find["type"]):
             case "index", "range" if not which["limit"]:
                 first, last = where["index"], which["lastkey"]
@@ -316,14 +331,8 @@ def _key_rules(parts: list[Any]) -> tuple[list[Any], list[Any], bool]:
                 rule = {"count": where["index"] + which["keynumidx"], "first": where["index"] + which["firstkey"]}
                 rules.append(rule if which["keystep"] == 1 else rule | {"step": which["keystep"]})
             case "keyword", "range":
-                rules.append(
-                    {
-                        "after": _text(where["keyword"]),
-                        "from": where["startfrom"],
-                        "last": which["lastkey"],
-                        "limit": which["limit"],
-                    }
-                )
+                word, start = _text(where["keyword"]), where["startfrom"]
+                rules.append({"after": word, "from": start, "last": which["lastkey"], "limit": which["limit"]})
             case _:
                 whole = False
     return written, read, whole
@@ -355,7 +364,7 @@ def _files() -> dict[str, dict[str, Any]]:
     import tomllib
 
     rows: dict[str, dict[str, Any]] = {}
-    for name in ("keyspecs.toml", "module_commands.toml"):
+    for name in ("keyspecs.toml", "keyspecs_documented.toml"):
         with open(os.path.join(os.path.dirname(__file__), name), "rb") as file:
             rows.update(tomllib.load(file)["commands"])
     return rows
