@@ -1,0 +1,64 @@
+"""Calls of an application: their arguments as a server gets them, and whether a reply to a read is a miss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias, overload
+
+__all__ = ["Arguments", "Encode", "is_miss"]
+
+#: Makes bytes of one argument, as the client does that sends it.
+Encode: TypeAlias = Callable[[Any], bytes]
+
+
+class Arguments(Sequence[bytes]):
+    """The arguments of a call as bytes, each made when it is asked for: of a command with a large value only the key is wanted.
+
+    Args:
+        args: as they were given to `execute_command`. What is behind a space in the name is an argument of its own.
+        encode: makes bytes of one.
+    """
+
+    __slots__ = ("_args", "_encode")
+
+    def __init__(self, args: Sequence[Any], encode: Encode) -> None:
+        name = args[0]
+        if isinstance(name, str):
+            args = (*name.encode().split(), *args[1:]) if " " in name else args
+        elif b" " in name:
+            args = (*bytes(name).split(), *args[1:])
+        self._args = args
+        self._encode = encode
+
+    def __len__(self) -> int:
+        return len(self._args)
+
+    @overload
+    def __getitem__(self, at: int) -> bytes: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, at: int | slice) -> bytes | Sequence[bytes]:
+        found = self._args[at]
+        if type(found) is bytes:
+            return found
+        if type(found) is str:
+            return self._encode(found)
+        if isinstance(at, slice):
+            return [self._encode(each) for each in found]
+        return bytes(self._encode(found))
+
+    def __iter__(self) -> Iterator[bytes]:
+        return map(self._encode, self._args)
+
+
+def is_miss(reply: Any) -> bool:
+    """Whether a reply to a read may be that of a server which does not have the key, or not all of several.
+
+    In doubt it is one: the other server is asked then, and its reply is as good.
+
+    >>> is_miss(None), is_miss({}), is_miss([b"a", None]), is_miss(-2), is_miss("none"), is_miss(b"value")
+    (True, True, True, True, True, False)
+    """
+    if not reply or reply == -2 or reply in (b"none", "none"):
+        return True
+    return isinstance(reply, list) and None in reply

@@ -1,0 +1,416 @@
+"""`rdbkit.dual.Redis`: a client of the package redis that uses two servers at once.
+
+It is a `redis.Redis`, with all its commands. Each command goes to the side that is used, by a plain client of that side; the keys
+that it has written are then brought to the other side by a thread.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Final, TypeVar
+
+from rdbkit.dual.calls import Arguments, Encode, is_miss
+from rdbkit.dual.openers import shared_settings
+from rdbkit.dual.pair import Pair, Route, pair_of, split_arguments
+from rdbkit.dual.states import Side
+from rdbkit.live.login import missing_package
+from rdbkit.targets.keyspecs import TABLE, Written
+
+try:
+    import redis
+    from redis.client import Pipeline as PlainPipeline
+    from redis.client import PubSub as PlainPubSub
+    from redis.exceptions import ExecAbortError, RedisError, ResponseError, WatchError
+except ImportError as e:
+    raise missing_package(e) from None
+
+__all__ = ["Pipeline", "PubSub", "Redis"]
+
+R = TypeVar("R", bound="Redis")
+
+#: How long a subscriber waits for a message before it looks whether the other side is used by now.
+_LISTEN_S: Final = 1.0
+
+
+class _Clients(dict[Side, Any]):
+    """Plain clients of the two sides; one that connects when it is made is made when it is needed, since its side may be down."""
+
+    def __init__(self, made: Mapping[Side, Any] | None = None, make: Mapping[Side, Callable[[], Any]] | None = None) -> None:
+        super().__init__(made or {})
+        self._make = make or {}
+
+    def __missing__(self, side: Side) -> Any:
+        found = self[side] = self._make[side]()
+        return found
+
+
+class Redis(redis.Redis):
+    """A `redis.Redis` for two servers: it takes what that takes, for the old one, and what is said of the new one.
+
+    All clients that a process has of the same two servers share what is in `dual`: the state, the marks, the metrics.
+
+    Args:
+        args, kwargs: as for `redis.Redis`, for the old server.
+        new: the URL of the new server, or a client of it. What connections have in common, as timeouts and `decode_responses`, is
+            taken from the old server's client where it is a URL.
+        old: a client of the old server, instead of the arguments of one.
+        name: of the move: processes that are given the same name are in the same state.
+        state: where the state is kept; see `rdbkit.dual.state_store.open_store`.
+        look_s: seconds between two looks at it.
+        open_old, open_new: open the servers for our own threads, by `rdbkit.live.server.connect`; needed only where that cannot be
+            told from the clients.
+        mirror, fallback, most_marks, recheck, hide_keys: see `rdbkit.dual.pair.Options`.
+
+    Raises: ValueError where the two do not go together; with the first command TargetError where the state cannot be read.
+
+    Example:
+        cache = Redis(host="old.example", new="rediss://:secret@new.example:10000", name="sessions", decode_responses=True)
+        cache.set("k", "v", ex=3600)
+    """
+
+    #: What all clients of a class are given; see `bound`.
+    _bound: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        ours, theirs = split_arguments({**self._bound, **kwargs})
+        old, new = ours.pop("old", None), ours.pop("new", None)
+        if new is None:
+            raise ValueError("name the new server: new=URL, or a client of it")
+        self._begin(redis.Redis(*args, **theirs) if old is None else old, new, ours)
+
+    def _begin(self, old: Any, new: Any, ours: dict[str, Any]) -> None:
+        if isinstance(new, str):
+            new = redis.Redis.from_url(new, **shared_settings(old))
+        self._clients = _Clients({"old": old, "new": new})
+        self._encode: Encode = old.get_encoder().encode
+        self.dual: Pair = pair_of(old, new, **ours)
+
+    @classmethod
+    def bound(cls: type[R], **kwargs: Any) -> type[R]:
+        """A class whose clients are given these arguments, for frameworks that take a class, and give it the old server alone.
+
+        Example:
+            Cache = Redis.bound(new="rediss://new.example:10000", name="sessions")
+            Cache.from_url("redis://old.example")
+        """
+        return type(cls.__name__, (cls,), {"_bound": {**cls._bound, **kwargs}, "__module__": cls.__module__})
+
+    @classmethod
+    def from_urls(cls: type[R], old: str, new: str, **kwargs: Any) -> R:
+        """A client of the servers at two URLs; the other arguments are those of `redis.Redis.from_url`, and of this class."""
+        return cls.from_url(old, new=new, **kwargs)
+
+    @classmethod
+    def from_url(cls: type[R], url: str, **kwargs: Any) -> R:
+        """As `redis.Redis.from_url`, for the old server; the new one is an argument of its own."""
+        ours, theirs = split_arguments(kwargs)
+        return cls(old=redis.Redis.from_url(url, **theirs), **ours)
+
+    @classmethod
+    def from_pool(cls: type[R], connection_pool: Any, **kwargs: Any) -> R:
+        """As `redis.Redis.from_pool`, for the old server; the new one is an argument of its own."""
+        return cls(old=redis.Redis.from_pool(connection_pool), **kwargs)
+
+    # -- the side that is used
+
+    @property
+    def _primary(self) -> Any:
+        return self._clients[self.dual.route.primary]
+
+    @property
+    def connection_pool(self) -> Any:  # type: ignore[override]
+        """The pool of the side that is used now."""
+        client: Any = self._primary
+        if isinstance(client, redis.RedisCluster):
+            client = client.get_redis_connection(client.get_default_node())  # type: ignore[no-untyped-call]
+        return client.connection_pool
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "_clients" not in self.__dict__ or "dual" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self._primary, name)
+
+    def __repr__(self) -> str:
+        clients = self.__dict__.get("_clients", {})
+        return f"<{type(self).__module__}.{type(self).__name__}(old={clients.get('old')!r}, new={clients.get('new')!r})>"
+
+    def set_response_callback(self, command: str, callback: Callable[..., Any]) -> None:
+        """As redis.Redis has it, for both sides."""
+        for client in self._clients.values():
+            client.set_response_callback(command, callback)
+
+    def set_retry(self, retry: Any) -> None:
+        """As redis.Redis has it, for both sides."""
+        for client in self._clients.values():
+            client.set_retry(copy.deepcopy(retry))
+
+    def __enter__(self: R) -> R:
+        return self
+
+    def close(self) -> None:
+        """Close both clients. What was written goes on to be brought to the other side; `dual.close` waits for it."""
+        for client in self.__dict__.get("_clients", {}).values():
+            client.close()
+
+    # -- commands
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command to the side that is used, and see to it that what it has written comes to the other side."""
+        pair = self.dual
+        arguments = Arguments(args, self._encode)
+        written = TABLE.written(arguments)
+        kind = written.kind
+        if kind == "read":
+            route = pair.route
+            if route.second is not None and (keys := TABLE.reads(arguments)):
+                return self._read(route, keys, args, options)
+            return self._clients[route.primary].execute_command(*args, **options)
+        if kind == "blocking-write":
+            return self._wait(written, args, options)
+        route = pair.enter()
+        try:
+            reply = self._clients[route.primary].execute_command(*args, **options)
+        except BaseException as e:
+            if kind == "script" or not isinstance(e, ResponseError):  # it may have been done, or a part of it
+                pair.wrote(route, written)
+            raise
+        else:
+            pair.wrote(route, written)
+            return reply
+        finally:
+            pair.leave()
+
+    def _wait(self, written: Written, args: Any, options: Any) -> Any:
+        """The reply to a command that may wait for long, so that no switch waits for it."""
+        route = self.dual.route
+        try:
+            reply = self._clients[route.primary].execute_command(*args, **options)
+        except ResponseError:
+            raise
+        except BaseException:
+            self.dual.wrote(route, written)
+            raise
+        if reply is not None:
+            self.dual.wrote(route, written)
+        return reply
+
+    def _read(self, route: Route, keys: Sequence[bytes], args: Any, options: Any) -> Any:
+        """The reply to a read of which both sides may be asked."""
+        pair = self.dual
+        if route.primary == "new":
+            reply = self._clients["new"].execute_command(*args, **options)
+            if not is_miss(reply) or not pair.may_fall_back(route, keys):
+                return reply
+            pair.metrics.count("fallbacks")
+            return self._ask_beside("old", args, options, reply)
+        if pair.is_dialled(route, keys):
+            reply = self._ask_beside("new", args, options, None)
+            if not is_miss(reply):
+                return reply
+            pair.metrics.count("fallbacks")
+        return self._clients["old"].execute_command(*args, **options)
+
+    def _ask_beside(self, side: Side, args: Any, options: Any, otherwise: Any) -> Any:
+        """The reply of a side that may be down; `otherwise` where there is none."""
+        pair = self.dual
+        if not pair.is_up(side):
+            return otherwise
+        try:
+            reply = self._clients[side].execute_command(*args, **options)
+        except RedisError as e:
+            pair.failed(side, e)
+            return otherwise
+        pair.metrics.count("misses" if is_miss(reply) else "reads", 1, side)
+        return reply
+
+    def client(self) -> Any:
+        """A client with one connection, as redis.Redis has it."""
+        single = type(self).__new__(type(self))
+        single._clients = _Clients(make={side: each.client for side, each in self._clients.items()})
+        single._encode, single.dual = self._encode, self.dual
+        return single
+
+    # -- several commands
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
+        """As redis.Redis has it; all of its commands go to the side that is used when it is executed."""
+        return Pipeline(self, transaction, shard_hint)
+
+    def pubsub(self, **kwargs: Any) -> PubSub:
+        """As redis.Redis has it, on the side that is used; goes over to the other one when that is used."""
+        return PubSub(self, **kwargs)
+
+    def json(self, *args: Any, **kwargs: Any) -> Any:
+        """As redis.Redis has it."""
+        return self._with_pipeline(super().json(*args, **kwargs))
+
+    def ft(self, *args: Any, **kwargs: Any) -> Any:
+        """As redis.Redis has it."""
+        return self._with_pipeline(super().ft(*args, **kwargs))
+
+    def ts(self) -> Any:
+        """As redis.Redis has it."""
+        return self._with_pipeline(super().ts())
+
+    def _with_pipeline(self, commands: Any) -> Any:
+        """Commands of a module, whose pipelines are ours."""
+        plain = commands.pipeline
+
+        def pipeline(transaction: bool = True, shard_hint: Any = None) -> Any:
+            made = plain(transaction, shard_hint)
+            kind = type(made)
+            made.__class__ = type(kind.__name__, (Pipelined, kind), {})
+            made.begin(self, made.response_callbacks)
+            return made
+
+        commands.pipeline = pipeline
+        return commands
+
+
+class Pipelined:
+    """What makes a pipeline of the package redis one for two servers: commands are kept here, and sent by a plain pipeline."""
+
+    command_stack: list[Any]
+    scripts: Any
+    explicit_transaction: bool
+    transaction: bool
+    shard_hint: Any
+
+    def begin(self, owner: Redis, callbacks: Any = None) -> None:
+        """Be a pipeline of a client.
+
+        Args:
+            owner: the client.
+            callbacks: what makes Python objects of replies; None for those of the side that is used.
+        """
+        self._owner = owner
+        self._callbacks = callbacks
+        self._inner: Any = None
+        self._side: Side = "old"
+
+    @property
+    def connection_pool(self) -> Any:
+        """The pool of the side that is used."""
+        return self._owner.connection_pool
+
+    @connection_pool.setter
+    def connection_pool(self, pool: Any) -> None:
+        """A plain pipeline is given one."""
+
+    @property
+    def watching(self) -> bool:
+        """Whether keys are watched."""
+        return self._inner is not None and bool(self._inner.watching)
+
+    @watching.setter
+    def watching(self, watching: bool) -> None:
+        """The plain pipeline knows it."""
+
+    def _enter(self) -> tuple[Any, Route]:
+        """The plain pipeline, of the side that is used since keys are watched, and where it goes; `Pair.leave` must follow."""
+        route = self._owner.dual.enter()
+        if self._inner is None:
+            self._side = route.primary
+            self._inner = self._owner._clients[route.primary].pipeline(self.transaction, self.shard_hint)
+            if self._callbacks is not None:
+                self._inner.response_callbacks = self._callbacks
+        elif self._side != route.primary:
+            self._owner.dual.leave()
+            self.reset()
+            raise WatchError("the other cache is used since keys are watched")
+        return self._inner, route
+
+    def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command at once, on the connection that watches."""
+        inner, route = self._enter()
+        try:
+            return inner.execute_command(*args, **options)
+        finally:
+            self._wrote(route, [(args, options)])
+            self._owner.dual.leave()
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """As a plain pipeline, on the side that is used."""
+        stack = self.command_stack
+        if not stack and not self.watching:
+            return []
+        inner, route = self._enter()
+        try:
+            if self.explicit_transaction:
+                inner.multi()
+            for args, options in stack:
+                inner.execute_command(*args, **options)
+            inner.scripts = self.scripts
+            try:
+                replies: list[Any] = inner.execute(raise_on_error)
+            except (WatchError, ExecAbortError):
+                raise  # nothing was done
+            except BaseException:
+                self._wrote(route, stack)
+                raise
+            self._wrote(route, stack)
+            return replies
+        finally:
+            self._owner.dual.leave()
+            self.reset()
+
+    def _wrote(self, route: Route, stack: Sequence[tuple[Any, Any]]) -> None:
+        """Mark what these commands may have written: one that has failed does no harm by it."""
+        if route.marks is not None:
+            for args, _ in stack:
+                self._owner.dual.wrote(route, TABLE.written(Arguments(args, self._owner._encode)))
+
+    def reset(self) -> None:
+        """Forget what was queued and watched."""
+        self.command_stack = []
+        self.scripts = set()
+        self.explicit_transaction = False
+        inner, self._inner = self.__dict__.get("_inner"), None
+        if inner is not None:
+            inner.reset()
+
+
+class Pipeline(Pipelined, PlainPipeline):  # type: ignore[misc]
+    """A `redis.client.Pipeline` for two servers."""
+
+    def __init__(self, owner: Redis, transaction: bool, shard_hint: Any) -> None:
+        self.begin(owner)
+        super().__init__(owner.connection_pool, owner.response_callbacks, transaction, shard_hint)
+
+
+class PubSub(PlainPubSub):
+    """A `redis.client.PubSub` on the side that is used; on a switch it subscribes on the other one."""
+
+    def __init__(self, owner: Redis, **kwargs: Any) -> None:
+        self._owner = owner
+        self._side = owner.dual.route.primary
+        super().__init__(owner.connection_pool, **kwargs)
+
+    def execute_command(self, *args: Any) -> None:
+        """As redis.PubSub has it."""
+        self._follow()
+        super().execute_command(*args)  # type: ignore[no-untyped-call]
+
+    def parse_response(self, block: bool = True, timeout: float = 0) -> Any:
+        """As redis.PubSub has it; looks now and then which side is used."""
+        self._follow()
+        if not block:
+            return super().parse_response(block=False, timeout=timeout)  # type: ignore[no-untyped-call]
+        while True:
+            reply = super().parse_response(block=False, timeout=_LISTEN_S)  # type: ignore[no-untyped-call]
+            if reply is not None:
+                return reply
+            self._follow()
+
+    def _follow(self) -> None:
+        """Subscribe on the other side, where that is used by now."""
+        side = self._owner.dual.route.primary
+        if side == self._side:
+            return
+        subscribed = self.channels, self.patterns, self.shard_channels
+        self.reset()
+        self._side = side
+        self.connection_pool = self._owner.connection_pool
+        self.channels, self.patterns, self.shard_channels = subscribed
+        self.on_connect(None)  # which subscribes to what there was before
