@@ -48,6 +48,15 @@ _LONGEST_WAIT_S: Final = 3600.0
 _all: Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
 
 
+class _Question:
+    """How many of the keys that were written last differ; whoever asks waits for `answered`."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.answered = threading.Event()
+        self.answer: tuple[int, int] | None = None
+
+
 class Engine:
     """Makes keys of a target what they are on a source, for as long as keys are marked.
 
@@ -114,6 +123,7 @@ class Engine:
         self._rechecks: dict[Mark, float] = {}  # when each is due, in this order
         self._recheck_at = 0.0
         self._unwritten: set[Mark] = set()
+        self._question: _Question | None = None
 
     # -- what users call; any thread
 
@@ -136,13 +146,31 @@ class Engine:
             time.sleep(min(0.002, wait_s))
         return True
 
-    def close(self, wait_s: float = 5.0) -> None:
-        """Bring over what is marked, for up to so many seconds, and end."""
+    def compare_now(self, most: int, wait_s: float) -> tuple[int, int] | None:
+        """Compare the keys that were written within the last second, without waiting for their time.
+
+        Args:
+            most: so many of them, the latest.
+            wait_s: for how many seconds the answer is waited for.
+
+        Returns: how many there were, and how many of them differ, which are written again; None where there is no answer in time.
+        """
+        if self._thread is None:
+            return 0, 0
+        question = _Question(most)
+        self._question = question
+        self._wake()
+        question.answered.wait(max(wait_s, 0.0))
+        self._question = None
+        return question.answer
+
+    def close(self, wait_s: float = 5.0) -> bool:
+        """Bring over what is marked, for up to so many seconds, and end; whether it has ended, and writes nothing any more."""
         thread = self._thread
         self._is_wanted = False
         atexit.unregister(self._at_exit)
         if thread is None:
-            return
+            return True
         self._is_closing = True
         end = time.monotonic() + wait_s
         self._wake()
@@ -151,6 +179,7 @@ class Engine:
         self._thread = None
         self._wake()
         thread.join(max(0.1, end - time.monotonic()))
+        return not thread.is_alive()
 
     @property
     def is_behind_s(self) -> float:
@@ -162,6 +191,15 @@ class Engine:
     def needs_sync(self) -> bool:
         """Whether the other side lacks something that no mark stands for, so that only `sync` makes it equal."""
         return bool(self._marks.dropped or self._unwritten or self._metrics.total("needs_sync"))
+
+    @property
+    def unwritten(self) -> int:
+        """Keys of which it is known that the other side has not what it should."""
+        return len(self._unwritten)
+
+    def forget_unwritten(self) -> None:
+        """These keys are there by now: something else has written them."""
+        self._unwritten = set()
 
     # -- the thread
 
@@ -242,6 +280,9 @@ class Engine:
             self._marks.done(db, keys)
             self._metrics.count("marks", len(keys))
             taken.pop()
+        if self._question is not None and not len(self._marks):
+            self._answer(self._question)
+            worked = True
         return self._compare_due() or worked
 
     def _bring(self, db: int, keys: list[bytes]) -> list[bytes]:
@@ -320,9 +361,20 @@ class Engine:
                 self._rechecks.pop((db, key), None)
         return True
 
-    def _compare(self, db: int, keys: list[bytes]) -> None:
+    def _answer(self, question: _Question) -> None:
+        """Compare what was written last, since somebody wants to know. Raises: TargetError."""
+        marks = list(self._rechecks)[-question.most :]
+        by_db: dict[int, list[bytes]] = {}
+        for db, key in marks:
+            by_db.setdefault(db, []).append(key)
+        differ = sum(self._compare(db, keys) for db, keys in by_db.items())
+        question.answer = len(marks), differ
+        question.answered.set()
+
+    def _compare(self, db: int, keys: list[bytes]) -> int:
+        """Compare these keys, and mark those that differ again; how many that are. Raises: TargetError."""
         if not keys:
-            return
+            return 0
         mover = self._connected()
         fates = mover.move(db, keys, replace=False)
         mover.forget()
@@ -340,6 +392,7 @@ class Engine:
         self._metrics.count("rechecked", len(keys))
         self._metrics.count("recheck_differs", len(drift))
         self._marks.again(db, differ)
+        return len(drift)
 
     # -- connections
 
