@@ -243,6 +243,16 @@ class Server:
         """The node that has a key's slot, as it was last asked for; None where none has. Of a server that is no cluster, itself."""
         return self._owners[key_slot(key)] if self._owners else self._home
 
+    @property
+    def home(self) -> Address:
+        """Where the server is that the URL names: what Sentinel said last."""
+        return self._home
+
+    @property
+    def opener(self) -> Opener:
+        """What connections to it have in common, for who opens them in another way."""
+        return self._opener
+
     def read_slots(self) -> None:
         """Ask again which node has which slots. Raises: Lost where no node answers."""
         if self._owners:

@@ -72,6 +72,17 @@ class CommandTable:
             command, args = self._find(args)
         return _keys(command.reads, args)
 
+    def only_keys(self) -> dict[bytes, int]:
+        """Names that alone tell what is written, each with the place of the one key, or 0 for none; the others have to be asked."""
+        found = {}
+        for name, command in self._named.items():
+            if command.within is None:
+                if command.kind == "write" and command.only_key:
+                    found[name] = command.only_key
+                elif command.always is not None and command.kind in ("read", "other", "publish"):
+                    found[name] = 0
+        return found
+
     def learn(self, name: bytes, info: object) -> None:
         """Take over what a server says of a command that the table lacks; what cannot be understood is left out.
 
