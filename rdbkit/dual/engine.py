@@ -110,6 +110,8 @@ class Engine:
         metrics.gauge("waiting", "Keys that wait to be brought to the other side.", lambda: len(marks))
         metrics.gauge("behind_seconds", "For how long the key has waited that has waited longest.", lambda: self.is_behind_s)
         metrics.gauge("dropped", "Keys that were not marked, since too many waited.", lambda: marks.dropped)
+        if (journal := marks.journal) is not None:
+            metrics.gauge("journal_errors", "How often the journal could not be written.", lambda: journal.errors)
         _all.add(self)
 
     def _begin(self) -> None:
@@ -170,6 +172,7 @@ class Engine:
         self._is_wanted = False
         atexit.unregister(self._at_exit)
         if thread is None:
+            self._marks.close()
             return True
         self._is_closing = True
         end = time.monotonic() + wait_s
@@ -179,7 +182,10 @@ class Engine:
         self._thread = None
         self._wake()
         thread.join(max(0.1, end - time.monotonic()))
-        return not thread.is_alive()
+        if thread.is_alive():
+            return False
+        self._marks.close()
+        return True
 
     @property
     def is_behind_s(self) -> float:
@@ -190,7 +196,7 @@ class Engine:
     @property
     def needs_sync(self) -> bool:
         """Whether the other side lacks something that no mark stands for, so that only `sync` makes it equal."""
-        return bool(self._marks.dropped or self._unwritten or self._metrics.total("needs_sync"))
+        return bool(self._marks.is_short or self._unwritten or self._metrics.total("needs_sync"))
 
     @property
     def unwritten(self) -> int:
@@ -280,6 +286,7 @@ class Engine:
             self._marks.done(db, keys)
             self._metrics.count("marks", len(keys))
             taken.pop()
+        self._marks.tidy()
         if self._question is not None and not len(self._marks):
             self._answer(self._question)
             worked = True

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from time import monotonic
 from typing import Final, TypeAlias
+
+from rdbkit.dual.journal import Journal
 
 __all__ = ["Mark", "Marks"]
 
@@ -31,8 +33,11 @@ class Marks:
 
     Args:
         most: so many keys may wait; what is beyond is counted, and needs `sync`.
+        journal: a path: marks are in files beside it, too, and those that a process left which was killed are marks here. Marks
+            that go another way have another journal.
 
     Attributes:
+        journal: what writes them down; None for nothing.
         dropped: keys that were not marked since too many were waiting.
         begun: called when a key is marked and none was waiting.
 
@@ -41,14 +46,20 @@ class Marks:
         for db, keys in marks.take():
             ...
             marks.done(db, keys)
+
+    Raises: OSError where a journal cannot be made; ValueError.
     """
 
-    def __init__(self, most: int = 1_000_000) -> None:
+    def __init__(self, most: int = 1_000_000, journal: str | os.PathLike[str] | None = None) -> None:
         if most < 1:
             raise ValueError(f"at least one mark must be kept, not {most}")
         self._most = most
         self.begun: Callable[[], object] | None = None
         self._forget()
+        self.journal = None if journal is None else Journal(journal)
+        if self.journal is not None:
+            for db, key in self.journal.take_over():
+                self.add(db, key)
         _all.add(self)
 
     def _forget(self) -> None:
@@ -71,6 +82,8 @@ class Marks:
             self.dropped += 1
             return
         waiting[mark] = monotonic()
+        if self.journal is not None:
+            self.journal.note(db, key)
         if len(waiting) == 1:
             self._begin()
 
@@ -87,6 +100,11 @@ class Marks:
     def __len__(self) -> int:
         """How many keys wait or are on their way."""
         return len(self._taken) + len(self._again) + len(self._waiting)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether keys were written that nothing here stands for."""
+        return bool(self.dropped or (self.journal is not None and self.journal.damaged))
 
     def __contains__(self, mark: Mark) -> bool:
         """Whether a key waits to be taken."""
@@ -141,10 +159,26 @@ class Marks:
             self._again[mark] = self._taken.get(mark, monotonic())
             self._taken.pop(mark, None)
 
+    def tidy(self) -> None:
+        """Have the journal on the disk and as short as may be; to be called now and then."""
+        if self.journal is not None and self.journal.tidy(len(self)):
+            self.journal.begin_anew(self._every)
+
+    def close(self) -> None:
+        """Nothing will be marked any more. What still waits is left in the journal for the next process."""
+        if self.journal is not None:
+            self.journal.close(len(self))
+
+    def _every(self) -> Iterator[Mark]:
+        for some in (self._waiting, self._again, self._taken):
+            yield from list(some)
+
 
 def _forget_all() -> None:
     for marks in _all:
         marks._forget()
+        if marks.journal is not None:
+            marks.journal.forked()
 
 
 if hasattr(os, "register_at_fork"):
