@@ -195,6 +195,8 @@ class Cluster:
             replica = self._replicas(clients, master)[0]
             client = clients[replica.name]
             _until(lambda: not master.lives or "master_link_status:up" in client.text("INFO", "replication"))
+            if master.lives:  # of Redis 6.0 a replica that has been sent nothing yet counts as behind
+                clients[master.name].call("WAIT", len(self.nodes), 1)
             client.call("CLUSTER", "FAILOVER", *([] if master.lives else ["TAKEOVER"]))
             _until(lambda: all(_takes_over(each, replica, master) for each in clients.values()))
             return replica

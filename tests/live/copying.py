@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 from rdbkit.live.copy import Copied, copy
+from rdbkit.storage.rate_limiter import RateLimiter
+
+from ..processes import until
 
 ALL_SAMPLES = 100_000
 
@@ -17,3 +25,17 @@ def copied(source: str, target: str, on_exists: str = "fail", **options: Any) ->
 def lost(done: Copied) -> set[tuple[int | None, bytes | None]]:
     """The keys of the ledger."""
     return {(loss.db, loss.key) for loss in done.ledger.losses if loss.key is not None}
+
+
+@contextmanager
+def in_step(*moved: list[int], pages: int = 4) -> Iterator[None]:
+    """Each of the first pages of a copy waits until one more slot has moved; so many have when it ends, however fast it is."""
+    taken = itertools.count(1)
+
+    def wait(_limiter: RateLimiter, _amount: float) -> None:
+        page = min(next(taken), pages)
+        until(lambda: all(len(each) >= page for each in moved))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RateLimiter, "take", wait)
+        yield
