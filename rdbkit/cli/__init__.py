@@ -48,6 +48,8 @@ _VERBS: Final = {
     "copy": "The keys of a running server, or of snapshots, into a running server.",
     "verify-copy": "Whether two servers have the same keys, values and expiries.",
     "sync": "Make the keys of a server what they are on another.",
+    "dual-status": "Which keys are on both of two caches while an application moves, and when all are.",
+    "dual-switch": "One step of a move between two caches, for all processes, when it is safe.",
     "build": "A snapshot from JSON lines, as export writes them.",
     "export": "Every key and value as JSON lines or as commands.",
     "get": "The value of one key.",
@@ -57,7 +59,18 @@ _VERBS: Final = {
 
 _FOLDS_NOTHING: Final = ("migrate", "upload")
 _READS_NO_FILE: Final = ("snapshot",)
-_READS_NO_SNAPSHOT: Final = ("build", "copy", "export-cache", "fold", "import", "sync", "targets", "verify-copy")
+_READS_NO_SNAPSHOT: Final = (
+    "build",
+    "copy",
+    "dual-status",
+    "dual-switch",
+    "export-cache",
+    "fold",
+    "import",
+    "sync",
+    "targets",
+    "verify-copy",
+)
 
 
 def _limit_memory(ctx: click.Context, param: click.Parameter, value: str | None) -> None:

@@ -27,10 +27,17 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=Callable[..., Any])
 
-__all__ = ["SERVER_URL", "Login", "byte_size", "is_server_url", "latency", "server_options", "server_pair_options"]
+__all__ = [
+    "SERVER_URL",
+    "Login",
+    "byte_size",
+    "cache_pair_options",
+    "is_server_url",
+    "latency",
+    "server_options",
+    "server_pair_options",
+]
 
-#: Passwords of one of two servers; the one for all, RDBKIT_REDIS_PASSWORD, is read by `connect`.
-_VARIABLES: Final = {"source": "RDBKIT_SOURCE_PASSWORD", "target": "RDBKIT_TARGET_PASSWORD"}
 if TYPE_CHECKING:
     _ParamType = click.ParamType[Any]  # which older versions of click do not know to be generic
 else:
@@ -61,7 +68,7 @@ class Login:
     """What the options say of the way to a server.
 
     Attributes:
-        side: "source" or "target"; None where there is one server.
+        side: "source" or "target", "old" or "new"; None where there is one server.
         password: of its file; in no text.
         entra: whether the Entra ID identity that is at hand logs in.
         cloud: that was given.
@@ -100,7 +107,7 @@ class Login:
             raise click.UsageError(f"{', '.join(names)} and {self._option('no-verify-tls')} are for rediss://")
         login = self._effective(place)
         if ways is None and self.side is not None:
-            ways = f"--{self.side}-password-file or {_VARIABLES[self.side]}, or --{self.side}-entra"
+            ways = f"--{self.side}-password-file or {_variable(self.side)}, or --{self.side}-entra"
         if not login.verify_tls and place.tls:
             click.echo(
                 f"rdbkit: {place}: certificates are not verified: whoever is in between can read and change everything", err=True
@@ -130,7 +137,7 @@ class Login:
         assert self.side is not None
         password, entra = own.password, own.entra
         if password is None and not entra and place.password is None:
-            password = os.environ.get(_VARIABLES[self.side])
+            password = os.environ.get(_variable(self.side))
             if password is None:
                 shared._checked(place)
                 password, entra = shared.password, shared.entra
@@ -177,15 +184,28 @@ def server_options(command: C) -> C:
 
 def server_pair_options(command: C) -> C:
     """Give a click command the options of logins to two servers; it takes them as `source_login` and `target_login`."""
+    return _with_pair(command, ("source", "target"))
 
+
+def cache_pair_options(command: C) -> C:
+    """The same for two caches of an application; the command takes `old_login` and `new_login`."""
+    return _with_pair(command, ("old", "new"))
+
+
+def _with_pair(command: C, sides: tuple[str, str]) -> C:
     @functools.wraps(command)
     def with_logins(*args: Any, cloud: Cloud | None, **given: Any) -> Any:
         shared = _login(None, given, cloud)
-        logins = {f"{side}_login": _login(side, given, cloud, shared) for side in _VARIABLES}
+        logins = {f"{side}_login": _login(side, given, cloud, shared) for side in sides}
         return command(*args, **logins, **given)
 
     options = [*_own_options(None, both=True), cloud_option("the cloud of each URL")]
-    return cast(C, _with_options(with_logins, (*options, *_own_options("source"), *_own_options("target"))))
+    return cast(C, _with_options(with_logins, (*options, *(each for side in sides for each in _own_options(side)))))
+
+
+def _variable(side: str) -> str:
+    """The environment variable with the password of one of two servers; `connect` reads the one for all, RDBKIT_REDIS_PASSWORD."""
+    return f"RDBKIT_{side.upper()}_PASSWORD"
 
 
 _NAMES: Final = ("password", "entra", "ca_cert", "client_cert", "no_verify_tls", "cluster")
@@ -211,7 +231,7 @@ def _own_options(side: str | None, both: bool = False) -> tuple[Callable[[Any], 
     if side is not None:
         of = f"of {side.upper()} alone"
         helps = (
-            f"The password {of}; or the environment variable {_VARIABLES[side]}.", f"--entra, {of}.", f"--ca-cert, {of}.",
+            f"The password {of}; or the environment variable {_variable(side)}.", f"--entra, {of}.", f"--ca-cert, {of}.",
             f"--client-cert, {of}.", f"--no-verify-tls, {of}.", f"--cluster, {of}.",
         )  # fmt: skip
     else:

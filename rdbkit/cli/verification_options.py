@@ -55,6 +55,15 @@ big_option: Final = click.option(
 )  # fmt: skip
 
 
+def pick_options(command: C) -> C:
+    """Give a click command the options that pick keys by hash, which it takes as pick and seed."""
+    seed = click.option("--seed", type=click.IntRange(0, 1 << 62), default=0, metavar="N", help="Another number picks other keys.")
+    return click.option(
+        "--pick", callback=_pick, metavar="N|N%",
+        help="Look for about N keys, or N percent, alone: chosen by hash of the name, the same in every run with one --seed.",
+    )(seed(command))  # fmt: skip
+
+
 def verification_options(of: str, extra: str, batch: int) -> Callable[[C], C]:
     """Give a click command these options: map_db, ttl_tolerance, pick, seed, find_extra, rate, batch, samples and as_json.
 
@@ -69,11 +78,7 @@ def verification_options(of: str, extra: str, batch: int) -> Callable[[C], C]:
             help=f"Keys of database N are in the {of}'s M.",
         ),
         duration_option("--ttl-tolerance", "1s", "Expiries may be so far apart."),
-        click.option(
-            "--pick", callback=_pick, metavar="N|N%",
-            help="Look for about N keys, or N percent, alone: chosen by hash of the name, the same in every run with one --seed.",
-        ),
-        click.option("--seed", type=click.IntRange(0, 1 << 62), default=0, metavar="N", help="Another number picks other keys."),
+        pick_options,
         click.option("--find-extra", is_flag=True, help=extra),
         click.option("--rate", type=FiniteRange(LEAST_RATE), metavar="N", help="Ask for at most N keys a second."),
         click.option(

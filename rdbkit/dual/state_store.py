@@ -19,14 +19,15 @@ from rdbkit.live.server import Server
 from rdbkit.resp import command
 from rdbkit.storage.state import StateFile
 
-__all__ = ["FileStore", "FunctionStore", "Look", "ServerOpener", "ServerStore", "StateStore", "Where", "open_store"]
+__all__ = ["KEY_PREFIX", "FileStore", "FunctionStore", "Look", "ServerOpener", "ServerStore", "StateStore", "Where", "open_store"]
 
 #: What gives a new connection to a server each time it is called: `rdbkit.live.server.connect` with all its arguments bound.
 ServerOpener: TypeAlias = Callable[[], Server]
 #: What a user may say of where the state is kept; see `open_store`.
 Where: TypeAlias = "str | os.PathLike[str] | State | Callable[[], Setting | State | str] | None"
 
-_KEY: Final = b"rdbkit:dual:"
+#: The keys that states are kept in begin so.
+KEY_PREFIX: Final = b"rdbkit:dual:"
 _PATIENCE_S: Final = 5.0
 #: So many settings are kept.
 _MOST: Final = 100
@@ -100,7 +101,7 @@ class ServerStore:
     def __init__(self, name: str, old: ServerOpener, new: ServerOpener | None = None) -> None:
         if not name or len(name) > 200:
             raise ValueError("the name of a move has 1 to 200 characters")
-        key = _KEY + name.encode()
+        key = KEY_PREFIX + name.encode()
         self._sides = [_ServerSide(key, opener) for opener in (old, new) if opener is not None]
 
     def look(self) -> Look:
@@ -126,17 +127,24 @@ class ServerStore:
         return found
 
     def write(self, setting: Setting) -> None:
-        """Add a setting on both servers; for DONE one of them is enough, since the old one may be gone by then."""
+        """Add a setting on both servers.
+
+        The old one must have it, since processes ask it first; but for DONE, when it may be gone. The new one gets what it lacks
+        with the next setting, so that one can go back while it cannot be reached.
+        """
         found: list[tuple[_ServerSide, list[Setting]]] = []
+        trouble = None
         for side in self._sides:
             try:
                 found.append((side, side.look().settings))
-            except TargetError:
-                if setting.state is not State.DONE:
+            except TargetError as e:
+                if side is self._sides[0] and setting.state is not State.DONE:
                     raise
-        if not found:
-            raise TargetError("neither server can be reached")
+                trouble = e
         known = _merged(settings for _, settings in found)
+        if not found or (trouble is not None and not known and setting.state is State.DONE):
+            assert trouble is not None
+            raise trouble
         if setting.epoch != _next_epoch(known):
             raise _taken(setting, known)
         for at, (side, settings) in enumerate(found):

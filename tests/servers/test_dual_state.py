@@ -75,6 +75,15 @@ def test_without_the_old_server_the_copy_holds_and_only_the_last_step_can_be_tak
             mine.look()
 
 
+def test_one_can_go_back_while_the_new_server_cannot_be_reached() -> None:
+    with two() as (first, second, old, new), closing(store(old, new)) as mine:
+        mine.write(FIRST)
+        stop(second)
+        mine.write(SECOND)
+        assert mine.look().settings == [FIRST, SECOND]
+        assert first.integer("HLEN", KEY) == 2
+
+
 def stop(client: Client) -> None:
     """End a server without waiting for its answer."""
     with pytest.raises((OSError, EOFError)):
