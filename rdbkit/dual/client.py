@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, Self
 
 from rdbkit.dual.calls import Arguments, Encode, is_miss
 from rdbkit.dual.openers import shared_settings
@@ -27,8 +27,6 @@ except ImportError as e:
 
 __all__ = ["Pipeline", "PubSub", "Redis"]
 
-R = TypeVar("R", bound="Redis")
-
 #: How long a subscriber waits for a message before it looks whether the other side is used by now.
 _LISTEN_S: Final = 1.0
 
@@ -45,49 +43,17 @@ class _Clients(dict[Side, Any]):
         return found
 
 
-class Redis(redis.Redis):
-    """A `redis.Redis` for two servers: it takes what that takes, for the old one, and what is said of the new one.
-
-    All clients that a process has of the same two servers share what is in `dual`: the state, the marks, the metrics.
-
-    Args:
-        args, kwargs: as for `redis.Redis`, for the old server.
-        new: the URL of the new server, or a client of it. What connections have in common, as timeouts and `decode_responses`, is
-            taken from the old server's client where it is a URL.
-        old: a client of the old server, instead of the arguments of one.
-        name: of the move: processes that are given the same name are in the same state.
-        state: where the state is kept; see `rdbkit.dual.state_store.open_store`.
-        look_s: seconds between two looks at it.
-        open_old, open_new: open the servers for our own threads, by `rdbkit.live.server.connect`; needed only where that cannot be
-            told from the clients.
-        mirror, fallback, most_marks, recheck, hide_keys: see `rdbkit.dual.pair.Options`.
-
-    Raises: ValueError where the two do not go together; with the first command TargetError where the state cannot be read.
-
-    Example:
-        cache = Redis(host="old.example", new="rediss://:secret@new.example:10000", name="sessions", decode_responses=True)
-        cache.set("k", "v", ex=3600)
-    """
+class TwoSided:
+    """What makes a client of the package redis one for two servers: commands go to the side that is used, by a plain client."""
 
     #: What all clients of a class are given; see `bound`.
     _bound: ClassVar[Mapping[str, Any]] = {}
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        ours, theirs = split_arguments({**self._bound, **kwargs})
-        old, new = ours.pop("old", None), ours.pop("new", None)
-        if new is None:
-            raise ValueError("name the new server: new=URL, or a client of it")
-        self._begin(redis.Redis(*args, **theirs) if old is None else old, new, ours)
-
-    def _begin(self, old: Any, new: Any, ours: dict[str, Any]) -> None:
-        if isinstance(new, str):
-            new = redis.Redis.from_url(new, **shared_settings(old))
-        self._clients = _Clients({"old": old, "new": new})
-        self._encode: Encode = old.get_encoder().encode
-        self.dual: Pair = pair_of(old, new, **ours)
+    _clients: _Clients
+    _encode: Encode
+    dual: Pair
 
     @classmethod
-    def bound(cls: type[R], **kwargs: Any) -> type[R]:
+    def bound(cls, **kwargs: Any) -> type[Self]:
         """A class whose clients are given these arguments, for frameworks that take a class, and give it the old server alone.
 
         Example:
@@ -97,34 +63,20 @@ class Redis(redis.Redis):
         return type(cls.__name__, (cls,), {"_bound": {**cls._bound, **kwargs}, "__module__": cls.__module__})
 
     @classmethod
-    def from_urls(cls: type[R], old: str, new: str, **kwargs: Any) -> R:
+    def from_urls(cls, old: str, new: str, **kwargs: Any) -> Self:
         """A client of the servers at two URLs; the other arguments are those of `redis.Redis.from_url`, and of this class."""
         return cls.from_url(old, new=new, **kwargs)
 
     @classmethod
-    def from_url(cls: type[R], url: str, **kwargs: Any) -> R:
-        """As `redis.Redis.from_url`, for the old server; the new one is an argument of its own."""
-        ours, theirs = split_arguments(kwargs)
-        return cls(old=redis.Redis.from_url(url, **theirs), **ours)
-
-    @classmethod
-    def from_pool(cls: type[R], connection_pool: Any, **kwargs: Any) -> R:
-        """As `redis.Redis.from_pool`, for the old server; the new one is an argument of its own."""
-        return cls(old=redis.Redis.from_pool(connection_pool), **kwargs)
+    def from_url(cls, url: str, **kwargs: Any) -> Self:
+        """As the package redis has it, for the old server; the new one is an argument of its own."""
+        raise NotImplementedError
 
     # -- the side that is used
 
     @property
     def _primary(self) -> Any:
         return self._clients[self.dual.route.primary]
-
-    @property
-    def connection_pool(self) -> Any:  # type: ignore[override]
-        """The pool of the side that is used now."""
-        client: Any = self._primary
-        if isinstance(client, redis.RedisCluster):
-            client = client.get_redis_connection(client.get_default_node())  # type: ignore[no-untyped-call]
-        return client.connection_pool
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "_clients" not in self.__dict__ or "dual" not in self.__dict__:
@@ -145,7 +97,7 @@ class Redis(redis.Redis):
         for client in self._clients.values():
             client.set_retry(copy.deepcopy(retry))
 
-    def __enter__(self: R) -> R:
+    def __enter__(self) -> Self:
         return self
 
     def close(self) -> None:
@@ -223,6 +175,64 @@ class Redis(redis.Redis):
             return otherwise
         pair.metrics.count("misses" if is_miss(reply) else "reads", 1, side)
         return reply
+
+
+class Redis(TwoSided, redis.Redis):
+    """A `redis.Redis` for two servers: it takes what that takes, for the old one, and what is said of the new one.
+
+    All clients that a process has of the same two servers share what is in `dual`: the state, the marks, the metrics.
+
+    Args:
+        args, kwargs: as for `redis.Redis`, for the old server.
+        new: the URL of the new server, or a client of it. What connections have in common, as timeouts and `decode_responses`, is
+            taken from the old server's client where it is a URL.
+        old: a client of the old server, instead of the arguments of one.
+        name: of the move: processes that are given the same name are in the same state.
+        state: where the state is kept; see `rdbkit.dual.state_store.open_store`.
+        look_s: seconds between two looks at it.
+        open_old, open_new: open the servers for our own threads, by `rdbkit.live.server.connect`; needed only where that cannot be
+            told from the clients.
+        mirror, fallback, most_marks, recheck, hide_keys: see `rdbkit.dual.pair.Options`.
+
+    Raises: ValueError where the two do not go together; with the first command TargetError where the state cannot be read.
+
+    Example:
+        cache = Redis(host="old.example", new="rediss://:secret@new.example:10000", name="sessions", decode_responses=True)
+        cache.set("k", "v", ex=3600)
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        ours, theirs = split_arguments({**self._bound, **kwargs})
+        old, new = ours.pop("old", None), ours.pop("new", None)
+        if new is None:
+            raise ValueError("name the new server: new=URL, or a client of it")
+        self._begin(redis.Redis(*args, **theirs) if old is None else old, new, ours)
+
+    def _begin(self, old: Any, new: Any, ours: dict[str, Any]) -> None:
+        if isinstance(new, str):
+            new = redis.Redis.from_url(new, **shared_settings(old))
+        self._clients = _Clients({"old": old, "new": new})
+        self._encode = old.get_encoder().encode
+        self.dual = pair_of(old, new, **ours)
+
+    @classmethod
+    def from_url(cls, url: str, **kwargs: Any) -> Self:
+        """As `redis.Redis.from_url`, for the old server; the new one is an argument of its own."""
+        ours, theirs = split_arguments(kwargs)
+        return cls(old=redis.Redis.from_url(url, **theirs), **ours)
+
+    @classmethod
+    def from_pool(cls, connection_pool: Any, **kwargs: Any) -> Self:
+        """As `redis.Redis.from_pool`, for the old server; the new one is an argument of its own."""
+        return cls(old=redis.Redis.from_pool(connection_pool), **kwargs)
+
+    @property
+    def connection_pool(self) -> Any:  # type: ignore[override]
+        """The pool of the side that is used now."""
+        client: Any = self._primary
+        if isinstance(client, redis.RedisCluster):
+            client = client.get_redis_connection(client.get_default_node())  # type: ignore[no-untyped-call]
+        return client.connection_pool
 
     def client(self) -> Any:
         """A client with one connection, as redis.Redis has it."""

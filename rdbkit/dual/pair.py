@@ -153,6 +153,11 @@ class Pair:
         found = self._route
         return self.find_route() if found is None else found
 
+    @property
+    def known_route(self) -> Route | None:
+        """As `route`, which waits where this is None: for a loop of asyncio, which has `find_route` wait in a thread."""
+        return self._route
+
     def enter(self) -> Route:
         """Where a command that may write goes. A switch waits for it, until `leave`, which must follow. Raises: as `setting`."""
         while (route := self.try_enter()) is None:

@@ -1,0 +1,591 @@
+"""`rdbkit.dual.asyncio`: the clients of `rdbkit.dual` for asyncio.
+
+Where a command goes and what is done when it was answered is decided by the same `Pair` as for threads, and the same thread brings
+keys over: an event loop waits for nothing but the reply of the side that is used, and at a switch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, ClassVar, Final, Self
+
+from rdbkit.dual.calls import Arguments, Encode, is_miss
+from rdbkit.dual.openers import shared_settings
+from rdbkit.dual.pair import Pair, Route, pair_of, split_arguments
+from rdbkit.dual.states import Side
+from rdbkit.format.slots import key_slot
+from rdbkit.live.login import missing_package
+from rdbkit.targets.keyspecs import TABLE, Written
+
+try:
+    import redis.asyncio as redis
+    from redis.asyncio.client import Pipeline as PlainPipeline
+    from redis.asyncio.client import PubSub as PlainPubSub
+    from redis.asyncio.cluster import ClusterPipeline as PlainClusterPipeline
+    from redis.exceptions import ExecAbortError, RedisError, ResponseError, WatchError
+except ImportError as e:
+    raise missing_package(e) from None
+
+__all__ = ["ClusterPipeline", "Pipeline", "PubSub", "Redis", "RedisCluster"]
+
+#: Seconds after which a subscriber that waits for a message looks whether the other side is used by now.
+_LISTEN_S: Final = 1.0
+_SWITCHED: Final = "the cache was switched while keys were watched"
+
+
+class TwoSided:
+    """What makes a client of the package redis one for two servers: commands go to the side that is used, by a plain client."""
+
+    #: What all clients of a class are given; see `bound`.
+    _bound: ClassVar[Mapping[str, Any]] = {}
+    dual: Pair
+
+    def _begin(self, plain: type[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Be a client; `plain` is what the sides' clients are where the user gives none."""
+        ours, theirs = split_arguments({**self._bound, **kwargs})
+        old, new = ours.pop("old", None), ours.pop("new", None)
+        if new is None:
+            raise ValueError("name the new server: new=URL, or a client of it")
+        if old is None:
+            old = plain(*args, **theirs)
+        if isinstance(new, str):
+            new = plain.from_url(new, **shared_settings(old))
+        self._share({"old": old, "new": new}, old.get_encoder().encode, pair_of(old, new, **ours))
+
+    def _share(self, clients: Mapping[Side, Any], encode: Encode, pair: Pair) -> None:
+        self._clients = clients
+        self._encode = encode
+        self._users = 0
+        self.dual = pair
+
+    @classmethod
+    def bound(cls, **kwargs: Any) -> type[Self]:
+        """A class whose clients are given these arguments; see `rdbkit.dual.Redis.bound`."""
+        return type(cls.__name__, (cls,), {"_bound": {**cls._bound, **kwargs}, "__module__": cls.__module__})
+
+    @classmethod
+    def from_urls(cls, old: str, new: str, **kwargs: Any) -> Self:
+        """A client of the servers at two URLs; the other arguments are those of `from_url`."""
+        return cls.from_url(old, new=new, **kwargs)
+
+    @classmethod
+    def from_url(cls, url: str, **kwargs: Any) -> Self:
+        """As the package redis has it, for the old server; the new one is an argument of its own."""
+        raise NotImplementedError
+
+    # -- the side that is used
+
+    async def _route(self) -> Route:
+        """Where reads go now."""
+        pair = self.dual
+        route = pair.known_route
+        return await asyncio.to_thread(pair.find_route) if route is None else route
+
+    async def _enter(self) -> Route:
+        """Where a command that may write goes. A switch waits for it, until `dual.leave`, which must follow."""
+        pair = self.dual
+        while (route := pair.try_enter()) is None:
+            await asyncio.to_thread(pair.find_route)
+        return route
+
+    @property
+    def _side(self) -> Side:
+        """The side that is used; the old one while that is not known."""
+        route = self.dual.known_route
+        return "old" if route is None else route.primary
+
+    @property
+    def _primary(self) -> Any:
+        """The client of that side."""
+        return self._clients[self._side]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "_clients" not in self.__dict__ or "dual" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self._primary, name)
+
+    def __repr__(self) -> str:
+        clients = self.__dict__.get("_clients", {})
+        return f"<{type(self).__module__}.{type(self).__name__}(old={clients.get('old')!r}, new={clients.get('new')!r})>"
+
+    def __del__(self) -> None:
+        """There is nothing of our own to close."""
+
+    def set_response_callback(self, command: str, callback: Any) -> None:
+        """As the package redis has it, for both sides."""
+        for client in self._clients.values():
+            client.set_response_callback(command, callback)
+
+    def set_retry(self, retry: Any) -> None:
+        """As the package redis has it, for both sides."""
+        for client in self._clients.values():
+            client.set_retry(copy.deepcopy(retry))
+
+    async def initialize(self, *args: Any, **kwargs: Any) -> Self:
+        """As the package redis has it, for the side that is used."""
+        route = await self._route()
+        await self._clients[route.primary].initialize(*args, **kwargs)
+        return self
+
+    async def __aenter__(self) -> Self:
+        self._users += 1
+        try:
+            return await self.initialize()
+        except BaseException:
+            self._users -= 1
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._users -= 1
+        if not self._users:
+            await asyncio.shield(self.aclose())
+
+    async def aclose(self, *args: Any, **kwargs: Any) -> None:
+        """Close both clients. What was written goes on to be brought to the other side; `drain` waits for it."""
+        for client in self._clients.values():
+            await client.aclose(*args, **kwargs)
+
+    async def close(self, *args: Any, **kwargs: Any) -> None:
+        """As `aclose`."""
+        await self.aclose(*args, **kwargs)
+
+    async def drain(self, wait_s: float = 5.0) -> bool:
+        """As `dual.drain`, which waits until what was written is on the other side, without holding up the event loop."""
+        return await asyncio.to_thread(self.dual.drain, wait_s)
+
+    # -- commands
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command to the side that is used, and see to it that what it has written comes to the other side."""
+        pair = self.dual
+        arguments = Arguments(args, self._encode)
+        written = TABLE.written(arguments)
+        kind = written.kind
+        if kind == "read":
+            route = await self._route()
+            if route.second is not None and (keys := TABLE.reads(arguments)):
+                return await self._read(route, keys, args, options)
+            return await self._clients[route.primary].execute_command(*args, **options)
+        if kind == "blocking-write":
+            return await self._wait(written, args, options)
+        route = await self._enter()
+        try:
+            reply = await self._clients[route.primary].execute_command(*args, **options)
+        except BaseException as e:
+            if kind == "script" or not isinstance(e, ResponseError):  # it may have been done; or the task is cancelled
+                pair.wrote(route, written)
+            raise
+        else:
+            pair.wrote(route, written)
+            return reply
+        finally:
+            pair.leave()
+
+    async def _wait(self, written: Written, args: Any, options: Any) -> Any:
+        """The reply to a command that may wait for long, so that no switch waits for it."""
+        route = await self._route()
+        try:
+            reply = await self._clients[route.primary].execute_command(*args, **options)
+        except ResponseError:
+            raise
+        except BaseException:
+            self.dual.wrote(route, written)
+            raise
+        if reply is not None:
+            self.dual.wrote(route, written)
+        return reply
+
+    async def _read(self, route: Route, keys: Sequence[bytes], args: Any, options: Any) -> Any:
+        """The reply to a read of which both sides may be asked."""
+        pair = self.dual
+        if route.primary == "new":
+            reply = await self._clients["new"].execute_command(*args, **options)
+            if not is_miss(reply) or not pair.may_fall_back(route, keys):
+                return reply
+            pair.metrics.count("fallbacks")
+            return await self._ask_beside("old", args, options, reply)
+        if pair.is_dialled(route, keys):
+            reply = await self._ask_beside("new", args, options, None)
+            if not is_miss(reply):
+                return reply
+            pair.metrics.count("fallbacks")
+        return await self._clients["old"].execute_command(*args, **options)
+
+    async def _ask_beside(self, side: Side, args: Any, options: Any, otherwise: Any) -> Any:
+        """The reply of a side that may be down; `otherwise` where there is none."""
+        pair = self.dual
+        if not pair.is_up(side):
+            return otherwise
+        try:
+            reply = await self._clients[side].execute_command(*args, **options)
+        except RedisError as e:
+            pair.failed(side, e)
+            return otherwise
+        pair.metrics.count("misses" if is_miss(reply) else "reads", 1, side)
+        return reply
+
+
+class Redis(TwoSided, redis.Redis):  # type: ignore[misc]
+    """A `redis.asyncio.Redis` for two servers: what `rdbkit.dual.Redis` is for threads, with the same arguments.
+
+    Args:
+        args, kwargs: as for `redis.asyncio.Redis`, for the old server, and those of `rdbkit.dual.Redis`.
+
+    Raises: as `rdbkit.dual.Redis`.
+
+    Example:
+        cache = Redis(host="old.example", new="rediss://:secret@new.example:10000", name="sessions", decode_responses=True)
+        await cache.set("k", "v", ex=3600)
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._begin(redis.Redis, args, kwargs)
+
+    @classmethod
+    def from_url(cls, url: str, **kwargs: Any) -> Self:  # type: ignore[override]
+        """As `redis.asyncio.Redis.from_url`, for the old server; the new one is an argument of its own."""
+        ours, theirs = split_arguments(kwargs)
+        return cls(old=redis.Redis.from_url(url, **theirs), **ours)
+
+    @classmethod
+    def from_pool(cls, connection_pool: Any, **kwargs: Any) -> Self:
+        """As `redis.asyncio.Redis.from_pool`, for the old server; the new one is an argument of its own."""
+        return cls(old=redis.Redis.from_pool(connection_pool), **kwargs)
+
+    @property
+    def connection_pool(self) -> Any:  # type: ignore[override]
+        """The pool of the side that is used now."""
+        return self._primary.connection_pool
+
+    def client(self) -> Any:
+        """A client with one connection, as redis.asyncio.Redis has it."""
+        single = type(self).__new__(type(self))
+        single._share({side: each.client() for side, each in self._clients.items()}, self._encode, self.dual)
+        return single
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
+        """As redis.asyncio.Redis has it; all of its commands go to the side that is used when it is executed."""
+        return Pipeline(self, transaction, shard_hint)
+
+    def pubsub(self, **kwargs: Any) -> PubSub:
+        """As redis.asyncio.Redis has it, on the side that is used; goes over to the other one when that is used."""
+        return PubSub(self, **kwargs)
+
+
+class RedisCluster(TwoSided, redis.RedisCluster):  # type: ignore[misc]
+    """A `redis.asyncio.RedisCluster` for two clusters, or for a cluster and a single server, whose client is then given.
+
+    Args:
+        args, kwargs: as for `redis.asyncio.RedisCluster`, for the old cluster, and those of `rdbkit.dual.Redis`.
+
+    Raises: as `rdbkit.dual.Redis`.
+
+    Example:
+        cache = RedisCluster.from_urls("redis://old.example", "rediss://:secret@new.example:10000", name="sessions")
+        moving = RedisCluster(old=redis.asyncio.Redis(host="single.example"), new="rediss://:secret@new.example:10000")
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._begin(redis.RedisCluster, args, kwargs)
+
+    @classmethod
+    def from_url(cls, url: str, **kwargs: Any) -> Self:
+        """As `redis.asyncio.RedisCluster.from_url`, for the old cluster; the new one is an argument of its own."""
+        ours, theirs = split_arguments(kwargs)
+        return cls(old=redis.RedisCluster.from_url(url, **theirs), **ours)
+
+    # -- what commands of a cluster ask of their client, also where the side that is used is a single server
+
+    @property
+    def encoder(self) -> Any:  # type: ignore[override]
+        """Makes bytes of arguments."""
+        return self.get_encoder()
+
+    def get_encoder(self) -> Any:
+        """As redis.asyncio.RedisCluster has it."""
+        return self._primary.get_encoder()
+
+    @property
+    def _initialize(self) -> bool:  # type: ignore[override]
+        """Whether the nodes have to be asked for."""
+        return bool(getattr(self._primary, "_initialize", False))
+
+    @property
+    def read_from_replicas(self) -> bool:  # type: ignore[override]
+        """As redis.asyncio.RedisCluster has it."""
+        return bool(getattr(self._primary, "read_from_replicas", False))
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """As redis.asyncio.RedisCluster has it, on the side that is used."""
+        if "target_nodes" in options and not isinstance(self._primary, redis.RedisCluster):
+            del options["target_nodes"]  # it has but one
+        return await super().execute_command(*args, **options)
+
+    def scan_iter(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:  # type: ignore[override]
+        """As redis.asyncio.RedisCluster has it, of the side that is used."""
+        found: AsyncIterator[Any] = self._primary.scan_iter(*args, **kwargs)
+        return found
+
+    def pipeline(self, transaction: Any = None, shard_hint: Any = None) -> ClusterPipeline:
+        """As redis.asyncio.RedisCluster has it; all of its commands go to the side that is used when it is executed."""
+        return ClusterPipeline(self, transaction, shard_hint)  # type: ignore[abstract]
+
+    def pubsub(self, *args: Any, **kwargs: Any) -> Any:
+        """As redis.asyncio.RedisCluster has it, on the side that is used now."""
+        return self._primary.pubsub(*args, **kwargs)
+
+
+class _Pipelined:
+    """What makes a pipeline of the package redis one for two servers: commands are kept here, and sent by a plain pipeline."""
+
+    def _keep(self, owner: TwoSided, transaction: Any, shard_hint: Any) -> None:
+        self._owner = owner
+        self._asked = transaction, shard_hint
+        self._inner: Any = None
+        self._side: Side | None = None
+        self.watching = False
+        self._forget()
+
+    def _forget(self) -> None:
+        self.command_stack: list[tuple[Any, Any]] = []
+        self.scripts: set[Any] = set()
+        self.explicit_transaction = False
+
+    def __len__(self) -> int:
+        return len(self.command_stack)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __del__(self) -> None:
+        """The plain pipeline closes what it has."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "_owner" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self._owner, name)
+
+    def __await__(self) -> Any:
+        return self.initialize().__await__()
+
+    async def initialize(self) -> Self:
+        """As the package redis has it."""
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.reset()
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Keep a command, or send it at once while keys are watched."""
+        if (self.watching or args[0] == "WATCH") and not self.explicit_transaction:
+            return self.immediate_execute_command(*args, **options)
+        return self.pipeline_execute_command(*args, **options)
+
+    def pipeline_execute_command(self, *args: Any, **options: Any) -> Self:
+        """Keep a command."""
+        self.command_stack.append((args, options))
+        return self
+
+    def multi(self) -> None:
+        """As the package redis has it."""
+        if self.explicit_transaction:
+            raise RedisError("Cannot issue nested calls to MULTI")
+        if self.command_stack:
+            raise RedisError("Commands without an initial WATCH have already been issued")
+        self.explicit_transaction = True
+
+    async def watch(self, *names: Any) -> Any:
+        """As the package redis has it, on the side that is used."""
+        if self.explicit_transaction:
+            raise RedisError("Cannot issue a WATCH after a MULTI")
+        return await self.immediate_execute_command("WATCH", *names)
+
+    async def unwatch(self) -> Any:
+        """As the package redis has it."""
+        return await self.immediate_execute_command("UNWATCH") if self.watching else True
+
+    async def discard(self) -> None:
+        """Forget the commands that were kept."""
+        await self.reset()
+
+    async def _enter(self) -> tuple[Any, Route]:
+        """The plain pipeline, of the side that is used since keys are watched, and where it goes; `Pair.leave` must follow."""
+        route = await self._owner._enter()
+        if self._inner is None:
+            try:
+                self._side = route.primary
+                self._inner = self._owner._clients[route.primary].pipeline(*self._asked)
+            except BaseException:
+                self._owner.dual.leave()
+                raise
+        elif self._side != route.primary:
+            self._owner.dual.leave()
+            await self.reset()
+            raise WatchError(_SWITCHED)
+        return self._inner, route
+
+    async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command at once, on the connection that watches."""
+        inner, route = await self._enter()
+        try:
+            if args[0] == "WATCH":
+                reply = await inner.watch(*args[1:])
+                self.watching = True
+            elif args[0] == "UNWATCH":
+                reply = await inner.unwatch()
+                self.watching = False
+            else:
+                reply = await inner.execute_command(*args, **options)
+            return reply
+        finally:
+            self._wrote(route, [(args, options)])
+            self._owner.dual.leave()
+
+    async def execute(self, raise_on_error: bool = True, allow_redirections: bool = True) -> list[Any]:
+        """As a plain pipeline, on the side that is used."""
+        if not self.command_stack and not self.watching:
+            return []
+        try:
+            return await self._execute(raise_on_error, allow_redirections)
+        finally:
+            await self.reset()
+
+    async def _execute(self, raise_on_error: bool, allow_redirections: bool) -> list[Any]:
+        stack = self.command_stack
+        inner, route = await self._enter()
+        try:
+            if self.explicit_transaction and self.watching:
+                inner.multi()
+            for args, its_options in stack:
+                inner.execute_command(*args, **its_options)
+            if self.scripts:
+                inner.scripts = self.scripts
+            is_cluster = isinstance(inner, PlainClusterPipeline)
+            try:
+                replies: list[Any] = await inner.execute(raise_on_error, *((allow_redirections,) if is_cluster else ()))
+            except (WatchError, ExecAbortError):
+                raise  # nothing was done
+            except BaseException:
+                self._wrote(route, stack)
+                raise
+            self._wrote(route, stack)
+            return replies
+        finally:
+            self._owner.dual.leave()
+
+    def _wrote(self, route: Route, stack: Sequence[tuple[Any, Any]]) -> None:
+        """These commands were sent."""
+        if route.marks is not None:
+            for args, _ in stack:
+                self._owner.dual.wrote(route, TABLE.written(Arguments(args, self._owner._encode)))
+
+    async def reset(self) -> None:
+        """Forget what was kept and watched."""
+        self._forget()
+        self.watching = False
+        inner, self._inner = self._inner, None
+        if inner is not None:
+            reset = getattr(inner, "reset", None)  # pipelines of clusters have none before redis-py 6
+            if reset is not None:
+                await reset()
+
+
+class Pipeline(_Pipelined, PlainPipeline):  # type: ignore[misc]
+    """A `redis.asyncio.client.Pipeline` for two servers."""
+
+    def __init__(self, owner: Redis, transaction: bool, shard_hint: Any) -> None:
+        self._keep(owner, transaction, shard_hint)
+
+    @property
+    def connection_pool(self) -> Any:  # type: ignore[override]
+        """The pool of the side that is used."""
+        return self._owner.connection_pool
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        """As `reset`."""
+        await self.reset()
+
+
+class ClusterPipeline(_Pipelined, PlainClusterPipeline):  # type: ignore[misc]
+    """A `redis.asyncio.cluster.ClusterPipeline` for two servers."""
+
+    def __init__(self, owner: RedisCluster, transaction: Any, shard_hint: Any) -> None:
+        self._keep(owner, transaction, shard_hint)
+
+    def unlink(self, *names: Any) -> Any:
+        """As redis.asyncio.RedisCluster has it: a command for the keys of each slot."""
+        return self._split("UNLINK", names)
+
+    def mset_nonatomic(self, mapping: Mapping[Any, Any]) -> Any:
+        """As redis.asyncio.RedisCluster has it: a command for the keys of each slot."""
+        slots: dict[int, list[Any]] = {}
+        for key, value in mapping.items():
+            slots.setdefault(key_slot(self._owner._encode(key)), []).extend((key, value))
+        for pairs in slots.values():
+            self.execute_command("MSET", *pairs)
+        return self
+
+    def _split_command_across_slots(self, command: str, *keys: Any) -> Any:
+        return self._split(command, keys)
+
+    def _split(self, command: str, keys: Sequence[Any]) -> Any:
+        slots: dict[int, list[Any]] = {}
+        for key in keys:
+            slots.setdefault(key_slot(self._owner._encode(key)), []).append(key)
+        for some in slots.values():
+            self.execute_command(command, *some)
+        return self
+
+
+class PubSub(PlainPubSub):
+    """A `redis.asyncio.client.PubSub` on the side that is used; on a switch it subscribes on the other one."""
+
+    connection: Any
+
+    def __init__(self, owner: Redis, **kwargs: Any) -> None:
+        self._owner = owner
+        self._side = owner._side
+        super().__init__(owner._clients[self._side].connection_pool, **kwargs)
+
+    async def execute_command(self, *args: Any) -> None:
+        """As redis.asyncio has it."""
+        await self._follow()
+        await super().execute_command(*args)
+
+    async def parse_response(self, block: bool = True, timeout: float = 0) -> Any:
+        """As redis.asyncio has it; looks now and then which side is used."""
+        while True:
+            if self.connection is not None and await self._other_side() is not None:
+                with suppress(RedisError, OSError):  # the old side may be gone
+                    reply = await super().parse_response(block=False, timeout=0)
+                    if reply is not None:
+                        return reply  # which came before the switch
+            await self._follow()
+            reply = await super().parse_response(block=False, timeout=_LISTEN_S if block else timeout)
+            if reply is not None or not block:
+                return reply
+
+    async def _other_side(self) -> Side | None:
+        """The side that is used by now, where that is not the one of this connection."""
+        side = (await self._owner._route()).primary
+        return None if side == self._side else side
+
+    async def _follow(self) -> None:
+        """Subscribe on the other side, where that is used by now."""
+        side = await self._other_side()
+        if side is None:
+            return
+        kinds = [kind for kind in ("channels", "patterns", "shard_channels") if hasattr(self, kind)]
+        subscribed = {kind: getattr(self, kind) for kind in kinds}
+        await self.aclose()  # type: ignore[no-untyped-call]
+        self._side = side
+        self.connection_pool = self._owner._clients[side].connection_pool
+        for kind, names in subscribed.items():
+            setattr(self, kind, names)
+        await self.on_connect(None)  # type: ignore[arg-type]  # which subscribes to what there was before
