@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from rdbkit.resp import command
 
-__all__ = ["ConnectionContext"]
+__all__ = ["Command", "ConnectionContext"]
 
 #: What takes up a subscription, and which kind.
 SUBSCRIBES: Final = {b"SUBSCRIBE": 0, b"PSUBSCRIBE": 1, b"SSUBSCRIBE": 2}
 UNSUBSCRIBES: Final = {b"UNSUBSCRIBE": 0, b"PUNSUBSCRIBE": 1, b"SUNSUBSCRIBE": 2}
 #: Settings of CLIENT that stay until they are changed.
 _SETTINGS: Final = (b"SETNAME", b"NO-EVICT", b"NO-TOUCH", b"TRACKING")
+#: Those that older servers do not have, and that change nothing of what the client gets.
+_NICETIES: Final = (b"SETINFO", b"NO-EVICT", b"NO-TOUCH")
+
+
+class Command(NamedTuple):
+    """What a server is told.
+
+    Attributes:
+        text: as it is sent.
+        replies: how many come.
+        must: whether a connection cannot do without it.
+    """
+
+    text: bytes
+    replies: int = 1
+    must: bool = True
 
 
 class ConnectionContext:
@@ -28,8 +44,8 @@ class ConnectionContext:
 
     >>> context = ConnectionContext()
     >>> context.told([b"SELECT", b"3"])
-    >>> context.db, context.commands()
-    (3, [(b'*2\\r\\n$6\\r\\nSELECT\\r\\n$1\\r\\n3\\r\\n', 1)])
+    >>> context.db, [each.text for each in context.commands()]
+    (3, [b'*2\\r\\n$6\\r\\nSELECT\\r\\n$1\\r\\n3\\r\\n'])
     """
 
     def __init__(self) -> None:
@@ -112,26 +128,27 @@ class ConnectionContext:
             return len(arguments) - 1
         return max(1, len(self.subscriptions[UNSUBSCRIBES.get(arguments[0].upper(), 0)]))
 
-    def commands(self, login: tuple[bytes, ...] | None = None) -> list[tuple[bytes, int]]:
-        """What another server must be told, each with the number of its replies.
+    def commands(self, login: tuple[bytes, ...] | None = None) -> list[Command]:
+        """What another server must be told.
 
         Args:
             login: arguments of AUTH that are sent instead of the client's own; empty for no AUTH at all.
         """
         login = self.login if login is None else login
-        found: list[tuple[bytes, int]] = []
+        found: list[Command] = []
         if login:
-            found.append((command(b"AUTH", *login), 1))
+            found.append(Command(command(b"AUTH", *login)))
         if self.protocol != 2:
-            found.append((command(b"HELLO", b"%d" % self.protocol), 1))
+            found.append(Command(command(b"HELLO", b"%d" % self.protocol)))
         for name, values in self._settings.items():
-            found.append((command(b"CLIENT", name.partition(b" ")[0], *values), 1))
+            what = name.partition(b" ")[0]
+            found.append(Command(command(b"CLIENT", what, *values), must=what not in _NICETIES))
         if self.db:
-            found.append((command(b"SELECT", b"%d" % self.db), 1))
+            found.append(Command(command(b"SELECT", b"%d" % self.db)))
         for name, number in SUBSCRIBES.items():
             names = self.subscriptions[number]
             if names:
-                found.append((command(name, *names), len(names)))
+                found.append(Command(command(name, *names), len(names)))
         if self.silent:
-            found.append((command(b"CLIENT", b"REPLY", b"OFF"), 0))
+            found.append(Command(command(b"CLIENT", b"REPLY", b"OFF"), 0))
         return found

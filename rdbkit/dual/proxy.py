@@ -6,16 +6,19 @@ Each client has a connection of its own to the server, so whatever works there w
 from __future__ import annotations
 
 import asyncio
+import hmac
 import ssl
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final
 
+from rdbkit.dual.connection_context import Command
 from rdbkit.dual.cutover import Connections, Side
 from rdbkit.dual.marks import Marks
 from rdbkit.dual.metrics import Metrics
-from rdbkit.dual.proxied import ProxiedConnection, exchange, request_names
+from rdbkit.dual.pairing import request_names
+from rdbkit.dual.proxied import ProxiedConnection, exchange
 from rdbkit.errors import RdbError, TargetError
 from rdbkit.format.replies import Refusal
 from rdbkit.live.server import Server
@@ -25,6 +28,7 @@ from rdbkit.targets.keyspecs import TABLE
 __all__ = ["Proxy", "Upstream"]
 
 _CONNECT_S: Final = 15.0
+_RENEW_S: Final = 10.0
 _BACKLOG: Final = 4096
 #: Requests that are kept while a server is asked what their command is.
 _MOST_ASKED: Final = 10_000
@@ -49,6 +53,7 @@ class Upstream:
             )
         self.side = side
         self.server = server
+        self.last_login: tuple[bytes, ...] | None = None
 
     def __str__(self) -> str:
         return str(self.server.url)
@@ -68,7 +73,8 @@ class Upstream:
         if login is None:
             return None
         user, password = login
-        return (password.encode(),) if user is None else (user.encode(), password.encode())
+        self.last_login = (password.encode(),) if user is None else (user.encode(), password.encode())
+        return self.last_login
 
 
 class Proxy:
@@ -105,6 +111,11 @@ class Proxy:
     ) -> None:
         self.upstreams: dict[Side, Upstream] = {"old": Upstream("old", old), "new": Upstream("new", new)}
         self.upstream = self.upstreams[primary]
+        if client_password is not None and not log_in:
+            raise ValueError("clients log in with a password of their own only where the proxy logs in to the servers")
+        for each in self.upstreams.values():
+            if client_password is not None and each.server.opener.login.current is None:
+                raise TargetError("it lets everybody in, so clients cannot be asked for a password", source=str(each))
         self.marks = marks
         self.metrics = metrics
         self.names = request_names()
@@ -121,6 +132,8 @@ class Proxy:
     async def listen(self, host: str, port: int, *, tls: ssl.SSLContext | None = None, reuse_port: bool = False) -> int:
         """Take clients. Returns: the port. Raises: OSError."""
         loop = asyncio.get_running_loop()
+        if self._log_in and not self._servers:
+            self.spawn(self._renew_logins())
         server = await loop.create_server(
             lambda: ProxiedConnection(self).client, host, port, ssl=tls, backlog=_BACKLOG, reuse_port=reuse_port or None
         )
@@ -160,13 +173,45 @@ class Proxy:
         self._tasks.add(begun)
         begun.add_done_callback(self._tasks.discard)
 
+    async def _renew_logins(self) -> None:
+        """Log connections in again when there is a new token: a server closes those whose token has ended."""
+        known = {upstream: await upstream.login() for upstream in self.upstreams.values()}
+        late: set[ProxiedConnection] = set()
+        while True:
+            await asyncio.sleep(_RENEW_S)
+            upstream = self.upstream
+            with suppress(TargetError):  # those that the old one was given to go on until it ends
+                login = await upstream.login()
+                if login != known[upstream]:
+                    known[upstream] = login
+                    late = set(self.connections)
+            login = known[upstream]
+            if login is not None:
+                late = {each for each in late & self.connections if each.upstream is upstream and not each.renew_login(login)}
+
     async def login(self, upstream: Upstream) -> tuple[bytes, ...] | None:
         """What the proxy logs in with; None where clients do so themselves. Raises: TargetError."""
         return await upstream.login() if self._log_in else None
 
     def other_login(self, upstream: Upstream | None, arguments: list[bytes]) -> bytes | None:
         """What is sent in place of AUTH or HELLO of a client, since each cache has a login of its own; None for as it is."""
-        return None
+        login = None if upstream is None else upstream.last_login
+        if not self._log_in or login is None:
+            return None
+        at = 1
+        if arguments[0].upper() == b"HELLO":
+            at = next((n for n in range(2, len(arguments)) if arguments[n].upper() == b"AUTH"), len(arguments))
+            login = (b"default", *login)[-2:]
+            end = at + 3
+            at += 1
+        else:
+            end = len(arguments)
+        if end > len(arguments) or at == end:
+            return None
+        given = arguments[end - 1]
+        if self._client_password is not None and not hmac.compare_digest(given, self._client_password):
+            return None  # the server refuses it
+        return command(*arguments[:at], *login, *arguments[end:])
 
     def unreachable(self, upstream: Upstream, trouble: Exception) -> None:
         """A client was turned away, since the server was."""
@@ -243,7 +288,7 @@ class _Worker(Connections):
         """End commands that wait for data."""
         upstream = self._proxy.upstream
         login = await upstream.login()
-        commands = [] if login is None else [(command(b"AUTH", *login), 1)]
-        commands += [(command(b"CLIENT", b"UNBLOCK", b"%d" % each), 1) for each in ids]
+        commands = [] if login is None else [Command(command(b"AUTH", *login))]
+        commands += [Command(command(b"CLIENT", b"UNBLOCK", b"%d" % each), must=False) for each in ids]
         with suppress(OSError, TargetError):  # what still waits is closed
             await exchange(upstream, commands)

@@ -92,8 +92,8 @@ class Requests:
         self.drop_arguments()
 
     def is_between(self) -> bool:
-        """Whether no request is half read."""
-        return self.missing == 0 and self.pos >= len(self.buf)
+        """Whether no request was read by half, but for its first line."""
+        return self.missing == 0
 
     def take(self) -> list[bytes] | None:
         """The arguments of the next request that is wanted, its name first; None where no more is whole."""
