@@ -176,10 +176,10 @@ class TwoSided:
             reply = await self._clients[route.primary].execute_command(*args, **options)
         except BaseException as e:
             if kind == "script" or not isinstance(e, ResponseError):  # it may have been done; or the task is cancelled
-                pair.wrote(route, written)
+                pair.wrote(route, written, list(arguments))
             raise
         else:
-            pair.wrote(route, written)
+            pair.wrote(route, written, list(arguments))
             return reply
         finally:
             pair.leave()
@@ -483,7 +483,8 @@ class _Pipelined:
         """These commands were sent."""
         if route.marks is not None:
             for args, _ in stack:
-                self._owner.dual.wrote(route, TABLE.written(Arguments(args, self._owner._encode)))
+                arguments = Arguments(args, self._owner._encode)
+                self._owner.dual.wrote(route, TABLE.written(arguments), list(arguments))
 
     async def reset(self) -> None:
         """Forget what was kept and watched."""

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias, overload
+from typing import Any, Final, TypeAlias, overload
 
-__all__ = ["Arguments", "Encode", "is_miss"]
+from rdbkit.targets.keyspecs import TABLE
+
+__all__ = ["Arguments", "Encode", "is_miss", "plain_of"]
 
 #: Makes bytes of one argument, as the client does that sends it.
 Encode: TypeAlias = Callable[[Any], bytes]
+
+#: What is known of commands by their names, as they are given: redis-py gives text.
+_plain: Final[dict[Any, tuple[str, int]]] = {}
+_MOST: Final = 10_000
 
 
 class Arguments(Sequence[bytes]):
@@ -49,6 +55,26 @@ class Arguments(Sequence[bytes]):
 
     def __iter__(self) -> Iterator[bytes]:
         return map(self._encode, self._args)
+
+
+def plain_of(name: Any) -> tuple[str, int]:
+    """The kind of a command, and which argument is the one key that it writes, by its name; ("", 0) where its arguments decide.
+
+    Args:
+        name: as it was given to `execute_command`.
+    """
+    found = _plain.get(name)
+    return _find_plain(name) if found is None else found
+
+
+def _find_plain(name: Any) -> tuple[str, int]:
+    text = name.encode() if isinstance(name, str) else bytes(name)
+    found = TABLE.plain(text.strip()) or ("", 0)
+    if found[0] not in ("read", "write") or (found[1] and b" " in text):  # its arguments are counted without its second word
+        found = ("", 0)
+    if len(_plain) < _MOST:
+        _plain[name] = found
+    return found
 
 
 def is_miss(reply: Any) -> bool:

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, Self
 
-from rdbkit.dual.calls import Arguments, Encode, is_miss
+from rdbkit.dual.calls import Arguments, Encode, is_miss, plain_of
 from rdbkit.dual.openers import shared_settings
 from rdbkit.dual.pair import Pair, Route, pair_of, split_arguments
 from rdbkit.dual.states import Side
@@ -110,25 +110,45 @@ class TwoSided:
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command to the side that is used, and see to it that what it has written comes to the other side."""
         pair = self.dual
-        arguments = Arguments(args, self._encode)
-        written = TABLE.written(arguments)
-        kind = written.kind
+        kind, at = plain_of(args[0])
+        if at and len(args) > at:
+            route = pair.enter()
+            try:
+                reply = self._clients[route.primary].execute_command(*args, **options)
+            except ResponseError:
+                raise
+            except BaseException:  # it may have been done
+                pair.wrote_key(route, self._encode(args[at]))
+                raise
+            else:
+                pair.wrote_key(route, self._encode(args[at]))
+                return reply
+            finally:
+                pair.leave()
         if kind == "read":
             route = pair.route
-            if route.second is not None and (keys := TABLE.reads(arguments)):
-                return self._read(route, keys, args, options)
-            return self._clients[route.primary].execute_command(*args, **options)
-        if kind == "blocking-write":
+            if route.is_plain:
+                return self._clients[route.primary].execute_command(*args, **options)
+        return self._execute(args, options)
+
+    def _execute(self, args: Any, options: Any) -> Any:
+        """The reply to a command of which more is to be known than its name."""
+        pair = self.dual
+        arguments = Arguments(args, self._encode)
+        written = TABLE.written(arguments)
+        if written.kind == "read":
+            return self._read(pair.route, TABLE.reads(arguments), arguments, args, options)
+        if written.kind == "blocking-write":
             return self._wait(written, args, options)
         route = pair.enter()
         try:
             reply = self._clients[route.primary].execute_command(*args, **options)
         except BaseException as e:
-            if kind == "script" or not isinstance(e, ResponseError):  # it may have been done, or a part of it
-                pair.wrote(route, written)
+            if written.kind == "script" or not isinstance(e, ResponseError):  # it may have been done, or a part of it
+                pair.wrote(route, written, list(arguments))
             raise
         else:
-            pair.wrote(route, written)
+            pair.wrote(route, written, list(arguments))
             return reply
         finally:
             pair.leave()
@@ -147,11 +167,18 @@ class TwoSided:
             self.dual.wrote(route, written)
         return reply
 
-    def _read(self, route: Route, keys: Sequence[bytes], args: Any, options: Any) -> Any:
+    def _read(self, route: Route, keys: Sequence[bytes], arguments: Arguments, args: Any, options: Any) -> Any:
         """The reply to a read of which both sides may be asked."""
         pair = self.dual
+        client = self._clients[route.primary]
+        if not keys:
+            return client.execute_command(*args, **options)
+        if route.compares:
+            pair.compare(route, keys, arguments)
+        if route.second is None:
+            return client.execute_command(*args, **options)
         if route.primary == "new":
-            reply = self._clients["new"].execute_command(*args, **options)
+            reply = client.execute_command(*args, **options)
             if not is_miss(reply) or not pair.may_fall_back(route, keys):
                 return reply
             pair.metrics.count("fallbacks")
@@ -161,7 +188,7 @@ class TwoSided:
             if not is_miss(reply):
                 return reply
             pair.metrics.count("fallbacks")
-        return self._clients["old"].execute_command(*args, **options)
+        return client.execute_command(*args, **options)
 
     def _ask_beside(self, side: Side, args: Any, options: Any, otherwise: Any) -> Any:
         """The reply of a side that may be down; `otherwise` where there is none."""
@@ -218,13 +245,15 @@ class Redis(TwoSided, redis.Redis):
     @classmethod
     def from_url(cls, url: str, **kwargs: Any) -> Self:
         """As `redis.Redis.from_url`, for the old server; the new one is an argument of its own."""
-        ours, theirs = split_arguments(kwargs)
+        ours, theirs = split_arguments({**cls._bound, **kwargs})
         return cls(old=redis.Redis.from_url(url, **theirs), **ours)
 
     @classmethod
     def from_pool(cls, connection_pool: Any, **kwargs: Any) -> Self:
         """As `redis.Redis.from_pool`, for the old server; the new one is an argument of its own."""
-        return cls(old=redis.Redis.from_pool(connection_pool), **kwargs)
+        old = redis.Redis(connection_pool=connection_pool)
+        old.auto_close_connection_pool = True  # as from_pool does, which redis-py 5.0.0 has not
+        return cls(old=old, **kwargs)
 
     @property
     def connection_pool(self) -> Any:  # type: ignore[override]
@@ -369,7 +398,8 @@ class Pipelined:
         """Mark what these commands may have written: one that has failed does no harm by it."""
         if route.marks is not None:
             for args, _ in stack:
-                self._owner.dual.wrote(route, TABLE.written(Arguments(args, self._owner._encode)))
+                arguments = Arguments(args, self._owner._encode)
+                self._owner.dual.wrote(route, TABLE.written(arguments), list(arguments))
 
     def reset(self) -> None:
         """Forget what was queued and watched."""

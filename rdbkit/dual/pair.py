@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, NamedTuple, Protocol
 
+from rdbkit.dual.beside import Beside
+from rdbkit.dual.comparing import is_chosen
 from rdbkit.dual.engine import Engine
 from rdbkit.dual.marks import Marks
 from rdbkit.dual.metrics import Metrics
@@ -56,14 +58,20 @@ class Options:
     Attributes:
         mirror: "marks": what is written is brought to the other side by this process; "follow": it is not, since `rdbkit copy
             --follow` does that outside.
-        fallback: in the state NEW, a read that finds nothing on the new side is asked of the old one.
+        fallback: in the state NEW, a read that finds nothing on the new side is asked of the old one, too.
         most_marks: so many keys may wait for the other side.
         recheck: so many keys a second are compared after they were written on the other side.
+        compare: the share of reads, from 0 to 1, that a thread asks of both sides, to see whether the answers are the same.
+        publish: "primary": messages go to the side that is used; "both": to the other one, too.
+        mirror_flush: FLUSHDB and FLUSHALL empty both sides. Without it the other one needs `rdbkit sync` then.
         hide_keys: samples in metrics have no names of keys.
     """
 
     mirror: str = "marks"
     fallback: bool = False
+    compare: float = 0.0
+    publish: str = "primary"
+    mirror_flush: bool = False
     most_marks: int = 1_000_000
     recheck: int = 2000
     hide_keys: bool = False
@@ -71,6 +79,10 @@ class Options:
     def __post_init__(self) -> None:
         if self.mirror not in ("marks", "follow"):
             raise ValueError(f"mirror is marks or follow, not {self.mirror}")
+        if self.publish not in ("primary", "both"):
+            raise ValueError(f"publish is primary or both, not {self.publish}")
+        if not 0 <= self.compare <= 1:
+            raise ValueError(f"a share of reads is a number from 0 to 1, not {self.compare}")
 
 
 class Route(NamedTuple):
@@ -81,12 +93,16 @@ class Route(NamedTuple):
         primary: the side whose replies count.
         second: the side that reads may be asked of besides the primary; None for neither.
         marks: takes the keys that were written; None where nobody brings them to the other side.
+        compares: whether reads are compared.
+        is_plain: whether reads go to the primary, and nothing else is done with them.
     """
 
     setting: Setting
     primary: Side
     second: Side | None
     marks: Marks | None
+    compares: bool
+    is_plain: bool
 
 
 class Pair:
@@ -110,6 +126,7 @@ class Pair:
         self._open: dict[Side, ServerOpener] = {"old": old, "new": new}
         self._engines: dict[Side, tuple[Marks, Engine]] = {}  # by the side that they write
         self._lock = threading.RLock()
+        self._beside = Beside(db, self._open, self.metrics, options.publish == "both", options.mirror_flush)
         self._flying: list[None] = []  # an element for each command that may write and has not been answered
         self._ended: weakref.WeakSet[Marks] = weakref.WeakSet()  # whose engines have ended
         self._late = 0  # commands that were answered after a switch that had waited for them
@@ -127,7 +144,8 @@ class Pair:
 
     def drain(self, wait_s: float = _END_S) -> bool:
         """Wait until what was written before is on the other side; whether it is. False also where some of it needs `sync`."""
-        drained = all(engine.drain(wait_s) for _, engine in list(self._engines.values()))
+        drained = self._beside.wait(wait_s)  # which may mark keys
+        drained &= all(engine.drain(wait_s) for _, engine in list(self._engines.values()))
         return drained and not self.needs_sync
 
     @property
@@ -211,20 +229,37 @@ class Pair:
 
     # -- for clients: what follows
 
-    def wrote(self, route: Route, written: Written) -> None:
-        """A command was answered, or nobody knows what became of it: its keys are to be looked at. Never raises, never blocks."""
-        marks = route.marks
-        if marks is None:
+    def wrote(self, route: Route, written: Written, args: Sequence[bytes] = ()) -> None:
+        """A command was answered, or nobody knows what became of it: its keys are to be looked at. Never raises, never blocks.
+
+        Args:
+            route: where it went.
+            written: what it does.
+            args: the command itself.
+        """
+        if route.marks is None:
             return
         if written.kind in _MARKED:
             for key in written.keys:
-                marks.add(self.db, key)
+                self.wrote_key(route, key)
             for db, key in written.elsewhere:
-                marks.add(db, key)
-            if self._route is not route and marks in self._ended:
-                self._late += 1
-        elif written.kind == "flush":
-            self.metrics.count("needs_sync", 1, "flush")
+                self.wrote_key(route, key, db)
+        elif written.kind in ("definition", "publish", "flush", "unknown"):
+            self._beside.wrote(route.primary, route.marks, written.kind, args)
+
+    def wrote_key(self, route: Route, key: bytes, db: int | None = None) -> None:
+        """As `wrote`, of one key."""
+        marks = route.marks
+        if marks is None:
+            return
+        marks.add(self.db if db is None else db, key)
+        if self._route is not route and marks in self._ended:
+            self._late += 1
+
+    def compare(self, route: Route, keys: Sequence[bytes], args: Sequence[bytes]) -> None:
+        """A read was answered: in a share of cases see whether the other side answers the same. Never raises, never blocks."""
+        if is_chosen(self.options.compare, keys[0]):
+            self._beside.compare(route.primary, route.marks, list(args), keys)
 
     # -- switching
 
@@ -236,7 +271,8 @@ class Pair:
             second = "old"
         toward = mirrored(setting.state)
         marks = None if toward is None or self.options.mirror != "marks" else self._begin(toward)
-        return Route(setting, primary(setting.state), second, marks)
+        compares = toward is not None and self.options.compare > 0
+        return Route(setting, primary(setting.state), second, marks, compares, second is None and not compares)
 
     def _begin(self, toward: Side) -> Marks:
         """What takes the keys to be brought to a side."""

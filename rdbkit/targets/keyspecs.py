@@ -83,6 +83,17 @@ class CommandTable:
                     found[name] = 0
         return found
 
+    def plain(self, name: bytes) -> tuple[str, int] | None:
+        """The kind of a command, and which argument is the one key that it writes, 0 for none; None where the arguments decide.
+
+        >>> TABLE.plain(b"SET"), TABLE.plain(b"GET"), TABLE.plain(b"DEL")
+        (('write', 1), ('read', 0), None)
+        """
+        command, _ = self._find([name])
+        if command is _UNKNOWN or command.within is not None or (command.always is None and not command.only_key):
+            return None
+        return command.kind, command.only_key
+
     def learn(self, name: bytes, info: object) -> None:
         """Take over what a server says of a command that the table lacks; what cannot be understood is left out.
 

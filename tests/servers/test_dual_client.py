@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +17,8 @@ import pytest
 import redis
 
 from fixtures.server import running
-from rdbkit.dual import Redis, Setting, State
+from rdbkit.dual import Redis, Setting, State, beside
+from rdbkit.targets.keyspecs import TABLE
 
 from ..processes import until
 from .test_verify_import import port_of
@@ -28,6 +34,10 @@ class Sides(NamedTuple):
     def client(self, state: Any, **kwargs: Any) -> Any:
         """A client in a state, or in the one that a function gives."""
         return Redis.from_urls(*self.urls, state=state if callable(state) else lambda: state, look_s=0.02, **kwargs)
+
+    def subscriber(self) -> Any:
+        """A plain one, on the new side."""
+        return self.new.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture(scope="module")
@@ -191,3 +201,184 @@ def test_subscribers_move_with_the_switch(sides: Sides) -> None:
         until(lambda: sides.new.publish("c", "2") == 1)
         assert next(each["data"] for each in pubsub.listen()) == b"2"
         assert sides.old.publish("c", "3") == 0
+
+
+def test_scripts_and_functions(sides: Sides) -> None:
+    with sides.client(State.NEW) as client:
+        double = client.register_script("return redis.call('set', KEYS[1], ARGV[1] * 2)")
+        double(keys=["k"], args=[21])
+        with client.pipeline() as pipe:
+            double(keys=["p"], args=[4], client=pipe)
+            pipe.execute()
+        with pytest.raises(redis.ResponseError):  # it has written before it failed
+            client.eval("redis.call('set', KEYS[1], 1) return redis.call('nothing')", 1, "half")
+        sha = client.script_load("return 1")
+        assert client.dual.drain(5)
+        assert not client.dual.needs_sync
+        assert sides.old.mget("k", "p", "half") == [b"42", b"8", b"1"]
+        assert sides.old.script_exists(sha, double.sha) == [True, True]
+        client.function_load("#!lua name=lib\nredis.register_function('f', function() return 1 end)", replace=True)
+        client.dual.drain(5)
+        assert client.dual.needs_sync  # Redis 6.0 has no functions
+        assert client.dual.report()["needs_sync"] == {"definition": 1}
+    client.function_flush()
+
+
+def test_a_lock_is_held_on_both_sides_of_a_switch(sides: Sides) -> None:
+    state = Switched(State.DIAL)
+    with sides.client(state) as client:
+        lock = client.lock("mutex", timeout=60)
+        assert lock.acquire(blocking=False)
+        state.go(client, State.NEW)
+        assert not client.lock("mutex").acquire(blocking=False)
+        lock.extend(60)
+        lock.release()
+        assert client.lock("mutex", timeout=1).acquire(blocking=False)
+
+
+def test_a_command_that_nobody_knows_is_asked_for(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(TABLE._named, b"RPOPLPUSH")
+    monkeypatch.delitem(TABLE._named, b"rpoplpush")
+    with sides.client(State.SHADOW) as client:
+        client.rpush("from", 1, 2)
+        assert client.rpoplpush("from", "to") == b"2"
+        assert client.dual.drain(5)
+        assert TABLE.written([b"RPOPLPUSH", b"from", b"to"]).keys == (b"from", b"to")
+    assert (sides.new.lrange("from", 0, -1), sides.new.lrange("to", 0, -1)) == ([b"1"], [b"2"])
+
+
+def test_messages_go_to_both_sides_where_that_is_wanted(sides: Sides) -> None:
+    for publish, expected in (("both", 1), ("primary", 0)):
+        with sides.client(State.SHADOW, publish=publish) as client, closing(sides.subscriber()) as there:
+            there.subscribe("c")
+            until(lambda there=there: there.get_message(timeout=0.01) is None and there.subscribed)  # type: ignore[misc]
+            until(lambda: sides.new.pubsub_numsub("c")[0][1] == 1)
+            assert client.publish("c", "hello") == 0
+            assert client.dual.drain(5)
+            messages = [message for _ in range(3) if (message := there.get_message(timeout=0.02))]
+            assert [each["data"] for each in messages] == [b"hello"] * expected
+
+
+def test_flushes(sides: Sides) -> None:
+    with sides.client(State.SHADOW) as client:
+        sides.new.set("k", 1)
+        client.flushdb()
+        assert client.dual.needs_sync
+        assert sides.new.exists("k")
+    with sides.client(State.SHADOW, mirror_flush=True) as client:
+        client.set("k", 2)
+        client.flushall()
+        client.set("after", 1)
+        assert client.dual.drain(5)
+        assert sides.new.keys() == [b"after"]
+
+
+def test_reads_are_compared(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beside, "_AGAIN_S", 0.02)
+    with sides.client(State.SHADOW, compare=1) as client:
+        client.zadd("z", {"a": 0.1, "b": 3})
+        client.hset("h", mapping={"a": 1, "b": 2})
+        client.set("t", 1, ex=1000)
+        assert client.dual.drain(5)
+        sides.new.set("wrong", 1)
+        sides.old.set("wrong", 2)
+        sides.old.set("lacks", 2)
+        client.zrange("z", 0, -1, withscores=True)
+        client.hgetall("h")
+        client.ttl("t")
+        client.get("wrong")
+        client.get("lacks")
+        client.mget("wrong", "t")
+        until(lambda: sum(client.dual.report()["differs"].values()) == 3)
+        report = client.dual.report()
+        assert report["compared"] == 6
+        assert report["differs"] == {"GET,value": 1, "GET,missing": 1, "MGET,value": 1}
+        assert client.dual.drain(5)
+
+
+def test_a_side_that_is_down_does_no_harm(sides: Sides) -> None:
+    with closing(socket.socket()) as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"redis://127.0.0.1:{nobody.getsockname()[1]}"
+        for setting in (Setting(State.SHADOW), Setting(State.DIAL, 100)):
+            with Redis.from_urls(sides.urls[0], url, state=lambda setting=setting: setting, compare=1) as client:
+                for i in range(50):
+                    client.set(f"k:{i}", i)
+                    assert client.get(f"k:{i}") == b"%d" % i
+                with client.client() as single:
+                    assert single.get("k:1") == b"1"
+                assert not client.dual.drain(0)
+                client.dual.close(0)
+
+
+def test_clients_are_made_in_many_ways(sides: Sides) -> None:
+    old, new = sides.urls
+    bound = Redis.bound(new=new, state=State.SHADOW, decode_responses=True)
+    pool = redis.ConnectionPool.from_url(old, decode_responses=True)
+    port = int(old.rpartition(":")[2])
+    clients = [
+        bound.from_url(old),
+        bound(host="127.0.0.1", port=port),
+        bound(host="127.0.0.1", port=port, single_connection_client=True),
+        Redis(connection_pool=pool, new=redis.Redis.from_url(new, decode_responses=True), state=State.SHADOW),
+        Redis.from_pool(pool, new=new, state=State.SHADOW),
+        Redis.from_urls(old, new, state=State.SHADOW, decode_responses=True, encoding="latin-1"),
+    ]
+    for number, client in enumerate(clients):
+        with client:
+            assert client.set(f"é{number}", "wért") is True
+            assert client.get(f"é{number}") == "wért"
+            assert client.dual.drain(5)
+            assert client.dual is clients[0].dual
+            assert client.get_connection_kwargs()["decode_responses"] is True
+            repr(client)
+    assert sorted(sides.new.keys()) == sorted(sides.old.keys())
+    assert len(sides.new.keys()) == 6
+
+
+def test_what_does_not_go_together_is_refused(sides: Sides) -> None:
+    old, new = sides.urls
+    with pytest.raises(ValueError, match="name the new server"):
+        Redis()
+    with pytest.raises(ValueError, match="the database is 1 on the old side and 2 on the new one"):
+        Redis.from_urls(old + "/1", new + "/2")
+    with pytest.raises(ValueError, match="are the same server"):
+        Redis.from_urls(old, old)
+    with pytest.raises(ValueError, match="by a Unix socket"):
+        Redis(unix_socket_path="/nowhere", new=new)
+    for wrong in ({"mirror": "replay"}, {"publish": "all"}, {"compare": 2}):
+        with pytest.raises(ValueError, match="not"):
+            Redis.from_urls(old, new, **wrong)
+
+
+def test_processes_that_are_forked_off_bring_over_what_they_write(sides: Sides) -> None:
+    """As gunicorn does with preload_app: a client that is used before the fork, and in each child."""
+    with sides.client(State.SHADOW) as client:
+        client.set("parent", 1)
+        children = []
+        for number in range(2):
+            child = os.fork()
+            if not child:
+                status = 1
+                try:
+                    client.set(f"child:{number}", number)
+                    status = 0 if client.dual.drain(10) and client.get("parent") == b"1" else 2
+                finally:
+                    os._exit(status)
+            children.append(child)
+        client.set("after", 1)
+        for child in children:
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert client.dual.drain(5)
+    assert sorted(sides.new.keys()) == [b"after", b"child:0", b"child:1", b"parent"]
+
+
+def test_the_end_of_a_process_waits_for_what_it_has_written(sides: Sides) -> None:
+    code = (
+        "import sys; from rdbkit.dual import Redis, State; "
+        "client = Redis.from_urls(*sys.argv[1:], state=State.SHADOW); "
+        "[client.set(f'k:{i}', i) for i in range(500)]; client.script_load('return 2')"
+    )
+    subprocess.run([sys.executable, "-c", code, *sides.urls], check=True, timeout=60)
+    assert sides.new.dbsize() == 500
+    assert sides.new.script_exists(hashlib.sha1(b"return 2").hexdigest()) == [True]
