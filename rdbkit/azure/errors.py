@@ -22,8 +22,8 @@ _NO_REASON: Final = (
 )
 #: The same of the resource manager.
 _OF_ARM: Final = {
-    "ResourceNotFound": "there is no such cache; compare subscription, group, kind and name in the resource id (az resource list)",
-    "ResourceGroupNotFound": "there is no such resource group; compare the resource id",
+    "ResourceNotFound": "there is no such cache; check subscription, group, kind and name in the resource id (az resource list)",
+    "ResourceGroupNotFound": "there is no such resource group; check the resource id",
     "SubscriptionNotFound": "there is no such subscription, or the identity is of another tenant (az account show)",
     "InvalidSubscriptionId": "the subscription in the resource id is none",
     "InvalidAuthenticationToken": "the identity is not accepted; sign in again (az login), in the tenant of the subscription",

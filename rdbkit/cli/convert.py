@@ -43,7 +43,7 @@ def convert(file: str, out: str, conversion: ConversionOptions, extracts: dict[s
     damaged. With --strict, 1 also for a loss that an option allows.
     """
     if out == "-" and options["as_json"]:
-        raise click.UsageError("--json needs standard output, which OUT is")
+        raise click.UsageError("--json and OUT would both go to standard output")
     check_rereadable(conversion, [file])
     begin = time.monotonic()
     failed: LossError | None = None

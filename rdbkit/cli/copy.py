@@ -38,7 +38,12 @@ if TYPE_CHECKING:
 
 _WORDS: Final = {
     "exists": "left alone", "refused": "refused", "changed": "changed", "lost": "lost", "large": "too large",
-    "foreign": "left alone",
+    "foreign": "not replaced",
+}  # fmt: skip
+
+#: How changes are learned of, in words.
+_FOLLOWED: Final = {
+    "tracking": "by client tracking", "notifications": "by keyspace notifications", "passes": "by repeated passes over all keys",
 }  # fmt: skip
 
 
@@ -74,59 +79,64 @@ class _Extracted:
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True, type=_SOURCE)
 @click.argument("target_url", metavar="TARGET", type=SERVER_URL)
 @click.option(
-    "--dry-run", is_flag=True, help="Say what would be done, what the logins may do and what a sample of the keys would lose."
+    "--dry-run", is_flag=True, help="Write nothing: show what the logins may do, and what a sample of the keys would lose."
 )
 @click.option(
     "--on-exists", type=click.Choice(["fail", "skip", "replace"]), default="fail", show_default=True,
-    help="A key that TARGET has with another value: leave it alone and list it, leave it alone, or replace it.",
+    help="If TARGET has a key with another value: leave it alone and list it, leave it alone, or replace it.",
 )  # fmt: skip
 @click.option(
     "--state", type=OutputPath(gzip=False), metavar="FILE",
-    help="Keep here how far the work is, and go on from there; removed at the end.",
+    help="Save progress to FILE, so that the same command goes on from there; removed at the end.",
 )  # fmt: skip
 @click.option(
     "--follow", is_flag=True,
-    help="Then go on with keys that change on SOURCE, until Ctrl-C: once copies what waits, twice stops at once.",
+    help="Then copy keys as they change on SOURCE, until Ctrl-C: once copies what still waits, twice stops at once.",
 )  # fmt: skip
 @click.option(
     "--until", callback=_until, metavar="drained|TIME",
-    help="With --follow: end once nothing has waited for 5 seconds, or at a time, as 2026-01-31T12:00:00+01:00.",
+    help="With --follow: stop when nothing has waited for 5 seconds, or at a time, such as 2026-01-31T12:00:00+01:00.",
 )  # fmt: skip
 @click.option(
     "--changes", type=click.Choice(["auto", "tracking", "notifications", "passes"]), default="auto", show_default=True,
-    help="With --follow: how changes are learned of; auto takes the first of these that SOURCE allows.",
+    help="With --follow: how to learn of changes; auto uses the first of these that SOURCE allows.",
 )  # fmt: skip
 @click.option(
     "--relative-ttl",
     is_flag=True,
-    help="Keep the time that keys have left, not the time at which they expire: where clocks differ.",
+    help="Keep the time that keys have left, not the time at which they expire; for servers whose clocks differ.",
 )
 @click.option("--no-functions", is_flag=True, help="Do not copy function libraries.")
 @click.option(
     "--big", default="32MB", show_default=True, callback=byte_size, metavar="SIZE",
-    help="Read larger values in parts; 0 looks at no sizes, which saves the source a question a key.",
+    help="Copy larger values in parts; 0 copies all whole, and saves SOURCE one command per key (MEMORY USAGE).",
 )  # fmt: skip
 @click.option(
     "--as", "write_by", type=click.Choice(["auto", "restore", "commands"]), default="auto", show_default=True,
-    help="Write keys by RESTORE, or by commands of each type, which take longer; auto: by RESTORE where the login may.",
+    help="Write keys by RESTORE, or by the commands of each type, which is slower; auto uses RESTORE if the login may.",
 )  # fmt: skip
 @click.option("--rate", type=FiniteRange(LEAST_RATE), metavar="N", help="Copy at most N keys a second.")
 @click.option("--cap-mbps", type=FiniteRange(0.001), metavar="N", help="Read at most N megabits of values a second.")
 @click.option(
     "--max-latency", default="2ms", show_default=True, callback=latency, metavar="TIME",
-    help="Ask for fewer keys at a time while SOURCE answers others later than this; 0 for no such limit.",
+    help="Read fewer keys at a time while this delays other clients of SOURCE by more than TIME; 0: no limit.",
 )  # fmt: skip
 @click.option(
-    "--batch", type=click.IntRange(1, 100_000), default=1000, show_default=True, metavar="N", help="Ask for N keys at a time."
+    "--batch", type=click.IntRange(1, 100_000), default=1000, show_default=True, metavar="N", help="Read N keys at a time."
 )
 @click.option(
-    "--samples", type=click.IntRange(0, 10_000), default=10, show_default=True, metavar="N", help="Name N keys that are not there."
+    "--samples",
+    type=click.IntRange(0, 10_000),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Name up to N keys that were not copied.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
-@click.option("--force", is_flag=True, help="Replace files that exist, of --ledger and of extract=FILE.")
+@click.option("--force", is_flag=True, help="Replace existing files of --ledger and extract=FILE.")
 @ledger_option
 @server_pair_options
-@optional_service_options
+@optional_service_options("what TARGET runs")
 @conversion_options
 @click.pass_context
 def copy(
@@ -141,28 +151,28 @@ def copy(
     extracts: dict[str, Any],
     **options: Any,
 ) -> int:
-    """Copy the keys of a running server, or of snapshots, into a running server, whatever their versions.
+    """Copy keys from a running server, or from snapshots, into a running server, whatever their versions.
 
-    SOURCE is a server, redis://USER@HOST:PORT or rediss:// for TLS, a cluster by any of its nodes; or snapshots, as files. TARGET
-    is a server. With /N, of SOURCE database N is copied, and TARGET gets the keys into N. SOURCE is only read. What TARGET does not
-    know is converted as rdbkit convert does it; what would lose something is not written and listed, unless options say what to do.
+    SOURCE is a server (redis://USER@HOST:PORT, or rediss:// for TLS), any node of a cluster, or snapshot files. TARGET is a server.
+    A URL that ends in /N is about database N alone. SOURCE is only read. What TARGET does not support is converted, as rdbkit
+    convert does it. A key that would lose data is listed and not written, unless an option says what to do.
 
-    A key that TARGET has already is left alone. Exit code 0 if TARGET has all keys now, 1 if not, 3 if a file cannot be read or is
+    A key that TARGET already has is left alone. Exit code 0 if TARGET has all keys now, 1 if not, 3 if a file cannot be read or is
     damaged, 4 if a server fails.
     """
     from rdbkit.live.copy import copy as copy_keys
 
     is_server = is_server_url(sources[0])
     if is_server and len(sources) > 1:
-        raise click.UsageError("SOURCE is one server, or files")
+        raise click.UsageError("SOURCE must be one server, or files")
     if not is_server and source_login.is_given:
-        raise click.UsageError("SOURCE is no server: leave out the options of its login")
+        raise click.UsageError("SOURCE is a file: leave out the options of its login")
     if not is_server:
         check_rereadable(conversion, sources)
     elif conversion.jobs > 1 or conversion.relaxed or not conversion.verify_checksum:
-        raise click.UsageError("--jobs, --relaxed and --no-checksum are for a SOURCE of files")
+        raise click.UsageError("--jobs, --relaxed and --no-checksum need files as SOURCE")
     if not options["follow"] and (options["until"] != "stopped" or options["changes"] != "auto"):
-        raise click.UsageError("--until and --changes go with --follow")
+        raise click.UsageError("--until and --changes need --follow")
     files = [] if is_server else list(sources)
     has_on_error = ctx.get_parameter_source("on_error") is ParameterSource.COMMANDLINE
     as_json = options["as_json"]
@@ -228,10 +238,10 @@ def _interruptible(state: str | None) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if state is not None:
-            then = f"the same command goes on; {printable(state)} has what was done"
+            then = f"run the same command again to go on; {printable(state)} has the progress"
         else:
             then = (
-                "what was written stays, and the same command compares it and writes the others; --state FILE would go on from here"
+                "what was written stays; the same command begins again and writes only what is missing (--state FILE would go on)"
             )
         click.echo(f"rdbkit: interrupted: {then}", err=True)
         raise
@@ -263,16 +273,15 @@ def _show_sample(done: Copied, found: Sample, out: Output) -> None:
     """What a copy would meet."""
     prepared = done.prepared
     rows = [("SOURCE", row) for row in prepared.source.rows] + [("TARGET", row) for row in prepared.target.rows]
-    out.table("What the logins may do", ("on", "for", "is used"), [(on, row.what, row.used) for on, row in rows])
+    out.table("What the logins may do", ("on", "needed for", "used"), [(on, row.what, row.used) for on, row in rows])
     for on, row in rows:
         if row.why or row.remedy:
             out.line(f"\n{on}, {row.what}: {printable('; '.join(each for each in (row.why, row.remedy) if each), 400)}")
-    total = f", of {prepared.source.keys:,}" if prepared.source.keys is not None else ""
-    out.line(f"\na sample of {count(found.keys, 'key')}{total}")
-    facts = [("lost", found.lost, "would lose what TARGET does not support"), ("exist", found.existing, "TARGET has these names")]
-    out.facts([(name, f"{n:,}  ({why})") for name, n, why in facts])
+    total = f" of {prepared.source.keys:,}" if prepared.source.keys is not None else ""
+    out.line(f"\nIn a sample of {count(found.keys, 'key')}{total}")
+    out.facts([("would lose data", f"{found.lost:,}"), ("already on TARGET", f"{found.existing:,}")])
     for db, key in found.names:
-        out.line(f"exists: {key_name(key)} (db {db})")
+        out.line(f"already on TARGET: {key_name(key)} (db {db})")
     out.line("\nnothing was written; leave out --dry-run to copy")
 
 
@@ -280,29 +289,29 @@ def _show(done: Copied, out: Output) -> None:
     counts, functions = done.counts, done.functions
     read = counts.read - done.earlier
     rate = f", {read / done.seconds:,.0f} keys a second" if done.seconds >= 1 and done.followed is None else ""
-    out.line(f"\n{'all keys are there' if done.complete else 'not all keys are there'}: {done.seconds:.1f} s{rate}")
+    out.line(f"\n{'all keys are on TARGET' if done.complete else 'not all keys are on TARGET'}: {done.seconds:.1f} s{rate}")
     rows = [("written", f"{counts.written:,}")]
-    others = (
-        ("equal", counts.equal, "TARGET had them already"),
+    others = [
+        ("equal", counts.equal, "TARGET already had them"),
         ("left alone", counts.existing, "TARGET has another value"),
-        ("not written", counts.lost, "TARGET does not support what they have"),
-        ("left out", counts.left_out, "by the options, or expired"),
-        ("gone", counts.gone, "they expired or were deleted meanwhile"),
+        ("not written", counts.lost, "TARGET does not support them as they are"),
+        ("left out", counts.left_out, "not chosen, or expired"),
+        ("gone", counts.gone, "expired or deleted meanwhile"),
         ("refused", counts.refused, "see below"),
-        ("changed", counts.changed, "each time that they were read"),
-    )
-    rows += [(name, f"{n:,}  ({why})") for name, n, why in others if n]
+        ("changed", counts.changed, "each time they were read"),
+    ]
     if (followed := done.followed) is not None:
-        facts = [f"{followed.events:,} changes told", f"{followed.deleted:,} keys deleted"]
-        if followed.foreign:
-            facts.append(f"{followed.foreign:,} left alone that others wrote on TARGET")
+        others.append(("deleted", followed.deleted, "they were deleted on SOURCE"))
+        others.append(("not replaced", followed.foreign, "others wrote them on TARGET"))
+    rows += [(name, f"{n:,}  ({why})") for name, n, why in others if n]
+    if followed is not None:
         if not followed.drained:
-            end = f"{followed.waiting:,} keys wait still"
+            end = f"{followed.waiting:,} changed keys still wait"
         elif done.complete:
             end = "TARGET has all that SOURCE had"
         else:
-            end = "nothing waits; TARGET lacks only what is counted here"
-        rows += [("followed", f"by {followed.changes}: {', '.join(facts)}"), ("at the end", end)]
+            end = "no change waits; TARGET lacks only the keys counted here"
+        rows += [("followed", f"{followed.events:,} changes {_FOLLOWED[followed.changes]}"), ("at the end", end)]
     refused = [f"{name}: {why}" for name, why in functions.refused.items()]
     names = (
         ("functions written", functions.written), ("functions equal", functions.equal),
@@ -348,9 +357,8 @@ def _following(options: dict[str, Any], out: Output, keys_of_source: Callable[[]
             if shows:
                 if line is not None:
                     line.stop()
-                ways = {"passes": "by passes over all keys", "notifications": "by its notifications"}
-                how = ways.get(found.changes, "by what it tells of changes")
-                out.line(f"\nall keys were copied once ({found.written:,} written); SOURCE is followed {how}, Ctrl-C ends it")
+                how = _FOLLOWED[found.changes]
+                out.line(f"\nall keys are copied once ({found.written:,} written); following changes {how}; Ctrl-C ends")
         if line is not None:
             line.start()
             what = "ending" if is_ending else "copy" if found.is_passing else "follow"
@@ -360,7 +368,7 @@ def _following(options: dict[str, Any], out: Output, keys_of_source: Callable[[]
             what += ", " if ":" in what else ": "
             more = ", Ctrl-C ends at once" if is_ending else ""
             line.update(
-                f"{what}{found.written:,} written, {found.deleted:,} deleted, {found.waiting:,} wait, "
+                f"{what}{found.written:,} written, {found.deleted:,} deleted, {found.waiting:,} waiting, "
                 f"{found.lag_s:.1f} s behind{more}"
             )
 

@@ -65,7 +65,9 @@ def _tolerance(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.option(
     "--ttl-tolerance", default="0ms", callback=_tolerance, metavar="TIME", help="Expiries may be so far apart: 1s, 500ms."
 )
-@click.option("--samples", type=click.IntRange(0, 10_000), default=10, show_default=True, metavar="N", help="Name N differences.")
+@click.option(
+    "--samples", type=click.IntRange(0, 10_000), default=10, show_default=True, metavar="N", help="Name up to N differences."
+)
 @click.option(
     "--delta", type=OutputPath(), metavar="OUT",
     help="Write what differs: OUT.resp gets the commands that turn A into B, OUT.rdb a snapshot of what is new or changed; .gz "

@@ -68,7 +68,7 @@ class InputPathOrUrl(InputPath):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not is_remote(value):
             if isinstance(value, str) and "://" in value and not exists(value):  # which nobody shows: it may have a signature
-                self.fail("it is no file, and no URL of a blob (https://) or of a server (redis://, rediss://)", param, ctx)
+                self.fail("no such file, and not a URL of a blob (https://) or of a server (redis://, rediss://)", param, ctx)
             return super().convert(value, param, ctx)
         try:
             return name_of(value)
@@ -93,7 +93,7 @@ class KeptPath(InputPathOrUrl):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if is_server_url(value):
-            self.fail("it is a server: make a file of what it has first, with rdbkit snapshot", param, ctx)
+            self.fail("it is a server: write its data to a file first, with rdbkit snapshot", param, ctx)
         return super().convert(value, param, ctx)
 
 

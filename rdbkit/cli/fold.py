@@ -41,7 +41,7 @@ def fold(
     if something was left out.
     """
     if out == "-" and as_json:
-        raise click.UsageError("--json needs standard output, which OUT is")
+        raise click.UsageError("--json and OUT would both go to standard output")
     refuse_terminal(out)
     with written(out), progress(aof, None) as update:
         report = fold_file(aof, out, server=server, truncate_tail=truncate_tail, on_error=on_error, force=force, progress=update)

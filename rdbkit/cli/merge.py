@@ -70,7 +70,7 @@ def merge(
     something is left out or lost.
     """
     if out == "-" and options["as_json"]:
-        raise click.UsageError("--json needs standard output, which OUT is")
+        raise click.UsageError("--json and OUT would both go to standard output")
     try:
         policies = read_policies(options)
     except ValueError as e:

@@ -115,15 +115,15 @@ def _with_target(command: F, required: bool, told: str) -> F:
 
 def service_options(command: F) -> F:
     """As `target_option`, with `--redis-version` and `--modules` of a service."""
-    return _with_service(command, True)
+    return _with_service(command)
 
 
-def optional_service_options(command: F) -> F:
-    """The same where no target need be given; the command takes `target: Target | None`."""
-    return _with_service(command, False)
+def optional_service_options(default: str) -> Callable[[F], F]:
+    """The same where no target need be given; `default` says in the help what holds then. Gives `target: Target | None`."""
+    return lambda command: _with_service(command, f"{_TARGET_HELP}  [default: {default}]")
 
 
-def _with_service(command: F, required: bool) -> F:
+def _with_service(command: F, optional: str | None = None) -> F:
     @functools.wraps(command)
     def with_service(
         *args: Any, target: Target | None, redis_version: str | None, modules: list[str] | None, **given: Any
@@ -144,7 +144,7 @@ def _with_service(command: F, required: bool) -> F:
         "all that it needs, of a server none]",
     )(with_service)  # fmt: skip
     decorated = click.option("--redis-version", metavar="X.Y", help="The version that runs there, where you know it.")(decorated)
-    return undocumented_option(_with_target(cast(F, decorated), required, _TARGET_HELP))
+    return undocumented_option(_with_target(cast(F, decorated), optional is None, optional or _TARGET_HELP))
 
 
 def _with_modules(target: Target, products: list[str]) -> Target:
@@ -204,6 +204,15 @@ def selection_options(command: Callable[..., R]) -> Callable[..., R]:
     for decorate in reversed(_OPTIONS):
         result = decorate(result)
     return result
+
+
+def server_selection_options(command: Callable[..., R]) -> Callable[..., R]:
+    """`selection_options` for keys of servers: without `--size` in the help, which only a snapshot tells."""
+    decorated = selection_options(command)
+    for param in getattr(decorated, "__click_params__", ()):
+        if param.name == SELECTS + "size":
+            param.hidden = True
+    return decorated
 
 
 def warn_if_none(selection: Selection, keys: int) -> None:

@@ -85,7 +85,7 @@ def redact(
     --strict, 1 if something is left out.
     """
     if out == "-" and as_json:
-        raise click.UsageError("--json needs standard output, which OUT is")
+        raise click.UsageError("--json and OUT would both go to standard output")
     secret = _secret(secret_file, random_)
     begin = time.monotonic()
     refuse_terminal(out)

@@ -105,16 +105,18 @@ class Rich:
 
     def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         from rich.box import SIMPLE_HEAD
+        from rich.padding import Padding
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", title_style="bold")
+        table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for i, name in enumerate(head):
             right = all(_numeric(row[i]) for row in rows)
             table.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
-        self.console.print(table)
+        self.console.print(f"\n{title}", style="bold", markup=False)
+        self.console.print(Padding(table, (0, 0, 0, 2), expand=False))
 
 
 def output() -> Output:
@@ -166,17 +168,21 @@ def progress(name: str, total: int | None, keys: bool = False) -> Iterator[Any]:
             from rich.progress import (
                 BarColumn,
                 DownloadColumn,
+                FileSizeColumn,
                 MofNCompleteColumn,
                 Progress,
+                TimeElapsedColumn,
                 TimeRemainingColumn,
                 TransferSpeedColumn,
             )
 
-            amounts = (MofNCompleteColumn(),) if keys else (DownloadColumn(), TransferSpeedColumn())
-            bar = Progress(
-                "{task.description}", BarColumn(), *amounts, TimeRemainingColumn(),
-                console=Console(stderr=True), transient=True,
-            )  # fmt: skip
+            columns: tuple[Any, ...]
+            if keys:
+                columns = ("{task.completed:,.0f} keys",) if total is None else (MofNCompleteColumn(),)
+            else:
+                columns = (FileSizeColumn() if total is None else DownloadColumn(), TransferSpeedColumn())
+            columns += (TimeElapsedColumn() if total is None else TimeRemainingColumn(),)
+            bar = Progress("{task.description}", BarColumn(), *columns, console=Console(stderr=True), transient=True)
             bar.start()
             bar.add_task(printable(name, 30).replace("[", "\\["), total=total)
         bar.update(0, completed=done)

@@ -33,7 +33,7 @@ def salvage(file: str, out: str, force: bool, losses: str | None, samples: int, 
     written, 3 if FILE cannot be opened or its first bytes are no snapshot's. With --strict, 1 if something seems to be lost.
     """
     if out == "-" and as_json:
-        raise click.UsageError("--json needs standard output, which OUT is")
+        raise click.UsageError("--json and OUT would both go to standard output")
     refuse_terminal(out)
     with ExitStack() as stack:
         list_ = stack.enter_context(writing(losses, [file], force)) if losses is not None else None

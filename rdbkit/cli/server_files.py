@@ -33,7 +33,7 @@ def name_of_server(url: str, ctx: click.Context | None) -> str:
     """
     place = parse_url(url)
     if place.db is not None:
-        raise ValueError("a snapshot is of all databases of a server: leave out what follows the port; --db chooses one of them")
+        raise ValueError("a snapshot has all databases of a server: leave out the number that follows the port; --db chooses one")
     if ctx is not None:
         ctx.meta.setdefault(_URLS, {})[place.place] = url
     return place.place
@@ -69,7 +69,7 @@ def _taken(name: str) -> Iterator[str]:
     url = click.get_current_context().meta[_URLS][name]
     with temporaries(), temporary_folder(tempfile.gettempdir()) as folder:
         file = os.path.join(folder, _TAKEN)
-        with Login().connect(url, _WAYS) as server, progress(f"snapshot of {name}", None) as update:
+        with Login().connect(url, _WAYS) as server, progress("snapshot", None) as update:
             found = snapshot_server(server, file, progress=update)
         say_of_scan(found)
         of = f"{count(found.keys, 'key')}, {size(file_size(file) or 0)}"
@@ -77,5 +77,5 @@ def _taken(name: str) -> Iterator[str]:
         at = f", of {when(max(moments) * 1000, seconds=True)} UTC" if moments else ""
         click.echo(f"rdbkit: {printable(name)}: a snapshot was taken ({of}{at})", err=True)
         if found.missing_keys:
-            raise TargetError("a snapshot of it lacks keys, which the server refuses", source=name)
+            raise TargetError("its snapshot lacks keys that the server refused", source=name)
         yield file

@@ -229,24 +229,24 @@ def _own_options(side: str | None, both: bool = False) -> tuple[Callable[[Any], 
     lead = "--" if side is None else f"--{side}-"
     name = "" if side is None else f"{side}_"
     if side is not None:
-        of = f"of {side.upper()} alone"
+        of = f"for {side.upper()} only"
         helps = (
-            f"The password {of}; or the environment variable {_variable(side)}.", f"--entra, {of}.", f"--ca-cert, {of}.",
-            f"--client-cert, {of}.", f"--no-verify-tls, {of}.", f"--cluster, {of}.",
+            f"The password {of}; without it, from the variable {_variable(side)}.", f"--entra {of}.", f"--ca-cert {of}.",
+            f"--client-cert {of}.", f"--no-verify-tls {of}.", f"--cluster {of}.",
         )  # fmt: skip
     else:
         helps = (
-            "The password is its first line. Without it, that of the URL or of the environment variable RDBKIT_REDIS_PASSWORD.",
-            "Log in with the Entra ID identity that is at hand, as Azure Managed Redis wants it.",
-            "Certificate authorities to trust with rediss://, as PEM, instead of the system's.",
-            "This client's certificate and its key, as PEM in one file, where the server wants one.",
-            "Trust any certificate: whoever is in between can read the password.",
-            "Whether the keys are spread over nodes; auto asks the server.  [default: auto]",
+            "Read the password from the first line of FILE; without it, from the URL or the variable RDBKIT_REDIS_PASSWORD.",
+            "Log in with Entra ID, as the identity that is signed in here.",
+            "Trust the certificate authorities in FILE (PEM) instead of the system's.",
+            "Client certificate and its key in one PEM file, if the server wants one.",
+            "Do not verify certificates: whoever is in between can read the password.",
+            "Whether the server is a cluster; auto asks it.  [default: auto]",
         )
         if both:
             helps = (
-                "The password of both servers is its first line. What is said of one server alone, also in its URL, counts first. "
-                "Without any, the environment variable RDBKIT_REDIS_PASSWORD.",
+                "Read the password of both servers from the first line of FILE; without it, from the variable "
+                "RDBKIT_REDIS_PASSWORD. What one server's options or URL say counts first.",
                 *helps[1:],
             )
     return (

@@ -36,26 +36,29 @@ if TYPE_CHECKING:
 @click.argument("out", metavar="[OUT]", required=False, type=OutputPath("rdb", allow_dash=True))
 @click.option(
     "--via", type=click.Choice(["auto", "replication", "scan"]), default="auto", show_default=True,
-    help="How the data comes: as to a replica, of one moment; or key by key, of no single moment, which auto does where "
+    help="Read as a replica does (replication: data of one moment), or key by key (scan: not of one moment); auto scans only if "
     "replication is refused.",
 )  # fmt: skip
+@click.option("--per-node", type=OutputFolder(), metavar="DIR", help="Write one file per cluster node to DIR, instead of OUT.")
 @click.option(
-    "--per-node", type=OutputFolder(), metavar="DIR", help="Write a file for each node of a cluster to DIR, instead of OUT."
-)
-@click.option(
-    "--batch", type=click.IntRange(1, 10_000), default=1000, show_default=True, metavar="N", help="Key by key, ask for N at a time."
+    "--batch",
+    type=click.IntRange(1, 10_000),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="With scan: read N keys at a time.",
 )
 @click.option(
     "--big", default="32MB", show_default=True, callback=byte_size, metavar="SIZE",
-    help="Key by key, read larger values in parts; 0 looks at no sizes, which saves SOURCE a question a key.",
+    help="With scan: read larger values in parts; 0 reads all whole, and saves SOURCE one command per key (MEMORY USAGE).",
 )  # fmt: skip
 @click.option(
     "--max-latency", default="2ms", show_default=True, callback=latency, metavar="TIME",
-    help="Key by key, ask for fewer at a time while SOURCE answers others later than this; 0 for no such limit.",
+    help="With scan: read fewer keys at a time while this delays other clients of SOURCE by more than TIME; 0: no limit.",
 )  # fmt: skip
 @force_option
 @server_options
-@optional_service_options
+@optional_service_options("no conversion")
 @ledger_option
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
 @click.option("--deep", is_flag=True, help="Open every value, not only those that are re-encoded.")
@@ -74,15 +77,14 @@ def snapshot(
     extracts: dict[str, Any],
     **options: Any,
 ) -> int:
-    """A file of what a server or cluster has now.
+    """Write the data of a running server or cluster to a snapshot file.
 
     SOURCE is redis://USER@HOST:PORT, or rediss:// for TLS. OUT is a path, which appears when it is whole, or - for standard output;
-    .gz compresses. The server sends its data as it does to a replica, and nothing is written to it. A cluster comes in one file.
+    .gz compresses. SOURCE is only read: it sends its data as it does to a replica. All nodes of a cluster go into one file.
 
-    Without TARGET and options that change keys, OUT has what the server sent, byte for byte. Exit code 0 if OUT was written and
-    lost only what options allow, 1 if nothing was written because something would be lost, or if OUT may lack what the server
-    refused, 3 if what comes is damaged, 4 if the server cannot be reached, sends nothing, or ends in the middle. With --strict, 1
-    also for a loss that an option allows.
+    Without --target and options that change keys, OUT has what the server sent, byte for byte. Exit code 0 if OUT was written, 1 if
+    nothing was written because data would be lost, or if OUT lacks keys that the server refused, 3 if what comes is damaged, 4 if
+    the server cannot be reached, sends nothing, or ends in the middle. With --strict, 1 also for a loss that an option allows.
     """
     from rdbkit.live.snapshot import snapshot_server
 
@@ -98,7 +100,7 @@ def snapshot(
         name = str(server.url)
         loss_callback = stack.enter_context(ledger_file(options, [name]))
         write_extracted = stack.enter_context(extracted_files(extracts, [name], options["force"]))
-        update = stack.enter_context(progress(f"snapshot of {name}", None))
+        update = stack.enter_context(progress("snapshot", None))
         try:
             with usage_errors():
                 found = snapshot_server(
@@ -138,13 +140,13 @@ def _check(source: str, out: str | None, per_node: str | None, as_json: bool, ex
     if (out is None) == (per_node is None):
         raise click.UsageError("name the file to write: OUT, or a folder with --per-node DIR")
     if out == "-" and as_json:
-        raise click.UsageError("--json needs standard output, which OUT is")
+        raise click.UsageError("--json and OUT would both go to standard output")
     if parse_url(source).db is not None:
         raise click.UsageError(
-            "a snapshot is of all databases: leave out what follows the port of SOURCE; --db chooses one of them"
+            "a snapshot has all databases: leave out the number that follows the port of SOURCE; --db chooses one"
         )
     if per_node is not None and (given := extracting_options(extracts)):
-        raise click.UsageError(f"{given[0]} extract=FILE is of one file: leave out --per-node")
+        raise click.UsageError(f"{given[0]} extract=FILE writes one file: leave out --per-node")
 
 
 def say_of_scan(found: ServerSnapshot) -> None:
@@ -170,7 +172,10 @@ def _waiting(name: str) -> Callable[[], None] | None:
         nonlocal said
         if not said:
             said = True
-            click.echo(f"rdbkit: {printable(name)} is saving its data", err=True)
+            click.echo(
+                f"rdbkit: {printable(name)} prepares its snapshot (it waits for repl-diskless-sync-delay first)",
+                err=True,
+            )
 
     return say
 

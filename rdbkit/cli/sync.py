@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rdbkit.cli.options import optional_service_options, selection_options, warn_if_none
+from rdbkit.cli.options import optional_service_options, server_selection_options, warn_if_none
 from rdbkit.cli.render import Output, output, printable, progress, usage_errors
 from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.server_options import SERVER_URL, Login, server_pair_options
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 @click.command(cls=SecretsCommand)
 @click.argument("source", callback=source_url)
 @click.argument("target_url", metavar="TARGET", type=SERVER_URL)
-@click.option("--delete", is_flag=True, help="Delete keys of TARGET that are not on SOURCE.")
-@click.option("--yes", is_flag=True, help="Do not ask whether keys of TARGET may be replaced.")
+@click.option("--delete", is_flag=True, help="Delete keys of TARGET that SOURCE does not have.")
+@click.option("--yes", is_flag=True, help="Do not ask before keys of TARGET are replaced.")
 @click.option(
     "--most-rounds", type=click.IntRange(2, 10_000), default=10, show_default=True, metavar="N",
-    help="End after N looks at what differed; without differences it ends sooner.",
+    help="Stop after N rounds; sooner if nothing differs.",
 )  # fmt: skip
-@duration_option("--wait", "1s", "Wait so long before each further round.")
-@verification_options("target", "List TARGET's keys, too, and name those that are not on SOURCE.", 1000)
+@duration_option("--wait", "1s", "Wait before each further round.")
+@verification_options("target", "Also list TARGET's keys, and name those that SOURCE does not have.", 1000)
 @big_option
 @server_pair_options
-@optional_service_options
-@selection_options
+@optional_service_options("what TARGET runs")
+@server_selection_options
 def sync(
     source: str,
     target_url: str,
@@ -59,11 +59,11 @@ def sync(
     big: int,
     selection: Selection,
 ) -> int:
-    """Make the keys of a server what they are on another: compare them, and write those that are missing or differ.
+    """Make TARGET have the keys of SOURCE: compare them, and write those that are missing or differ.
 
-    SOURCE and TARGET are redis://USER@HOST:PORT, or rediss:// for TLS; with /N they are database N. SOURCE is only read. Keys of
-    TARGET that differ are replaced; you are asked once. Nothing is deleted without --delete. What was written is compared again,
-    until nothing differs. Exit code 0 if nothing does in the end, 1 if something does, 4 if a server fails.
+    SOURCE and TARGET are redis://USER@HOST:PORT, or rediss:// for TLS; a URL that ends in /N is about database N alone. SOURCE is
+    only read. Keys of TARGET that differ are replaced, after you are asked once. Nothing is deleted without --delete. What was
+    written is compared again, until nothing differs. Exit code 0 if nothing differs in the end, 1 if keys do, 4 if a server fails.
     """
     from rdbkit.live.sync import sync as repair
 
@@ -93,9 +93,9 @@ def _check(yes: bool, url: str, delete: bool) -> None:
     from rdbkit.live.server_url import parse_url
 
     if not sys.stdin.isatty():
-        raise click.UsageError("keys of TARGET are replaced where they differ: --yes says that they may be")
-    deleted = ", and those deleted that SOURCE does not have" if delete else ""
-    click.confirm(f"Keys of {printable(str(parse_url(url)))} are replaced where they differ{deleted}. Go on?", abort=True, err=True)
+        raise click.UsageError("sync replaces keys of TARGET that differ: confirm it with --yes")
+    deleted = ", and delete those that SOURCE does not have" if delete else ""
+    click.confirm(f"Replace keys of {printable(str(parse_url(url)))} that differ{deleted}?", abort=True, err=True)
 
 
 def _show(done: Synced, out: Output) -> None:
@@ -110,5 +110,5 @@ def _show(done: Synced, out: Output) -> None:
     more = sum(done.repaired.values()) + done.deleted - len(done.repairs)
     if more > 0:
         out.line(f"\n... and {more:,} more")
-    out.line("\nthe last look" if done.proof.rounds > 1 else "\nthe only look")
+    out.line("\nlast round" if done.proof.rounds > 1 else "\nonly round")
     show_proof(done.proof, out)

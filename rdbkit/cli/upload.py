@@ -125,7 +125,7 @@ def quiet() -> None:
 @secret_option("--connection-string", "Connection string of the storage account.  [default: AZURE_STORAGE_CONNECTION_STRING]")
 @secret_option("--sas", "SAS for the storage account.  [default: that of URL, or AZURE_STORAGE_SAS_TOKEN]")
 @cloud_option()
-@optional_service_options
+@optional_service_options("no conversion")
 @conversion_options
 @ledger_option
 @force_option

@@ -51,7 +51,7 @@ def functions_option(text: str) -> Callable[[C], C]:
 #: The option of values that are compared in pieces.
 big_option: Final = click.option(
     "--big", default="32MB", show_default=True, callback=byte_size, metavar="SIZE",
-    help="Compare larger values in pieces; 0 looks at no sizes, which saves the source a question a key.",
+    help="Compare larger values in parts; 0 compares all whole, and saves SOURCE one command per key (MEMORY USAGE).",
 )  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def pick_options(command: C) -> C:
     seed = click.option("--seed", type=click.IntRange(0, 1 << 62), default=0, metavar="N", help="Another number picks other keys.")
     return click.option(
         "--pick", callback=_pick, metavar="N|N%",
-        help="Look for about N keys, or N percent, alone: chosen by hash of the name, the same in every run with one --seed.",
+        help="Compare only about N keys, or N percent: chosen by hash of the name, the same in every run with one --seed.",
     )(seed(command))  # fmt: skip
 
 
@@ -75,18 +75,19 @@ def verification_options(of: str, extra: str, batch: int) -> Callable[[C], C]:
     options = (
         click.option(
             "--map-db", multiple=True, callback=database_pairs, metavar="N=M,...",
-            help=f"Keys of database N are in the {of}'s M.",
+            help=f"Look for the keys of database N in the {of}'s database M.",
         ),
-        duration_option("--ttl-tolerance", "1s", "Expiries may be so far apart."),
+        duration_option("--ttl-tolerance", "1s", "Accept expiries that differ by less than TIME."),
         pick_options,
         click.option("--find-extra", is_flag=True, help=extra),
-        click.option("--rate", type=FiniteRange(LEAST_RATE), metavar="N", help="Ask for at most N keys a second."),
+        click.option("--rate", type=FiniteRange(LEAST_RATE), metavar="N", help="Read at most N keys a second."),
         click.option(
             "--batch", type=click.IntRange(1, 10_000), default=batch, show_default=True, metavar="N",
-            help="Ask for N keys at a time.",
+            help="Read N keys at a time.",
         ),
         click.option(
-            "--samples", type=click.IntRange(0, 10_000), default=10, show_default=True, metavar="N", help="Name N differences."
+            "--samples", type=click.IntRange(0, 10_000), default=10, show_default=True, metavar="N",
+            help="Name up to N differences.",
         ),
         click.option("--json", "as_json", is_flag=True, help="Report as one JSON object."),
     )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from rdbkit.cli.options import selection_options, warn_if_none
+from rdbkit.cli.options import server_selection_options, warn_if_none
 from rdbkit.cli.render import Output, key_name, libraries, output, printable, progress, show_functions, usage_errors
 from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.server_options import SERVER_URL, Login, is_server_url, server_pair_options
@@ -36,7 +36,7 @@ def source_url(ctx: click.Context, param: click.Parameter, value: str) -> str:
     """The callback of SOURCE: the URL of a server; for files there is another command."""
     if not is_server_url(value):
         raise click.BadParameter(
-            "it is no URL of a server, as redis://HOST:PORT; rdbkit verify-import compares snapshot files with a server", ctx=ctx,
+            "not a server: write redis://HOST:PORT; to compare snapshot files with a server, use rdbkit verify-import", ctx=ctx,
             param=param,
         )  # fmt: skip
     return SERVER_URL.convert(value, param, ctx)
@@ -46,17 +46,17 @@ def source_url(ctx: click.Context, param: click.Parameter, value: str) -> str:
 @click.argument("source", callback=source_url)
 @click.argument("target", type=SERVER_URL)
 @server_pair_options
-@verification_options("target", "List TARGET's keys, too, and name those that are not on SOURCE.", 1000)
+@verification_options("target", "Also list TARGET's keys, and name those that SOURCE does not have.", 1000)
 @functions_option("Do not compare function libraries.")
 @click.option(
     "--rounds", type=click.IntRange(1, 1000), default=3, show_default=True, metavar="N",
-    help="Look N times at what differs: a key counts only if it still does in the last round, and did not change on SOURCE since "
-    "the round before.",
+    help="Compare what differs N times in all: a key counts only if it still differs in the last round, and did not change on "
+    "SOURCE since the round before.",
 )  # fmt: skip
-@duration_option("--wait", "5s", "Wait so long before each further round.")
+@duration_option("--wait", "5s", "Wait before each further round.")
 @click.option("--quick", is_flag=True, help="Compare types, lengths and expiries, but no values.")
 @big_option
-@selection_options
+@server_selection_options
 def verify_copy(
     source: str,
     target: str,
@@ -78,11 +78,11 @@ def verify_copy(
     big: int,
     selection: Selection,
 ) -> int:
-    """Whether two servers have the same keys: types, values, expiries, and function libraries.
+    """Compare two servers: whether TARGET has the keys of SOURCE, with their types, values and expiries, and its functions.
 
-    SOURCE and TARGET are redis://USER@HOST:PORT, or rediss:// for TLS; with /N they are database N. They may be of different
-    versions, and clusters. Only commands that read are sent. What differs is looked at again some seconds later, so that a source
-    that is written to can be compared. Exit code 0 if TARGET has what SOURCE has, 1 if not, 4 if a server cannot be reached.
+    SOURCE and TARGET are redis://USER@HOST:PORT, or rediss:// for TLS; a URL that ends in /N is about database N alone. They may be
+    clusters, and of different versions. Both are only read. What differs is compared again some seconds later, so that SOURCE may
+    be in use. Exit code 0 if TARGET has what SOURCE has, 1 if not, 4 if a server cannot be reached.
     """
     from rdbkit.live.verify_copy import verify_copy as compare
 

@@ -41,7 +41,7 @@ _WORDS: Final = {
 @functions_option("Do not compare function libraries, as where a conversion has dropped them.")
 @click.option(
     "--state", type=OutputPath("json", gzip=False), metavar="FILE",
-    help="Keep here how far the work is, and go on from there; removed at the end.",
+    help="Save progress to FILE, so that the same command goes on from there; removed at the end.",
 )  # fmt: skip
 @click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
 @click.option("--no-checksum", is_flag=True, help="Do not verify the CRC-64 of FILEs.")

@@ -132,7 +132,7 @@ class Replies:
         if end < 0:
             self.need = self.have + 1
             if self.have > _LONGEST_LINE:
-                raise CorruptError("what answers is no Redis server: a line without an end")
+                raise CorruptError("not a Redis server: invalid reply (line too long)")
             return NOTHING
         kind: i64 = buf[at]
         line = buf[at + 1 : end]
@@ -148,7 +148,7 @@ class Replies:
                 self.need = stop + 2 - at
                 return NOTHING
             if buf[stop : stop + 2] != b"\r\n":
-                raise CorruptError("what answers is no Redis server: a string that does not end where it should")
+                raise CorruptError("not a Redis server: invalid reply (string without an end)")
             self.pos = stop + 2
             self.need = 0
             text = buf[end + 2 : stop]
@@ -166,7 +166,7 @@ class Replies:
             if n == 0:
                 return [] if kind != 0x7C else self
             if len(self.lists) >= _DEEPEST:
-                raise CorruptError("what answers is no Redis server: arrays in arrays without an end")
+                raise CorruptError("not a Redis server: invalid reply (arrays nested too deep)")
             self.lists.append([])
             self.missing.append(n)
             self.kinds.append(int(kind))
@@ -182,13 +182,13 @@ class Replies:
             return None
         if kind == 0x23:  # #
             return 1 if line == b"t" else 0
-        raise CorruptError("what answers is no Redis server")
+        raise CorruptError("not a Redis server: invalid reply")
 
     def number(self, line: bytes) -> int:
         try:
             return int(line)
         except ValueError:
-            raise CorruptError("what answers is no Redis server: a number is expected") from None
+            raise CorruptError("not a Redis server: invalid reply (not a number)") from None
 
 
 def refusal(line: bytes) -> Refusal:
@@ -206,7 +206,9 @@ def refusal(line: bytes) -> Refusal:
 
 def too_large(size: i64) -> CorruptError:
     """The error for a reply that is not worth its memory."""
-    return CorruptError(f"a reply of {int(size)} bytes or more, where {_LARGEST} are the most; --big reads large values in pieces")
+    return CorruptError(
+        f"a reply of {int(size)} bytes or more is too large (at most {_LARGEST}); --big reads large values in parts"
+    )
 
 
 def line_end(buf: bytes, pos: i64) -> i64:
@@ -225,11 +227,11 @@ def read_number(buf: bytes, pos: i64, end: i64) -> i64:
         pos += 1
     n: i64 = 0
     if pos >= end or end - pos > 19:
-        raise CorruptError("what answers is no Redis server: a number is expected")
+        raise CorruptError("not a Redis server: invalid reply (not a number)")
     while pos < end:
         digit: i64 = buf[pos] - 0x30
         if digit < 0 or digit > 9:
-            raise CorruptError("what answers is no Redis server: a number is expected")
+            raise CorruptError("not a Redis server: invalid reply (not a number)")
         n = n * 10 + digit
         pos += 1
     return -n if negative else n
@@ -310,4 +312,4 @@ class Incoming:
             return end
         if kind == 0x3A or kind == 0x2B or kind == 0x2D or kind == 0x5F:
             return end
-        raise CorruptError("what answers is no Redis server")
+        raise CorruptError("not a Redis server: invalid reply")

@@ -143,19 +143,19 @@ _WORDS: Final[dict[str, tuple[str, Side, dict[str | None, str]]]] = {
         "pexpiretime": "PEXPIRETIME", "multi": "PTTL and TIME in one MULTI", "time": "PTTL, and this machine's clock set by TIME",
         "clock": "PTTL and this machine's clock",
     }),
-    "moment": ("value and expiry of one moment", "source", {
-        "multi": "MULTI", "twice": "PEXPIRETIME before and after the value", None: "no: read one after the other",
+    "moment": ("value and expiry together", "source", {
+        "multi": "MULTI", "twice": "PEXPIRETIME before and after the value", None: "nothing: one after the other",
     }),
     "databases": ("databases", "source", {"info": "INFO keyspace", "select": "SELECT of each", "one": "database 0 alone"}),
     "changes": ("changes", "source", {
         "tracking": "CLIENT TRACKING", "notifications": "keyspace notifications", "passes": "repeated passes",
     }),
-    "process": ("a restart is seen by", "source", {"run_id": "INFO server (run_id)", "scan": "the order of SCAN"}),
-    "touch": ("keys do not look used", "source", {"no-touch": "CLIENT NO-TOUCH", None: "nothing: they look used"}),
-    "size": ("sizes before reading", "source", {"memory": "MEMORY USAGE", None: "the length of each value"}),
+    "process": ("noticing restarts", "source", {"run_id": "INFO server (run_id)", "scan": "the order of SCAN"}),
+    "touch": ("reads that do not count as use", "source", {"no-touch": "CLIENT NO-TOUCH", None: "nothing: they count"}),
+    "size": ("finding large values", "source", {"memory": "MEMORY USAGE", None: "nothing: all are read whole"}),
     "functions": ("functions", "source", {"dump": "FUNCTION DUMP", "none": "the server has none", None: "nothing"}),
     "write": ("writing", "target", {"restore": "RESTORE", "commands": "commands of each type", None: "nothing"}),
-    "rename": ("large values appear whole", "target", {"renamenx": "RENAMENX", None: "nothing"}),
+    "rename": ("large values in parts", "target", {"renamenx": "RENAMENX", None: "nothing"}),
     "load_functions": ("functions", "target", {"restore": "FUNCTION RESTORE", "none": "the server has none", None: "nothing"}),
 }  # fmt: skip
 
@@ -207,7 +207,7 @@ def _of_node(server: Server, address: Address, slot: int | None) -> Abilities:
         except Lost as e:
             trouble = first_line(e)
         if wait is None:
-            raise TargetError(f"it cannot be asked what the login may do: {trouble}", source=str(server.url))
+            raise TargetError(f"what the login may do cannot be checked: {trouble}", source=str(server.url))
         time.sleep(wait)
     raise AssertionError
 
@@ -375,16 +375,16 @@ def _rank(ways: Iterable[str | None], ability: Ability) -> int:
 
 #: What a better login would give, by ability.
 _GAINS: Final = {
-    "value": "each value is had by one question",
+    "value": "each value takes one command",
     "expiry": "expiries are exact",
-    "moment": "value and expiry of a key that is written meanwhile belong together",
-    "databases": "databases without keys are passed over",
-    "changes": "changes are known at once, and not every key is read again",
-    "process": "a copy that goes on knows for sure whether the server was restarted",
-    "touch": "keys that are read do not look used",
-    "size": "large values are known before they are read",
+    "moment": "a key that changes meanwhile gets a value and an expiry of one moment",
+    "databases": "empty databases are skipped",
+    "changes": "changes are seen at once, without reading all keys again",
+    "process": "a resumed copy knows for sure whether the server restarted",
+    "touch": "reading does not count as use (LRU, LFU)",
+    "size": "large values are found before they are read",
     "functions": "functions are copied",
-    "write": "writing takes about five times less",
+    "write": "writing takes about a fifth of the work",
     "rename": "large values can be written in pieces",
     "load_functions": "functions are copied",
 }
@@ -413,5 +413,5 @@ def _remedy(server: Server, name: str, ability: Ability) -> str:
         ways.append("this is a replica: name its primary")
     if name == "changes" and ability.use == "passes":
         where = "in the cache's advanced settings" if is_azure else "by CONFIG SET"
-        ways.append(f"keyspace notifications tell changes, too: set notify-keyspace-events to AKE {where}")
+        ways.append(f"keyspace notifications do as well: set notify-keyspace-events to AKE {where}")
     return "; ".join(ways)

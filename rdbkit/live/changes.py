@@ -186,7 +186,7 @@ class Feed(threading.Thread):
                 if not self._again:
                     return self._end(Unable(str(e)))
                 if time.monotonic() - begun > _PATIENCE_S:
-                    return self._end(TargetError(f"the connection is lost: {e}", source=self.node))
+                    return self._end(TargetError(f"connection lost: {e}", source=self.node))
                 self._sleep(next(waits, PATIENT_WAITS[-1]))
             except (CorruptError, Refused) as e:
                 return self._end(TargetError(str(e), source=self.node))
@@ -231,7 +231,7 @@ class Feed(threading.Thread):
                 sent_at = now
             if not connection.ready(0.0) and not self._await(connection):
                 if self._answered < self._sent and time.monotonic() - sent_at > _LATE_S:
-                    raise Lost(f"no answer from {self.node} in {_LATE_S:g} s", "late")
+                    raise Lost(f"no reply from {self.node} in {_LATE_S:g} s", "late")
                 continue
             self._feed(reader, connection.receive())
             if reader.refusal is not None:
@@ -329,7 +329,7 @@ class Changes:
                 self.why[kind] = str(e)
                 self.close()
                 if self._wanted is not None:
-                    raise TargetError(f"its changes cannot be followed by {kind}: {e}", source=str(self.server.url)) from None
+                    raise TargetError(f"cannot follow its changes by {kind}: {e}", source=str(self.server.url)) from None
             except BaseException:
                 self.close()
                 raise
@@ -482,5 +482,5 @@ def pattern_for(reply: Any) -> bytes:
     flags = reply[1].decode() if isinstance(reply, list) and len(reply) == 2 and isinstance(reply[1], bytes) else ""
     missing = "" if "A" in flags else "".join(letter for letter in _NEEDED if letter not in flags)
     if missing or not set(flags) & set("KE"):
-        raise Unable(f"its keyspace notifications do not tell all changes: notify-keyspace-events is {flags!r}, and AKE is needed")
+        raise Unable(f"its keyspace notifications do not tell all changes: set notify-keyspace-events to AKE (it is {flags!r})")
     return EVENTS if "E" in flags else KEYS

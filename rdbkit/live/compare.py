@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from rdbkit.format.record import Record
 from rdbkit.format.replies import Refusal
 from rdbkit.live.server import Server
+from rdbkit.operations.diff_elements import moment
 from rdbkit.passes.hashes import PARTITIONS, NameHashes
 from rdbkit.resp import command
 from rdbkit.storage.rate_limiter import RateLimiter
@@ -383,7 +384,8 @@ class _Hash(_Elements):
             return  # it has expired between the two answers
         found = at if at >= 0 else None
         if not self.comparer.is_near(expected, found, found):
-            self.differ(f"expiry of {shown(name)}", str(expected or "never"), "never" if found is None else str(found))
+            one, other = ("never" if not ms else moment(ms) for ms in (expected, found))
+            self.differ(f"expiry of {shown(name)}", one, other)
 
     def recount(self, total: int) -> Generator[list[bytes], list[Any], int]:
         """Where fields that have expired can be among those that are counted, list the names: those are not in the list."""
@@ -464,11 +466,11 @@ class _Stream:
         self.compare_tail(_facts(replies[0]))
         last_ids = {facts["name"]: facts["last-delivered-id"].decode() for facts in map(_facts, replies[1])}
         for name in last_ids.keys() - {group.name for group in self.groups}:
-            self.lines.append(f"group {shown(name)}: none and there")
+            self.lines.append(f"group {shown(name)}: extra")
         of_groups = replies[2 + len(windows) :]
         for group, consumers, pending in zip(self.groups, of_groups[::2], of_groups[1::2], strict=True):
             if group.name not in last_ids or isinstance(consumers, Refusal) or isinstance(pending, Refusal):
-                self.lines.append(f"group {shown(group.name)}: there and none")
+                self.lines.append(f"group {shown(group.name)}: missing")
             else:
                 self.compare_group(group, last_ids[group.name], consumers)
                 yield from self.compare_pending(group, pending)
@@ -506,7 +508,11 @@ class _Stream:
         for one, other in zip(wanted, [*there, *[None] * (len(wanted) - len(there))], strict=False):
             if one != other and len(self.lines) < _SHOWN:
                 if other is None or one[0] != other[0]:
-                    self.lines.append(f"entry {one[0].decode()}: there and {'none' if other is None else 'not next'}")
+                    self.lines.append(
+                        f"entry {one[0].decode()}: missing"
+                        if other is None
+                        else f"entry {other[0].decode()} in place of {one[0].decode()}"
+                    )
                     return  # all that follow are out of step
                 self.lines.append(f"entry {one[0].decode()}: {_shown_parts(one[1])} and {_shown_parts(other[1])}")
 
@@ -527,8 +533,8 @@ class _Stream:
             self.lines.append(f"{about}, last id: {group.last_id} and {last_id}")
         theirs = {_facts(row)["name"] for row in consumers}
         ours = {consumer.name for consumer in group.consumers}
-        self.lines += [f"{about}, consumer {shown(name)}: there and none" for name in sorted(ours - theirs)]
-        self.lines += [f"{about}, consumer {shown(name)}: none and there" for name in sorted(theirs - ours)]
+        self.lines += [f"{about}, consumer {shown(name)}: missing" for name in sorted(ours - theirs)]
+        self.lines += [f"{about}, consumer {shown(name)}: extra" for name in sorted(theirs - ours)]
 
     def compare_pending(self, group: StreamGroup, reply: list[Any]) -> Generator[list[bytes], list[Any], None]:
         """The pending entries of a group; `reply` has the first of the server's."""

@@ -211,7 +211,7 @@ class Connection:
         found = _select(self._opened(), events, self.patience_s)
         if not found:
             self.close()
-            raise Lost(f"no answer from {self} in {self.patience_s:g} s", "late")
+            raise Lost(f"no reply from {self} in {self.patience_s:g} s", "late")
         return found
 
     def _opened(self) -> socket.socket:
@@ -224,7 +224,7 @@ class Connection:
         if isinstance(e, ssl.SSLError) and (refused := _refused_certificate(e)) is not None:
             return TargetError(refused, source=str(self._opener.url))
         if e is None or isinstance(e, ConnectionError | ssl.SSLEOFError):
-            return Lost(f"the connection was closed by {self}", "closed")
+            return Lost(f"{self} closed the connection", "closed")
         return Lost(f"{self}: {first_line(e)}", "closed")
 
     # -- commands
@@ -307,7 +307,7 @@ class Connection:
                 self._replies.feed(self._receive(1 << 20))
         except CorruptError:
             self.close()
-            raise Lost(f"what answers at {self} is no Redis server", "foreign") from None
+            raise Lost(f"{self} is not a Redis server", "foreign") from None
         if isinstance(reply, Refusal):
             if reply.code == "NOAUTH":
                 self.close()
@@ -373,9 +373,9 @@ def _open(address: Address, opener: Opener, login: tuple[str | None, str] | None
         if refused is not None:
             raise TargetError(refused, source=str(opener.url)) from None
         if isinstance(e, InvalidResponse):
-            raise Lost(f"what answers at {where} is no Redis server", "foreign") from None
+            raise Lost(f"{where} is not a Redis server", "foreign") from None
         if _was_closed(e):
-            raise Lost(f"the connection was closed by {where}", "closed") from None
+            raise Lost(f"{where} closed the connection", "closed") from None
         text = first_line(e)
         why: Why = "full" if _FULL in text else "late" if isinstance(e, Late) and sockets else "unreachable"
         raise Lost(text if where in text else f"{where}: {text}", why) from None
@@ -384,7 +384,7 @@ def _open(address: Address, opener: Opener, login: tuple[str | None, str] | None
 
 def denied(reason: str, source: str) -> TargetError:
     """The error for a server that answers nobody from this place, as in its protected mode."""
-    return TargetError(f"the server lets nobody in from here: {reason[:300]}", source=source)
+    return TargetError(f"the server refuses connections from here: {reason[:300]}", source=source)
 
 
 def _link(address: Address, opener: Opener) -> tuple[Any, list[socket.socket]]:
@@ -422,7 +422,7 @@ def _link(address: Address, opener: Opener) -> tuple[Any, list[socket.socket]]:
                     if (refused := _refused_certificate(e)) is not None:
                         raise TargetError(refused, source=where) from None
                     why = "" if isinstance(e, TimeoutError) else f" ({getattr(e, 'reason', None) or e.strerror or e})"
-                    raise Unreachable(f"no TLS answer from {where}{why}; if it is a plain port, write redis://") from None
+                    raise Unreachable(f"no TLS from {where}{why}; for a port without TLS, write redis://") from None
             raise TargetError(
                 f"its certificate is not trusted: {trouble.verify_message}; --ca-cert FILE trusts other authorities", source=where
             )
@@ -460,9 +460,9 @@ def _refused_certificate(e: BaseException | None) -> str | None:
     while e is not None:
         reason = str(getattr(e, "reason", None) or "")
         if "ALERT_CERTIFICATE_REQUIRED" in reason:
-            return "the server wants a certificate of the client: --client-cert FILE"
+            return "the server wants a client certificate: --client-cert FILE"
         if "ALERT_UNKNOWN_CA" in reason or "ALERT_BAD_CERTIFICATE" in reason:
-            return "the server does not trust the client's certificate: compare --client-cert with what it trusts"
+            return "the server does not trust the client certificate: check --client-cert"
         e = e.__cause__ or e.__context__
     return None
 

@@ -338,7 +338,7 @@ def copy(
     return done
 
 
-_LOOKED_AGAIN: Final = "the target has restarted, failed over or lost keys meanwhile: all keys were looked at again"
+_LOOKED_AGAIN: Final = "the target restarted, failed over or lost keys meanwhile: all keys were compared again"
 
 
 class _Copy:
@@ -437,7 +437,7 @@ class _Copy:
             notes.append(f"function libraries were not copied: {found.refusal}")
         if found.differing:
             names = ", ".join(found.differing)
-            notes.append(f"function libraries that are not the same on all nodes of the source, of which one was taken: {names}")
+            notes.append(f"function libraries differ between nodes of the source, and one version of each was copied: {names}")
         if not self.loses_functions(found):
             self.done.functions = copy_functions(found.sources, self.target, replace=self.on_exists == "replace")
 
@@ -472,8 +472,8 @@ class _Copy:
         listed, at_first = self.done.counts.read, self.preparation.source.keys or 0
         if listed < at_first:
             self.done.notes.append(
-                f"the source had {count(at_first, 'key')} at first and listed {listed:,}: the others have expired or were deleted, "
-                "or a restart has lost them"
+                f"the source had {count(at_first, 'key')} at first and listed {listed:,}: the others expired, were deleted, or "
+                "were lost in a restart"
             )
         if reader.restarts:
             self.done.notes.append(_LOOKED_AGAIN)
@@ -509,8 +509,8 @@ class _Copy:
             self.done.notes.append(f"what others wrote on the target meanwhile was not seen: {unseen}")
         elif found.gaps:
             self.done.notes.append(
-                f"connections to the target broke, or it was flushed ({count(found.gaps, 'time')}): what others wrote there "
-                "meanwhile may have been taken for ours"
+                f"connections to the target were lost, or it was flushed ({count(found.gaps, 'time')}): what others wrote there "
+                "meanwhile may have been overwritten"
             )
 
     def way(self, source: Server, reads_only: bool = False) -> Way:
@@ -551,7 +551,7 @@ class _Copy:
         evicted = evicted_keys(self.target) - self.evicted
         if evicted > 0:
             done.notes.append(
-                f"the target has evicted {count(evicted, 'key')} meanwhile, for want of memory: what was copied may be gone again"
+                f"the target has evicted {count(evicted, 'key')} meanwhile, since its memory is full: copied keys may be gone"
             )
         return done
 
@@ -570,7 +570,7 @@ def prepare(source: Server, target: Server, takes: Target | None, write_by: str)
     """
     old, new = abilities(source), abilities(target)
     if old.value.use is None:
-        raise TargetError(f"its values cannot be read: {old.value.why}", source=str(source.url))
+        raise TargetError(f"cannot read its values: {old.value.why}", source=str(source.url))
     new = writing(target, new, write_by)
     _refuse_the_same(source, target)
     databases = databases_of(source)
@@ -592,12 +592,12 @@ def writing(target: Server, found: Abilities, write_by: str) -> Abilities:
     Raises: TargetError where that cannot be.
     """
     if found.write.use is None or (write_by == "restore" and found.write.use != "restore"):
-        raise TargetError(f"it cannot be written to: {found.write.why}", source=str(target.url))
+        raise TargetError(f"cannot write to it: {found.write.why}", source=str(target.url))
     if write_by == "commands" and found.rename.use is None:
-        raise TargetError(f"it cannot be written to by commands: {found.rename.why}", source=str(target.url))
+        raise TargetError(f"cannot write to it by commands: {found.rename.why}", source=str(target.url))
     if write_by == "auto" or found.write.use == write_by:
         return found
-    return replace(found, write=Ability(write_by, "as it was asked for"))
+    return replace(found, write=Ability(write_by))
 
 
 def prepare_files(files: list[str], target: Server, takes: Target | None) -> Preparation:
@@ -607,7 +607,7 @@ def prepare_files(files: list[str], target: Server, takes: Target | None) -> Pre
     """
     found = abilities(target)
     if found.write.use != "restore":
-        raise TargetError(f"it cannot be written to: {found.write.why}", source=str(target.url))
+        raise TargetError(f"cannot write to it: {found.write.why}", source=str(target.url))
     return Preparation(
         Side(", ".join(files), None, "files", len(files), None, total_size(files), None, []),
         _about(target, found, databases_of(target), "target"),
@@ -621,15 +621,15 @@ def prepare_files(files: list[str], target: Server, takes: Target | None) -> Pre
 def _notes(target: Server, old: Abilities | None, skew_ms: int) -> Iterator[str]:
     if abs(skew_ms) > _SKEW_MS:
         ahead = "ahead of" if skew_ms > 0 else "behind"
-        yield f"the target's clock is {abs(skew_ms) / 1000:,.1f} s {ahead} the source's: keys expire by it"
+        yield f"the target's clock is {abs(skew_ms) / 1000:,.1f} s {ahead} the source's, and keys expire by the target's clock"
     if old is not None and old.moment.use is None:
-        yield f"a key that is written meanwhile may get an expiry that it had before or after its value: {old.moment.why}"
+        yield f"a key that changes while it is read may get a value and an expiry of different moments: {old.moment.why}"
     if old is not None and old.touch.use is None:
-        yield "keys that are read look used to the source, where it evicts by LRU or LFU: CLIENT NO-TOUCH cannot be used there"
+        yield "reading counts as use on the source, which matters if it evicts by LRU or LFU (CLIENT NO-TOUCH is not available)"
     replies = [reply for (reply,) in target.ask_each_node(0, [command(b"INFO", b"memory")])]
     policies = {found[1].decode() for reply in replies if isinstance(reply, bytes) and (found := _POLICY.search(reply))}
     if info_number(replies, "maxmemory") and policies - {"noeviction"}:
-        yield f"the target removes keys when its memory is full (maxmemory-policy {', '.join(sorted(policies))})"
+        yield f"the target evicts keys when its memory is full (maxmemory-policy {', '.join(sorted(policies))})"
 
 
 _POLICY: Final = re.compile(rb"maxmemory_policy:([a-z-]+)")
@@ -653,9 +653,9 @@ def _refuse_the_same(source: Server, target: Server) -> None:
 def _check_edits(edits: Edits, on_exists: str) -> None:
     """Raise ValueError for edits by which one key of the source would replace another."""
     if edits.on_conflict != FAIL or edits.on_duplicate != FAIL:
-        raise ValueError("a running server tells its keys in no order: which of two is the first is not known")
+        raise ValueError("a running server lists its keys in no order: which of two comes first is not known")
     if on_exists == "replace" and edits.moves_keys:
-        raise ValueError("keys that come to have one name would replace each other: leave out replace, or what moves keys")
+        raise ValueError("keys that get the same name would replace each other: leave out replace, or what renames or moves keys")
 
 
 def _edits(conversion: ConversionOptions, preparation: Preparation, db: int | None, ttl: str) -> Edits:

@@ -427,7 +427,7 @@ class CopyState:
                 raise self._other_file() from None
             number = _NUMBERS.get(code)
             if number is None:
-                raise OSError(errno.EIO, f"the state cannot be kept: {e}", self.path) from None
+                raise OSError(errno.EIO, f"the state cannot be saved: {e}", self.path) from None
             raise OSError(number, os.strerror(number), self.path) from None
 
 

@@ -228,7 +228,7 @@ class FirstPass:
         try:
             self._coverage.end(address)
         except Lost as e:
-            raise _NodeLost(self._error("the connection is lost", e)) from None
+            raise _NodeLost(self._error("connection lost", e)) from None
 
     def _copy_database(
         self,
@@ -349,7 +349,7 @@ class FirstPass:
                         if found.get(key, "written") in _FINE:
                             self.state.settle(db, key)
             except Lost as e:
-                raise self._error("the connection is lost", e) from None
+                raise self._error("connection lost", e) from None
             finally:
                 transfer.close()
 
@@ -382,12 +382,12 @@ class FirstPass:
         """Wait before a connection is tried again. Raises: _NodeLost after the last time, _Stopped."""
         wait = next(waits, None)
         if wait is None:
-            raise _NodeLost(self._error("the connection is lost", e)) from None
+            raise _NodeLost(self._error("connection lost", e)) from None
         if self._stop.wait(wait):
             raise _Stopped
 
     def _error(self, what: str, e: Lost) -> TargetError:
-        return TargetError(f"{what}: {e}; run this again, with --state it goes on", source=str(self.way.source.url))
+        return TargetError(f"{what}: {e}; run this again; with --state it goes on from here", source=str(self.way.source.url))
 
 
 def total(counts: Sequence[Counts]) -> Counts:

@@ -605,7 +605,7 @@ class Follower:
             names = [name for name in names if name not in same]
         self.state.add_foreign(stable_hash(db, name) for name in names)
         for name in names:
-            self.state.add_trouble(Trouble(db, name, "foreign", "somebody else has written it on the target"))
+            self.state.add_trouble(Trouble(db, name, "foreign", "another client wrote it on the target"))
         if names and self.state.path is not None:
             self.state.commit()  # they are told of once
         self.found.foreign += len(names)

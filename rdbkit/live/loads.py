@@ -100,10 +100,11 @@ def _of_version(server: Server, dumped: int | None) -> Target:
     """What loads an RDB version, where that alone is known. Raises: TargetError where it is not, or nobody knows it."""
     newest = c.NEWEST_REDIS if dumped is not None and dumped < _OF_VALKEY else max(c.VALKEY_VERSIONS)
     if dumped is None:
-        raise TargetError("it does not say which version it is; --target NAME says what it loads", source=str(server.url))
+        raise TargetError("it does not tell its version; give it with --target NAME", source=str(server.url))
     if dumped > newest:
         raise TargetError(
-            f"it dumps RDB version {dumped}, which is not known; --target NAME says what it loads", source=str(server.url)
+            f"it dumps RDB version {dumped}, which this release does not know; give the server's version with --target NAME",
+            source=str(server.url),
         )
     return replace(find_target(f"rdb-{dumped}"), exact=False)
 

@@ -57,7 +57,7 @@ class CurrentLogin:
         elif self._current is not None and not self._current[1]:
             text = f"the server does not let this user in without a password: {self.ways}"
         else:
-            text = f"the server does not let this user in: {reason.rstrip('.')}; compare user and password"
+            text = f"the server does not let this user in: {reason.rstrip('.')}; check user and password"
         return TargetError(text, source=source)
 
 
@@ -84,8 +84,7 @@ def entra_credentials(cloud: str | Cloud = "public") -> Credentials:
             user, password = provider.get_credentials()
         except Exception as e:  # the identity libraries have many; all say that there is no token
             raise TargetError(
-                f"no Entra ID token can be had: {first_line(e).rstrip('.')}; sign in ({found.sign_in}), or leave out --entra and "
-                "give a password"
+                f"no Entra ID token: {first_line(e).rstrip('.')}; sign in ({found.sign_in}), or give a password instead of --entra"
             ) from None
         return user, password
 

@@ -153,7 +153,7 @@ class Mover:
             except Lost as e:
                 wait = next(waits, None)
                 if wait is None:
-                    raise TargetError(f"the connection is lost: {e}", source=str(self.way.source.url)) from None
+                    raise TargetError(f"connection lost: {e}", source=str(self.way.source.url)) from None
                 self._drop(node)
                 time.sleep(wait)
                 # the cursor means nothing to another process

@@ -53,7 +53,7 @@ _LENGTHS: Final = {
     "string": b"STRLEN", "list": b"LLEN", "set": b"SCARD", "zset": b"ZCARD", "hash": b"HLEN", "stream": b"XLEN",
 }  # fmt: skip
 _TOLERANCE_MS: Final = 1000
-_EVICTED: Final = Refusal("EVICTED", "what was written of it is gone from the target: it may evict keys, or somebody deletes them")
+_EVICTED: Final = Refusal("EVICTED", "the parts that were written are gone: the target evicts keys, or another client deletes them")
 #: How often a value is tried again that changes while it is read, or goes while it is written.
 ATTEMPTS: Final = 3
 #: How often a connection may break right after it was opened for a value alone.
@@ -381,7 +381,7 @@ class PartWriter:
             item.why = e.why if isinstance(e, Interrupted) else Refusal("LOST", str(e))
             return None
         except _Refused as e:
-            raise TargetError(f"it cannot be written to: {e}", source=str(self.target.url), db=db) from None
+            raise TargetError(f"cannot write to it: {e}", source=str(self.target.url), db=db) from None
 
     # -- one large record
 
@@ -563,7 +563,7 @@ class _Item:
         self.why, self.is_repeated, self.is_alone = Refusal("LOST", why), self.is_repeated or is_write, True
         self._losses += was_alone
         if self._losses == _MOST_LOSSES:
-            self.written = Written("refused", f"{why} each time that it was sent: it may be larger than the target takes")
+            self.written = Written("refused", f"{why} each time it was sent: it may be larger than the target accepts")
 
     def evicted(self) -> None:
         """What was written of it is gone."""

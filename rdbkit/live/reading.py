@@ -227,7 +227,7 @@ class Reading:
                 self.take(db, answers, replace)
             return
         self.counts.changed += 1
-        self.told(db, key, "changed", "its expiry changed each time that it was read")
+        self.told(db, key, "changed", "its expiry changed each time it was read")
 
     def refuse(self, db: int, key: bytes, why: Refusal) -> None:
         """A key that a server refuses."""

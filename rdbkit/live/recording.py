@@ -151,7 +151,7 @@ def _record_database(node: _Node, db: int, batch: Callable[[], int], slots: froz
             waits = iter(WAITS) if lane.cursor != before else waits
             wait = next(waits, None)
             if wait is None:
-                raise TargetError(f"the connection is lost: {e}", source=str(server.url)) from None
+                raise TargetError(f"connection lost: {e}", source=str(server.url)) from None
             time.sleep(wait)
         now = _process(node)
         if not now or now != process:
@@ -306,7 +306,7 @@ class _Node(Reading):
                     self.lacking += [f"db {db}, key {key[:80]!r}: {what}" for _, what in first.left_out]
                     return
         self.counts.changed += 1
-        self._tell(db, key, "changed", "it changed each time that it was read")
+        self._tell(db, key, "changed", "it changed each time it was read")
 
     def _version_of_commands(self) -> int:
         """The server's RDB version, as its functions tell it; or one that has all that its commands tell, and that it loads."""

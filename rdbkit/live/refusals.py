@@ -119,7 +119,7 @@ def difference_of(outcome: Outcome) -> str:
     if outcome.what == "equal":
         return ""
     detail = f": {outcome.details[0]}" if outcome.details else ""
-    return f"{_WORDS.get(outcome.what, 'the target does not tell what it has there')}{detail}"
+    return f"{_WORDS.get(outcome.what, 'the target does not show what it has there')}{detail}"
 
 
 def written(data: bytes) -> Written:

@@ -124,7 +124,7 @@ class Replica:
         """The next line of what comes, without its end. Raises: Lost."""
         while b"\n" not in self._came:
             if len(self._came) > _LONGEST_LINE:
-                raise TargetError("what answers is no Redis server", source=self.name)
+                raise TargetError("not a Redis server: invalid reply", source=self.name)
             self._came += self._link.receive(_LONGEST_LINE)
         line, _, self._came = self._came.partition(b"\n")
         return line.removesuffix(b"\r")
@@ -132,14 +132,14 @@ class Replica:
     def _refused(self, refusal: Refusal) -> TargetError:
         said = str(refusal).rstrip(".")[:_MOST_SHOWN]
         if _UNKNOWN.search(refusal.text) is not None:
-            return ReplicationRefused(f"the service lets nobody replicate from it ({said})", source=self.name)
+            return ReplicationRefused(f"the service does not allow replication ({said})", source=self.name)
         if refusal.code in ("NOPERM", "NOAUTH"):
             return ReplicationRefused(f"this login may not replicate: allow it +psync and +replconf ({said})", source=self.name)
         words = {
-            "LOADING": "the server is still loading its data: run this again when it has",
-            "NOMASTERLINK": "this replica has lost its master, and sends no snapshot meanwhile: name the master",
-            "MASTERDOWN": "this replica has lost its master, and sends no snapshot meanwhile: name the master",
-            "MISCONF": "the server cannot save its data: its log says why",
+            "LOADING": "the server is still loading its data: run this again later",
+            "NOMASTERLINK": "this replica has no link to its primary, and sends no snapshot: name the primary instead",
+            "MASTERDOWN": "this replica has no link to its primary, and sends no snapshot: name the primary instead",
+            "MISCONF": "the server cannot save its data: see its log",
             "BUSY": "the server is busy with a script: run this again later",
         }.get(refusal.code, "the server sends no snapshot")
         return TargetError(f"{words} ({said})", source=self.name)

@@ -80,7 +80,7 @@ class Patience:
                     source=str(self.server.url),
                 )
             if waited_s >= self.seconds:
-                what = "the connection is lost" if why.code == "LOST" else "it is not ready"
+                what = "connection lost" if why.code == "LOST" else "it is not ready"
                 raise TargetError(f"{what}: {why.text if why.code == 'LOST' else why}", source=str(self.server.url))
 
 

@@ -302,7 +302,7 @@ class Server:
         except TargetError:  # it wants a login, too
             reply = _ask_once(Connection(sentinel, replace(self._opener, first=())), asked)
         if isinstance(reply, Refusal):
-            raise TargetError(f"it is no Sentinel that may be asked: {reply}", source=str(self.url))
+            raise TargetError(f"not a Sentinel, or it refuses to answer: {reply}", source=str(self.url))
         if reply is None:
             raise TargetError(f"this Sentinel knows no service {self.url.service!r}", source=str(self.url))
         host, port = reply
@@ -355,14 +355,14 @@ class Server:
                     sent.append((node, group))
                 except Lost as e:
                     again += group
-                    trouble = f"the connection is lost: {e}"
+                    trouble = f"connection lost: {e}"
             while sent:
                 node, group = sent.pop(0)
                 try:
                     found = iter(node.take())
                 except Lost as e:
                     again += group
-                    trouble = f"the connection is lost: {e}"
+                    trouble = f"connection lost: {e}"
                     continue
                 answered += [(i, [next(found) for _ in requests[i][1]]) for i in group]
         finally:
@@ -424,7 +424,7 @@ class Server:
                 with self._lock:
                     replies = self._exchange(address if self.url.service is None else self._home, db, commands)
             except Lost as e:
-                self._wait(waits, f"the connection is lost: {e}")
+                self._wait(waits, f"connection lost: {e}")
                 continue
             unready = next((reply for reply in replies if isinstance(reply, Refusal) and reply.code in _UNREADY), None)
             if unready is None:
@@ -435,7 +435,7 @@ class Server:
         """Wait before the next attempt. Raises: TargetError after the last."""
         wait = next(waits, None)
         if wait is None:
-            raise TargetError(f"{trouble}; run this again, with --state it goes on", source=str(self.url))
+            raise TargetError(f"{trouble}; run this again; with --state it goes on from here", source=str(self.url))
         time.sleep(wait)
         with suppress(Lost):  # what is known of the nodes may still hold
             if self.url.service is not None:
@@ -458,10 +458,10 @@ def _unreachable(url: ServerUrl, e: Lost) -> TargetError:
     if e.why == "full":
         text = "the server takes no more clients (maxclients); close some, or try again later"
     elif e.why in ("closed", "foreign"):
-        text = "what answers is no Redis server" if e.why == "foreign" else "the connection was closed at once"
-        text += "; compare host and port" if url.tls else "; the port may want TLS: write rediss://"
+        text = "not a Redis server" if e.why == "foreign" else "the server closed the connection at once"
+        text += "; check host and port" if url.tls else "; the port may want TLS: write rediss://"
     else:
-        text = f"the server cannot be reached: {str(e).rstrip('.')}; compare host and port"
+        text = f"the server cannot be reached: {str(e).rstrip('.')}; check host and port"
     return TargetError(text, source=str(url))
 
 

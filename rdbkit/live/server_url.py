@@ -93,8 +93,8 @@ def _parse_address(text: str, default_port: int) -> tuple[str, int, int | None]:
     if not host:
         raise ValueError("the URL names no host: write redis://host:port")
     if parts.query or parts.fragment:
-        raise ValueError("a server's URL ends with its port or database; the rest is said by options")
+        raise ValueError("a server's URL ends with its port or database; options say the rest")
     db = parts.path.strip("/")
     if db and not (db.isascii() and db.isdecimal() and len(db) <= _MOST_DATABASE_DIGITS):
-        raise ValueError("what follows the URL's host and port is no database: write redis://host:port/0")
+        raise ValueError("after host and port the URL may only have a database number: write redis://host:port/0")
     return host, port or default_port, int(db) if db else None

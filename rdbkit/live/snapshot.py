@@ -501,7 +501,7 @@ def _replicated(work: _Work, spool: str) -> _Spooled:
 
 def _moved(work: _Work, slots: int) -> TargetError:
     what = f"{count(slots, 'slot')} moved between nodes while they were read, so that keys may be missing"
-    return TargetError(f"{what}: run this again when the cluster is at rest", source=str(work.server.url))
+    return TargetError(f"{what}: run this again when no slots move", source=str(work.server.url))
 
 
 def _spool(work: _Work, address: Address, file: str) -> NodeSnapshot:
@@ -554,7 +554,7 @@ def _listed(work: _Work, spool: str, is_for_nodes: bool) -> _Spooled:
     server = work.server
     found = abilities(server)
     if found.value.use is None:
-        raise TargetError(f"its values cannot be read: {found.value.why}", source=str(server.url))
+        raise TargetError(f"cannot read its values: {found.value.why}", source=str(server.url))
     libraries = libraries_of(server)
     terms = Terms(server, found, list(libraries.sources.values()), work.batch, work.big, work.max_latency_ms, work.stopped.is_set)
     coverage = Coverage(server)
@@ -592,11 +592,13 @@ def _notes(found: Abilities, libraries: Libraries) -> list[str]:
     """What may be on the server and was not read."""
     notes = []
     if found.databases.use == "one" and found.databases.why:
-        notes.append("database 0 alone was read: the login may neither ask which others there are (INFO) nor SELECT them")
+        notes.append("only database 0 was read: the login may use neither INFO nor SELECT")
     if libraries.refusal:
-        notes.append(f"function libraries are not told ({libraries.refusal})")
+        notes.append(f"function libraries are not in the file ({libraries.refusal})")
     if libraries.differing:
-        notes.append(f"function libraries differ from node to node, and one of each was taken: {', '.join(libraries.differing)}")
+        notes.append(
+            f"function libraries differ between nodes, and one version of each was taken: {', '.join(libraries.differing)}"
+        )
     return notes
 
 
@@ -609,7 +611,7 @@ def _of_recordings(made: dict[Address, list[Recording]], notes: list[str]) -> _S
         header = max((one.header for one in each), key=lambda header: header.version)
         nodes.append(NodeSnapshot(_name(address), None, header, keys, sum(file_size(one.file) or 0 for one in each), None))
     all_ = [one for each in made.values() for one in each]
-    notes = [*notes, *(f"what no command tells of a large value: {what}" for one in all_ for what in one.lacking)]
+    notes = [*notes, *(f"large values were read by commands, which do not tell {what}" for one in all_ for what in one.lacking)]
     return _Spooled(
         nodes,
         [[one.file for one in each] for each in made.values()],

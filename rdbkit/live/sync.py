@@ -226,7 +226,7 @@ class _Repairs(Rounds):
                 address = None
                 wait = next(waits, None)
                 if wait is None:
-                    raise TargetError(f"the connection is lost: {e}; run this again", source=str(self.source.url)) from None
+                    raise TargetError(f"connection lost: {e}; run this again", source=str(self.source.url)) from None
                 time.sleep(wait)
 
     def transfer(self, node: Address) -> Transfer:
@@ -270,7 +270,7 @@ class _Repairs(Rounds):
             return
         if not self.proof.keys:
             raise TargetError(
-                "it has no keys, so that --delete would empty the target: nothing was deleted", source=str(self.source.url)
+                "it has no keys, and --delete would empty the target: nothing was deleted", source=str(self.source.url)
             )
         for db, names in self.extras.batches(self.settings.batch):
             extra = self.still_extra(db, list(names))
@@ -289,4 +289,4 @@ class _Repairs(Rounds):
         """Notes that help to understand the rest."""
         super().explain()
         if self.proof.rounds >= self.most_rounds and (self.proof.different or self.proof.changing):
-            self.proof.notes.append(f"not clean after {count(self.proof.rounds, 'round')}: run this again, or allow more")
+            self.proof.notes.append(f"keys still differ after {count(self.proof.rounds, 'round')}: run this again, or allow more")

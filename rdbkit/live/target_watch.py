@@ -56,7 +56,7 @@ class TargetWatch:
             return False
         self.restarts += 1
         if self.restarts > _MOST_RESTARTS:
-            raise TargetError("it restarts again and again; what it takes may be lost", source=str(self._target.url))
+            raise TargetError("it restarts again and again; keys written to it may be lost", source=str(self._target.url))
         return True
 
     def _has_fewer(self, keys: int) -> bool:

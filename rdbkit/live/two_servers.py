@@ -231,13 +231,13 @@ class TwoServers:
                         raise
                     if isinstance(e, _Restarted):
                         raise TargetError(
-                            "it has restarted while its keys were listed; run this again", source=str(server.url)
+                            "it restarted while its keys were listed; run this again", source=str(server.url)
                         ) from None
                     wait = next(waits, None)
                     if wait is None and server.slots():
                         raise _Restarted from None
                     if wait is None:
-                        raise TargetError(f"the connection is lost: {e}; run this again", source=str(server.url)) from None
+                        raise TargetError(f"connection lost: {e}; run this again", source=str(server.url)) from None
                     time.sleep(wait)
                     continue
                 if page.count:
@@ -507,7 +507,7 @@ class TwoServers:
             new = list(islice((name for name in names if name not in known), most))
         except RdbError:
             return []
-        return [f"member: none and {shown(name)}" if record.type == "set" else f"{shown(name)}: none and there" for name in new]
+        return [f"member: none and {shown(name)}" if record.type == "set" else f"{shown(name)}: extra" for name in new]
 
     def _outcome_of_absent(self, is_here: bool, is_there: bool, unlike: Unlike) -> Outcome | None:
         """The outcome for a key that one of the servers does not have; None where both have it."""

@@ -87,7 +87,7 @@ def libraries_of_nodes(server: Server) -> list[dict[str, bytes]] | Refusal:
         try:
             return [_libraries(reply) for reply in replies]
         except (AttributeError, KeyError, TypeError, ValueError):
-            raise TargetError("it answers FUNCTION LIST as no Redis server does", source=str(server.url)) from None
+            raise TargetError("its reply to FUNCTION LIST is invalid", source=str(server.url)) from None
     if "unknown command" in refusal.text.lower():
         return [{}]  # before Redis 7.0 there are no functions
     return refusal

@@ -177,9 +177,9 @@ class Settings:
         if self.rounds < 1:
             raise ValueError("there is at least one round")
         if self.selection.needs_size:
-            raise ValueError("how many bytes a key takes is known of snapshots alone; choose keys by something else")
+            raise ValueError("keys of a server cannot be chosen by size; choose them by something else")
         if self.db_map and target.url.db is not None:
-            raise ValueError("a database in the target's URL is for the keys of all databases; leave it out to map them")
+            raise ValueError("the target's URL names a database: leave it out to map databases")
         places = [(url.host, url.port, url.db) for url in (source.url, target.url)]
         if places[0] == places[1] and not self.db_map:
             raise ValueError("both URLs name the same server and database")
@@ -539,8 +539,8 @@ class Rounds:
             proof.notes.append(note.replace("the server", "the target", 1))
         if proof.changing:
             proof.notes.append(
-                f"{count(proof.changing, 'key')} differed, and changed on the source between the last two rounds: whether the copy "
-                "of them is right can be told once nobody writes to them"
+                f"{count(proof.changing, 'key')} differed, and changed on the source between the last two rounds: compare them "
+                "again when nobody writes to them"
             )
         if not proof.complete:
             proof.notes.append("slots of a cluster moved all the time: not all of its keys were listed; run this again")

@@ -1,4 +1,4 @@
-"""The shards of a cluster that files hold, by the hash slots of their keys: which are missing, and which are there twice."""
+"""Which shards of a cluster the snapshots cover, by the hash slots of their keys; which are missing, which come twice."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ class Sized(Incoming):
                 if self.refused is None:
                     self.refused = refusal(buf[pos + 1 : end - 2])
             elif buf[pos] != 0x24 and buf[pos] != 0x5F:
-                raise CorruptError("what answers is no Redis server")
+                raise CorruptError("not a Redis server: invalid reply")
             pos = end
             self.take(n)
         self.cut()
@@ -224,7 +224,7 @@ class _Side:
         for which in range(2):
             end = line_end(buf, pos) - 1
             if end < 0:
-                raise CorruptError("what answers is no Redis server: fewer replies than commands")
+                raise CorruptError("not a Redis server: invalid reply (fewer replies than commands)")
             kind: i64 = buf[pos]
             if kind == 0x2D:
                 if not self.refusal:

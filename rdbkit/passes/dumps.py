@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _CRC64: Final = anycrc.Model("CRC64-REDIS")
 #: What stands behind a value: the version in two bytes, the checksum in eight.
 _FOOTER: Final = 10
-_NO_REPLY: Final = "what answers is no Redis server"
+_NO_REPLY: Final = "not a Redis server: invalid reply"
 #: So far may a time to live that was asked for twice have gone on, in milliseconds, where nobody else has set it.
 _MOVED_ON_MS: Final = 1000
 

@@ -27,7 +27,7 @@ _DUMP: Final = b"*2\r\n" + bulk(b"DUMP")
 _PEXPIRETIME: Final = b"*2\r\n" + bulk(b"PEXPIRETIME")
 _PTTL: Final = b"*2\r\n" + bulk(b"PTTL")
 _MEMORY_USAGE: Final = b"*3\r\n" + bulk(b"MEMORY") + bulk(b"USAGE")
-_NO_REPLY: Final = "what answers is no Redis server"
+_NO_REPLY: Final = "not a Redis server: invalid reply"
 
 
 class Page:

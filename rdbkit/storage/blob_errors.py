@@ -12,7 +12,7 @@ FOREIGN_BLOCKS: Final = (
 #: By the service's error code: what it means, and what helps.
 MEANINGS: Final = {
     "ContainerNotFound": "there is no such container; create it first (az storage container create)",
-    "BlobNotFound": "there is no such blob; compare the URL, or bring it there (rdbkit upload)",
+    "BlobNotFound": "there is no such blob; check the URL, or bring it there (rdbkit upload)",
     "AuthenticationFailed": "the key or the signature is not accepted; a SAS may have expired, or the clock be wrong",
     "AuthorizationFailure": (
         "a wrong key or SAS, or the firewall of the account, or its ban on shared keys: compare the SAS, let this machine's "

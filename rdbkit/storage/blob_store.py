@@ -40,9 +40,9 @@ _REASONS: Final = {
 _TIMED_OUT: Final = re.compile(r"TimedOut|timed out|deadline has elapsed", re.IGNORECASE)
 #: What reading wants, where writing wants something else.
 _READING: Final = {
-    "ContainerNotFound": "there is no such container; compare the URL",
-    "BlobNotFound": "there is no such blob; compare the URL",
-    "ResourceNotFound": "there is no such blob; compare the URL",
+    "ContainerNotFound": "there is no such container; check the URL",
+    "BlobNotFound": "there is no such blob; check the URL",
+    "ResourceNotFound": "there is no such blob; check the URL",
     "AuthorizationPermissionMismatch": (
         "the identity or the SAS may not read it; it takes the role Storage Blob Data Reader, or a SAS with read"
     ),

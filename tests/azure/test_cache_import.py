@@ -242,7 +242,7 @@ def refusals() -> list[Any]:
         case("linked", "geo-replicated with north, and no source", lambda a: (a.premium(linked=["north"]), small(a))),
         case("group", "geo-replicated with other, and no source", lambda a: (a.managed(geoReplication=linked), small(a))),
         case("basic", "the tier Basic, which neither imports nor exports", lambda a: (a.premium(**basic), small(a))),
-        case("no blob", "there is no such blob; compare the URL", lambda a: (a.premium(), [a.blob("dumps/none.rdb")])),
+        case("no blob", "there is no such blob; check the URL", lambda a: (a.premium(), [a.blob("dumps/none.rdb")])),
         case("no container", "there is no such container", lambda a: (a.premium(), [f"{a.account}/nowhere/x.rdb"])),
         case("no rdb", "the blob is no RDB file", lambda a: (a.premium(), [a.blob("dumps/text", b"hello, world")]), 3),
         case("empty", "the blob is no RDB file", lambda a: (a.premium(), [a.blob("dumps/empty", b"")]), 3),
@@ -317,7 +317,7 @@ def test_no_such_cache(azure: Cloud, shell: Shell) -> None:
     cache.path = cache.path.replace("shop-cache", "other")
     code, _, err = shell.imports(cache, azure.blob("dumps/small.rdb", SMALL))
     assert code == 4
-    assert err.startswith("rdbkit: other: there is no such cache; compare subscription")
+    assert err.startswith("rdbkit: other: there is no such cache; check subscription")
     azure.arm_fault = lambda method, path: "AuthorizationFailed"
     code, _, err = shell.imports(cache, azure.blob("dumps/small.rdb", SMALL))
     assert code == 4

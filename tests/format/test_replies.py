@@ -62,7 +62,7 @@ def test_a_long_string_in_many_pieces_is_put_together_once() -> None:
 def test_what_is_no_reply_is_said_to_be_none(data: bytes) -> None:
     replies = Replies()
     replies.feed(data)
-    with pytest.raises(CorruptError, match="no Redis server"):
+    with pytest.raises(CorruptError, match="not a Redis server"):
         list(iter(replies.take, NOTHING))
 
 
@@ -70,9 +70,9 @@ def test_what_is_no_reply_is_said_to_be_none(data: bytes) -> None:
 def test_a_reply_that_would_fill_the_memory_is_refused_at_once(data: bytes) -> None:
     replies = Replies()
     replies.feed(data)
-    with pytest.raises(CorruptError, match="1073741824 are the most"):
+    with pytest.raises(CorruptError, match="at most 1073741824"):
         replies.take()
-    with pytest.raises(CorruptError, match="1073741824 are the most"):
+    with pytest.raises(CorruptError, match="at most 1073741824"):
         Gatherer(page_of([b"a"]), Layout(0, True), 0).feed(b":-1\r\n$9999999999\r\n")
 
 
@@ -85,7 +85,7 @@ def test_an_array_without_an_end_is_refused_in_bounded_memory() -> None:
         assert replies.take() is NOTHING
         replies.lists[0].clear()  # the test itself needs no gigabyte
     replies.feed(piece)
-    with pytest.raises(CorruptError, match="are the most"):
+    with pytest.raises(CorruptError, match="at most"):
         replies.take()
 
 

@@ -43,7 +43,7 @@ class Pieces:
 
     def receive(self, most: int) -> bytes:
         if not self.pieces:
-            raise Lost("the connection was closed by h:1", "closed")
+            raise Lost("h:1 closed the connection", "closed")
         piece = self.pieces.pop(0)
         if len(piece) > most:
             self.pieces.insert(0, piece[most:])
@@ -95,7 +95,7 @@ def test_a_server_that_ends_in_the_middle_is_one_line(front: bytes) -> None:
             everything(Replica(link, "redis://h:1"))
         assert link.closed
         text = str(failed.value)
-        assert text.startswith("redis://h:1: the connection was closed by h:1 ")
+        assert text.startswith("redis://h:1: h:1 closed the connection ")
         assert "\n" not in text
         assert ("before a snapshot was sent" if cut < len(front) else "in the middle of the snapshot, behind") in text
 
@@ -129,13 +129,13 @@ def test_a_server_without_psync_is_asked_with_sync() -> None:
 @pytest.mark.parametrize(
     ("said", "words", "refused"),
     [
-        (b"-ERR unknown command `SYNC`, with args beginning with: ", "lets nobody replicate from it (unknown command", True),
-        (b"-ERR Command disallowed", "the service lets nobody replicate from it (Command disallowed)", True),
+        (b"-ERR unknown command `SYNC`, with args beginning with: ", "does not allow replication (unknown command", True),
+        (b"-ERR Command disallowed", "the service does not allow replication (Command disallowed)", True),
         (b"-NOPERM this user has no permissions to run the 'psync' command", "may not replicate: allow it +psync and", True),
         (b"-NOPERM User app has no permissions to run the 'psync' command or its subcommand", "may not replicate", True),
-        (b"-LOADING Redis is loading the dataset in memory", "still loading its data: run this again when it has", False),
-        (b"-NOMASTERLINK Can't SYNC while not connected with my master", "lost its master", False),
-        (b"-MISCONF Redis is configured to save RDB snapshots", "cannot save its data: its log says why", False),
+        (b"-LOADING Redis is loading the dataset in memory", "still loading its data: run this again later", False),
+        (b"-NOMASTERLINK Can't SYNC while not connected with my master", "no link to its primary", False),
+        (b"-MISCONF Redis is configured to save RDB snapshots", "cannot save its data: see its log", False),
         (b"-ERR BGSAVE failed, replication can't continue", "sends no snapshot (BGSAVE failed", False),
         (b"+CONTINUE", "answers a replica with b'+CONTINUE', and no snapshot", False),
     ],
@@ -151,7 +151,7 @@ def test_a_server_that_sends_no_snapshot(said: bytes, words: str, refused: bool)
 
 
 def test_what_is_no_server_is_told() -> None:
-    with pytest.raises(TargetError, match="no Redis server"):
+    with pytest.raises(TargetError, match="not a Redis server"):
         Replica(Pieces(b"x" * 10_000), "h")
 
 

@@ -48,7 +48,7 @@ def test_urls_of_sentinels() -> None:
         assert (again.port, again.tls, again.db, again.service) == (port, tls, db, service)
     assert str(parse_url("redis+sentinel://me:s3cret@h/mymaster/1")) == "redis+sentinel://me:***@h:26379/mymaster/1"
     for url in ("redis+sentinel://s3cret@h", "redis+sentinel://u:s3cret@h:1/", "redis+sentinel://u:s3cret@h:1/name/x"):
-        with pytest.raises(ValueError, match=r"redis\+sentinel://host:port/service|is no database") as e:
+        with pytest.raises(ValueError, match=r"redis\+sentinel://host:port/service|only have a database") as e:
             parse_url(url)
         assert "s3cret" not in str(e.value)
 

@@ -119,7 +119,7 @@ def test_a_clock_that_is_ahead_can_be_allowed_for(monkeypatch: pytest.MonkeyPatc
     with pair("redis-7.0", "redis-7.0") as (a, b):
         a.call("SET", "k", "v", "PX", "1000000")
         found = copy(url(a), url(b), ttl="relative")
-        assert "the target's clock is 5.0 s ahead of the source's: keys expire by it" in found.notes
+        assert "the target's clock is 5.0 s ahead of the source's, and keys expire by the target's clock" in found.notes
         left: Any = b.call("PTTL", "k")
         assert 1_000_000 < left <= 1_005_000
 
@@ -129,17 +129,17 @@ def test_what_goes_wrong_is_a_line(tmp_path: Path) -> None:
         for arguments, said, code in (
             ([url(a), "redis://127.0.0.1:1"], "cannot be reached", 4),
             ([url(a), url(a)], "the same server", 2),
-            ([url(a), url(b), "--on-conflict", "first"], "which of two is the first is not known", 2),
+            ([url(a), url(b), "--on-conflict", "first"], "which of two comes first is not known", 2),
             ([url(a), url(b), "--rename-prefix", "a=b", "--on-exists", "replace"], "would replace each other", 2),
             ([url(a), url(b), "--state", str(tmp_path)], "directory", 2),
-            ([url(a), url(b), "--jobs", "2"], "are for a SOURCE of files", 2),
+            ([url(a), url(b), "--jobs", "2"], "need files as SOURCE", 2),
             ([url(a), url(b).replace("127", "u:s3cret@127")], "does not let this user in", 4),
         ):
             done = run_text("copy", *arguments)
             assert (done.returncode, said in done.stderr) == (code, True), done.stderr
             assert "s3cret" not in done.stdout + done.stderr
         b.call("ACL", "SETUSER", "default", "-restore", "-renamenx")
-        with pytest.raises(TargetError, match="cannot be written to: NOPERM"):
+        with pytest.raises(TargetError, match="cannot write to it: NOPERM"):
             copy(url(a), url(b))
 
 
@@ -152,7 +152,7 @@ def test_a_killed_copy_goes_on_where_it_was(tmp_path: Path) -> None:
             while number(b, "DBSIZE") < 3000:
                 assert process.poll() is None
             process.send_signal(signal.SIGINT)
-            assert "interrupted: the same command goes on" in process.communicate(timeout=60)[1]
+            assert "interrupted: run the same command again to go on" in process.communicate(timeout=60)[1]
             assert process.returncode == 130
         assert state.exists()
         before = dumped(a)
@@ -203,7 +203,7 @@ def test_a_value_that_is_damaged_is_not_there_and_told(big: int) -> None:
         a.call("RESTORE", "broken", "0", content + anycrc.Model("CRC64-REDIS").calc(content).to_bytes(8, "little"))
         done = run(a, b, "--big", str(big))
         assert (done.returncode, b.call("DBSIZE")) == (1, 2), done.stderr
-        assert "not all keys are there" in done.stdout
+        assert "not all keys are on TARGET" in done.stdout
         assert "refused: broken (db 0): " in done.stdout
         assert "a score of b'xyz' is no number" in done.stdout
         assert "left out" not in done.stdout
@@ -241,7 +241,7 @@ def test_a_target_that_was_emptied_is_not_taken_for_what_was_written(is_file: bo
         b.call("FLUSHALL")
         found = copy(source, url(b), state=state)
         assert (found.complete, found.counts.written, number(b, "DBSIZE")) == (True, 20_000, 20_000)
-        assert any("all keys were looked at again" in note for note in found.notes)
+        assert any("all keys were compared again" in note for note in found.notes)
 
 
 def test_a_target_that_restarts_empty_gets_all_keys_again(tmp_path: Path) -> None:
@@ -263,6 +263,6 @@ def test_a_target_that_restarts_empty_gets_all_keys_again(tmp_path: Path) -> Non
             assert restarted
             with closing(target.client()) as b:
                 assert (found.complete, number(b, "DBSIZE")) == (True, 3000)
-            assert any("all keys were looked at again" in note for note in found.notes)
+            assert any("all keys were compared again" in note for note in found.notes)
         finally:
             target.kill()

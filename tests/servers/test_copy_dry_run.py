@@ -20,9 +20,15 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(tmp_path: Path) -> None
         b.call("ACL", "SETUSER", "default", "-renamenx")
         done = run(a, b, "--dry-run", "--state", str(tmp_path / "state"))
         assert done.returncode == 1
-        for line in ("a sample of 52 keys, of 52", "lost   1  (", "exist  1  (", "exists: key:7 (db 0)", "TARGET  writing"):
+        for line in (
+            "In a sample of 52 keys of 52",
+            "would lose data    1",
+            "already on TARGET  1",
+            "already on TARGET: key:7 (db 0)",
+            "TARGET  writing",
+        ):
             assert line in done.stdout, done.stdout
-        assert "TARGET, large values appear whole: RENAMENX: NOPERM" in done.stdout
+        assert "TARGET, large values in parts: RENAMENX: NOPERM" in done.stdout
         assert "rdbkit: nothing was written" in done.stderr
         assert b.items("KEYS", "*") == [b"key:7"]
         assert not (tmp_path / "state").exists()

@@ -129,7 +129,7 @@ def test_keys_that_a_target_evicts_are_told() -> None:
         used = int(b.text("INFO", "memory").partition("used_memory:")[2].split()[0])
         b.call("CONFIG", "SET", "maxmemory", used + 2_000_000)
         notes = copied(url(a), url(b), batch=100).notes
-        assert any("removes keys when its memory is full (maxmemory-policy allkeys-random)" in note for note in notes)
+        assert any("evicts keys when its memory is full (maxmemory-policy allkeys-random)" in note for note in notes)
         assert any("the target has evicted" in note for note in notes)
 
 
@@ -212,8 +212,8 @@ def test_wrong_logins_and_wrong_ports_are_one_line_with_the_remedy(source: Clien
             (f"redis://localhost:{port}", (), "the port may want TLS: write rediss://"),
             (tls, (), "certificate is not trusted"),
             (tls.replace("localhost", "127.0.0.1"), ca, "certificate is not trusted"),
-            (url_of(url(b), "contributor"), ("--as", "restore"), "it cannot be written to"),
-            (url_of(url(b), "reader"), (), "it cannot be written to"),
+            (url_of(url(b), "contributor"), ("--as", "restore"), "cannot write to it"),
+            (url_of(url(b), "reader"), (), "cannot write to it"),
         ):
             done = run_text("copy", url(source), place, *options)
             assert done.returncode == 4, (place, done.stdout, done.stderr)

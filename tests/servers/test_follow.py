@@ -390,7 +390,7 @@ def test_a_login_that_may_not_be_told_of_changes_finds_them_by_passes() -> None:
             assert running_.ended().drained
         with (
             following(url_of(url(a), "contributor"), url(b), "redis-7.0", changes="tracking") as running_,
-            pytest.raises(TargetError, match="cannot be followed by tracking: NOPERM"),
+            pytest.raises(TargetError, match="cannot follow its changes by tracking: NOPERM"),
         ):
             running_.ended()
 

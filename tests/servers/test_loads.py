@@ -61,16 +61,16 @@ def test_of_a_release_that_is_hidden_the_functions_tell_what_it_loads(line: str,
 
 def test_of_a_release_without_functions_a_small_key_tells_what_it_loads() -> None:
     with served("redis-6.0") as (client, _), AzureLike(int(port_of(client)), HIDDEN) as front, connect(front.url) as server:
-        with pytest.raises(TargetError, match="does not say which version it is; --target NAME"):
+        with pytest.raises(TargetError, match="does not tell its version; give it with --target NAME"):
             loads(server)
         client.call("SET", "large", "x" * 100_000)
-        with pytest.raises(TargetError, match="does not say"):
+        with pytest.raises(TargetError, match="does not tell"):
             loads(server)
         client.call("DEL", "large")
         client.call("HSET", "small", "f", "v")
         assert loads(server).rdb == 9
         front.refused["MEMORY"] = "ERR unknown command"
-        with pytest.raises(TargetError, match="does not say"):
+        with pytest.raises(TargetError, match="does not tell"):
             loads(server)
         client.pipeline([("DEL", "small"), ("SET", "small", "v")])
         assert loads(server).rdb == 9

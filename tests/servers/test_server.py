@@ -226,9 +226,9 @@ def test_a_server_that_wants_a_certificate_of_the_client_gets_it_or_says_so(tmp_
             client.call("CONFIG", "SET", "requirepass", "s3cret")
             for password in (None, "s3cret"):
                 if versions == "TLSv1.3":  # before it, the server says no more than that the handshake failed
-                    with pytest.raises(TargetError, match="wants a certificate of the client: --client-cert FILE"):
+                    with pytest.raises(TargetError, match="wants a client certificate: --client-cert FILE"):
                         connect(url, ca_cert=ca, password=password)
-                with pytest.raises(TargetError, match="does not trust the client's certificate"):
+                with pytest.raises(TargetError, match="does not trust the client certificate"):
                     connect(url, ca_cert=ca, client_cert=stranger, password=password)
             with connect(url, ca_cert=ca, client_cert=client_cert, password="s3cret") as server:
                 assert server.ask_each_node(0, [PING]) == [[b"PONG"]]
@@ -306,7 +306,7 @@ def test_a_sentinel_tells_where_the_server_is_and_where_it_is_after_a_failover()
             lane.close()
             with pytest.raises(TargetError, match="this Sentinel knows no service 'other'"):
                 connect(f"redis+sentinel://127.0.0.1:{port}/other")
-        with pytest.raises(TargetError, match="it is no Sentinel that may be asked: unknown command"):
+        with pytest.raises(TargetError, match="not a Sentinel, or it refuses to answer: unknown command"):
             connect(two.replace("redis://", "redis+sentinel://") + "/mymaster")
 
 

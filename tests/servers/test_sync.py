@@ -106,7 +106,7 @@ def test_a_login_that_may_not_write() -> None:
     with two() as (first, second, source, target):
         first.pipeline([("SET", "a", 1)])
         second.call("ACL", "SETUSER", "reader", "on", ">pw", "~*", "+@read", "+@connection")
-        with pytest.raises(TargetError, match="cannot be written to"):
+        with pytest.raises(TargetError, match="cannot write to it"):
             synced(source, target.replace("redis://", "redis://reader:pw@"))
         second.call("ACL", "SETUSER", "some", "on", ">pw", "%R~*", "~a*", "+@all")
         first.pipeline([("SET", "b", 1)])

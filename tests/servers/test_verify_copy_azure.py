@@ -61,7 +61,7 @@ def test_logins_of_azure(user: str) -> None:
         one, other = url_of(source, user), url_of(target, user)
         assert found(compared(one, other, find_extra=True)) == {"s7": "value", "s8": "missing"}
         if user == "reader":
-            with pytest.raises(TargetError, match="cannot be written to"):
+            with pytest.raises(TargetError, match="cannot write to it"):
                 sync(one, other, wait_s=0)
         else:
             assert sync(one, other, wait_s=0).clean

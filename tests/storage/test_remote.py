@@ -172,8 +172,8 @@ def test_a_server_that_ignores_what_is_asked_for(server: BlobServer) -> None:
 @pytest.mark.parametrize(
     ("status", "code", "said"),
     [
-        (404, "BlobNotFound", "there is no such blob; compare the URL (404 BlobNotFound)"),
-        (404, "ContainerNotFound", "there is no such container; compare the URL (404 ContainerNotFound)"),
+        (404, "BlobNotFound", "there is no such blob; check the URL (404 BlobNotFound)"),
+        (404, "ContainerNotFound", "there is no such container; check the URL (404 ContainerNotFound)"),
         (403, "AuthenticationFailed", "a SAS may have expired"),
         (403, "AuthorizationPermissionMismatch", "Storage Blob Data Reader"),
         (403, "Other", "the request is not allowed: a firewall, a missing role, or an expired SAS (403 Other)"),
@@ -424,4 +424,4 @@ def test_a_url_that_is_misspelt_is_not_shown_with_its_signature(verb: str, begin
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert "c2VjcmV0" not in done.stderr
-    assert "no URL of a blob (https://) or of a server (redis://, rediss://)" in done.stderr
+    assert "not a URL of a blob (https://) or of a server (redis://, rediss://)" in done.stderr
