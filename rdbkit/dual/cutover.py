@@ -146,21 +146,14 @@ class Connections:
     Args:
         connections: those there are at the moment; the proxy adds and removes them.
         unblock: sends CLIENT UNBLOCK for these ids to the side in use.
-        settled: called once nothing is under way; what was marked goes where it belongs.
 
     Attributes:
         paused: a connection that comes while this is true is to be paused at once.
     """
 
-    def __init__(
-        self,
-        connections: Collection[Proxied],
-        unblock: Callable[[Sequence[int]], Awaitable[None]],
-        settled: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, connections: Collection[Proxied], unblock: Callable[[Sequence[int]], Awaitable[None]]) -> None:
         self._connections = connections
         self._unblock = unblock
-        self._settled = settled
         self.paused = False
 
     async def open(self, side: Side) -> None:
@@ -186,16 +179,16 @@ class Connections:
                 closed[why] = closed.get(why, 0) + 1
                 each.close()
         unblocking: asyncio.Task[None] | None = None
-        asked: set[int] = set()
+        unblock_at = begun + _UNBLOCK_S
         patience = limit_s * _PATIENCE
         try:
             while left := [each for each in list(self._connections) if each.waiting() is not None]:
                 passed = time.monotonic() - begun
-                if passed > _UNBLOCK_S and (unblocking is None or unblocking.done()):
+                if time.monotonic() > unblock_at and (unblocking is None or unblocking.done()):
                     ids = [found for each in left if each.waiting() == "blocked" and (found := each.unblock()) is not None]
-                    if new := [each for each in ids if each not in asked]:
-                        asked.update(new)
-                        unblocking = asyncio.ensure_future(self._unblock(new))
+                    if ids:  # again and again: a command that has not come to its server yet cannot be ended
+                        unblocking = asyncio.ensure_future(self._unblock(ids))
+                    unblock_at = time.monotonic() + _UNBLOCK_S
                 if passed > patience:
                     for each in left:
                         if (why := each.waiting()) not in (None, "reply"):
@@ -208,7 +201,6 @@ class Connections:
             if unblocking is not None:
                 unblocking.cancel()
                 await asyncio.gather(unblocking, return_exceptions=True)
-        self._settled()
         return closed
 
     async def prepare(self, side: Side) -> None:

@@ -397,7 +397,8 @@ class ProxiedConnection:
 
     def commit(self) -> None:
         """Go on with the connection that was prepared. Never raises."""
-        if self._server is None:
+        if self._server is None:  # it is being opened, or has gone
+            self._resume()
             return
         if self._other is None or self._spare is None:
             self._reopen()

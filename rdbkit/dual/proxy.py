@@ -8,17 +8,17 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ssl
+import time
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final
 
 from rdbkit.dual.connection_context import Command
-from rdbkit.dual.cutover import Connections, Side
-from rdbkit.dual.marks import Marks
-from rdbkit.dual.metrics import Metrics
+from rdbkit.dual.cutover import Connections, NotSwitched, Side
 from rdbkit.dual.pairing import request_names
 from rdbkit.dual.proxied import ProxiedConnection, exchange
+from rdbkit.dual.workers import Counting, Marking
 from rdbkit.errors import RdbError, TargetError
 from rdbkit.format.replies import Refusal
 from rdbkit.live.server import Server
@@ -103,8 +103,8 @@ class Proxy:
         old: Server,
         new: Server,
         primary: Side,
-        marks: Marks | None,
-        metrics: Metrics,
+        marks: Marking | None,
+        metrics: Counting,
         *,
         log_in: bool = False,
         client_password: str | None = None,
@@ -125,6 +125,7 @@ class Proxy:
         self._client_password = None if client_password is None else client_password.encode()
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[None]] = set()  # errands that a switch waits for
         self._errands = ThreadPoolExecutor(1, "rdbkit-proxy")  # whatever waits for a server
         self._asked: dict[bytes, list[tuple[int, list[bytes]]]] = {}
         self._known: set[bytes] = set()
@@ -167,11 +168,25 @@ class Proxy:
         """Whether connections to a server are logged in before the client says anything."""
         return self._log_in and self._client_password is None
 
-    def spawn(self, task: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, task: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run it in the background; it is ended when the proxy is closed."""
         begun = asyncio.ensure_future(task)
         self._tasks.add(begun)
         begun.add_done_callback(self._tasks.discard)
+        return begun
+
+    def _run_errand(self, task: Coroutine[Any, Any, None]) -> None:
+        """Run what marks something, or tells the other side of something: a switch waits for it."""
+        begun = self.spawn(task)
+        self._running.add(begun)
+        begun.add_done_callback(self._running.discard)
+
+    async def errands_done(self, limit_s: float) -> None:
+        """Wait for what was to be asked or told because of requests that were answered. Raises: NotSwitched where that is late."""
+        if self._running:
+            _, late = await asyncio.wait(list(self._running), timeout=max(limit_s, 0.0))
+            if late:
+                raise NotSwitched(f"what was found out of commands and scripts is not there after {limit_s:g} s")
 
     async def _renew_logins(self) -> None:
         """Log connections in again when there is a new token: a server closes those whose token has ended."""
@@ -232,7 +247,7 @@ class Proxy:
                 self.metrics.count("needs_sync", 1, "unknown-command")
             return
         self._asked[name] = [(db, arguments)]
-        self.spawn(self._learn(name))
+        self._run_errand(self._learn(name))
 
     async def _learn(self, name: bytes) -> None:
         server = self.upstream.server
@@ -257,7 +272,7 @@ class Proxy:
         """Tell the other side of scripts and functions that were defined, or deleted."""
         if self.marks is not None:
             other = self.upstreams["old" if self.upstream.side == "new" else "new"]
-            self.spawn(self._define(other, arguments))
+            self._run_errand(self._define(other, arguments))
 
     async def _define(self, upstream: Upstream, arguments: list[bytes]) -> None:
         try:
@@ -279,6 +294,12 @@ class _Worker(Connections):
     def __init__(self, proxy: Proxy) -> None:
         super().__init__(proxy.connections, self._end_waits)
         self._proxy = proxy
+
+    async def pause(self, limit_s: float) -> dict[str, int]:
+        begun = time.monotonic()
+        closed = await super().pause(limit_s)
+        await self._proxy.errands_done(limit_s - (time.monotonic() - begun))
+        return closed
 
     async def commit(self, side: Side) -> int:
         self._proxy.use(side)

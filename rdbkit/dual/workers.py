@@ -66,7 +66,10 @@ class WholeWorker(Worker, Protocol):
         """What is written is marked, or not, as the state wants it."""
 
     async def report(self) -> Mapping[str, int]:
-        """How many connections and requests there are and were."""
+        """How many connections there are, and what else can be counted."""
+
+    async def close(self) -> None:
+        """Take no more clients, and close all connections; what they may have written is marked."""
 
 
 class ToParent:
@@ -151,7 +154,8 @@ def fork(number: int, run: Callable[[socket.socket], None]) -> list[tuple[int, s
             ours.close()
             for _, sock in processes:
                 sock.close()
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the parent says when
+            for each in (signal.SIGINT, signal.SIGTERM):  # a terminal and systemd send them to all: the parent says when
+                signal.signal(each, signal.SIG_IGN)
             run(theirs)
             code = 0
         except BaseException:
@@ -187,9 +191,11 @@ class _Channel:
         except (asyncio.IncompleteReadError, ConnectionError):
             return None
 
-    async def flush(self) -> None:
-        with suppress(ConnectionError):
-            await self._writer.drain()
+    async def end(self) -> None:
+        """Wait until the other side has read all and closed it: one that is closed with unread bytes loses what it has sent."""
+        while await self.receive() is not None:
+            pass
+        self.close()
 
     def close(self) -> None:
         self._writer.close()
@@ -216,11 +222,16 @@ class Process:
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._number = 0
         self._reading: asyncio.Task[None] | None = None
+        self._failure = "a process of the proxy has ended"
 
     async def start(self) -> None:
         """Listen to it."""
         self._channel = await _Channel.over(self._sock)
         self._reading = asyncio.ensure_future(self._read(self._channel))
+
+    async def ready(self) -> None:
+        """Wait until it serves. Raises: NotSwitched with its words where it cannot."""
+        await self._ask("report", None)
 
     async def open(self, side: Side) -> None:
         """As Worker."""
@@ -261,13 +272,15 @@ class Process:
         """Have it end, and wait until it has."""
         with suppress(RdbError):
             await self._ask("close", None)
+            if self._channel is not None:
+                self._channel.close()
         if self._reading is not None:
             await self._reading
 
     async def _ask(self, do: str, wait_s: float | None, *arguments: Any) -> Any:
         """What it answers. Raises: NotSwitched, TargetError as it says; NotSwitched where it has gone or is late."""
         if self._channel is None:
-            raise NotSwitched("a process of the proxy has ended")
+            raise NotSwitched(self._failure)
         self._number += 1
         number = self._number
         answer = self._asked[number] = asyncio.get_running_loop().create_future()
@@ -293,6 +306,9 @@ class Process:
                 self._marks.dropped += dropped
                 continue
             _, number, error, answer = message
+            if number == 0:
+                self._failure = error
+                break
             asked = self._asked.get(number)
             if asked is None or asked.done():
                 continue
@@ -304,7 +320,7 @@ class Process:
         channel.close()
         for asked in self._asked.values():
             if not asked.done():
-                asked.set_exception(NotSwitched("a process of the proxy has ended"))
+                asked.set_exception(NotSwitched(self._failure))
         self._ended(self)
 
 
@@ -317,7 +333,12 @@ async def obey(sock: socket.socket, make: Callable[[ToParent], Awaitable[WholeWo
     """
     channel = await _Channel.over(sock)
     to_parent = ToParent(channel.send, channel.waiting)
-    worker = await make(to_parent)
+    try:
+        worker = await make(to_parent)
+    except (OSError, RdbError) as e:
+        channel.send(("answer", 0, str(e), None))
+        await channel.end()
+        return
     does: dict[str, Callable[..., Awaitable[Any]]] = {
         "open": worker.open, "pause": worker.pause, "prepare": worker.prepare, "commit": worker.commit, "undo": worker.undo,
         "report": worker.report,
@@ -336,9 +357,10 @@ async def obey(sock: socket.socket, make: Callable[[ToParent], Awaitable[WholeWo
     while (message := await channel.receive()) is not None:
         number, what, arguments = message
         if what == "close":
+            await worker.close()
             to_parent.flush()
             channel.send(("answer", number, None, None))
-            await channel.flush()
+            await channel.end()
             break
         if what == "undo":
             for task in list(running):

@@ -63,6 +63,9 @@ class Worker:
     async def turn(self, state: State) -> None:
         self.done.append(f"turn {state}")
 
+    async def close(self) -> None:
+        self.to_parent.add(0, b"at the end")
+
     async def report(self) -> Mapping[str, int]:
         return {each: at for at, each in enumerate(self.done)}
 
@@ -136,6 +139,32 @@ def test_one_process_that_cannot_undoes_all(fails: str, why: str) -> None:
         assert len(processes) == (2 if fails == "end" else 3)
 
     with_processes(then, "", fails, "")
+
+
+def test_what_is_marked_at_the_end_comes_before_it() -> None:
+    async def then(processes: list[Process], marks: Marks, _: Metrics) -> None:
+        (process,) = processes
+        await process.ready()
+        await process.close()
+        assert marks.take() == [(0, [b"at the end"])]
+
+    with_processes(then, "")
+
+
+def test_a_process_that_cannot_begin_says_why() -> None:
+    async def made(to_parent: ToParent) -> Worker:
+        raise TargetError("nobody there")
+
+    ((pid, sock),) = fork(1, lambda theirs: asyncio.run(obey(theirs, made)))
+
+    async def run() -> None:
+        process = Process(pid, sock, Marks(), Metrics(), lambda _: None)
+        await process.start()
+        with pytest.raises(NotSwitched, match="nobody there"):
+            await process.ready()
+
+    asyncio.run(run())
+    os.waitpid(pid, 0)
 
 
 def test_a_process_without_its_parent_ends(capfd: pytest.CaptureFixture[str]) -> None:
