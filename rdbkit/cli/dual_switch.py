@@ -6,7 +6,6 @@ import getpass
 import json
 import socket
 import sys
-import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +19,7 @@ from rdbkit.cli.server_options import SERVER_URL, Login, cache_pair_options
 from rdbkit.cli.verification_options import duration_option
 from rdbkit.cli.verify_copy import WORDS, show_difference
 from rdbkit.selection import Selection
+from rdbkit.text import count
 
 if TYPE_CHECKING:
     from rdbkit.dual.state_store import StateStore
@@ -122,7 +122,6 @@ def dual_switch(
     from rdbkit.dual.state_store import FileStore
     from rdbkit.dual.switch import dual_switch as switch
 
-    delay_s = times["in"] / 1000
     store: StateStore | None = None if state is None else FileStore(state)
     out = output()
 
@@ -138,18 +137,18 @@ def dual_switch(
         with usage_errors():
             found = switch(
                 lambda: old_login.connect(old), lambda: new_login.connect(new), to, percent=percent, name=name, store=store,
-                accept_missing=accept_missing, compare=compare, selection=selection, db_map=map_db, delay_s=delay_s,
+                accept_missing=accept_missing, compare=compare, selection=selection, db_map=map_db, delay_s=times["in"] / 1000,
                 dry_run=dry_run, by=_me(), confirm=confirmed, progress=update,
             )  # fmt: skip
     if as_json:
         click.echo(json.dumps(found.to_dict()))
     elif found.reasons or dry_run or yes:
         _show(found, out)
-    if found.done:
-        time.sleep(delay_s)
-        if not as_json:
-            out.line(f"\nstate: {setting_words(found.wanted)}")
-    return 1 if found.reasons else 0
+    if found.done and not as_json:
+        out.line(f"\nstate: {setting_words(found.wanted)}")
+        if found.warning is not None:
+            out.line(printable(found.warning))
+    return 1 if found.reasons or (found.done and found.behind) else 0
 
 
 def _show(found: DualSwitch, out: Output) -> None:
@@ -160,6 +159,8 @@ def _show(found: DualSwitch, out: Output) -> None:
     if proof is not None:
         counts = (("differ", proof.type + proof.value + proof.expire), ("changed meanwhile", proof.changing))
         rows += [("compared", f"{proof.checked:,}"), *((name, f"{n:,}") for name, n in counts if n or name == "differ")]
+    if found.followers is not None:
+        rows.append(("following", count(len(found.followers), "client")))
     out.facts(rows)
     for each in [] if proof is None else [each for each in proof.samples if each.what in _TOLD][:_MOST_SHOWN]:
         show_difference(each, WORDS[each.what], out)

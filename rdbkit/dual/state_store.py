@@ -9,7 +9,9 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from urllib.parse import quote
 
 from rdbkit.dual.states import Setting, State
 from rdbkit.errors import TargetError
@@ -19,7 +21,18 @@ from rdbkit.live.server import Server
 from rdbkit.resp import command
 from rdbkit.storage.state import StateFile
 
-__all__ = ["KEY_PREFIX", "FileStore", "FunctionStore", "Look", "ServerOpener", "ServerStore", "StateStore", "Where", "open_store"]
+__all__ = [
+    "KEY_PREFIX",
+    "FileStore",
+    "Follower",
+    "FunctionStore",
+    "Look",
+    "ServerOpener",
+    "ServerStore",
+    "StateStore",
+    "Where",
+    "open_store",
+]
 
 #: What gives a new connection to a server each time it is called: `rdbkit.live.server.connect` with all its arguments bound.
 ServerOpener: TypeAlias = Callable[[], Server]
@@ -28,7 +41,11 @@ Where: TypeAlias = "str | os.PathLike[str] | State | Callable[[], Setting | Stat
 
 #: The keys that states are kept in begin so.
 KEY_PREFIX: Final = b"rdbkit:dual:"
+#: What the names of connections of processes that follow begin with.
+_SIGN: Final = "rdbkit-dual"
 _PATIENCE_S: Final = 5.0
+#: A server that need not be asked is left alone for so many seconds.
+_REST_S: Final = 30.0
 #: So many settings are kept.
 _MOST: Final = 100
 _FORMAT: Final = 1
@@ -48,6 +65,20 @@ class Look(NamedTuple):
     error_ms: float = 0.0
 
 
+class Follower(NamedTuple):
+    """A process that follows a move.
+
+    Attributes:
+        address: from where it is connected.
+        epoch: of the last setting that it knows; 0 where it knows of none.
+        idle_s: seconds since its last look.
+    """
+
+    address: str
+    epoch: int
+    idle_s: int
+
+
 class StateStore(Protocol):
     """Where settings are kept. For one thread at a time."""
 
@@ -56,6 +87,9 @@ class StateStore(Protocol):
 
     def write(self, setting: Setting) -> None:
         """Add a setting, whose number is the next. Raises: as `look`; TargetError where its number has been taken by another."""
+
+    def followers(self) -> list[Follower] | None:
+        """The processes that follow; None where that is not told."""
 
     def forget(self) -> None:
         """Use no connection that there is, and close none: in a child process they are those of its parent."""
@@ -75,7 +109,7 @@ def open_store(where: Where, name: str, old: ServerOpener, new: ServerOpener | N
     Raises: ValueError for a name or path that cannot be.
     """
     if where is None:
-        return ServerStore(name, old, new)
+        return ServerStore(name, old, new, follows=True)
     if isinstance(where, State):
         return FunctionStore(lambda: where)
     if callable(where):
@@ -94,36 +128,44 @@ class ServerStore:
     Args:
         name: of the move.
         old, new: what connects to the servers; None for no copy.
+        follows: this is a process that does what the settings say: others see which of them it knows, by its connection's name.
 
     Raises: ValueError for a name that is empty or too long.
     """
 
-    def __init__(self, name: str, old: ServerOpener, new: ServerOpener | None = None) -> None:
+    def __init__(self, name: str, old: ServerOpener, new: ServerOpener | None = None, *, follows: bool = False) -> None:
         if not name or len(name) > 200:
             raise ValueError("the name of a move has 1 to 200 characters")
-        key = KEY_PREFIX + name.encode()
-        self._sides = [_ServerSide(key, opener) for opener in (old, new) if opener is not None]
+        self._sides = [_ServerSide(name, opener, follows) for opener in (old, new) if opener is not None]
 
     def look(self) -> Look:
         """What the old server has; what the new one has where that is nothing, or where the old one cannot be reached."""
-        first = self._sides[0]
-        found = trouble = None
+        old, *others = self._sides
+        try:
+            found = old.look()
+        except TargetError:
+            for new in others:
+                copied = new.look()
+                if copied.settings:  # that a copy has nothing says nothing of what is copied
+                    return copied
+            raise
+        for new in others:
+            if not found.settings and not new.is_resting:  # most likely, nothing was ever set: it is asked now and then
+                with suppress(TargetError):
+                    found = found._replace(settings=new.look().settings)
+            new.rest()
+        return found
+
+    def followers(self) -> list[Follower] | None:
+        """The processes that follow this move; None where no server tells."""
+        found: list[Follower] | None = None
         for side in self._sides:
             try:
-                look = side.look()
-            except TargetError as e:
-                trouble = trouble or e
+                some = side.followers()
+            except TargetError:
                 continue
-            if found is None or look.settings:
-                # the clock is that of the old server, whenever it tells
-                found = look if found is None else found._replace(settings=look.settings)
-            if side is first and look.settings:
-                break
-        if found is None:
-            assert trouble is not None
-            raise trouble
-        if not found.settings and trouble is not None:
-            raise trouble  # the other server knows of no state, which says nothing of what this one has
+            if some is not None:
+                found = [*(found or []), *some]
         return found
 
     def write(self, setting: Setting) -> None:
@@ -164,15 +206,31 @@ class ServerStore:
 class _ServerSide:
     """Settings in a hash of one server."""
 
-    def __init__(self, key: bytes, opener: ServerOpener) -> None:
-        self._key = key
+    def __init__(self, name: str, opener: ServerOpener, follows: bool) -> None:
+        self._key = KEY_PREFIX + name.encode()
         self._opener = opener
+        self._sign = f"{_SIGN}:{quote(name, '')}:".encode()  # what may be in the name of a connection
+        self._follows = follows
+        self._epoch = 0
+        self._rests_until = 0.0
         self._server: Server | None = None
         self._connection: Connection | None = None
 
+    @property
+    def is_resting(self) -> bool:
+        """Whether it was asked, or could not be reached, a short time ago."""
+        return time.monotonic() < self._rests_until
+
+    def rest(self) -> None:
+        """Close its connection, where there is one, and leave it alone for a while."""
+        if self._server is not None:
+            self.close()
+            self._rests_until = time.monotonic() + _REST_S
+
     def look(self) -> Look:
         """All that it has. Raises: TargetError."""
-        self._ask(command(b"PING"))  # a connection that has to be opened would be taken for a slow answer
+        # first, since a connection that has to be opened would be taken for a slow answer
+        self._ask(command(b"CLIENT", b"SETNAME", b"%b%d" % (self._sign, self._epoch)) if self._follows else command(b"PING"))
         before = time.monotonic()
         # Our connections do not make keys look used (NO-TOUCH), but this one must not be evicted.
         fields, clock, _ = self._ask(command(b"HGETALL", self._key), command(b"TIME"), command(b"TOUCH", self._key))
@@ -185,9 +243,25 @@ class _ServerSide:
             settings = sorted((_parse(*pair) for pair in zip(fields[::2], fields[1::2], strict=True)), key=lambda each: each.epoch)
         except (ValueError, TypeError, LookupError, AttributeError):
             raise TargetError(f"{self._name} has something else than the state of a move", source=self._where) from None
+        if self._follows and settings and settings[-1].epoch != self._epoch:
+            self._epoch = settings[-1].epoch
+            self._ask(command(b"CLIENT", b"SETNAME", b"%b%d" % (self._sign, self._epoch)))
         if isinstance(clock, list) and len(clock) == 2:
             return Look(settings, int(clock[0]) * 1000 + int(clock[1]) / 1000 + took_ms / 2, took_ms / 2)
         return Look(settings, time.time_ns() / 1e6)
+
+    def followers(self) -> list[Follower] | None:
+        """The processes whose connections say that they follow; None where it does not tell. Raises: TargetError."""
+        (reply,) = self._ask(command(b"CLIENT", b"LIST", b"TYPE", b"normal"))
+        if not isinstance(reply, bytes):
+            return None
+        found = []
+        for line in reply.splitlines():
+            facts = dict(word.split(b"=", 1) for word in line.split(b" ") if b"=" in word)
+            name = facts.get(b"name", b"")
+            if name.startswith(self._sign) and (epoch := name.removeprefix(self._sign)).isdigit():
+                found.append(Follower(facts.get(b"addr", b"").decode("latin-1"), int(epoch), int(facts.get(b"idle", b"0"))))
+        return found
 
     def add(self, settings: Sequence[Setting], there: Sequence[Setting], must: bool) -> None:
         """Add settings, the last of which is new; `must`: nobody else may have taken its number. Raises: TargetError."""
@@ -222,12 +296,19 @@ class _ServerSide:
     def _where(self) -> str | None:
         return None if self._server is None else str(self._server.url)
 
+    def _open(self) -> Server:
+        try:
+            return self._opener()
+        except TargetError:
+            self._rests_until = time.monotonic() + _REST_S
+            raise
+
     def _ask(self, *commands: bytes) -> list[Any]:
         """The replies, of the node that has the key. Raises: TargetError where it cannot be asked."""
         for attempt in range(3):
             try:
                 if self._server is None:
-                    self._server = self._opener()
+                    self._server = self._open()
                 if self._connection is None:
                     self._connection = self._server.dial(self._server.owner(self._key))
                     self._connection.patience_s = _PATIENCE_S
@@ -236,6 +317,7 @@ class _ServerSide:
                 where = self._where
                 self.close()
                 if attempt == 2 or (isinstance(e, Lost) and e.why != "closed"):
+                    self._rests_until = time.monotonic() + _REST_S
                     raise TargetError(f"the connection is lost: {e}", source=where) from None
                 continue
             if not any(isinstance(reply, Refusal) and reply.code == "MOVED" for reply in replies):
@@ -269,6 +351,9 @@ class FileStore:
             raise _taken(setting, known)
         self._file.save({"settings": {each.epoch: _values(each) for each in [*known, setting][-_MOST:]}})
 
+    def followers(self) -> None:
+        """Nobody knows."""
+
     def forget(self) -> None:
         """There is nothing to forget."""
 
@@ -300,6 +385,9 @@ class FunctionStore:
     def write(self, setting: Setting) -> None:
         """Raises: TargetError always."""
         raise TargetError("the state is decided by a function of the application, and cannot be set from here")
+
+    def followers(self) -> None:
+        """Nobody knows."""
 
     def forget(self) -> None:
         """There is nothing to forget."""

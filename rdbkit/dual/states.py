@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-__all__ = ["BEGINNING", "Setting", "Side", "State", "check_step", "in_force", "mirrored", "primary", "reads_new"]
+__all__ = ["BEGINNING", "Setting", "Side", "State", "check_step", "in_force", "is_forward", "mirrored", "primary", "reads_new"]
 
 #: One of the two caches.
 Side: TypeAlias = Literal["old", "new"]
@@ -87,6 +87,11 @@ def reads_new(setting: Setting, key: bytes) -> bool:
 def in_force(settings: Sequence[Setting], now_ms: float) -> Setting:
     """Which of these settings, the oldest first, holds at a moment."""
     return next((each for each in reversed(settings) if each.effective_at_ms <= now_ms), BEGINNING)
+
+
+def is_forward(before: Setting, after: Setting) -> bool:
+    """Whether one goes on with the move: to a later state, or to more keys that are read from the new cache."""
+    return (_ORDER.index(before.state), before.percent) < (_ORDER.index(after.state), after.percent)
 
 
 def check_step(now: Setting, state: State, percent: float = 0.0) -> None:

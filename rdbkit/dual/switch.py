@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from rdbkit.dual.state_store import Look, ServerOpener, ServerStore, StateStore
-from rdbkit.dual.states import BEGINNING, Setting, State, check_step
+from rdbkit.dual.state_store import Follower, Look, ServerOpener, ServerStore, StateStore
+from rdbkit.dual.states import BEGINNING, Setting, State, check_step, is_forward
 from rdbkit.dual.status import DualStatus, dual_status
-from rdbkit.dual.watch import LOOK_S
+from rdbkit.dual.watch import LATE_S, LOOK_S
 from rdbkit.errors import TargetError
 from rdbkit.live.abilities import abilities
 from rdbkit.live.copy import writing
@@ -25,6 +26,8 @@ __all__ = ["DELAY_S", "DualSwitch", "dual_switch"]
 
 #: Seconds until a step is taken: all processes have looked by then.
 DELAY_S: Final = 3 * LOOK_S
+#: So many processes are named.
+_MOST_NAMED: Final = 5
 #: Seconds between two looks at keys that differ: what is written is on its way for a moment.
 WAIT_S: Final = 1.0
 
@@ -41,6 +44,8 @@ class DualSwitch:
         notes: what else should be known.
         status: which keys are where, if that was looked at.
         proof: what was found of the keys that were compared, if any were.
+        followers: the clients, one or more of a process, that follow the move; None where that is not told. Once a step was set, as
+            they are when it is taken.
     """
 
     before: Setting
@@ -50,6 +55,28 @@ class DualSwitch:
     notes: list[str] = field(default_factory=list)
     status: DualStatus | None = None
     proof: CopyProof | None = None
+    followers: list[Follower] | None = None
+
+    @property
+    def behind(self) -> list[Follower]:
+        """Those that do not know the last setting and go on as before, or that have not looked for long."""
+        if self.done:
+            return [each for each in self.followers or [] if each.epoch < self.wanted.epoch]
+        return [each for each in self.followers or [] if each.epoch < self.before.epoch or each.idle_s > LATE_S]
+
+    @property
+    def warning(self) -> str | None:
+        """What is said of those; None where there are none."""
+        behind = self.behind
+        if not behind:
+            return None
+        named = ", ".join(each.address for each in behind[:_MOST_NAMED])
+        why = (
+            "did not know of the step in time, and go on as before"
+            if self.done
+            else "do not know the state, or have not looked for long"
+        )
+        return f"{len(behind):,} of {count(len(self.followers or []), 'client')} that follow this move {why}: {named}"
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -57,6 +84,7 @@ class DualSwitch:
             "before": self.before._asdict(), "wanted": self.wanted._asdict(), "done": self.done, "reasons": self.reasons,
             "notes": self.notes, "status": None if self.status is None else self.status.to_dict(),
             "proof": None if self.proof is None else self.proof.to_dict(),
+            "followers": None if self.followers is None else [each._asdict() for each in self.followers],
         }  # fmt: skip
 
 
@@ -73,6 +101,7 @@ def dual_switch(
     selection: Selection | None = None,
     db_map: Mapping[int, int] | None = None,
     delay_s: float = DELAY_S,
+    wait: bool = True,
     dry_run: bool = False,
     by: str = "",
     confirm: Callable[[DualSwitch], bool] | None = None,
@@ -95,6 +124,7 @@ def dual_switch(
         selection: which keys belong to the move; by default all.
         db_map: the new server's database for one of the old, where that is another.
         delay_s: seconds until processes take the step: as long as the slowest of them takes for three looks at the state.
+        wait: return when it is taken, and not as soon as it is set.
         dry_run: find out whether it is safe, and set nothing.
         by: who wants it, for those who look.
         confirm: is asked, when it is safe, whether to do it.
@@ -117,7 +147,7 @@ def dual_switch(
             raise ValueError(f"the step to {before} is taken in {left_s:.1f} s: the next one can be set then")
         wanted = Setting(State(state), percent, 0, before.epoch + 1, by)
         check_step(before, wanted.state, percent)
-        found = DualSwitch(before, wanted)
+        found = DualSwitch(before, wanted, followers=kept.followers())
         _Checks(found, opens, look, accept_missing, compare, selection or Selection(), dict(db_map or {}), progress).run()
         if found.reasons or dry_run or (confirm is not None and not confirm(found)):
             return found
@@ -125,6 +155,9 @@ def dual_switch(
         found.wanted = wanted._replace(effective_at_ms=at_ms)
         kept.write(found.wanted)
         found.done = True
+        if wait:
+            time.sleep(delay_s)
+        found.followers = kept.followers()
         return found
 
 
@@ -158,6 +191,15 @@ class _Checks:
                 self.go_back()
             case State.NEW, State.DIAL if self.was_done():
                 self.prove("new", "old", True)
+        self.judge_followers()
+
+    def judge_followers(self) -> None:
+        """All processes have to be in the state that one leaves, but to go back."""
+        found = self.found
+        if found.followers == []:
+            found.notes.append("no process follows this move now: compare its name with the one that the application gives")
+        if found.warning is not None:
+            (found.reasons if is_forward(found.before, found.wanted) else found.notes).append(found.warning)
 
     def was_done(self) -> bool:
         """Whether there was a time without a way back, before the state at hand."""

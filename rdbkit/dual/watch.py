@@ -13,12 +13,12 @@ from typing import Final
 from rdbkit.dual.state_store import Look, StateStore
 from rdbkit.dual.states import BEGINNING, Setting, in_force
 
-__all__ = ["LOOK_S", "Watch"]
+__all__ = ["LATE_S", "LOOK_S", "Watch"]
 
 #: Seconds between two looks.
 LOOK_S: Final = 2.0
 #: Seconds without a look after which a process may have missed a step.
-_LATE_S: Final = 10.0
+LATE_S: Final = 10.0
 #: A look may take so many seconds: none is begun when a step is to be taken before.
 _LONGEST_LOOK_S: Final = 60.0
 #: Clocks drift apart by less than this.
@@ -83,7 +83,7 @@ class Watch:
     def is_late(self) -> bool:
         """Whether a step may have been missed, since there was no look for so long. What held before goes on to hold."""
         looked_s = self.looked_s
-        return looked_s is not None and looked_s > max(_LATE_S, 3 * self._look_s) and self._next() is None
+        return looked_s is not None and looked_s > max(LATE_S, 3 * self._look_s) and self._next() is None
 
     @property
     def clock_error_ms(self) -> float:

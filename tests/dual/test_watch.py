@@ -44,6 +44,9 @@ class Played:
     def write(self, setting: Setting) -> None:
         self.settings.append(setting)
 
+    def followers(self) -> None:
+        return None
+
     def forget(self) -> None:
         self.forgotten += 1
 
@@ -148,7 +151,7 @@ def test_a_state_that_is_lost_or_older_is_told_and_not_followed(watching: Watchi
 
 
 def test_a_process_that_cannot_look_goes_on_and_says_so(watching: Watching, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rdbkit.dual.watch._LATE_S", 0.05)
+    monkeypatch.setattr("rdbkit.dual.watch.LATE_S", 0.05)
     store = Played(SHADOW)
     watch = watching(store)
     assert watch.current == SHADOW

@@ -75,6 +75,15 @@ def test_without_the_old_server_the_copy_holds_and_only_the_last_step_can_be_tak
             mine.look()
 
 
+def test_before_the_first_step_nobody_waits_for_the_new_server() -> None:
+    with two() as (_, second, old, new), closing(store(old, new)) as mine:
+        stop(second)
+        assert mine.look().settings == []
+        assert mine.look().settings == []
+        mine.write(FIRST)
+        assert mine.look().settings == [FIRST]
+
+
 def test_one_can_go_back_while_the_new_server_cannot_be_reached() -> None:
     with two() as (first, second, old, new), closing(store(old, new)) as mine:
         mine.write(FIRST)

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from fixtures.server import Client
-from rdbkit.dual.state_store import FileStore, FunctionStore, ServerStore
+from rdbkit.dual.state_store import FileStore, FunctionStore, ServerStore, open_store
 from rdbkit.dual.states import Setting, State
 from rdbkit.dual.switch import DualSwitch, dual_switch
+from rdbkit.dual.watch import Watch
 from rdbkit.errors import TargetError
 from rdbkit.live.copy import copy
 from rdbkit.live.server import connect
@@ -24,6 +25,7 @@ from rdbkit.selection import Selection
 
 from ..command_line import run_text
 from ..live.acl import add_user, url_of
+from ..processes import until
 from .test_dual_state import stop
 from .test_verify_copy import two
 
@@ -76,9 +78,42 @@ def test_a_move_there_and_back(move: Move) -> None:
     json.dumps([each.to_dict() for each in taken])
 
 
+def test_who_follows_is_seen_and_who_is_behind_is_waited_for(move: Move, monkeypatch: pytest.MonkeyPatch) -> None:
+    opens = partial(connect, move.old), partial(connect, move.new)
+    watch = Watch(open_store(None, "default", *opens), look_s=0.01)
+    stuck = ServerStore("default", *opens, follows=True)
+    other = ServerStore("default:1", *opens, follows=True)
+    with closing(watch), closing(stuck), closing(other):
+        other.look()
+        watch.start()
+        found = move.step("shadow", delay_s=0.5)
+        assert found.followers is not None
+        assert ([each.epoch for each in found.followers], found.warning) == ([1], None)
+        stuck.look()
+        assert len(move.step("dial", percent=1).followers or []) == 2
+        # the one that does not look knows nothing of that step
+        found = move.step("new", compare=0)
+        assert not found.done
+        (reason,) = found.reasons
+        assert reason.startswith(
+            "1 of 2 clients that follow this move do not know the state, or have not looked for long: 127.0.0.1:"
+        )
+        stuck.look()
+        assert move.step("new", compare=0, dry_run=True).reasons == []
+        monkeypatch.setattr("rdbkit.dual.switch.LATE_S", -1)
+        assert "2 of 2 clients" in str(move.step("new", compare=0, dry_run=True).reasons)
+        assert "2 of 2 clients" in str(move.step("shadow", dry_run=True).notes)
+    monkeypatch.undo()
+    until(lambda: move.step("shadow", dry_run=True).followers == [])
+    assert "no process follows this move now" in move.step("shadow", dry_run=True).notes[0]
+    add_user(move.first, "app", "+@all -@dangerous")
+    with closing(ServerStore("default", partial(connect, url_of(move.old, "app")))) as store:
+        assert store.followers() is None
+
+
 def test_a_step_holds_from_its_moment_on_and_the_next_has_to_wait(move: Move) -> None:
     before = time.time() * 1000
-    found = move.step("shadow", delay_s=100, by="a@b")
+    found = move.step("shadow", delay_s=100, wait=False, by="a@b")
     assert found.done
     assert before + 90_000 < found.wanted.effective_at_ms < time.time() * 1000 + 110_000
     assert found.wanted.by == "a@b"
@@ -105,7 +140,7 @@ def test_keys_that_are_missing_are_told_for_dial_and_refused_for_new(move: Move)
     assert len(move.step("new", dry_run=True).reasons) == 1
     found = move.step("new", accept_missing=0.05)
     assert found.done
-    assert found.notes == ["2 keys not on the new server, which was accepted"]
+    assert found.notes[0] == "2 keys not on the new server, which was accepted"
 
 
 def test_values_that_differ_are_refused_until_they_are_repaired(move: Move) -> None:
