@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from rdbkit.dual.client import Redis
+    from rdbkit.dual.cluster import RedisCluster
     from rdbkit.dual.states import Setting, State
     from rdbkit.dual.status import DualStatus, dual_status
     from rdbkit.dual.switch import DualSwitch, dual_switch
 
-__all__ = ["DualStatus", "DualSwitch", "Redis", "Setting", "State", "dual_status", "dual_switch"]
+__all__ = ["DualStatus", "DualSwitch", "Redis", "RedisCluster", "Setting", "State", "dual_status", "dual_switch"]
 
 # what each is in: the package redis is imported when a client is asked for
 _MODULES: Final = {
-    "DualStatus": "status", "DualSwitch": "switch", "Redis": "client", "Setting": "states", "State": "states",
-    "dual_status": "status", "dual_switch": "switch",
+    "DualStatus": "status", "DualSwitch": "switch", "Redis": "client", "RedisCluster": "cluster",
+    "Setting": "states", "State": "states", "dual_status": "status", "dual_switch": "switch",
 }  # fmt: skip
 
 

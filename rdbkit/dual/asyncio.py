@@ -13,8 +13,9 @@ from contextlib import suppress
 from typing import Any, ClassVar, Final, Self
 
 from rdbkit.dual.calls import Arguments, Encode, is_miss
-from rdbkit.dual.openers import shared_settings
+from rdbkit.dual.openers import shared_by_clusters, shared_settings
 from rdbkit.dual.pair import Pair, Route, pair_of, split_arguments
+from rdbkit.dual.single import Slot, as_side, check_nodes, with_nodes, without_pipelines
 from rdbkit.dual.states import Side
 from rdbkit.format.slots import key_slot
 from rdbkit.live.login import missing_package
@@ -51,9 +52,13 @@ class TwoSided:
             raise ValueError("name the new server: new=URL, or a client of it")
         if old is None:
             old = plain(*args, **theirs)
+        is_cluster = plain is redis.RedisCluster
         if isinstance(new, str):
-            new = plain.from_url(new, **shared_settings(old))
-        self._share({"old": old, "new": new}, old.get_encoder().encode, pair_of(old, new, **ours))
+            new = plain.from_url(new, **(shared_by_clusters if is_cluster else shared_settings)(old))
+        clients: dict[Side, Any] = {"old": old, "new": new}
+        if is_cluster:
+            clients = {side: as_side(client) for side, client in clients.items()}
+        self._share(clients, old.get_encoder().encode, pair_of(old, new, **ours))
 
     def _share(self, clients: Mapping[Side, Any], encode: Encode, pair: Pair) -> None:
         self._clients = clients
@@ -151,6 +156,18 @@ class TwoSided:
     async def close(self, *args: Any, **kwargs: Any) -> None:
         """As `aclose`."""
         await self.aclose(*args, **kwargs)
+
+    def json(self, *args: Any, **kwargs: Any) -> Any:
+        """As the package redis has it."""
+        return without_pipelines(super().json(*args, **kwargs))  # type: ignore[misc]
+
+    def ft(self, *args: Any, **kwargs: Any) -> Any:
+        """As the package redis has it."""
+        return without_pipelines(super().ft(*args, **kwargs))  # type: ignore[misc]
+
+    def ts(self) -> Any:
+        """As the package redis has it."""
+        return without_pipelines(super().ts())  # type: ignore[misc]
 
     async def drain(self, wait_s: float = 5.0) -> bool:
         """As `dual.drain`, which waits until what was written is on the other side, without holding up the event loop."""
@@ -297,32 +314,19 @@ class RedisCluster(TwoSided, redis.RedisCluster):  # type: ignore[misc]
         ours, theirs = split_arguments(kwargs)
         return cls(old=redis.RedisCluster.from_url(url, **theirs), **ours)
 
-    # -- what commands of a cluster ask of their client, also where the side that is used is a single server
-
-    @property
-    def encoder(self) -> Any:  # type: ignore[override]
-        """Makes bytes of arguments."""
-        return self.get_encoder()
-
-    def get_encoder(self) -> Any:
-        """As redis.asyncio.RedisCluster has it."""
-        return self._primary.get_encoder()
-
-    @property
-    def _initialize(self) -> bool:  # type: ignore[override]
-        """Whether the nodes have to be asked for."""
-        return bool(getattr(self._primary, "_initialize", False))
-
-    @property
-    def read_from_replicas(self) -> bool:  # type: ignore[override]
-        """As redis.asyncio.RedisCluster has it."""
-        return bool(getattr(self._primary, "read_from_replicas", False))
-
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """As redis.asyncio.RedisCluster has it, on the side that is used."""
-        if "target_nodes" in options and not isinstance(self._primary, redis.RedisCluster):
-            del options["target_nodes"]  # it has but one
+        if "target_nodes" in options:
+            check_nodes(self._primary, options["target_nodes"])
         return await super().execute_command(*args, **options)
+
+    async def _execute_pipeline_by_slot(  # type: ignore[override]
+        self, command: str, slots_to_args: Mapping[int, Any]
+    ) -> list[Any]:
+        async with self.pipeline() as pipe:
+            for number, args in slots_to_args.items():
+                pipe.execute_command(command, *args, target_nodes=Slot(number))
+            return await pipe.execute()
 
     def scan_iter(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:  # type: ignore[override]
         """As redis.asyncio.RedisCluster has it, of the side that is used."""
@@ -345,7 +349,7 @@ class _Pipelined:
         self._owner = owner
         self._asked = transaction, shard_hint
         self._inner: Any = None
-        self._side: Side | None = None
+        self._side: Side = "old"
         self.watching = False
         self._forget()
 
@@ -462,13 +466,13 @@ class _Pipelined:
         try:
             if self.explicit_transaction and self.watching:
                 inner.multi()
-            for args, its_options in stack:
-                inner.execute_command(*args, **its_options)
+            for args, options in stack:
+                inner.execute_command(*args, **await self._options(options))
             if self.scripts:
                 inner.scripts = self.scripts
-            is_cluster = isinstance(inner, PlainClusterPipeline)
+            more = (allow_redirections,) if isinstance(inner, PlainClusterPipeline) else ()
             try:
-                replies: list[Any] = await inner.execute(raise_on_error, *((allow_redirections,) if is_cluster else ()))
+                replies: list[Any] = await inner.execute(raise_on_error, *more)
             except (WatchError, ExecAbortError):
                 raise  # nothing was done
             except BaseException:
@@ -478,6 +482,10 @@ class _Pipelined:
             return replies
         finally:
             self._owner.dual.leave()
+
+    async def _options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The options of a command, for the plain pipeline."""
+        return options
 
     def _wrote(self, route: Route, stack: Sequence[tuple[Any, Any]]) -> None:
         """These commands were sent."""
@@ -518,6 +526,13 @@ class ClusterPipeline(_Pipelined, PlainClusterPipeline):  # type: ignore[misc]
 
     def __init__(self, owner: RedisCluster, transaction: Any, shard_hint: Any) -> None:
         self._keep(owner, transaction, shard_hint)
+
+    async def _options(self, options: dict[str, Any]) -> dict[str, Any]:
+        if "target_nodes" not in options:
+            return options
+        client = self._owner._clients[self._side]
+        await client.initialize()  # which knows the nodes then
+        return with_nodes(client, options)
 
     def unlink(self, *names: Any) -> Any:
         """As redis.asyncio.RedisCluster has it: a command for the keys of each slot."""

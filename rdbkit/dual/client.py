@@ -25,21 +25,21 @@ try:
 except ImportError as e:
     raise missing_package(e) from None
 
-__all__ = ["Pipeline", "PubSub", "Redis"]
+__all__ = ["Clients", "Pipeline", "Pipelined", "PubSub", "Redis", "TwoSided"]
 
 #: How long a subscriber waits for a message before it looks whether the other side is used by now.
 _LISTEN_S: Final = 1.0
 
 
-class _Clients(dict[Side, Any]):
+class Clients(dict[Side, Any]):
     """Plain clients of the two sides; one that connects when it is made is made when it is needed, since its side may be down."""
 
     def __init__(self, made: Mapping[Side, Any] | None = None, make: Mapping[Side, Callable[[], Any]] | None = None) -> None:
         super().__init__(made or {})
-        self._make = make or {}
+        self.make: dict[Side, Callable[[], Any]] = dict(make or {})
 
     def __missing__(self, side: Side) -> Any:
-        found = self[side] = self._make[side]()
+        found = self[side] = self.make[side]()
         return found
 
 
@@ -48,7 +48,7 @@ class TwoSided:
 
     #: What all clients of a class are given; see `bound`.
     _bound: ClassVar[Mapping[str, Any]] = {}
-    _clients: _Clients
+    _clients: Clients
     _encode: Encode
     dual: Pair
 
@@ -238,7 +238,7 @@ class Redis(TwoSided, redis.Redis):
     def _begin(self, old: Any, new: Any, ours: dict[str, Any]) -> None:
         if isinstance(new, str):
             new = redis.Redis.from_url(new, **shared_settings(old))
-        self._clients = _Clients({"old": old, "new": new})
+        self._clients = Clients({"old": old, "new": new})
         self._encode = old.get_encoder().encode
         self.dual = pair_of(old, new, **ours)
 
@@ -266,7 +266,7 @@ class Redis(TwoSided, redis.Redis):
     def client(self) -> Any:
         """A client with one connection, as redis.Redis has it."""
         single = type(self).__new__(type(self))
-        single._clients = _Clients(make={side: each.client for side, each in self._clients.items()})
+        single._clients = Clients(make={side: each.client for side, each in self._clients.items()})
         single._encode, single.dual = self._encode, self.dual
         return single
 
@@ -316,7 +316,7 @@ class Pipelined:
     transaction: bool
     shard_hint: Any
 
-    def begin(self, owner: Redis, callbacks: Any = None) -> None:
+    def begin(self, owner: TwoSided, callbacks: Any = None) -> None:
         """Be a pipeline of a client.
 
         Args:
@@ -379,7 +379,7 @@ class Pipelined:
             if self.explicit_transaction:
                 inner.multi()
             for args, options in stack:
-                inner.execute_command(*args, **options)
+                inner.execute_command(*args, **self._options(options))
             inner.scripts = self.scripts
             try:
                 replies: list[Any] = inner.execute(raise_on_error)
@@ -393,6 +393,10 @@ class Pipelined:
         finally:
             self._owner.dual.leave()
             self.reset()
+
+    def _options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The options of a command, for the plain pipeline."""
+        return options
 
     def _wrote(self, route: Route, stack: Sequence[tuple[Any, Any]]) -> None:
         """Mark what these commands may have written: one that has failed does no harm by it."""

@@ -22,7 +22,7 @@ _HOW: Final = "give open_old or open_new, which open a connection by rdbkit.live
 
 
 #: What connections to both sides have in common, unless the URL of the new side says otherwise.
-_SHARED: Final = (
+SHARED: Final = (
     "db", "encoding", "encoding_errors", "decode_responses", "socket_timeout", "socket_connect_timeout", "socket_keepalive",
     "socket_keepalive_options", "socket_read_size", "retry", "retry_on_error", "retry_on_timeout", "health_check_interval",
     "client_name", "protocol", "legacy_responses",
@@ -42,11 +42,17 @@ def settings_of(client: Any) -> Mapping[str, Any]:
 def shared_settings(client: Any) -> dict[str, Any]:
     """What another client is to be given for its connections to be alike."""
     settings = settings_of(client)
-    shared = {name: settings[name] for name in _SHARED if name in settings}
+    shared = {name: settings[name] for name in SHARED if name in settings}
     if "retry" in shared:
         shared["retry"] = copy.deepcopy(shared["retry"])
     most = getattr(getattr(client, "connection_pool", None), "max_connections", None)
     return shared if most is None else shared | {"max_connections": most}
+
+
+def shared_by_clusters(client: Any) -> dict[str, Any]:
+    """As `shared_settings`, for a client of a cluster: it has but one database, and what is tried again is not a node's to say."""
+    without = ("db", "retry") if hasattr(client, "nodes_manager") else ("db",)
+    return {name: value for name, value in shared_settings(client).items() if name not in without}
 
 
 def place_of(client: Any) -> Place:
