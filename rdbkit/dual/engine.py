@@ -19,10 +19,12 @@ from rdbkit.dual.marks import Mark, Marks
 from rdbkit.dual.metrics import Metrics
 from rdbkit.errors import RdbError, TargetError
 from rdbkit.live.abilities import abilities
+from rdbkit.live.connection import Connection
 from rdbkit.live.copy import writing
 from rdbkit.live.loads import loads
 from rdbkit.live.mover import Mover
 from rdbkit.live.parts import PartNames
+from rdbkit.live.processes import run_ids, same_data
 from rdbkit.live.server import PATIENT_WAITS, Server
 from rdbkit.live.transfer import Way
 from rdbkit.operations.conversion_options import ConversionOptions
@@ -122,6 +124,8 @@ class Engine:
         self._is_closing = False
         self._mover: Mover | None = None
         self._servers: list[Server] = []
+        self._processes: set[str] = set()  # of the target, as they were last seen
+        self._is_reopened = False  # a connection to the target was opened, behind which may be another process
         self._rechecks: dict[Mark, float] = {}  # when each is due, in this order
         self._recheck_at = 0.0
         self._unwritten: set[Mark] = set()
@@ -298,9 +302,7 @@ class Engine:
         Raises: TargetError.
         """
         mover = self._connected()
-        fates = mover.move(db, keys, replace=True)
-        mover.forget()
-        mover.streams.clear()
+        fates = self._move(mover, db, keys, replace=True)
         self._metrics.count("transfers", len(keys) - len(fates))
         self._remove(mover, db, fates)
         changed = [key for key, fate in fates.items() if fate == "changed"]
@@ -308,6 +310,25 @@ class Engine:
             self._note(db, key, fates.get(key, ""), mover.details.get(key, ""))
         self._compare_later(db, [key for key in keys if fates.get(key, "") in ("", "gone", "left-out")])
         return changed
+
+    def _move(self, mover: Mover, db: int, keys: list[bytes], *, replace: bool) -> dict[bytes, str]:
+        fates = mover.move(db, keys, replace=replace)
+        mover.forget()
+        mover.streams.clear()
+        if self._is_reopened:
+            self._look_at_target(mover)
+        return fates
+
+    def _look_at_target(self, mover: Mover) -> None:
+        """Notice that the target is another process by now, which may not have all that the one before was given."""
+        self._is_reopened = False
+        processes = run_ids(mover.way.target)
+        if not processes >= self._processes:
+            self._metrics.count("needs_sync", 1, "restart")
+        self._processes = processes or self._processes
+
+    def _note_opened(self, _: Connection) -> None:
+        self._is_reopened = True
 
     def _remove(self, mover: Mover, db: int, fates: dict[bytes, str]) -> None:
         """Delete what the source does not have, or what the target cannot be given."""
@@ -383,9 +404,7 @@ class Engine:
         if not keys:
             return 0
         mover = self._connected()
-        fates = mover.move(db, keys, replace=False)
-        mover.forget()
-        mover.streams.clear()
+        fates = self._move(mover, db, keys, replace=False)
         absent = [key for key, fate in fates.items() if fate in ("gone", "left-out")]
         edits = self._conversion.edits
         called = [edits.key_of(key) for key in absent]
@@ -412,6 +431,8 @@ class Engine:
             self._servers.append(source)
             target = self._target()
             self._servers.append(target)
+            if same_data(source, target):
+                raise TargetError("the old and the new side are one server", source=str(target.url))
             old, new = abilities(source), abilities(target)
             if old.value.use is None:
                 raise TargetError(f"its values cannot be read: {old.value.why}", source=str(source.url))
@@ -421,7 +442,7 @@ class Engine:
                 None if new.rename.use is None else PartNames(secrets.token_hex(6)), by_commands=new.write.use == "commands",
                 without_dump=old.value.use == "commands",
             )  # fmt: skip
-            self._mover = Mover(way, self.ledger, big=_BIG)
+            self._mover = Mover(way, self.ledger, self._note_opened, _BIG)
         except BaseException:
             self._disconnect()
             raise
