@@ -150,10 +150,12 @@ class ServerStore:
                     return copied
             raise
         for new in others:
-            if not found.settings and not new.is_resting:  # most likely, nothing was ever set: it is asked now and then
+            if found.settings:
+                new.close()
+            elif not new.is_resting:  # most likely, nothing was ever set: it is asked now and then
                 with suppress(TargetError):
                     found = found._replace(settings=new.look().settings)
-            new.rest()
+                new.rest()
         return found
 
     def followers(self) -> list[Follower] | None:
@@ -222,10 +224,9 @@ class _ServerSide:
         return time.monotonic() < self._rests_until
 
     def rest(self) -> None:
-        """Close its connection, where there is one, and leave it alone for a while."""
-        if self._server is not None:
-            self.close()
-            self._rests_until = time.monotonic() + _REST_S
+        """Close its connection, and leave it alone for a while."""
+        self.close()
+        self._rests_until = time.monotonic() + _REST_S
 
     def look(self) -> Look:
         """All that it has. Raises: TargetError."""
@@ -282,6 +283,7 @@ class _ServerSide:
         self._server = self._connection = None
 
     def close(self) -> None:
+        self._rests_until = 0.0
         if self._connection is not None:
             self._connection.close()
         if self._server is not None:
@@ -296,19 +298,12 @@ class _ServerSide:
     def _where(self) -> str | None:
         return None if self._server is None else str(self._server.url)
 
-    def _open(self) -> Server:
-        try:
-            return self._opener()
-        except TargetError:
-            self._rests_until = time.monotonic() + _REST_S
-            raise
-
     def _ask(self, *commands: bytes) -> list[Any]:
         """The replies, of the node that has the key. Raises: TargetError where it cannot be asked."""
         for attempt in range(3):
             try:
                 if self._server is None:
-                    self._server = self._open()
+                    self._server = self._opener()
                 if self._connection is None:
                     self._connection = self._server.dial(self._server.owner(self._key))
                     self._connection.patience_s = _PATIENCE_S
@@ -317,7 +312,6 @@ class _ServerSide:
                 where = self._where
                 self.close()
                 if attempt == 2 or (isinstance(e, Lost) and e.why != "closed"):
-                    self._rests_until = time.monotonic() + _REST_S
                     raise TargetError(f"the connection is lost: {e}", source=where) from None
                 continue
             if not any(isinstance(reply, Refusal) and reply.code == "MOVED" for reply in replies):

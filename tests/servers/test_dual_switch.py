@@ -86,11 +86,12 @@ def test_who_follows_is_seen_and_who_is_behind_is_waited_for(move: Move, monkeyp
     with closing(watch), closing(stuck), closing(other):
         other.look()
         watch.start()
-        found = move.step("shadow", delay_s=0.5)
-        assert found.followers is not None
-        assert ([each.epoch for each in found.followers], found.warning) == ([1], None)
+        found = move.step("shadow")
+        assert len(found.followers or []) == 1
+        until(lambda: watch.current.epoch == 1)
         stuck.look()
         assert len(move.step("dial", percent=1).followers or []) == 2
+        until(lambda: watch.current.epoch == 2)
         # the one that does not look knows nothing of that step
         found = move.step("new", compare=0)
         assert not found.done
@@ -183,7 +184,7 @@ def test_one_goes_back_while_the_new_server_cannot_be_reached(move: Move) -> Non
 def test_a_server_that_may_not_be_written_is_refused(move: Move) -> None:
     add_user(move.second, "reader", "+@read +@connection")
     found = dual_switch(move.old, url_of(move.new, "reader"), "shadow", delay_s=0, dry_run=True)
-    assert "it cannot be written to: " in found.reasons[0]
+    assert "NOPERM" in found.reasons[0]
     with pytest.raises(ValueError, match="both URLs name the same server"):
         dual_switch(move.old, move.old, "shadow", delay_s=0)
     move.go("shadow", "old")
