@@ -359,6 +359,11 @@ def _following(options: dict[str, Any], out: Output, keys_of_source: Callable[[]
                     line.stop()
                 how = _FOLLOWED[found.changes]
                 out.line(f"\nall keys are copied once ({found.written:,} written); following changes {how}; Ctrl-C ends")
+                if found.equal:
+                    out.line(
+                        f"{count(found.equal, 'key')} TARGET already had: when SOURCE changes one, it is listed and not replaced "
+                        "(--on-exists replace would)"
+                    )
         if line is not None:
             line.start()
             what = "ending" if is_ending else "copy" if found.is_passing else "follow"

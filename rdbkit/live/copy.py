@@ -502,6 +502,11 @@ class _Copy:
         self.done.counts.written = found.written
         self.done.counts.equal = found.equal
         delete_left(self.target, self.state)
+        if found.equal:
+            self.done.notes.append(
+                f"the target already had {count(found.equal, 'key')} with the same value: when the source changes one of them, it "
+                "is listed and not replaced, unless on-exists is replace"
+            )
         for way_name, why in follower.changes.why.items():
             self.done.notes.append(f"changes were not followed by {way_name}: {why}")
         if foreign is None or foreign.why_not is not None:

@@ -218,11 +218,11 @@ class CopyState:
 
     def remove_ours(self, hashes: Iterable[int]) -> None:
         """Keys that are gone from the target: who writes them next makes them anew. They are written at once."""
-        gone = list(hashes)
-        if not gone:
-            return
-        with self._transaction() as database:
-            database.executemany("DELETE FROM ours WHERE hash = ?", ((each,) for each in gone))
+        self._remove("ours", hashes)
+
+    def remove_foreign(self, hashes: Iterable[int]) -> None:
+        """Keys that others had, and that are gone from the target. They are written at once."""
+        self._remove("foreign", hashes)
 
     def ours(self, hashes: Iterable[int]) -> set[int]:
         """Which of these are ours."""
@@ -247,6 +247,20 @@ class CopyState:
             self._trouble.pop((db, key), None)
             self._settled.add((db, key))
             self._commit_if_due()
+
+    def troubled(self, db: int, keys: Iterable[bytes]) -> set[bytes]:
+        """Those of these keys with which something is wrong."""
+        with self._lock:
+            asked = list(keys)
+            found = {key for key in asked if (db, key) in self._trouble}
+            for at in range(0, len(asked), _AT_A_TIME):
+                some = asked[at : at + _AT_A_TIME]
+                with self._errors():
+                    rows = self._database.execute(
+                        f"SELECT key FROM trouble WHERE db = ? AND key IN ({','.join('?' * len(some))})", [db, *some]
+                    ).fetchall()
+                found.update(key for (key,) in rows if (db, key) not in self._settled)
+        return found
 
     def trouble_counts(self) -> dict[str, int]:
         """How many keys each kind of trouble has."""
@@ -362,6 +376,13 @@ class CopyState:
         with self._lock:
             self._hashes[table].update(hashes)
             self._commit_if_due()
+
+    def _remove(self, table: str, hashes: Iterable[int]) -> None:
+        gone = list(hashes)
+        if not gone:
+            return
+        with self._transaction() as database:
+            database.executemany(f'DELETE FROM "{table}" WHERE hash = ?', ((each,) for each in gone))
 
     def _known(self, table: str, hashes: Iterable[int]) -> set[int]:
         with self._lock:

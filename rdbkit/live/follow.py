@@ -424,7 +424,7 @@ class Follower:
         return found
 
     def _pass(self, nodes: set[Address]) -> Iterator[tuple[int, list[bytes]]]:
-        """All keys of these nodes, and those of ours that are no longer there."""
+        """All keys of these nodes, and those that are no longer there."""
         self.found.is_passing = True
         self.found.passes += 1
         self._pass_changed = False
@@ -436,7 +436,8 @@ class Follower:
         if self.found.passes > 1 or self.state.is_resumed:
             for db in self._known_databases():
                 for names in self.target.scan(self.edits.db_of(db)):
-                    missing = self._missing(db, self._owned(db, names)[0], nodes)
+                    ours, others = self._owned(db, names)
+                    missing = self._missing(db, ours + others, nodes)
                     if missing:
                         yield db, missing
 
@@ -466,6 +467,8 @@ class Follower:
         mine = [name for name, hashed in hashes.items() if hashed in ours and hashed not in others]
         new = [name for name, hashed in hashes.items() if hashed not in ours and hashed not in others]
         self.found.read += len(mine) + len(new)
+        if others:
+            self._look_at_others(db, [name for name, hashed in hashes.items() if hashed in others], hashes)
         if new:
             self._transfer_new(db, new, hashes)
         if mine and compares:
@@ -513,6 +516,25 @@ class Follower:
         self._pass_changed |= bool(written)
         self._note_troubles(db, names, fates)
 
+    def _look_at_others(self, db: int, names: list[bytes], hashes: dict[bytes, int]) -> None:
+        """List keys that the target had with the same value when this copy came, once the source has another: they are not ours."""
+        listed = self.state.troubled(db, names)
+        equal = [name for name in names if name not in listed or (db, name) in self._refused]
+        if not equal:
+            return
+        fates = self.mover.move(db, equal, replace=False)
+        gone = [name for name, fate in fates.items() if fate in ("gone", "left-out")]
+        differ = {name: self.mover.details.get(name, "") for name, fate in fates.items() if fate == "exists"}
+        differ |= dict.fromkeys(self._staying(db, gone)[0], "the source no longer has it")
+        self._note_troubles(db, equal, fates)
+        for name, detail in differ.items():
+            self.state.add_trouble(Trouble(db, name, "exists", detail))
+        written = [name for name in equal if name not in fates]  # whoever had it has given it up
+        self.state.add_ours(hashes[name] for name in written)
+        self.state.remove_foreign(hashes[name] for name in written)
+        self.found.written += len(written)
+        self._pass_changed |= bool(written)
+
     def _absent(self, db: int, names: list[bytes]) -> list[bytes]:
         """Those keys that the target does not have; all of them where it does not matter."""
         if self.on_exists == "replace":
@@ -536,13 +558,7 @@ class Follower:
 
     def _remove(self, db: int, names: list[bytes], hashes: dict[bytes, int]) -> None:
         """Delete on the target what is gone on the source; what has expired there expires of itself."""
-        to = self.edits.db_of(db)
-        called = {name: self.edits.key_of(name) for name in names}
-        left = self.target.ask(to, [(called[name], [command(b"PTTL", called[name])]) for name in names])
-        absent = [name for name, (ms,) in zip(names, left, strict=True) if ms == -2]
-        present = [
-            name for name, (ms,) in zip(names, left, strict=True) if isinstance(ms, int) and (ms == -1 or ms > _LET_EXPIRE_MS)
-        ]  # fmt: skip
+        present, absent = self._staying(db, names)
         for name, trouble in zip(present, self.mover.delete(db, present), strict=True):
             if trouble is not None:
                 self._refused.add((db, name))
@@ -554,6 +570,14 @@ class Follower:
                 self._pass_changed = True
         self.state.remove_ours(hashes[name] for name in absent)
         self._gone.update(absent)
+
+    def _staying(self, db: int, names: list[bytes]) -> tuple[list[bytes], list[bytes]]:
+        """Those of these keys that stay on the target, and those that it does not have; not those that are about to expire."""
+        called = [self.edits.key_of(name) for name in names]
+        left = self.target.ask(self.edits.db_of(db), [(name, [command(b"PTTL", name)]) for name in called])
+        times = [(name, ms) for name, (ms,) in zip(names, left, strict=True) if isinstance(ms, int)]
+        staying = [name for name, ms in times if ms == -1 or ms > _LET_EXPIRE_MS]
+        return staying, [name for name, ms in times if ms == -2]
 
     # -- others
 

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ import pytest
 
 from fixtures.server import Client, Process, ServerError, running
 from rdbkit.errors import TargetError
+from rdbkit.live.changes import Kind
 from rdbkit.live.copy_state import CopyState
 from rdbkit.live.first_pass import SharedLedger
-from rdbkit.live.follow import Followed, Follower
+from rdbkit.live.follow import Follow, Followed, Follower
 from rdbkit.live.foreign_writes import ForeignWrites
 from rdbkit.live.mover import Mover
 from rdbkit.live.server import connect
@@ -34,14 +36,32 @@ from rdbkit.targets.target import find_target
 
 from ..live.acl import add_users, url_of
 from ..live.cluster import Cluster, cluster
+from ..live.copying import copied
 from ..live.cutting_front import CuttingFront
 from ..live.oracle import content, differences, taken_by
 from ..live.writers import random_commands, write
 from ..processes import until
+from ..rdb import exhaustive
 from .test_verify_import import port_of
 
 SERVERS = Path(os.environ["RDBKIT_SERVERS"])
 NOTIFIES = ["notify-keyspace-events AKE"]
+COMMAND = """
+import sys
+from rdbkit.cli import main
+from rdbkit.live.follow import Follow
+defaults = Follow.__init__.__defaults__
+Follow.__init__.__defaults__ = (*defaults[:3], 0.1, *defaults[4:])
+main(sys.argv[1:])
+"""
+"""The command line, in which nothing has waited for long enough after 0.1 seconds."""
+
+
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes, flushes and changes by passes are looked for all the time, not each five seconds."""
+    monkeypatch.setattr("rdbkit.live.follow._LOOK_S", 0.1)
+    monkeypatch.setattr("rdbkit.live.follow._PASS_PAUSE_S", 0.05)
 
 
 class Following:
@@ -166,17 +186,19 @@ def the_same(a: Client, b: Client, line: str) -> None:
         raise AssertionError(f"{len(said)} differences: {said[:5]}") from None
 
 
+PAIRS = [
+    ("redis-7.0", "redis-7.0"), ("redis-6.0", "redis-8.0"), ("redis-8.0", "redis-6.0"), ("valkey-9.1", "valkey-9.1"),
+    ("valkey-9.1", "redis-7.0"), ("redis-6.0", "redis-6.0"),
+]  # fmt: skip
+WAYS = [(None, False), ("notifications", False), ("passes", False), (None, True), ("notifications", True)]
+
+
 @pytest.mark.parametrize(
-    ("source", "target"),
-    [
-        ("redis-7.0", "redis-7.0"), ("redis-6.0", "redis-8.0"), ("redis-8.0", "redis-6.0"), ("valkey-9.1", "valkey-9.1"),
-        ("valkey-9.1", "redis-7.0"), ("redis-6.0", "redis-6.0"),
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize(
-    ("changes", "flushes"), [(None, False), ("notifications", False), ("passes", False), (None, True), ("notifications", True)]
+    ("lines", "way"),
+    [pytest.param(lines, way, marks=() if lines == PAIRS[0] or way == WAYS[0] else exhaustive) for lines in PAIRS for way in WAYS],
 )
-def test_what_two_writers_did_has_arrived(source: str, target: str, changes: Any, flushes: bool) -> None:
+def test_what_two_writers_did_has_arrived(lines: tuple[str, str], way: tuple[Kind | None, bool]) -> None:
+    (source, target), (changes, flushes) = lines, way
     conversion = {"policies": Policies(field_ttl="drop-ttl", loss="drop")}
     with pair(source, target, NOTIFIES) as (a, b):
         write(int(port_of(a)), 5, 20, databases=(0, 3))
@@ -214,6 +236,42 @@ def test_what_others_have_written_on_the_target_is_left_alone() -> None:
         assert b.integer("TTL", "k4") > 0
         assert b.call("GET", "k5") == b"changed", "who had it has given it up"
         assert {b.call("GET", f"k{i}") for i in range(8, 100)} == {b"changed"}
+
+
+def has(client: Client, key: str, value: bytes) -> bool:
+    return client.call("GET", key) == value
+
+
+@pytest.mark.parametrize("changes", ["tracking", "passes"])
+def test_keys_that_were_equal_at_first_are_listed_when_they_change(changes: Kind) -> None:
+    """They are not ours to overwrite; that they differ is no secret."""
+    with pair("redis-7.0", "redis-7.0") as (a, b), CopyState(None, {}) as state:
+        for client in (a, b):
+            client.pipeline([("SET", f"k{i}", "old") for i in range(10)])
+        with following(url(a), url(b), "redis-7.0", state=state, changes=changes) as running_:
+            running_.await_pass()
+            assert running_.found.equal == 10
+            a.pipeline([("SET", "k1", "new"), ("DEL", "k2"), ("PEXPIRE", "k3", 1), ("SET", "k4", "new"), ("SET", "k4", "old")])
+            until(lambda: [(each.key, each.what) for each in state.trouble()] == [(key, "exists") for key in (b"k1", b"k2", b"k3")])
+            b.call("DEL", "k5")
+            for value in (b"new", b"newer"):  # who had it has given it up: now it is ours
+                a.call("SET", "k5", value)
+                until(partial(has, b, "k5", value))
+            running_.finish()
+        assert state.trouble_counts() == {"exists": 3}
+        assert b.call("MGET", "k1", "k2", "k3", "k4") == [b"old"] * 4
+
+
+def test_a_copy_says_what_it_does_with_keys_that_were_equal() -> None:
+    with pair("redis-7.0", "redis-7.0") as (a, b):
+        for client in (a, b):
+            client.pipeline([("SET", f"k{i}", "old") for i in range(10)])
+        found = copied(url(a), url(b), follow=Follow("drained", quiet_s=0.0))
+        assert found.complete
+        assert any("the target already had 10 keys with the same value" in note for note in found.notes)
+        found = copied(url(a), url(b), on_exists="replace", follow=Follow("drained", quiet_s=0.0))
+        assert (found.complete, found.counts.written) == (True, 10)
+        assert not any("already had" in note for note in found.notes)
 
 
 def test_a_copy_that_expires_and_comes_back_is_followed_all_the_same() -> None:
@@ -286,7 +344,7 @@ def test_a_copy_that_follows_ends_by_a_signal_and_says_what_it_did(tmp_path: Pat
         a.call("RPUSH", "large", *["x" * 1000] * 300)
         b.call("SET", "k1", "theirs")
         options = ["--follow", "--big", "100KB", "--on-exists", "skip", "--state", str(tmp_path / "state")]
-        words = [sys.executable, "-m", "rdbkit", "copy", url(a), url(b), *options]
+        words = [sys.executable, "-c", COMMAND, "copy", url(a), url(b), *options]
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             for line in process.stdout:
@@ -320,7 +378,13 @@ def encoded(each: Any) -> bytes:
     return command(*(str(part).encode() for part in each))
 
 
-@pytest.mark.parametrize(("line", "changes"), [("redis-7.0", None), ("valkey-9.1", None), ("redis-6.0", "notifications")])
+@pytest.mark.parametrize(
+    ("line", "changes"),
+    [
+        ("redis-7.0", None),
+        *(pytest.param(*each, marks=exhaustive) for each in (("valkey-9.1", None), ("redis-6.0", "notifications"))),
+    ],
+)
 def test_clusters_whose_slots_move_and_whose_masters_fail_are_followed(line: str, changes: Any) -> None:
     binary = SERVERS / line / "redis-server"
     with cluster(binary, 3, 1, NOTIFIES) as old, cluster(binary, 3) as new:

@@ -28,20 +28,11 @@ from ..live.cutting_front import CuttingFront
 from ..live.oracle import Content, content, differences
 from ..live.writers import meanwhile, write
 from ..processes import until
-from .test_follow import following, pair, url
+from .test_follow import COMMAND, following, pair, url
 from .test_verify_import import port_of
 
 THEIRS = {(0, name): "theirs" for name in (b"k1", b"k2", b"alone")}
 """What the target had before."""
-COMMAND = """
-import sys
-from rdbkit.cli import main
-from rdbkit.live.follow import Follow
-defaults = Follow.__init__.__defaults__
-Follow.__init__.__defaults__ = (*defaults[:3], 0.1, *defaults[4:])
-main(sys.argv[1:])
-"""
-"""The command line, in which nothing has waited for long enough after 0.1 seconds."""
 
 
 def written_to(client: Client, seed: int) -> AbstractContextManager[None]:
