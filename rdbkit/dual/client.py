@@ -351,7 +351,11 @@ class Pipelined:
         route = self._owner.dual.enter()
         if self._inner is None:
             self._side = route.primary
-            self._inner = self._owner._clients[route.primary].pipeline(self.transaction, self.shard_hint)
+            try:
+                self._inner = self._owner._clients[route.primary].pipeline(self.transaction, self.shard_hint)
+            except BaseException:
+                self._owner.dual.leave()
+                raise
             if self._callbacks is not None:
                 self._inner.response_callbacks = self._callbacks
         elif self._side != route.primary:

@@ -236,7 +236,7 @@ def test_subscribers_move_with_the_switch(sides: Sides) -> None:
             while len(heard) < 2:
                 await pubsub.get_message(timeout=0.01)
             assert [each["data"] for each in heard] == [b"1", b"2"]
-            assert sides.old.publish("c", "3") == 0
+            await until(lambda: sides.old.publish("c", "3") == 0)
             sides.new.publish("p1", "4")
             async for message in pubsub.listen():
                 assert message["data"] == b"4"
