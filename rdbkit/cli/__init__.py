@@ -50,6 +50,7 @@ _VERBS: Final = {
     "sync": "Write what differs between two running servers, until nothing does.",
     "dual-status": "Which keys are on both of two caches while an application moves, and when all are.",
     "dual-switch": "One step of a move between two caches, for all processes, when it is safe.",
+    "dual-proxy": "A proxy that brings what an application in any language writes to both of two caches, and switches it.",
     "build": "A snapshot from JSON lines, as export writes them.",
     "export": "Every key and value as JSON lines or as commands.",
     "get": "The value of one key.",
@@ -62,6 +63,7 @@ _READS_NO_FILE: Final = ("snapshot",)
 _READS_NO_SNAPSHOT: Final = (
     "build",
     "copy",
+    "dual-proxy",
     "dual-status",
     "dual-switch",
     "export-cache",

@@ -7,7 +7,7 @@ import json
 import socket
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -76,6 +76,9 @@ def _compared(ctx: click.Context, param: click.Parameter, value: str) -> int | N
 @click.option(
     "--control", type=click.Path(), metavar="SOCKET", help="Switch the dual-proxy with this control socket, instead of OLD and NEW."
 )
+@click.option(
+    "--synced", is_flag=True, help="With --control: rdbkit sync has written what the proxy said was missing on the other server."
+)
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
 @cache_pair_options
 @selection_options
@@ -94,6 +97,7 @@ def dual_switch(
     dry_run: bool,
     yes: bool,
     control: str | None,
+    synced: bool,
     as_json: bool,
     selection: Selection,
     **times: int,
@@ -114,7 +118,9 @@ def dual_switch(
     if control is not None:
         if old is not None or dry_run:
             raise click.UsageError("--control is instead of OLD and NEW, and of --dry-run")
-        return _switch_proxy(control, to, as_json)
+        return _switch_proxy(control, to, as_json, accept_missing=accept_missing, compare=compare, synced=synced, by=_me())
+    if synced:
+        raise click.UsageError("--synced goes with --control")
     if old is None or new is None:
         raise click.UsageError("name both servers, OLD and NEW; or a proxy, by --control")
     if not yes and not dry_run and not sys.stdin.isatty():
@@ -170,11 +176,13 @@ def _show(found: DualSwitch, out: Output) -> None:
         out.line(f"\nnote: {printable(note)}")
 
 
-def _switch_proxy(control: str, to: str, as_json: bool) -> int:
+def _switch_proxy(control: str, to: str, as_json: bool, *, synced: bool, **how: Any) -> int:
     """Have a proxy go to another state."""
     from rdbkit.dual.control import ask
 
-    answer = ask(control, "switch", to=to)
+    if synced:
+        ask(control, "synced")
+    answer = ask(control, "switch", to=to, **how)
     if as_json:
         click.echo(json.dumps(answer))
     else:

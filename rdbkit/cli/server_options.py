@@ -34,6 +34,7 @@ __all__ = [
     "cache_pair_options",
     "is_server_url",
     "latency",
+    "password_file",
     "server_options",
     "server_pair_options",
 ]
@@ -250,7 +251,7 @@ def _own_options(side: str | None, both: bool = False) -> tuple[Callable[[Any], 
                 *helps[1:],
             )
     return (
-        click.option(f"{lead}password-file", f"{name}password", callback=_password, metavar="FILE", help=helps[0]),
+        click.option(f"{lead}password-file", f"{name}password", callback=password_file, metavar="FILE", help=helps[0]),
         click.option(f"{lead}entra", is_flag=True, help=helps[1]),
         click.option(f"{lead}ca-cert", type=EXISTING, metavar="FILE", help=helps[2]),
         click.option(f"{lead}client-cert", type=EXISTING, metavar="FILE", help=helps[3]),
@@ -259,8 +260,8 @@ def _own_options(side: str | None, both: bool = False) -> tuple[Callable[[Any], 
     )
 
 
-def _password(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """The first line of the file, whose name is in no message: it may be the password."""
+def password_file(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """The callback of a password: the first line of the file, whose name is in no message, since it may be the password."""
     if value is None:
         return None
     try:

@@ -91,6 +91,8 @@ class Control:
             return await answer(request)
         except (OSError, RdbError, ValueError) as e:
             return {"error": str(e)}
+        except Exception as e:  # a defect, which whoever asked is to learn of; the clients of the proxy are not to suffer from it
+            return {"error": f"a defect of rdbkit: {e!r}"}
 
 
 def ask(path: str, do: str, wait_s: float | None = None, **arguments: Any) -> dict[str, Any]:

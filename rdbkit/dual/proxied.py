@@ -371,6 +371,9 @@ class ProxiedConnection:
         elif login is not None and self.context.login is None:
             login = ()
         commands = self.context.commands(login)
+        if not (login or self.context.login):
+            # it is there; and who is let in here without a login must be let in there
+            commands.insert(0, Command(_PING, must=self.upstream is None or await self.upstream.login() is None))
         if self.context.is_subscribed:
             await self._hear_all()
         spare = await _tell(end, commands, f"{upstream} refuses what a connection needs")

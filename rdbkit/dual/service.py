@@ -22,8 +22,9 @@ from rdbkit.dual.exporter import Exporter
 from rdbkit.dual.metrics import Metrics
 from rdbkit.dual.mirror import Mirror
 from rdbkit.dual.proxy import Proxy
-from rdbkit.dual.state_store import FileStore
+from rdbkit.dual.state_store import FileStore, FunctionStore
 from rdbkit.dual.states import BEGINNING, Setting, Side, State, mirrored, primary
+from rdbkit.dual.switch import dual_switch
 from rdbkit.dual.workers import Process, ToParent, WholeWorker, fork, obey
 from rdbkit.errors import RdbError, TargetError
 from rdbkit.live.processes import same_data
@@ -61,7 +62,6 @@ class Settings:
         pause_limit_s: a switch that would keep clients waiting for longer is undone.
         most_marks: so many keys may wait for the other side.
         hide_keys: samples have no names of keys.
-        prove: why it is not safe to go to the new server, given how many keys need not be there, and how many are compared.
     """
 
     old: ServerOpener
@@ -79,7 +79,6 @@ class Settings:
     pause_limit_s: float = 2.0
     most_marks: int = 1_000_000
     hide_keys: bool = False
-    prove: Callable[[float, int | None], list[str]] | None = None
 
     def sides(self) -> dict[Side, ServerOpener]:
         """What connects to each side."""
@@ -185,9 +184,12 @@ class Service:
 
     def _prove(self, accept_missing: float, compare: int | None) -> None:
         """All keys are on the new server. Raises: NotSwitched where they are not; TargetError."""
-        reasons = [] if self._settings.prove is None else self._settings.prove(accept_missing, compare)
-        if reasons:
-            raise NotSwitched("it is not safe yet: " + "; ".join(reasons))
+        found = dual_switch(
+            self._settings.old, self._settings.new, State.NEW, store=FunctionStore(lambda: State.DIAL),
+            accept_missing=accept_missing, compare=compare, dry_run=True,
+        )  # fmt: skip
+        if found.reasons:
+            raise NotSwitched("it is not safe yet: " + "; ".join(found.reasons))
 
 
 class _Local:
@@ -219,6 +221,8 @@ def serve(settings: Settings, begun: Callable[[str], object] = lambda _: None) -
 
     Raises: TargetError where a server cannot be reached, or a process has ended; OSError where nothing can listen there.
     """
+    with suppress(ImportError):  # which says what to install where it is needed
+        import redis.connection  # noqa: F401 -- two threads that import it at the same time find half of it
     setting = _setting(settings)
     if settings.processes == 1:
         _run(_alone(settings, setting, begun))
