@@ -26,7 +26,9 @@ __all__ = ["DELAY_S", "DualSwitch", "dual_switch"]
 
 #: Seconds until a step is taken: all processes have looked by then.
 DELAY_S: Final = 3 * LOOK_S
-#: So many processes are named.
+#: A step that is taken so soon is waited for.
+_SOON_S: Final = 1.0
+#: So many clients are named.
 _MOST_NAMED: Final = 5
 #: Seconds between two looks at keys that differ: what is written is on its way for a moment.
 WAIT_S: Final = 1.0
@@ -142,8 +144,10 @@ def dual_switch(
     with closing(ServerStore(name, *opens) if store is None else store) as kept:
         look = kept.look()
         before = look.settings[-1] if look.settings else BEGINNING
-        if before.effective_at_ms > look.now_ms:
-            left_s = (before.effective_at_ms - look.now_ms) / 1000
+        left_s = (before.effective_at_ms - look.now_ms) / 1000
+        if 0 < left_s <= _SOON_S:
+            time.sleep(left_s)
+        elif left_s > 0:
             raise ValueError(f"the step to {before} is taken in {left_s:.1f} s: the next one can be set then")
         wanted = Setting(State(state), percent, 0, before.epoch + 1, by)
         check_step(before, wanted.state, percent)
