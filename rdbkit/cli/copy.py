@@ -299,6 +299,7 @@ def _show(done: Copied, out: Output) -> None:
         ("gone", counts.gone, "expired or deleted meanwhile"),
         ("refused", counts.refused, "see below"),
         ("changed", counts.changed, "each time they were read"),
+        ("evicted", done.evicted, "TARGET's memory is full: copied keys may be gone"),
     ]
     if (followed := done.followed) is not None:
         others.append(("deleted", followed.deleted, "they were deleted on SOURCE"))

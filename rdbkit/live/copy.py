@@ -135,6 +135,7 @@ class Copied:
             "extract", of all.
         damaged: what was wrong with values of files that were left out for that.
         unread: slots of a cluster that moved each time that they were read.
+        evicted: keys that the target has evicted meanwhile, since its memory is full; copied ones may be among them.
         sample: what was found of some keys, where nothing was written since only that was asked for.
         resumed: an earlier run had begun it.
         earlier: keys that earlier runs had read; `counts` has what became of them, too.
@@ -153,6 +154,7 @@ class Copied:
     scripts: list[bytes] = field(default_factory=list)
     damaged: list[RdbError] = field(default_factory=list)
     unread: int = 0
+    evicted: int = 0
     sample: Sample | None = None
     resumed: bool = False
     earlier: int = 0
@@ -172,8 +174,9 @@ class Copied:
         found = self.sample
         if found is not None:
             return not (found.lost or self.ledger.forbidden or (found.existing and self.on_exists == FAIL))
-        lost = self.missing or self.ledger.forbidden or self.unread or (self.followed is not None and not self.followed.drained)
-        return not (lost or functions.refused or (functions.different and self.on_exists == FAIL))
+        lost = self.missing or self.evicted or self.ledger.forbidden or self.unread
+        is_behind = self.followed is not None and not self.followed.drained
+        return not (lost or is_behind or functions.refused or (functions.different and self.on_exists == FAIL))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types; keys that are not UTF-8 as `{"base64": ...}`."""
@@ -185,6 +188,7 @@ class Copied:
             "keys": vars(self.counts),
             "lost": ledger.counts,
             "losses": [loss.to_dict() for loss in ledger.losses],
+            "evicted": self.evicted,
             "damaged": [valid_text(str(error)) for error in self.damaged],
             "notes": self.notes,
             "functions": {
@@ -338,7 +342,7 @@ def copy(
     return done
 
 
-_LOOKED_AGAIN: Final = "the target restarted, failed over or lost keys meanwhile: all keys were compared again"
+_LOOKED_AGAIN: Final = "the target restarted, failed over, was flushed or lost keys meanwhile: all keys were compared again"
 
 
 class _Copy:
@@ -421,11 +425,11 @@ class _Copy:
                 state=self.state, pace=self.pace, counts=counts, names=self.parts if self.pace.big else None,
                 progress=lambda at: tell(0.3 + 0.7 * at / size),
             )  # fmt: skip
-            if not watch.has_restarted():
+            if not watch.has_lost():
                 break
             self.state.forget_lanes()
             begin_anew()
-        if watch.restarts:
+        if watch.losses:
             self.done.notes.append(_LOOKED_AGAIN)
         delete_left(self.target, self.state)
 
@@ -475,7 +479,7 @@ class _Copy:
                 f"the source had {count(at_first, 'key')} at first and listed {listed:,}: the others expired, were deleted, or "
                 "were lost in a restart"
             )
-        if reader.restarts:
+        if reader.losses:
             self.done.notes.append(_LOOKED_AGAIN)
         if reader.unread:
             self.done.notes.append(
@@ -553,11 +557,7 @@ class _Copy:
         done.counts.changed = troubles.get("changed", 0)
         done.samples = self.state.trouble(samples)
         done.notes = [*self.preparation.notes, *done.notes]
-        evicted = evicted_keys(self.target) - self.evicted
-        if evicted > 0:
-            done.notes.append(
-                f"the target has evicted {count(evicted, 'key')} meanwhile, since its memory is full: copied keys may be gone"
-            )
+        done.evicted = max(0, evicted_keys(self.target) - self.evicted)
         return done
 
 

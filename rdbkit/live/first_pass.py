@@ -114,9 +114,9 @@ class FirstPass:
         self._lost: dict[Address, tuple[float, TargetError]] = {}  # since when
 
     @property
-    def restarts(self) -> int:
+    def losses(self) -> int:
         """How often all was read again, since the target may have lost what it took."""
-        return self._watch.restarts
+        return self._watch.losses
 
     @property
     def earlier(self) -> int:
@@ -141,7 +141,7 @@ class FirstPass:
             self._earlier = Counts()
         for number in range(_ROUNDS if self.databases else 0):
             nodes = self._coverage.missing()
-            if not nodes and self._watch.has_restarted():
+            if not nodes and self._watch.has_lost():
                 self._coverage = Coverage(self.way.source)
                 nodes = self._coverage.missing()
             if not nodes:

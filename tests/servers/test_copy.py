@@ -15,7 +15,7 @@ from typing import Any
 import anycrc
 import pytest
 
-from fixtures.server import Client, Process, running
+from fixtures.server import Client, Process, running, text
 from rdbkit.errors import TargetError
 from rdbkit.live.copy import copy
 from rdbkit.live.processes import Skew
@@ -230,7 +230,7 @@ def test_a_target_that_was_emptied_is_not_taken_for_what_was_written(is_file: bo
         fill(a, 20_000, "".join(random.Random(1).choices("abcdefghij", k=400)))
         a.call("CONFIG", "SET", "rdbcompression", "no")
         a.call("SAVE")
-        source = str(Path(a.items("CONFIG", "GET", "dir")[1].decode()) / "dump.rdb") if is_file else url(a)  # type: ignore[union-attr]
+        source = str(Path(text(a.items("CONFIG", "GET", "dir")[1])) / "dump.rdb") if is_file else url(a)
 
         def end(progress: Any) -> None:
             if number(b, "DBSIZE") > 5000:
@@ -242,6 +242,26 @@ def test_a_target_that_was_emptied_is_not_taken_for_what_was_written(is_file: bo
         found = copy(source, url(b), state=state)
         assert (found.complete, found.counts.written, number(b, "DBSIZE")) == (True, 20_000, 20_000)
         assert any("all keys were compared again" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+def test_a_target_that_is_flushed_meanwhile_gets_all_keys_again(is_file: bool, tmp_path: Path) -> None:
+    with pair("redis-7.0", "redis-7.0") as (a, b):
+        fill(a, 3000)
+        a.call("SAVE")
+        source = str(Path(text(a.items("CONFIG", "GET", "dir")[1])) / "dump.rdb") if is_file else url(a)
+        flushed: list[int] = []
+
+        def flush(progress: Any) -> None:
+            if not flushed and number(b, "DBSIZE") > 500:
+                flushed.append(number(b, "DBSIZE"))
+                b.call("FLUSHALL")
+
+        found = copy(source, url(b), batch=100, rate=6000, progress=flush)
+        assert flushed
+        assert (found.complete, number(b, "DBSIZE")) == (True, 3000)
+        assert any("was flushed" in note for note in found.notes)
+        assert not copy(source, url(b)).notes[1:]
 
 
 def test_a_target_that_restarts_empty_gets_all_keys_again(tmp_path: Path) -> None:
