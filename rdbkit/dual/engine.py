@@ -121,6 +121,7 @@ class Engine:
         self._thread: threading.Thread | None = None
         self._bell = threading.Lock()  # free where there is something to do; unlike an event, it may be rung in a signal's handler
         self._starting = threading.Lock()
+        self._working = threading.Lock()  # of the one thread that works; one that was told to end may be about to
         self._is_closing = False
         self._mover: Mover | None = None
         self._servers: list[Server] = []
@@ -138,6 +139,7 @@ class Engine:
         self._is_wanted = True
         self._is_closing = False
         self._marks.begun = self._ring
+        self._marks.is_awaited = True
         atexit.register(self._at_exit)
         if len(self._marks):
             self._ring()
@@ -238,31 +240,40 @@ class Engine:
             self._bell.release()
 
     def _run(self) -> None:
-        me = threading.current_thread()
+        with self._working:
+            try:
+                self._work(threading.current_thread())
+            finally:
+                self._disconnect()
+
+    def _work(self, me: threading.Thread) -> None:
         waits = iter(PATIENT_WAITS)
-        try:
-            while self._thread is me:
-                try:
-                    worked = self.step()
-                except Exception as e:  # whatever it is: what is marked stays so, and the next attempt may do
-                    self._metrics.count("outages")
-                    self._metrics.sample("outage", 0, b"", str(e) if isinstance(e, RdbError) else repr(e))
-                    self._disconnect()
-                    self._sleep(next(waits, PATIENT_WAITS[-1]), me)
-                    continue
-                waits = iter(PATIENT_WAITS)
-                if not worked and not len(self._marks):
-                    self._bell.acquire(timeout=self._pause())
-                if not self._is_closing and self._thread is me:
-                    time.sleep(self._gather_s)
-        finally:
-            self._disconnect()
+        while self._thread is me:
+            try:
+                worked = self.step()
+            except Exception as e:  # whatever it is: what is marked stays so, and the next attempt may do
+                self._metrics.count("outages")
+                self._metrics.sample("outage", 0, b"", str(e) if isinstance(e, RdbError) else repr(e))
+                self._disconnect()
+                self._sleep(next(waits, PATIENT_WAITS[-1]), me)
+                continue
+            waits = iter(PATIENT_WAITS)
+            if not worked:
+                self._wait()
+            if not self._is_closing and self._thread is me:
+                time.sleep(self._gather_s)
 
     def _sleep(self, seconds: float, me: threading.Thread) -> None:
         """Wait, but not for longer than anybody wants this thread."""
         end = time.monotonic() + seconds
         while self._thread is me and (left := end - time.monotonic()) > 0:
             time.sleep(min(left, 0.05))
+
+    def _wait(self) -> None:
+        """Wait until there is something to do."""
+        self._marks.is_awaited = True
+        if not len(self._marks):  # what is marked from here on rings
+            self._bell.acquire(timeout=self._pause())
 
     def _pause(self) -> float:
         """For how long there is nothing to do, unless something is marked."""

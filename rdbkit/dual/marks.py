@@ -39,7 +39,8 @@ class Marks:
     Attributes:
         journal: what writes them down; None for nothing.
         dropped: keys that were not marked since too many were waiting.
-        begun: called when a key is marked and none was waiting.
+        begun: called with the first key that is marked while `is_awaited`.
+        is_awaited: whether somebody waits for a mark. Who does so sets it, and then looks once more whether there is one.
 
     Example:
         marks.add(0, b"session:17")
@@ -64,6 +65,7 @@ class Marks:
 
     def _forget(self) -> None:
         self.dropped = 0
+        self.is_awaited = True
         # each with the time of the oldest write that it stands for; the oldest come first
         self._waiting: dict[Mark, float] = {}
         self._order: deque[Mark] = deque()  # of what waits, from the first on; what came since is behind it
@@ -84,7 +86,7 @@ class Marks:
         waiting[mark] = monotonic()
         if self.journal is not None:
             self.journal.note(db, key)
-        if len(waiting) == 1:
+        if self.is_awaited:
             self._begin()
 
     def add_many(self, db: int, keys: Iterable[bytes]) -> None:
@@ -93,9 +95,13 @@ class Marks:
             self.add(db, key)
 
     def _begin(self) -> None:
-        if self.begun is not None:
-            with suppress(Exception):  # whoever writes into the cache is not to learn of it
-                self.begun()
+        if self.begun is None:
+            return
+        self.is_awaited = False
+        try:
+            self.begun()
+        except Exception:  # whoever writes into the cache is not to learn of it
+            self.is_awaited = True
 
     def __len__(self) -> int:
         """How many keys wait or are on their way."""

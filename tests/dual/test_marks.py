@@ -78,17 +78,23 @@ def test_too_many_marks_are_counted_and_dropped() -> None:
         Marks(0)
 
 
-def test_the_first_mark_wakes_whoever_takes_and_its_errors_are_not_the_writers() -> None:
+def test_the_first_mark_wakes_whoever_waits_and_its_errors_are_not_the_writers() -> None:
     rung: list[int] = []
     marks = Marks()
 
     def ring() -> None:
         rung.append(len(marks))
-        raise RuntimeError
+        if len(rung) == 1:
+            raise RuntimeError
 
     marks.begun = ring
-    marks.add_many(0, [b"a", b"b"])
-    assert rung == [1]
+    marks.add_many(0, [b"a", b"b", b"c"])
+    assert rung == [1, 2], "what has failed is tried again, and what has not is not"
+    marks.is_awaited = True
+    marks.add(0, b"a")
+    assert rung == [1, 2], "it waits already"
+    marks.add(0, b"d")
+    assert rung == [1, 2, 4]
 
 
 def test_no_mark_is_lost_between_threads() -> None:
