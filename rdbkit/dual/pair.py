@@ -50,6 +50,10 @@ class Watching(Protocol):
     def on_change(self, callback: Callable[[Setting, Setting], object]) -> None:
         """Have a function called with the setting before and the one from now on."""
 
+    def report(self) -> dict[str, Any]:
+        """How well it is known, as plain JSON types."""
+        ...
+
 
 @dataclass(frozen=True)
 class Options:
@@ -155,7 +159,7 @@ class Pair:
 
     def report(self) -> dict[str, Any]:
         """What was counted, as plain JSON types; see `rdbkit.dual.metrics.Metrics.report`."""
-        return self.metrics.report() | {"state": str(self.setting), "late": self._late}
+        return self.metrics.report() | self._watch.report() | {"late": self._late}
 
     def close(self, wait_s: float = _END_S) -> None:
         """Bring what was written to the other side, for so many seconds at most. A client that is used later begins again."""

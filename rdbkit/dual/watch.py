@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from rdbkit.dual.state_store import Look, StateStore
 from rdbkit.dual.states import BEGINNING, Setting, in_force
@@ -90,6 +90,14 @@ class Watch:
         """How far this process's idea of the store's clock may be off: so much earlier or later than others it takes a step."""
         since_s = 0.0 if self._compared_at is None else time.monotonic() - self._compared_at
         return self._error_ms + since_s * _DRIFT_MS_PER_S
+
+    def report(self) -> dict[str, Any]:
+        """How well the state is known, as plain JSON types; it is None before anybody has asked for it."""
+        current = None if self._looked_at is None else str(self._current)
+        return {
+            "state": current, "state_epoch": self._current.epoch, "state_late": self.is_late, "state_trouble": self.trouble,
+            "clock_error_ms": round(self.clock_error_ms, 3),
+        }  # fmt: skip
 
     def start(self) -> None:
         """Look, and go on looking in a thread of our own; nothing where that is so already.

@@ -158,6 +158,9 @@ def test_a_process_that_cannot_look_goes_on_and_says_so(watching: Watching, monk
     store.trouble = OSError()
     until(lambda: watch.is_late and watch.trouble == "OSError")
     assert watch.current == SHADOW
+    assert watch.report() | {"clock_error_ms": 0} == {
+        "state": "shadow", "state_epoch": 1, "state_late": True, "state_trouble": "OSError", "clock_error_ms": 0,
+    }  # fmt: skip
     store.trouble = None
     until(lambda: not watch.is_late)
 
