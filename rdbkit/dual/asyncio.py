@@ -193,10 +193,10 @@ class TwoSided:
             reply = await self._clients[route.primary].execute_command(*args, **options)
         except BaseException as e:
             if kind == "script" or not isinstance(e, ResponseError):  # it may have been done; or the task is cancelled
-                pair.wrote(route, written, list(arguments))
+                pair.wrote(route, written, arguments)
             raise
         else:
-            pair.wrote(route, written, list(arguments))
+            pair.wrote(route, written, arguments)
             return reply
         finally:
             pair.leave()
@@ -492,7 +492,7 @@ class _Pipelined:
         if route.marks is not None:
             for args, _ in stack:
                 arguments = Arguments(args, self._owner._encode)
-                self._owner.dual.wrote(route, TABLE.written(arguments), list(arguments))
+                self._owner.dual.wrote(route, TABLE.written(arguments), arguments)
 
     async def reset(self) -> None:
         """Forget what was kept and watched."""

@@ -145,10 +145,10 @@ class TwoSided:
             reply = self._clients[route.primary].execute_command(*args, **options)
         except BaseException as e:
             if written.kind == "script" or not isinstance(e, ResponseError):  # it may have been done, or a part of it
-                pair.wrote(route, written, list(arguments))
+                pair.wrote(route, written, arguments)
             raise
         else:
-            pair.wrote(route, written, list(arguments))
+            pair.wrote(route, written, arguments)
             return reply
         finally:
             pair.leave()
@@ -219,7 +219,7 @@ class Redis(TwoSided, redis.Redis):
         look_s: seconds between two looks at it.
         open_old, open_new: open the servers for our own threads, by `rdbkit.live.server.connect`; needed only where that cannot be
             told from the clients.
-        mirror, fallback, most_marks, recheck, hide_keys: see `rdbkit.dual.pair.Options`.
+        mirror, fallback, compare, publish, ...: see `rdbkit.dual.pair.Options`.
 
     Raises: ValueError where the two do not go together; with the first command TargetError where the state cannot be read.
 
@@ -407,7 +407,7 @@ class Pipelined:
         if route.marks is not None:
             for args, _ in stack:
                 arguments = Arguments(args, self._owner._encode)
-                self._owner.dual.wrote(route, TABLE.written(arguments), list(arguments))
+                self._owner.dual.wrote(route, TABLE.written(arguments), arguments)
 
     def reset(self) -> None:
         """Forget what was queued and watched."""

@@ -29,8 +29,6 @@ __all__ = ["OTHER", "Options", "Pair", "Route", "Watching", "pair_of", "split_ar
 
 #: How long the end of a process waits for what it has written to be on the other side.
 _END_S: Final = 5.0
-#: How long commands wait at a switch for what was written before it.
-_TURN_S: Final = 2.0
 #: How long a side that does not answer reads is not asked again.
 _DOWN_S: Final = 1.0
 #: The other one of the two.
@@ -69,6 +67,9 @@ class Options:
         publish: "primary": messages go to the side that is used; "both": to the other one, too.
         mirror_flush: FLUSHDB and FLUSHALL empty both sides. Without it the other one needs `rdbkit sync` then.
         hide_keys: samples in metrics have no names of keys.
+        switch_wait_s: for how many seconds commands wait at a switch, at most, until what was written before is on the other side.
+        journal: the beginning of a path of files that keep what waits for the other side, for the next process, where this one is
+            killed.
     """
 
     mirror: str = "marks"
@@ -79,6 +80,8 @@ class Options:
     most_marks: int = 1_000_000
     recheck: int = 2000
     hide_keys: bool = False
+    switch_wait_s: float = 2.0
+    journal: str | None = None
 
     def __post_init__(self) -> None:
         if self.mirror not in ("marks", "follow"):
@@ -163,9 +166,12 @@ class Pair:
 
     def close(self, wait_s: float = _END_S) -> None:
         """Bring what was written to the other side, for so many seconds at most. A client that is used later begins again."""
-        for _, engine in list(self._engines.values()):
-            engine.close(wait_s)
-        self._route = None
+        with self._lock:
+            engines, self._engines = self._engines, {}
+            self._route = None
+            for marks, engine in engines.values():
+                engine.close(wait_s)
+                self._ended.add(marks)
 
     # -- for clients: where to
 
@@ -249,7 +255,7 @@ class Pair:
             for db, key in written.elsewhere:
                 self.wrote_key(route, key, db)
         elif written.kind in ("definition", "publish", "flush", "unknown"):
-            self._beside.wrote(route.primary, route.marks, written.kind, args)
+            self._beside.wrote(route.primary, route.marks, written.kind, list(args))
 
     def wrote_key(self, route: Route, key: bytes, db: int | None = None) -> None:
         """As `wrote`, of one key."""
@@ -282,7 +288,8 @@ class Pair:
         """What takes the keys to be brought to a side."""
         found = self._engines.get(toward)
         if found is None:
-            marks = Marks(self.options.most_marks)
+            journal = self.options.journal
+            marks = Marks(self.options.most_marks, None if journal is None else f"{journal}-to-{toward}")
             engine = Engine(self._open[OTHER[toward]], self._open[toward], marks, self.metrics, recheck=self.options.recheck)
             found = self._engines[toward] = marks, engine
         found[1].start()
@@ -294,16 +301,20 @@ class Pair:
             self._route = None
             toward = mirrored(before.state)
             if toward is not None and toward != mirrored(now.state) and (found := self._engines.pop(toward, None)):
-                marks, engine = found
-                if primary(before.state) != primary(now.state):
-                    end = time.monotonic() + _TURN_S
-                    while self._flying and time.monotonic() < end:
-                        time.sleep(0.001)
-                    if not engine.drain(max(0.0, end - time.monotonic())):
-                        self.metrics.count("needs_sync", len(marks), "switch")
-                self._ended.add(marks)
-                engine.close(0)  # what it would compare later is decided by the other side from now on
+                self._end(*found, is_switch=primary(before.state) != primary(now.state))
             self._route = self._route_of(now)
+
+    def _end(self, marks: Marks, engine: Engine, is_switch: bool) -> None:
+        """Bring nothing more to a side: on a switch it decides itself from now on."""
+        end = time.monotonic() + (self.options.switch_wait_s if is_switch else 0.0)
+        while is_switch and self._flying and time.monotonic() < end:
+            time.sleep(0.001)
+        drained = engine.drain(max(0.0, end - time.monotonic()))
+        waiting = len(marks)
+        ended = engine.close(max(0.0, end - time.monotonic()))
+        if is_switch and not (drained and ended):
+            self.metrics.count("needs_sync", max(waiting, 1), "switch")
+        self._ended.add(marks)
 
 
 # -- the pairs of this process
