@@ -226,7 +226,7 @@ class Beside:
         what = differs(args, one, other)
         if what is None:
             return
-        is_waiting = marks is not None and any((self._db, key) in marks for key in keys)
+        is_waiting = marks is not None and any(marks.is_pending(self._db, key) for key in keys)
         if before is _NOTHING or is_waiting or differs(args, before, one) is not None:
             if times > 1:
                 job = _Job(lambda: self._compare(used, marks, args, keys, one, times - 1), None)

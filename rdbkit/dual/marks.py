@@ -116,6 +116,12 @@ class Marks:
         """Whether a key waits to be taken."""
         return mark in self._waiting or mark in self._again
 
+    def is_pending(self, db: int, key: bytes) -> bool:
+        """Whether what was written last of a key is not on the other side yet: it waits, or is on its way."""
+        mark = (db, key)
+        # Where it goes to is looked at after where it comes from: it may wait again after it was taken.
+        return mark in self._waiting or mark in self._again or mark in self._taken or mark in self._again
+
     def oldest(self) -> float | None:
         """When the first write was that is not on the other side yet, by `time.monotonic`; None where there is none."""
         times = []

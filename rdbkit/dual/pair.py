@@ -225,7 +225,7 @@ class Pair:
 
     def _is_waiting(self, route: Route, key: bytes) -> bool:
         """Whether a key that this process has written is not on the other side yet."""
-        return route.marks is not None and (self.db, key) in route.marks
+        return route.marks is not None and route.marks.is_pending(self.db, key)
 
     def is_up(self, side: Side) -> bool:
         """Whether a side may be asked that can be done without: it is left alone for a second after it has failed."""

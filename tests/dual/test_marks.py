@@ -134,3 +134,18 @@ def test_a_forked_process_has_none_of_its_parents_marks() -> None:
         os._exit(0 if marks.take() == [(0, [b"b"])] and marks.dropped == 0 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert marks.take() == [(0, [b"a"])]
+
+
+def test_a_key_is_pending_until_it_is_on_the_other_side() -> None:
+    marks = Marks()
+    assert not marks.is_pending(0, b"k")
+    marks.add(0, b"k")
+    assert marks.is_pending(0, b"k")
+    assert not marks.is_pending(1, b"k")
+    ((db, keys),) = marks.take()
+    assert marks.is_pending(0, b"k")  # what it was read as may not be there yet
+    marks.again(db, keys)
+    assert marks.is_pending(0, b"k")
+    marks.take()
+    marks.done(db, keys)
+    assert not marks.is_pending(0, b"k")
