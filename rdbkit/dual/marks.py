@@ -91,8 +91,10 @@ class Marks:
 
     def add_many(self, db: int, keys: Iterable[bytes]) -> None:
         """Mark keys of a database."""
+        waiting = self._waiting
         for key in keys:
-            self.add(db, key)
+            if (db, key) not in waiting:
+                self.add(db, key)
 
     def _begin(self) -> None:
         if self.begun is None:
