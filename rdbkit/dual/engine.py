@@ -18,8 +18,9 @@ from typing import Final, TypeAlias
 from rdbkit.dual.marks import Mark, Marks
 from rdbkit.dual.metrics import Metrics
 from rdbkit.errors import RdbError, TargetError
+from rdbkit.format.replies import Refusal
 from rdbkit.live.abilities import abilities
-from rdbkit.live.connection import Connection
+from rdbkit.live.connection import Connection, Refused
 from rdbkit.live.copy import writing
 from rdbkit.live.loads import loads
 from rdbkit.live.mover import Mover
@@ -313,14 +314,26 @@ class Engine:
         Raises: TargetError.
         """
         mover = self._connected()
-        fates = self._move(mover, db, keys, replace=True)
+        try:
+            fates = self._move(mover, db, keys, replace=True)
+            self._remove(mover, db, fates)
+        except Refused as e:  # one of the sides has no such database
+            if not self._has(mover.way.source, db):
+                return []  # nothing can have been written there
+            for key in keys:
+                self._note(db, key, "refused", f"there is no database {db}: {e}")
+            return []
         self._metrics.count("transfers", len(keys) - len(fates))
-        self._remove(mover, db, fates)
         changed = [key for key, fate in fates.items() if fate == "changed"]
         for key in keys:
             self._note(db, key, fates.get(key, ""), mover.details.get(key, ""))
         self._compare_later(db, [key for key in keys if fates.get(key, "") in ("", "gone", "left-out")])
         return changed
+
+    def _has(self, server: Server, db: int) -> bool:
+        """Whether a server has a database. Raises: TargetError."""
+        (replies,) = server.ask(db, [(b"", [command(b"PING")])])
+        return not isinstance(replies[0], Refusal)
 
     def _move(self, mover: Mover, db: int, keys: list[bytes], *, replace: bool) -> dict[bytes, str]:
         fates = mover.move(db, keys, replace=replace)

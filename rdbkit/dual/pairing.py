@@ -33,6 +33,9 @@ _STREAMS: Final = (b"MONITOR", b"SYNC", b"PSYNC")
 _WAIT: Final = (b"XREAD", b"WAIT", b"WAITAOF")
 _SPECIAL: Final = frozenset((*_TOLD, *_TRANSACTIONS, *_STREAMS, *_WAIT, *SUBSCRIBES, *UNSUBSCRIBES, b"CLIENT"))
 _CLIENT_ID: Final = command(b"CLIENT", b"ID")
+_PING: Final = command(b"PING")
+_REPLY_ON: Final = command(b"CLIENT", b"REPLY", b"ON")
+_REPLY_OFF: Final = command(b"CLIENT", b"REPLY", b"OFF")
 
 
 def request_names() -> dict[bytes, int]:
@@ -73,16 +76,17 @@ class _Pending:
         rows: keys that it may write, each with its database; None is the one in use.
         transaction: that it ends.
         line: the first line of its reply; empty where there is none.
+        unanswered: it has no reply; its turn is when `number` replies have come.
     """
 
-    __slots__ = ("arguments", "blocks", "frames", "hidden", "line", "number", "rows", "then", "transaction")
+    __slots__ = ("arguments", "blocks", "frames", "hidden", "line", "number", "rows", "then", "transaction", "unanswered")
 
     def __init__(self, number: int, arguments: list[bytes], then: Callable[[_Pending], None]) -> None:
         self.number = number
         self.arguments = arguments
         self.then = then
         self.frames = 0
-        self.blocks = self.hidden = False
+        self.blocks = self.hidden = self.unanswered = False
         self.rows: Sequence[tuple[int | None, bytes]] = ()
         self.transaction: _Transaction | None = None
         self.line = b""
@@ -131,6 +135,7 @@ class Pairing:
         self.stops = False
         self.held = b""
         self.untracked: str | None = None
+        self._dbs: set[int] = set()  # that may be in use, once untracked
         self._to = told
         self._requests = Requests(names)
         self._replies = ReplyEnds()
@@ -140,6 +145,8 @@ class Pairing:
         self._watches = False
         self._silent_from: int | None = None  # while there are no replies: how many requests had one before
         self._skips = False  # the next request has no reply
+        self._unheard = False  # whether requests were sent since that have none
+        self._speaks = False  # whether replies come for a moment, though the client wants none
         self._instead: bytes | None = None  # what is sent in place of the request at hand
         self._client_id = -1  # the server's number of this connection; -1 where it was not asked for, 0 where it is not known
         self._ended: _Pending | None = None  # a command that waited for data, and is ended for a switch
@@ -225,18 +232,20 @@ class Pairing:
         if not self._skips:
             return self._look_at(arguments) if arguments else b""
         self._skips = False
-        if self._silent_from is None:
-            self._silent_from = self._requests.count - 1
-            before = self._look_at(arguments) if arguments else b""
-            self._mark_unanswered()
-            self._requests.count = self._silent_from
-            self._silent_from = None
-            return before
-        return self._look_at(arguments) if arguments else b""
+        if self._silent_from is not None:
+            return self._look_at(arguments) if arguments else b""
+        self._silent_from = self._requests.count - 1
+        before = self._look_at(arguments) if arguments else b""
+        self._mark_unanswered()
+        self._requests.count = self._silent_from
+        self._silent_from = None
+        return before
 
     def _look_at(self, arguments: list[bytes]) -> bytes:
         """What a request does. Returns: as `_requested`."""
         name = arguments[0].upper()
+        if self._silent_from is not None:
+            self._mark_unanswered()
         if name in _SPECIAL:
             return self._special(name, arguments)
         keys, kind, elsewhere = TABLE.written(arguments)
@@ -261,7 +270,7 @@ class Pairing:
         else:
             pending = self._await(arguments, self._tried if kind == "script" or name == b"MIGRATE" else self._wrote)
             pending.rows = (*((None, key) for key in keys), *elsewhere)
-            if self._silent_from is not None or self.untracked is not None:
+            if self.untracked is not None:
                 self._mark(pending.rows)
             if kind == "blocking-write":
                 return self._before_waiting(pending)
@@ -269,13 +278,15 @@ class Pairing:
 
     def _await(self, arguments: list[bytes], then: Callable[[_Pending], None]) -> _Pending:
         pending = _Pending(self._requests.count - 1, arguments, then)
-        if self.untracked is not None:
-            return pending
-        if self._silent_from is None:
-            self._pending.append(pending)
-        else:
-            then(pending)  # nobody tells whether it succeeds
+        if self.untracked is None:
+            self._add(pending)
         return pending
+
+    def _add(self, pending: _Pending) -> None:
+        if self._silent_from is not None:  # nobody tells whether it succeeds
+            pending.unanswered = self._unheard = True
+            pending.number = self._silent_from
+        self._pending.append(pending)
 
     def _before_waiting(self, pending: _Pending) -> bytes:
         """Ahead of a command that waits, the server is asked for its number of this connection: by that it can be ended."""
@@ -312,6 +323,9 @@ class Pairing:
             self._watches = True
         elif name == b"UNWATCH":
             self._watches = False
+        elif self.untracked is not None:
+            if name == b"SELECT" and len(arguments) == 2 and arguments[1].isdigit():
+                self._dbs.add(int(arguments[1]))  # nobody tells whether it succeeds
         elif transaction is not None:
             if name in _TOLD or name == b"CLIENT":
                 transaction.told.append((self._requests.count - 1, arguments))
@@ -360,15 +374,13 @@ class Pairing:
         pending.transaction = transaction
         if self.untracked is not None:
             self._mark([(db, key) for _, db, key in transaction.rows])
-        elif self._silent_from is None:
-            self._pending.append(pending)
         else:
-            self._executed(pending)
+            self._add(pending)
 
     def lose_track(self, why: str) -> None:
         """From here on nobody can tell which reply belongs to which request: what is written is marked when it is sent."""
+        self._dbs = self.mark_all()
         self.untracked = why
-        self.mark_all()
 
     # -- replies
 
@@ -396,9 +408,14 @@ class Pairing:
         stop = len(data)
         while True:
             first = pending[0] if pending else None
+            if first is not None and first.unanswered and replies.count >= first.number:
+                self._settle(first)
+                continue
             replies.pass_to(_ALL if first is None else first.number)
             if first is None or replies.count < first.number:
                 break
+            if first.unanswered:
+                continue
             begin = replies.end + base if replies.end > 0 else 0
             if not replies.step():
                 if first.hidden or (first is self._ended and not replies.within):
@@ -500,7 +517,8 @@ class Pairing:
 
     def _mark(self, rows: Sequence[tuple[int | None, bytes]]) -> None:
         for db, key in rows:
-            self._to.mark(self.context.db if db is None else db, (key,))
+            for each in (db,) if db is not None else self._dbs or (self.context.db,):
+                self._to.mark(each, (key,))
 
     def _mark_answered(self, number: int) -> None:
         """Mark what was written by requests whose replies have come, up to that number; errors have written nothing."""
@@ -523,12 +541,25 @@ class Pairing:
         """Mark what was written by requests that have no reply."""
         requests = self._requests
         n = 0 if self._silent_from is None else bisect_left(requests.at, self._silent_from)
-        if n < len(requests.at):
-            self._mark([(None, key) for key in requests.keys[n:]])
+        if n < len(requests.at) and self._transaction is None:
+            rows = [(None, key) for key in requests.keys[n:]]
             del requests.at[n:], requests.keys[n:]
+            if self.untracked is not None:
+                self._mark(rows)
+            else:
+                pending = self._await([], self._tried)
+                pending.rows = rows
+        while self._pending and self._pending[0].unanswered and self._pending[0].number <= self._replies.count:
+            self._settle(self._pending[0])
 
-    def mark_all(self) -> None:
-        """Mark whatever may have been written: nobody tells any more."""
+    def _settle(self, first: _Pending) -> None:
+        """It is the turn of a request that has no reply."""
+        self._pending.popleft()
+        self._mark_answered(first.number)
+        first.then(first)
+
+    def mark_all(self) -> set[int]:
+        """Mark whatever may have been written: nobody tells any more. Returns: the databases that may be in use."""
         rows: list[tuple[int | None, bytes]] = [(None, key) for key in self._requests.keys]
         transactions = [self._transaction]
         dbs = {self.context.db}
@@ -546,6 +577,7 @@ class Pairing:
         self._requests.at.clear()
         self._requests.keys.clear()
         self._pending.clear()
+        return dbs
 
     # -- what the client does not ask for
 
@@ -560,6 +592,9 @@ class Pairing:
         """
         if self.untracked is not None or self._silent_from is not None or self._skips or not self.is_movable:
             return b""
+        return self._ask(request, then)
+
+    def _ask(self, request: bytes, then: Callable[[], None]) -> bytes:
         pending = _Pending(self._requests.count, [], lambda _: then())
         pending.hidden = True
         self._requests.count += 1
@@ -579,10 +614,31 @@ class Pairing:
         self._ended = first
         return self._client_id
 
+    def hear(self) -> bytes:
+        """Ahead of a switch, where `is_movable`: what has the server answer once it has done all it was sent, replies or not."""
+        if self.untracked is not None or not (self._unheard or self._silent_from is not None):
+            return b""
+        self._unheard = False
+        if self._silent_from is None:
+            return self._ask(_PING, lambda: None)
+        self._mark_unanswered()
+        self._requests.count = self._silent_from
+        self._silent_from = None
+        self._speaks = True
+        return self._ask(_REPLY_ON, lambda: None)
+
+    def hush(self) -> bytes:
+        """The switch is over, or undone: what has the server answer no more, where it did not before."""
+        if not self._speaks:
+            return b""
+        self._speaks = False
+        self._silent_from = self._requests.count
+        return _REPLY_OFF
+
     def moved(self) -> None:
         """Another server has been told the context; all replies of the one before have come."""
         self._replies = ReplyEnds()
-        self._replies.count = self._requests.count if self._silent_from is None else self._silent_from
+        self._replies.count = self._requests.count
         self._heed_messages()
         self._client_id = -1
 

@@ -273,7 +273,7 @@ class ProxiedConnection:
             return
         self._server.send(pairing.requests(data))
         if pairing.stops and pairing.is_movable:
-            self._stop(_PAUSED)
+            self._halt()
 
     def _replies_came(self, data: bytes) -> None:
         self.client.send(self._pairing.replies(data))
@@ -311,7 +311,12 @@ class ProxiedConnection:
         """Take no more of the client than it needs to come to a place where it can be moved: no half request, no transaction."""
         self._pairing.stops = True
         if self._pairing.is_movable:
-            self._stop(_PAUSED)
+            self._halt()
+
+    def _halt(self) -> None:
+        self._stop(_PAUSED)
+        if self._server is not None:
+            self._server.send(self._pairing.hear())
 
     def _resume(self) -> None:
         self._pairing.stops = False
@@ -412,6 +417,7 @@ class ProxiedConnection:
             spare, self._other, self._spare = self._spare, None, None
             if self.context.is_tracking and self.context.protocol == 3:
                 self.client.send(_ALL_INVALID)
+            self._pairing.hush()  # which the new server was told
             self._use(upstream, end)
             if spare:
                 self._replies_came(spare)
@@ -423,6 +429,8 @@ class ProxiedConnection:
         if self._other is not None:
             self._other[1].leave()
             self._other = self._spare = None
+        if self._server is not None:
+            self._server.send(self._pairing.hush())
         self._send_again()
         self._resume()
 

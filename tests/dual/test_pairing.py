@@ -68,6 +68,10 @@ def movable(talk: Talk) -> bool:
     return talk.pairing.is_movable
 
 
+def answered(talk: Talk) -> bool:
+    return talk.pairing.is_answered
+
+
 def blocked(talk: Talk) -> bool:
     return talk.pairing.is_blocked
 
@@ -263,6 +267,53 @@ def test_it_stops_where_it_can_be_moved() -> None:
     half.pairing.stops = True
     assert half.pairing.requests(large[-5:] + words("GET c")) == large[-5:]
     assert half.pairing.held == words("GET c")
+
+
+def test_what_has_no_reply_is_marked_in_its_turn() -> None:
+    talk = Talk()
+    talk.ask(
+        "SELECT 5",
+        "SET a 1",
+        "CLIENT REPLY OFF",
+        "SET b 1",
+        "SELECT 2",
+        "DEL c",
+        "MULTI",
+        "SET d 1",
+        "EXEC",
+        "CLIENT REPLY ON",
+        "SET e 1",
+    )
+    assert talk.keys == []
+    talk.answer(b"+OK\r\n+OK\r\n+OK\r\n+OK\r\n")
+    assert talk.keys == ["5:a", "5:b", "2:c", "2:d", "2:e"]
+    assert talk.pairing.is_answered
+
+
+def test_once_it_cannot_be_told_keys_are_marked_in_all_databases_that_may_be_in_use() -> None:
+    talk = Talk()
+    talk.ask("SELECT 5", "MONITOR", "SET a 1", "SELECT 2", "SET b 1")
+    assert set(talk.keys) == {"a", "5:a", "2:a", "b", "5:b", "2:b"}
+
+
+def test_a_client_that_wants_no_replies_is_heard_of_ahead_of_a_switch() -> None:
+    talk = Talk()
+    talk.ask("CLIENT REPLY OFF", "SET a 1")
+    assert answered(talk) is True
+    on, off = words("CLIENT REPLY ON"), words("CLIENT REPLY OFF")
+    assert talk.pairing.hear() == on
+    assert answered(talk) is False
+    assert talk.answer(b"+OK\r\n") == b""
+    assert talk.pairing.context.commands()[-1].text == off
+    assert talk.pairing.hush() == off
+    talk.ask("SET b 1")
+    assert talk.keys == ["a", "b"]
+    assert talk.ask("CLIENT REPLY ON", "GET a")
+    assert talk.answer(b"+OK\r\n$-1\r\n") == b"+OK\r\n$-1\r\n"
+    assert talk.pairing.hear() == words("PING")
+    assert talk.answer(b"+PONG\r\n") == b""
+    assert talk.pairing.hear() == b""
+    assert talk.pairing.hush() == b""
 
 
 def test_a_login_is_replaced_where_it_stands() -> None:

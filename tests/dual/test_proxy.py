@@ -341,6 +341,7 @@ def test_a_connection_goes_on_at_the_new_server_as_it_was() -> None:
         answer.write(b"+OK\r\n+OK\r\n")
         assert await reader.readexactly(10) == b"+OK\r\n+OK\r\n"
         writer.write(SET[:-3])  # half a request
+        new = old
 
         async def prepare() -> None:
             nonlocal new, answer
@@ -349,7 +350,6 @@ def test_a_connection_goes_on_at_the_new_server_as_it_was() -> None:
             writer.write(SET[-3:])  # waits until the switch is over
             answer.write(b"+PONG\r\n+OK\r\n+OK\r\n")
 
-        new = old
         await switched(room, prepare)
         assert await new.readexactly(len(SET)) == SET
         answer.write(b"+OK\r\n")
