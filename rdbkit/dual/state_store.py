@@ -88,6 +88,9 @@ class StateStore(Protocol):
     def write(self, setting: Setting) -> None:
         """Add a setting, whose number is the next. Raises: as `look`; TargetError where its number has been taken by another."""
 
+    def restore(self, settings: Sequence[Setting]) -> None:
+        """Put back settings that are known and are not there. Raises: as `write`."""
+
     def followers(self) -> list[Follower] | None:
         """The processes that follow; None where that is not told."""
 
@@ -157,6 +160,15 @@ class ServerStore:
                     found = found._replace(settings=new.look().settings)
                 new.rest()
         return found
+
+    def restore(self, settings: Sequence[Setting]) -> None:
+        """Put back settings on both servers, as far as they can be reached; the old one has to be."""
+        old, *others = self._sides
+        old.add(settings, old.look().settings, must=False)
+        for new in others:
+            with suppress(TargetError):
+                new.add(settings, new.look().settings, must=False)
+            new.rest()
 
     def followers(self) -> list[Follower] | None:
         """The processes that follow this move; None where no server tells."""
@@ -343,7 +355,11 @@ class FileStore:
         known = self.look().settings
         if setting.epoch != _next_epoch(known):
             raise _taken(setting, known)
-        self._file.save({"settings": {each.epoch: _values(each) for each in [*known, setting][-_MOST:]}})
+        self.restore([*known, setting])
+
+    def restore(self, settings: Sequence[Setting]) -> None:
+        """As StateStore says."""
+        self._file.save({"settings": {each.epoch: _values(each) for each in settings[-_MOST:]}})
 
     def followers(self) -> None:
         """Nobody knows."""
@@ -379,6 +395,9 @@ class FunctionStore:
     def write(self, setting: Setting) -> None:
         """Raises: TargetError always."""
         raise TargetError("the state is decided by a function of the application, and cannot be set from here")
+
+    def restore(self, settings: Sequence[Setting]) -> None:
+        """There is nothing that could be lost."""
 
     def followers(self) -> None:
         """Nobody knows."""

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from rdbkit.dual.state_store import Look, StateStore
 from rdbkit.dual.states import BEGINNING, Setting, in_force
+from rdbkit.errors import TargetError
 
 __all__ = ["LATE_S", "LOOK_S", "Watch"]
 
@@ -163,9 +164,12 @@ class Watch:
             self._ahead_ms, self._error_ms, self._compared_at = ahead_ms, look.error_ms, at
         seen = self._settings[-1].epoch if self._settings else 0
         found = look.settings[-1].epoch if look.settings else 0
-        if found < seen:
-            lost = "is gone" if not found else "is an older one than before"
-            self.trouble = f"the state {lost}; what held goes on to hold. Set it again with rdbkit dual-switch"
+        if found < seen:  # it was flushed, evicted, or is that of a backup: all who follow have the same to put back
+            try:
+                self._store.restore(self._settings)
+                self.trouble = "the state had been lost, and was put back"
+            except (TargetError, OSError) as e:
+                self.trouble = f"the state is lost, and cannot be put back: {e}"
         else:
             self._settings = look.settings
             self._looked_at = at

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -28,6 +28,7 @@ class Played:
         self.ahead_ms = 0.0
         self.error_ms = 0.5
         self.trouble: Exception | None = None
+        self.kept: Exception | None = None
         self.looks = 0
         self.forgotten = 0
         self.closed = threading.Event()
@@ -43,6 +44,11 @@ class Played:
 
     def write(self, setting: Setting) -> None:
         self.settings.append(setting)
+
+    def restore(self, settings: Sequence[Setting]) -> None:
+        if self.kept is not None:
+            raise self.kept
+        self.settings = list(settings)
 
     def followers(self) -> None:
         return None
@@ -136,18 +142,19 @@ def test_a_step_that_is_far_away_is_looked_at_again_and_may_be_replaced(watching
     until(lambda: watch.current.epoch == 3)
 
 
-def test_a_state_that_is_lost_or_older_is_told_and_not_followed(watching: Watching) -> None:
+def test_a_state_that_is_lost_or_older_is_put_back(watching: Watching) -> None:
     step = Setting(State.DIAL, 5, 2, 2)
     store = Played(SHADOW, step)
     watch = watching(store)
     assert watch.current == step
-    store.settings = []
-    until(lambda: "is gone" in str(watch.trouble))
-    store.settings = [SHADOW]
-    until(lambda: "older" in str(watch.trouble))
-    assert watch.current == step
-    store.settings = [SHADOW, step]
+    for left in ([], [SHADOW]):
+        store.settings = list(left)
+        until(lambda: store.settings == [SHADOW, step])
     until(lambda: watch.trouble is None)
+    store.kept = TargetError("it may only be read")
+    store.settings = []
+    until(lambda: watch.trouble == "the state is lost, and cannot be put back: it may only be read")
+    assert watch.current == step
 
 
 def test_a_process_that_cannot_look_goes_on_and_says_so(watching: Watching, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,6 +134,21 @@ def test_a_watch_outlives_its_connections() -> None:
         until(lambda: watch.current == FIRST)
 
 
+def test_a_state_that_is_flushed_is_put_back_by_who_follows() -> None:
+    with (
+        two() as (first, second, old, new),
+        closing(store(old, new)) as mine,
+        closing(Watch(store(old, new), look_s=0.01)) as watch,
+    ):
+        mine.write(FIRST)
+        mine.write(SECOND)
+        assert watch.current == SECOND
+        second.call("FLUSHALL")
+        first.call("FLUSHALL")
+        until(lambda: first.integer("HLEN", KEY) == second.integer("HLEN", KEY) == 2)
+        assert mine.look().settings == [FIRST, SECOND]
+
+
 def test_in_a_cluster_the_node_is_asked_that_has_the_key() -> None:
     with cluster(SERVERS / "redis-7.0" / "redis-server") as nodes, closing(store(nodes.url)) as mine:
         mine.write(FIRST)
