@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from fixtures.server import Client, running
 from rdbkit.dual import Redis, Setting, State
 
 from ..live.oracle import content, differences
 from ..processes import until
+from .test_dual_service import proxy
+from .test_verify_copy import said, two
 from .test_verify_import import port_of
 
 if "RDBKIT_FRAMEWORKS" not in os.environ:
@@ -142,16 +145,22 @@ def job(a: int, b: int) -> int:
 
 def test_rq(move: Move) -> None:
     rq: Any = importlib.import_module("rq")
-    client = Redis.from_url(move.urls[0], **move.arguments)
-    queue = rq.Queue("jobs", connection=client)
-    first, second = queue.enqueue(job, 6, 7), queue.enqueue(job, 2, 3)
-    assert rq.SimpleWorker([queue], connection=client).work(burst=True, max_jobs=1)
-    assert first.return_value() == 42
-    move.switch(client)
-    assert rq.job.Job.fetch(first.id, connection=client).return_value() == 42
-    assert rq.SimpleWorker([queue], connection=client).work(burst=True)
-    assert second.return_value() == 6
-    move.assert_equal(client)
+    with redis.Redis.from_url(move.urls[0], socket_timeout=500) as old:
+        cache = Redis.bound(old=old, **move.arguments)
+        client = cache()
+        queue = rq.Queue("jobs", connection=client)
+        first, second = queue.enqueue(job, 6, 7), queue.enqueue(job, 2, 3)
+        assert rq.SimpleWorker([queue], connection=client).work(burst=True, max_jobs=1)
+        assert first.return_value() == 42
+        move.switch(client)
+        assert rq.job.Job.fetch(first.id, connection=client).return_value() == 42
+        # What a worker takes from a client to make another, in the state that the move is in.
+        made, pool, settings = rq.connections.parse_connection(client)
+        assert settings["socket_timeout"] == 500
+        with made(connection_pool=redis.ConnectionPool(connection_class=pool, **settings)) as other:
+            assert rq.SimpleWorker([rq.Queue("jobs", connection=other)], connection=other).work(burst=True)
+        assert second.return_value() == 6
+        move.assert_equal(client)
 
 
 def test_results_of_celery(move: Move) -> None:
@@ -183,6 +192,36 @@ def test_results_of_celery(move: Move) -> None:
     move.assert_equal(client)
     assert len(move.old.items("KEYS", "celery-task-meta-*")) == 2
     until(lambda: not [each for each in threading.enumerate() if each not in threads and not each.daemon])
+
+
+def test_celery_with_its_queue_by_the_proxy(tmp_path: Path) -> None:
+    """Each task is done once, and its result is had, while the worker that waits for tasks is switched with all others."""
+    celery: Any = importlib.import_module("celery")
+    start_worker: Any = importlib.import_module("celery.contrib.testing.worker").start_worker
+    control = str(tmp_path / "s")
+    done: list[int] = []
+
+    def note(number: int) -> int:
+        done.append(number)
+        return number * 2
+
+    with (
+        two("redis-8.0", "redis-8.0") as (old, new, one, other),
+        proxy(one, other, "--control", control, "--pause-limit", "60s") as (_, port),
+    ):
+        url = f"redis://127.0.0.1:{port}/0"
+        app = celery.Celery(broker=url, backend=url, set_as_current=False)
+        app.conf.update(worker_hijack_root_logger=False, broker_connection_retry_on_startup=True)
+        noted = app.task(name="note")(note)
+        with start_worker(app, pool="solo", perform_ping_check=False, shutdown_timeout=10):
+            results = [noted.delay(number) for number in range(20)]
+            assert said("dual-switch", "new", "--control", control, "--compare", "0")[0] == 0
+            results += [noted.delay(number) for number in range(20, 40)]
+            assert [each.get(timeout=30) for each in results] == [number * 2 for number in range(40)]
+        assert sorted(done) == list(range(40))
+        assert new.integer("DBSIZE") >= 40
+        app.close()
+        until(lambda: differences(content(old), content(new)) == [])
 
 
 def test_all_of_them_are_there() -> None:
