@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from rdbkit.dual.state_store import Look, StateStore
@@ -111,11 +112,12 @@ class Watch:
                 return
             self._take(self._store.look())
             thread = threading.Thread(target=self._run, args=(self._closing,), name="rdbkit dual state", daemon=True)
-            thread.start()
-            self._thread = thread
+            with suppress(RuntimeError):  # the interpreter ends: each further question looks by itself
+                thread.start()
+                self._thread = thread
 
     def on_change(self, callback: Callable[[Setting, Setting], object]) -> None:
-        """Have a function called with the setting before and the one from now on, in the thread that looks. It must not raise."""
+        """Have a function called with the setting before and the one from now on, in the thread that looks. It should not raise."""
         self._callbacks.append(callback)
 
     def now_ms(self) -> float:
@@ -188,7 +190,10 @@ class Watch:
         self._current = now
         if self._thread is not None:  # else it is the first look, and nobody has used another
             for callback in self._callbacks:
-                callback(before, now)
+                try:
+                    callback(before, now)
+                except Exception as e:  # the thread goes on: what holds would never change again
+                    self.trouble = f"a step was not taken: {e}"
 
 
 def _after_fork() -> None:

@@ -119,6 +119,33 @@ def test_a_step_is_taken_at_its_moment_by_the_clock_of_the_store(watching: Watch
     assert at >= step.effective_at_ms
 
 
+def test_a_step_that_somebody_fails_at_is_told_and_the_next_one_is_taken(watching: Watching) -> None:
+    store = Played(SHADOW)
+    watch = watching(store)
+    seen: list[int] = []
+
+    def fail(before: Setting, now: Setting) -> None:
+        seen.append(now.epoch)
+        raise RuntimeError("no")
+
+    watch.on_change(fail)
+    watch.start()
+    for epoch in (2, 3):
+        store.write(Setting(State.DIAL, epoch, int(store.now_ms()) + 1, epoch))
+        until(lambda: seen[-1:] == [epoch])  # noqa: B023 (it is called here alone)
+        assert watch.current.epoch == epoch
+
+
+def test_at_the_end_of_the_interpreter_each_question_looks(watching: Watching, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr("rdbkit.dual.watch.threading.Thread.start", refuse)
+    store = Played(SHADOW)
+    watch = watching(store)
+    assert [watch.current, watch.current, store.looks] == [SHADOW, SHADOW, 2]
+
+
 def test_while_a_step_is_near_no_look_can_hold_it_up(watching: Watching) -> None:
     store = Played(SHADOW, Setting(State.DIAL, 5, 200, 2))
     store.settings[1] = store.settings[1]._replace(effective_at_ms=int(store.now_ms()) + 200)
