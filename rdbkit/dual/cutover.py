@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final, Literal, Protocol, TypeAlias, TypeVar
 
 from rdbkit.errors import RdbError, TargetError
@@ -35,6 +36,8 @@ _OPENING: Final = 64
 #: Seconds that may be taken before the pause, to bring over what is behind and to open connections.
 _AHEAD_S: Final = 30.0
 
+_STEPS: Final = ("replies", "marks", "compare", "others")
+
 _T = TypeVar("_T")
 
 
@@ -52,6 +55,7 @@ class Switched:
         connections: how many went on at the other side.
         closed: connections that could not be taken along, and were closed, by why.
         checked: keys that were compared while nobody wrote.
+        steps_ms: what of the pause each step took: requests under way, what was written last, comparing it, all else.
     """
 
     primary: Side
@@ -59,6 +63,7 @@ class Switched:
     connections: int
     closed: dict[str, int] = field(default_factory=dict)
     checked: int = 0
+    steps_ms: dict[str, float] = field(default_factory=dict)
 
 
 class Proxied(Protocol):
@@ -129,6 +134,9 @@ class Mirrored(Protocol):
 
     def drain(self, wait_s: float) -> bool:
         """Whether all that was marked before is on the other side within this time."""
+
+    def settle(self, wait_s: float) -> bool:
+        """As `drain`, and other work is left for later."""
 
     def check(self, wait_s: float) -> int:
         """Compare keys that were written last. Returns: how many. Raises: NotSwitched where one differs; TargetError."""
@@ -252,19 +260,22 @@ class Cutover:
         try:
             async with asyncio.timeout(_AHEAD_S):
                 await _all(each.open(side) for each in list(self._workers))
-            if not await asyncio.to_thread(self._mirror.drain, _AHEAD_S):
+            if not await asyncio.to_thread(self._mirror.settle, _AHEAD_S):
                 raise NotSwitched(f"what was written on the {before} side is not on the {side} side after {_AHEAD_S:g} s")
             workers = list(self._workers)
             paused = time.monotonic()
             end = paused + self._limit_s
             closed = _sum(await _all(each.pause(self._limit_s * _PAUSE) for each in workers))
+            times = [paused, time.monotonic()]
             # new connections are told what the old ones were while what was written last is brought over
             preparing = asyncio.ensure_future(_all(each.prepare(side) for each in workers))
             try:
                 # each ends by itself, since a thread cannot be ended
                 if not await asyncio.to_thread(self._mirror.drain, end - time.monotonic()):
                     raise NotSwitched(f"what was written last is not on the {side} side after {self._limit_s:g} s")
+                times.append(time.monotonic())
                 checked = await asyncio.to_thread(self._mirror.check, end - time.monotonic())
+                times.append(time.monotonic())
                 stopped = True
                 await asyncio.to_thread(self._mirror.stop, end - time.monotonic())
                 async with asyncio.timeout_at(asyncio.get_running_loop().time() + end - time.monotonic()):
@@ -283,7 +294,9 @@ class Cutover:
         # decided: from here on nothing can fail, and nothing waits for a server
         self._mirror.start(side)
         moved = await _all(each.commit(side) for each in workers)
-        return Switched(side, round((time.monotonic() - paused) * 1000, 1), sum(moved), closed, checked)
+        times.append(time.monotonic())
+        steps = dict(zip(_STEPS, (round((b - a) * 1000, 1) for a, b in pairwise(times)), strict=True))
+        return Switched(side, round((times[-1] - paused) * 1000, 1), sum(moved), closed, checked, steps)
 
     async def _undo(self, before: Side, stopped: bool) -> None:
         if stopped:

@@ -40,6 +40,9 @@ ServerOpener: TypeAlias = Callable[[], Server]
 _BATCH: Final = 256
 #: How long after a key was written it is compared.
 _RECHECK_S: Final = 1.0
+#: Keys that are compared at once for somebody who waits; and for how long nothing else is compared then.
+_AT_ONCE: Final = 16
+_PUT_OFF_S: Final = 3.0
 #: Keys that wait to be compared.
 _MOST_RECHECKS: Final = 100_000
 #: Bytes above which a value is not read whole.
@@ -54,8 +57,9 @@ _all: Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
 class _Question:
     """How many of the keys that were written last differ; whoever asks waits for `answered`."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, budget_s: float) -> None:
         self.most = most
+        self.budget_s = budget_s
         self.answered = threading.Event()
         self.answer: tuple[int, int] | None = None
 
@@ -155,18 +159,23 @@ class Engine:
             time.sleep(min(0.002, wait_s))
         return True
 
-    def compare_now(self, most: int, wait_s: float) -> tuple[int, int] | None:
+    def settle(self, wait_s: float) -> bool:
+        """Put off what is compared anyway, and finish what is under way; whether that is done within so many seconds."""
+        return self.compare_now(0, wait_s) is not None
+
+    def compare_now(self, most: int, wait_s: float, budget_s: float = 0.1) -> tuple[int, int] | None:
         """Compare the keys that were written within the last second, without waiting for their time.
 
         Args:
             most: so many of them, the latest.
             wait_s: for how many seconds the answer is waited for.
+            budget_s: after so many seconds no more are compared.
 
-        Returns: how many there were, and how many of them differ, which are written again; None where there is no answer in time.
+        Returns: how many were compared, and how many of them differ, which are written again; None without an answer in time.
         """
         if self._thread is None:
             return 0, 0
-        question = _Question(most)
+        question = _Question(most, budget_s)
         self._question = question
         self._wake()
         question.answered.wait(max(wait_s, 0.0))
@@ -303,9 +312,10 @@ class Engine:
             self._metrics.count("marks", len(keys))
             taken.pop()
         self._marks.tidy()
-        if self._question is not None and not len(self._marks):
-            self._answer(self._question)
-            worked = True
+        question = self._question
+        if question is not None and not (question.most and len(self._marks)):
+            self._answer(question)
+            return True
         return self._compare_due() or worked
 
     def _bring(self, db: int, keys: list[bytes]) -> list[bytes]:
@@ -415,12 +425,19 @@ class Engine:
 
     def _answer(self, question: _Question) -> None:
         """Compare what was written last, since somebody wants to know. Raises: TargetError."""
-        marks = list(self._rechecks)[-question.most :]
-        by_db: dict[int, list[bytes]] = {}
-        for db, key in marks:
-            by_db.setdefault(db, []).append(key)
-        differ = sum(self._compare(db, keys) for db, keys in by_db.items())
-        question.answer = len(marks), differ
+        begun = time.monotonic()
+        self._recheck_at = begun + _PUT_OFF_S
+        left = list(self._rechecks)[-question.most :] if question.most else []
+        compared = differ = 0
+        while left and (not compared or time.monotonic() - begun < question.budget_s):
+            by_db: dict[int, list[bytes]] = {}
+            for db, key in left[-_AT_ONCE:]:
+                by_db.setdefault(db, []).append(key)
+            del left[-_AT_ONCE:]
+            differ += sum(self._compare(db, keys) for db, keys in by_db.items())
+            compared += sum(map(len, by_db.values()))
+        self._question = None
+        question.answer = compared, differ
         question.answered.set()
 
     def _compare(self, db: int, keys: list[bytes]) -> int:

@@ -85,6 +85,10 @@ class Mirror:
         """Whether all that was marked before is on the other side within this time."""
         return self._engine is None or self._engine.drain(wait_s)
 
+    def settle(self, wait_s: float) -> bool:
+        """Get ready for a pause that is short: bring over what is marked, and leave other work for later; whether that is done."""
+        return self._engine is None or (self._engine.settle(wait_s) and self._engine.drain(wait_s))
+
     def check(self, wait_s: float) -> int:
         """Compare keys that were written last. Returns: how many. Raises: NotSwitched where one differs."""
         engine = self._engine

@@ -131,6 +131,7 @@ class Service:
                 done = await self._cutover.switch(primary(to), partial(self._remember, wanted))
                 found |= {
                     "pause_ms": done.pause_ms, "connections": done.connections, "compared": done.checked, "closed": done.closed,
+                    "steps_ms": done.steps_ms,
                 }  # fmt: skip
             self._setting = wanted
             return found
