@@ -270,7 +270,7 @@ class Engine:
             waits = iter(PATIENT_WAITS)
             if not worked:
                 self._wait()
-            if not self._is_closing and self._thread is me:
+            if len(self._marks) < _BATCH and not self._is_closing and self._thread is me:
                 time.sleep(self._gather_s)
 
     def _sleep(self, seconds: float, me: threading.Thread) -> None:

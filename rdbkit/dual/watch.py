@@ -67,6 +67,7 @@ class Watch:
     def _new_process(self) -> None:
         self._lock = threading.Lock()
         self._closing = threading.Event()
+        self._jitter = random.Random()  # the application's own sequence is not ours to take from
         self._thread: threading.Thread | None = None
 
     @property
@@ -138,7 +139,7 @@ class Watch:
     def _run(self, closing: threading.Event) -> None:
         while True:
             step = self._next()
-            wait_s = self._look_s * random.uniform(0.9, 1.1)
+            wait_s = self._look_s * self._jitter.uniform(0.9, 1.1)
             left_s = None if step is None else (step.effective_at_ms - self.now_ms()) / 1000
             if left_s is not None and left_s < _LONGEST_LOOK_S + wait_s:
                 if not closing.wait(max(left_s, 0)):

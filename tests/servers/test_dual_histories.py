@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
+from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redis.exceptions import ResponseError
 
 from fixtures.server import Client, ServerError
+from rdbkit.dual import Redis, Setting, State
 from rdbkit.dual import engine as engine_module
 from rdbkit.dual.engine import Engine
 from rdbkit.dual.marks import Marks
@@ -20,7 +25,9 @@ from rdbkit.live.server import connect
 from rdbkit.targets.keyspecs import TABLE
 
 from ..live.oracle import content, differences
-from .test_follow import pair, url
+from ..live.writers import meanwhile, random_commands
+from ..processes import until
+from .test_follow import pair, the_same, url
 
 NAME = st.sampled_from([f"k{i}" for i in range(4)])
 VALUE = st.integers(0, 9)
@@ -202,3 +209,44 @@ def test_what_does_it_otherwise_is_found_out(
     play(servers, processes, history)
     with closing(make(*servers)) as one, closing(make(*servers)) as other, pytest.raises(AssertionError, match="the two differ"):
         play(servers, [one, other], history)
+
+
+def test_threads_write_whatever_they_like_while_a_move_goes_on_and_back(servers: tuple[Client, Client], tmp_path: Path) -> None:
+    a, b = servers
+    a.call("FLUSHALL")
+    b.call("FLUSHALL")
+    setting = Setting(State.SHADOW)
+    with (
+        Redis.from_urls(url(a), url(b), state=lambda: setting, look_s=0.01, journal=tmp_path / "marks") as client,
+        ExitStack() as stack,
+    ):
+        for seed in range(3):
+            rng = random.Random(seed)
+            stack.enter_context(meanwhile(lambda _, rng=rng: _send(client, random_commands(rng, 10))))  # type: ignore[misc]
+        for state in (State.DIAL, State.NEW, State.DIAL, State.SHADOW, State.DIAL, State.NEW):
+            setting = Setting(state, 50.0)
+            until(lambda state=state: client.dual.setting.state is state)  # type: ignore[misc]
+            written = client.dual.metrics.total("transfers")
+            until(lambda written=written: client.dual.metrics.total("transfers") > written + 20)  # type: ignore[misc]
+            toward = "old" if state is State.NEW else "new"
+            assert {each.name.split(".")[0] for each in tmp_path.iterdir()} == {f"marks-to-{toward}"}
+        stack.close()
+        assert client.dual.drain(60)
+        the_same(b, a, "redis-7.0")
+        client.dual.close()
+    assert a.integer("DBSIZE")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _send(client: Redis, commands: list[Any]) -> None:
+    """Send commands, those of a transaction as one; what servers refuse is refused."""
+    queue = iter(commands)
+    for each in queue:
+        with suppress(ResponseError):
+            if each[0] != "MULTI":
+                client.execute_command(*each)
+                continue
+            with client.pipeline() as pipeline:
+                for queued in takewhile(lambda command: command[0] != "EXEC", queue):
+                    pipeline.execute_command(*queued)  # type: ignore[no-untyped-call]
+                pipeline.execute()
