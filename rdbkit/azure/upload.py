@@ -195,15 +195,10 @@ def upload_converted(
         )  # fmt: skip
 
     def work() -> None:
-        try:
-            write(pipe)
-            with suppress(FileNotFoundError):  # as good as renamed
-                if identity is not None and identity.is_changed_in(Identity.of(src)):
-                    raise changed(os.fspath(cast(str, src)))
-        except BaseException as e:
-            pipe.end(e)
-        else:
-            pipe.end(None)
+        write(pipe)
+        with suppress(FileNotFoundError):  # as good as renamed
+            if identity is not None and identity.is_changed_in(Identity.of(src)):
+                raise changed(os.fspath(cast(str, src)))
 
     with sending.job() as job, translating_errors(place.url):
         found = job.look()
@@ -216,7 +211,7 @@ def upload_converted(
         job.take_place_of(found)
         job.on_failure = pipe.break_off
         # Not waited for where the upload fails: whoever writes to standard input may have nothing to write for hours.
-        threading.Thread(target=work, daemon=True).start()
+        pipe.fill(work)
         try:
             job.bring(pipe, None)
         except PipeBroken:

@@ -7,7 +7,6 @@ converts, so that source and target work at the same time.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -204,16 +203,10 @@ class LargeValues:
         job = Job(source, writer, self._rules, self._kept, pipe.check)
 
         def work() -> None:
-            try:
-                with source, closing(job), writer:
-                    job.run(1)
-            except BaseException as e:
-                pipe.end(e)
-            else:
-                pipe.end(None)
+            with source, closing(job), writer:
+                job.run(1)
 
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
+        thread = pipe.fill(work)
         try:
             with open_snapshot(cast(BinaryIO, pipe), verify_checksum=False) as snapshot:
                 yield snapshot

@@ -15,11 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
-from itertools import chain, count, islice
+from itertools import count, islice
 from typing import Any, Final, NamedTuple
 
 from rdbkit.errors import TargetError
-from rdbkit.format.primitives import read_length
 from rdbkit.format.record import Record
 from rdbkit.format.replies import NOTHING, Refusal, Replies
 from rdbkit.format.slots import SLOTS, key_slot
@@ -29,7 +28,7 @@ from rdbkit.live.copy_state import CopyState, Part
 from rdbkit.live.refusals import difference_of
 from rdbkit.live.restoring import Patience, is_passing
 from rdbkit.live.server import PATIENT_WAITS, Server
-from rdbkit.operations.commands import RespWriter
+from rdbkit.operations.commands import RespWriter, long_string
 from rdbkit.passes.restores import commands_in
 from rdbkit.policy.ledger import Ledger
 from rdbkit.policy.rules import FAIL, Rules
@@ -666,16 +665,5 @@ def _string_in_pieces(record: Record) -> tuple[int, Iterator[bytes]]:
 
     It is appended to, so that its length tells if what was written before is gone: SETRANGE would put zeros there.
     """
-    chunks = record.chunks()
-    begun = b""
-    for chunk in chunks:
-        begun += chunk
-        if len(begun) >= 9:
-            break
-    total, _ = read_length(begun, 0)
-
-    def commands() -> Iterator[bytes]:
-        for piece in record.content(chain([begun], chunks)):
-            yield from pieces([b"APPEND", record.key, piece])
-
-    return total, commands()
+    total, content = long_string(record)
+    return total, (each for piece in content for each in pieces([b"APPEND", record.key, piece]))

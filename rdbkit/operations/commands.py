@@ -214,16 +214,10 @@ class RespWriter:
                 yield from pieces([b"SET", key, value])
 
     def _long_string(self, record: Record) -> Iterator[bytes]:
-        """A string larger than a block, whose length stands before its content in the file too."""
-        chunks = record.chunks()
-        begun = b""
-        for chunk in chunks:
-            begun += chunk
-            if len(begun) >= 9:
-                break
-        size, _ = read_length(begun, 0)
+        """A string larger than a block."""
+        size, content = long_string(record)
         yield b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n" % (len(record.key), record.key, size)
-        yield from record.content(chain([begun], chunks))
+        yield from content
         yield b"\r\n"
 
     def _list(self, record: Record) -> Iterator[bytes]:
@@ -492,3 +486,14 @@ def _shown(name: bytes) -> str:
 def load_script(body: bytes) -> Iterator[bytes]:
     """The command that loads a Lua script, in pieces."""
     return pieces([b"SCRIPT", b"LOAD", body])
+
+
+def long_string(record: Record) -> tuple[int, Iterator[bytes]]:
+    """The length of a string that is larger than a block, which stands before its content in the file, and the content."""
+    chunks = record.chunks()
+    begun = b""
+    for chunk in chunks:
+        begun += chunk
+        if len(begun) >= 9:
+            break
+    return read_length(begun, 0)[0], record.content(chain([begun], chunks))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import BinaryIO, cast
 
@@ -31,16 +30,9 @@ def scan_converted_keys(
     """
     pipe = Pipe(write_callback)
 
-    def work() -> None:
-        try:
-            convert(file, cast(BinaryIO, pipe), target=target, deep=True, progress=pipe.check, **conversion.arguments())
-        except BaseException as e:
-            pipe.end(e)
-        else:
-            pipe.end(None)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
+    thread = pipe.fill(
+        lambda: convert(file, cast(BinaryIO, pipe), target=target, deep=True, progress=pipe.check, **conversion.arguments())
+    )
     try:
         with open_snapshot(pipe, relaxed=conversion.relaxed, verify_checksum=False) as snapshot:
             for _ in snapshot.scan(Keys(snapshot.limits.item_bytes, met)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -29,6 +30,21 @@ class Pipe:
         self._rest: memoryview = memoryview(b"")
         self.is_broken = False
         self._has_ended = False
+
+    def fill(self, work: Callable[[], object]) -> threading.Thread:
+        """Start a thread that calls `work`, which writes; where it ends or fails, the pipe does so, too."""
+
+        def run() -> None:
+            try:
+                work()
+            except BaseException as e:
+                self.end(e)
+            else:
+                self.end(None)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        return thread
 
     def write(self, data: bytes) -> int:
         """Raises: PipeBroken where nobody reads any more."""

@@ -186,8 +186,6 @@ def test_what_changes_while_it_is_read_is_read_again(
     kind: str, number: int, login: str, monkeypatch: pytest.MonkeyPatch, pair_of_servers: tuple[Client, Client]
 ) -> None:
     a, b = pair_of_servers
-    for client in (a, b):
-        client.call("FLUSHALL")
     add_user(a, "u", "+@all -watch -multi" if login == "no-watch" else "+@all")
     a.pipeline(MAKE[kind])
     with large(url_of(url(a), "u"), url(b), "redis-7.0", "redis-7.0") as values:
@@ -199,9 +197,17 @@ def test_what_changes_while_it_is_read_is_read_again(
 
 
 @pytest.fixture(scope="module")
-def pair_of_servers() -> Iterator[tuple[Client, Client]]:
+def kept_servers() -> Iterator[tuple[Client, Client]]:
     with servers("redis-7.0", "redis-7.0") as found:
         yield found
+
+
+@pytest.fixture
+def pair_of_servers(kept_servers: tuple[Client, Client]) -> tuple[Client, Client]:
+    """Two servers without keys."""
+    for client in kept_servers:
+        client.call("FLUSHALL")
+    return kept_servers
 
 
 @pytest.mark.parametrize("kind", ["hash", "list", "string"])
@@ -209,8 +215,6 @@ def test_what_always_changes_is_told_and_nothing_of_it_is_written(
     kind: str, monkeypatch: pytest.MonkeyPatch, pair_of_servers: tuple[Client, Client]
 ) -> None:
     a, b = pair_of_servers
-    for client in (a, b):
-        client.call("FLUSHALL")
     a.pipeline(MAKE[kind])
     with CopyState(None, {}) as state, large(url(a), url(b), "redis-7.0", "redis-7.0", state) as values:
         meddling = Meddling(monkeypatch, values._source, lambda: a.pipeline(CHANGES[kind][0]), at=9, times=100)
@@ -244,8 +248,6 @@ def test_a_key_may_go_or_become_another_while_it_is_read(
     pair_of_servers: tuple[Client, Client],
 ) -> None:
     a, b = pair_of_servers
-    for client in (a, b):
-        client.call("FLUSHALL")
     a.pipeline(MAKE["set"])
     with large(url(a), url(b), "redis-7.0", "redis-7.0") as values:
         Meddling(monkeypatch, values._source, lambda: a.pipeline(commands), at=at, times=1)
@@ -256,8 +258,6 @@ def test_a_key_may_go_or_become_another_while_it_is_read(
 
 def test_what_the_target_has_is_left_alone_or_replaced(pair_of_servers: tuple[Client, Client]) -> None:
     a, b = pair_of_servers
-    for client in (a, b):
-        client.call("FLUSHALL")
     a.pipeline(MAKE["hash"])
     b.call("SET", "k", "mine")
     with large(url(a), url(b), "redis-7.0", "redis-7.0") as values:
@@ -276,8 +276,6 @@ def test_a_name_that_is_taken_meanwhile_is_left_alone(
     monkeypatch: pytest.MonkeyPatch, pair_of_servers: tuple[Client, Client]
 ) -> None:
     a, b = pair_of_servers
-    for client in (a, b):
-        client.call("FLUSHALL")
     a.pipeline(MAKE["list"])
     with large(url(a), url(b), "redis-7.0", "redis-7.0") as values:
         Meddling(monkeypatch, values._source, lambda: b.call("SET", "k", "mine"), at=9, times=1)
@@ -288,8 +286,6 @@ def test_a_name_that_is_taken_meanwhile_is_left_alone(
 
 def test_selection_edits_and_scripts_hold(pair_of_servers: tuple[Client, Client]) -> None:
     a, b = pair_of_servers
-    for client in (a, b):
-        client.call("FLUSHALL")
     for command in MAKE["set"]:
         a.call(*command)
     a.call("PEXPIREAT", "k", FAR)
@@ -315,8 +311,6 @@ def test_selection_edits_and_scripts_hold(pair_of_servers: tuple[Client, Client]
 
 def test_what_has_expired_when_it_arrives_is_gone(pair_of_servers: tuple[Client, Client]) -> None:
     a, b = pair_of_servers
-    for client in (a, b):
-        client.call("FLUSHALL")
     a.pipeline(MAKE["list"])
     with large(url(a), url(b), "redis-7.0", "redis-7.0", edits=Edits(set_ttl_ms=1), now_ms=1_000_000) as values:
         assert values.copy(0, b"k") == "gone"
@@ -325,8 +319,6 @@ def test_what_has_expired_when_it_arrives_is_gone(pair_of_servers: tuple[Client,
 
 def test_a_target_without_memory_keeps_nothing(monkeypatch: pytest.MonkeyPatch, pair_of_servers: tuple[Client, Client]) -> None:
     a, b = pair_of_servers
-    for client in (a, b):
-        client.call("FLUSHALL")
     a.pipeline(MAKE["hash"])
     now = [0.0]
     monkeypatch.setattr(large_values.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))  # type: ignore[attr-defined]
@@ -347,8 +339,6 @@ def test_a_target_that_evicts_what_is_written_is_told_and_keeps_no_half(
     monkeypatch: pytest.MonkeyPatch, pair_of_servers: tuple[Client, Client]
 ) -> None:
     a, b = pair_of_servers
-    for client in (a, b):
-        client.call("FLUSHALL")
     a.pipeline(MAKE["list"])
     monkeypatch.setattr(large_values.time, "sleep", lambda _: None)  # type: ignore[attr-defined]
 
@@ -371,8 +361,6 @@ def test_a_target_that_evicts_what_is_written_is_told_and_keeps_no_half(
 
 def test_after_a_crash_nothing_is_left_and_only_ours_is_deleted(tmp_path: Path, pair_of_servers: tuple[Client, Client]) -> None:
     a, b = pair_of_servers
-    for client in (a, b):
-        client.call("FLUSHALL")
     a.call("EVAL", "for i = 1, 200000 do redis.call('RPUSH', 'k', i .. string.rep('x', 100)) end", 0)
     state = tmp_path / "state"
     code = (
@@ -400,8 +388,6 @@ def test_after_a_crash_nothing_is_left_and_only_ours_is_deleted(tmp_path: Path, 
 
 def test_what_is_being_written_expires_by_itself(monkeypatch: pytest.MonkeyPatch, pair_of_servers: tuple[Client, Client]) -> None:
     a, b = pair_of_servers
-    for client in (a, b):
-        client.call("FLUSHALL")
     a.pipeline(MAKE["hash"])
     seen: list[int] = []
     with large(url(a), url(b), "redis-7.0", "redis-7.0") as values:
