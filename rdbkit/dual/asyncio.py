@@ -13,9 +13,10 @@ from contextlib import suppress
 from typing import Any, ClassVar, Final, Self
 
 from rdbkit.dual.calls import Arguments, Encode, is_miss
+from rdbkit.dual.client import LISTEN_S
 from rdbkit.dual.openers import shared_by_clusters, shared_settings
 from rdbkit.dual.pair import Pair, Route, pair_of, split_arguments
-from rdbkit.dual.single import Slot, as_side, check_nodes, with_nodes, without_pipelines
+from rdbkit.dual.single import NODE, SUBSCRIPTIONS, Slot, as_side, check_nodes, with_nodes, without_pipelines
 from rdbkit.dual.states import Side
 from rdbkit.format.slots import key_slot
 from rdbkit.live.login import missing_package
@@ -30,10 +31,8 @@ try:
 except ImportError as e:
     raise missing_package(e) from None
 
-__all__ = ["ClusterPipeline", "Pipeline", "PubSub", "Redis", "RedisCluster"]
+__all__ = ["ClusterPipeline", "Pipeline", "PubSub", "Redis", "RedisCluster", "Subscriber"]
 
-#: Seconds after which a subscriber that waits for a message looks whether the other side is used by now.
-_LISTEN_S: Final = 1.0
 _SWITCHED: Final = "the cache was switched while keys were watched"
 
 
@@ -183,8 +182,11 @@ class TwoSided:
         kind = written.kind
         if kind == "read":
             route = await self._route()
-            if route.second is not None and (keys := TABLE.reads(arguments)):
-                return await self._read(route, keys, args, options)
+            if not route.is_plain and (keys := TABLE.reads(arguments)):
+                if route.compares:
+                    pair.compare(route, keys, arguments)
+                if route.second is not None:
+                    return await self._read(route, keys, args, options)
             return await self._clients[route.primary].execute_command(*args, **options)
         if kind == "blocking-write":
             return await self._wait(written, args, options)
@@ -337,9 +339,9 @@ class RedisCluster(TwoSided, redis.RedisCluster):  # type: ignore[misc]
         """As redis.asyncio.RedisCluster has it; all of its commands go to the side that is used when it is executed."""
         return ClusterPipeline(self, transaction, shard_hint)  # type: ignore[abstract]
 
-    def pubsub(self, *args: Any, **kwargs: Any) -> Any:
-        """As redis.asyncio.RedisCluster has it, on the side that is used now."""
-        return self._primary.pubsub(*args, **kwargs)
+    def pubsub(self, *args: Any, **kwargs: Any) -> Subscriber:  # type: ignore[override]
+        """As redis.asyncio.RedisCluster has it, on the side that is used; goes over to the other one when that is used."""
+        return Subscriber(self, args, kwargs)
 
 
 class _Pipelined:
@@ -583,7 +585,7 @@ class PubSub(PlainPubSub):
                     if reply is not None:
                         return reply  # which came before the switch
             await self._follow()
-            reply = await super().parse_response(block=False, timeout=_LISTEN_S if block else timeout)
+            reply = await super().parse_response(block=False, timeout=LISTEN_S if block else timeout)
             if reply is not None or not block:
                 return reply
 
@@ -597,7 +599,7 @@ class PubSub(PlainPubSub):
         side = await self._other_side()
         if side is None:
             return
-        kinds = [kind for kind in ("channels", "patterns", "shard_channels") if hasattr(self, kind)]
+        kinds = [kind for kind in SUBSCRIPTIONS if hasattr(self, kind)]
         subscribed = {kind: getattr(self, kind) for kind in kinds}
         await self.aclose()  # type: ignore[no-untyped-call]
         self._side = side
@@ -605,3 +607,83 @@ class PubSub(PlainPubSub):
         for kind, names in subscribed.items():
             setattr(self, kind, names)
         await self.on_connect(None)  # type: ignore[arg-type]  # which subscribes to what there was before
+
+
+class Subscriber:
+    """What `pubsub` of the side that is used gives; on a switch it subscribes on the other one."""
+
+    def __init__(self, owner: RedisCluster, args: Any, kwargs: Any) -> None:
+        self._owner = owner
+        self._kwargs = kwargs
+        self._side = owner._side
+        self._inner: Any = owner._clients[self._side].pubsub(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "_inner" not in self.__dict__:
+            raise AttributeError(name)
+        found = getattr(self._inner, name)
+        if not name.endswith("subscribe"):
+            return found
+
+        async def subscribe(*args: Any, **kwargs: Any) -> Any:
+            await self._follow()
+            return await getattr(self._inner, name)(*args, **kwargs)
+
+        return subscribe
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._inner.aclose()
+
+    async def get_message(self, ignore_subscribe_messages: bool = False, timeout: float | None = 0.0) -> Any:
+        """As redis.asyncio.client.PubSub has it."""
+        return await self._get("get_message", ignore_subscribe_messages, timeout)
+
+    async def get_sharded_message(self, ignore_subscribe_messages: bool = False, timeout: float | None = 0.0, **kwargs: Any) -> Any:
+        """As redis.asyncio.cluster.ClusterPubSub has it."""
+        return await self._get("get_sharded_message", ignore_subscribe_messages, timeout, **kwargs)
+
+    async def listen(self) -> AsyncIterator[Any]:
+        """As redis.asyncio.client.PubSub has it."""
+        while self._inner.subscribed:
+            message = await self.get_message(timeout=None)
+            if message is not None:
+                yield message
+
+    async def _get(self, name: str, ignore: bool, timeout: float | None, **kwargs: Any) -> Any:
+        while True:
+            if (await self._owner._route()).primary != self._side:
+                message = await self._left(ignore)
+                if message is not None:
+                    return message
+                await self._follow()
+            message = await getattr(self._inner, name)(ignore, timeout=LISTEN_S if timeout is None else timeout, **kwargs)
+            if message is not None or timeout is not None:
+                return message
+
+    async def _left(self, ignore: bool) -> Any:
+        """A message that came before the switch."""
+        with suppress(RedisError, OSError):  # the side that was used may be gone
+            while self._inner.subscribed and (reply := await self._inner.parse_response(block=False, timeout=0)) is not None:
+                message = await self._inner.handle_message(reply, ignore)
+                if message is not None:
+                    return message
+        return None
+
+    async def _follow(self) -> None:
+        """Subscribe on the other side, where that is used by now."""
+        side = (await self._owner._route()).primary
+        if side == self._side:
+            return
+        client = self._owner._clients[side]
+        await client.initialize()  # which knows the nodes then
+        before, inner = self._inner, client.pubsub(**{name: each for name, each in self._kwargs.items() if name not in NODE})
+        for kind, name in SUBSCRIPTIONS.items():
+            names = dict(getattr(before, kind, ()))
+            if names:
+                await getattr(inner, name)(*names)
+                getattr(inner, kind).update(names)  # with their handlers
+        self._inner, self._side = inner, side
+        await before.aclose()

@@ -25,10 +25,10 @@ try:
 except ImportError as e:
     raise missing_package(e) from None
 
-__all__ = ["Clients", "Pipeline", "Pipelined", "PubSub", "Redis", "TwoSided"]
+__all__ = ["LISTEN_S", "Clients", "Pipeline", "Pipelined", "PubSub", "Redis", "TwoSided"]
 
 #: How long a subscriber waits for a message before it looks whether the other side is used by now.
-_LISTEN_S: Final = 1.0
+LISTEN_S: Final = 1.0
 
 
 class Clients(dict[Side, Any]):
@@ -446,7 +446,7 @@ class PubSub(PlainPubSub):
         if not block:
             return super().parse_response(block=False, timeout=timeout)  # type: ignore[no-untyped-call]
         while True:
-            reply = super().parse_response(block=False, timeout=_LISTEN_S)  # type: ignore[no-untyped-call]
+            reply = super().parse_response(block=False, timeout=LISTEN_S)  # type: ignore[no-untyped-call]
             if reply is not None:
                 return reply
             self._follow()

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Self
 
-from rdbkit.dual.client import Clients, Pipelined, TwoSided
+from rdbkit.dual.client import LISTEN_S, Clients, Pipelined, TwoSided
 from rdbkit.dual.openers import SHARED, shared_by_clusters
 from rdbkit.dual.pair import pair_of, split_arguments
-from rdbkit.dual.single import Slot, as_side, check_nodes, with_nodes, without_pipelines
+from rdbkit.dual.single import NODE, SUBSCRIPTIONS, Slot, as_side, check_nodes, with_nodes, without_pipelines
+from rdbkit.dual.states import Side
 from rdbkit.live.login import missing_package
 
 try:
     import redis
+    from redis.client import PubSubWorkerThread
     from redis.cluster import ClusterPipeline as PlainPipeline
     from redis.exceptions import RedisError
 except ImportError as e:
     raise missing_package(e) from None
 
-__all__ = ["ClusterPipeline", "RedisCluster"]
+__all__ = ["ClusterPipeline", "RedisCluster", "Subscriber"]
 
 #: What a cluster's client is given that says where it is and how it is asked; our own connections need no more.
 _CONNECTION: Final = (*SHARED, "credential_provider", "max_connections", "password", "username")
@@ -87,9 +90,9 @@ class RedisCluster(TwoSided, redis.RedisCluster):
         """As redis.RedisCluster has it; all of its commands go to the side that is used when it is executed."""
         return ClusterPipeline(self, transaction, shard_hint)
 
-    def pubsub(self, *args: Any, **kwargs: Any) -> Any:
-        """As redis.RedisCluster has it, on the side that is used now."""
-        return self._primary.pubsub(*args, **kwargs)
+    def pubsub(self, *args: Any, **kwargs: Any) -> Subscriber:
+        """As redis.RedisCluster has it, on the side that is used; goes over to the other one when that is used."""
+        return Subscriber(self, args, kwargs)
 
     def json(self, *args: Any, **kwargs: Any) -> Any:
         """As redis.RedisCluster has it."""
@@ -202,3 +205,83 @@ class ClusterPipeline(Pipelined, PlainPipeline):  # type: ignore[misc]
         """Forget what was queued and watched."""
         self.watching = False
         super().reset()
+
+
+class Subscriber:
+    """What `pubsub` of the side that is used gives; on a switch it subscribes on the other one."""
+
+    def __init__(self, owner: RedisCluster, args: Any, kwargs: Any) -> None:
+        self._owner = owner
+        self._kwargs = kwargs
+        self._side: Side = owner.dual.route.primary
+        self._inner: Any = owner._clients[self._side].pubsub(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "_inner" not in self.__dict__:
+            raise AttributeError(name)
+        self._follow()
+        return getattr(self._inner, name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._inner.close()
+
+    def get_message(self, ignore_subscribe_messages: bool = False, timeout: float | None = 0.0) -> Any:
+        """As redis.client.PubSub has it."""
+        return self._get("get_message", ignore_subscribe_messages, timeout)
+
+    def get_sharded_message(self, ignore_subscribe_messages: bool = False, timeout: float | None = 0.0, **kwargs: Any) -> Any:
+        """As redis.cluster.ClusterPubSub has it."""
+        return self._get("get_sharded_message", ignore_subscribe_messages, timeout, **kwargs)
+
+    def listen(self) -> Iterator[Any]:
+        """As redis.client.PubSub has it."""
+        while self.subscribed:
+            message = self.get_message(timeout=None)
+            if message is not None:
+                yield message
+
+    def run_in_thread(
+        self, sleep_time: float = 0.0, daemon: bool = False, exception_handler: Any = None, **kwargs: Any
+    ) -> PubSubWorkerThread:
+        """As redis.client.PubSub has it."""
+        thread = PubSubWorkerThread(self, sleep_time, daemon=daemon, exception_handler=exception_handler, **kwargs)
+        thread.start()
+        return thread
+
+    def _get(self, name: str, ignore: bool, timeout: float | None, **kwargs: Any) -> Any:
+        while True:
+            if self._owner.dual.route.primary != self._side:
+                message = self._left(ignore)
+                if message is not None:
+                    return message
+                self._follow()
+            message = getattr(self._inner, name)(ignore, timeout=LISTEN_S if timeout is None else timeout, **kwargs)
+            if message is not None or timeout is not None:
+                return message
+
+    def _left(self, ignore: bool) -> Any:
+        """A message that came before the switch."""
+        with suppress(RedisError, OSError):  # the side that was used may be gone
+            while self._inner.subscribed and (reply := self._inner.parse_response(block=False, timeout=0)) is not None:
+                message = self._inner.handle_message(reply, ignore)
+                if message is not None:
+                    return message
+        return None
+
+    def _follow(self) -> None:
+        """Subscribe on the other side, where that is used by now."""
+        side = self._owner.dual.route.primary
+        if side == self._side:
+            return
+        client = self._owner._clients[side]
+        before, inner = self._inner, client.pubsub(**{name: each for name, each in self._kwargs.items() if name not in NODE})
+        for kind, name in SUBSCRIPTIONS.items():
+            names = dict(getattr(before, kind, ()))
+            if names:
+                getattr(inner, name)(*names)
+                getattr(inner, kind).update(names)  # with their handlers
+        self._inner, self._side = inner, side
+        before.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from rdbkit.live.login import missing_package
 
@@ -12,7 +12,12 @@ try:
 except ImportError as e:
     raise missing_package(e) from None
 
-__all__ = ["Single", "Slot", "as_side", "check_nodes", "with_nodes", "without_pipelines"]
+__all__ = ["NODE", "SUBSCRIPTIONS", "Single", "Slot", "as_side", "check_nodes", "with_nodes", "without_pipelines"]
+
+#: Arguments of `pubsub` that name a node of a cluster, which is one of one side.
+NODE: Final = ("node", "host", "port")
+#: What there are subscriptions to, and how to subscribe to it.
+SUBSCRIPTIONS: Final = {"channels": "subscribe", "patterns": "psubscribe", "shard_channels": "ssubscribe"}
 
 
 class Slot(NamedTuple):

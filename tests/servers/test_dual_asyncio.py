@@ -162,6 +162,18 @@ def test_a_dialled_share_is_read_from_the_new_side(sides: Sides) -> None:
     asyncio.run(run())
 
 
+def test_reads_are_compared(sides: Sides) -> None:
+    async def run() -> None:
+        async with sides.client(State.SHADOW, compare=1.0) as client:
+            for side in (sides.old, sides.new):
+                side.set("k", "v")
+            assert await client.get("k") == b"v"
+            await until(lambda: client.dual.metrics.total("compared") == 1)
+            assert client.dual.metrics.total("differs") == 0
+
+    asyncio.run(run())
+
+
 def test_a_task_that_is_cancelled_leaves_its_mark(sides: Sides) -> None:
     async def run() -> None:
         async with sides.client(State.SHADOW) as client:

@@ -263,3 +263,56 @@ def test_transactions_of_asyncio(sides: Sides) -> None:
 
     asyncio.run(run())
     assert found(sides.new) == found(sides.old) == {"{t}1": "1"}
+
+
+def test_subscribers_move_with_the_switch(sides: Sides) -> None:
+    sides.setting = Setting(State.DIAL)
+    with sides.client() as client, client.pubsub(ignore_subscribe_messages=True) as pubsub:
+        heard: set[str] = set()
+
+        def hears(side: Any, channel: str, text: str) -> bool:
+            side.publish(channel, text)  # to whoever has subscribed by now
+            pubsub.get_message(timeout=0.01)
+            return text in heard
+
+        pubsub.subscribe(c=lambda message: heard.add(message["data"]))
+        until(lambda: hears(sides.old, "c", "1"))
+        sides.go(client, State.NEW)
+        until(lambda: hears(sides.new, "c", "2"))
+        pubsub.psubscribe(**{"p*": lambda message: heard.add(message["data"])})
+        until(lambda: hears(sides.new, "p1", "3"))
+        sides.old.publish("c", "4")
+        until(lambda: hears(sides.new, "c", "5"))
+        assert heard == {"1", "2", "3", "5"}
+        pubsub.subscribe("d")
+        sides.new.publish("d", "6")
+        until(lambda: pubsub.channels.keys() == {"c", "d"})
+        assert pubsub.subscribed
+
+
+@HAVE_TRANSACTIONS
+def test_subscribers_of_asyncio_move_with_the_switch(sides: Sides) -> None:
+    async def run() -> None:
+        sides.setting = Setting(State.DIAL)
+        async with (
+            sides.client(rdbkit.dual.asyncio.RedisCluster, redis.asyncio) as client,
+            client.pubsub(ignore_subscribe_messages=True) as pubsub,
+        ):
+            heard: set[str] = set()
+
+            async def hear(side: Any, channel: str, text: str) -> None:
+                while text not in heard:
+                    side.publish(channel, text)
+                    await pubsub.get_message(timeout=0.01)
+
+            await pubsub.subscribe(c=lambda message: heard.add(message["data"]))
+            await hear(sides.old, "c", "1")
+            sides.setting = Setting(State.NEW)
+            while not sides.is_in(client, State.NEW):
+                await asyncio.sleep(0.01)
+            await hear(sides.new, "c", "2")
+            await pubsub.subscribe(d=lambda message: heard.add(message["data"]))
+            await hear(sides.new, "d", "3")
+            assert heard == {"1", "2", "3"}
+
+    asyncio.run(run())
