@@ -263,7 +263,7 @@ class Engine:
                 worked = self.step()
             except Exception as e:  # whatever it is: what is marked stays so, and the next attempt may do
                 self._metrics.count("outages")
-                self._metrics.sample("outage", 0, b"", str(e) if isinstance(e, RdbError) else repr(e))
+                self._metrics.sample("outage", 0, b"", f"{e.source}: {e.message}" if isinstance(e, RdbError) else repr(e))
                 self._disconnect()
                 self._sleep(next(waits, PATIENT_WAITS[-1]), me)
                 continue

@@ -102,7 +102,7 @@ def _mark(marks: Marks, number: int) -> None:
 
 
 def test_marks_stay_while_a_side_is_away(marks: Marks, mover: FakeMover) -> None:
-    mover.troubles = [TargetError("it is away"), RuntimeError("unforeseen")]
+    mover.troubles = [TargetError("it is away", source="redis://new", key=b"a"), RuntimeError("unforeseen")]
     engine = FakeEngine(marks, mover)
     marks.add(0, b"a")
     marks.add(1, b"b")
@@ -110,7 +110,10 @@ def test_marks_stay_while_a_side_is_away(marks: Marks, mover: FakeMover) -> None
     assert engine.drain(60)
     assert sorted(mover.moved) == [b"a", b"b"]
     assert engine.metrics.total("outages") == 2
-    assert [each["detail"] for each in engine.metrics.report()["samples"]] == ["RuntimeError('unforeseen')", "it is away"]
+    assert [each["detail"] for each in engine.metrics.report()["samples"]] == [
+        "RuntimeError('unforeseen')",
+        "redis://new: it is away",
+    ]
     assert not engine.needs_sync
     engine.close()
 
