@@ -16,7 +16,7 @@ PAGES = sorted({*ROOT.glob("docs/*.md"), ROOT / "README.md"} - {ROOT / "docs" / 
 NAME = re.compile(r"\brdbkit((?:\.[A-Za-z_]\w*)+)")
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 #: Modules that users import from besides the package itself.
-PUBLIC_MODULES = ("rdbkit", "rdbkit.dual", "rdbkit.dual.asyncio")
+PUBLIC_MODULES = ("rdbkit", "rdbkit.dual", "rdbkit.dual.asyncio", "rdbkit.dual.demo", "rdbkit.dual.service")
 #: What stands in names of files and messages.
 _ENDINGS = {"toml", "rdb", "md", "py", "json", "yaml", "svg", "jsonl"}
 

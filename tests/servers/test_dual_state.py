@@ -26,6 +26,12 @@ SECOND = Setting(State.DIAL, 12.5, 2, 2, "c@d")
 KEY = "rdbkit:dual:app"
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine is, its servers are asked until they answer."""
+    monkeypatch.setattr("rdbkit.dual.state_store._PATIENCE_S", 300.0)
+
+
 def store(old: str, new: str | None = None) -> ServerStore:
     return ServerStore("app", partial(connect, old), None if new is None else partial(connect, new))
 

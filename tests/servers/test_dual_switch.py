@@ -36,6 +36,7 @@ DAY = 24 * 3_600_000
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rdbkit.dual.status.AGAIN_S", 0)
     monkeypatch.setattr("rdbkit.dual.switch.WAIT_S", 0)
+    monkeypatch.setattr("rdbkit.dual.state_store._PATIENCE_S", 300.0)
 
 
 class Move:
