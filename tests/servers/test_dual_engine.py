@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from rdbkit.live.sync import sync
 from rdbkit.operations.conversion_options import ConversionOptions
 from rdbkit.policy.rules import Policies
 
+from ..live.cluster import cluster
 from ..live.cutting_front import CuttingFront
 from ..live.oracle import FIELDS_EXPIRE, content, differences, taken_by, tolerance_ms
 from ..processes import heeding_signals, until
@@ -204,6 +205,31 @@ def test_values_are_converted_in_either_direction(source: str, target: str) -> N
         assert differences(given, content(b), tolerance_ms(source, target)) == []
         until(lambda: metrics.total("rechecked") >= len(names))
         assert metrics.total("recheck_differs") == 0, "what a target cannot be given is no drift"
+
+
+@pytest.mark.parametrize("backward", one_in(2, [False, True]))
+def test_either_side_may_be_a_cluster(backward: bool) -> None:
+    marks = Marks()
+    binary = SERVERS / REDIS / "redis-server"
+    with running(binary) as (single, _), cluster(binary) as nodes, ExitStack() as stack:
+        clients = [node.client for node in nodes.masters()]
+        sources, targets = (clients, [single]) if backward else ([single], clients)
+        names = [f"k{number}".encode() for number in range(300)]
+        for each in sources:
+            each.answers([("SET", name, "v") for name in names])  # a node of a cluster refuses those of other slots
+        one, other = (nodes.url, url(single)) if backward else (url(single), nodes.url)
+        engine, metrics = stack.enter_context(engine_of(one, other, marks))
+        marks.add_many(0, names)
+        assert engine.drain(60)
+        assert len(content(*targets)) == 300
+        for each in sources:
+            each.answers([("DEL", name) for name in names[::2]])
+        marks.add_many(0, names[::2])
+        assert engine.drain(60)
+        assert differences(content(*sources), content(*targets)) == []
+        until(lambda: metrics.total("rechecked") >= 300)
+        assert metrics.total("recheck_differs") == 0
+        assert not engine.needs_sync
 
 
 _KILLED = """
