@@ -18,7 +18,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 #: Modules that users import from besides the package itself.
 PUBLIC_MODULES = ("rdbkit", "rdbkit.dual", "rdbkit.dual.asyncio", "rdbkit.dual.demo", "rdbkit.dual.service")
 #: What stands in names of files and messages.
-_ENDINGS = {"toml", "rdb", "md", "py", "json", "yaml", "svg", "jsonl"}
+_ENDINGS = {"toml", "sock", "rdb", "md", "py", "json", "yaml", "svg", "jsonl"}
 
 
 def names_in(page: Path) -> set[str]:
