@@ -89,8 +89,8 @@ MEGABYTE = 1 << 20
     [
         ("string", MEGABYTE, 200), ("hash", 1000, 120), ("list", 100_000, 200), ("stream", 100_000, 200),
         *(pytest.param(*row, marks=pytest.mark.exhaustive) for row in (
-            ("string", MEGABYTE, 500), ("hash", 100, 1000), ("list", 1000, 1000), ("set", 1000, 1000), ("zset", 1000, 1000),
-            ("stream", 1000, 1000), ("hash", MEGABYTE, 1000),
+            ("string", MEGABYTE, 500), ("hash", 100, 200), ("list", 1000, 200), ("set", 1000, 200), ("zset", 1000, 200),
+            ("stream", 1000, 200), ("hash", MEGABYTE, 1000),
         )),
     ],
 )  # fmt: skip

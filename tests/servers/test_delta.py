@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,12 @@ def check(line: str, first: Path, second: Path, folder: Path, **options: Any) ->
     return found
 
 
+@cache
+def has(line: str) -> frozenset[str]:
+    """What a server of the line can be told by commands."""
+    return features(find_target(line))
+
+
 def value(rng: random.Random, line: str) -> Any:
     kind = rng.choice(["string", "list", "set", "zset", "hash", "hash"])
     n = rng.choice([1, 3, 20, 700])
@@ -73,7 +80,7 @@ def value(rng: random.Random, line: str) -> Any:
     made = rdbkit.Hash()
     for name in names:
         made[name] = rng.randbytes(rng.randint(0, 9))
-        if "field-expiry" in features(find_target(line)) and rng.random() < 0.3:
+        if "field-expiry" in has(line) and rng.random() < 0.3:
             made.field_expire_ms[name] = expiry(rng)
     return made
 
@@ -102,7 +109,7 @@ def changed(rng: random.Random, old: Any, line: str) -> Any:
     if isinstance(old, rdbkit.Hash):
         made.field_expire_ms = {name: ms for name, ms in old.field_expire_ms.items() if name in made and rng.random() < 0.7}
         for name in made:
-            if "field-expiry" in features(find_target(line)) and rng.random() < 0.05:
+            if "field-expiry" in has(line) and rng.random() < 0.05:
                 made.field_expire_ms[name] = expiry(rng)
     return made
 
@@ -114,7 +121,7 @@ def write_pair(rng: random.Random, line: str, folder: Path) -> tuple[Path, Path]
     with rdbkit.open(FIXTURES / "rich" / f"{BASES[line]}.rdb") as snapshot:
         options: dict[str, Any] = {"version": snapshot.header.version, "flavour": snapshot.header.flavour}
         with rdbkit.create(first, **options) as a, rdbkit.create(second, **options) as b:
-            if "functions" in features(find_target(line)):
+            if "functions" in has(line):
                 # g moves from one to another
                 for writer, sources in (
                     (a, [(b"old", b"o", 1), (b"one", b"g", 1), (b"two", b"h", 1), (b"same", b"s", 1)]),
@@ -160,11 +167,11 @@ def test_random_pairs(line: str, seed: int, tmp_path: Path) -> None:
     first, second = write_pair(random.Random(seed), line, tmp_path)
     found = check(line, first, second, tmp_path)
     assert min(found.missing, found.extra, found.changed, found.expiry, found.expired, found.equal) > 0
-    assert bool(found.functions) == ("functions" in features(find_target(line)))
+    assert bool(found.functions) == ("functions" in has(line))
     text = (tmp_path / "delta.resp").read_bytes()
     for name in (b"UNLINK", b"PERSIST", b"PEXPIREAT", b"HSET", b"HDEL", b"SADD", b"SREM", b"ZADD", b"ZREM", b"XADD", b"RPUSH"):
         assert re.search(rb"\n%b\r\n" % name, text), name
-    assert (b"HPEXPIREAT" in text) == ("field-expiry" in features(find_target(line)))
+    assert (b"HPEXPIREAT" in text) == ("field-expiry" in has(line))
 
 
 def test_small_blocks_and_compressed_files(tmp_path: Path) -> None:
