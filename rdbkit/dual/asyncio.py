@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, Final, Self
 
-from rdbkit.dual.calls import Arguments, Encode, is_miss
+from rdbkit.dual.calls import MAY_BE_DONE, Arguments, Encode, is_miss
 from rdbkit.dual.client import LISTEN_S
 from rdbkit.dual.openers import shared_by_clusters, shared_settings
 from rdbkit.dual.pair import Pair, Route, pair_of, split_arguments
@@ -194,7 +194,7 @@ class TwoSided:
         try:
             reply = await self._clients[route.primary].execute_command(*args, **options)
         except BaseException as e:
-            if kind == "script" or not isinstance(e, ResponseError):  # it may have been done; or the task is cancelled
+            if kind in MAY_BE_DONE or not isinstance(e, ResponseError):  # it may have been done; or the task is cancelled
                 pair.wrote(route, written, arguments)
             raise
         else:

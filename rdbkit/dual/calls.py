@@ -7,10 +7,13 @@ from typing import Any, Final, TypeAlias, overload
 
 from rdbkit.targets.keyspecs import TABLE
 
-__all__ = ["Arguments", "Encode", "is_miss", "plain_of"]
+__all__ = ["MAY_BE_DONE", "Arguments", "Encode", "is_miss", "plain_of"]
 
 #: Makes bytes of one argument, as the client does that sends it.
 Encode: TypeAlias = Callable[[Any], bytes]
+
+#: Kinds of commands that may have written something though the server's reply is an error: a script, or MIGRATE of several keys.
+MAY_BE_DONE: Final = frozenset(("script", "write"))
 
 #: What is known of commands by their names, as they are given: redis-py gives text.
 _plain: Final[dict[Any, tuple[str, int]]] = {}
@@ -30,7 +33,8 @@ class Arguments(Sequence[bytes]):
     def __init__(self, args: Sequence[Any], encode: Encode) -> None:
         name = args[0]
         if isinstance(name, str):
-            args = (*name.encode().split(), *args[1:]) if " " in name else args
+            words = name.encode().split()  # at white space of any kind, as the package redis does
+            args = (*words, *args[1:]) if len(words) != 1 or len(words[0]) != len(name) else args
         elif b" " in name:
             args = (*bytes(name).split(), *args[1:])
         self._args = args
@@ -50,11 +54,11 @@ class Arguments(Sequence[bytes]):
         if type(found) is str:
             return self._encode(found)
         if isinstance(at, slice):
-            return [self._encode(each) for each in found]
-        return bytes(self._encode(found))
+            return [bytes(self._encode(each)) for each in found]
+        return bytes(self._encode(found))  # of a memoryview, which the client may fill with something else afterwards
 
     def __iter__(self) -> Iterator[bytes]:
-        return map(self._encode, self._args)
+        return (bytes(self._encode(each)) for each in self._args)
 
 
 def plain_of(name: Any) -> tuple[str, int]:
@@ -70,7 +74,9 @@ def plain_of(name: Any) -> tuple[str, int]:
 def _find_plain(name: Any) -> tuple[str, int]:
     text = name.encode() if isinstance(name, str) else bytes(name)
     found = TABLE.plain(text.strip()) or ("", 0)
-    if found[0] not in ("read", "write") or (found[1] and b" " in text):  # its arguments are counted without its second word
+    if found[0] not in ("read", "write") or (
+        found[1] and text.split() != [text]
+    ):  # its arguments are counted without its second word
         found = ("", 0)
     if len(_plain) < _MOST:
         _plain[name] = found

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, Self
 
-from rdbkit.dual.calls import Arguments, Encode, is_miss, plain_of
+from rdbkit.dual.calls import MAY_BE_DONE, Arguments, Encode, is_miss, plain_of
 from rdbkit.dual.openers import shared_settings
 from rdbkit.dual.pair import Pair, Route, pair_of, split_arguments
 from rdbkit.dual.states import Side
@@ -144,7 +144,7 @@ class TwoSided:
         try:
             reply = self._clients[route.primary].execute_command(*args, **options)
         except BaseException as e:
-            if written.kind == "script" or not isinstance(e, ResponseError):  # it may have been done, or a part of it
+            if written.kind in MAY_BE_DONE or not isinstance(e, ResponseError):  # it may have been done, or a part of it
                 pair.wrote(route, written, arguments)
             raise
         else:

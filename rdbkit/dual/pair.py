@@ -256,13 +256,20 @@ class Pair:
                 self.wrote_key(route, key, db)
         elif written.kind in ("definition", "publish", "flush", "unknown"):
             self._beside.wrote(route.primary, route.marks, written.kind, list(args))
+        elif written.kind == "other" and self._is_of_connection(args):
+            self.metrics.count("needs_sync", 1, args[0].decode().lower())
+
+    def _is_of_connection(self, args: Sequence[bytes]) -> bool:
+        """Whether a command changes what others do, which marks do not know: they write another database, or are done only now."""
+        name = args[0].upper() if args else b""
+        return name == b"EXEC" or (name == b"SELECT" and len(args) > 1 and args[1] != b"%d" % self.db)
 
     def wrote_key(self, route: Route, key: bytes, db: int | None = None) -> None:
         """As `wrote`, of one key."""
         marks = route.marks
         if marks is None:
             return
-        marks.add(self.db if db is None else db, key)
+        marks.add(self.db if db is None else db, bytes(key))  # a memoryview may be given, too
         if self._route is not route and marks in self._ended:
             self._late += 1
 

@@ -19,6 +19,7 @@ from rdbkit.errors import CorruptError
 from rdbkit.live.connection import Address, Connection, Lost, Refused
 from rdbkit.live.databases import databases_of, keys_of
 from rdbkit.live.pace import check_rate
+from rdbkit.live.processes import same_data
 from rdbkit.live.server import Server, connected
 from rdbkit.live.two_servers import Stamp, TwoServers
 from rdbkit.live.verification import Picker, check_pick, evicted_keys
@@ -29,7 +30,7 @@ from rdbkit.resp import bulk
 from rdbkit.selection import Selection
 from rdbkit.text import count, json_bytes
 
-__all__ = ["DualStatus", "Watched", "dual_status"]
+__all__ = ["DualStatus", "Watched", "dual_status", "refuse_the_same"]
 
 #: Seconds after which keys that are not on the new server are looked at again: what is written is on its way for a moment.
 AGAIN_S: Final = 1.0
@@ -173,8 +174,8 @@ def dual_status(
         samples: how many of the keys to name that never expire and are missing.
         progress: called with the number of names that were listed.
 
-    Raises: ValueError for arguments that do not go together; TargetError where a server cannot be reached, does not let one in or
-        does not list its keys; TypeError for what is no server.
+    Raises: ValueError for arguments that do not go together, and where both are one server; TargetError where a server cannot be
+        reached, does not let one in or does not list its keys; TypeError for what is no server.
 
     Example:
         status = dual_status("redis://old:6379", "rediss://new:6380")
@@ -185,11 +186,20 @@ def dual_status(
     if selection is not None and selection.needs_size:
         raise ValueError("how many bytes a key takes is known of snapshots alone; choose keys by something else")
     with connected(old) as one, connected(new) as other:
-        places = [(url.host, url.port, url.db) for url in (one.url, other.url)]
-        if places[0] == places[1] and not db_map:
-            raise ValueError("both URLs name the same server and database")
+        refuse_the_same(one, other, db_map)
         with closing(_Looks(one, other, selection or Selection(), dict(db_map or {}), batch, rate, samples, seed)) as work:
             return work.run(pick, watch_s, progress)
+
+
+def refuse_the_same(old: Server, new: Server, db_map: Mapping[int, int] | None) -> None:
+    """Raise ValueError where both are one server, by whatever name, or replicas: each key would be found to be there.
+
+    Raises: TargetError where one cannot be reached.
+    """
+    databases = old.url.db, new.url.db
+    is_other = None not in databases and databases[0] != databases[1]
+    if not is_other and not db_map and same_data(old, new):
+        raise ValueError("both URLs name the same server and database, or one is a replica of the other")
 
 
 class _Key(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from rdbkit.dual.state_store import Follower, Look, ServerOpener, ServerStore, StateStore
 from rdbkit.dual.states import BEGINNING, Setting, State, check_step, is_forward
-from rdbkit.dual.status import DualStatus, dual_status
+from rdbkit.dual.status import DualStatus, dual_status, refuse_the_same
 from rdbkit.dual.watch import LATE_S, LOOK_S
 from rdbkit.errors import TargetError
 from rdbkit.live.abilities import abilities
@@ -213,9 +213,7 @@ class _Checks:
     def begin(self) -> None:
         """The new server must take what is written."""
         with self.opens[0]() as old, self.opens[1]() as new:
-            places = [(server.url.host, server.url.port, server.url.db) for server in (old, new)]
-            if places[0] == places[1] and not self.db_map:
-                raise ValueError("both URLs name the same server and database")
+            refuse_the_same(old, new, self.db_map)
             self.may_write(new)
             keys = keys_of(new, databases_of(new))
             if keys and self.found.before.epoch:

@@ -247,6 +247,45 @@ def test_a_command_that_nobody_knows_is_asked_for(sides: Sides, monkeypatch: pyt
     assert (sides.new.lrange("from", 0, -1), sides.new.lrange("to", 0, -1)) == ([b"1"], [b"2"])
 
 
+@pytest.mark.parametrize("buffer", [b"key", bytearray(b"key")])
+def test_keys_may_be_views_of_memory_and_names_have_white_space(sides: Sides, buffer: bytes | bytearray) -> None:
+    with sides.client(State.SHADOW) as client:
+        client.set(memoryview(buffer), 1)
+        client.pipeline().rpush(memoryview(buffer)[1:], 2).mset({memoryview(b"y"): 3}).execute()
+        client.execute_command("SET\ttab", 4)
+        assert client.dual.drain(60)
+        assert (sides.new.get("key"), sides.new.lrange("ey", 0, -1), sides.new.get("y"), sides.new.get("tab")) == (
+            b"1", [b"2"], b"3", b"4",
+        )  # fmt: skip
+        client.delete(memoryview(buffer), "ey", "y", "tab")
+        assert client.dual.drain(60)
+        assert not sides.new.keys()
+
+
+def test_databases_and_transactions_by_hand_are_no_secret(sides: Sides) -> None:
+    for name, commands in (
+        ("select", [("SELECT", 1), ("SET", "k", 1), ("SELECT", 0)]),
+        ("exec", [("MULTI",), ("INCR", "k"), ("EXEC",)]),
+    ):
+        with sides.client(State.SHADOW, name=name) as client, client.client() as single:
+            single.execute_command("SELECT", 0)
+            assert not client.dual.needs_sync
+            for each in commands:
+                single.execute_command(*each)
+            assert client.dual.report()["needs_sync"] == {name: 1}
+
+
+def test_keys_are_brought_over_that_a_command_has_written_before_it_failed(sides: Sides) -> None:
+    with sides.client(State.SHADOW) as client, redis.Redis.from_url(sides.urls[1], db=1) as elsewhere:
+        client.mset({"gone": 1, "kept": 1})
+        assert client.dual.drain(60)
+        elsewhere.set("kept", 2)
+        with pytest.raises(redis.ResponseError, match="BUSYKEY"):
+            client.migrate("127.0.0.1", sides.urls[1].rpartition(":")[2], ["gone", "kept"], 1, 5000)
+        assert client.dual.drain(60)
+        assert (sides.old.keys(), sides.new.keys()) == ([b"kept"], [b"kept"])
+
+
 def test_messages_go_to_both_sides_where_that_is_wanted(sides: Sides) -> None:
     for publish, expected in (("both", 1), ("primary", 0)):
         with sides.client(State.SHADOW, publish=publish) as client, closing(sides.subscriber()) as there:

@@ -88,6 +88,16 @@ def test_the_state_of_a_move_is_no_key_of_the_application() -> None:
         assert found.ready
 
 
+def test_a_server_is_not_compared_with_itself_by_another_name() -> None:
+    with two() as (first, _, old, new):
+        other = old.replace("127.0.0.1", "localhost")
+        with pytest.raises(ValueError, match="the same server"):
+            dual_status(old, other)
+        first.call("SET", "k", 1)
+        assert dual_status(f"{old}/0", f"{other}/1").missing == 1
+        assert dual_status(old, new).missing == 1
+
+
 def test_keys_are_chosen_by_name_type_and_expiry_and_databases_are_mapped() -> None:
     with two() as (first, second, old, new):
         fill(first, second)
