@@ -18,6 +18,7 @@ import redis
 
 from fixtures.server import running
 from rdbkit.dual import Redis, Setting, State, beside
+from rdbkit.dual.pair import Pair
 from rdbkit.targets.keyspecs import TABLE
 
 from ..processes import until
@@ -30,10 +31,13 @@ class Sides(NamedTuple):
     old: redis.Redis
     new: redis.Redis
     urls: tuple[str, str]
+    pairs: list[Pair]
 
     def client(self, state: Any, **kwargs: Any) -> Any:
         """A client in a state, or in the one that a function gives."""
-        return Redis.from_urls(*self.urls, state=state if callable(state) else lambda: state, look_s=0.02, **kwargs)
+        made = Redis.from_urls(*self.urls, state=state if callable(state) else lambda: state, look_s=0.02, **kwargs)
+        self.pairs.append(made.dual)
+        return made
 
     def subscriber(self) -> Any:
         """A plain one, on the new side."""
@@ -54,7 +58,10 @@ def sides(servers: tuple[str, str]) -> Iterator[Sides]:
     with redis.Redis.from_url(servers[0]) as old, redis.Redis.from_url(servers[1]) as new:
         old.flushall()
         new.flushall()
-        yield Sides(old, new, servers)
+        sides = Sides(old, new, servers, [])
+        yield sides
+        for pair in sides.pairs:
+            pair.close(0)  # what it would compare later are keys of the next test
 
 
 class Switched:
