@@ -251,11 +251,13 @@ class Pairing:
         keys, kind, elsewhere = TABLE.written(arguments)
         if kind in ("read", "other", "publish"):
             return b""
-        if kind == "unknown":
-            self._to.ask_about(self.context.db, arguments)
-            return b""
-        if kind in ("flush", "definition"):
-            self._await(arguments, self._defined if kind == "definition" else self._flushed)
+        if kind in ("unknown", "flush", "definition"):
+            if self._transaction is not None:
+                self._transaction.told.append((self._requests.count - 1, arguments))
+            elif self.untracked is not None:
+                self._look_back(arguments)
+            else:
+                self._await(arguments, self._done)
             return b""
         if any(key is LEFT_OUT for key in keys):
             self._to.lacks("key-too-large")
@@ -268,7 +270,8 @@ class Pairing:
             self._requests.at += [number] * len(keys)
             self._requests.keys += keys
         else:
-            pending = self._await(arguments, self._tried if kind == "script" or name == b"MIGRATE" else self._wrote)
+            tried = kind == "script" or name == b"MIGRATE"
+            pending = self._await(arguments[:1] if tried else arguments, self._tried if tried else self._wrote)
             pending.rows = (*((None, key) for key in keys), *elsewhere)
             if self.untracked is not None:
                 self._mark(pending.rows)
@@ -373,7 +376,7 @@ class Pairing:
         pending = _Pending(requests.count - 1, arguments, self._executed)
         pending.transaction = transaction
         if self.untracked is not None:
-            self._mark([(db, key) for _, db, key in transaction.rows])
+            self._executed(pending)
         else:
             self._add(pending)
 
@@ -475,13 +478,21 @@ class Pairing:
         """It may have written before it has failed."""
         self._mark(pending.rows)
 
-    def _flushed(self, pending: _Pending) -> None:
+    def _done(self, pending: _Pending) -> None:
         if not pending.failed:
-            self._to.lacks("flush")
+            self._look_back(pending.arguments)
 
-    def _defined(self, pending: _Pending) -> None:
-        if not pending.failed:
-            self._to.define(pending.arguments)
+    def _look_back(self, arguments: list[bytes]) -> None:
+        """What a request has done that is no write of known keys."""
+        match TABLE.written(arguments).kind:
+            case "unknown":
+                self._to.ask_about(self.context.db, arguments)
+            case "flush":
+                self._to.lacks("flush")
+            case "definition":
+                self._to.define(arguments)
+            case _:
+                self.context.told(arguments)
 
     def _began(self, pending: _Pending) -> None:
         """MULTI is answered; where it failed, what follows is done one by one."""
@@ -508,10 +519,10 @@ class Pairing:
         told = list(transaction.told)
         for number, db, key in transaction.rows:
             while told and told[0][0] < number:
-                self.context.told(told.pop(0)[1])
+                self._look_back(told.pop(0)[1])
             self._mark([(db, key)])
         for _, arguments in told:
-            self.context.told(arguments)
+            self._look_back(arguments)
 
     # -- marks
 
@@ -564,6 +575,8 @@ class Pairing:
         transactions = [self._transaction]
         dbs = {self.context.db}
         for pending in self._pending:
+            if pending.then == self._done:
+                pending.then(pending)
             rows += pending.rows
             transactions.append(pending.transaction)
             if len(pending.arguments) == 2 and pending.arguments[0].upper() == b"SELECT" and pending.arguments[1].isdigit():

@@ -59,13 +59,21 @@ class Upstream:
         return str(self.server.url)
 
     async def connect(self, protocol: asyncio.Protocol) -> None:
-        """Open a connection. Raises: OSError."""
-        host, port = self.server.home
+        """Open a connection. Raises: OSError; TargetError where a Sentinel does not say where the server is."""
+        url = self.server.url
+        host, port = self.server.home if url.service is None else await asyncio.to_thread(self.server.find_home)
         tls = self.server.opener.tls
-        name = None if tls is None else self.server.opener.url.host
         loop = asyncio.get_running_loop()
+        # a certificate may have the name that was given, or that of the node, as behind a Sentinel
+        names = [None] if tls is None else list(dict.fromkeys((url.host, host)))
         async with asyncio.timeout(_CONNECT_S):
-            await loop.create_connection(lambda: protocol, host, port, ssl=tls, server_hostname=name)
+            for name in names:
+                try:
+                    await loop.create_connection(lambda: protocol, host, port, ssl=tls, server_hostname=name)
+                    return
+                except ssl.SSLCertVerificationError:
+                    if name == names[-1]:
+                        raise
 
     async def login(self) -> tuple[bytes, ...] | None:
         """Arguments of AUTH; None where nobody has to log in. Raises: TargetError where no token can be had."""

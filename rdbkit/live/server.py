@@ -248,6 +248,15 @@ class Server:
         """Where the server is that the URL names: what Sentinel said last."""
         return self._home
 
+    def find_home(self) -> Address:
+        """The same, where Sentinel is asked again. Raises: TargetError."""
+        if self.url.service is not None:
+            try:
+                self._home = self._find_home()
+            except Lost as e:
+                raise _unreachable(self.url, e) from None
+        return self._home
+
     @property
     def opener(self) -> Opener:
         """What connections to it have in common, for who opens them in another way."""

@@ -348,6 +348,19 @@ def test_what_is_not_a_write_of_keys() -> None:
     assert talk.found.lacking == ["flush", "key-too-large", "key-too-large"]
 
 
+def test_what_is_not_a_write_of_keys_inside_of_a_transaction() -> None:
+    talk = Talk()
+    talk.ask("MULTI", "FLUSHDB", "X.NEW k", "DISCARD")
+    talk.answer(b"+OK\r\n+QUEUED\r\n+QUEUED\r\n+OK\r\n")
+    assert (talk.found.lacking, talk.found.unknown) == ([], [])
+    talk.ask("MULTI", "SELECT 2", "X.NEW k", "SCRIPT FLUSH", "FLUSHDB", "EXEC", "X.NEW l")
+    talk.answer(b"+OK\r\n" + 4 * b"+QUEUED\r\n" + b"*4\r\n+OK\r\n+OK\r\n+OK\r\n+OK\r\n")
+    assert (talk.found.lacking, talk.found.defined) == (["flush"], [[b"SCRIPT", b"FLUSH"]])
+    assert talk.found.unknown == [(2, [b"X.NEW", b"k"])]
+    talk.pairing.mark_all()  # the connection breaks
+    assert talk.found.unknown[1:] == [(2, [b"X.NEW", b"l"])]
+
+
 def test_another_server_is_told_what_the_first_was() -> None:
     talk = Talk()
     talk.ask("HELLO 3 AUTH app secret SETNAME web", "CLIENT SETINFO LIB-NAME x", "CLIENT NO-EVICT ON", "CLIENT TRACKING ON NOLOOP")

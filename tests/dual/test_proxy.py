@@ -16,6 +16,7 @@ from rdbkit.dual.proxied import ProxiedConnection
 from rdbkit.dual.proxy import Proxy, Upstream
 from rdbkit.errors import TargetError
 from rdbkit.format.replies import Refusal
+from rdbkit.live.server_url import parse_url
 from rdbkit.resp import command
 
 
@@ -48,9 +49,9 @@ class Peer:
 
     def as_server(self, kind: str = "standalone") -> Any:
         """As a `Server` that is connected."""
-        opener = SimpleNamespace(tls=None, login=SimpleNamespace(current=self.login), url=SimpleNamespace(host="127.0.0.1"))
+        opener = SimpleNamespace(tls=None, login=SimpleNamespace(current=self.login))
         return SimpleNamespace(
-            kind=kind, url=f"redis://127.0.0.1:{self.home[1]}", home=self.home, opener=opener, ask_node=self.ask_node
+            kind=kind, url=parse_url(f"redis://127.0.0.1:{self.home[1]}"), home=self.home, opener=opener, ask_node=self.ask_node
         )
 
 
@@ -186,12 +187,13 @@ def test_a_client_that_is_faster_than_its_server_waits() -> None:
         _, writer = await room.client()
         peer, answer = await room.old.connections.get()
         size = 32 << 20
-        writer.write(command(b"SET", b"a", bytes(size)))
+        large = command(b"SET", b"a", bytes(size))
+        writer.write(large)
         await until(lambda: room.connection._stops)
         assert room.connection._server is not None
         assert room.connection._server.transport is not None
         assert room.connection._server.transport.get_write_buffer_size() < 4 << 20
-        assert len((await peer.readexactly(size))[:1]) == 1
+        assert await peer.readexactly(len(large)) == large
         answer.write(b"+OK\r\n")
         await until(lambda: len(room.marks))
 
@@ -258,7 +260,8 @@ def test_the_proxys_own_login_goes_first() -> None:
 def test_a_login_that_is_refused_turns_clients_away() -> None:
     async def work(room: Room) -> None:
         reader, _ = await room.client()
-        _, answer = await room.old.connections.get()
+        peer, answer = await room.old.connections.get()
+        await peer.readexactly(len(command(b"AUTH", b"app", b"old password")))
         answer.write(b"-WRONGPASS no\r\n")
         assert await reader.read() == b""
         (sample,) = room.metrics.report()["samples"]
@@ -296,13 +299,17 @@ def test_a_command_that_nobody_knows_is_asked_about_and_its_keys_are_marked() ->
         info = [b"x.put", 3, [b"write"], 1, 1, 1]
         room.old.answers = [[info], [None]]
         _, writer = await room.client()
-        _, answer = await room.old.connections.get()
-        writer.write(command(b"x.put", b"k1", b"v") + command(b"X.PUT", b"k2", b"v") + command(b"X.LOST", b"k3"))
+        peer, answer = await room.old.connections.get()
+        text = command(b"x.put", b"k1", b"v") + command(b"X.PUT", b"k2", b"v") + command(b"X.LOST", b"k3")
+        writer.write(text)
+        await peer.readexactly(len(text))
         answer.write(b"+OK\r\n+OK\r\n+OK\r\n")
         await until(lambda: len(room.marks) == 2 and room.metrics.total("unknown") == 1)
         assert room.keys == {b"k1", b"k2"}
         assert room.old.asked == [command(b"COMMAND", b"INFO", b"X.PUT"), command(b"COMMAND", b"INFO", b"X.LOST")]
         writer.write(command(b"X.LOST", b"k3"))
+        await peer.readexactly(len(command(b"X.LOST", b"k3")))
+        answer.write(b"+OK\r\n")
         await until(lambda: room.metrics.total("unknown") == 2)
 
     run(work)
@@ -312,9 +319,10 @@ def test_scripts_and_functions_are_told_to_both() -> None:
     async def work(room: Room) -> None:
         room.new.answers = [b"sha", Refusal("ERR", "no such thing")]
         _, writer = await room.client()
-        _, answer = await room.old.connections.get()
+        peer, answer = await room.old.connections.get()
         load, delete = command(b"SCRIPT", b"LOAD", b"return 1"), command(b"FUNCTION", b"DELETE", b"lib")
         writer.write(load + delete)
+        await peer.readexactly(len(load + delete))
         answer.write(b"$3\r\nsha\r\n+OK\r\n")
         await until(lambda: room.metrics.total("needs_sync") == 1)
         assert room.new.asked == [load, delete]
@@ -338,6 +346,7 @@ def test_a_connection_goes_on_at_the_new_server_as_it_was() -> None:
         old, answer = await room.old.connections.get()
         begin = command(b"CLIENT", b"SETNAME", b"web") + command(b"SELECT", b"2")
         writer.write(begin)
+        assert await old.readexactly(len(begin)) == begin
         answer.write(b"+OK\r\n+OK\r\n")
         assert await reader.readexactly(10) == b"+OK\r\n+OK\r\n"
         writer.write(SET[:-3])  # half a request
@@ -355,7 +364,7 @@ def test_a_connection_goes_on_at_the_new_server_as_it_was() -> None:
         answer.write(b"+OK\r\n")
         assert await reader.readexactly(5) == b"+OK\r\n"
         assert [(db, keys) for db, keys in room.marks.take()] == [(2, [b"a"])]
-        assert await old.read() == begin  # the old one was sent nothing else, and was closed
+        assert await old.read() == b""  # the old one was sent nothing else, and was closed
         # who comes now comes to the new one
         _, writer = await room.client()
         await room.new.connections.get()
@@ -368,9 +377,9 @@ def test_a_server_that_refuses_what_a_connection_needs_undoes_the_switch() -> No
         reader, writer = await room.client()
         old, answer = await room.old.connections.get()
         writer.write(command(b"SELECT", b"2"))
+        await old.readexactly(len(command(b"SELECT", b"2")))
         answer.write(b"+OK\r\n")
         assert await reader.readexactly(5) == b"+OK\r\n"
-        await old.readexactly(len(command(b"SELECT", b"2")))
 
         async def refuse() -> None:
             new, other = await room.new.connections.get()
@@ -391,14 +400,16 @@ def test_a_server_that_refuses_what_a_connection_needs_undoes_the_switch() -> No
 def test_a_client_that_keeps_values_is_told_to_forget_them() -> None:
     async def work(room: Room) -> None:
         reader, writer = await room.client()
-        _, answer = await room.old.connections.get()
-        writer.write(command(b"HELLO", b"3") + command(b"CLIENT", b"TRACKING", b"on"))
+        old, answer = await room.old.connections.get()
+        text = command(b"HELLO", b"3") + command(b"CLIENT", b"TRACKING", b"on")
+        writer.write(text)
+        await old.readexactly(len(text))
         answer.write(b"%0\r\n+OK\r\n")
         assert await reader.readexactly(9) == b"%0\r\n+OK\r\n"
 
         async def prepare() -> None:
             new, other = await room.new.connections.get()
-            await new.readexactly(len(PING + command(b"HELLO", b"3")))
+            await new.readexactly(len(PING + text))
             other.write(b"+PONG\r\n%0\r\n+OK\r\n")
 
         await switched(room, prepare)
@@ -415,6 +426,7 @@ def test_a_subscriber_hears_all_of_the_old_server_before_the_new_one() -> None:
         subscribe = command(b"SUBSCRIBE", b"c")
         reply = b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n"
         writer.write(subscribe)
+        await old.readexactly(len(subscribe))
         answer.write(reply)
         assert await reader.readexactly(len(reply)) == reply
 
@@ -422,7 +434,7 @@ def test_a_subscriber_hears_all_of_the_old_server_before_the_new_one() -> None:
             return b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\n%b\r\n" % text
 
         async def prepare() -> None:
-            await old.readexactly(len(subscribe + PING))
+            await old.readexactly(len(PING))
             answer.write(message(b"1") + b"*2\r\n$4\r\npong\r\n$0\r\n\r\n")
             new, other = await room.new.connections.get()
             await new.readexactly(len(PING + subscribe))
@@ -443,8 +455,9 @@ def test_what_cannot_be_moved_says_why() -> None:
             (b"*1\r\n+x\r\n", b"-ERR\r\n", "what is no request"),
         ):
             reader, writer = await room.client()
-            _, answer = await room.old.connections.get()
+            peer, answer = await room.old.connections.get()
             writer.write(asked)
+            await peer.readexactly(len(asked))
             answer.write(answered)
             assert await reader.readexactly(len(answered)) == answered
             assert [each.fixed() for each in room.proxy.connections] == [why]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,10 +17,12 @@ from fixtures.server import Client, running
 from rdbkit.dual.marks import Marks
 from rdbkit.dual.metrics import Metrics
 from rdbkit.dual.proxy import Proxy
-from rdbkit.live.server import connect
+from rdbkit.live.server import Server, connect
 from rdbkit.resp import command
 
+from ..live.tls import Certificates
 from ..rdb import exhaustive, rarely
+from .test_server import sentinel
 from .test_verify_import import port_of
 
 SERVERS = Path(os.environ["RDBKIT_SERVERS"])
@@ -46,9 +50,10 @@ TALKS: dict[str, bytes] = {
     + words("UNSUBSCRIBE", "SET b 1", "PUBLISH x hi", "SET c 1"),
     "resp3": words("HELLO 3", "SUBSCRIBE x", "PUBLISH x hi", "SET a 1", "HSET h f 1", "HGETALL h", "UNSUBSCRIBE x", "SET b 1")
     + words("CLIENT TRACKING ON", "GET a", "SET a 2", "HELLO 2", "SET c 1"),
-    "replies off": words("CLIENT REPLY SKIP", "SET a 1", "SET b 1", "CLIENT REPLY OFF", "SET c 1", "DEL d", "BLPOP q 1", "MULTI")
+    "replies off": words("CLIENT REPLY SKIP", "SET a 1", "SET b 1", "CLIENT REPLY OFF", "SET c 1", "DEL d", "BLPOP q 0.01", "MULTI")
     + words("SET e 1", "EXEC", "SELECT 2", "SET f 1", "CLIENT REPLY ON", "SET g 1"),
-    "waits": words("RPUSH l 1 2", "BLPOP l 0", "BRPOPLPUSH l m 0", "BLPOP none 1", "XADD s 1-1 f v", "XREAD BLOCK 1 STREAMS s 1-1"),
+    "waits": words("RPUSH l 1 2", "BLPOP l 0", "BRPOPLPUSH l m 0", "BLPOP none 0.01", "XADD s 1-1 f v")
+    + words("XREAD BLOCK 1 STREAMS s 1-1"),
     "reset": words("SELECT 4", "MULTI", "SET a 1", "RESET", "SET b 1", "RESET"),
     "many arguments": command(b"MSET", *(b"%d" % n for n in range(20_000))) + command(b"MGET", *(b"%d" % n for n in range(10_000))),
     "large": command(b"SET", b"large", bytes(3 << 20)) + words("STRLEN large", "GET large"),
@@ -71,22 +76,19 @@ def server(request: pytest.FixtureRequest) -> Iterator[Client]:
 class Front:
     """A proxy in front of a server, with the server itself as the other side, which is never written to."""
 
-    def __init__(self, client: Client, log_in: bool, client_password: str | None, url: str | None = None) -> None:
-        self.server = connect(url or f"redis://127.0.0.1:{port_of(client)}")
+    def __init__(self, server: Server, **how: Any) -> None:
         self.marks, self.metrics = Marks(), Metrics()
-        self.proxy = Proxy(
-            self.server, self.server, "old", self.marks, self.metrics, log_in=log_in, client_password=client_password
-        )
+        self.proxy = Proxy(server, server, "old", self.marks, self.metrics, **how)
         self.port = 0
 
 
 @asynccontextmanager
 async def front(
-    client: Client, log_in: bool = False, client_password: str | None = None, url: str | None = None
+    client: Client, server: Server | None = None, tls: ssl.SSLContext | None = None, **how: Any
 ) -> AsyncIterator[Front]:
-    found = Front(client, log_in, client_password, url)
-    with found.server:
-        found.port = await found.proxy.listen("127.0.0.1", 0)
+    with server or connect(f"redis://127.0.0.1:{port_of(client)}") as opened:
+        found = Front(opened, **how)
+        found.port = await found.proxy.listen("127.0.0.1", 0, tls=tls)
         try:
             yield found
         finally:
@@ -101,9 +103,9 @@ def run(work: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-async def talk(port: int, text: bytes, piece: int = 1 << 30, last: bool = False) -> bytes:
+async def talk(port: int, text: bytes, piece: int = 1 << 30, last: bool = False, **tls: Any) -> bytes:
     """What comes back; numbers that are other ones each time are left out."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 26)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 26, **tls)
     try:
         end = b"" if last else command(b"PING", END)
         for at in range(0, len(text), piece):
@@ -192,14 +194,14 @@ def test_a_client_that_has_gone_pops_nothing(server: Client) -> None:
 def test_clients_log_in_with_their_own_password_or_none(server: Client) -> None:
     async def work() -> None:
         url = f"redis://app:right@127.0.0.1:{port_of(server)}"
-        async with front(server, log_in=True, url=url) as here:
+        async with front(server, connect(url), log_in=True) as here:
             assert b"app" in await talk(here.port, words("ACL WHOAMI", "HELLO 3 AUTH any thing", "ACL WHOAMI", "SET a 1"))
-        async with front(server, log_in=True, client_password="theirs", url=url) as here:
+        async with front(server, connect(url), log_in=True, client_password="theirs") as here:
             found = await talk(here.port, words("GET a", "AUTH wrong", "GET a", "AUTH theirs", "ACL WHOAMI"))
             assert found.startswith(b"-NOAUTH")
             assert b"-WRONGPASS" in found
             assert b"+OK\r\n$3\r\napp\r\n" in found
-        async with front(server, url=url) as here:
+        async with front(server, connect(url)) as here:
             found = await talk(here.port, words("AUTH app right", "ACL WHOAMI"))
             assert found.startswith(b"+OK\r\n$3\r\napp\r\n")
 
@@ -210,6 +212,47 @@ def test_clients_log_in_with_their_own_password_or_none(server: Client) -> None:
     finally:
         server.call("CONFIG", "SET", "requirepass", "")
         server.call("ACL", "DELUSER", "app")
+
+
+@pytest.mark.parametrize("shown", ["server", *rarely("other_name")])
+def test_with_tls_on_both_sides(tmp_path: Path, shown: str) -> None:
+    certificates = Certificates.make(tmp_path)
+    port, lines = certificates.listen(getattr(certificates, shown))
+    here_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    here_tls.load_cert_chain(certificates.server.cert, certificates.server.key)
+    authority = str(certificates.authority.cert)
+
+    async def work(client: Client) -> None:
+        trusted = connect(f"rediss://localhost:{port}", ca_cert=authority, verify_tls=shown != "other_name")
+        if shown == "other_name":  # what was opened without looking is looked at from here on
+            assert trusted.opener.tls is not None
+            trusted.opener.tls.verify_mode = ssl.CERT_NONE
+            trusted.opener.tls.check_hostname = True
+            trusted.opener.tls.verify_mode = ssl.CERT_REQUIRED
+            trusted.opener.tls.load_verify_locations(authority)
+        async with front(client, trusted, here_tls) as here:
+            tls: dict[str, Any] = {"ssl": ssl.create_default_context(cafile=authority), "server_hostname": "localhost"}
+            if shown == "other_name":
+                assert await talk(here.port, words("SET a 1"), last=True, **tls) == b""
+                assert "certificate verify failed" in here.metrics.report()["samples"][0]["detail"]
+            else:
+                assert await talk(here.port, words("SET a 1"), **tls) == b"+OK\r\n$7\r\nthe end\r\n"
+
+    with running(SERVERS / "redis-7.0" / "redis-server", conf=lines) as (client, _):
+        run(lambda: work(client))
+
+
+def test_a_sentinel_is_asked_where_the_server_is(server: Client) -> None:
+    known = {b"cache": int(port_of(server))}
+
+    async def work() -> None:
+        async with front(server, found) as here:
+            assert await talk(here.port, words("SET a 1")) == b"+OK\r\n$7\r\nthe end\r\n"
+            del known[b"cache"]
+            assert await talk(here.port, words("SET a 1"), last=True) in (b"", b"reset")
+
+    with sentinel(known) as port, connect(f"redis+sentinel://127.0.0.1:{port}/cache") as found:
+        run(work)
 
 
 @exhaustive
