@@ -6,6 +6,7 @@ See `pairing` for what is found in them.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -26,6 +27,8 @@ _HIGH: Final = 1 << 20
 _LOW: Final = 1 << 18
 #: Seconds for which replies are awaited of a client that has gone.
 _LINGER_S: Final = 5.0
+#: Seconds of silence after which a connection is looked after, as servers do.
+_KEEPALIVE_S: Final = 300
 #: What a server says to a client that keeps values when all of them may have changed.
 _ALL_INVALID: Final = b">2\r\n$10\r\ninvalidate\r\n_\r\n"
 _PING: Final = command(b"PING")
@@ -42,16 +45,24 @@ class _End(asyncio.Protocol):
         self.made: Callable[[], None] = _nothing
         self.came: Callable[[bytes], None] = _nothing
         self.gone: Callable[[], None] = _nothing
+        self.ended: Callable[[], bool | None] = _nothing
         self.full: Callable[[bool], None] = _nothing
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(_HIGH, _LOW)
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_S)
         self.made()
 
     def data_received(self, data: bytes) -> None:
         self.came(data)
+
+    def eof_received(self) -> bool | None:
+        return self.ended()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
@@ -151,12 +162,14 @@ class ProxiedConnection:
         self.client = _End()
         self.client.made, self.client.came = self._client_made, self._requests_came
         self.client.gone, self.client.full = self._client_gone, self._client_full
+        self.client.ended = self._client_ended
         self.upstream: Upstream | None = None
         self._server: _End | None = None
         self._other: tuple[Upstream, _End] | None = None  # opened beside it, for a switch
         self._spare: bytes | None = None  # what that has said after it was told all; None before
         self._stops = _OPENING  # why nothing is taken of the client
         self._is_gone = False
+        self._is_ended = False  # the client says no more, and may still listen
         self._pairing = Pairing(proxy.names, self)
 
     @property
@@ -212,6 +225,17 @@ class ProxiedConnection:
         server.read(True)
         if server.transport is None:
             self._server_gone()
+
+    def _client_ended(self) -> bool:
+        """The client says no more; whether it is still owed replies, as where a script sends its requests and then listens."""
+        pairing = self._pairing
+        assert self.client.transport is not None
+        has_tls = self.client.transport.get_extra_info("sslcontext") is not None
+        if has_tls or self._server is None or pairing.untracked or pairing.waits_for_data or pairing.is_answered:
+            return False
+        self._is_ended = True
+        asyncio.get_running_loop().call_later(_LINGER_S, self.client.close)
+        return True
 
     def _client_gone(self) -> None:
         self._is_gone = True
@@ -277,6 +301,8 @@ class ProxiedConnection:
 
     def _replies_came(self, data: bytes) -> None:
         self.client.send(self._pairing.replies(data))
+        if self._is_ended and self._pairing.is_answered:
+            self.client.close()
         if self._is_gone and self._pairing.is_answered:
             self._end()
 

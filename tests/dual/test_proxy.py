@@ -168,6 +168,26 @@ def test_a_client_that_goes_leaves_its_write_to_the_server() -> None:
     run(work)
 
 
+def test_a_client_that_only_listens_any_more_gets_its_replies() -> None:
+    async def work(room: Room) -> None:
+        reader, writer = await room.client()
+        writer.write(SET + GET)
+        writer.write_eof()
+        peer, answer = await room.old.connections.get()
+        await peer.readexactly(len(SET + GET))
+        await until(lambda: room.connection._is_ended)
+        answer.write(b"+OK\r\n")
+        assert await reader.readexactly(5) == b"+OK\r\n"
+        answer.write(b"$1\r\n1\r\n")
+        assert await reader.read() == b"$1\r\n1\r\n"
+        assert room.keys == {b"a"}
+        _, writer = await room.client()
+        writer.write_eof()
+        await until(lambda: not room.proxy.connections)
+
+    run(work)
+
+
 def test_a_client_that_goes_while_it_waits_for_data_gets_none() -> None:
     async def work(room: Room) -> None:
         _, writer = await room.client()
