@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rdbkit.cli.dual_options import move_options, show_status
-from rdbkit.cli.options import selection_options, warn_if_none
+from rdbkit.cli.options import server_selection_options, warn_if_none
 from rdbkit.cli.render import output, printable, progress, usage_errors
 from rdbkit.cli.secrets import FiniteRange, SecretsCommand
 from rdbkit.cli.server_options import SERVER_URL, Login, cache_pair_options
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
 @cache_pair_options
-@selection_options
+@server_selection_options
 def dual_status(
     old: str,
     new: str,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from rdbkit.cli.dual_options import move_options, setting_words, status_rows
-from rdbkit.cli.options import selection_options
+from rdbkit.cli.options import server_selection_options
 from rdbkit.cli.render import Output, output, printable, progress, usage_errors
 from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.server_options import SERVER_URL, Login, cache_pair_options
@@ -81,7 +81,7 @@ def _compared(ctx: click.Context, param: click.Parameter, value: str) -> int | N
 )
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
 @cache_pair_options
-@selection_options
+@server_selection_options
 def dual_switch(
     to: str,
     old: str | None,
@@ -108,7 +108,7 @@ def dual_switch(
     old     the application uses OLD alone
     shadow  what is written to OLD is brought to NEW
     dial    the same, and a share of the keys is read from NEW first
-    new     the application uses NEW; what is written is brought to OLD, so that you can go back
+    new     the application uses NEW; what is written is brought to OLD
     done    the application uses NEW alone
 
     OLD and NEW are redis://USER@HOST:PORT, or rediss:// for TLS. All processes take the step at one moment. It is refused while it
@@ -187,8 +187,15 @@ def _switch_proxy(control: str, to: str, as_json: bool, *, synced: bool, **how: 
         click.echo(json.dumps(answer))
     else:
         out = output()
-        out.heading(f"the proxy is in the state {to}")
-        out.facts([(printable(name.replace("_", " ")), printable(str(value))) for name, value in answer.items()])
+        out.heading(f"the proxy is in the state {to}{'' if answer['switched'] else ' already'}")
+        if "pause_ms" in answer:
+            rows = [
+                ("clients waited", f"{answer['pause_ms']:,.0f} ms"),
+                ("connections", f"{answer['connections']:,} went on"),
+                ("compared", count(answer["compared"], "key")),
+            ]
+            rows += [("closed", f"{n:,} ({printable(str(why))})") for why, n in answer["closed"].items()]
+            out.facts(rows)
     return 0
 
 
