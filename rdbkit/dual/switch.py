@@ -252,7 +252,7 @@ class _Checks:
             if self.compare != 0:
                 self.found.proof = verify_copy(
                     one, other, selection=self.selection, db_map=db_map, pick=self.compare, ignore_functions=True, wait_s=WAIT_S,
-                    progress=self.progress,
+                    find_extra=all_must_be_there, progress=self.progress,
                 )  # fmt: skip
         self.judge_missing(status, source, target, all_must_be_there)
         if self.found.proof is not None:
@@ -296,6 +296,12 @@ class _Checks:
             self.found.reasons.append(
                 f"another value or expiry on the {target} server: {different:,} of {count(proof.checked, 'key')} compared; "
                 f"repair them with rdbkit sync {source.upper()} {target.upper()}"
+            )
+        if proof.extra:
+            extra = count(proof.extra, "key") + ("" if self.compare is None else " of those chosen to be compared")
+            self.found.notes.append(
+                f"{extra} on the {target} server, but not on the {source} one: if deleted there, they come back with this "
+                f"step; rdbkit sync {source.upper()} {target.upper()} --delete deletes them"
             )
         if proof.refused:
             self.found.reasons.append(f"not compared: {count(proof.refused, 'key')}; rdbkit verify-copy tells why")

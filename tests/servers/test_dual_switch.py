@@ -158,6 +158,16 @@ def test_values_that_differ_are_refused_until_they_are_repaired(move: Move) -> N
     assert move.step("dial", percent=0.5).proof is None  # less is read there: no proof is needed
 
 
+def test_keys_that_were_deleted_on_the_old_server_alone_are_told(move: Move) -> None:
+    move.go("shadow", "dial")
+    move.first.call("DEL", "k1")
+    found = move.step("new", compare=None, dry_run=True)
+    assert not found.reasons
+    assert any("1 key on the new server, but not on the old one" in note for note in found.notes)
+    sync(move.old, move.new, delete=True)
+    assert not any("but not on the old" in note for note in move.step("new", compare=None).notes)
+
+
 def test_back_from_done_the_old_server_has_to_catch_up(move: Move) -> None:
     move.go("shadow", "dial", "new", "done")
     move.second.pipeline([("SET", "k1", "later"), ("SET", "more", 1)])
