@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from rdbkit.cli.files import OutputPath
 from rdbkit.cli.options import database_pairs
 from rdbkit.cli.render import Output, key_name, printable
 from rdbkit.text import count, when
@@ -25,7 +26,7 @@ def move_options(command: C) -> C:
     options = (
         click.option("--name", default="default", show_default=True, metavar="NAME", help="The move's, as the application has it."),
         click.option(
-            "--state", type=click.Path(dir_okay=False), metavar="FILE",
+            "--state", type=OutputPath(gzip=False), metavar="FILE",
             help="Where the state is kept, if the application keeps it in a file instead of on OLD.",
         ),
         click.option(

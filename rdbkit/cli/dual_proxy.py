@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from rdbkit.cli.files import EXISTING
+from rdbkit.cli.files import EXISTING, OutputPath
 from rdbkit.cli.render import printable, usage_errors
 from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.server_options import SERVER_URL, Login, cache_pair_options, password_file
@@ -49,10 +49,12 @@ def _address(ctx: click.Context, param: click.Parameter, value: str | None) -> t
     help="The state to begin with: old: use OLD alone; shadow: bring what is written to NEW, too; new: the other way round.",
 )  # fmt: skip
 @click.option(
-    "--state", type=click.Path(dir_okay=False), metavar="FILE",
+    "--state", type=OutputPath(gzip=False), metavar="FILE",
     help="Keep the state in FILE, so that a proxy that is started again goes on with it instead of --begin.",
 )  # fmt: skip
-@click.option("--control", type=click.Path(), metavar="SOCKET", help="Listen on SOCKET for rdbkit dual-switch --control SOCKET.")
+@click.option(
+    "--control", type=OutputPath(gzip=False), metavar="SOCKET", help="Listen on SOCKET for rdbkit dual-switch --control SOCKET."
+)
 @click.option("--metrics", callback=_address, metavar="HOST:PORT", help="Serve metrics for Prometheus at http://HOST:PORT/metrics.")
 @click.option(
     "--processes", type=click.IntRange(1, _MOST_PROCESSES), default=1, show_default=True, metavar="N",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from rdbkit.cli.dual_options import move_options, setting_words, status_rows
+from rdbkit.cli.files import InputPath
 from rdbkit.cli.options import server_selection_options
 from rdbkit.cli.render import Output, output, printable, progress, usage_errors
 from rdbkit.cli.secrets import SecretsCommand
@@ -74,7 +75,7 @@ def _compared(ctx: click.Context, param: click.Parameter, value: str) -> int | N
 @click.option("--dry-run", is_flag=True, help="Tell whether the step is safe, and do not take it.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option(
-    "--control", type=click.Path(), metavar="SOCKET", help="Switch the dual-proxy with this control socket, instead of OLD and NEW."
+    "--control", type=InputPath(), metavar="SOCKET", help="Switch the dual-proxy with this control socket, instead of OLD and NEW."
 )
 @click.option(
     "--synced", is_flag=True, help="With --control: rdbkit sync has written what the proxy said was missing on the other server."

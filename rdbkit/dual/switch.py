@@ -251,8 +251,8 @@ class _Checks:
             status = self.found.status = dual_status(one, other, selection=self.selection, db_map=db_map, progress=self.progress)
             if self.compare != 0:
                 self.found.proof = verify_copy(
-                    one, other, selection=self.selection, db_map=db_map, pick=self.compare, ignore_functions=True, wait_s=WAIT_S,
-                    find_extra=all_must_be_there, progress=self.progress,
+                    one, other, selection=self.selection, db_map=db_map, pick=self.compare, ignore_functions=not all_must_be_there,
+                    wait_s=WAIT_S, find_extra=all_must_be_there, progress=self.progress,
                 )  # fmt: skip
         self.judge_missing(status, source, target, all_must_be_there)
         if self.found.proof is not None:
@@ -302,6 +302,12 @@ class _Checks:
             self.found.notes.append(
                 f"{extra} on the {target} server, but not on the {source} one: if deleted there, they come back with this "
                 f"step; rdbkit sync {source.upper()} {target.upper()} --delete deletes them"
+            )
+        lacking = [each.name for each in proof.functions if each.what != "extra"]
+        if lacking:
+            self.found.notes.append(
+                f"function libraries that the {target} server does not have as they are: {', '.join(lacking[:_MOST_NAMED])}; "
+                f"rdbkit copy {source.upper()} {target.upper()} brings those that are missing"
             )
         if proof.refused:
             self.found.reasons.append(f"not compared: {count(proof.refused, 'key')}; rdbkit verify-copy tells why")

@@ -168,6 +168,18 @@ def test_keys_that_were_deleted_on_the_old_server_alone_are_told(move: Move) -> 
     assert not any("but not on the old" in note for note in move.step("new", compare=None).notes)
 
 
+def test_functions_that_the_new_server_lacks_are_told(move: Move) -> None:
+    move.go("shadow", "dial")
+    library = "#!lua name={}\nredis.register_function('{}', function() return 1 end)"
+    move.first.call("FUNCTION", "LOAD", library.format("ours", "f"))
+    move.second.call("FUNCTION", "LOAD", library.format("theirs", "g"))
+    notes = move.step("new", dry_run=True).notes
+    assert any("not have as they are: ours; rdbkit copy OLD NEW" in note for note in notes), notes
+    assert not any("theirs" in note for note in notes)
+    copy(move.old, move.new)
+    assert not any("function" in note for note in move.step("new", dry_run=True).notes)
+
+
 def test_back_from_done_the_old_server_has_to_catch_up(move: Move) -> None:
     move.go("shadow", "dial", "new", "done")
     move.second.pipeline([("SET", "k1", "later"), ("SET", "more", 1)])
