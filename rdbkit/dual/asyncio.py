@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, Final, Self
 
-from rdbkit.dual.calls import MAY_BE_DONE, Arguments, Encode, is_miss
+from rdbkit.dual.calls import MAY_BE_DONE, Encoder, is_miss
 from rdbkit.dual.client import LISTEN_S
 from rdbkit.dual.openers import shared_by_clusters, shared_settings
-from rdbkit.dual.pair import Pair, Route, pair_of, split_arguments
+from rdbkit.dual.pair import Pair, Route, given_sides, pair_of, split_arguments
 from rdbkit.dual.single import NODE, SUBSCRIPTIONS, Slot, as_side, check_nodes, with_nodes, without_pipelines
 from rdbkit.dual.states import Side
 from rdbkit.format.slots import key_slot
@@ -27,7 +27,7 @@ try:
     from redis.asyncio.client import Pipeline as PlainPipeline
     from redis.asyncio.client import PubSub as PlainPubSub
     from redis.asyncio.cluster import ClusterPipeline as PlainClusterPipeline
-    from redis.exceptions import ExecAbortError, RedisError, ResponseError, WatchError
+    from redis.exceptions import DataError, ExecAbortError, RedisError, ResponseError, WatchError
 except ImportError as e:
     raise missing_package(e) from None
 
@@ -41,6 +41,8 @@ class TwoSided:
 
     #: What all clients of a class are given; see `bound`.
     _bound: ClassVar[Mapping[str, Any]] = {}
+    #: Sides whose clients are the user's, who closes them.
+    _given: frozenset[Side] = frozenset()
     dual: Pair
 
     def _begin(self, plain: type[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -49,6 +51,7 @@ class TwoSided:
         old, new = ours.pop("old", None), ours.pop("new", None)
         if new is None:
             raise ValueError("name the new server: new=URL, or a client of it")
+        self._given = given_sides(old, new)
         if old is None:
             old = plain(*args, **theirs)
         is_cluster = plain is redis.RedisCluster
@@ -57,9 +60,9 @@ class TwoSided:
         clients: dict[Side, Any] = {"old": old, "new": new}
         if is_cluster:
             clients = {side: as_side(client) for side, client in clients.items()}
-        self._share(clients, old.get_encoder().encode, pair_of(old, new, **ours))
+        self._share(clients, Encoder(old), pair_of(old, new, **ours))
 
-    def _share(self, clients: Mapping[Side, Any], encode: Encode, pair: Pair) -> None:
+    def _share(self, clients: Mapping[Side, Any], encode: Encoder, pair: Pair) -> None:
         self._clients = clients
         self._encode = encode
         self._users = 0
@@ -148,9 +151,13 @@ class TwoSided:
             await asyncio.shield(self.aclose())
 
     async def aclose(self, *args: Any, **kwargs: Any) -> None:
-        """Close both clients. What was written goes on to be brought to the other side; `drain` waits for it."""
-        for client in self._clients.values():
-            await client.aclose(*args, **kwargs)
+        """Close the clients of both sides, but for those that were given.
+
+        What was written goes on to be brought to the other side; `drain` waits for it.
+        """
+        for side, client in self._clients.items():
+            if side not in self._given:
+                await client.aclose(*args, **kwargs)
 
     async def close(self, *args: Any, **kwargs: Any) -> None:
         """As `aclose`."""
@@ -177,11 +184,13 @@ class TwoSided:
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command to the side that is used, and see to it that what it has written comes to the other side."""
         pair = self.dual
-        arguments = Arguments(args, self._encode)
+        route = await self._route()
+        if route.is_alone:
+            return await self._clients[route.primary].execute_command(*args, **options)
+        arguments = self._encode.arguments(args)
         written = TABLE.written(arguments)
         kind = written.kind
         if kind == "read":
-            route = await self._route()
             if not route.is_plain and (keys := TABLE.reads(arguments)):
                 if route.compares:
                     pair.compare(route, keys, arguments)
@@ -266,13 +275,17 @@ class Redis(TwoSided, redis.Redis):  # type: ignore[misc]
     @classmethod
     def from_url(cls, url: str, **kwargs: Any) -> Self:  # type: ignore[override]
         """As `redis.asyncio.Redis.from_url`, for the old server; the new one is an argument of its own."""
-        ours, theirs = split_arguments(kwargs)
-        return cls(old=redis.Redis.from_url(url, **theirs), **ours)
+        ours, theirs = split_arguments({**cls._bound, **kwargs})
+        made = cls(old=redis.Redis.from_url(url, **theirs), **ours)
+        made._given -= {"old"}
+        return made
 
     @classmethod
     def from_pool(cls, connection_pool: Any, **kwargs: Any) -> Self:
         """As `redis.asyncio.Redis.from_pool`, for the old server; the new one is an argument of its own."""
-        return cls(old=redis.Redis.from_pool(connection_pool), **kwargs)
+        made = cls(old=redis.Redis.from_pool(connection_pool), **kwargs)
+        made._given -= {"old"}
+        return made
 
     @property
     def connection_pool(self) -> Any:  # type: ignore[override]
@@ -313,8 +326,10 @@ class RedisCluster(TwoSided, redis.RedisCluster):  # type: ignore[misc]
     @classmethod
     def from_url(cls, url: str, **kwargs: Any) -> Self:
         """As `redis.asyncio.RedisCluster.from_url`, for the old cluster; the new one is an argument of its own."""
-        ours, theirs = split_arguments(kwargs)
-        return cls(old=redis.RedisCluster.from_url(url, **theirs), **ours)
+        ours, theirs = split_arguments({**cls._bound, **kwargs})
+        made = cls(old=redis.RedisCluster.from_url(url, **theirs), **ours)
+        made._given -= {"old"}
+        return made
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """As redis.asyncio.RedisCluster has it, on the side that is used."""
@@ -493,8 +508,9 @@ class _Pipelined:
         """These commands were sent."""
         if route.marks is not None:
             for args, _ in stack:
-                arguments = Arguments(args, self._owner._encode)
-                self._owner.dual.wrote(route, TABLE.written(arguments), arguments)
+                with suppress(DataError):  # which was not sent
+                    arguments = self._owner._encode.arguments(args)
+                    self._owner.dual.wrote(route, TABLE.written(arguments), arguments)
 
     async def reset(self) -> None:
         """Forget what was kept and watched."""

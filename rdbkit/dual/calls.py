@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, TypeAlias, overload
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from rdbkit.targets.keyspecs import TABLE
 
-__all__ = ["MAY_BE_DONE", "Arguments", "Encode", "is_miss", "plain_of"]
-
-#: Makes bytes of one argument, as the client does that sends it.
-Encode: TypeAlias = Callable[[Any], bytes]
+__all__ = ["MAY_BE_DONE", "Encoder", "is_miss", "plain_of"]
 
 #: Kinds of commands that may have written something though the server's reply is an error: a script, or MIGRATE of several keys.
 MAY_BE_DONE: Final = frozenset(("script", "write"))
@@ -20,49 +17,48 @@ _plain: Final[dict[Any, tuple[str, int]]] = {}
 _MOST: Final = 10_000
 
 
-class Arguments(Sequence[bytes]):
-    """The arguments of a call as bytes, each made when it is asked for: of a command with a large value only the key is wanted.
+class Encoder:
+    """Makes bytes of the arguments of calls, as the connections of a client do.
 
     Args:
-        args: as they were given to `execute_command`. What is behind a space in the name is an argument of its own.
-        encode: makes bytes of one.
+        client: of the package redis.
     """
 
-    __slots__ = ("_args", "_encode")
+    __slots__ = ("_encoding", "_errors", "_plain")
 
-    def __init__(self, args: Sequence[Any], encode: Encode) -> None:
+    def __init__(self, client: Any) -> None:
+        encoder = client.get_encoder()
+        self._encoding: str = encoder.encoding
+        self._errors: str = encoder.encoding_errors
+        self._plain: Callable[[Any], bytes] = encoder.encode
+
+    def __call__(self, value: Any) -> bytes:
+        """One argument. Raises: redis.exceptions.DataError for what cannot be one."""
+        if type(value) is str:
+            return value.encode(self._encoding, self._errors)
+        return bytes(self._plain(value))
+
+    def arguments(self, args: Sequence[Any]) -> list[bytes]:
+        """All of a command, as it was given to `execute_command`: what is behind white space in the name is an argument of its own.
+
+        Raises: redis.exceptions.DataError for what cannot be an argument.
+        """
         name = args[0]
         if isinstance(name, str):
-            words = name.encode().split()  # at white space of any kind, as the package redis does
-            args = (*words, *args[1:]) if len(words) != 1 or len(words[0]) != len(name) else args
+            args = (*name.encode().split(), *args[1:])  # at white space of any kind, as the package redis does
         elif b" " in name:
             args = (*bytes(name).split(), *args[1:])
-        self._args = args
-        self._encode = encode
-
-    def __len__(self) -> int:
-        return len(self._args)
-
-    @overload
-    def __getitem__(self, at: int) -> bytes: ...
-    @overload
-    def __getitem__(self, at: slice) -> Sequence[bytes]: ...
-    def __getitem__(self, at: int | slice) -> bytes | Sequence[bytes]:
-        found = self._args[at]
-        if type(found) is bytes:
-            return found
-        if type(found) is str:
-            return self._encode(found)
-        if isinstance(at, slice):
-            return [bytes(self._encode(each)) for each in found]
-        return bytes(self._encode(found))  # of a memoryview, which the client may fill with something else afterwards
-
-    def __iter__(self) -> Iterator[bytes]:
-        return (bytes(self._encode(each)) for each in self._args)
+        encoding, errors = self._encoding, self._errors
+        return [  # of a memoryview a copy: the client may fill it with something else afterwards
+            each if type(each) is bytes else each.encode(encoding, errors) if type(each) is str else bytes(self._plain(each))
+            for each in args
+        ]
 
 
 def plain_of(name: Any) -> tuple[str, int]:
     """The kind of a command, and which argument is the one key that it writes, by its name; ("", 0) where its arguments decide.
+
+    That is 0 for none, and -1 where all arguments are keys that it writes.
 
     Args:
         name: as it was given to `execute_command`.
@@ -74,10 +70,8 @@ def plain_of(name: Any) -> tuple[str, int]:
 def _find_plain(name: Any) -> tuple[str, int]:
     text = name.encode() if isinstance(name, str) else bytes(name)
     found = TABLE.plain(text.strip()) or ("", 0)
-    if found[0] not in ("read", "write") or (
-        found[1] and text.split() != [text]
-    ):  # its arguments are counted without its second word
-        found = ("", 0)
+    if found[0] not in ("read", "write") or (found[1] and text.split() != [text]):
+        found = ("", 0)  # where the name has two words, its arguments are counted without the second one
     if len(_plain) < _MOST:
         _plain[name] = found
     return found

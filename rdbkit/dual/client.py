@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, Final, Self
 
-from rdbkit.dual.calls import MAY_BE_DONE, Arguments, Encode, is_miss, plain_of
+from rdbkit.dual.calls import MAY_BE_DONE, Encoder, is_miss, plain_of
 from rdbkit.dual.openers import shared_settings
-from rdbkit.dual.pair import Pair, Route, pair_of, split_arguments
+from rdbkit.dual.pair import Pair, Route, given_sides, pair_of, split_arguments
 from rdbkit.dual.states import Side
 from rdbkit.live.login import missing_package
 from rdbkit.targets.keyspecs import TABLE, Written
@@ -21,7 +22,7 @@ try:
     import redis
     from redis.client import Pipeline as PlainPipeline
     from redis.client import PubSub as PlainPubSub
-    from redis.exceptions import ExecAbortError, RedisError, ResponseError, WatchError
+    from redis.exceptions import DataError, ExecAbortError, RedisError, ResponseError, WatchError
 except ImportError as e:
     raise missing_package(e) from None
 
@@ -48,8 +49,10 @@ class TwoSided:
 
     #: What all clients of a class are given; see `bound`.
     _bound: ClassVar[Mapping[str, Any]] = {}
+    #: Sides whose clients are the user's, who closes them.
+    _given: frozenset[Side] = frozenset()
     _clients: Clients
-    _encode: Encode
+    _encode: Encoder
     dual: Pair
 
     @classmethod
@@ -101,40 +104,43 @@ class TwoSided:
         return self
 
     def close(self) -> None:
-        """Close both clients. What was written goes on to be brought to the other side; `dual.close` waits for it."""
-        for client in self.__dict__.get("_clients", {}).values():
-            client.close()
+        """Close the clients of both sides, but for those that were given.
+
+        What was written goes on to be brought to the other side; `dual.drain` waits for it.
+        """
+        for side, client in self.__dict__.get("_clients", {}).items():
+            if side not in self._given:
+                client.close()
 
     # -- commands
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command to the side that is used, and see to it that what it has written comes to the other side."""
         pair = self.dual
+        route = pair.route
         kind, at = plain_of(args[0])
-        if at and len(args) > at:
+        if route.is_alone or (kind == "read" and route.is_plain):
+            return self._clients[route.primary].execute_command(*args, **options)
+        if at:
+            keys = args[1:] if at < 0 else args[at : at + 1]
             route = pair.enter()
             try:
                 reply = self._clients[route.primary].execute_command(*args, **options)
-            except ResponseError:
-                raise
-            except BaseException:  # it may have been done
-                pair.wrote_key(route, self._encode(args[at]))
+            except BaseException as e:
+                if at < 0 or not isinstance(e, ResponseError):  # it may have been done, or a part of it by a node of a cluster
+                    pair.wrote_keys(route, map(self._encode, keys))
                 raise
             else:
-                pair.wrote_key(route, self._encode(args[at]))
+                pair.wrote_keys(route, map(self._encode, keys))
                 return reply
             finally:
                 pair.leave()
-        if kind == "read":
-            route = pair.route
-            if route.is_plain:
-                return self._clients[route.primary].execute_command(*args, **options)
         return self._execute(args, options)
 
     def _execute(self, args: Any, options: Any) -> Any:
         """The reply to a command of which more is to be known than its name."""
         pair = self.dual
-        arguments = Arguments(args, self._encode)
+        arguments = self._encode.arguments(args)
         written = TABLE.written(arguments)
         if written.kind == "read":
             return self._read(pair.route, TABLE.reads(arguments), arguments, args, options)
@@ -167,7 +173,7 @@ class TwoSided:
             self.dual.wrote(route, written)
         return reply
 
-    def _read(self, route: Route, keys: Sequence[bytes], arguments: Arguments, args: Any, options: Any) -> Any:
+    def _read(self, route: Route, keys: Sequence[bytes], arguments: Sequence[bytes], args: Any, options: Any) -> Any:
         """The reply to a read of which both sides may be asked."""
         pair = self.dual
         client = self._clients[route.primary]
@@ -233,27 +239,32 @@ class Redis(TwoSided, redis.Redis):
         old, new = ours.pop("old", None), ours.pop("new", None)
         if new is None:
             raise ValueError("name the new server: new=URL, or a client of it")
+        self._given = given_sides(old, new)
         self._begin(redis.Redis(*args, **theirs) if old is None else old, new, ours)
 
     def _begin(self, old: Any, new: Any, ours: dict[str, Any]) -> None:
         if isinstance(new, str):
             new = redis.Redis.from_url(new, **shared_settings(old))
         self._clients = Clients({"old": old, "new": new})
-        self._encode = old.get_encoder().encode
+        self._encode = Encoder(old)
         self.dual = pair_of(old, new, **ours)
 
     @classmethod
     def from_url(cls, url: str, **kwargs: Any) -> Self:
         """As `redis.Redis.from_url`, for the old server; the new one is an argument of its own."""
         ours, theirs = split_arguments({**cls._bound, **kwargs})
-        return cls(old=redis.Redis.from_url(url, **theirs), **ours)
+        made = cls(old=redis.Redis.from_url(url, **theirs), **ours)
+        made._given -= {"old"}
+        return made
 
     @classmethod
     def from_pool(cls, connection_pool: Any, **kwargs: Any) -> Self:
         """As `redis.Redis.from_pool`, for the old server; the new one is an argument of its own."""
         old = redis.Redis(connection_pool=connection_pool)
         old.auto_close_connection_pool = True  # as from_pool does, which redis-py 5.0.0 has not
-        return cls(old=old, **kwargs)
+        made = cls(old=old, **kwargs)
+        made._given -= {"old"}
+        return made
 
     @property
     def connection_pool(self) -> Any:  # type: ignore[override]
@@ -406,8 +417,9 @@ class Pipelined:
         """Mark what these commands may have written: one that has failed does no harm by it."""
         if route.marks is not None:
             for args, _ in stack:
-                arguments = Arguments(args, self._owner._encode)
-                self._owner.dual.wrote(route, TABLE.written(arguments), arguments)
+                with suppress(DataError):  # which was not sent
+                    arguments = self._owner._encode.arguments(args)
+                    self._owner.dual.wrote(route, TABLE.written(arguments), arguments)
 
     def reset(self) -> None:
         """Forget what was queued and watched."""
@@ -430,6 +442,8 @@ class Pipeline(Pipelined, PlainPipeline):  # type: ignore[misc]
 class PubSub(PlainPubSub):
     """A `redis.client.PubSub` on the side that is used; on a switch it subscribes on the other one."""
 
+    connection: Any
+
     def __init__(self, owner: Redis, **kwargs: Any) -> None:
         self._owner = owner
         self._side = owner.dual.route.primary
@@ -442,19 +456,28 @@ class PubSub(PlainPubSub):
 
     def parse_response(self, block: bool = True, timeout: float = 0) -> Any:
         """As redis.PubSub has it; looks now and then which side is used."""
-        self._follow()
-        if not block:
-            return super().parse_response(block=False, timeout=timeout)  # type: ignore[no-untyped-call]
         while True:
-            reply = super().parse_response(block=False, timeout=LISTEN_S)  # type: ignore[no-untyped-call]
-            if reply is not None:
-                return reply
+            if self.connection is not None and self._other_side() is not None:
+                with suppress(RedisError, OSError):  # the old side may be gone
+                    reply = super().parse_response(block=False, timeout=0)  # type: ignore[no-untyped-call]
+                    if reply is not None:
+                        return reply  # which came before the switch
             self._follow()
+            reply = super().parse_response(  # type: ignore[no-untyped-call]
+                block=False, timeout=LISTEN_S if block else timeout
+            )
+            if reply is not None or not block:
+                return reply
+
+    def _other_side(self) -> Side | None:
+        """The side that is used by now, where that is not the one of this connection."""
+        side = self._owner.dual.route.primary
+        return None if side == self._side else side
 
     def _follow(self) -> None:
         """Subscribe on the other side, where that is used by now."""
-        side = self._owner.dual.route.primary
-        if side == self._side:
+        side = self._other_side()
+        if side is None:
             return
         subscribed = self.channels, self.patterns, self.shard_channels
         self.reset()

@@ -7,9 +7,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Self
 
+from rdbkit.dual.calls import Encoder
 from rdbkit.dual.client import LISTEN_S, Clients, Pipelined, TwoSided
 from rdbkit.dual.openers import SHARED, shared_by_clusters
-from rdbkit.dual.pair import pair_of, split_arguments
+from rdbkit.dual.pair import given_sides, pair_of, split_arguments
 from rdbkit.dual.single import NODE, SUBSCRIPTIONS, Slot, as_side, check_nodes, with_nodes, without_pipelines
 from rdbkit.dual.states import Side
 from rdbkit.live.login import missing_package
@@ -49,6 +50,7 @@ class RedisCluster(TwoSided, redis.RedisCluster):
         if new is None:
             raise ValueError("name the new server: new=URL, or a client of it")
         self._clients = Clients()
+        self._given = given_sides(old, new)
         if old is None:
             self._clients.make["old"] = partial(redis.RedisCluster, *args, **theirs)
             old = _unconnected(*args, **theirs)
@@ -60,7 +62,7 @@ class RedisCluster(TwoSided, redis.RedisCluster):
             new = _unconnected(url=new, **settings)
         else:
             self._clients["new"] = as_side(new)
-        self._encode = old.get_encoder().encode
+        self._encode = Encoder(old)
         self.dual = pair_of(old, new, **ours)
 
     @classmethod

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -25,7 +25,7 @@ from rdbkit.dual.states import Setting, Side, State, mirrored, primary, reads_ne
 from rdbkit.dual.watch import LOOK_S, Watch
 from rdbkit.targets.keyspecs import Written
 
-__all__ = ["OTHER", "Options", "Pair", "Route", "Watching", "pair_of", "split_arguments"]
+__all__ = ["OTHER", "Options", "Pair", "Route", "Watching", "given_sides", "pair_of", "split_arguments"]
 
 #: How long the end of a process waits for what it has written to be on the other side.
 _END_S: Final = 5.0
@@ -81,7 +81,7 @@ class Options:
     recheck: int = 2000
     hide_keys: bool = False
     switch_wait_s: float = 2.0
-    journal: str | None = None
+    journal: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         if self.mirror not in ("marks", "follow"):
@@ -90,6 +90,8 @@ class Options:
             raise ValueError(f"publish is primary or both, not {self.publish}")
         if not 0 <= self.compare <= 1:
             raise ValueError(f"a share of reads is a number from 0 to 1, not {self.compare}")
+        if not self.switch_wait_s >= 0:
+            raise ValueError(f"commands wait at a switch for 0 seconds or more, not {self.switch_wait_s}")
 
 
 class Route(NamedTuple):
@@ -102,6 +104,7 @@ class Route(NamedTuple):
         marks: takes the keys that were written; None where nobody brings them to the other side.
         compares: whether reads are compared.
         is_plain: whether reads go to the primary, and nothing else is done with them.
+        is_alone: whether that holds for all commands, since the other side is not used.
     """
 
     setting: Setting
@@ -110,6 +113,7 @@ class Route(NamedTuple):
     marks: Marks | None
     compares: bool
     is_plain: bool
+    is_alone: bool
 
 
 class Pair:
@@ -188,9 +192,14 @@ class Pair:
 
     def enter(self) -> Route:
         """Where a command that may write goes. A switch waits for it, until `leave`, which must follow. Raises: as `setting`."""
-        while (route := self.try_enter()) is None:
+        flying = self._flying
+        while True:
+            flying.append(None)
+            route = self._route
+            if route is not None:
+                return route
+            flying.pop()
             self.find_route()
-        return route
 
     def try_enter(self) -> Route | None:
         """As `enter`, which waits where this gives None: for a loop of asyncio, which has `find_route` wait in a thread."""
@@ -247,15 +256,17 @@ class Pair:
             written: what it does.
             args: the command itself.
         """
-        if route.marks is None:
+        marks = route.marks
+        if marks is None:
             return
         if written.kind in _MARKED:
             for key in written.keys:
-                self.wrote_key(route, key)
+                marks.add(self.db, key)
             for db, key in written.elsewhere:
-                self.wrote_key(route, key, db)
+                marks.add(db, key)
+            self._look_whether_late(route, marks)
         elif written.kind in ("definition", "publish", "flush", "unknown"):
-            self._beside.wrote(route.primary, route.marks, written.kind, list(args))
+            self._beside.wrote(route.primary, marks, written.kind, list(args))
         elif written.kind == "other" and self._is_of_connection(args):
             self.metrics.count("needs_sync", 1, args[0].decode().lower())
 
@@ -264,12 +275,16 @@ class Pair:
         name = args[0].upper() if args else b""
         return name == b"EXEC" or (name == b"SELECT" and len(args) > 1 and args[1] != b"%d" % self.db)
 
-    def wrote_key(self, route: Route, key: bytes, db: int | None = None) -> None:
-        """As `wrote`, of one key."""
+    def wrote_keys(self, route: Route, keys: Iterable[bytes]) -> None:
+        """As `wrote`, of keys of the database in use."""
         marks = route.marks
-        if marks is None:
-            return
-        marks.add(self.db if db is None else db, bytes(key))  # a memoryview may be given, too
+        if marks is not None:
+            for key in keys:
+                marks.add(self.db, key)
+            self._look_whether_late(route, marks)
+
+    def _look_whether_late(self, route: Route, marks: Marks) -> None:
+        """Count a command that was answered after a switch: nobody takes these marks any more."""
         if self._route is not route and marks in self._ended:
             self._late += 1
 
@@ -289,14 +304,14 @@ class Pair:
         toward = mirrored(setting.state)
         marks = None if toward is None or self.options.mirror != "marks" else self._begin(toward)
         compares = toward is not None and self.options.compare > 0
-        return Route(setting, primary(setting.state), second, marks, compares, second is None and not compares)
+        return Route(setting, primary(setting.state), second, marks, compares, second is None and not compares, toward is None)
 
     def _begin(self, toward: Side) -> Marks:
         """What takes the keys to be brought to a side."""
         found = self._engines.get(toward)
         if found is None:
             journal = self.options.journal
-            marks = Marks(self.options.most_marks, None if journal is None else f"{journal}-to-{toward}")
+            marks = Marks(self.options.most_marks, None if journal is None else f"{os.fspath(journal)}-to-{toward}")
             engine = Engine(self._open[OTHER[toward]], self._open[toward], marks, self.metrics, recheck=self.options.recheck)
             found = self._engines[toward] = marks, engine
         found[1].start()
@@ -309,7 +324,7 @@ class Pair:
             toward = mirrored(before.state)
             if toward is not None and toward != mirrored(now.state) and (found := self._engines.pop(toward, None)):
                 self._end(*found, is_switch=primary(before.state) != primary(now.state))
-            self._route = self._route_of(now)
+            self._route = self._route_of(now)  # where this raises, the next command tries again
 
     def _end(self, marks: Marks, engine: Engine, is_switch: bool) -> None:
         """Bring nothing more to a side: on a switch it decides itself from now on."""
@@ -336,6 +351,12 @@ def split_arguments(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
     """The arguments of a client: those that are ours, and those that the package redis knows."""
     ours = {name: value for name, value in kwargs.items() if name in _OURS}
     return ours, {name: value for name, value in kwargs.items() if name not in ours}
+
+
+def given_sides(old: Any, new: Any) -> frozenset[Side]:
+    """The sides whose clients were given, which are the user's to close: not by None or a URL."""
+    given: dict[Side, Any] = {"old": old, "new": new}
+    return frozenset(side for side, client in given.items() if client is not None and not isinstance(client, str))
 
 
 def pair_of(

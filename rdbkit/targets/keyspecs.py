@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -84,15 +84,19 @@ class CommandTable:
         return found
 
     def plain(self, name: bytes) -> tuple[str, int] | None:
-        """The kind of a command, and which argument is the one key that it writes, 0 for none; None where the arguments decide.
+        """The kind of a command, and which argument is the one key that it writes; None where the arguments decide.
 
-        >>> TABLE.plain(b"SET"), TABLE.plain(b"GET"), TABLE.plain(b"DEL")
-        (('write', 1), ('read', 0), None)
+        That is 0 for none, and -1 where all arguments are keys that it writes.
+
+        >>> TABLE.plain(b"SET"), TABLE.plain(b"GET"), TABLE.plain(b"DEL"), TABLE.plain(b"EVAL")
+        (('write', 1), ('read', 0), ('write', -1), None)
         """
         command, _ = self._find([name])
-        if command is _UNKNOWN or command.within is not None or (command.always is None and not command.only_key):
+        if command is _UNKNOWN or command.within is not None:
             return None
-        return command.kind, command.only_key
+        if command.writes == (_Range(1, -1),) and not command.more:
+            return command.kind, -1
+        return None if command.always is None and not command.only_key else (command.kind, command.only_key)
 
     def learn(self, name: bytes, info: object) -> None:
         """Take over what a server says of a command that the table lacks; what cannot be understood is left out.
@@ -218,7 +222,9 @@ def _rule(row: Any) -> _Rule:
     return _Options(tuple(word.encode() for word in row["options"]), row["from"])
 
 
-def _keys(rules: Iterable[_Rule], args: Sequence[bytes]) -> tuple[bytes, ...]:
+def _keys(rules: tuple[_Rule, ...], args: Sequence[bytes]) -> tuple[bytes, ...]:
+    if len(rules) == 1:
+        return tuple(rules[0].keys(args))
     return tuple(key for rule in rules for key in rule.keys(args))
 
 

@@ -104,6 +104,26 @@ def test_before_and_after_only_one_side_is_used(sides: Sides, state: State, side
     assert (sides.old.exists("k"), sides.new.exists("k")) == ((1, 0) if side == "old" else (0, 1))
 
 
+def test_a_client_closes_what_it_has_made(sides: Sides) -> None:
+    async def run() -> None:
+        old = redis.asyncio.Redis.from_url(sides.urls[0])
+        async with Redis(old=old, new=sides.urls[1], state=State.SHADOW) as client:
+            await client.set("k", 1)
+            new = client._clients["new"]
+            await new.ping()
+            kept = old.connection_pool._available_connections[0]
+            closed = new.connection_pool._available_connections[0]
+            assert await client.drain()
+        assert kept.is_connected
+        assert not closed.is_connected
+        async with Redis.from_url(sides.urls[1], new=old, state=State.DONE) as client:
+            assert await client.get("k") == b"1"
+        assert kept.is_connected
+        await old.aclose()
+
+    asyncio.run(run())
+
+
 def test_pipelines_and_transactions(sides: Sides) -> None:
     async def run() -> None:
         async with sides.client(State.SHADOW) as client:

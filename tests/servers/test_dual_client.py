@@ -210,6 +210,20 @@ def test_subscribers_move_with_the_switch(sides: Sides) -> None:
         assert sides.old.publish("c", "3") == 0
 
 
+def test_a_subscriber_gets_what_came_before_the_switch(sides: Sides) -> None:
+    state = Switched(State.DIAL)
+    with sides.client(state) as client, client.pubsub(ignore_subscribe_messages=True) as pubsub:
+        pubsub.subscribe("c")
+        until(lambda: pubsub.get_message(timeout=0.01) is None and pubsub.subscribed)
+        for text in ("1", "2"):
+            until(lambda text=text: sides.old.publish("c", text) == 1)  # type: ignore[misc]
+        state.go(client, State.NEW)
+        assert [pubsub.get_message(timeout=1)["data"] for _ in range(2)] == [b"1", b"2"]
+        assert pubsub.get_message(timeout=0.01) is None
+        until(lambda: sides.new.publish("c", "3") == 1)
+        assert next(each["data"] for each in pubsub.listen()) == b"3"
+
+
 def test_scripts_and_functions(sides: Sides) -> None:
     with sides.client(State.NEW) as client:
         double = client.register_script("return redis.call('set', KEYS[1], ARGV[1] * 2)")
@@ -382,6 +396,41 @@ def test_clients_are_made_in_many_ways(sides: Sides) -> None:
     assert len(sides.new.keys()) == 6
 
 
+def test_a_client_closes_what_it_has_made(sides: Sides) -> None:
+    closed: list[str] = []
+
+    class Noticed(redis.Redis):
+        def close(self) -> None:
+            closed.append(f"{self.get_connection_kwargs()['port']}")
+            super().close()
+
+    old, new = (Noticed.from_url(url) for url in sides.urls)
+    with Redis(old=old, new=new, state=State.SHADOW) as client:
+        client.set("k", 1)
+        assert client.dual.drain(60)
+    assert closed == []
+    with Redis(old=old, new=sides.urls[1], state=State.SHADOW) as client:
+        pool = client._clients["new"].connection_pool
+        client._clients["new"].ping()
+    assert closed == []
+    assert not pool._available_connections or pool._available_connections[0]._sock is None
+
+
+def test_a_journal_is_for_the_next_process(sides: Sides, tmp_path: Path) -> None:
+    journal = tmp_path / "marks"
+    code = (
+        "import os, sys; from rdbkit.dual import Redis, State; "
+        "client = Redis.from_urls(*sys.argv[1:3], state=State.SHADOW, journal=sys.argv[3], recheck=0); "
+        "client.dual.route.marks.begun = None; client.set('k', 'v'); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", code, *sides.urls, str(journal)], check=True, timeout=60)
+    assert not sides.new.exists("k")
+    with sides.client(State.SHADOW, journal=journal) as client:
+        client.get("k")
+        assert client.dual.drain(60)
+    assert sides.new.get("k") == b"v"
+
+
 def test_what_does_not_go_together_is_refused(sides: Sides) -> None:
     old, new = sides.urls
     with pytest.raises(ValueError, match="name the new server"):
@@ -392,7 +441,7 @@ def test_what_does_not_go_together_is_refused(sides: Sides) -> None:
         Redis.from_urls(old, old)
     with pytest.raises(ValueError, match="by a Unix socket"):
         Redis(unix_socket_path="/nowhere", new=new)
-    for wrong in ({"mirror": "replay"}, {"publish": "all"}, {"compare": 2}):
+    for wrong in ({"mirror": "replay"}, {"publish": "all"}, {"compare": 2}, {"switch_wait_s": -1}):
         with pytest.raises(ValueError, match="not"):
             Redis.from_urls(old, new, **wrong)
 

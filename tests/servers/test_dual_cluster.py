@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,6 +66,17 @@ class Sides:
         client = kind(old=old, **kwargs) if not isinstance(old, str) else kind.from_url(old, decode_responses=True, **kwargs)
         self.duals.append(client.dual)
         return client
+
+    @asynccontextmanager
+    async def asyncio_client(self) -> AsyncIterator[Any]:
+        """As `client`, for asyncio; what was given to it is closed by us."""
+        async with self.client(rdbkit.dual.asyncio.RedisCluster, redis.asyncio) as client:
+            yield client
+        given = {side: client._clients[side] for side in client._given}
+        assert list(given) == [side for side, place in zip(("old", "new"), self.places, strict=True) if not place.is_cluster]
+        for each in given.values():
+            assert await each.ping()
+            await each.aclose()
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +218,7 @@ def test_a_side_that_is_down_is_missed_by_nobody_who_does_not_need_it(places: di
 
 def test_asyncio(sides: Sides) -> None:
     async def run() -> None:
-        async with sides.client(rdbkit.dual.asyncio.RedisCluster, redis.asyncio) as client:
+        async with sides.asyncio_client() as client:
             assert issubclass(type(client), redis.asyncio.RedisCluster)
             assert await asyncio.gather(*(client.set(f"k{i}", i) for i in range(20))) == [True] * 20
             assert await client.mset_nonatomic({"a": 1, "b": 2, "c": 3})
@@ -252,7 +264,7 @@ def test_asyncio(sides: Sides) -> None:
 @HAVE_TRANSACTIONS
 def test_transactions_of_asyncio(sides: Sides) -> None:
     async def run() -> None:
-        async with sides.client(rdbkit.dual.asyncio.RedisCluster, redis.asyncio) as client:
+        async with sides.asyncio_client() as client:
             async with client.pipeline(transaction=True) as pipe:
                 await pipe.watch("{t}1")
                 assert await pipe.get("{t}1") is None
@@ -295,7 +307,7 @@ def test_subscribers_of_asyncio_move_with_the_switch(sides: Sides) -> None:
     async def run() -> None:
         sides.setting = Setting(State.DIAL)
         async with (
-            sides.client(rdbkit.dual.asyncio.RedisCluster, redis.asyncio) as client,
+            sides.asyncio_client() as client,
             client.pubsub(ignore_subscribe_messages=True) as pubsub,
         ):
             heard: set[str] = set()
