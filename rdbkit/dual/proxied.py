@@ -192,7 +192,7 @@ class ProxiedConnection:
             upstream = self._proxy.upstream
             try:
                 server = await self._open(upstream)
-            except (OSError, TargetError) as e:
+            except Exception as e:  # whatever it is, no client is to wait for a server that does not come
                 self._proxy.unreachable(upstream, e)
                 self.close()
                 return

@@ -106,7 +106,8 @@ def test_no_mark_is_lost_between_threads() -> None:
     threads = [threading.Thread(target=_write, args=(marks, names, written, locks)) for _ in range(3)]
     for thread in threads:
         thread.start()
-    while len(marks) or any(thread.is_alive() for thread in threads):
+    # who writes is looked at first: what the last one has marked is there once it has ended
+    while any(thread.is_alive() for thread in threads) or len(marks):
         for db, keys in marks.take(7):
             for key in keys:
                 seen[key] = written[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from rdbkit.dual.watch import Watch
 from rdbkit.errors import TargetError
 from rdbkit.live.server import Server
 
-from ..processes import until
+from ..processes import GUARD, until
 
 
 class Played:
@@ -88,7 +89,7 @@ def test_the_first_question_looks_and_nothing_set_is_the_beginning(watching: Wat
     assert watch.looked_s is not None
     assert watch.trouble is None
     watch.close()
-    assert store.closed.wait(60)
+    assert store.closed.wait(GUARD)
     assert watch.current == SHADOW
 
 
@@ -113,8 +114,9 @@ def test_a_step_is_taken_at_its_moment_by_the_clock_of_the_store(watching: Watch
     assert not steps
     step = Setting(State.DIAL, 5, int(store.now_ms()) + 300, 2)
     store.write(step)
-    until(lambda: watch.current == step)
+    until(lambda: steps)  # which is told a little after it holds
     ((before, now, at),) = steps
+    assert watch.current == step
     assert (before, now) == (SHADOW, step)
     assert at >= step.effective_at_ms
 
@@ -147,15 +149,21 @@ def test_at_the_end_of_the_interpreter_each_question_looks(watching: Watching, m
 
 
 def test_while_a_step_is_near_no_look_can_hold_it_up(watching: Watching) -> None:
-    store = Played(SHADOW, Setting(State.DIAL, 5, 200, 2))
-    store.settings[1] = store.settings[1]._replace(effective_at_ms=int(store.now_ms()) + 200)
+    released = threading.Event()
+
+    class Hanging(Played):
+        def look(self) -> Look:
+            if self.looks:
+                released.wait(GUARD)
+            return super().look()
+
+    store = Hanging(SHADOW)
+    store.write(Setting(State.DIAL, 5, int(store.now_ms()) + 200, 2))
     watch = watching(store)
-    looks: list[int] = []
-    watch.on_change(lambda before, now: looks.append(store.looks))
     watch.start()
-    store.trouble = TargetError("it hangs")
     until(lambda: watch.current.state is State.DIAL)
-    assert looks == [1]
+    store.trouble = TargetError("it hangs")
+    released.set()
     until(lambda: watch.trouble == "it hangs")
     assert watch.current.state is State.DIAL
 
@@ -190,7 +198,7 @@ def test_a_process_that_cannot_look_goes_on_and_says_so(watching: Watching, monk
     watch = watching(store)
     assert watch.current == SHADOW
     store.trouble = OSError()
-    until(lambda: watch.is_late and watch.trouble == "OSError")
+    until(lambda: watch.trouble == "OSError" and watch.is_late)  # in this order: from a look that fails on, none succeeds
     assert watch.current == SHADOW
     assert watch.report() | {"clock_error_ms": 0} == {
         "state": "shadow", "state_epoch": 1, "state_late": True, "state_trouble": "OSError", "clock_error_ms": 0,
@@ -203,20 +211,21 @@ def test_the_clock_is_that_of_the_closest_look_until_it_is_set(watching: Watchin
     store = Played(SHADOW)
     watch = watching(store)
     watch.start()
+    near_ms = 60_000  # more than threads of a busy machine are held up
 
     def off_by(ms: float) -> bool:
-        return abs(watch.now_ms() - store.now_ms() - ms) < 50
+        return abs(watch.now_ms() - store.now_ms() - ms) < near_ms
 
     assert off_by(0)
-    assert watch.clock_error_ms < 50
-    store.error_ms, store.ahead_ms = 500, 300.0  # a slow answer: less is known than before
+    assert watch.clock_error_ms < near_ms
+    store.error_ms, store.ahead_ms = 1_000_000, 600_000.0  # a slow answer: less is known than before
     looks = store.looks
     until(lambda: store.looks > looks + 3)
-    assert off_by(-300)
-    assert watch.clock_error_ms < 50
-    store.ahead_ms = 7_200_000.0  # it was set
+    assert off_by(-600_000)
+    assert watch.clock_error_ms < near_ms
+    store.ahead_ms = 86_400_000.0  # it was set
     until(lambda: off_by(0))
-    assert watch.clock_error_ms >= 500
+    assert watch.clock_error_ms >= 1_000_000
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
@@ -227,12 +236,15 @@ def test_a_child_process_looks_by_itself(watching: Watching) -> None:
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
-        step = Setting(State.OLD, 0, 2, 2)
-        looks = store.looks
-        store.write(step)
-        good = watch.current == step and store.looks > looks and store.forgotten == 1
-        os.write(write, b"good" if good else b"bad")
-        os._exit(0)
+        try:
+            signal.alarm(GUARD)
+            step = Setting(State.OLD, 0, 2, 2)
+            looks = store.looks
+            store.write(step)
+            if watch.current == step and store.looks > looks and store.forgotten == 1:
+                os.write(write, b"good")
+        finally:  # whatever happens: the tests go on in one process only
+            os._exit(0)
     os.close(write)
     with os.fdopen(read, "rb") as answer:
         assert answer.read() == b"good"
