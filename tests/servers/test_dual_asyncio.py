@@ -15,6 +15,7 @@ import redis
 from fixtures.server import running
 from rdbkit.dual import Setting, State
 from rdbkit.dual.asyncio import Redis
+from rdbkit.dual.pair import Pair
 
 from .test_verify_import import port_of
 
@@ -25,10 +26,13 @@ class Sides(NamedTuple):
     old: redis.Redis
     new: redis.Redis
     urls: tuple[str, str]
+    pairs: list[Pair]
 
     def client(self, state: Any, **kwargs: Any) -> Any:
         """A client in a state, or in the one that a function gives."""
-        return Redis.from_urls(*self.urls, state=state if callable(state) else lambda: state, look_s=0.02, **kwargs)
+        made = Redis.from_urls(*self.urls, state=state if callable(state) else lambda: state, look_s=0.02, **kwargs)
+        self.pairs.append(made.dual)
+        return made
 
 
 class Switched:
@@ -64,7 +68,10 @@ def sides(servers: tuple[str, str]) -> Iterator[Sides]:
     with redis.Redis.from_url(servers[0]) as old, redis.Redis.from_url(servers[1]) as new:
         old.flushall()
         new.flushall()
-        yield Sides(old, new, servers)
+        sides = Sides(old, new, servers, [])
+        yield sides
+        for pair in sides.pairs:
+            pair.close(0)  # what it would compare later are keys of the next test
 
 
 def test_in_shadow_the_old_side_answers_and_the_new_one_gets_the_same(sides: Sides) -> None:
@@ -108,6 +115,7 @@ def test_a_client_closes_what_it_has_made(sides: Sides) -> None:
     async def run() -> None:
         old = redis.asyncio.Redis.from_url(sides.urls[0])
         async with Redis(old=old, new=sides.urls[1], state=State.SHADOW) as client:
+            sides.pairs.append(client.dual)
             await client.set("k", 1)
             new = client._clients["new"]
             await new.ping()
@@ -211,7 +219,7 @@ def test_a_task_that_is_cancelled_leaves_its_mark(sides: Sides) -> None:
 def test_a_switch_loses_no_write(sides: Sides) -> None:
     async def run() -> None:
         state = Switched(State.SHADOW)
-        async with sides.client(state) as client:
+        async with sides.client(state, switch_wait_s=60) as client:
             counted = [0] * 4
             ends = False
 
@@ -230,6 +238,7 @@ def test_a_switch_loses_no_write(sides: Sides) -> None:
                 await until(partial(is_above, min(counted) + 20))
             ends = True
             await asyncio.gather(*tasks)
+            assert not client.dual.needs_sync
             assert await client.get("n") == b"%d" % sum(counted)
             assert await client.drain()
             assert sides.old.get("n") == sides.new.get("n")

@@ -62,7 +62,7 @@ class Sides:
         old, new = (
             place.url if place.is_cluster else module.Redis.from_url(place.url, decode_responses=True) for place in self.places
         )
-        kwargs = {"new": new, "state": lambda: self.setting, "look_s": 0.02}
+        kwargs = {"new": new, "state": lambda: self.setting, "look_s": 0.02, "switch_wait_s": 60}
         client = kind(old=old, **kwargs) if not isinstance(old, str) else kind.from_url(old, decode_responses=True, **kwargs)
         self.duals.append(client.dual)
         return client
