@@ -16,6 +16,8 @@ import pytest
 from rdbkit.dual.control import Control, ask
 from rdbkit.errors import TargetError
 
+from ..processes import GUARD
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such sockets")
 
 
@@ -36,7 +38,7 @@ def served(path: Path, then: Callable[[], Any]) -> Any:
         finally:
             await control.close()
 
-    return asyncio.run(run())
+    return asyncio.run(asyncio.wait_for(run(), GUARD))
 
 
 def test_questions_and_answers(tmp_path: Path) -> None:

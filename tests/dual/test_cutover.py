@@ -11,6 +11,8 @@ import pytest
 from rdbkit.dual.cutover import Connections, Cutover, NotSwitched, Side, Switched, Waiting
 from rdbkit.errors import TargetError
 
+from ..processes import GUARD
+
 
 class Connection:
     """A connection that waits for something, or is refused by the other side, and tells what was done with it."""
@@ -114,7 +116,7 @@ def switched(
         finally:
             assert not any(each.paused for each in workers)
 
-    return asyncio.run(run())
+    return asyncio.run(asyncio.wait_for(run(), GUARD))
 
 
 def test_all_go_on_at_the_other_side() -> None:

@@ -12,6 +12,8 @@ import pytest
 
 from rdbkit.dual.exporter import Exporter
 
+from ..processes import GUARD
+
 
 def served(then: Callable[[str], Any]) -> Any:
     async def text() -> str:
@@ -25,7 +27,7 @@ def served(then: Callable[[str], Any]) -> Any:
         finally:
             await exporter.close()
 
-    return asyncio.run(run())
+    return asyncio.run(asyncio.wait_for(run(), GUARD))
 
 
 def test_metrics() -> None:

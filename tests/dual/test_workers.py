@@ -20,6 +20,7 @@ from rdbkit.dual.states import Side, State
 from rdbkit.dual.workers import Process, ToParent, fork, obey
 from rdbkit.errors import TargetError
 
+from ..processes import GUARD
 from .test_cutover import Mirror
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
@@ -97,7 +98,7 @@ def with_processes(then: Callable[[list[Process], Marks, Metrics], Awaitable[Any
             for pid, _ in processes:
                 os.waitpid(pid, 0)
 
-    return asyncio.run(run())
+    return asyncio.run(asyncio.wait_for(run(), GUARD))
 
 
 def test_marks_come_before_the_answer() -> None:
@@ -163,7 +164,7 @@ def test_a_process_that_cannot_begin_says_why() -> None:
         with pytest.raises(NotSwitched, match="nobody there"):
             await process.ready()
 
-    asyncio.run(run())
+    asyncio.run(asyncio.wait_for(run(), GUARD))
     os.waitpid(pid, 0)
 
 
@@ -199,5 +200,5 @@ def test_what_the_parent_cannot_take_is_dropped_and_counted() -> None:
         to_parent.flush()
         to_parent.flush()
 
-    asyncio.run(run())
+    asyncio.run(asyncio.wait_for(run(), GUARD))
     assert sent == [("written", [], [], [], 2)]

@@ -74,7 +74,7 @@ class Proxied:
 
     async def close(self) -> None:
         for client in self._clients:
-            client.writer.close()
+            client.writer.transport.abort()  # `close` would wait until somebody takes what was written
             with suppress(ConnectionError):
                 await client.writer.wait_closed()
 
