@@ -219,7 +219,7 @@ def test_what_cannot_be_moved_is_closed() -> None:
     connections = [
         Connection("transaction"), Connection("request"), Connection("blocked"), Connection(fixed="MONITOR"), Connection(),
     ]  # fmt: skip
-    found = switched(connections, Mirror(), limit_s=0.2)
+    found = switched(connections, Mirror(), limit_s=2.0)
     assert found.closed == {"transaction": 1, "request": 1, "blocked": 1, "MONITOR": 1}
     assert ["close" in each.done for each in connections] == [True] * 4 + [False]
     assert "pause" not in connections[3].done

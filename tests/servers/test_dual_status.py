@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 
 import pytest
 
@@ -139,8 +140,12 @@ def test_what_arrives_and_goes_meanwhile_is_seen_again(monkeypatch: pytest.Monke
     with two() as (first, second, old, new):
         first.pipeline([("SET", f"k{n}", n, "PX", DAY) for n in range(50)])
 
+        sleep, here = time.sleep, threading.current_thread()
+
         def meanwhile(seconds: float) -> None:
-            if seconds == module.AGAIN_S:
+            if threading.current_thread() is not here:
+                sleep(seconds)
+            elif seconds == module.AGAIN_S:
                 second.pipeline([("SET", f"k{n}", n) for n in range(10)])
                 first.pipeline([("DEL", f"k{n}") for n in range(10, 15)])
             else:
