@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from rdbkit.cli.files import OutputPath
 from rdbkit.cli.options import database_pairs
 from rdbkit.cli.render import Output, key_name, printable
+from rdbkit.cli.verify_copy import WORDS, show_difference
 from rdbkit.text import count, when
 
 if TYPE_CHECKING:
     from rdbkit.dual.states import Setting
     from rdbkit.dual.status import DualStatus
+    from rdbkit.live.verify_copy import CopyProof
 
 C = TypeVar("C", bound=Callable[..., Any])
 
-__all__ = ["move_options", "setting_words", "show_status", "status_rows"]
+__all__ = [
+    "compare_option", "differing", "move_options", "proof_rows", "setting_words", "show_differences", "show_status", "status_rows",
+]  # fmt: skip
+
+#: Of keys that were compared, what is named, and how many of them.
+_TOLD: Final = ("type", "value", "expire", "refused")
+_MOST_SHOWN: Final = 3
+
+
+def compare_option(default: str, told: str) -> Callable[[C], C]:
+    """`--compare`: about how many keys; the command takes `compare: int | None`, None for all."""
+    return click.option("--compare", default=default, show_default=True, callback=_compared, metavar="N|all", help=told)
+
+
+def _compared(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
+    if value == "all":
+        return None
+    if not value.isascii() or not value.isdigit() or len(value) > 18:
+        raise click.BadParameter(f"{value!r} is neither a number of keys nor all", ctx=ctx, param=param)
+    return int(value)
 
 
 def move_options(command: C) -> C:
@@ -79,14 +100,35 @@ def status_rows(found: DualStatus, setting: Setting) -> list[tuple[str, str]]:
     return rows
 
 
-def show_status(found: DualStatus, setting: Setting, out: Output) -> None:
+def differing(proof: CopyProof) -> int:
+    """Keys that have another type, value or expiry."""
+    return proof.type + proof.value + proof.expire
+
+
+def proof_rows(proof: CopyProof) -> list[tuple[str, str]]:
+    """How many keys were compared, and how many of them differ."""
+    rows = [("compared", f"{proof.checked:,}"), ("differ", f"{differing(proof):,}")]
+    return rows + ([("changed meanwhile", f"{proof.changing:,}")] if proof.changing else [])
+
+
+def show_differences(proof: CopyProof, out: Output) -> None:
+    """Some of the keys that differ."""
+    for each in [each for each in proof.samples if each.what in _TOLD][:_MOST_SHOWN]:
+        show_difference(each, WORDS[each.what], out)
+
+
+def show_status(found: DualStatus, setting: Setting, out: Output, proof: CopyProof | None = None) -> None:
     """Which keys are where, and when all are on the new server."""
-    out.facts(status_rows(found, setting))
+    out.facts(status_rows(found, setting) + ([] if proof is None else proof_rows(proof)))
+    if proof is not None:
+        show_differences(proof, out)
     if found.missing:
         out.line("\nif nothing else is done")
         shares = [(f"{100 * share:g} % on new", at_ms) for share, at_ms in found.reached.items()]
         out.facts([(name, "never" if at_ms is None else _moment(at_ms, found.now_ms)) for name, at_ms in shares])
     out.line(f"\n{_verdict(found)}")
+    if proof is not None and differing(proof):
+        out.line("\nkeys differ: repair them\n  rdbkit sync OLD NEW")
     for note in found.notes:
         out.line(f"\nnote: {printable(note)}")
     if found.samples:

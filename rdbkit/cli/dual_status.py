@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rdbkit.cli.dual_options import move_options, show_status
+from rdbkit.cli.dual_options import compare_option, differing, move_options, show_status
 from rdbkit.cli.options import server_selection_options, warn_if_none
 from rdbkit.cli.render import output, printable, progress, usage_errors
 from rdbkit.cli.secrets import FiniteRange, SecretsCommand
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.argument("new", type=SERVER_URL)
 @move_options
 @duration_option("--watch", "0s", "See for so long what becomes of keys that are missing on NEW and expire.")
+@compare_option("0", "Compare the values of about N keys that both have, chosen by hash of the name.")
 @pick_options
 @click.option("--rate", type=FiniteRange(LEAST_RATE), metavar="N", help="Ask for at most N keys a second.")
 @click.option(
@@ -47,6 +48,7 @@ def dual_status(
     state: str | None,
     map_db: dict[int, int],
     watch: int,
+    compare: int | None,
     pick: float | int | None,
     seed: int,
     rate: float | None,
@@ -59,12 +61,14 @@ def dual_status(
 
     OLD and NEW are redis://USER@HOST:PORT, or rediss:// for TLS; with /N they are database N. A key that is written comes to NEW;
     one that is not goes when it expires. So NEW has all keys when the last of the others has expired; those that never expire have
-    to be copied. Values are not compared: see verify-copy. Nothing is written. Exit code 0 if NEW has all keys, 1 if not, 4 if a
-    server fails.
+    to be copied. --compare looks at values, too. Nothing is written. Exit code 0 if NEW has all keys and none that were compared
+    differs, 1 if not, 4 if a server fails.
     """
     from rdbkit.dual.state_store import FileStore, ServerStore
     from rdbkit.dual.states import BEGINNING
     from rdbkit.dual.status import dual_status as look
+    from rdbkit.dual.switch import WAIT_S
+    from rdbkit.live.verify_copy import verify_copy
 
     with ExitStack() as stack:
         one = stack.enter_context(old_login.connect(old))
@@ -78,14 +82,22 @@ def dual_status(
                 one, other, selection=selection, pick=pick, seed=seed, db_map=map_db, watch_s=watch / 1000, batch=batch, rate=rate,
                 samples=samples, progress=update,
             )  # fmt: skip
+            proof = None
+            if compare != 0:
+                proof = verify_copy(
+                    one, other, selection=selection, db_map=map_db, pick=compare, seed=seed, batch=batch, rate=rate, wait_s=WAIT_S,
+                    ignore_functions=True, progress=update,
+                )  # fmt: skip
     setting = settings[-1] if settings else BEGINNING
     warn_if_none(selection, found.checked)
     if as_json:
-        click.echo(json.dumps(found.to_dict() | {"setting": setting._asdict()}))
+        click.echo(
+            json.dumps(found.to_dict() | {"setting": setting._asdict(), "proof": None if proof is None else proof.to_dict()})
+        )
     else:
         out = output()
         out.heading(
             f"{printable(found.servers[1])} {'has' if found.ready else 'does not have'} all keys of {printable(found.servers[0])}"
         )
-        show_status(found, setting, out)
-    return 0 if found.ready else 1
+        show_status(found, setting, out, proof)
+    return 0 if found.ready and (proof is None or not differing(proof)) else 1

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from rdbkit.cli.dual_options import move_options, setting_words, status_rows
+from rdbkit.cli.dual_options import compare_option, move_options, proof_rows, setting_words, show_differences, status_rows
 from rdbkit.cli.files import InputPath
 from rdbkit.cli.options import server_selection_options
 from rdbkit.cli.render import Output, output, printable, progress, usage_errors
 from rdbkit.cli.secrets import SecretsCommand
 from rdbkit.cli.server_options import SERVER_URL, Login, cache_pair_options
 from rdbkit.cli.verification_options import duration_option
-from rdbkit.cli.verify_copy import WORDS, show_difference
 from rdbkit.selection import Selection
 from rdbkit.text import count
 
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from rdbkit.dual.state_store import StateStore
     from rdbkit.dual.switch import DualSwitch
 
-#: Of keys that were compared, what is named, and how many of them.
-_TOLD: Final = ("type", "value", "expire", "refused")
-_MOST_SHOWN: Final = 3
 _STATES: Final = ("old", "shadow", "dial", "new", "done")
 
 
@@ -41,14 +37,6 @@ def _accepted(ctx: click.Context, param: click.Parameter, value: str) -> float |
     if not 0 <= found < (1 if text.endswith("%") else 1 << 62):
         raise click.BadParameter(f"{value!r} is neither a number of keys nor a share, as in 1000 or 0.1%", ctx=ctx, param=param)
     return found
-
-
-def _compared(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
-    if value == "all":
-        return None
-    if not value.isascii() or not value.isdigit() or len(value) > 18:
-        raise click.BadParameter(f"{value!r} is neither a number of keys nor all", ctx=ctx, param=param)
-    return int(value)
 
 
 @click.command("dual-switch", cls=SecretsCommand)
@@ -67,10 +55,7 @@ def _compared(ctx: click.Context, param: click.Parameter, value: str) -> int | N
     "--accept-missing", default="0", show_default=True, callback=_accepted, metavar="N|N%",
     help="Go to new though so many keys are not there: they are lost to the application.",
 )  # fmt: skip
-@click.option(
-    "--compare", default="10000", show_default=True, callback=_compared, metavar="N|all",
-    help="Compare the values of about N keys on both servers first; 0 for none.",
-)  # fmt: skip
+@compare_option("10000", "Compare the values of about N keys on both servers first; 0 for none.")
 @duration_option("--in", "6s", "All processes take the step so much later: each must have looked at the state by then.")
 @click.option("--dry-run", is_flag=True, help="Tell whether the step is safe, and do not take it.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -164,13 +149,12 @@ def _show(found: DualSwitch, out: Output) -> None:
     rows = [] if found.status is None else status_rows(found.status, found.before)
     proof = found.proof
     if proof is not None:
-        counts = (("differ", proof.type + proof.value + proof.expire), ("changed meanwhile", proof.changing))
-        rows += [("compared", f"{proof.checked:,}"), *((name, f"{n:,}") for name, n in counts if n or name == "differ")]
+        rows += proof_rows(proof)
     if found.followers is not None:
         rows.append(("following", count(len(found.followers), "client")))
     out.facts(rows)
-    for each in [] if proof is None else [each for each in proof.samples if each.what in _TOLD][:_MOST_SHOWN]:
-        show_difference(each, WORDS[each.what], out)
+    if proof is not None:
+        show_differences(proof, out)
     for reason in found.reasons:
         out.line(f"\n{printable(reason)}")
     for note in found.notes:

@@ -271,6 +271,12 @@ def test_the_status_says_when_the_old_server_may_be_left(move: Move) -> None:
     assert "state        shadow, since 1970-01-01 00:00:00 UTC, by test" in out
     assert "also on new  100 (100.0 %)" in out
     assert out.endswith("ready: new has all keys of old\n")
+    code, out, _ = said("dual-status", *servers, "--compare", "all")
+    assert (code, "compared     10" in out, "differ       0\n" in out) == (0, True, True)
+    move.second.call("SET", "k7", "other")
+    code, out, _ = said("dual-status", *servers, "--compare", "1000")
+    assert (code, "differ       1\n" in out, "rdbkit sync OLD NEW" in out) == (1, True, True)
+    move.second.call("SET", "k7", "7")
     move.first.pipeline([("SET", f"t{n}", 1, "PX", DAY) for n in range(20)])
     code, out, _ = said("dual-status", *servers, "--watch", "1ms")
     assert code == 1
