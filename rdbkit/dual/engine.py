@@ -43,6 +43,8 @@ _RECHECK_S: Final = 1.0
 #: Keys that are compared at once for somebody who waits; and for how long nothing else is compared then.
 _AT_ONCE: Final = 16
 _PUT_OFF_S: Final = 3.0
+#: That a key differs is of no account where it expires anyway within so many milliseconds.
+_ENDING_MS: Final = 1000
 #: Keys that wait to be compared.
 _MOST_RECHECKS: Final = 100_000
 #: Bytes above which a value is not read whole.
@@ -455,11 +457,21 @@ class Engine:
                 fates[key] = "exists"
         differ = [key for key in keys if fates.get(key, "") in ("", "exists")]
         # what has a mark by now has changed meanwhile
-        drift = [key for key in differ if (db, key) not in self._marks]
+        drift = self._lasting(mover, db, [key for key in differ if (db, key) not in self._marks])
         self._metrics.count("rechecked", len(keys))
         self._metrics.count("recheck_differs", len(drift))
         self._marks.again(db, differ)
         return len(drift)
+
+    def _lasting(self, mover: Mover, db: int, keys: list[bytes]) -> list[bytes]:
+        """Of keys that differ those that do not go by themselves: on both sides, gone or about to expire. Raises: TargetError."""
+        if not keys:
+            return keys
+        edits = self._conversion.edits
+        called = [edits.key_of(key) for key in keys]
+        source = mover.way.source.ask(db, [(key, [command(b"PTTL", key)]) for key in keys])
+        target = mover.way.target.ask(edits.db_of(db), [(name, [command(b"PTTL", name)]) for name in called])
+        return [key for key, *left in zip(keys, source, target, strict=True) if not all(_is_ending(each) for (each,) in left)]
 
     # -- connections
 
@@ -496,6 +508,11 @@ class Engine:
             if each is not None:
                 with suppress(Exception):
                     each.close()
+
+
+def _is_ending(left: object) -> bool:
+    """Whether a key has gone, or expires by itself in a moment, by the answer to PTTL."""
+    return isinstance(left, int) and (left == -2 or 0 <= left < _ENDING_MS)
 
 
 def _begin_all() -> None:

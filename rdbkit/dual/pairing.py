@@ -471,7 +471,8 @@ class Pairing:
         self._client_id = int(text) if pending.line[:1] == b":" and text.isdigit() else 0
 
     def _wrote(self, pending: _Pending) -> None:
-        if not pending.failed and not (pending.blocks and pending.line in _NIL):
+        nothing_came = pending.blocks and pending.line in _NIL
+        if not pending.failed and (not nothing_came or pending.arguments[0].upper() == b"XREADGROUP"):  # it has made its consumer
             self._mark(pending.rows)
 
     def _tried(self, pending: _Pending) -> None:

@@ -231,6 +231,13 @@ def test_a_command_that_waits_can_be_ended_and_is_sent_again() -> None:
     assert talk.pairing.again() == b""
 
 
+def test_a_consumer_for_whom_nothing_came_is_marked() -> None:
+    talk = Talk()
+    talk.ask("BLPOP q 1", "xreadgroup GROUP g c STREAMS x >")
+    talk.answer(b":77\r\n*-1\r\n*-1\r\n")
+    assert talk.keys == ["x"]
+
+
 def test_what_comes_just_before_it_is_ended_reaches_the_client() -> None:
     talk = Talk()
     talk.ask("BLPOP q 0")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis.connection  # noqa: F401 -- two threads that import it at the same time find half of it
 
 from fixtures.server import Client
 from rdbkit.dual.cutover import NotSwitched
@@ -50,6 +51,11 @@ class Connection:
         self.send(*arguments)
         return await self.reply()
 
+    async def close(self) -> None:
+        self.writer.transport.abort()  # `close` would wait until somebody takes what was written
+        with suppress(ConnectionError):
+            await self.writer.wait_closed()
+
 
 def request(*arguments: Any) -> bytes:
     parts = [each if isinstance(each, bytes) else str(each).encode() for each in arguments]
@@ -74,9 +80,7 @@ class Proxied:
 
     async def close(self) -> None:
         for client in self._clients:
-            client.writer.transport.abort()  # `close` would wait until somebody takes what was written
-            with suppress(ConnectionError):
-                await client.writer.wait_closed()
+            await client.close()
 
     async def switch(self, to: str, **how: Any) -> dict[str, Any]:
         return await self.service.switch({"to": to, "compare": 0, **how})

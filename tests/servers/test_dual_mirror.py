@@ -55,3 +55,18 @@ def test_what_is_missing_for_good_stops_a_switch() -> None:
         with pytest.raises(NotSwitched, match="rdbkit sync"):
             mirror.check(60)
         assert mirror.close()
+
+
+def test_a_key_that_expires_in_a_moment_does_not_stop_a_switch() -> None:
+    with two() as (_, new, one, other):
+        mirror = Mirror({"old": lambda: connect(one), "new": lambda: connect(other)}, Metrics())
+        mirror.turn(State.SHADOW)
+        mirror.marks.add(0, b"a")
+        assert mirror.drain(60)
+        new.call("SET", "a", 1, "PX", 900)  # as where its clock is behind
+        assert mirror.check(60) == 1
+        assert mirror.drain(60)
+        new.call("SET", "a", 1, "EX", 1000)
+        with pytest.raises(NotSwitched, match="1 of the 1 keys"):
+            mirror.check(60)
+        assert mirror.close()
