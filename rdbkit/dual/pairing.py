@@ -24,6 +24,8 @@ __all__ = ["Pairing", "Told", "request_names"]
 #: More replies than there will ever be.
 _ALL: Final = 1 << 60
 _NIL: Final = (b"*-1", b"$-1", b"_")
+#: Writes without a reply that are remembered until a later reply comes; those before them were done long ago.
+_MOST_UNPROVED: Final = 10_000
 #: Commands that change the connection.
 _TOLD: Final = (b"AUTH", b"HELLO", b"SELECT", b"RESET")
 _TRANSACTIONS: Final = (b"MULTI", b"EXEC", b"DISCARD", b"WATCH", b"UNWATCH")
@@ -141,6 +143,8 @@ class Pairing:
         self._replies = ReplyEnds()
         self._withheld = b""  # of the server, perhaps not for the client
         self._pending: deque[_Pending] = deque()
+        self._unproved: deque[tuple[int, int, bytes]] = deque(maxlen=_MOST_UNPROVED)  # number, database and key
+        self._settling: int | None = None  # the number of the request without a reply whose turn it is
         self._transaction: _Transaction | None = None
         self._watches = False
         self._silent_from: int | None = None  # while there are no replies: how many requests had one before
@@ -449,6 +453,8 @@ class Pairing:
             if self.untracked is not None:
                 break
         self._mark_answered(replies.count)
+        if self._unproved:
+            self._mark_proved()
         if stop < len(data):
             self._withheld = data[stop:]
         if pieces or stop < len(data):
@@ -531,6 +537,8 @@ class Pairing:
         for db, key in rows:
             for each in (db,) if db is not None else self._dbs or (self.context.db,):
                 self._to.mark(each, (key,))
+                if self._settling is not None:
+                    self._unproved.append((self._settling, each, key))
 
     def _mark_answered(self, number: int) -> None:
         """Mark what was written by requests whose replies have come, up to that number; errors have written nothing."""
@@ -568,7 +576,19 @@ class Pairing:
         """It is the turn of a request that has no reply."""
         self._pending.popleft()
         self._mark_answered(first.number)
+        self._settling = first.number
         first.then(first)
+        self._settling = None
+
+    def _mark_proved(self) -> None:
+        """Mark again what requests without a reply have written, once a later reply tells that they are done.
+
+        When they were marked first, the server may not have had them yet.
+        """
+        unproved = self._unproved
+        while unproved and unproved[0][0] < self._replies.count:
+            _, db, key = unproved.popleft()
+            self._to.mark(db, (key,))
 
     def mark_all(self) -> set[int]:
         """Mark whatever may have been written: nobody tells any more. Returns: the databases that may be in use."""

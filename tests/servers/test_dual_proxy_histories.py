@@ -49,7 +49,7 @@ CASES = [
 
 
 def commands_of(rng: random.Random, fields_expire: bool) -> list[tuple[Any, ...]]:
-    """Some commands, as applications send them in one go; a transaction is whole."""
+    """Some commands, as applications send them in one go; a transaction is whole, and so is a request without a reply."""
 
     def name(of: str) -> str:
         return f"{of}{rng.randrange(_KEYS)}"
@@ -69,6 +69,8 @@ def commands_of(rng: random.Random, fields_expire: bool) -> list[tuple[Any, ...]
             some = [("WATCH", name("s")), ("MULTI",), ("SELECT", rng.choice(_DATABASES)), ("APPEND", name("s"), "x")]
             some += [each for each in inside if each[0] not in ("MULTI", "EXEC", "HEXPIRE")]
             some += [(rng.choice(("EXEC", "EXEC", "DISCARD")),)]
+        elif dice == 3 and len(some) == 1:
+            some = [("CLIENT", "REPLY", "SKIP"), *some]
         found += some
     return found
 
@@ -126,8 +128,9 @@ class Writers:
             await asyncio.sleep(0)
             for client in clients:
                 client.writer.write(data[cut:])
+            unanswered = 2 * sum(each[0] == "CLIENT" for each in commands)
             for client in clients:
-                for _ in commands:
+                for _ in range(len(commands) - unanswered):
                     await client.reply()
             self._sent += len(commands)
 
