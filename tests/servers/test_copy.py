@@ -133,7 +133,7 @@ def test_what_goes_wrong_is_a_line(tmp_path: Path) -> None:
             ([url(a), url(b), "--rename-prefix", "a=b", "--on-exists", "replace"], "would replace each other", 2),
             ([url(a), url(b), "--state", str(tmp_path)], "directory", 2),
             ([url(a), url(b), "--jobs", "2"], "need files as SOURCE", 2),
-            ([url(a), url(b).replace("127", "u:s3cret@127")], "does not let this user in", 4),
+            ([url(a), url(b).replace("//", "//u:s3cret@")], "does not let this user in", 4),
         ):
             done = run_text("copy", *arguments)
             assert (done.returncode, said in done.stderr) == (code, True), done.stderr

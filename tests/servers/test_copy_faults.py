@@ -97,9 +97,13 @@ def test_a_connection_may_break_at_any_byte(side: str, way: str, number: int, so
 def test_a_network_that_stands_still_for_a_while_is_waited_for(source: Client, target: Client) -> None:
     target.call("FLUSHALL")
     with CuttingFront(int(port_of(target)), latency=0.002, piece=4000) as front:
+
+        def stand_still() -> None:
+            front.stall()
+            threading.Timer(0.5, front.go_on).start()
+
+        front.on_cut = stand_still
         front.cut_after(received=5000)
-        front.on_cut = front.stall
-        threading.Timer(0.5, front.go_on).start()
         assert copied(url(source), front.url, batch=10).complete
     assert differences(content(source), content(target)) == []
 
