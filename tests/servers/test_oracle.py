@@ -15,7 +15,7 @@ from tests.fuzz.oracle import BREAKS, CRASHES, EMPTY, HANGS, LINES, LOADS, REFUS
 from ..rdb import FIXTURES, key, length, rarely, string
 
 SERVERS = Path(os.environ["RDBKIT_SERVERS"])
-MUTATED = 3050  # 50 of each fixture
+MUTATED = 1220  # 20 of each fixture
 
 
 @pytest.mark.parametrize("line", ["redis-7.0", *rarely(*(line for line in LINES if line != "redis-7.0"))])
