@@ -630,7 +630,10 @@ def cloud(folder: Path, azurite: str) -> Iterator[Cloud]:
     servers = [_Server(("127.0.0.1", 0), handler), _Server(("127.0.0.1", 0), identity)]
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-    servers[0].socket = context.wrap_socket(servers[0].socket, server_side=True)
+    # a client that is killed as it connects keeps nobody waiting: not for the handshake, nor for a connection that is gone again
+    servers[0].socket = context.wrap_socket(servers[0].socket, server_side=True, do_handshake_on_connect=False)
+    for server in servers:
+        server.socket.settimeout(1.0)
     made.port, made.identity_port = (server.server_address[1] for server in servers)
     made.accounts = {SUBSCRIPTION: [made.storage_account()]}
     threads = [threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True) for server in servers]
