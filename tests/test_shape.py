@@ -193,7 +193,7 @@ def test_examples_in_docstrings_hold(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_page_has_the_marks_of_a_merge() -> None:
-    root = Path(rdbkit.__file__).parent.parent
+    root = Path(__file__).parent.parent
     pages = [*root.glob("*.md"), *root.glob("docs/*.md")]
     assert pages
     assert not [page.name for page in pages if re.search(r"^(<{7}|>{7}) ", page.read_text("utf-8"), re.MULTILINE)]
