@@ -23,7 +23,7 @@ def _address(ctx: click.Context, param: click.Parameter, value: str | None) -> t
         return None
     host, _, port = value.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise click.BadParameter(f"{value!r} is no HOST:PORT, such as 127.0.0.1:6379", ctx=ctx, param=param)
+        raise click.BadParameter(f"{value!r} is not HOST:PORT, such as 127.0.0.1:6379", ctx=ctx, param=param)
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 

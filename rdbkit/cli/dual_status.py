@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.argument("old", type=SERVER_URL)
 @click.argument("new", type=SERVER_URL)
 @move_options
-@duration_option("--watch", "0s", "See for so long what becomes of keys that are missing on NEW and expire.")
+@duration_option("--watch", "0s", "Watch the missing keys that expire for TIME: how many are written, how many go.")
 @compare_option("0", "Compare the values of about N keys that both have, chosen by hash of the name.")
 @pick_options
 @click.option("--rate", type=FiniteRange(LEAST_RATE), metavar="N", help="Ask for at most N keys a second.")

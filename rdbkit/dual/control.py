@@ -84,7 +84,7 @@ class Control:
         try:
             request = json.loads(line)
         except ValueError:
-            return {"error": "this is no JSON"}
+            return {"error": "not valid JSON"}
         if not isinstance(request, dict) or (answer := self._answers.get(str(request.get("do")))) is None:
             return {"error": f"it can be asked to do: {', '.join(sorted(self._answers))}"}
         try:

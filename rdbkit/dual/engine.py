@@ -79,7 +79,7 @@ class Engine:
         metrics: where everything is counted.
         gather_s: for how many seconds marks are gathered before they are taken.
         recheck: so many keys a second are compared at most; 0 for none.
-        conversion: what becomes of what the target does not support.
+        conversion: how to convert values that the target does not support.
 
     Attributes:
         ledger: what the target does not support of the keys that were brought there.

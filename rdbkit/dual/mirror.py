@@ -29,7 +29,7 @@ class Mirror:
         sides: what connects to each.
         metrics: where everything is counted.
         most_marks: so many keys may wait.
-        conversion: what becomes of what the other side does not support.
+        conversion: how to convert values that the other side does not support.
 
     Attributes:
         marks: what was written on the side in use; whoever adds asks `is_on` first.

@@ -39,7 +39,7 @@ _OPENING: Final = 4
 
 
 class _End(asyncio.Protocol):
-    """One of the two ends of a connection, as asyncio tells of it."""
+    """One end of a proxied connection: to the client, or to the server."""
 
     def __init__(self) -> None:
         self.made: Callable[[], None] = _nothing

@@ -251,7 +251,7 @@ class _ServerSide:
         if isinstance(fields, Refusal):
             raise TargetError(f"{self._name} cannot be read: {fields}", source=self._where)
         if not isinstance(fields, list):
-            raise TargetError(f"{self._name} is no hash", source=self._where)
+            raise TargetError(f"{self._name} is not a hash", source=self._where)
         try:
             settings = sorted((_parse(*pair) for pair in zip(fields[::2], fields[1::2], strict=True)), key=lambda each: each.epoch)
         except (ValueError, TypeError, LookupError, AttributeError):

@@ -168,7 +168,7 @@ def dual_status(
         pick: look for about so many keys, or for this share (below 1), chosen by hash of the name.
         seed: another number picks other keys.
         db_map: the new server's database for one of the old, where that is another.
-        watch_s: see for so many seconds what becomes of some of the keys that are missing and expire.
+        watch_s: seconds to watch some of the missing keys that expire: how many are written, and how many go.
         batch: keys to ask for at a time.
         rate: keys a second at most.
         samples: how many of the keys to name that never expire and are missing.
@@ -371,7 +371,7 @@ class _Looks:
             status.reached[share] = at_ms
 
     def watch(self, watch_s: float) -> None:
-        """See what becomes of keys that are missing now."""
+        """Watch keys that are missing now."""
         time.sleep(watch_s)
         found = self.status.watched = Watched(watch_s, len(self.watched))
         for db in sorted({key.db for key in self.watched}):

@@ -19,7 +19,7 @@ _LONGEST_WORD: Final = 16
 _DEEPEST: Final = 64
 #: What a subscriber is sent without having asked, by RESP2.
 _MESSAGES: Final = (b"message", b"pmessage", b"smessage")
-_NO_SERVER: Final = "what answers is no Redis server"
+_NO_SERVER: Final = "not a Redis server"
 
 
 class ReplyEnds:
