@@ -7,10 +7,9 @@ keys over: an event loop waits for nothing but the reply of the side that is use
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, ClassVar, Final, Self
+from typing import Any, Final, Self
 
 from rdbkit.dual.calls import MAY_BE_DONE, Encoder, is_miss
 from rdbkit.dual.client import LISTEN_S
@@ -18,6 +17,7 @@ from rdbkit.dual.openers import shared_by_clusters, shared_settings
 from rdbkit.dual.pair import Pair, Route, given_sides, pair_of, split_arguments
 from rdbkit.dual.single import NODE, SUBSCRIPTIONS, Slot, as_side, check_nodes, with_nodes, without_pipelines
 from rdbkit.dual.states import Side
+from rdbkit.dual.two_sided import BothSides
 from rdbkit.format.slots import key_slot
 from rdbkit.live.login import missing_package
 from rdbkit.targets.keyspecs import TABLE, Written
@@ -36,14 +36,8 @@ __all__ = ["ClusterPipeline", "Pipeline", "PubSub", "Redis", "RedisCluster", "Su
 _SWITCHED: Final = "the cache was switched while keys were watched"
 
 
-class TwoSided:
+class TwoSided(BothSides):
     """What makes a client of the package redis one for two servers: commands go to the side that is used, by a plain client."""
-
-    #: What all clients of a class are given; see `bound`.
-    _bound: ClassVar[Mapping[str, Any]] = {}
-    #: Sides whose clients are the user's, who closes them.
-    _given: frozenset[Side] = frozenset()
-    dual: Pair
 
     def _begin(self, plain: type[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Be a client; `plain` is what the sides' clients are where the user gives none."""
@@ -67,21 +61,6 @@ class TwoSided:
         self._encode = encode
         self._users = 0
         self.dual = pair
-
-    @classmethod
-    def bound(cls, **kwargs: Any) -> type[Self]:
-        """A class whose clients are given these arguments; see `rdbkit.dual.Redis.bound`."""
-        return type(cls.__name__, (cls,), {"_bound": {**cls._bound, **kwargs}, "__module__": cls.__module__})
-
-    @classmethod
-    def from_urls(cls, old: str, new: str, **kwargs: Any) -> Self:
-        """A client of the servers at two URLs; the other arguments are those of `from_url`."""
-        return cls.from_url(old, new=new, **kwargs)
-
-    @classmethod
-    def from_url(cls, url: str, **kwargs: Any) -> Self:
-        """As the package redis has it, for the old server; the new one is an argument of its own."""
-        raise NotImplementedError
 
     # -- the side that is used
 
@@ -109,27 +88,8 @@ class TwoSided:
         """The client of that side."""
         return self._clients[self._side]
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or "_clients" not in self.__dict__ or "dual" not in self.__dict__:
-            raise AttributeError(name)
-        return getattr(self._primary, name)
-
-    def __repr__(self) -> str:
-        clients = self.__dict__.get("_clients", {})
-        return f"<{type(self).__module__}.{type(self).__name__}(old={clients.get('old')!r}, new={clients.get('new')!r})>"
-
     def __del__(self) -> None:
         """There is nothing of our own to close."""
-
-    def set_response_callback(self, command: str, callback: Any) -> None:
-        """As the package redis has it, for both sides."""
-        for client in self._clients.values():
-            client.set_response_callback(command, callback)
-
-    def set_retry(self, retry: Any) -> None:
-        """As the package redis has it, for both sides."""
-        for client in self._clients.values():
-            client.set_retry(copy.deepcopy(retry))
 
     async def initialize(self, *args: Any, **kwargs: Any) -> Self:
         """As the package redis has it, for the side that is used."""

@@ -6,15 +6,15 @@ that it has written are then brought to the other side by a thread.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, ClassVar, Final, Self
+from typing import Any, Final, Self
 
 from rdbkit.dual.calls import MAY_BE_DONE, Encoder, is_miss, plain_of
 from rdbkit.dual.openers import shared_settings
-from rdbkit.dual.pair import Pair, Route, given_sides, pair_of, split_arguments
+from rdbkit.dual.pair import Route, given_sides, pair_of, split_arguments
 from rdbkit.dual.states import Side
+from rdbkit.dual.two_sided import BothSides
 from rdbkit.live.login import missing_package
 from rdbkit.targets.keyspecs import TABLE, Written
 
@@ -44,61 +44,16 @@ class Clients(dict[Side, Any]):
         return found
 
 
-class TwoSided:
+class TwoSided(BothSides):
     """What makes a client of the package redis one for two servers: commands go to the side that is used, by a plain client."""
 
-    #: What all clients of a class are given; see `bound`.
-    _bound: ClassVar[Mapping[str, Any]] = {}
-    #: Sides whose clients are the user's, who closes them.
-    _given: frozenset[Side] = frozenset()
     _clients: Clients
-    _encode: Encoder
-    dual: Pair
-
-    @classmethod
-    def bound(cls, **kwargs: Any) -> type[Self]:
-        """A class whose clients are given these arguments, for frameworks that take a class, and give it the old server alone.
-
-        Example:
-            Cache = Redis.bound(new="rediss://new.example:10000", name="sessions")
-            Cache.from_url("redis://old.example")
-        """
-        return type(cls.__name__, (cls,), {"_bound": {**cls._bound, **kwargs}, "__module__": cls.__module__})
-
-    @classmethod
-    def from_urls(cls, old: str, new: str, **kwargs: Any) -> Self:
-        """A client of the servers at two URLs; the other arguments are those of `redis.Redis.from_url`, and of this class."""
-        return cls.from_url(old, new=new, **kwargs)
-
-    @classmethod
-    def from_url(cls, url: str, **kwargs: Any) -> Self:
-        """As the package redis has it, for the old server; the new one is an argument of its own."""
-        raise NotImplementedError
 
     # -- the side that is used
 
     @property
     def _primary(self) -> Any:
         return self._clients[self.dual.route.primary]
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or "_clients" not in self.__dict__ or "dual" not in self.__dict__:
-            raise AttributeError(name)
-        return getattr(self._primary, name)
-
-    def __repr__(self) -> str:
-        clients = self.__dict__.get("_clients", {})
-        return f"<{type(self).__module__}.{type(self).__name__}(old={clients.get('old')!r}, new={clients.get('new')!r})>"
-
-    def set_response_callback(self, command: str, callback: Callable[..., Any]) -> None:
-        """As redis.Redis has it, for both sides."""
-        for client in self._clients.values():
-            client.set_response_callback(command, callback)
-
-    def set_retry(self, retry: Any) -> None:
-        """As redis.Redis has it, for both sides."""
-        for client in self._clients.values():
-            client.set_retry(copy.deepcopy(retry))
 
     def __enter__(self) -> Self:
         return self
