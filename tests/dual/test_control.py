@@ -55,7 +55,7 @@ def test_questions_and_answers(tmp_path: Path) -> None:
             sock.connect(str(path))
             sock.sendall(b'nonsense\n[1]\n{"do": "status"}\n')
             lines = sock.makefile("rb")
-            assert b"no JSON" in lines.readline()
+            assert b"not valid JSON" in lines.readline()
             assert b"can be asked" in lines.readline()
             assert b"old" in lines.readline()
 
