@@ -31,6 +31,9 @@ from rdbkit.live.processes import same_data
 from rdbkit.live.server import Server
 from rdbkit.text import count
 
+if sys.platform != "win32":
+    import fcntl
+
 __all__ = ["Service", "Settings", "serve"]
 
 #: The steps that a proxy can take; DIAL is for clients that choose by key.
@@ -220,17 +223,57 @@ def serve(settings: Settings, begun: Callable[[str], object] = lambda _: None) -
         settings: how.
         begun: called with the address once clients can come.
 
-    Raises: TargetError where a server cannot be reached, or a process has ended; OSError where nothing can listen there.
+    Raises: TargetError where a server cannot be reached, a process has ended, or another proxy has the state; OSError where nothing
+        can listen there.
     """
     with suppress(ImportError):  # which says what to install where it is needed
         import redis.connection  # noqa: F401 -- two threads that import it at the same time find half of it
-    setting = _setting(settings)
+    with _only_one(settings.state_file):
+        _serve(settings, _setting(settings), begun)
+
+
+def _serve(settings: Settings, setting: Setting, begun: Callable[[str], object]) -> None:
+    """Serve, from a state on. Raises: as `serve`."""
     if settings.processes == 1:
         _run(_alone(settings, setting, begun))
         return
     with _reserved(settings) as (port, reserved):
         processes = fork(settings.processes, partial(_child, settings, setting, port, reserved))
         _run(_parent(settings, setting, processes, f"{settings.host}:{port}", begun))
+
+
+@contextmanager
+def _only_one(state_file: str | None) -> Iterator[None]:
+    """Keep other proxies from this state: one that does not hear of a switch would go on at a server that the others have left.
+
+    The lock is that of a file beside it, since the state is replaced each time that it is written.
+
+    Raises: TargetError where there is another one; OSError.
+    """
+    if state_file is None or sys.platform == "win32":
+        yield
+        return
+    path = f"{state_file}.lock"
+    while True:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.stat(path), os.fstat(lock)):
+                break
+        except BlockingIOError:
+            os.close(lock)
+            raise TargetError(
+                "another proxy has this state; for more processes of one give it --processes", source=state_file
+            ) from None
+        except FileNotFoundError:  # the one before has just removed it
+            pass
+        os.close(lock)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.unlink(path)
+        os.close(lock)
 
 
 def _setting(settings: Settings) -> Setting:

@@ -111,6 +111,23 @@ def test_metrics_and_flushes(tmp_path: Path) -> None:
             assert ended(process, signal.SIGINT) == (0, "")
 
 
+def test_a_state_has_one_proxy(tmp_path: Path) -> None:
+    """Two would part with the first switch, and each acknowledge writes that the other replaces."""
+    state = str(tmp_path / "state")
+    with two() as (_, _, one, other):
+        with proxy(one, other, "--state", state) as (process, _):
+            code, _, errors = said("dual-proxy", one, other, "--listen", "127.0.0.1:0", "--state", state)
+            assert (code, "another proxy has this state" in errors) == (4, True)
+            assert ended(process) == (0, "")
+        assert not list(tmp_path.glob("*.lock"))
+        with proxy(one, other, "--state", state) as (process, _):  # a killed one has left its lock's file, and nobody locks it
+            process.kill()
+            process.wait(GUARD)
+        assert list(tmp_path.glob("*.lock"))
+        with proxy(one, other, "--state", state) as (process, _):
+            assert ended(process) == (0, "")
+
+
 def test_a_process_that_is_killed_ends_the_proxy(tmp_path: Path) -> None:
     control = str(tmp_path / "s")
     with (
