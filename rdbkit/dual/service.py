@@ -10,7 +10,7 @@ import ssl
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -29,10 +29,8 @@ from rdbkit.dual.workers import Process, ToParent, WholeWorker, fork, obey
 from rdbkit.errors import RdbError, TargetError
 from rdbkit.live.processes import same_data
 from rdbkit.live.server import Server
+from rdbkit.storage.lock import locked
 from rdbkit.text import count
-
-if sys.platform != "win32":
-    import fcntl
 
 __all__ = ["Service", "Settings", "serve"]
 
@@ -228,7 +226,14 @@ def serve(settings: Settings, begun: Callable[[str], object] = lambda _: None) -
     """
     with suppress(ImportError):  # which says what to install where it is needed
         import redis.connection  # noqa: F401 -- two threads that import it at the same time find half of it
-    with _only_one(settings.state_file):
+    with ExitStack() as stack:
+        if settings.state_file is not None:
+            try:
+                stack.enter_context(locked(settings.state_file))
+            except BlockingIOError:
+                # it would not hear of a switch, and go on at a server that the other has left
+                why = "another proxy has this state; --processes gives one more"
+                raise TargetError(why, source=settings.state_file) from None
         _serve(settings, _setting(settings), begun)
 
 
@@ -240,40 +245,6 @@ def _serve(settings: Settings, setting: Setting, begun: Callable[[str], object])
     with _reserved(settings) as (port, reserved):
         processes = fork(settings.processes, partial(_child, settings, setting, port, reserved))
         _run(_parent(settings, setting, processes, f"{settings.host}:{port}", begun))
-
-
-@contextmanager
-def _only_one(state_file: str | None) -> Iterator[None]:
-    """Keep other proxies from this state: one that does not hear of a switch would go on at a server that the others have left.
-
-    The lock is that of a file beside it, since the state is replaced each time that it is written.
-
-    Raises: TargetError where there is another one; OSError.
-    """
-    if state_file is None or sys.platform == "win32":
-        yield
-        return
-    path = f"{state_file}.lock"
-    while True:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.stat(path), os.fstat(lock)):
-                break
-        except BlockingIOError:
-            os.close(lock)
-            raise TargetError(
-                "another proxy has this state; for more processes of one give it --processes", source=state_file
-            ) from None
-        except FileNotFoundError:  # the one before has just removed it
-            pass
-        os.close(lock)
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            os.unlink(path)
-        os.close(lock)
 
 
 def _setting(settings: Settings) -> Setting:
