@@ -54,7 +54,7 @@ TALKS: dict[str, bytes] = {
     + words("SET e 1", "EXEC", "SELECT 2", "SET f 1", "CLIENT REPLY ON", "SET g 1"),
     "waits": words("RPUSH l 1 2", "BLPOP l 0", "BRPOPLPUSH l m 0", "BLPOP none 0.01", "XADD s 1-1 f v")
     + words("XREAD BLOCK 1 STREAMS s 1-1"),
-    "reset": words("SELECT 4", "MULTI", "SET a 1", "RESET", "SET b 1", "RESET"),
+    "reset": words("SET c 1", "SELECT 4", "MULTI", "SET a 1", "RESET", "SET b 1", "RESET", "DISCARD"),
     "many arguments": command(b"MSET", *(b"%d" % n for n in range(20_000))) + command(b"MGET", *(b"%d" % n for n in range(10_000))),
     "large": command(b"SET", b"large", bytes(3 << 20)) + words("STRLEN large", "GET large"),
 }  # fmt: skip
