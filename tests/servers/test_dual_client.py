@@ -421,14 +421,14 @@ def test_a_journal_is_for_the_next_process(sides: Sides, tmp_path: Path) -> None
     code = (
         "import os, sys; from rdbkit.dual import Redis, State; "
         "client = Redis.from_urls(*sys.argv[1:3], state=State.SHADOW, journal=sys.argv[3], recheck=0); "
-        "client.dual.route.marks.begun = None; client.set('k', 'v'); os._exit(0)"
+        "client.dual.route.marks.begun = None; client.set('kept', 'v'); os._exit(0)"
     )
     subprocess.run([sys.executable, "-c", code, *sides.urls, str(journal)], check=True, timeout=60)
-    assert not sides.new.exists("k")
+    assert not sides.new.exists("kept")
     with sides.client(State.SHADOW, journal=journal) as client:
-        client.get("k")
+        client.get("kept")
         assert client.dual.drain(60)
-    assert sides.new.get("k") == b"v"
+    assert sides.new.get("kept") == b"v"
 
 
 def test_what_does_not_go_together_is_refused(sides: Sides) -> None:
