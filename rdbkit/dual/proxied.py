@@ -425,7 +425,7 @@ class ProxiedConnection:
             return True  # its client has not shown yet who it is
         if self._server is None or (self.context.is_subscribed and self.context.protocol == 2):
             return False
-        request = self._pairing.ask(command(b"AUTH", *login), lambda: None)
+        request = self._pairing.log_in(*login)
         self._server.send(request)
         return bool(request)
 

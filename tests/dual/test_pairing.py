@@ -339,10 +339,46 @@ def test_a_client_that_wants_no_replies_is_heard_of_ahead_of_a_switch() -> None:
 def test_a_login_is_replaced_where_it_stands() -> None:
     talk = Talk()
     talk.found.login = words("AUTH other")
-    assert talk.ask("GET a", "AUTH mine", "GET b") == words("GET a") + words("AUTH other") + words("GET b")
-    talk.answer(b"$-1\r\n+OK\r\n$-1\r\n")
+    assert talk.ask("GET a", "AUTH mine", "GET b") == words("GET a") + words("AUTH other") + words("PING") + words("GET b")
+    talk.answer(b"$-1\r\n+OK\r\n+PONG\r\n$-1\r\n")
     assert talk.pairing.context.login == (b"mine",)
     assert "mine" not in repr(talk.pairing.context)
+
+
+@pytest.mark.parametrize("login", ["AUTH mine", "HELLO 3 AUTH me mine"])
+@pytest.mark.parametrize("piece", [1, 1 << 30])
+def test_a_refused_login_may_have_no_reply(login: str, piece: int) -> None:
+    """Redis 8.0.6 answers none where it has replies to send yet."""
+    ok = b"+OK\r\n" if login.startswith("AUTH") else b"%1\r\n+proto\r\n:3\r\n"
+    for other in (None, words("AUTH other")):
+        for said in (b"", b"-WRONGPASS no\r\n", ok):
+            for pinged in (b"+PONG\r\n", b"-NOAUTH no\r\n", b"-NOPERM no\r\n"):
+                talk = Talk()
+                talk.found.login = other
+                sent = words("SET a 1") + (other or words(login)) + words("PING") + words("SET b 1")
+                assert talk.ask("SET a 1", login, "SET b 1") == sent
+                replies = b"+OK\r\n" + said + pinged + b"+OK\r\n"
+                heard = b"".join(talk.answer(replies[at : at + piece]) for at in range(0, len(replies), piece))
+                assert heard == b"+OK\r\n" + said + b"+OK\r\n"
+                assert talk.found.marks == [(0, b"a"), (0, b"b")]
+                assert talk.pairing.is_answered
+                assert (talk.pairing.context.login is not None) == (said == ok)
+
+
+def test_a_login_that_nothing_is_ahead_of_is_sent_alone() -> None:
+    talk = Talk()
+    assert talk.ask("AUTH mine", "GET a") == words("AUTH mine") + words("GET a")
+
+
+def test_a_login_of_our_own_may_have_no_reply() -> None:
+    for said in (b"", b"-WRONGPASS no\r\n", b"+OK\r\n"):
+        talk = Talk()
+        talk.ask("GET a")
+        assert talk.pairing.log_in(b"new") == words("AUTH new") + words("PING")
+        talk.ask("SET b 1")
+        assert talk.answer(b"$-1\r\n" + said + b"+PONG\r\n+OK\r\n") == b"$-1\r\n+OK\r\n"
+        assert talk.found.marks == [(0, b"b")]
+        assert talk.pairing.log_in(b"new") == words("AUTH new")
 
 
 def test_what_is_asked_besides_has_no_reply_for_the_client() -> None:

@@ -300,8 +300,8 @@ def test_a_login_that_is_refused_turns_clients_away() -> None:
 
 def test_clients_are_asked_for_a_password_of_their_own() -> None:
     async def work(room: Room) -> None:
-        _, writer = await room.client()
-        peer, _ = await room.old.connections.get()
+        reader, writer = await room.client()
+        peer, answer = await room.old.connections.get()
         sent = [
             (command(b"AUTH", b"wrong"), command(b"AUTH", b"wrong")),
             (command(b"AUTH", b"theirs"), command(b"AUTH", b"app", b"old password")),
@@ -313,6 +313,8 @@ def test_clients_are_asked_for_a_password_of_their_own() -> None:
         for given, passed in sent:
             writer.write(given)
             assert await peer.readexactly(len(passed)) == passed
+            answer.write(b"-ERR no\r\n")
+            assert await reader.readexactly(9) == b"-ERR no\r\n"
 
     run(work, log_in=True, client_password="theirs", logins=(("app", "old password"), (None, "new password")))
     with pytest.raises(TargetError, match="lets everybody in"):

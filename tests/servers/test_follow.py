@@ -168,11 +168,13 @@ def writers(port: int, rounds: int, seed: int = 1, **options: Any) -> list[threa
     return threads
 
 
-def the_same(a: Client, b: Client, line: str) -> None:
-    """Wait until both have the same keys; what is about to expire is left to do so."""
+def the_same(a: Client, b: Client, line: str, running_: Following | None = None) -> None:
+    """Wait until both have the same keys; what is about to expire is left to do so. A follower that fails is not waited for."""
     said: list[str] = []
 
     def same() -> bool:
+        if running_ is not None:
+            running_.check()
         try:
             given, _ = taken_by(line, content(a))
             said[:] = differences(given, content(b), 1000)
@@ -208,7 +210,7 @@ def test_what_two_writers_did_has_arrived(lines: tuple[str, str], way: tuple[Kin
             for thread in threads:
                 thread.join()
             if flushes or changes == "passes":  # of which there is no end that can be known
-                the_same(a, b, target)
+                the_same(a, b, target, running_)
             else:
                 assert running_.finish().drained
         assert running_.found.changes == changes or changes is None
@@ -313,7 +315,7 @@ def test_what_was_changed_while_connections_were_broken_arrives(changes: Any) ->
                 a.pipeline([("SET", f"k{i}", f"v{value}") for i in range(100)])
                 a.call("DEL", f"k{200 + value}")
                 running_.await_pass(passes + 1)
-            the_same(a, b, "redis-7.0")
+            the_same(a, b, "redis-7.0", running_)
             assert running_.finish().drained
         assert not running_.found.foreign
         assert content(a) == content(b)
@@ -446,7 +448,7 @@ def test_a_login_that_may_not_be_told_of_changes_finds_them_by_passes() -> None:
         with following(url_of(url(a), "contributor"), url(b), "redis-7.0") as running_:
             running_.await_pass()
             a.pipeline([("SET", f"k{i}", "new") for i in range(5)] + [("DEL", "k7"), ("SET", "more", 1)])
-            the_same(a, b, "redis-7.0")
+            the_same(a, b, "redis-7.0", running_)
             running_.finish()
         assert running_.found.changes == "passes"
         assert set(running_.follower.changes.why) == {"tracking", "notifications"}
@@ -465,7 +467,7 @@ def test_databases_that_are_exchanged_are_compared() -> None:
         with following(url(a), url(b), "redis-7.0") as running_:
             running_.await_pass()
             a.call("SWAPDB", 0, 1)
-            the_same(a, b, "redis-7.0")
+            the_same(a, b, "redis-7.0", running_)
             running_.finish()
         assert not running_.found.foreign
 
@@ -489,6 +491,6 @@ def test_a_target_that_loses_its_keys_gets_them_again(how: str, tmp_path: Path) 
                 with closing(target.client()) as b:
                     a.call("SET", "k7", 2)
                     until(lambda: b.call("DBSIZE") == 500)
-                    the_same(a, b, "redis-7.0")
+                    the_same(a, b, "redis-7.0", running_)
         finally:
             target.kill()

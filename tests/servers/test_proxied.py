@@ -197,10 +197,12 @@ def test_clients_log_in_with_their_own_password_or_none(server: Client) -> None:
         async with front(server, connect(url), log_in=True) as here:
             assert b"app" in await talk(here.port, words("ACL WHOAMI", "HELLO 3 AUTH any thing", "ACL WHOAMI", "SET a 1"))
         async with front(server, connect(url), log_in=True, client_password="theirs") as here:
-            found = await talk(here.port, words("GET a", "AUTH wrong", "GET a", "AUTH theirs", "ACL WHOAMI"))
+            found = await talk(here.port, words("GET a", "AUTH wrong", "GET a", "AUTH theirs", "SET a 1", "ACL WHOAMI"))
             assert found.startswith(b"-NOAUTH")
-            assert b"-WRONGPASS" in found
-            assert b"+OK\r\n$3\r\napp\r\n" in found
+            refused = found.split(b"\r\n")[1].startswith(b"-WRONGPASS")
+            assert refused or "8.0.6" in server.text("INFO", "server")  # which answers no refused login behind other replies
+            assert (0, b"a") in here.marks
+            assert b"+OK\r\n+OK\r\n$3\r\napp\r\n" in found
         async with front(server, connect(url)) as here:
             found = await talk(here.port, words("AUTH app right", "ACL WHOAMI"))
             assert found.startswith(b"+OK\r\n$3\r\napp\r\n")
