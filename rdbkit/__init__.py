@@ -90,7 +90,7 @@ if TYPE_CHECKING:
     from rdbkit.operations.fold import Fold, fold
     from rdbkit.operations.get import get
     from rdbkit.operations.info import Info, info
-    from rdbkit.operations.keys import keys, write_parquet, write_text
+    from rdbkit.operations.keys import keys, write_columns, write_parquet, write_text
     from rdbkit.operations.memory import Memory, MemoryRow, distinct_prefixes, memory, memory_rows, write_memory_text
     from rdbkit.operations.memory_page import write_page
     from rdbkit.operations.merge import Merge, merge
@@ -275,6 +275,7 @@ __all__ = [
     "verify_import",
     "wait_for",
     "wait_for_export",
+    "write_columns",
     "write_memory_text",
     "write_page",
     "write_parquet",
@@ -398,6 +399,7 @@ _MODULES = {
     "wait_for_export": "azure.cache_export",
     "write_memory_text": "operations.memory",
     "write_page": "operations.memory_page",
+    "write_columns": "operations.keys",
     "write_parquet": "operations.keys",
     "write_text": "operations.keys",
 }

@@ -23,6 +23,7 @@ VERBS: dict[str, Callable[[Any, Any], Any]] = {
     "keys": lambda source, target: list(rdbkit.keys(source)),
     "keys sorted": lambda source, target: list(rdbkit.keys(source, sort="size", limit=3)),
     "write_text": lambda source, target: written(rdbkit.write_text, source, as_json=True),
+    "write_columns": lambda source, target: written(rdbkit.write_columns, source),
     "write_memory_text": lambda source, target: written(lambda src, out: rdbkit.write_memory_text(src, target, out), source),
     "get": lambda source, target: rdbkit.get(source, "str"),
     "check": lambda source, target: rdbkit.check(source, target, now_ms=NOW_MS).findings,

@@ -15,7 +15,7 @@ import rdbkit
 from rdbkit.cli.files import READ_ONCE, Verb, check_parquet, format_for, output_options, writing
 from rdbkit.cli.options import selection_options, warn_if_none
 from rdbkit.cli.render import printable, progress, size, warn, when
-from rdbkit.operations.keys import SORTS, KeyRow, Sort, write_parquet, write_text
+from rdbkit.operations.keys import SORTS, KeyRow, Sort, write_columns, write_parquet, write_text
 from rdbkit.operations.keys import keys as read_keys
 from rdbkit.selection import Selection
 
@@ -73,6 +73,8 @@ def keys(
             found = write_text(
                 snapshot, out, as_json=chosen == "jsonl", selection=selection, sort=sort, limit=limit, progress=update
             )
+        elif chosen == "parquet" and sort is None:
+            found = write_columns(snapshot, out, selection=selection, limit=limit, progress=update)
         else:
             rows = read_keys(snapshot, selection=selection, sort=sort, limit=limit, progress=update)
             found = write_parquet(rows, out) if chosen == "parquet" else _write_table(rows, out, on_terminal, output)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 from rdbkit.errors import RdbError
 from rdbkit.operations.arguments import Source, opened, rows_of
-from rdbkit.passes.keys import CSV_HEAD, KeyRow, RowList, Rows, TextRows
+from rdbkit.passes.keys import CSV_HEAD, GROUP_BYTES, GROUP_ROWS, ColumnRows, KeyColumns, KeyRow, RowList, Rows, TextRows
 from rdbkit.snapshot.large import count_elements
 from rdbkit.snapshot.reader import Snapshot
 
 if TYPE_CHECKING:
     from rdbkit.selection import Selection
 
-__all__ = ["SORTS", "KeyRow", "Sort", "keys", "write_parquet", "write_text"]
+__all__ = ["SORTS", "KeyRow", "Sort", "keys", "write_columns", "write_parquet", "write_text"]
 
 Sort = Literal["size", "elements", "ttl"]
 Progress = Callable[[int], object]
@@ -29,9 +29,6 @@ SORTS: dict[str, Callable[[KeyRow], int]] = {
     "ttl": lambda row: -_NEVER if row.expire_ms is None else -row.expire_ms,
 }
 
-# Rows, and bytes of their keys, that are held at a time for Parquet and the like.
-_GROUP_ROWS = 1 << 15
-_GROUP_BYTES = 64 << 20
 _TEXT_ROWS = 1 << 12
 
 
@@ -140,6 +137,61 @@ def _write_text(
     return size > 0
 
 
+def write_columns(
+    snapshot: Source,
+    out: BinaryIO,
+    *,
+    selection: Selection | None = None,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> bool:
+    """Write the rows of `keys` as a Parquet file, the same that `write_parquet` makes of them, several times faster.
+
+    Returns whether there were any.
+
+    Args:
+        out: where the file goes; it need not be seekable.
+
+    The others, and what is raised, are those of `keys`; besides, ImportError without pyarrow (extra `parquet`).
+
+    >>> import io
+    >>> from pyarrow import parquet
+    >>> out = io.BytesIO()
+    >>> write_columns("fixtures/rich/redis-7.0.15.rdb", out)
+    True
+    >>> parquet.read_table(out, columns=["key", "size", "offset"]).to_pylist()[0]
+    {'key': b'h_lp', 'size': 25, 'offset': 153}
+    """
+    with opened(snapshot) as source:
+        return _write_columns(source, out, selection, limit, progress)
+
+
+def _write_columns(
+    snapshot: Snapshot, out: BinaryIO, selection: Selection | None, limit: int | None, progress: Progress | None
+) -> bool:
+    import pyarrow as pa
+
+    name_limit = snapshot.limits.item_bytes
+    wanted = selection.filter_for(snapshot.types, name_limit) if selection else None
+    visitor = ColumnRows(snapshot.types, name_limit, wanted, limit)
+    found = False
+    with _parquet_writer(out, KeyRow) as writer:
+
+        def write(groups: list[KeyColumns]) -> bool:
+            for group in groups:
+                writer.write_batch(_batch(group, types, encodings, writer.schema))
+            return bool(groups)
+
+        types, encodings = pa.array(visitor.types), pa.array(visitor.encodings)
+        try:
+            for _ in _scan(snapshot, visitor, progress):
+                found |= write(visitor.take())
+        except RdbError:
+            write(visitor.finish())  # what is sound before the damage
+            raise
+        return write(visitor.finish()) or found
+
+
 def write_parquet(rows: Iterable[NamedTuple], out: BinaryIO, row_type: type[NamedTuple] = KeyRow) -> bool:
     """Write rows as a Parquet file, in groups of 32,768 rows, and fewer where names are long; whether there were any.
 
@@ -152,6 +204,19 @@ def write_parquet(rows: Iterable[NamedTuple], out: BinaryIO, row_type: type[Name
 
     Raises: ImportError without pyarrow (extra `parquet`); RdbError where reading the rows does.
     """
+    import pyarrow as pa
+
+    found = False
+    with _parquet_writer(out, row_type) as writer:
+        for group in _groups(rows):
+            found = True
+            columns = [pa.array(column, field.type) for column, field in zip(zip(*group, strict=True), writer.schema, strict=True)]
+            writer.write_batch(pa.record_batch(columns, schema=writer.schema))
+    return found
+
+
+def _parquet_writer(out: BinaryIO, row_type: type[NamedTuple]) -> Any:
+    """What writes Parquet files of such rows."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -167,29 +232,56 @@ def write_parquet(rows: Iterable[NamedTuple], out: BinaryIO, row_type: type[Name
         "idle_s": pa.field("idle_s", pa.int64()),
         "freq": pa.field("freq", pa.int16()),
         "slot": pa.field("slot", pa.int16(), nullable=False),
+        "offset": pa.field("offset", pa.int64(), nullable=False),
     }
     schema = pa.schema([fields[name] for name in row_type._fields])
-    # names seldom repeat: a dictionary of them would only be thrown away again
-    repeating = [name for name in schema.names if name != "key"]
-    found = False
-    with parquet.ParquetWriter(out, schema, compression="zstd", use_dictionary=repeating) as writer:
-        for group in _groups(rows):
-            found = True
-            columns = [pa.array(column, field.type) for column, field in zip(zip(*group, strict=True), schema, strict=True)]
-            writer.write_batch(pa.record_batch(columns, schema=schema))
-    return found
+    # neither a name nor an offset repeats: a dictionary of them would only be thrown away again
+    repeating = [name for name in schema.names if name not in ("key", "offset")]
+    return parquet.ParquetWriter(out, schema, compression="zstd", use_dictionary=repeating)
+
+
+def _batch(group: KeyColumns, types: Any, encodings: Any, schema: Any) -> Any:
+    """A batch of Arrow, whose columns are the bytes of the group: they are not copied."""
+    import pyarrow as pa
+
+    def column(kind: Any, numbers: bytes, present: bytes | None = None) -> Any:
+        bits = None if present is None else pa.py_buffer(present)
+        return pa.Array.from_buffers(kind, group.rows, [bits, pa.py_buffer(numbers)])
+
+    codes = column(pa.int16(), group.codes)
+    columns = {
+        "db": column(pa.int32(), group.dbs),
+        "key": pa.Array.from_buffers(
+            pa.binary(), group.rows, [None, pa.py_buffer(group.key_ends), pa.py_buffer(group.keys)], null_count=0
+        ),
+        "type": types.take(codes),
+        "encoding": encodings.take(codes),
+        "size": column(pa.int64(), group.sizes),
+        "elements": column(pa.int64(), *group.elements),
+        "expire_ms": column(pa.int64(), *group.expire_ms),
+        "idle_s": column(pa.int64(), *group.idle_s),
+        "freq": column(pa.int64(), *group.freqs).cast(pa.int16()),
+        "slot": column(pa.int16(), group.slots),
+        "offset": column(pa.int64(), group.offsets),
+    }
+    return pa.record_batch([columns[name] for name in schema.names], schema=schema)
 
 
 def _groups(rows: Iterable[NamedTuple]) -> Iterator[list[NamedTuple]]:
     """Rows by the group; none is empty."""
     group: list[NamedTuple] = []
     held = 0
-    for row in rows:
-        group.append(row)
-        held += len(row[1])  # the key's name
-        if len(group) == _GROUP_ROWS or held > _GROUP_BYTES:
-            yield group
-            group, held = [], 0
+    try:
+        for row in rows:
+            group.append(row)
+            held += len(row[1])  # the key's name
+            if len(group) == GROUP_ROWS or held > GROUP_BYTES:
+                yield group
+                group, held = [], 0
+    except RdbError:
+        if group:
+            yield group  # what is sound before the damage
+        raise
     if group:
         yield group
 

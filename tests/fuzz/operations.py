@@ -17,7 +17,7 @@ from rdbkit.operations.check import check as run_check
 from rdbkit.operations.export import export_jsonl, export_resp
 from rdbkit.operations.info import info as run_info
 from rdbkit.operations.keys import keys as run_keys
-from rdbkit.operations.keys import write_parquet, write_text
+from rdbkit.operations.keys import write_columns, write_text
 from rdbkit.operations.memory import memory as run_memory
 from rdbkit.operations.memory import memory_rows, write_memory_text
 from rdbkit.operations.value_json import value_json
@@ -84,7 +84,7 @@ def keys(work: Work) -> Outputs:
             for row in run_keys(snapshot):
                 assert row.size > 0
         elif how == "parquet":
-            write_parquet(run_keys(snapshot), io.BytesIO())
+            write_columns(snapshot, io.BytesIO())
         else:
             sort = work.pick("size", "elements", "ttl") if how == "sorted" else None
             write_text(snapshot, io.BytesIO(), as_json=how == "json", sort=sort, limit=5 if sort else None)
