@@ -48,7 +48,7 @@ def rooms() -> dict[str, Room]:
         tree = ast.parse(path.read_text("utf-8"))
         about = first_sentence(ast.get_docstring(tree) or "")
         room = found.setdefault(folder[0] if folder else name, Room(folder[0] if folder else name, about))
-        if name == "__init__":
+        if name == "__init__" and len(folder) == 1:
             room.about = about
         if name != "__init__" or len(tree.body) > 1:
             room.modules["/".join([*folder, f"{name}.py"])] = about

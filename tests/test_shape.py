@@ -16,7 +16,7 @@ from .rdb import FIXTURES
 
 ROOM_ORDER = [
     "errors", "model", "products", "clouds", "values", "text", "resp", "format", "storage", "snapshot", "targets", "selection",
-    "policy", "passes", "parallel", "operations", "azure", "live", "dual", "cli",
+    "policy", "passes", "parallel", "operations", "compat", "azure", "live", "dual", "cli",
 ]  # fmt: skip
 PACKAGE = Path(rdbkit.__file__ or "").parent
 # format reports events in the model's words; record's reader is the scanner below it
@@ -172,6 +172,8 @@ def test_examples_in_docstrings_hold(monkeypatch: pytest.MonkeyPatch) -> None:
         "azure.arguments",
         "storage.blob_url",
         "azure.resources",
+        "compat.rdbtools.encodehelpers",
+        "compat.rdbtools.parser",
         "dual.states",
         "live.abilities",
         "live.processes",

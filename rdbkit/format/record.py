@@ -221,15 +221,17 @@ class Record:
                 assert isinstance(text, bytes)
                 yield text
 
-    def decode(self, decoder: Decoder, chunks: Iterator[bytes] | None = None) -> Iterator[list[Any]]:
-        """What a new decoder finds: elements in flat batches, each in `decoder.arity` parts.
+    def decode(self, decoder: Decoder, chunks: Iterator[bytes] | None = None, sink: Items | None = None) -> Iterator[list[Any]]:
+        """What a decoder finds: elements in flat batches, each in `decoder.arity` parts.
 
         Args:
             chunks: where the value of a record larger than a block is being read already, all of it as `chunks` gives it.
+            sink: what collects them, which is empty.
 
         Raises: as `value`.
         """
-        sink = Items()
+        if sink is None:
+            sink = Items()
         decoder.most = _BATCH
         decoder.begin(self.type_code)
         pos: i64
@@ -324,8 +326,9 @@ class LargeRecord(Record):
             _, start = read_length(begun, 0)
             yield begun[start:]
 
-    def decode(self, decoder: Decoder, chunks: Iterator[bytes] | None = None) -> Iterator[list[Any]]:
-        sink = Items()
+    def decode(self, decoder: Decoder, chunks: Iterator[bytes] | None = None, sink: Items | None = None) -> Iterator[list[Any]]:
+        if sink is None:
+            sink = Items()
         decoder.most = _BATCH
         decoder.begin(self.type_code)
         try:

@@ -85,3 +85,10 @@ class Items(Sink):
         rest = len(items) % arity
         self.items = items[len(items) - rest :] if rest else []
         return items[: len(items) - rest] if rest else items
+
+
+class NumberedItems(Items):
+    """The same, but for elements that the file has as numbers, which are ints here."""
+
+    def integer(self, n: i64) -> None:
+        self.items.append(int(n))

@@ -1,0 +1,1 @@
+"""The interfaces of other tools, so that programs written for them read every RDB version."""
