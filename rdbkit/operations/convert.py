@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any, BinaryIO, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, Protocol
 
+import anycrc
 from librt.strings import BytesWriter
 
 from rdbkit.errors import ChecksumError, LossError, RdbError
@@ -29,12 +30,16 @@ from rdbkit.policy.rules import DROP, FAIL, Edits, Policies, Rules
 from rdbkit.selection import Selection
 from rdbkit.snapshot.large import Spool, has_wanted_size
 from rdbkit.snapshot.reader import Block, Limits, Snapshot
-from rdbkit.snapshot.writer import UNKNOWN, create
+from rdbkit.snapshot.writer import UNKNOWN, Writer, create
 from rdbkit.storage.location import is_rereadable, is_same_file, open_file
 from rdbkit.storage.source import Rereading
 from rdbkit.targets.target import Target, as_target, tolerated
 from rdbkit.text import count
 
+if TYPE_CHECKING:
+    from rdbkit.parallel.pool import Answer, Work
+
+_CRC64: Final = anycrc.Model("CRC64-REDIS")
 _COPY_BYTES: Final = 1 << 20
 #: RDB 7 and earlier have lengths of 32 bits.
 _LONGEST_BEFORE_8: Final = (1 << 32) - 1
@@ -388,7 +393,7 @@ class Job:
         self._write_waiting(None)
         self._keep_what_is_the_same()
 
-    def _items(self, jobs: int) -> Iterator[Part | LargeRecord | None]:
+    def _items(self, jobs: int) -> Iterator[Answer[Part] | LargeRecord | None]:
         """What the source is read as: None for a block that the rewriter has seen; else what is still to be done here."""
         snapshot, rewriter = self.snapshot, self.rewriter
         # Templates of RDB 15 precede the keys that use them, and what KeyDB says behind them: those take one process.
@@ -483,25 +488,30 @@ class Job:
 
     def _write(self, segments: list[Segment]) -> None:
         for segment in segments:
-            self.written += segment.keys
-            if self.ledger.forbidden:
-                continue
-            selected = segment.has_selectdb or self.has_selectdb
-            if segment.keys:
-                self._write_waiting(segment.db)
-                counts = self._counts(segment.db, segment.declared_counts)
-                data = self.waiting + segment.data
-                self.waiting = b""
-                self.writer.copy(data, segment.db, segment.keys, segment.expires, counts, selected)
-            elif not selected:
-                self.writer.copy(segment.data, 0, 0, 0)
-            else:
-                # what stands between a database's number and its first key stays there
-                self._write_waiting(segment.db)
-                self.waiting += segment.data
-                self.waiting_db = segment.db
-                if len(self.waiting) > _COPY_BYTES:
-                    self._write_waiting(None)
+            self._write_one(segment)
+
+    def _write_one(self, segment: Segment) -> bool:
+        """Returns: whether it was written; nothing is once the conversion is known to fail."""
+        self.written += segment.keys
+        if self.ledger.forbidden:
+            return False
+        selected = segment.has_selectdb or self.has_selectdb
+        if segment.keys:
+            self._write_waiting(segment.db)
+            counts = self._counts(segment.db, segment.declared_counts)
+            data = self.waiting + segment.data
+            self.waiting = b""
+            self.writer.copy(data, segment.db, segment.keys, segment.expires, counts, selected)
+        elif not selected:
+            self.writer.copy(segment.data, 0, 0, 0)
+        else:
+            # what stands between a database's number and its first key stays there
+            self._write_waiting(segment.db)
+            self.waiting += segment.data
+            self.waiting_db = segment.db
+            if len(self.waiting) > _COPY_BYTES:
+                self._write_waiting(None)
+        return True
 
     def _write_waiting(self, db: int | None) -> None:
         """Write what waits for the first key of a database, unless it is this one."""
@@ -516,14 +526,15 @@ class Job:
 
     # -- several processes
 
-    def _parts(self, jobs: int) -> Iterator[Part | LargeRecord | None]:
+    def _parts(self, jobs: int) -> Iterator[Answer[Part] | LargeRecord | None]:
         from rdbkit.parallel.pool import in_order  # what it takes to start processes is not needed for most runs
 
         snapshot, rewriter = self.snapshot, self.rewriter
         snapshot.report_prelude(rewriter)
         yield None
-        settings = (*snapshot.header, snapshot.limits, snapshot.name, self.rules)
-        for item in in_order(snapshot, jobs, _worker, settings, self.hashes):
+        output = self.writer.handle if isinstance(self.writer, Writer) else None
+        settings = (*snapshot.header, snapshot.limits, snapshot.name, self.rules, output is not None)
+        for item in in_order(snapshot, jobs, _worker, settings, self.hashes, output):
             if isinstance(item, LargeRecord):
                 rewriter.db = item.db
                 rewriter.out_db = self.rules.edits.db_of(item.db)
@@ -533,11 +544,17 @@ class Job:
                 rewriter.freq = -1 if item.freq is None else item.freq
             yield item
 
-    def _add(self, part: Part) -> None:
+    def _add(self, answer: Answer[Part]) -> None:
         """What another process made of a piece of the file."""
+        part = answer.result
         for loss, forbidden in part.losses:
             self.ledger.add(loss, forbidden)
-        self._write(part.segments)
+        elsewhere = iter(range(len(part.checksums)))
+        for segment in part.segments:
+            at = next(elsewhere) if part.checksums and segment.keys else None
+            if self._write_one(segment) and at is not None:
+                assert isinstance(self.writer, Writer)
+                answer.places[at] = self.writer.leave_room(answer.sizes[at], part.checksums[at])
         self.declared_counts[part.db] = part.declared_counts or self.declared_counts.get(part.db)
         self.has_selectdb = self.has_selectdb or part.has_selectdb
         report = self.report
@@ -713,9 +730,13 @@ class Job:
 
 
 class Part(NamedTuple):
-    """What became of a piece of the file in another process."""
+    """What became of a piece of the file in another process.
+
+    Of segments that have keys, that process may write the data itself: then there are `checksums` of each, and it is empty here.
+    """
 
     segments: list[Segment]
+    checksums: list[int]
     db: int
     declared_counts: tuple[int, int] | None
     has_selectdb: bool
@@ -739,11 +760,11 @@ class _Entries(Ledger):
         self.entries.append((loss, forbidden))
 
 
-def _worker(flavour: str, version: int, limits: Limits, source: str, rules: Rules) -> Callable[[Block], Part]:
-    """What a process does with each piece."""
+def _worker(flavour: str, version: int, limits: Limits, source: str, rules: Rules, writes: bool) -> Work[Part]:
+    """What a process does with each piece; `writes`: it puts what has keys into the output itself."""
     file_types = FileTypes(flavour, version, limits.string_bytes, source, Budget(limits.held_bytes))
 
-    def rewrite(block: Block) -> Part:
+    def rewrite(block: Block) -> tuple[Part, list[bytes]]:
         file_types.budget = Budget(limits.held_bytes)
         ledger: Any = _Entries()
         rewriter = Rewriter(ValueConverter(file_types, rules), limits.item_bytes, rules, ledger)
@@ -757,10 +778,16 @@ def _worker(flavour: str, version: int, limits: Limits, source: str, rules: Rule
         except RdbError as e:
             error = e
         rewriter.finish()
-        return Part(
-            rewriter.take(), rewriter.out_db, rewriter.declared_counts, rewriter.has_selectdb, ledger.entries,
+        segments = rewriter.take()
+        pieces = [segment.data for segment in segments if segment.keys] if writes else []
+        checksums = [_CRC64.calc(piece) for piece in pieces]
+        if writes:
+            segments = [segment._replace(data=b"") if segment.keys else segment for segment in segments]
+        part = Part(
+            segments, checksums, rewriter.out_db, rewriter.declared_counts, rewriter.has_selectdb, ledger.entries,
             int(rewriter.left_out), rewriter.skipped, rewriter.functions, rewriter.scripts, rewriter.changed,
             error,
         )  # fmt: skip
+        return part, pieces
 
     return rewrite

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import BinaryIO, Literal, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
 from rdbkit.errors import NOT_READ, ChecksumError, CorruptError, LossError, RdbError
 from rdbkit.format.budget import Budget
@@ -25,8 +25,11 @@ from rdbkit.policy.ledger import Loss
 from rdbkit.selection import Selection
 from rdbkit.snapshot.large import Spool, has_wanted_size
 from rdbkit.snapshot.reader import Block, Limits, Snapshot
-from rdbkit.storage.output import open_output
+from rdbkit.storage.output import handle_of, leave_room, open_output
 from rdbkit.targets.target import Target
+
+if TYPE_CHECKING:
+    from rdbkit.parallel.pool import Answer, Work
 
 Progress = Callable[[int], None]
 #: Values up to this size are decoded as one piece, which is faster.
@@ -143,7 +146,7 @@ def export_jsonl(
     # what is said of templates in front of the keys that use them would have to go to all processes: RDB 15 alone has them
     parallel = jobs > 1 and snapshot.header.version != 15
     try:
-        for item in _parts(snapshot, jobs, wanted, lines.skip) if parallel else snapshot.scan(lines):
+        for item in _parts(snapshot, jobs, wanted, lines.skip, out) if parallel else snapshot.scan(lines):
             if item is None or isinstance(item, Record):
                 out.write(lines.take())
                 if item is not None:
@@ -167,7 +170,7 @@ def export_jsonl(
 
 
 class _Part(NamedTuple):
-    """What became of a piece as JSON lines: its lines, and what JsonLines says of them.
+    """What became of a piece as JSON lines: its lines, where they are not written by that process, and what JsonLines says of them.
 
     `early`: expiries of members of the record before the piece, which is larger than a block; see `JsonLines`.
     """
@@ -180,20 +183,25 @@ class _Part(NamedTuple):
     error: RdbError | None
 
 
-def _parts(snapshot: Snapshot, jobs: int, selection: Selection | None, skip: bool) -> Iterator[_Part | LargeRecord]:
+def _parts(
+    snapshot: Snapshot, jobs: int, selection: Selection | None, skip: bool, out: BinaryIO
+) -> Iterator[Answer[_Part] | LargeRecord]:
     """The parts of a snapshot as JSON lines, made by several processes; see `in_order`."""
     from rdbkit.parallel.pool import in_order  # what it takes to start processes is not needed for most runs
 
-    return in_order(snapshot, jobs, _worker, (*snapshot.header, snapshot.limits, snapshot.name, selection, skip))
+    output = handle_of(out)
+    settings = (*snapshot.header, snapshot.limits, snapshot.name, selection, skip, output is not None)
+    return in_order(snapshot, jobs, _worker, settings, output=output)
 
 
 def _worker(
-    flavour: str, version: int, limits: Limits, source: str, selection: Selection | None, skip: bool
-) -> Callable[[Block], _Part]:
+    flavour: str, version: int, limits: Limits, source: str, selection: Selection | None, skip: bool, writes: bool
+) -> Work[_Part]:
+    """What a process does with each piece; `writes`: it puts the lines into the output itself."""
     file_types = FileTypes(flavour, version, limits.string_bytes, source, Budget(limits.held_bytes))
     wanted = selection.filter_for(file_types.types, limits.item_bytes) if selection else None
 
-    def render(block: Block) -> _Part:
+    def render(block: Block) -> tuple[_Part, list[bytes]]:
         file_types.budget = Budget(limits.held_bytes)
         lines = JsonLines(file_types, limits.item_bytes, wanted, skip)
         lines.base = block.offset
@@ -207,19 +215,23 @@ def _worker(
         early = (lines.early_members, lines.early_times) if lines.begun else (lines.members, lines.times)
         lines.end_line()
         warnings, file_types.warnings = file_types.warnings, []
-        return _Part(lines.take(), early, int(lines.written), lines.skipped, warnings, error)
+        text = lines.take()
+        part = _Part(b"" if writes else text, early, int(lines.written), lines.skipped, warnings, error)
+        return part, [text] if writes else []
 
     return render
 
 
-def _export_part(part: _Part, lines: JsonLines, out: BinaryIO) -> None:
+def _export_part(answer: Answer[_Part], lines: JsonLines, out: BinaryIO) -> None:
     """Write what another process made of a piece of the file."""
+    part = answer.result
     if lines.open:
         lines.members += part.early[0]
         lines.times += part.early[1]
     lines.end_line()
     out.write(lines.take())
     out.write(part.text)
+    answer.places = [leave_room(out, size) for size in answer.sizes]
     lines.written += part.written
     lines.skipped += map(lines.budget.keep, part.skipped)
     lines.file_types.warnings += part.warnings

@@ -1,7 +1,7 @@
 """Work done by several processes.
 
-The file is cut in front of records, which is cheap; each piece goes to another process, and what became of them is given out in
-the order of the pieces.
+The file is cut in front of records, which is cheap. Each process is told where its pieces begin and end, reads them itself, and
+writes what it made of them itself, where it is told. So the bytes of neither go from process to process: only their places do.
 """
 
 from __future__ import annotations
@@ -11,63 +11,158 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing.context import SpawnContext, SpawnProcess
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import cycle
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext
+from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from rdbkit.errors import RdbError
 from rdbkit.format.record import LargeRecord
 from rdbkit.passes.hashes import NameHashes
-from rdbkit.snapshot.reader import Block, Snapshot
+from rdbkit.snapshot.reader import Block, Snapshot, Span
+from rdbkit.storage.output import OutputHandle, write_at
+from rdbkit.storage.source import read_at
 
 Result = TypeVar("Result")
 
+#: What a process does with a piece: what the parent gets to know of it, and what is for the output.
+Work: TypeAlias = Callable[[Block], tuple[Result, Sequence[bytes]]]
 
-class _Process(SpawnProcess):
-    """A process that does not hear SIGTERM, by which the pool ends the others where one of them was killed."""
-
-    def terminate(self) -> None:
-        self.kill()
-
-
-class _Context(SpawnContext):
-    """Processes that are spawned, not forked, which a program with threads must not use."""
-
-    Process = _Process
+#: Pieces that a process has at the same time: the one at hand, and the next.
+_AHEAD: Final = 2
+_LEFT_OUT: Final = -1
+_DEAD: Final = "one of the processes ended before its work was done, as where memory is short; ask for fewer"
 
 
-class _Worker:
-    """What a process does with each piece, made once."""
+class Answer(Generic[Result]):
+    """What a process made of a piece of the file.
 
-    work: Callable[[Block], Any]
+    Attributes:
+        result: what it says.
+        sizes: of what it has for the output, in bytes.
+        places: where in the output each of these goes, to be filled in before the next step; what has none is forgotten.
+    """
+
+    def __init__(self, result: Result, sizes: Sequence[int]) -> None:
+        self.result = result
+        self.sizes = sizes
+        self.places = [_LEFT_OUT] * len(sizes)
 
 
-def _start(make: Callable[..., Callable[[Block], Any]], settings: tuple[Any, ...]) -> None:
+class _Handle:
+    """The handle of an open file, which another process gets as well when this is sent to it as it is started."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __getstate__(self) -> Any:
+        from multiprocessing.reduction import DupFd
+
+        return DupFd(self.number)
+
+    def __setstate__(self, state: Any) -> None:
+        self.number = state.detach()
+
+
+class _Files(NamedTuple):
+    """The source, None where its bytes are sent; and the output, None where what is for it is sent."""
+
+    source: _Handle | None
+    output: _Handle | None
+    output_name: str
+
+
+class _Process:
+    """Another process, as this one sees it."""
+
+    def __init__(self, make: Callable[..., Work[Any]], settings: tuple[Any, ...], files: _Files) -> None:
+        self._connection, other = multiprocessing.Pipe()
+        process = SpawnContext().Process(target=_serve, args=(other, make, settings, files), daemon=True)
+        process.start()
+        other.close()
+        self._process = process
+
+    def tell(self, message: Any) -> None:
+        """Send it; raises: EOFError, OSError where the process has gone."""
+        self._connection.send(message)
+
+    def hear(self) -> Any:
+        """What it answers. Raises: EOFError, OSError where the process has gone; what it failed with."""
+        answer = self._connection.recv()
+        if isinstance(answer, _Failure):
+            raise answer.error
+        return answer
+
+    def end(self) -> None:
+        """Have it end, as all is done."""
+        self.tell(None)
+        self.hear()
+        self._process.join()
+        self._connection.close()
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        self._process.kill()
+        self._process.join()
+        self._connection.close()
+
+
+class _Failure(NamedTuple):
+    """A process has failed."""
+
+    error: BaseException
+
+
+def _serve(connection: Connection, make: Callable[..., Work[Any]], settings: tuple[Any, ...], files: _Files) -> None:
+    """What another process does: work on pieces, and put in their places what it made of them, in the order in which it is told."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _Worker.work = make(*settings)
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has given up
+        try:
+            work = make(*settings)
+            made: deque[Sequence[bytes]] = deque()
+            while (message := connection.recv()) is not None:
+                if isinstance(message, Block | Span):
+                    result, pieces = work(_read(message, files.source))
+                    made.append(pieces)
+                    connection.send((result, [len(piece) for piece in pieces]))
+                else:
+                    _put(made.popleft(), message, files)
+            connection.send(None)
+        except BaseException as e:
+            connection.send(_Failure(e))
 
 
 def _end_with_parent() -> None:
-    """A process whose parent was killed would wait for ever for the next piece."""
+    """A process whose parent was killed has nobody to work for."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
     os._exit(1)
 
 
-def _work(block: Block) -> Any:
-    return _Worker.work(block)
+def _read(piece: Block | Span, source: _Handle | None) -> Block:
+    if isinstance(piece, Block):
+        return piece
+    assert source is not None
+    return Block(read_at(source.number, piece.offset, piece.size), piece.offset, piece.db)
+
+
+def _put(pieces: Sequence[bytes], places: Sequence[int], files: _Files) -> None:
+    for piece, place in zip(pieces, places, strict=True):
+        if place == _LEFT_OUT:
+            continue
+        assert files.output is not None
+        write_at(OutputHandle(files.output.number, files.output_name), piece, place)
 
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Processes that are started inside never see an interrupt, SIGHUP or SIGTERM; this one sees them afterwards.
 
-    These often go to all processes, as those of a terminal. The others end when this one no longer waits for them; interrupted in
-    the middle of an answer, or before they have begun, they would leave it waiting for ever.
+    These often go to all processes, as those of a terminal. The others end when this one no longer waits for them.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
@@ -79,46 +174,87 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _start_tracker() -> None:
+    """Start the process that the first other process would start, which lets interrupts through again behind it."""
+    if os.name == "posix":
+        with _interrupts_held():
+            resource_tracker.ensure_running()
+
+
 def in_order(
     snapshot: Snapshot,
     jobs: int,
-    make: Callable[..., Callable[[Block], Result]],
+    make: Callable[..., Work[Result]],
     settings: tuple[Any, ...],
     hashes: NameHashes | None = None,
-) -> Iterator[Result | LargeRecord]:
+    output: OutputHandle | None = None,
+) -> Iterator[Answer[Result] | LargeRecord]:
     """What several processes make of the pieces of a snapshot, in file order.
 
     Records larger than a block come as they are, to be read before the next step.
 
     Args:
-        make: a function of a module, called with `settings` in each process; returns what is called with each piece.
+        make: a function of a module, called with `settings` in each process; returns what is called with each piece. Of what that
+            returns, the first goes to this process; the other is written to the output.
         hashes: takes the name of every key, here, since other processes hash in ways of their own.
+        output: handle of the output, into which the others write; None where it cannot be written to in any order.
 
-    Memory: some blocks and what became of them for each process.
+    Raises: RdbError; OSError of the output.
+
+    Memory: two pieces and what became of them for each process.
     """
-    waiting: deque[Future[Result]] = deque()
-    with _interrupts_held():  # of what is told to the process that this starts to clear up behind the others
-        pool = ProcessPoolExecutor(jobs, _Context(), _start, (make, settings))
+    handle = snapshot.handle
+    files = _Files(
+        None if handle is None else _Handle(handle),
+        None if output is None else _Handle(output.number),
+        "" if output is None else output.name,
+    )
+    processes: list[_Process] = []
+    done = False
+    try:
+        _start_tracker()
+        with _interrupts_held():
+            for _ in range(jobs):
+                processes.append(_Process(make, settings, files))
+        yield from _answers(snapshot, processes, hashes)
+        for process in processes:
+            process.end()
+        done = True
+    except (EOFError, ConnectionError):
+        raise RdbError(_DEAD, source=snapshot.name) from None
+    finally:
+        if not done:
+            for process in processes:
+                process.kill()
+    snapshot.check_unchanged()
+
+
+def _answers(snapshot: Snapshot, processes: list[_Process], hashes: NameHashes | None) -> Iterator[Answer[Any] | LargeRecord]:
+    """Hand out the pieces in turn, a few ahead, and give out what came of them."""
+    waiting: deque[_Process] = deque()
+
+    def answered() -> Iterator[Answer[Any]]:
+        process = waiting.popleft()
+        answer = Answer(*process.hear())
+        yield answer
+        process.tell(answer.places)
+
+    turns = cycle(processes)
     try:
         for item in snapshot.blocks(hashes):
-            if isinstance(item, Block):
-                with _interrupts_held():  # the first starts the processes
-                    waiting.append(pool.submit(_work, item))
-                if len(waiting) > 2 * jobs:
-                    yield waiting.popleft().result()
+            if isinstance(item, Block | Span):
+                process = next(turns)
+                process.tell(item)
+                waiting.append(process)
+                if len(waiting) >= _AHEAD * len(processes):
+                    yield from answered()
                 continue
             while waiting:
-                yield waiting.popleft().result()
+                yield from answered()
             yield item
         while waiting:
-            yield waiting.popleft().result()
+            yield from answered()
     except RdbError:
         while waiting:  # what is sound before the damage
-            yield waiting.popleft().result()
+            yield from answered()
         raise
-    except BrokenProcessPool:
-        raise RdbError(
-            "one of the processes ended before its work was done, as where memory is short; ask for fewer", source=snapshot.name
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -26,9 +26,10 @@ from rdbkit.snapshot.other_formats import HEAD_BYTES, describe, describe_damage
 from rdbkit.storage.location import Identity, is_file, is_folder, is_local
 from rdbkit.storage.manifest import find_manifest, newer_beside
 from rdbkit.storage.remote import is_remote
-from rdbkit.storage.source import UNKNOWN, Input, Rereading, Source, open_source
+from rdbkit.storage.source import UNKNOWN, FileSource, Input, Rereading, Source, changed, open_source, read_at
 
 BLOCK_SIZE = 1 << 20
+_BLOCKS_A_PIECE = 4  # that goes to another process: what is told of each costs time, and what is made of it memory
 _HEAD = 16  # bytes of a large value that a visitor is shown: a module's id, or the first field expiry
 _TAIL = 4096  # bytes in which an input's checksum is looked for: the last pages of a page blob can be padding
 _FIRST_KEYS = 1 << 16  # bytes in which a file shows who wrote it
@@ -96,6 +97,53 @@ class Block(NamedTuple):
     data: bytes
     offset: int
     db: int
+
+
+class Span(NamedTuple):
+    """Where a `Block` of `size` bytes stands, so that who works on it can read it; see `Snapshot.handle`."""
+
+    size: int
+    offset: int
+    db: int
+
+
+class _Pieces:
+    """What has been scanned of a file, and not yet been handed out as a `Block`."""
+
+    def __init__(self, handle: int | None) -> None:
+        self.begin = self.end = 0
+        self.db = 0
+        self._handle = handle
+        self._data: list[bytes] = []  # where it cannot be read again
+
+    def add(self, begin: int, end: int, db: int, buf: bytes, at: int) -> None:
+        """The scan has come from `begin`, in database `db`, to `end`; it began at `buf[at]`."""
+        if self.begin == self.end:
+            self.begin, self.db = begin, db
+        self.end = end
+        if self._handle is None:
+            self._data.append(buf[at : at + end - begin])
+
+    def cut(self, end: int, db: int) -> Block | Span | None:
+        """What there is in front of the record at `end`, in database `db`; that record is the first of the next piece."""
+        begin, first_db = self.begin, self.db
+        size = end - begin
+        self.begin, self.db = end, db
+        if self._handle is not None:
+            return Span(size, begin, first_db) if size else None
+        data = b"".join(self._data)
+        self._data = [data[size:]]
+        return Block(data[:size], begin, first_db) if size else None
+
+    def rest(self, strays: bytes, db: int) -> Block | Span | None:
+        """All that there is, and these bytes behind it, which stand elsewhere; it goes on in database `db`."""
+        piece = self.cut(self.end, db)
+        if not strays:
+            return piece
+        if isinstance(piece, Span):
+            assert self._handle is not None
+            piece = Block(read_at(self._handle, piece.offset, piece.size), piece.offset, piece.db)
+        return Block(strays, 0, 0) if piece is None else piece._replace(data=piece.data + strays)
 
 
 class Snapshot:
@@ -409,7 +457,18 @@ class Snapshot:
             visitor.event(event)
             visitor.leave(len(raw))
 
-    def blocks(self, hashes: Any = None) -> Iterator[Block | LargeRecord]:
+    @property
+    def handle(self) -> int | None:
+        """Of the file, for `read_at`; None for a source whose bytes others cannot read, or are not the snapshot's."""
+        source = self._source
+        return source.file.fileno() if isinstance(source, FileSource) and hasattr(os, "pread") else None
+
+    def check_unchanged(self) -> None:
+        """Raise ChangedError where the file has changed since it was opened, for who reads it by its handle."""
+        if self._source.identity() != self.identity:
+            raise changed(self.name)
+
+    def blocks(self, hashes: Any = None) -> Iterator[Block | Span | LargeRecord]:
         """The file in pieces for work in several processes, and each record larger than a block.
 
         A piece begins with a record, and ends where nothing more is said of its last; only the first piece, and one behind a
@@ -419,27 +478,22 @@ class Snapshot:
             hashes: a `NameHashes` that takes the name of every key.
         """
         visitor = LastRecord(hashes, self.limits.item_bytes)
-        kept = Block(b"", 0, 0)  # from the last record on
+        pieces = _Pieces(self.handle)
+        least = _BLOCKS_A_PIECE * self._block_size
         for large in self.scan(visitor):
             if large is not None:
-                kept = kept._replace(data=kept.data + self._large_strays)
-                if kept.data:
-                    yield kept
+                if (piece := pieces.rest(self._large_strays, visitor.db)) is not None:
+                    yield piece
                 yield large
-                kept = Block(b"", 0, visitor.db)
                 continue
             begin, db = self._span
-            if not kept.data:
-                kept = Block(b"", self._base + begin, db)
-            if visitor.start < 0:
-                kept = kept._replace(data=kept.data + self._buf[begin : self._pos])
-            else:
-                last = visitor.start - self._base
-                yield kept._replace(data=kept.data + self._buf[begin:last])
-                kept = Block(self._buf[last : self._pos], visitor.start, visitor.db_there)
+            pieces.add(self._base + begin, self._base + self._pos, db, self._buf, begin)
+            if visitor.start >= 0:
+                if visitor.start - pieces.begin >= least and (piece := pieces.cut(visitor.start, visitor.db_there)) is not None:
+                    yield piece
                 visitor.start = -1
-        if kept.data:
-            yield kept
+        if (piece := pieces.rest(b"", visitor.db)) is not None:
+            yield piece
 
     def close(self) -> None:
         """Close the file where a path was given; an object that was handed in stays open."""

@@ -17,7 +17,7 @@ from rdbkit.format import constants as c
 from rdbkit.format.encode import encode_value, write_length, write_string
 from rdbkit.format.record import Record
 from rdbkit.model import Header
-from rdbkit.storage.output import open_output
+from rdbkit.storage.output import OutputHandle, handle_of, leave_room, open_output
 from rdbkit.text import as_bytes
 
 _CRC64: Final = anycrc.Model("CRC64-REDIS")
@@ -225,6 +225,26 @@ class Writer:
             self._buffer.write(data)
             if len(self._buffer) > _FLUSH:
                 self._flush()
+
+    @property
+    def handle(self) -> OutputHandle | None:
+        """Of the file, where others can write into it what `leave_room` was called for."""
+        return handle_of(self._out) if self._own and self._out is not None else None
+
+    def leave_room(self, size: int, crc: int) -> int:
+        """More of what `copy` began, which others write into the file.
+
+        Args:
+            size: how many bytes they are.
+            crc: their CRC-64.
+
+        Returns: where in the file they go.
+        """
+        assert self._out is not None
+        self._flush()
+        self._stretches.append(_Stretch(crc, size))
+        self._size += size
+        return leave_room(self._out, size)
 
     def flush(self) -> None:
         """Hand over what is buffered, so that a writer which waits takes no memory."""

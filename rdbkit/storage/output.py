@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from gzip import GzipFile
 from io import BufferedIOBase, BufferedWriter, BytesIO, FileIO
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from rdbkit.storage.temporary import Permissions, Temporary
 
@@ -108,15 +108,46 @@ class _NamedFile(FileIO):
 
     def __init__(self, handle: int, shown: str) -> None:
         super().__init__(handle, "wb")
-        self._shown = shown
+        self.shown = shown
 
     def write(self, data: Any) -> int:
-        with _named(self._shown):
+        with _named(self.shown):
             return super().write(data)
 
 
 def _opened(handle: int, name: str) -> BufferedWriter:
     return BufferedWriter(_NamedFile(handle, name), _BUFFER)
+
+
+class OutputHandle(NamedTuple):
+    """The handle of a file that `open_output` has open, and the name that its errors have."""
+
+    number: int
+    name: str
+
+
+def handle_of(out: BinaryIO) -> OutputHandle | None:
+    """For `write_at`; None for what cannot be written to in any order."""
+    raw = getattr(out, "raw", None)
+    if not isinstance(raw, _NamedFile) or not hasattr(os, "pwrite") or not raw.seekable():
+        return None
+    return OutputHandle(raw.fileno(), raw.shown)
+
+
+def write_at(handle: OutputHandle, data: bytes, offset: int) -> None:
+    """Write to an open file, wherever others write to it. Raises: OSError."""
+    left = memoryview(data)
+    with _named(handle.name):
+        while left:
+            done = os.pwrite(handle.number, left, offset)
+            left, offset = left[done:], offset + done
+
+
+def leave_room(out: BinaryIO, size: int) -> int:
+    """Go on behind so many bytes, which others write; returns where they begin."""
+    begin = out.tell()
+    out.seek(begin + size)
+    return begin
 
 
 class Nowhere(BytesIO):

@@ -187,6 +187,19 @@ class Source:
             cast(BinaryIO, self.reader).close()
 
 
+def read_at(handle: int, offset: int, size: int) -> bytes:
+    """Bytes of an open file, wherever others read it. Raises: ChangedError where it is shorter by now; OSError."""
+    pieces = []
+    while size > 0:
+        piece = os.pread(handle, size, offset)
+        if not piece:
+            raise changed("")
+        pieces.append(piece)
+        offset += len(piece)
+        size -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
 class FileSource(Source):
     """A regular file: what is still needed, or has been looked at, is read again rather than copied."""
 

@@ -25,6 +25,8 @@ from rdbkit.operations.memory import memory
 from rdbkit.operations.split import Division
 from rdbkit.parallel import pool as parallel
 from rdbkit.snapshot import reader
+from rdbkit.snapshot.reader import Block, Span
+from rdbkit.storage.source import read_at
 from rdbkit.targets.target import find_target
 from tests.rdb import aux, one_in, rdb, string
 
@@ -179,12 +181,20 @@ def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 
 def one_process(
-    snapshot: Any, jobs: int, make: Callable[..., Callable[[Any], Any]], settings: tuple[Any, ...], hashes: Any = None
+    snapshot: Any,
+    jobs: int,
+    make: Callable[..., Callable[[Any], Any]],
+    settings: tuple[Any, ...],
+    hashes: Any = None,
+    output: int | None = None,
 ) -> Iterator[Any]:
     """What `in_order` does, without its processes."""
+    assert output is None
     work = make(*settings)
     for item in snapshot.blocks(hashes):
-        yield item if isinstance(item, Record) else work(item)
+        if isinstance(item, Span):
+            item = Block(read_at(snapshot.handle, item.offset, item.size), item.offset, item.db)
+        yield item if isinstance(item, Record) else parallel.Answer(work(item)[0], [])
 
 
 @pytest.mark.parametrize(("opcode", "place"), one_in(4, CASES))

@@ -15,7 +15,7 @@ from rdbkit.parallel import pool
 
 from ..rdb import FIXTURES, aux, key, length, rdb, string
 
-BLOCK = 400
+BLOCK = 100
 
 
 @pytest.fixture(autouse=True)
@@ -24,10 +24,10 @@ def pieces(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
     made: list[bytes] = []
     original = pool.in_order
 
-    def watched(*args: Any) -> Iterator[Any]:
-        for item in original(*args):
+    def watched(*args: Any, **options: Any) -> Iterator[Any]:
+        for item in original(*args, **options):
             if not isinstance(item, rdbkit.Record):
-                made.append(item.text)
+                made.append(item.result.text)
             yield item
 
     monkeypatch.setattr(pool, "in_order", watched)

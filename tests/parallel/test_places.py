@@ -1,0 +1,209 @@
+"""What several processes write into one file is what one process writes, byte for byte; or there is no file."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rdbkit
+from rdbkit.operations.export import Export, export, export_jsonl
+from rdbkit.parallel import pool
+from rdbkit.snapshot import reader
+
+from ..processes import GUARD
+from ..rdb import FIXTURES, each_dump, key, rdb, string
+
+BLOCK = 100
+POLICIES = rdbkit.Policies(loss="drop")
+
+
+@pytest.fixture(autouse=True)
+def placed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The places that other processes wrote to."""
+    places: list[int] = []
+    original = pool.in_order
+
+    def watched(*args: Any, **options: Any) -> Iterator[Any]:
+        for item in original(*args, **options):
+            yield item
+            if isinstance(item, pool.Answer):
+                places.extend(item.places)
+
+    monkeypatch.setattr(pool, "in_order", watched)
+    return places
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = dict(reader.open_snapshot.__kwdefaults__ or {}, block_size=BLOCK)
+    monkeypatch.setattr(reader.open_snapshot, "__kwdefaults__", defaults)
+
+
+def as_one(src: Path, tmp_path: Path, **options: Any) -> rdbkit.Conversion:
+    """Convert with one process and with three, which makes no difference; returns the report."""
+    made = [tmp_path / "one.rdb", tmp_path / "three.rdb"]
+    reports = [rdbkit.convert(src, dst, jobs=jobs, force=True, now_ms=0, **options) for dst, jobs in zip(made, (1, 3), strict=True)]
+    assert made[0].read_bytes() == made[1].read_bytes()
+    assert vars(reports[0]) | {"ledger": None} == vars(reports[1]) | {"ledger": None}
+    assert reports[0].ledger.counts == reports[1].ledger.counts
+    return reports[0]
+
+
+@pytest.mark.parametrize("path", each_dump("rich"))
+def test_a_dump_is_converted_and_exported(path: Path, tmp_path: Path, placed: list[int]) -> None:
+    for target in ("azure-premium", "redis-8.8"):
+        as_one(path, tmp_path, target=target, policies=POLICIES, on_error="skip")
+    reports: list[Export] = []
+    for jobs in (1, 3):
+        reports.append(export(path, tmp_path / f"{jobs}.jsonl", jobs=jobs, on_error="skip"))
+    assert (tmp_path / "1.jsonl").read_bytes() == (tmp_path / "3.jsonl").read_bytes()
+    assert reports[0].written == reports[1].written
+    assert [place >= 0 for place in placed].count(True) > 1 or path.stem.startswith(("redis-8.8", "redis-8.10", "keydb"))
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Several databases, to and fro; keys of several kinds, some larger than a block."""
+    path = tmp_path / "source.rdb"
+    with rdbkit.create(path, version=10) as made:
+        for i in range(300):
+            made.put(b"k%d" % i, [b"a%d" % i, b"b"], db=i // 100 % 2, expire_ms=1_900_000_000_000 if i % 3 else None)
+            made.put(b"h%d" % i, {b"f": b"v" * 30}, db=i // 100 % 2)
+            if i % 50 == 0:
+                made.put(b"large%d" % i, [b"x" * 90, b"y" * 90, b"z" * 90], db=i // 100 % 2)
+    return path
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"selection": rdbkit.Selection(keys=b"k*")},
+        {"selection": rdbkit.Selection(keys=b"nothing")},
+        {"edits": rdbkit.Edits(map_db={1: 3}, drop_expired=True)},
+        {"edits": rdbkit.Edits(rename_prefix=((b"k", b"key:"),))},
+        {"compress": True},
+    ],
+    ids=str,
+)
+def test_counts_of_databases_are_put_right(source: Path, tmp_path: Path, options: dict[str, Any], placed: list[int]) -> None:
+    report = as_one(source, tmp_path, target="redis-6.0", **options)
+    with rdbkit.open(tmp_path / "three.rdb") as snapshot:
+        assert len(list(snapshot)) == report.written
+        assert snapshot.checksum is not None
+        assert snapshot.checksum.state == "ok"
+    assert (max(placed, default=0) > 0) == (report.written > 0)
+
+
+@pytest.mark.parametrize("name", ["out.jsonl.gz", "-"])
+def test_what_cannot_be_written_at_any_place_is_sent(source: Path, tmp_path: Path, name: str, placed: list[int]) -> None:
+    dst = "-" if name == "-" else os.fspath(tmp_path / name)
+    code = f"import rdbkit.operations.export as e; e.export({os.fspath(source)!r}, {dst!r}, jobs=2)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"if __name__ == '__main__': {code}"], capture_output=True, timeout=GUARD, check=True
+    )
+    if name != "-":
+        import gzip
+
+        done.stdout = gzip.decompress((tmp_path / name).read_bytes())
+    export(source, tmp_path / "one.jsonl")
+    assert done.stdout == (tmp_path / "one.jsonl").read_bytes()
+
+
+def test_a_file_opened_by_the_caller_is_written_in_order(source: Path, tmp_path: Path, placed: list[int]) -> None:
+    """It may be open for appending, where nothing else is possible."""
+    export(source, tmp_path / "one.jsonl")
+    with open(tmp_path / "more.jsonl", "ab") as file, rdbkit.open(source) as snapshot:
+        export_jsonl(snapshot, file, jobs=2)
+    assert (tmp_path / "more.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
+    assert not placed
+
+
+def test_a_loss_that_is_not_allowed_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(rdbkit.LossError) as alone:
+        rdbkit.convert(FIXTURES / "rich" / "redis-8.6-dev.rdb", tmp_path / "out.rdb", target="azure-premium")
+    with pytest.raises(rdbkit.LossError) as error:
+        rdbkit.convert(FIXTURES / "rich" / "redis-8.6-dev.rdb", tmp_path / "out.rdb", target="azure-premium", jobs=2)
+    assert str(error.value) == str(alone.value)
+    assert not list(tmp_path.iterdir())
+
+
+LIMITED = """
+import resource, sys, rdbkit
+from rdbkit.operations.export import export
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, 9_000))
+    try:
+        if sys.argv[3] == "convert":
+            rdbkit.convert(sys.argv[1], sys.argv[2], target="redis-6.0", jobs=2, block_size=100)
+        else:
+            export(sys.argv[1], sys.argv[2], jobs=2)
+    except OSError as e:
+        print(e.strerror, e.filename)
+"""
+
+
+@pytest.mark.parametrize("verb", ["convert", "export"])
+def test_a_full_disk_is_one_error_and_leaves_no_file(source: Path, tmp_path: Path, verb: str) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(LIMITED)
+    out = tmp_path / "folder" / "out"
+    out.parent.mkdir()
+    done = subprocess.run([sys.executable, program, source, out, verb], capture_output=True, text=True, timeout=GUARD)
+    assert (done.stdout, done.stderr) == (f"File too large {out}\n", "")
+    assert not list(out.parent.iterdir())
+
+
+KILLED = """
+import multiprocessing, os, signal, sys, rdbkit
+from rdbkit.operations.export import export
+def kill(position):
+    for worker in multiprocessing.active_children()[:1]:
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.join()
+if __name__ == "__main__":
+    try:
+        if sys.argv[3] == "convert":
+            rdbkit.convert(sys.argv[1], sys.argv[2], target="redis-6.0", jobs=2, progress=kill)
+        else:
+            export(sys.argv[1], sys.argv[2], jobs=2, progress=kill)
+    except rdbkit.RdbError as e:
+        print(type(e).__name__, str(e).partition(": ")[2])
+"""
+
+
+@pytest.mark.parametrize("verb", ["convert", "export"])
+def test_a_killed_process_is_one_error_and_leaves_no_file(tmp_path: Path, verb: str) -> None:
+    source = tmp_path / "source.rdb"
+    source.write_bytes(rdb(*(key(b"k%d" % i, 0, string(b"v" * 40_000)) for i in range(2_000)), magic=b"REDIS0011"))
+    program = tmp_path / "program.py"
+    program.write_text(KILLED)
+    out = tmp_path / "folder" / "out"
+    out.parent.mkdir()
+    done = subprocess.run([sys.executable, program, source, out, verb], capture_output=True, text=True, timeout=GUARD)
+    assert done.stdout == "RdbError one of the processes ended before its work was done, as where memory is short; ask for fewer\n"
+    assert done.stderr == ""
+    assert not list(out.parent.iterdir())
+
+
+def test_a_source_that_changes_meanwhile_leaves_no_file(tmp_path: Path) -> None:
+    source = tmp_path / "source.rdb"
+    data = rdb(*(key(b"k%d" % i, 0, string(b"v" * 400)) for i in range(2_000)))
+    source.write_bytes(data)
+
+    def grow(_: int) -> None:
+        with open(source, "ab") as file:
+            file.write(b"\0")
+
+    out = tmp_path / "folder" / "out.jsonl"
+    out.parent.mkdir()
+    for change in (grow, lambda _: os.truncate(source, 3_000)):
+        source.write_bytes(data)
+        with pytest.raises(rdbkit.RdbError):
+            export(source, out, jobs=2, progress=change)
+        assert not list(out.parent.iterdir())
