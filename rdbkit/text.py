@@ -107,7 +107,7 @@ def printable(text: bytes | str, width: int = 0) -> str:
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "backslashreplace")
-    shown = "".join(ch if ch.isprintable() else _escaped(ch) for ch in text)
+    shown = text if text.isprintable() else "".join(ch if ch.isprintable() else _escaped(ch) for ch in text)
     return shown[: width - 3] + "..." if width and len(shown) > width else shown
 
 

@@ -223,3 +223,15 @@ def begins(buf: bytes, start: i64, end: i64, beginnings: list[bytes]) -> bool:
         if size == 0 or (end - start >= size and buf[start] == beginning[0] and buf[start : start + size] == beginning):
             return True
     return False
+
+
+def renamed(prefixes: tuple[tuple[bytes, bytes], ...], key: bytes) -> bytes:
+    """What a key is called where names that begin so begin otherwise: the first pair that fits counts.
+
+    >>> renamed(((b"user:", b"u:"), (b"u", b"v")), b"user:17")
+    b'u:17'
+    """
+    for old, new in prefixes:
+        if key.startswith(old):
+            return new + key[len(old) :]
+    return key

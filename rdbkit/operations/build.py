@@ -25,7 +25,7 @@ from rdbkit.format.modules import read_module
 from rdbkit.format.record import Record
 from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.model import Header
-from rdbkit.passes.hashes import PlacedNames
+from rdbkit.passes.hashes import NameLog
 from rdbkit.policy.ledger import Ledger, Loss
 from rdbkit.policy.losses import how_to_keep
 from rdbkit.products import described
@@ -241,7 +241,7 @@ class _Builder:
         self._databases = 1 if target.single_db else target.databases or _LAST_DB + 1
         self._coding = FileTypes(*self._header, 1 << 30, "")
         self._at: tuple[int | None, bytes | None] = (None, None)
-        self.names = PlacedNames()  # of what is written, with the numbers of the lines
+        self.names = NameLog()  # of what is written, with the numbers of the lines
 
     def line(self, line: bytes, number: int) -> None:
         """Write the key of a line.

@@ -14,15 +14,13 @@ from dataclasses import dataclass, field, replace
 from typing import Final, cast
 
 from rdbkit.errors import ChecksumError
-from rdbkit.operations.duplicates import NameLog
-from rdbkit.passes.hashes import PARTITIONS, HashPartitions, name_hash
-from rdbkit.passes.names import Names
+from rdbkit.passes.hashes import PARTITIONS, HashPartitions, NameLog, name_hash
+from rdbkit.passes.names import LoggedNames, Names, ToldNames
 from rdbkit.policy.rules import Rules
 from rdbkit.snapshot.reader import Snapshot
 
-#: In front of the places of keys in a `NameLog`: those that keep their names come first.
-_KEPT: Final = b"\0"
-_RENAMED: Final = b"\1"
+#: Of the places of keys in a `NameLog` that are renamed: so those that keep their names come first.
+_RENAMED: Final = 1 << 62
 
 
 @dataclass
@@ -110,7 +108,7 @@ def find_repeated(
             if before != offset:
                 found(source_db, key, before, offset)
 
-    _scan(reopen, rules, met)
+    _tell(reopen, rules, met)
 
 
 def find_duplicates(reopen: Callable[[], Snapshot], rules: Rules) -> frozenset[int]:
@@ -124,13 +122,9 @@ def find_duplicates(reopen: Callable[[], Snapshot], rules: Rules) -> frozenset[i
     keeps_last = rules.edits.on_duplicate == "last"
     left_out: set[int] = set()
     with closing(NameLog()) as log:
-
-        def keep(db: int, name: bytes, offset: int, source_db: int, key: bytes) -> None:
-            log.add(source_db, key, offset.to_bytes(8, "big"))
-
-        _scan(reopen, rules, keep)
-        for places in log.repeated(8):
-            left_out.update(int.from_bytes(place, "big") for place in (places[:-1] if keeps_last else places[1:]))
+        _log_names(reopen, rules, log, future=False)
+        for places in log.repeated():
+            left_out.update(places[:-1] if keeps_last else places[1:])
     return frozenset(left_out)
 
 
@@ -159,31 +153,36 @@ class _Places:
         self._partitions.close()
 
 
-def _scan(reopen: Callable[[], Snapshot], rules: Rules, found: Callable[[int, bytes, int, int, bytes], None]) -> None:
+def _tell(reopen: Callable[[], Snapshot], rules: Rules, found: Callable[[int, bytes, int, int, bytes], None]) -> None:
+    """Tell `found` of the database and name that every key will have, its offset, and what they are now."""
     with reopen() as snapshot:
-        try:
-            for _ in snapshot.scan(Names(snapshot.types, snapshot.limits.item_bytes, rules, found)):
-                pass
-        except ChecksumError:
-            if not rules.skip:  # else it is reported when the file is read for good
-                raise
+        _scan(snapshot, rules, ToldNames(snapshot.types, snapshot.limits.item_bytes, rules, found))
+
+
+def _log_names(reopen: Callable[[], Snapshot], rules: Rules, log: NameLog, *, future: bool) -> int:
+    """Log the names of all keys; the offset of the last one."""
+    with reopen() as snapshot:
+        names = LoggedNames(snapshot.types, snapshot.limits.item_bytes, rules, log, future)
+        _scan(snapshot, rules, names)
+        return names.last
+
+
+def _scan(snapshot: Snapshot, rules: Rules, names: Names) -> None:
+    try:
+        for _ in snapshot.scan(names):
+            pass
+    except ChecksumError:
+        if not rules.skip:  # else it is reported when the file is read for good
+            raise
 
 
 def _losers(reopen: Callable[[], Snapshot], rules: Rules) -> _Places:
     """The records that do not get the name that another one has, too."""
-    end = 0
     with closing(NameLog()) as log:
-
-        def keep(db: int, name: bytes, offset: int, source_db: int, key: bytes) -> None:
-            nonlocal end
-            end = offset
-            log.add(db, name, offset.to_bytes(8, "big"))
-
-        _scan(reopen, rules, keep)
-        losers = _Places(end)
-        for places in log.repeated(8):
+        losers = _Places(_log_names(reopen, rules, log, future=True))
+        for places in log.repeated():
             for place in places[:-1] if rules.edits.on_conflict == "last" else places[1:]:
-                losers.add(int.from_bytes(place, "big"))
+                losers.add(place)
     return losers
 
 
@@ -199,15 +198,13 @@ def _unnamed(
         def rename(db: int, name: bytes, offset: int, source_db: int, key: bytes) -> None:
             nonlocal loser
             if offset != loser:
-                log.add(db, name, _KEPT + offset.to_bytes(8, "big"))
+                log.add(db, name, offset)
                 return
             loser = next(waiting, -1)
             new = pattern.replace(b"{db}", b"%d" % source_db).replace(b"{key}", name)
-            log.add(db, new, _RENAMED + offset.to_bytes(8, "big"))
+            log.add(db, new, _RENAMED | offset)
             renamed(source_db, key, offset, new)
 
-        _scan(reopen, rules, rename)
-        for places in log.repeated(9):
-            for place in places[1:]:
-                if place[:1] == _RENAMED:
-                    yield int.from_bytes(place[1:], "big")
+        _tell(reopen, rules, rename)
+        for places in log.repeated():
+            yield from (place - _RENAMED for place in places[1:] if place >= _RENAMED)

@@ -21,9 +21,8 @@ from rdbkit.format.record import LargeRecord, Record
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, Scanner
 from rdbkit.model import Header
 from rdbkit.operations.arguments import Source, file_of, opened
-from rdbkit.operations.duplicates import NameLog
 from rdbkit.passes.convert import Rewriter, Segment
-from rdbkit.passes.hashes import NameHashes, PlacedNames
+from rdbkit.passes.hashes import NameHashes, NameLog
 from rdbkit.passes.value import AS_IT_IS, COPY, JSON, LEFT_OUT, MODULE, OPEN, STREAM, ValueConverter
 from rdbkit.policy.ledger import Ledger, Loss
 from rdbkit.policy.rules import DROP, FAIL, Edits, Policies, Rules
@@ -330,7 +329,7 @@ class Job:
         self.waiting_db = 0
         self.reopen: Callable[[], Snapshot] | None = None
         self.hashes: NameHashes | None = None
-        self.placed: PlacedNames | None = None
+        self.placed: NameLog | None = None
         writer.recounts = rules.may_drop
         if rules.edits.script is not None:
             self.rewriter.names = NameLog()
@@ -353,7 +352,7 @@ class Job:
         if reopen is not None:
             self.hashes = NameHashes()
         else:
-            self.placed = PlacedNames()
+            self.placed = NameLog()
 
     def make_spool(self) -> Spool:
         """Where a value waits until it is known what precedes it."""
@@ -457,9 +456,8 @@ class Job:
         log = self.rewriter.names
         if log is None:
             return
-        for places in log.repeated(8):
-            for place in places[1:]:
-                at = int.from_bytes(place, "big")
+        for places in sorted(log.repeated()):
+            for at in places[1:]:
                 loss = Loss("conflict", f"the key at byte {at} has the name of another behind the script", 1, None, None)
                 self.rewriter.enter_loss(loss, True)
 
@@ -479,7 +477,7 @@ class Job:
 
                 find_repeated(self.reopen, self.rules, twice, met)
         elif self.placed is not None:
-            for places in self.placed.repeated():
+            for places in sorted(self.placed.repeated()):
                 rewriter.offset = places[1]
                 moved = self.rules.edits.moves_keys
                 end = "would have the same name" if moved else "are the same"

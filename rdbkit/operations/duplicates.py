@@ -1,70 +1,28 @@
 """Keys that are there more than once, in one file or in several, and how keys spread over hash slots.
 
-Names go as hashes of 128 bits to 128 partitions by their first byte, and each of these is sorted on its own: memory is bounded but
-for what is there twice. All partitions are in one temporary file, since a process may not be let open many; it has 28 bytes a key.
+Names and their places go to a `NameLog`, in which each partition is looked at on its own: memory is bounded but for what is there
+twice. All partitions are in one temporary file, since a process may not be let open many; it has 24 bytes a key.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from hashlib import blake2b
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 from rdbkit.errors import LossError
-from rdbkit.format.slots import SLOTS, key_slot
+from rdbkit.format.slots import SLOTS
 from rdbkit.model import FunctionLibrary
-from rdbkit.passes.hashes import PARTITIONS, HashPartitions
-from rdbkit.passes.names import Keys
+from rdbkit.passes.hashes import NameLog
+from rdbkit.passes.names import LoggedKeys, NamesAt, file_and_offset
 from rdbkit.snapshot.reader import open_snapshot
 from rdbkit.storage.source import Rereading
 from rdbkit.text import count, json_bytes
 
-_BYTES_A_PARTITION: Final = 256 // PARTITIONS  # values of a first byte
-_DIGEST: Final = 16
 #: Takes database, name, offset and expiry (-1 for none) of a key.
 Met: TypeAlias = Callable[[int, bytes, int, int], None]
-
-
-class NameLog:
-    """Remembers names and where each was met, on disk; tells which were met more than once."""
-
-    def __init__(self) -> None:
-        self._partitions = HashPartitions()
-
-    def add(self, db: int, name: bytes, place: bytes) -> None:
-        """A name of a database; `place` has the same number of bytes each time, and sorts in the order of the places."""
-        entry = digest(db, name)
-        self._partitions.outs[entry[0] // _BYTES_A_PARTITION].write(entry + place)
-        self._partitions.grown(_DIGEST + len(place))
-
-    def repeated(self, size: int) -> Iterator[list[bytes]]:
-        """The places of each name that was met more than once, in their order; `size` is that of a place."""
-        step = _DIGEST + size
-        for number in range(PARTITIONS):
-            data = self._partitions.partition(number)
-            entries = sorted(data[at : at + step] for at in range(0, len(data), step))
-            at = 0
-            while at < len(entries):
-                end = at + 1
-                while end < len(entries) and entries[end][:_DIGEST] == entries[at][:_DIGEST]:
-                    end += 1
-                if end - at > 1:
-                    yield [entry[_DIGEST:] for entry in entries[at:end]]
-                at = end
-
-    def on_disk(self) -> int:
-        """Bytes of the file."""
-        return self._partitions.on_disk()
-
-    def close(self) -> None:
-        """Give the file back."""
-        self._partitions.close()
-
-
-def digest(db: int, name: bytes) -> bytes:
-    """128 bits of a name in a database, by which it is known."""
-    return blake2b(name, digest_size=_DIGEST, salt=db.to_bytes(8, "little")).digest()
 
 
 @dataclass(frozen=True)
@@ -170,7 +128,7 @@ class Duplicates:
 
     Attributes:
         keys: how many names are there more than once.
-        samples: the first of them.
+        samples: the first of them, in the order of the files.
         slots: how many hash slots have keys; `fullest` is one with the most, and how many.
     """
 
@@ -216,49 +174,91 @@ def find_duplicates(
     """
     found = Duplicates()
     again = rereading or Rereading()
-
-    def scan_file(name: str, met: Met) -> None:
-        scan_keys(name, relaxed, met, again, verify_checksum)
-
-    scan = scan or scan_file
     slots = [0] * SLOTS
-    log = NameLog()
-
-    def enter(number: int) -> Met:
-        def met(db: int, key: bytes, offset: int, expire_ms: int) -> None:
-            slots[key_slot(key)] += 1
-            log.add(db, key, number.to_bytes(4, "big") + offset.to_bytes(8, "big"))
-
-        return met
-
-    try:
+    with closing(NameLog()) as log:
         for number, name in enumerate(files):
-            scan(name, enter(number))
-        wanted: list[list[tuple[int, int]]] = []
-        for places in log.repeated(12):
-            found.keys += 1
-            if len(wanted) < samples:
-                wanted.append([(int.from_bytes(p[:4], "big"), int.from_bytes(p[4:], "big")) for p in places])
-    finally:
-        log.close()
+            if scan is None:
+                log_keys(name, relaxed, log, number, again, verify_checksum, slots)
+            else:
+                scan(name, _logs(log, number, slots))
+
+        def count() -> Iterator[list[int]]:
+            for places in log.repeated():
+                found.keys += 1
+                yield places
+
+        first = heapq.nsmallest(max(samples, 1), count())[:samples]
     found.slots = sum(n > 0 for n in slots)
     most = max(slots)
     found.fullest = (slots.index(most), most)
-    names: dict[tuple[int, int], tuple[int, bytes]] = {}
-    for number in sorted({places[0][0] for places in wanted}):
-        firsts = {places[0][1] for places in wanted if places[0][0] == number}
-
-        def name_it(db: int, key: bytes, offset: int, expire_ms: int, number: int = number, firsts: set[int] = firsts) -> None:
-            if offset in firsts:
-                names[number, offset] = (db, key)
-
-        scan(files[number], name_it)
-    found.samples = [Duplicate(*names[places[0]], [(files[n], offset) for n, offset in places]) for places in wanted]
+    found.samples = name_places(files, first, relaxed=relaxed, rereading=again, scan=scan)
     return found
 
 
-def scan_keys(name: str, relaxed: bool, met: Met, rereading: Rereading, verify_checksum: bool = True) -> None:
-    """Call `met` with database, name, offset and expiry (-1 for none) of every key of a file."""
+def _logs(log: NameLog, number: int, slots: list[int]) -> Met:
+    """What a scan of a file of this number tells."""
+    keys = LoggedKeys(0, log, number, slots)
+
+    def met(db: int, key: bytes, offset: int, expire_ms: int) -> None:
+        keys.db = db
+        keys.add(key, offset, expire_ms)
+
+    return met
+
+
+def log_keys(
+    name: str,
+    relaxed: bool,
+    log: NameLog,
+    number: int,
+    rereading: Rereading,
+    verify_checksum: bool = True,
+    slots: list[int] | None = None,
+) -> None:
+    """Log every key of a file, by what the file's number makes of its offset (`file_and_offset`), and count hash slots.
+
+    Raises: ChangedError where it is another file by now; RdbError where it is damaged; OSError.
+    """
     with open_snapshot(name, relaxed=relaxed, verify_checksum=verify_checksum, rereading=rereading) as snapshot:
-        for _ in snapshot.scan(Keys(snapshot.limits.item_bytes, met)):
+        for _ in snapshot.scan(LoggedKeys(snapshot.limits.item_bytes, log, number, slots)):
             pass
+
+
+def name_places(
+    files: Sequence[str],
+    groups: Sequence[Sequence[int]],
+    *,
+    relaxed: bool,
+    rereading: Rereading,
+    scan: Callable[[str, Met], None] | None = None,
+) -> list[Duplicate]:
+    """Which keys have these places, as `log_keys` numbers them; each file is read up to the last of these that it has.
+
+    Args:
+        files: those that were logged, by their numbers.
+        groups: the places of each key.
+        relaxed, rereading, scan: as of `find_duplicates`.
+    """
+    names: dict[tuple[int, int], tuple[int, bytes]] = {}
+    firsts = [file_and_offset(places[0]) for places in groups]
+    for number in sorted({number for number, _ in firsts}):
+        offsets = {offset for file, offset in firsts if file == number}
+        if scan is None:
+            with open_snapshot(files[number], relaxed=relaxed, verify_checksum=False, rereading=rereading) as snapshot:
+                visitor = NamesAt(snapshot.limits.item_bytes, offsets)
+                for _ in snapshot.scan(visitor):
+                    if len(visitor.names) == len(offsets):
+                        break
+            met = visitor.names
+        else:
+            met = {}
+
+            def name_it(db: int, key: bytes, offset: int, expire_ms: int, met: dict[int, tuple[int, bytes]] = met) -> None:
+                met[offset] = (db, key)
+
+            scan(files[number], name_it)
+        names |= {(number, offset): met[offset] for offset in offsets}
+    return [
+        Duplicate(*names[first], [(files[number], offset) for number, offset in map(file_and_offset, places)])
+        for first, places in zip(firsts, groups, strict=True)
+    ]

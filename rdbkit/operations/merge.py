@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from typing import IO, BinaryIO, Final, Literal
 
 from rdbkit.errors import LossError
 from rdbkit.format import constants as c
 from rdbkit.format.budget import OBJECT, Budget
-from rdbkit.format.scan import NO_EXPIRY
 from rdbkit.model import Aux, Event, FunctionLibrary, Header, ModuleAux, aux_number
 from rdbkit.operations.arguments import File, paths_of
 from rdbkit.operations.convert import Job
 from rdbkit.operations.duplicates import (
     Duplicate,
-    NameLog,
     SharedLibrary,
     duplicate_error,
     find_duplicates,
     library_error,
-    scan_keys,
+    log_keys,
+    name_places,
 )
 from rdbkit.passes.convert import script_loss
-from rdbkit.passes.hashes import NameHashes
+from rdbkit.passes.hashes import NameHashes, NameLog
+from rdbkit.passes.names import file_and_offset
 from rdbkit.policy.ledger import Ledger, Loss
 from rdbkit.policy.rules import FAIL, Edits, Policies, Rules
 from rdbkit.snapshot.reader import Snapshot, open_snapshot, usual_limits
@@ -47,7 +48,6 @@ _NEWEST: Final = 14
 #: Of the fields of one source, which make no sense of several.
 _OF_ONE: Final = (b"repl-stream-db", b"repl-id", b"repl-offset")
 _PIECE: Final = 1 << 20
-_NEVER: Final = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
@@ -329,29 +329,21 @@ class _Sources:
         if on_duplicate in ("fail", "keep-all-error-list"):
             return {}
         decisions: dict[int, dict[int, bytes | None]] = {}
-        log = NameLog()
-        try:
+        with closing(NameLog(ranked=on_duplicate == "latest-expiry")) as log:
             for number, name in enumerate(self.files):
-
-                def met(db: int, key: bytes, offset: int, expire_ms: int, number: int = number) -> None:
-                    until = _NEVER if expire_ms == NO_EXPIRY else max(expire_ms, 0)
-                    place = number.to_bytes(4, "big") + offset.to_bytes(8, "big") + until.to_bytes(8, "big")
-                    log.add(db, key, place)
-
-                scan_keys(name, self.relaxed, met, self.rereading)
+                log_keys(name, self.relaxed, log, number, self.rereading)
             report.disk_bytes += log.on_disk()
-            for places in log.repeated(20):
-                report.duplicates += 1
-                kept = places[-1] if on_duplicate == "last" else places[0]
-                if on_duplicate == "latest-expiry":
-                    kept = max(places, key=lambda place: place[12:])
-                for place in places:
-                    if place is not kept:
-                        decisions.setdefault(int.from_bytes(place[:4], "big"), {})[int.from_bytes(place[4:12], "big")] = None
-        finally:
-            log.close()
-        if report.duplicates:
-            self.look_closer(report)
+
+            def decide() -> Iterator[list[int]]:
+                for places in log.repeated():
+                    report.duplicates += 1
+                    for place in places[:-1] if on_duplicate == "last" else places[1:]:
+                        number, offset = file_and_offset(place)
+                        decisions.setdefault(number, {})[offset] = None
+                    yield sorted(places)
+
+            first = heapq.nsmallest(max(self.samples, 1), decide())
+        report.samples = name_places(self.files, first, relaxed=self.relaxed, rereading=self.rereading)
         return decisions
 
     def look_closer(self, report: Merge) -> None:

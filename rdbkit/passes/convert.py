@@ -15,7 +15,7 @@ from rdbkit.errors import CorruptError, LossError, RdbError
 from rdbkit.format import constants as c
 from rdbkit.format.decode import FileTypes
 from rdbkit.format.encode import write_length, write_string
-from rdbkit.format.filter import Filter
+from rdbkit.format.filter import Filter, renamed
 from rdbkit.format.primitives import read_string
 from rdbkit.format.record import Record
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, Visitor
@@ -32,7 +32,7 @@ from rdbkit.model import (
     SlotImport,
     SlotInfo,
 )
-from rdbkit.passes.hashes import NameHashes, PlacedNames
+from rdbkit.passes.hashes import NameHashes, NameLog
 from rdbkit.passes.value import AS_IT_IS, COLLECTION, COPY, EMPTY_BYTES, IF_EMPTY, LEFT_OUT, STRING, ValueConverter
 from rdbkit.passes.verify import judge_event
 from rdbkit.policy.ledger import Ledger, Loss
@@ -134,6 +134,7 @@ class Rewriter(Visitor):
         if rules.selection is not None:
             self.filter = rules.selection.filter_for(self.file_types.types, limit)
         self.edits: Any = rules.edits
+        self.renames: tuple[tuple[bytes, bytes], ...] = rules.edits.renames
         self.edited: bool = rules.edits.drop_expired or rules.edits.set_ttl_ms is not None or rules.edits.shift_ttl_ms != 0
         self.edited = self.edited or bool(rules.edits.rename_prefix) or bool(rules.decisions) or rules.edits.script is not None
         self.edited = self.edited or bool(rules.duplicates)
@@ -154,7 +155,7 @@ class Rewriter(Visitor):
         self.out_db = rules.edits.db_of(0)  # where no database is named, it is 0
         self.changed = self.out_db != 0
         self.hashes: NameHashes | None = None
-        self.placed: PlacedNames | None = None
+        self.placed: NameLog | None = None
         # of the record at hand
         self.metadata: list[KeyMetadata] = []
         self.drops_attributes: bool = False
@@ -172,7 +173,7 @@ class Rewriter(Visitor):
         self.last_kept: bool = False
         # what a script made of it
         self.script_record: Any = None
-        self.names: Any = None  # a NameLog, where there is a script
+        self.names: NameLog | None = None  # where there is a script
         self.to_db: int = -1
         self.moved: bool = False
         self.database()
@@ -584,7 +585,7 @@ class Rewriter(Visitor):
         """A script can give two keys one name, which is found at the end."""
         if self.names is not None:
             db: int = self.to_db if self.to_db >= 0 else self.edits.db_of(int(self.db))
-            self.names.add(db, self.key if self.new_key is None else self.new_key, int(self.offset).to_bytes(8, "big"))
+            self.names.add(db, self.key if self.new_key is None else self.new_key, self.offset)
 
     def decide(self, type_code: i64, size: i64, expire_ms: i64) -> bool:
         """Whether the record is kept, and what it is called and when it expires then: `new_key`, `expire_ms`, `head_changed`."""
@@ -624,10 +625,10 @@ class Rewriter(Visitor):
             loss = Loss("duplicate", "another record of this key is kept", 1, int(self.db), key)
             self.enter_loss(loss, not self.converter.mends)
             return False
-        if edits.rename_prefix:
-            renamed: bytes = edits.key_of(key)
-            if renamed != key:
-                self.new_key = renamed
+        if self.renames:
+            new = renamed(self.renames, key)
+            if new != key:
+                self.new_key = new
         if self.has_decisions and not self.decided():
             return False
         if edits.set_ttl_ms is not None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from array import array
 from collections.abc import Iterator
+from hashlib import blake2b
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Final
 
-from librt.strings import BytesWriter, write_i64_le
+from librt.strings import BytesWriter, read_i64_le, write_i64_le
 
 from rdbkit.format.budget import NAME, Budget
 
@@ -18,6 +21,7 @@ PARTITIONS: Final = 128
 _HELD: Final = 32 << 20  # bytes in memory
 _ENTRY: Final = 24
 _NAME: Final = 16  # of these, what a name is known by
+TRUSTS_HASH: Final = sys.hash_info.algorithm.startswith("siphash") and sys.hash_info.width == 64
 
 
 def name_hash(db: i64, name: bytes) -> i64:
@@ -81,39 +85,83 @@ class HashPartitions:
             self.file = None
 
 
-class PlacedNames:
-    """Takes names and where each was met, for sources that cannot be read a second time; tells which came more than once.
+class NameLog:
+    """Takes names and where each was met; tells which came more than once.
 
-    A name is known by two hashes, which are keyed afresh in each process. The disk has 24 bytes a name where there are many.
+    A name is known by 128 bits: two of the interpreter's hashes, of the name behind secrets that are drawn for each log. So nobody
+    can make two names that collide, and that two ever do by chance is out of the question. The disk has 24 bytes a name where
+    there are many, and 32 where places have ranks.
+
+    Args:
+        ranked: of the places of one name, those of higher rank come first.
+
+    Attributes:
+        trusts_hash: the interpreter's hash is SipHash with 64 bits; where it is another, BLAKE2 takes its place.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ranked: bool = False) -> None:
         self.partitions: HashPartitions = HashPartitions()
+        self.ranked: bool = ranked
+        self.trusts_hash: bool = TRUSTS_HASH
+        self.secret: bytes = os.urandom(16)
+        self.other_secret: bytes = os.urandom(16)
 
-    def add(self, db: i64, name: bytes, place: i64) -> None:
-        """A name of a database, and the offset of its record."""
-        number: i64 = name_hash(db, name)
+    def add(self, db: i64, name: bytes, place: i64, rank: i64 = 0) -> None:
+        """A name of a database, and where it was met."""
+        number: i64
+        other: i64
+        if self.trusts_hash:
+            number = name_hash(db, self.secret + name)
+            other = name_hash(db, self.other_secret + name)
+        else:
+            digest = blake2b(name, digest_size=_NAME, key=self.secret, salt=b"%d" % int(db)).digest()
+            number = read_i64_le(digest, 0)
+            other = read_i64_le(digest, 8)
         out = self.partitions.outs[number & (PARTITIONS - 1)]
         write_i64_le(out, number)
-        write_i64_le(out, name_hash(db, b"\1" + name))
+        write_i64_le(out, other)
         write_i64_le(out, place)
-        self.partitions.grown(_ENTRY)
+        if self.ranked:
+            write_i64_le(out, rank)
+            self.partitions.grown(_ENTRY + 8)
+        else:
+            self.partitions.grown(_ENTRY)
 
     def repeated(self) -> Iterator[list[int]]:
-        """The offsets of each name that came more than once, in their order."""
+        """The places of each name that came more than once, by rank and in their order; names come in any order."""
         for number in range(PARTITIONS):
-            data = self.partitions.partition(number)
-            entries = [data[at : at + _ENTRY] for at in range(0, len(data), _ENTRY)]
-            known: dict[bytes, list[int]] = {}
-            names: set[bytes] = set()
-            for entry in entries:
-                if entry[:_NAME] in names:
-                    known[entry[:_NAME]] = []
-                names.add(entry[:_NAME])
-            for entry in entries if known else []:
-                if entry[:_NAME] in known:
-                    known[entry[:_NAME]].append(int.from_bytes(entry[_NAME:], "little"))
-            yield from known.values()
+            yield from self.repeated_in(self.partitions.partition(number))
+
+    def repeated_in(self, data: bytes) -> list[list[int]]:
+        """Those of one partition."""
+        step: i64 = _ENTRY + 8 if self.ranked else _ENTRY
+        if len(set(array("q", data)[:: step // 8])) == len(data) // step:
+            return []
+        seen: set[bytes] = set()
+        known: dict[bytes, list[int]] = {}
+        at: i64
+        for at in range(0, len(data), step):
+            name = data[at : at + _NAME]
+            if name in seen:
+                known[name] = []
+            seen.add(name)
+        ranks: dict[int, int] = {}
+        for at in range(0, len(data), step):
+            places = known.get(data[at : at + _NAME])
+            if places is not None:
+                place: i64 = read_i64_le(data, at + _NAME)
+                places.append(place)
+                if self.ranked:
+                    ranks[place] = -read_i64_le(data, at + _ENTRY)
+        for places in known.values():
+            places.sort()
+            if self.ranked:
+                places.sort(key=ranks.__getitem__)
+        return list(known.values())
+
+    def on_disk(self) -> int:
+        """Bytes that the file has."""
+        return self.partitions.on_disk()
 
     def close(self) -> None:
         """Remove the temporary file."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, cast
 
 from rdbkit.format import constants as c
+from rdbkit.format.filter import renamed
 from rdbkit.model import Header
 from rdbkit.policy.losses import policies
 from rdbkit.selection import Selection
@@ -153,16 +154,18 @@ class Edits:
         """Whether two keys could come to have the same name."""
         return bool(self.collapse_dbs or self.map_db or self.rename_prefix)
 
+    @property
+    def renames(self) -> tuple[tuple[bytes, bytes], ...]:
+        """`rename_prefix`, of which __post_init__ has made pairs of bytes."""
+        return cast("tuple[tuple[bytes, bytes], ...]", self.rename_prefix)
+
     def db_of(self, db: int) -> int:
         """Where the keys of a database go."""
         return 0 if self.collapse_dbs else self.map_db.get(db, db)
 
     def key_of(self, key: bytes) -> bytes:
         """What a key will be called."""
-        for old, new in cast("tuple[tuple[bytes, bytes], ...]", self.rename_prefix):
-            if key.startswith(old):
-                return new + key[len(old) :]
-        return key
+        return renamed(self.renames, key)
 
 
 def _prefixes(pairs: object) -> Iterator[tuple[bytes, bytes]]:

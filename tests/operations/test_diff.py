@@ -921,8 +921,7 @@ def test_arguments_that_do_not_go_together(options: dict[str, Any], tmp_path: Pa
 
 
 def test_what_waits_on_the_disk_is_counted() -> None:
-    from rdbkit.operations.duplicates import NameLog
-    from rdbkit.passes.hashes import HashPartitions
+    from rdbkit.passes.hashes import HashPartitions, NameLog
 
     partitions, log = HashPartitions(), NameLog()
     try:
@@ -933,11 +932,11 @@ def test_what_waits_on_the_disk_is_counted() -> None:
         assert partitions.on_disk() == 8
         assert partitions.partition(3) == b"12345678"
         assert log.on_disk() == 0
-        size = 33 << 20  # more than is held in memory
-        log.add(0, b"name", bytes(size))
-        assert log.on_disk() == 16 + size
-        log.add(0, b"name", bytes(size))
-        assert len(list(log.repeated(size))) == 1
+        log.add(0, b"name", 1)
+        log.partitions.spill()
+        assert log.on_disk() == 24
+        log.add(0, b"name", 2)
+        assert list(log.repeated()) == [[1, 2]]
     finally:
         partitions.close()
         log.close()
