@@ -30,6 +30,23 @@ class Sink:
     def part(self, part: object) -> None:
         """A part of a stream, a module's value and the like: an object of `rdbkit.values`."""
 
+    def begin_node(self) -> bool:
+        """A node of a stream comes. False where its entries are wanted as parts.
+
+        Otherwise each comes as `begin_entry`, names and values of its fields as elements, and `end_entry`, if the node is as
+        servers write it.
+        """
+        return False
+
+    def void_node(self) -> None:
+        """What has come of the node is void: all of it comes again, as parts."""
+
+    def begin_entry(self, ms: i64, seq: i64) -> None:
+        """An entry with this id, whose fields and values follow one after the other as elements."""
+
+    def end_entry(self) -> None:
+        """The entry has come whole."""
+
     def run(self, buf: bytes, at: int, until: int, last: int) -> tuple[int, int]:
         """Take all entries of the listpack `buf[at:last]` that begin before `until` at once.
 

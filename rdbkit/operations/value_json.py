@@ -15,7 +15,8 @@ from rdbkit.format.primitives import read_uint64
 from rdbkit.format.record import Record
 from rdbkit.model import module_name
 from rdbkit.passes import jsonl
-from rdbkit.passes.json_text import json_text
+from rdbkit.passes.json_streams import stream_part
+from rdbkit.passes.json_text import json_text, pairs_body
 from rdbkit.snapshot.large import Spool
 from rdbkit.values import StreamDedup, StreamEntry, StreamGroup, StreamTail
 
@@ -123,7 +124,7 @@ def _hash_pieces(decoder: Decoder, batches: Iterator[list[Any]], more: bool) -> 
             if body is None:
                 fields.become_pairs()
                 expiries.become_pairs()
-                body = jsonl.pairs_body(names, values)
+                body = pairs_body(names, values)
             fields.add(body)
             if decoder.arity == 3:
                 expiries.add(jsonl.expiries_body(names, items[2::3], expiries.as_object))
@@ -182,13 +183,13 @@ def _stream_pieces(batches: Iterator[list[Any]]) -> Iterator[bytes]:
     first = True
     for part in (part for batch in batches for part in batch):
         if isinstance(part, StreamTail):
-            yield b"]," + jsonl.stream_part(part) + b',"groups":['
+            yield b"]," + stream_part(part) + b',"groups":['
             what, first = StreamGroup, True
         elif isinstance(part, StreamDedup):
-            yield b'],"dedup":' + jsonl.stream_part(part)
+            yield b'],"dedup":' + stream_part(part)
             what = StreamDedup
         else:
-            yield (b"" if first else b",") + jsonl.stream_part(part)
+            yield (b"" if first else b",") + stream_part(part)
             first = False
     yield b"}" if what is StreamDedup else b"]}"
 

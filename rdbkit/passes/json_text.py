@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 #: Indexed, since appending is one machine instruction for a byte out of bytes, and a call for any other number.
 DIGITS: Final = b"0123456789"
+#: Bytes that stand in a JSON string as they are.
+SAFE: Final = bytes(i for i in range(0x20, 0x80) if i not in (0x22, 0x5C))
+_QUOTE: Final = 0x22
+_BACKSLASH: Final = 0x5C
+#: Longer strings are looked at first and then copied whole.
+_SHORT: Final = 48
 
 
 def json_text(data: bytes) -> bytes:
@@ -55,3 +61,58 @@ def write_number(out: BytesWriter, n: i64) -> None:
     elif n >= 10:
         out.append(DIGITS[n // 10])
     out.append(DIGITS[n % 10])
+
+
+def write_text(out: BytesWriter, buf: bytes, start: i64, end: i64) -> bool:
+    """Write `buf[start:end]` as `json_text` renders it; False where that is no JSON string."""
+    if COMPILED:
+        at: i64 = start
+        mark = len(out)
+        out.append(_QUOTE)
+        if end - start <= _SHORT:
+            while at < end:
+                byte = buf[at]
+                if byte < 0x20 or byte >= 0x80:
+                    break
+                if byte in (_QUOTE, _BACKSLASH):
+                    out.append(_BACKSLASH)
+                out.append(byte)
+                at += 1
+        else:
+            begin: i64 = start
+            while at < end:
+                byte = buf[at]
+                if byte < 0x20 or byte >= 0x80:
+                    break
+                if byte in (_QUOTE, _BACKSLASH):
+                    if begin < at:
+                        out.write(buf[begin:at])
+                    out.append(_BACKSLASH)
+                    begin = at
+                at += 1
+            if at == end:
+                out.write(buf[begin:end])
+        if at == end:
+            out.append(_QUOTE)
+            return True
+        out.truncate(mark)
+        text = json_text(buf[start:end])
+        out.write(text)
+        return text[0] == _QUOTE
+    data = buf[start:end]
+    if data.translate(None, SAFE):
+        text = json_text(data)
+        out.write(text)
+        return text[0] == _QUOTE
+    out.write(b'"%b"' % data)
+    return True
+
+
+def are_plain(items: list[bytes]) -> bool:
+    """Whether all stand in a JSON string as they are: nothing but the line breaks between them is left."""
+    return len(b"\n".join(items).translate(None, SAFE)) == len(items) - 1
+
+
+def pairs_body(names: list[bytes], values: list[bytes]) -> bytes:
+    """The same as pairs of an array."""
+    return b",".join([b"[%b,%b]" % (json_text(n), json_text(v)) for n, v in zip(names, values, strict=True)])

@@ -1,8 +1,8 @@
 """Records as lines of JSON; compiled, since it runs once an element.
 
 There are two ways to the same bytes. The plain one collects a value's elements and renders them together, which is the fastest
-that an interpreter can do. The compiled form writes sorted sets, hashes, lists and sets of ordinary text element by element,
-without an object for any; what it cannot write so, it leaves to the plain way.
+that an interpreter can do. The compiled form writes streams, and sorted sets, hashes, lists and sets of ordinary text, element by
+element, without an object for any; what it cannot write so, it leaves to the plain way.
 """
 
 from __future__ import annotations
@@ -22,19 +22,15 @@ from rdbkit.format.primitives import read_integer, read_string
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, STRING_LZF, Visitor
 from rdbkit.format.sink import Items, Sink
 from rdbkit.model import Aux, Event
-from rdbkit.passes.json_text import DIGITS, json_text, write_number
-from rdbkit.values import CronJob, ModuleValue, StreamDedup, StreamEntry, StreamGroup, StreamTail
+from rdbkit.passes.json_streams import StreamWriter, stream_value
+from rdbkit.passes.json_text import DIGITS, SAFE, are_plain, json_text, pairs_body, write_number, write_text
+from rdbkit.values import CronJob, ModuleValue
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-#: Bytes that stand in a JSON string as they are.
-_SAFE: Final = bytes(i for i in range(0x20, 0x80) if i not in (0x22, 0x5C))
 _QUOTE: Final = 0x22
-_BACKSLASH: Final = 0x5C
 _COMMA: Final = 0x2C
-#: Longer strings are looked at first and then copied whole.
-_SHORT: Final = 48
 #: Up to here a double has each integer, and is rendered as one.
 _EXACT: Final = 1 << 53
 #: Bytes of unpacked content from which on a value is written in batches; of a string, a multiple of three.
@@ -47,57 +43,13 @@ _SPILLED: Final = 4 << 20
 _LIST: Final = 1
 _HASH: Final = 2
 _ZSET: Final = 3
+_STREAM: Final = 4
 _JSON_SHAPES: Final = {"list": _LIST, "set": _LIST, "hash": _HASH, "zset": _ZSET}
 #: Shapes of values that `Decoder` reports in that way, where their elements cannot expire. All others are rendered whole.
 _ELEMENTS: Final = ("strings", "scored", "text-scored", "nodes", "packed-nodes", "packed")
 
 
 # -- text
-
-
-def write_text(out: BytesWriter, buf: bytes, start: i64, end: i64) -> bool:
-    """Write `buf[start:end]` as `json_text` renders it; False where that is no JSON string."""
-    if COMPILED:
-        at: i64 = start
-        mark = len(out)
-        out.append(_QUOTE)
-        if end - start <= _SHORT:
-            while at < end:
-                byte = buf[at]
-                if byte < 0x20 or byte >= 0x80:
-                    break
-                if byte in (_QUOTE, _BACKSLASH):
-                    out.append(_BACKSLASH)
-                out.append(byte)
-                at += 1
-        else:
-            begin: i64 = start
-            while at < end:
-                byte = buf[at]
-                if byte < 0x20 or byte >= 0x80:
-                    break
-                if byte in (_QUOTE, _BACKSLASH):
-                    if begin < at:
-                        out.write(buf[begin:at])
-                    out.append(_BACKSLASH)
-                    begin = at
-                at += 1
-            if at == end:
-                out.write(buf[begin:end])
-        if at == end:
-            out.append(_QUOTE)
-            return True
-        out.truncate(mark)
-        text = json_text(buf[start:end])
-        out.write(text)
-        return text[0] == _QUOTE
-    data = buf[start:end]
-    if data.translate(None, _SAFE):
-        text = json_text(data)
-        out.write(text)
-        return text[0] == _QUOTE
-    out.write(b'"%b"' % data)
-    return True
 
 
 def json_score(score: float) -> bytes:
@@ -159,11 +111,6 @@ def write_score(out: BytesWriter, score: float) -> None:
 # -- many elements at a time
 
 
-def _plain(items: list[bytes]) -> bool:
-    """Whether all stand in a JSON string as they are: nothing but the line breaks between them is left."""
-    return len(b"\n".join(items).translate(None, _SAFE)) == len(items) - 1
-
-
 def list_body(items: list[bytes]) -> bytes:
     """Elements of a JSON array, without its brackets.
 
@@ -172,7 +119,7 @@ def list_body(items: list[bytes]) -> bytes:
     """
     if not items:
         return b""
-    if _plain(items):
+    if are_plain(items):
         return b'"' + b'","'.join(items) + b'"'
     return b",".join([json_text(x) for x in items])
 
@@ -181,7 +128,7 @@ def object_body(names: list[bytes], values: list[bytes]) -> bytes | None:
     """Members of a JSON object, without its braces; None where a name is not UTF-8."""
     if not names:
         return b""
-    if _plain(names + values):
+    if are_plain(names + values):
         return b'"' + b'","'.join(map(b'":"'.join, zip(names, values, strict=True))) + b'"'
     texts = [json_text(x) for x in names]
     if not all(text[0] == _QUOTE for text in texts):
@@ -189,17 +136,12 @@ def object_body(names: list[bytes], values: list[bytes]) -> bytes | None:
     return b",".join(map(b":".join, zip(texts, [json_text(x) for x in values], strict=True)))
 
 
-def pairs_body(names: list[bytes], values: list[bytes]) -> bytes:
-    """The same as pairs of an array."""
-    return b",".join([b"[%b,%b]" % (json_text(n), json_text(v)) for n, v in zip(names, values, strict=True)])
-
-
 def scores_body(members: list[bytes], stored: list[Any]) -> bytes:
     """Pairs of member and score."""
     if not members:
         return b""
     scores = json_scores(stored)
-    if _plain(members):
+    if are_plain(members):
         return b'["' + b'],["'.join(map(b'",'.join, zip(members, scores, strict=True))) + b"]"
     return b",".join([b"[%b,%b]" % (json_text(m), s) for m, s in zip(members, scores, strict=True)])
 
@@ -213,47 +155,6 @@ def expiries_body(names: list[bytes], times: list[int], as_object: bool) -> byte
     """The names that expire, with their Unix milliseconds."""
     form = b"%b:%d" if as_object else b"[%b,%d]"
     return b",".join([form % (json_text(n), ms) for n, ms in zip(names, times, strict=True) if ms])
-
-
-def stream_part(part: object) -> bytes:
-    """One part of a stream: an entry, members of the stream's object, a group, or what recognises entries sent twice."""
-    if isinstance(part, StreamEntry):
-        entry_id, fields = part
-        flat: list[bytes] = []
-        for pair in fields:
-            flat += pair
-        if flat and _plain(flat):
-            body = b'["' + b'"],["'.join([b'","'.join(pair) for pair in fields]) + b'"]'
-        else:
-            body = pairs_body(flat[::2], flat[1::2])
-        return b'["%d-%d",[%b]]' % (entry_id[0], entry_id[1], body)
-    if isinstance(part, StreamTail):
-        text = f'"length":{part.length},"last_id":"{part.last_id}"'
-        if part.first_id is not None:
-            text += f',"first_id":"{part.first_id}","max_deleted_id":"{part.max_deleted_id}","entries_added":{part.entries_added}'
-        return text.encode()
-    if isinstance(part, StreamGroup):
-        pending = b",".join(
-            b'["%d-%d",%b,%d,%d]' % (p.id.ms, p.id.seq, _name_or_null(p.consumer), p.delivery_ms, p.delivery_count)
-            for p in part.pending
-        )
-        consumers = b",".join(
-            b'{"name":%b,"seen_ms":%d%b}' % (json_text(n), seen, b"" if active is None else b',"active_ms":%d' % active)
-            for n, seen, active in part.consumers
-        )
-        read = b"" if part.entries_read is None else b',"entries_read":%d' % part.entries_read
-        nacked = b"" if not part.nacked else b',"nacked":[%b]' % b",".join(b'"%d-%d"' % (i.ms, i.seq) for i in part.nacked)
-        return b'{"name":%b,"last_id":"%d-%d"%b,"pending":[%b],"consumers":[%b]%b}' % (
-            json_text(part.name), part.last_id.ms, part.last_id.seq, read, pending, consumers, nacked,
-        )  # fmt: skip
-    assert isinstance(part, StreamDedup)
-    producers = b",".join(
-        b'{"name":%b,"ids":[%b]}' % (json_text(name), b",".join(b'[%b,"%d-%d"]' % (json_text(n), i.ms, i.seq) for n, i in ids))
-        for name, ids in part.producers
-    )
-    return b'{"duration_s":%d,"max_entries":%d,"producers":[%b],"added":%d,"duplicates":%d}' % (
-        part.duration_s, part.max_entries, producers, part.added, part.duplicates,
-    )  # fmt: skip
 
 
 def is_text(data: bytes) -> bool:
@@ -271,28 +172,6 @@ def is_text(data: bytes) -> bool:
             return False
         at = stop
     return True
-
-
-def _name_or_null(name: bytes | None) -> bytes:
-    return b"null" if name is None else json_text(name)
-
-
-def stream_value(parts: list[Any]) -> bytes:
-    """A whole stream."""
-    entries: list[bytes] = []
-    groups: list[bytes] = []
-    tail = dedup = b""
-    for part in parts:
-        text = stream_part(part)
-        if isinstance(part, StreamEntry):
-            entries.append(text)
-        elif isinstance(part, StreamGroup):
-            groups.append(text)
-        elif isinstance(part, StreamTail):
-            tail = text
-        else:
-            dedup = b',"dedup":' + text
-    return b'{"entries":[%b],%b,"groups":[%b]%b}' % (b",".join(entries), tail, b",".join(groups), dedup)
 
 
 def other_value(value: object) -> bytes:
@@ -492,6 +371,7 @@ class JsonLines(Visitor):
         self.decoder.most = _BATCH
         self.items: Items = Items()
         self.elements: ElementWriter = ElementWriter(self.out)
+        self.stream: StreamWriter = StreamWriter(self.out)
         self.open: bool = False
         self.member: bytes = b""
         self.members: list[bytes] = []
@@ -508,6 +388,8 @@ class JsonLines(Visitor):
             self.middles[t.id] = self.middle(t.type, t.encoding)
             if COMPILED and t.shape in _ELEMENTS and not t.expires:
                 self.shapes[t.id] = _JSON_SHAPES[t.type]
+            elif COMPILED and t.shape == "stream":
+                self.shapes[t.id] = _STREAM
         self.middles[STRING_INT] = self.middle("string", "int")
         self.middles[STRING_LZF] = self.middle("string", "lzf")
 
@@ -612,7 +494,7 @@ class JsonLines(Visitor):
         middle = self.middles[type_code]
         if expire_ms != NO_EXPIRY:
             middle += b',"expire_ms":%d' % expire_ms
-        if (key + value).translate(None, _SAFE):
+        if (key + value).translate(None, SAFE):
             line = b'%b%b%b,"value":%b' % (self.head, json_text(key), middle, json_text(value))
         else:
             line = b'%b"%b"%b,"value":"%b"' % (self.head, key, middle, value)
@@ -652,9 +534,20 @@ class JsonLines(Visitor):
         decoder.begin(type_code)
         stop: i64
         shape = 0 if type_code >= STRING_INT else self.shapes[type_code]
+        mark: i64 = len(out)
+        if shape == _STREAM:
+            self.stream.begin()
+            stop = decoder.feed(buf, value_at, self.stream)
+            if decoder.paused:
+                out.truncate(mark)
+                self.big_value(type_code, value_at, end)
+                return
+            if not decoder.done or stop != end:
+                raise CorruptError("its parts do not end where the value ends")
+            self.stream.finish()
+            return
         if shape:
             elements = self.elements
-            mark: i64 = len(out)
             elements.begin(shape)
             out.append(0x7B if shape == _HASH else 0x5B)
             stop = decoder.feed(buf, value_at, elements)
