@@ -6,7 +6,7 @@ from binascii import b2a_base64
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Final
 
-from librt.strings import BytesWriter
+from librt.strings import BytesWriter, read_i64_le, write_i64_le
 
 from rdbkit.format.compiled import COMPILED
 
@@ -19,8 +19,12 @@ DIGITS: Final = b"0123456789"
 SAFE: Final = bytes(i for i in range(0x20, 0x80) if i not in (0x22, 0x5C))
 _QUOTE: Final = 0x22
 _BACKSLASH: Final = 0x5C
-#: Longer strings are looked at first and then copied whole.
-_SHORT: Final = 48
+# The same byte eight times, as one number; the highest bits of all but the last of eight, which makes a number negative.
+_ONES: Final = 0x0101010101010101
+_SPACES: Final = 0x2020202020202020
+_QUOTES: Final = 0x2222222222222222
+_BACKSLASHES: Final = 0x5C5C5C5C5C5C5C5C
+_HIGHEST: Final = 0x0080808080808080
 
 
 def json_text(data: bytes) -> bytes:
@@ -67,38 +71,34 @@ def write_text(out: BytesWriter, buf: bytes, start: i64, end: i64) -> bool:
     """Write `buf[start:end]` as `json_text` renders it; False where that is no JSON string."""
     if COMPILED:
         at: i64 = start
+        stop: i64
         mark = len(out)
         out.append(_QUOTE)
-        if end - start <= _SHORT:
-            while at < end:
+        while at < end:
+            stop = end
+            if end - at >= 8:
+                # eight letters at a time: in each term a byte has its highest bit where it is no such letter, or follows one
+                word: i64 = read_i64_le(buf, at)
+                if word >= 0:
+                    odd: i64 = word | (word - _SPACES) | ((word ^ _QUOTES) - _ONES) | ((word ^ _BACKSLASHES) - _ONES)
+                    if odd >= 0 and odd & _HIGHEST == 0:
+                        write_i64_le(out, word)
+                        at += 8
+                        continue
+                stop = at + 8
+            while at < stop:
                 byte = buf[at]
                 if byte < 0x20 or byte >= 0x80:
-                    break
+                    out.truncate(mark)
+                    text = json_text(buf[start:end])
+                    out.write(text)
+                    return text[0] == _QUOTE
                 if byte in (_QUOTE, _BACKSLASH):
                     out.append(_BACKSLASH)
                 out.append(byte)
                 at += 1
-        else:
-            begin: i64 = start
-            while at < end:
-                byte = buf[at]
-                if byte < 0x20 or byte >= 0x80:
-                    break
-                if byte in (_QUOTE, _BACKSLASH):
-                    if begin < at:
-                        out.write(buf[begin:at])
-                    out.append(_BACKSLASH)
-                    begin = at
-                at += 1
-            if at == end:
-                out.write(buf[begin:end])
-        if at == end:
-            out.append(_QUOTE)
-            return True
-        out.truncate(mark)
-        text = json_text(buf[start:end])
-        out.write(text)
-        return text[0] == _QUOTE
+        out.append(_QUOTE)
+        return True
     data = buf[start:end]
     if data.translate(None, SAFE):
         text = json_text(data)
