@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 #: Beyond every time that a file can hold.
 _EVER: Final = 1 << 64
+#: What a glob has that is more than a name.
+_SIGNS: Final = b"*?[\\"
 
 
 class Selection:
@@ -97,8 +99,8 @@ class Selection:
 
         now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
         first, last = _window(ttl, expires, expiry, now)
-        # a glob that is a name's beginning and a star is the same as that prefix, and cheaper
-        begun, not_begun = _beginnings(keys), _beginnings(not_keys)
+        # a glob that is a name, or the beginning of one and a star, is tested as such, which is cheaper
+        exact, begun, not_begun = _exact(keys), _beginnings(keys), _beginnings(not_keys)
         clause = Clause(
             given={name: value for name, value in options.items() if value} | _own_time(ttl, expiry, now_ms),
             types=frozenset(types) or None,
@@ -107,9 +109,10 @@ class Selection:
             first_ms=first,
             last_ms=last,
             never_expiring=_takes_never_expiring(ttl, expires, expiry),
+            names=exact,
             beginnings=tuple(group for group in (prefixes, begun) if group),
             not_beginnings=not_begun,
-            globs=None if begun else _any_glob(keys),
+            globs=None if exact or begun else _any_glob(keys),
             not_globs=None if not_begun else _any_glob(not_keys),
             regexes=tuple(_regex(pattern) for pattern in regexes),
             slots=frozenset(chain.from_iterable(slots)) or None,
@@ -293,9 +296,14 @@ def _regex(pattern: bytes) -> re.Pattern[bytes]:
         raise ValueError(f"regular expression {_shown(pattern)}: {e}") from None
 
 
+def _exact(patterns: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """What the names must be, where each of the patterns is one; otherwise nothing."""
+    return () if any(sign in pattern for pattern in patterns for sign in _SIGNS) else patterns
+
+
 def _beginnings(patterns: tuple[bytes, ...]) -> tuple[bytes, ...]:
     """What the names must begin with, where each of the patterns says no more; otherwise nothing."""
-    if all(pattern[-1:] == b"*" and not any(sign in pattern[:-1] for sign in b"*?[\\") for pattern in patterns):
+    if all(pattern[-1:] == b"*" and not any(sign in pattern[:-1] for sign in _SIGNS) for pattern in patterns):
         return tuple(pattern[:-1] for pattern in patterns)
     return ()
 

@@ -10,6 +10,7 @@ import click
 import rdbkit
 from rdbkit.cli.files import READ_ONCE, Verb, output_options, writing
 from rdbkit.cli.render import printable, warn
+from rdbkit.operations.get import find_key
 from rdbkit.operations.value_json import value_json
 from rdbkit.storage.location import is_rereadable
 
@@ -30,20 +31,19 @@ def get(file: str, key: str, db: int | None, output: str, force: bool, relaxed: 
     """
     name = os.fsencode(key)
     with rdbkit.open(file, relaxed=relaxed, verify_checksum=False) as snapshot:
-        for record in snapshot:
-            if record.key == name and (db is None or record.db == db):
-                with writing(output, [file], force) as out:
-                    if record.type == "string":
-                        out.writelines(record.content())
-                    else:
-                        out.writelines(value_json(record))
-                        out.write(b"\n")
-                warn(snapshot)
-                if snapshot.aux.get("aof-preamble") == "1" and not is_rereadable(
-                    file
-                ):  # of a file it is known that nothing follows
-                    click.echo(f"rdbkit: warning: {printable(snapshot.name)}: {_MAY_GO_ON}", err=True)
-                return 0
+        record = find_key(snapshot, name, db)
+        if record is not None:
+            with writing(output, [file], force) as out:
+                if record.type == "string":
+                    out.writelines(record.content())
+                else:
+                    out.writelines(value_json(record))
+                    out.write(b"\n")
+            warn(snapshot)
+            # of a file it is known that nothing follows
+            if snapshot.aux.get("aof-preamble") == "1" and not is_rereadable(file):
+                click.echo(f"rdbkit: warning: {printable(snapshot.name)}: {_MAY_GO_ON}", err=True)
+            return 0
     warn(snapshot)
     where = "" if db is None else f" in db {db}"
     click.echo(f"rdbkit: {printable(file)}: no key {printable(name, 200)}{where}", err=True)

@@ -10,11 +10,13 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from rdbkit.format.constants import REDIS, VALKEY, ValueType, value_types
+from rdbkit.format.constants import MEMBER_EXPIRY, REDIS, VALKEY, ValueType, value_types
+from rdbkit.format.decode import FileTypes
 from rdbkit.format.primitives import read_string
-from rdbkit.format.record import Record
+from rdbkit.format.record import Collector, LargeRecord, Record
 from rdbkit.format.scan import NO_EXPIRY, STRING_INT, TYPE_CODES
 from rdbkit.format.slots import key_slot
+from rdbkit.model import Aux, Event, KeyMetadata
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -36,6 +38,8 @@ UNKNOWN_SIZE: Final = -1
 _ENDLESS: Final = 1 << 62
 _FIRST: Final = -(1 << 63)
 _LAST: Final = (1 << 63) - 1
+#: Names of this length and more are not told apart by it.
+_LONG: Final = 255
 
 
 class Clause(NamedTuple):
@@ -48,6 +52,7 @@ class Clause(NamedTuple):
         size: bytes in the file, from and to; None for an open end.
         first_ms, last_ms: window of the expiry, both included, as Unix milliseconds.
         never_expiring: keys without expiry are wanted too.
+        names: what the key is: one of these; none for any.
         beginnings: what the key begins with: one of each group.
         not_beginnings: what it does not begin with.
         globs, not_globs: what matches the whole key, and what does not.
@@ -57,19 +62,20 @@ class Clause(NamedTuple):
     """
 
     given: dict[str, Any]
-    types: frozenset[str] | None
-    dbs: tuple[range, ...]
-    size: tuple[int | None, int | None]
-    first_ms: int
-    last_ms: int
-    never_expiring: bool
-    beginnings: tuple[tuple[bytes, ...], ...]
-    not_beginnings: tuple[bytes, ...]
-    globs: re.Pattern[bytes] | None
-    not_globs: re.Pattern[bytes] | None
-    regexes: tuple[re.Pattern[bytes], ...]
-    slots: frozenset[int] | None
-    sample: tuple[int, int] | None
+    types: frozenset[str] | None = None
+    dbs: tuple[range, ...] = ()
+    size: tuple[int | None, int | None] = (None, None)
+    first_ms: int = _FIRST
+    last_ms: int = _LAST
+    never_expiring: bool = True
+    names: tuple[bytes, ...] = ()
+    beginnings: tuple[tuple[bytes, ...], ...] = ()
+    not_beginnings: tuple[bytes, ...] = ()
+    globs: re.Pattern[bytes] | None = None
+    not_globs: re.Pattern[bytes] | None = None
+    regexes: tuple[re.Pattern[bytes], ...] = ()
+    slots: frozenset[int] | None = None
+    sample: tuple[int, int] | None = None
 
 
 class Filter:
@@ -95,6 +101,11 @@ class Filter:
         self.first_ms: i64 = min(max(clause.first_ms, _FIRST), _LAST)
         self.last_ms: i64 = min(max(clause.last_ms, _FIRST), _LAST)
         self.never_expiring: bool = clause.never_expiring
+        self.names: frozenset[bytes] = frozenset(clause.names)
+        # by its length and last byte nearly every other name is told from these, without becoming an object
+        self.has_names: bool = bool(clause.names)
+        self.name_sizes: bytes = flags({min(len(name), _LONG) for name in clause.names})
+        self.name_ends: bytes = flags({name[-1] for name in clause.names if name})
         self.beginnings: list[list[bytes]] = [list(group) for group in clause.beginnings]
         self.not_beginnings: list[bytes] = list(clause.not_beginnings)
         self.globs: Any = clause.globs
@@ -110,7 +121,7 @@ class Filter:
         self.needs_object: bool = bool(
             clause.globs or clause.not_globs or clause.regexes or clause.slots is not None or clause.sample is not None
         )
-        self.tests_names: bool = bool(self.needs_object or self.beginnings or self.not_beginnings)
+        self.tests_names: bool = bool(self.needs_object or self.has_names or self.beginnings or self.not_beginnings)
         if self.also is not None and self.also.tests_names:
             self.tests_names = True
 
@@ -183,6 +194,8 @@ class Filter:
 
     def wants_name(self, buf: bytes, start: i64, end: i64) -> bool:
         """Whether the key `buf[start:end]` is wanted. The cheapest comes first: what a regular expression costs is not known."""
+        if self.has_names and not self.is_named(buf, start, end):
+            return False
         for group in self.beginnings:
             if not begins(buf, start, end, group):
                 return False
@@ -191,6 +204,13 @@ class Filter:
         if self.needs_object and not self.wants_object(buf[start:end]):
             return False
         return self.also is None or self.also.wants_name(buf, start, end)
+
+    def is_named(self, buf: bytes, start: i64, end: i64) -> bool:
+        """Whether the key `buf[start:end]` is one of the names."""
+        size: i64 = end - start
+        if not self.name_sizes[size if size < _LONG else _LONG] or (size > 0 and not self.name_ends[buf[end - 1]]):
+            return False
+        return buf[start:end] in self.names
 
     def wants_object(self, key: bytes) -> bool:
         """Whether a key is wanted, its beginning aside."""
@@ -206,6 +226,89 @@ class Filter:
             if int.from_bytes(self.hash(key, digest_size=8).digest(), "big") % m >= n:
                 return False
         return not self.regexes or any(regex.search(key) is not None for regex in self.regexes)
+
+
+class Sieve(Collector):
+    """Collects the records of a block that a filter wants, of which alone objects are made.
+
+    Of an event that belongs to a key nothing is collected where the key is left out.
+
+    Args:
+        file_types, events: as for `Collector`.
+        wanted: made for this snapshot.
+    """
+
+    def __init__(self, file_types: FileTypes, events: bool, wanted: Filter) -> None:
+        super().__init__(file_types, events)
+        self.filter: Filter = wanted
+        self.dropped: bool = False  # the last record
+        wanted.database(0)
+
+    def database(self) -> None:
+        self.filter.database(int(self.db))
+
+    def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+        if self.buf[key_at] < 0x40 and not self.strays:
+            if self.filter.wants(self.buf, key_at, type_code, end - start, expire_ms):
+                Collector.record(self, type_code, start, key_at, value_at, end, expire_ms)
+                self.dropped = False
+            else:
+                self.drop()
+            return
+        Collector.record(self, type_code, start, key_at, value_at, end, expire_ms)
+        if not self.strays:  # with which its size is not known before `strayed`
+            self.test_last(type_code, expire_ms)
+
+    def strayed(self) -> None:
+        super().strayed()
+        record = self.found[-1]
+        if isinstance(record, Record):
+            self.test_last(record.type_code, NO_EXPIRY if record.expire_ms is None else record.expire_ms)
+
+    def test_last(self, type_code: i64, expire_ms: i64) -> None:
+        """Leave the record out again that was collected last, unless it is wanted.
+
+        Raises: CorruptError where its name is damaged.
+        """
+        record = self.found.pop()
+        assert isinstance(record, Record)
+        size: i64 = UNKNOWN_SIZE if record.size is None else record.size
+        wanted = self.filter
+        if wanted.wants_attributes(type_code, size, expire_ms):
+            name = record.key if wanted.tests_names else b""
+            if not wanted.tests_names or wanted.wants_name(name, 0, len(name)):
+                self.found.append(record)
+                self.dropped = False
+                return
+        self.drop()
+
+    def takes_large(self, record: LargeRecord) -> bool:
+        """Whether a record larger than a block is wanted, its size aside; asked before its value is read."""
+        expire_ms: i64 = NO_EXPIRY if record.expire_ms is None else record.expire_ms
+        if self.filter.wants_large(record.key, record.type_code, UNKNOWN_SIZE, expire_ms):
+            self.dropped = False
+            return True
+        self.drop()
+        return False
+
+    def event(self, event: Event) -> None:
+        if not self.dropped or not isinstance(event, Aux) or not event.key.startswith(MEMBER_EXPIRY):
+            super().event(event)
+
+    def drop(self) -> None:
+        """Leave a record out, and what was said in front of it."""
+        self.dropped = True
+        if self.wants_events:
+            while self.found and isinstance(self.found[-1], KeyMetadata):
+                self.found.pop()
+
+    def take(self, keep_last: bool = False) -> list[Record | Event]:
+        return super().take(keep_last and not self.dropped)  # nothing more is said of it
+
+
+def flags(numbers: set[int]) -> bytes:
+    """For each number below 256, 1 where it is one of these, else 0."""
+    return bytes([number in numbers for number in range(256)])
 
 
 def wanted_types(wanted: frozenset[str] | None, types: dict[int, ValueType] | None) -> bytes:

@@ -461,6 +461,10 @@ class Collector(Visitor):
             self.members_bytes += size
             last.member_expire_ms[self.member] = int(event.value)
 
+    def takes_large(self, record: LargeRecord) -> bool:
+        """Whether a record larger than a block is to be read."""
+        return True
+
     def take(self, keep_last: bool = False) -> list[Record | Event]:
         """What was found; the last record, and what follows it, stays behind where more may be said of it."""
         found = self.found

@@ -15,7 +15,7 @@ from rdbkit.format.constants import MEMBER_EXPIRY
 from rdbkit.format.decode import FileTypes
 from rdbkit.format.record import LargeRecord, Record
 from rdbkit.format.scan import NO_EXPIRY, Scanner
-from rdbkit.model import Aux, KeyMetadata
+from rdbkit.model import Aux, Event, KeyMetadata
 from rdbkit.operations.arguments import Source, opened
 from rdbkit.operations.commands import RespWriter
 from rdbkit.operations.value_json import value_pieces
@@ -273,28 +273,33 @@ def export_resp(
     metadata: KeyMetadata | None = None  # of the next record
     left_out = False  # the last record, and with it what the file says behind it
     try:
-        for item in snapshot.events():
+        for item in _wanted_items(snapshot, wanted, progress):
             if isinstance(item, KeyMetadata):
                 metadata = item
                 continue
             if isinstance(item, Record):
-                left_out = True
-                if wanted is None or wanted(item):
-                    if metadata is not None:
-                        out.writelines(writer.commands(metadata))
-                    left_out = not _export_commands(snapshot, item, writer, wanted, on_error == "skip", out, report)
-                    report.written += not left_out
-                metadata = None
+                if metadata is not None:
+                    out.writelines(writer.commands(metadata))
+                    metadata = None
+                left_out = not _export_commands(snapshot, item, writer, wanted, on_error == "skip", out, report)
+                report.written += not left_out
             # functions and the like are no keys; some AUX belong to one
             elif not left_out if isinstance(item, Aux) and item.key.startswith(MEMBER_EXPIRY) else wanted is None:
                 out.writelines(writer.commands(item))
-            if progress is not None:
-                progress(snapshot.position)
     except ChecksumError as e:
         if on_error != "skip":
             raise
         report.checksum = e
     return report
+
+
+def _wanted_items(snapshot: Snapshot, wanted: Selection | None, progress: Progress | None) -> Iterator[Event | Record]:
+    """The records that are wanted, but for the size of those larger than a block, with what the file says besides."""
+    sieve = None if wanted is None else wanted.filter_for(snapshot.types, snapshot.limits.item_bytes)
+    for batch in snapshot.sift(sieve, events=True):
+        yield from batch
+        if progress is not None:
+            progress(snapshot.position)
 
 
 def _export_commands(

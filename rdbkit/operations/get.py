@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from rdbkit.format.filter import Clause, Filter
+from rdbkit.format.record import Record
 from rdbkit.operations.arguments import Source, opened
+from rdbkit.snapshot.reader import Snapshot
 from rdbkit.text import as_bytes
 
 
@@ -26,7 +29,23 @@ def get(src: Source, key: str | bytes, *, db: int | None = None) -> Any:
     """
     name = as_bytes(key, "key")
     with opened(src) as snapshot:
-        for record in snapshot:
-            if record.key == name and (db is None or record.db == db):
-                return record.value
+        record = find_key(snapshot, name, db)
+        if record is not None:
+            return record.value
     raise KeyError(key)
+
+
+def find_key(snapshot: Snapshot, name: bytes, db: int | None) -> Record | None:
+    """The first record of this name, None where there is none; reading stops there.
+
+    Args:
+        db: the database to look in; None for any.
+
+    Raises: RdbError where the file is damaged before it; where there is no such key, ChecksumError for a file that differs.
+    """
+    clause = Clause({}, names=(name,), dbs=() if db is None else (range(db, db + 1),))
+    for records in snapshot.sift(Filter([clause], snapshot.types, snapshot.limits.item_bytes)):
+        for record in records:
+            assert isinstance(record, Record)
+            return record
+    return None

@@ -18,6 +18,7 @@ from rdbkit.errors import ChecksumError, CorruptError, LimitError, RdbError, Tru
 from rdbkit.format import constants as c
 from rdbkit.format.budget import HELD, HELD_BYTES, HOW_TO_RAISE, Budget
 from rdbkit.format.decode import FileTypes
+from rdbkit.format.filter import Filter, Sieve
 from rdbkit.format.record import Collector, LargeRecord, Record
 from rdbkit.format.scan import NO_EXPIRY, HintFinder, LastRecord, Prelude, Scanner, Visitor
 from rdbkit.model import AofBase, Aux, Checksum, Event, FunctionLibrary, Header, KeyMetadata, ModuleAux, Trailer
@@ -331,9 +332,10 @@ class Snapshot:
 
         Raises: RdbError; at the end ChecksumError where the CRC-64 differs.
         """
-        for found in self._collect(events=False):
-            assert isinstance(found, Record)
-            yield found
+        for batch in self._collect(Collector(self.file_types, False)):
+            for found in batch:
+                assert isinstance(found, Record)
+                yield found
 
     def events(self) -> Iterator[Event | Record]:
         """Records, and everything else that the file says, in file order.
@@ -343,22 +345,36 @@ class Snapshot:
         ...     [event for event in snapshot.events() if isinstance(event, rdbkit.ModuleAux)]
         [ModuleAux('test__rdb', 1, 1, 19), ModuleAux('test__rdb', 1, 2, 19)]
         """
-        return self._collect(events=True)
+        for batch in self._collect(Collector(self.file_types, True)):
+            yield from batch
 
-    def _collect(self, events: bool) -> Iterator[Event | Record]:
-        """Records, and events where wanted, block by block."""
-        collector = Collector(self.file_types, events)
+    def sift(self, wanted: Filter | None, *, events: bool = False) -> Iterator[list[Event | Record]]:
+        """The records that a filter wants, some or none at a time; of all others no object is made.
+
+        A record larger than a block comes where all but its size is wanted, which is not known before it has been read.
+
+        Args:
+            wanted: made for this snapshot; None for all records.
+            events: give what the file says besides, too, except of the keys that are left out.
+
+        Raises: as iterating does.
+        """
+        return self._collect(Collector(self.file_types, events) if wanted is None else Sieve(self.file_types, events, wanted))
+
+    def _collect(self, collector: Collector) -> Iterator[list[Event | Record]]:
+        """What a collector finds, block by block."""
         try:
             for large in self.scan(collector):
+                is_wanted = large is not None and collector.takes_large(large)
                 # of the last record of a block more may follow: only KeyDB does that, and writes RDB 9
-                yield from collector.take(keep_last=large is None and self.header == ("redis", 9))
-                if large is not None:
+                yield collector.take(keep_last=large is None and self.header == ("redis", 9))
+                if large is not None and is_wanted:
                     collector.last = large  # what the file says behind a value is said of this one
-                    yield large
+                    yield [large]
         except RdbError:
-            yield from collector.take()  # what is sound before the damage
+            yield collector.take()  # what is sound before the damage
             raise
-        yield from collector.take()
+        yield collector.take()
 
     def scan(self, visitor: Visitor) -> Iterator[LargeRecord | None]:
         """Tell `visitor` of everything, the fastest way through a file.
