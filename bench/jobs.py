@@ -44,6 +44,7 @@ def main() -> int:
         for command in (
             ("export", data, "-o", out, "--force"),
             ("convert", data, out, "--force", "--target", "azure-premium"),
+            ("verify", "--deep", data),
         ):
             table(options, command, out)
     return 0
@@ -73,6 +74,8 @@ def table(options: argparse.Namespace, command: tuple[str | Path, ...], out: Pat
     digests: set[str] = set()
 
     def look(case: Case) -> None:
+        if command[0] == "verify":
+            return
         with open(out, "rb") as file:
             digests.add(hashlib.file_digest(file, "md5").hexdigest())
         if len(digests) > 1:

@@ -8,6 +8,7 @@ from typing import Final
 import click
 
 from rdbkit.cli.files import READ_ONCE, Verb
+from rdbkit.cli.options import MOST_JOBS
 from rdbkit.cli.render import Output, key_name, output, printable, progress, size
 from rdbkit.errors import RdbError, TargetError
 from rdbkit.operations.verify import Fault, Verification
@@ -28,19 +29,25 @@ _CHECKSUMS: Final = {
 @click.option("--deep", is_flag=True, help="Look into every value, as the strictest servers do, and further.")
 @click.option("--samples", type=click.IntRange(0, 10_000), default=3, show_default=True, metavar="N", help="Name N places a rule.")
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
+@click.option(
+    "--jobs", type=click.IntRange(1, MOST_JOBS), default=1, show_default=True, metavar="N",
+    help="Of --deep: look into values in N processes.",
+)  # fmt: skip
 @click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
-def verify(files: tuple[str, ...], deep: bool, samples: int, as_json: bool, relaxed: bool) -> int:
+def verify(files: tuple[str, ...], deep: bool, samples: int, as_json: bool, jobs: int, relaxed: bool) -> int:
     """Whether snapshots are sound, as far as the file can tell.
 
     FILE is a path or - for standard input, compressed or not. Exit code 0 if every FILE is sound, 1 if something is wrong with
     one, 3 if one cannot be opened or is no snapshot. What can be saved of a damaged file, rdbkit salvage saves.
     """
+    if jobs > 1 and not deep:
+        raise click.UsageError("--jobs is for --deep")
     reports = []
     failed = 0
     for name in files:
         try:
             with progress(name, file_size(name)) as update:
-                reports.append(prove(name, deep=deep, samples=samples, relaxed=relaxed, progress=update))
+                reports.append(prove(name, deep=deep, samples=samples, relaxed=relaxed, jobs=jobs, progress=update))
         except (RdbError, OSError) as e:
             if len(files) == 1:
                 raise

@@ -109,7 +109,7 @@ class Visitor:
 
 
 class LastRecord(Visitor):
-    """Keeps where a block's last record begins, as an offset in the input (-1: has not met one), and the database there.
+    """Keeps where a block's last record begins and ends, as offsets in the input (-1: has not met one), and the database there.
 
     Args:
         hashes: takes database and name of every key, None where nobody wants them.
@@ -121,10 +121,12 @@ class LastRecord(Visitor):
         self.hashes: Any = hashes
         self.limit: i64 = limit
         self.start: i64 = -1
+        self.end: i64 = -1
         self.db_there: i64 = 0
 
     def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
         self.start = self.base + start
+        self.end = self.base + end
         self.db_there = self.db
         if self.hashes is not None:
             self.hashes.add(int(self.db), read_string(self.buf, key_at, self.limit)[0])

@@ -18,7 +18,7 @@ from rdbkit.format.budget import Budget
 from rdbkit.format.decode import FileTypes
 from rdbkit.format.encode import write_string
 from rdbkit.format.record import LargeRecord, Record
-from rdbkit.format.scan import NO_EXPIRY, STRING_INT, Scanner
+from rdbkit.format.scan import NO_EXPIRY, STRING_INT, LastRecord, Scanner
 from rdbkit.model import Header
 from rdbkit.operations.arguments import Source, file_of, opened
 from rdbkit.passes.convert import Rewriter, Segment
@@ -530,9 +530,10 @@ class Job:
         snapshot, rewriter = self.snapshot, self.rewriter
         snapshot.report_prelude(rewriter)
         yield None
+        names = LastRecord(self.hashes, snapshot.limits.item_bytes)
         output = self.writer.handle if isinstance(self.writer, Writer) else None
         settings = (*snapshot.header, snapshot.limits, snapshot.name, self.rules, output is not None)
-        for item in in_order(snapshot, jobs, _worker, settings, self.hashes, output):
+        for item in in_order(snapshot, jobs, _worker, settings, names, output):
             if isinstance(item, LargeRecord):
                 rewriter.db = item.db
                 rewriter.out_db = self.rules.edits.db_of(item.db)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rdbkit.errors import NOT_READ, ChecksumError, CorruptError, LimitError, RdbError, TruncatedError, UnsupportedTypeError
 from rdbkit.format.budget import OBJECT, Budget
+from rdbkit.format.decode import FileTypes
+from rdbkit.format.record import LargeRecord
+from rdbkit.format.scan import Scanner
 from rdbkit.model import TRAILERS, TRAILING_DATA, Trailer
 from rdbkit.operations.arguments import Source, opened
 from rdbkit.passes.verify import Repeats, Verifier, judge_event
-from rdbkit.snapshot.reader import Limits, Snapshot
+from rdbkit.snapshot.reader import Block, Limits, Snapshot
 from rdbkit.storage.source import Rereading
 from rdbkit.text import count, json_bytes, valid_text
+
+if TYPE_CHECKING:
+    from rdbkit.parallel.pool import Answer, Work
 
 __all__ = ["Fault", "Rule", "Verification", "Violation", "rules", "verify"]
 
@@ -149,6 +155,7 @@ def verify(
     relaxed: bool = False,
     limits: Limits | None = None,
     block_size: int | None = None,
+    jobs: int = 1,
     progress: Callable[[int], object] | None = None,
 ) -> Verification:
     """Prove what can be proven of a snapshot without a server.
@@ -162,6 +169,8 @@ def verify(
         deep: look into values. Names that are there twice can be found for certain only where `src` has been given as a path, since
             the file is then read a second time.
         samples: how many places to name for each rule.
+        jobs: with `deep`, processes that look into values; what is found does not depend on it. They are spawned, so that a script
+            that asks for them needs the guard `if __name__ == "__main__":`.
         progress: called with bytes of the file read so far.
 
     Raises: RdbError where the file is no snapshot, or of a version that is not known; ChangedError where it is read twice, and is
@@ -171,7 +180,7 @@ def verify(
     >>> report.sound, report.keys, report.checksum
     (True, 27, 'ok')
     """
-    return _Job(src, deep, samples, relaxed, limits, block_size, progress).run()
+    return _Job(src, deep, samples, relaxed, limits, block_size, jobs, progress).run()
 
 
 class _Job:
@@ -183,54 +192,58 @@ class _Job:
         relaxed: bool,
         limits: Limits | None,
         block_size: int | None,
+        jobs: int,
         progress: Callable[[int], object] | None,
     ) -> None:
         self.src = src
+        self.jobs = jobs
         self.deep = deep
-        self.samples = samples
         self.settings: dict[str, Any] = {"relaxed": relaxed, "limits": limits, "block_size": block_size, "damaged": True}
         if deep:
             self.settings["rereading"] = Rereading()
         self.progress = progress
-        self.found: dict[str, Violation] = {}
-        self.budget = Budget()
+        self.found = _Found(samples)
 
     def run(self) -> Verification:
         with opened(self.src, **self.settings) as snapshot:
             report = Verification(snapshot.name, str(snapshot.header), self.deep)
             if snapshot.aof_base is not None and snapshot.aof_base.summary:
                 report.notes.append(snapshot.aof_base.summary)
-            self.budget = snapshot.budget
-            verifier = Verifier(snapshot.file_types, snapshot.limits.item_bytes, self.deep, self.report_error)
+            self.found.budget = snapshot.budget
+            # what is said of the templates of RDB 15 would have to go to all processes
+            shares = self.deep and self.jobs > 1 and snapshot.header.version != 15
+            verifier = Verifier(snapshot.file_types, snapshot.limits.item_bytes, self.deep, self.found.add, inside=not shares)
             try:
                 if self.deep:
-                    check_functions(snapshot, verifier.libraries, self.report_error)
-                self.scan(snapshot, verifier, report)
+                    check_functions(snapshot, verifier.libraries, self.found.add)
+                self.scan(snapshot, verifier, report, shares)
                 if self.deep and report.whole:
                     self.look_for_names(verifier, snapshot)
                 elif verifier.nameless:
                     message = f"{count(int(verifier.nameless), 'key')} with an empty name behind another, as a stretch of zeros is"
-                    self.report_error(CorruptError(message, rule="key-twice"), None, int(verifier.nameless_at), None)
+                    self.found.add(CorruptError(message, rule="key-twice"), None, int(verifier.nameless_at), None)
             finally:
                 verifier.close()
             report.keys = int(verifier.records)
             if report.whole or report.size == 0:
                 report.size = snapshot.rdb_size
-        report.violations = sorted(self.found.values(), key=lambda violation: violation.rule.code)
+        report.violations = sorted(self.found.violations.values(), key=lambda violation: violation.rule.code)
         return report
 
-    def scan(self, snapshot: Snapshot, verifier: Verifier, report: Verification) -> None:
+    def scan(self, snapshot: Snapshot, verifier: Verifier, report: Verification, shares: bool) -> None:
         try:
-            for large in snapshot.scan(verifier):
-                if large is not None:
-                    verifier.judge_large(large)
+            for item in self.looked_into(snapshot, verifier) if shares else snapshot.scan(verifier):
+                if isinstance(item, LargeRecord):
+                    verifier.judge_large(item)
+                elif item is not None:
+                    self.found.absorb(item.result)
                 if self.progress is not None:
                     self.progress(snapshot.position)
             report.whole = True
         except NOT_READ:
             raise
         except RdbError as e:
-            self.report_error(e, e.db, e.offset, None)
+            self.found.add(e, e.db, e.offset, None)
             report.whole = isinstance(e, ChecksumError)
             report.size = max((e.offset or 0) - snapshot.begin, 0)
         if snapshot.checksum is not None:
@@ -244,35 +257,81 @@ class _Job:
         report.notes += _notes_of_trailer(trailer, snapshot.framing)
         if trailer.kind in ("unknown", "snapshot"):
             error = CorruptError(f"{TRAILING_DATA[trailer.kind]} behind the end of the snapshot", rule="behind")
-            self.report_error(error, None, snapshot.begin + snapshot.rdb_size, None)
+            self.found.add(error, None, snapshot.begin + snapshot.rdb_size, None)
+
+    def looked_into(self, snapshot: Snapshot, verifier: Verifier) -> Iterator[Answer[dict[str, Violation]] | LargeRecord]:
+        """The parts of a snapshot, whose values other processes have looked into."""
+        from rdbkit.parallel.pool import in_order  # what it takes to start processes is not needed for most runs
+
+        settings = (*snapshot.header, snapshot.limits, snapshot.name, self.found.samples)
+        return in_order(snapshot, self.jobs, _worker, settings, verifier)
 
     def look_for_names(self, verifier: Verifier, read: Snapshot) -> None:
         """Whether two keys of a database have the same name."""
-        hashes = verifier.names.twice(self.budget)
+        hashes = verifier.names.twice(self.found.budget)
         if not hashes:
             return
         if not read.can_reopen:
             message = f"{len(hashes)} names, it seems, are there twice; a file, which can be read again, tells for certain"
-            self.report_error(CorruptError(message, rule="key-twice"), None, None, None)
+            self.found.add(CorruptError(message, rule="key-twice"), None, None, None)
             return
 
         def met(db: int, name: bytes, first: int, offset: int, size: int) -> None:
-            self.report_error(
-                CorruptError(f"the key is there before, at byte {first}", rule="key-twice", key=name), db, offset, size
-            )
+            self.found.add(CorruptError(f"the key is there before, at byte {first}", rule="key-twice", key=name), db, offset, size)
 
         with read.reopen(verify_checksum=False) as snapshot:
             for _ in snapshot.scan(Repeats(snapshot.limits.item_bytes, hashes, met)):
                 pass
 
-    def report_error(self, e: RdbError, db: int | None, offset: int | None, size: int | None) -> None:
+
+class _Found:
+    """The rules that are broken, by name."""
+
+    def __init__(self, samples: int) -> None:
+        self.samples = samples
+        self.budget = Budget()
+        self.violations: dict[str, Violation] = {}
+
+    def add(self, e: RdbError, db: int | None, offset: int | None, size: int | None) -> None:
         """Enter a place where a rule is broken."""
-        rule = rules()[rule_of(e)]
-        violation = self.found.setdefault(rule.name, Violation(rule))
+        violation = self._of(rules()[rule_of(e)])
         violation.count += 1
         if len(violation.samples) < self.samples:
-            self.budget.spend("names of keys to be reported", len(e.key or b"") + len(e.message) + OBJECT)
-            violation.samples.append(Fault(e.message, db if e.key is not None else None, e.key, offset, size))
+            self._name(violation, Fault(e.message, db if e.key is not None else None, e.key, offset, size))
+
+    def absorb(self, violations: dict[str, Violation]) -> None:
+        """Enter what another process has found in the part of the file that comes next."""
+        for each in violations.values():
+            violation = self._of(each.rule)
+            violation.count += each.count
+            for fault in each.samples[: self.samples - len(violation.samples)]:
+                self._name(violation, fault)
+
+    def _of(self, rule: Rule) -> Violation:
+        return self.violations.setdefault(rule.name, Violation(rule))
+
+    def _name(self, violation: Violation, fault: Fault) -> None:
+        self.budget.spend("names of keys to be reported", len(fault.key or b"") + len(fault.message) + OBJECT)
+        violation.samples.append(fault)
+
+
+def _worker(flavour: str, version: int, limits: Limits, source: str, samples: int) -> Work[dict[str, Violation]]:
+    """What a process does with each piece."""
+    file_types = FileTypes(flavour, version, limits.string_bytes, source, Budget(limits.held_bytes))
+
+    def look(block: Block) -> tuple[dict[str, Violation], list[bytes]]:
+        file_types.budget = Budget(limits.held_bytes)
+        found = _Found(samples)
+        verifier = Verifier(file_types, limits.item_bytes, True, found.add, outside=False)
+        verifier.base = block.offset
+        verifier.db = block.db
+        try:
+            Scanner(flavour, version, limits.item_bytes, file_types.budget).scan(block.data, 0, len(block.data), verifier)
+        finally:
+            verifier.close()
+        return found.violations, []
+
+    return look
 
 
 def _notes_of_trailer(trailer: Trailer, framing: str | None) -> list[str]:

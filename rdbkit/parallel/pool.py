@@ -21,7 +21,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from rdbkit.errors import RdbError
 from rdbkit.format.record import LargeRecord
-from rdbkit.passes.hashes import NameHashes
+from rdbkit.format.scan import LastRecord
 from rdbkit.snapshot.reader import Block, Snapshot, Span
 from rdbkit.storage.output import OutputHandle, write_at
 from rdbkit.storage.source import read_at
@@ -90,10 +90,10 @@ class _Process:
         self._connection.send(message)
 
     def hear(self) -> Any:
-        """What it answers. Raises: EOFError, OSError where the process has gone; what it failed with."""
+        """What it answers. Raises: EOFError, OSError where the process has gone; _Failed."""
         answer = self._connection.recv()
-        if isinstance(answer, _Failure):
-            raise answer.error
+        if isinstance(answer, _Failed):
+            raise answer
         return answer
 
     def end(self) -> None:
@@ -110,10 +110,12 @@ class _Process:
         self._connection.close()
 
 
-class _Failure(NamedTuple):
-    """A process has failed."""
+class _Failed(Exception):
+    """A process has failed, and why."""
 
-    error: BaseException
+    def __init__(self, why: BaseException) -> None:
+        super().__init__(why)
+        self.why = why
 
 
 def _serve(connection: Connection, make: Callable[..., Work[Any]], settings: tuple[Any, ...], files: _Files) -> None:
@@ -132,7 +134,7 @@ def _serve(connection: Connection, make: Callable[..., Work[Any]], settings: tup
                     _put(made.popleft(), message, files)
             connection.send(None)
         except BaseException as e:
-            connection.send(_Failure(e))
+            connection.send(_Failed(e))
 
 
 def _end_with_parent() -> None:
@@ -186,7 +188,7 @@ def in_order(
     jobs: int,
     make: Callable[..., Work[Result]],
     settings: tuple[Any, ...],
-    hashes: NameHashes | None = None,
+    visitor: LastRecord | None = None,
     output: OutputHandle | None = None,
 ) -> Iterator[Answer[Result] | LargeRecord]:
     """What several processes make of the pieces of a snapshot, in file order.
@@ -196,7 +198,7 @@ def in_order(
     Args:
         make: a function of a module, called with `settings` in each process; returns what is called with each piece. Of what that
             returns, the first goes to this process; the other is written to the output.
-        hashes: takes the name of every key, here, since other processes hash in ways of their own.
+        visitor: is told of everything here. Names are hashed by one, since other processes hash in ways of their own.
         output: handle of the output, into which the others write; None where it cannot be written to in any order.
 
     Raises: RdbError; OSError of the output.
@@ -216,10 +218,18 @@ def in_order(
         with _interrupts_held():
             for _ in range(jobs):
                 processes.append(_Process(make, settings, files))
-        yield from _answers(snapshot, processes, hashes)
-        for process in processes:
+        damage = None
+        try:
+            yield from _answers(snapshot, processes, visitor)
+        except RdbError as e:
+            damage = e
+        for process in processes:  # what is sound before the damage is written, too
             process.end()
         done = True
+        if damage is not None:
+            raise damage
+    except _Failed as e:
+        raise e.why from None
     except (EOFError, ConnectionError):
         raise RdbError(_DEAD, source=snapshot.name) from None
     finally:
@@ -229,7 +239,7 @@ def in_order(
     snapshot.check_unchanged()
 
 
-def _answers(snapshot: Snapshot, processes: list[_Process], hashes: NameHashes | None) -> Iterator[Answer[Any] | LargeRecord]:
+def _answers(snapshot: Snapshot, processes: list[_Process], visitor: LastRecord | None) -> Iterator[Answer[Any] | LargeRecord]:
     """Hand out the pieces in turn, a few ahead, and give out what came of them."""
     waiting: deque[_Process] = deque()
 
@@ -241,7 +251,7 @@ def _answers(snapshot: Snapshot, processes: list[_Process], hashes: NameHashes |
 
     turns = cycle(processes)
     try:
-        for item in snapshot.blocks(hashes):
+        for item in snapshot.blocks(visitor):
             if isinstance(item, Block | Span):
                 process = next(turns)
                 process.tell(item)

@@ -14,7 +14,7 @@ from rdbkit.format.budget import OBJECT
 from rdbkit.format.decode import FileTypes, check_field_names
 from rdbkit.format.primitives import read_string
 from rdbkit.format.record import Record, feed_pieces
-from rdbkit.format.scan import TYPE_CODES, Visitor
+from rdbkit.format.scan import TYPE_CODES, LastRecord, Visitor
 from rdbkit.model import Event, FunctionLibrary, HashTemplate
 from rdbkit.passes.hashes import NameHashes, name_hash
 from rdbkit.passes.value_checker import ValueChecker
@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 _LIBRARY_HEAD: Final = re.compile(rb"#!\S+\s+name=(\w+)\s*\n", re.IGNORECASE)
 
 
-class Verifier(Visitor):
+class Verifier(LastRecord):
     """Looks at every record of a snapshot.
+
+    With several processes one is told `inside=False`: it scans, and knows the names. The others are told `outside=False`, and look
+    into the values that it passes.
 
     Args:
         file_types: of the snapshot.
@@ -35,6 +38,8 @@ class Verifier(Visitor):
         deep: look inside of values; otherwise records are but counted.
         report_error: called with each error that a record gives, its database, the offset of the record and its bytes. The key is
             in the error.
+        outside: look at what shows without a look into values, and between keys.
+        inside: with `deep`, look into values, and at what is wrong with a name; of records larger than a block always.
 
     Attributes:
         records: so far.
@@ -44,11 +49,14 @@ class Verifier(Visitor):
         nameless_at: where the first of them begins, in bytes from the beginning.
     """
 
-    def __init__(self, file_types: FileTypes, limit: int, deep: bool, report_error: Any) -> None:
-        super().__init__()
+    def __init__(
+        self, file_types: FileTypes, limit: int, deep: bool, report_error: Any, outside: bool = True, inside: bool = True
+    ) -> None:
+        super().__init__(None, limit)
         self.file_types: FileTypes = file_types
-        self.limit: i64 = limit
         self.deep: bool = deep
+        self.outside: bool = outside
+        self.inside: bool = inside
         self.report_error: Any = report_error
         self.records: i64 = 0
         self.names: NameHashes = NameHashes()
@@ -72,13 +80,17 @@ class Verifier(Visitor):
             raise CorruptError(message, rule="type-version", key=key)
 
     def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
-        self.records += 1
-        if self.buf[key_at] == 0:
-            self.met_nameless(start)
-        if self.newer[type_code]:
-            self.met_newer(type_code, start, key_at, end)
-        if not self.deep:
-            return
+        if self.outside:
+            self.start = self.base + start
+            self.end = self.base + end
+            self.db_there = self.db
+            self.records += 1
+            if self.buf[key_at] == 0:
+                self.met_nameless(start)
+            if self.newer[type_code]:
+                self.met_newer(type_code, start, key_at, end)
+            if not self.deep:
+                return
         key: bytes | None = None
         try:
             if self.buf[key_at] < 0x40:
@@ -86,12 +98,14 @@ class Verifier(Visitor):
             else:
                 name, _ = read_string(self.buf, key_at, self.limit)
             key = name
-            self.names.add(self.db, name)
-            if self.checker.opens[type_code]:
+            if self.outside:
+                self.names.add(self.db, name)
+            if self.inside and self.checker.opens[type_code]:
                 self.checker.check(type_code, self.buf, value_at, end)
         except RdbError as e:
-            e.key = key
-            self.report_error(e, int(self.db), int(self.base + start), int(end - start) + self.stray_bytes())
+            if self.inside:
+                e.key = key
+                self.report_error(e, int(self.db), int(self.base + start), int(end - start) + self.stray_bytes())
 
     def met_newer(self, type_code: i64, start: i64, key_at: i64, end: i64) -> None:
         """A key of a type that the file's version does not have."""
@@ -143,7 +157,7 @@ class Verifier(Visitor):
             self.large_error = None
 
     def event(self, event: Event) -> None:
-        if not self.deep:
+        if not self.deep or not self.outside:
             return
         try:
             judge_event(event, self.libraries)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import anycrc
 
@@ -484,30 +484,39 @@ class Snapshot:
         if self._source.identity() != self.identity:
             raise changed(self.name)
 
-    def blocks(self, hashes: Any = None) -> Iterator[Block | Span | LargeRecord]:
+    def blocks(self, visitor: LastRecord | None = None) -> Iterator[Block | Span | LargeRecord]:
         """The file in pieces for work in several processes, and each record larger than a block.
 
         A piece begins with a record, and ends where nothing more is said of its last; only the first piece, and one behind a
         large record, may begin with something else.
 
         Args:
-            hashes: a `NameHashes` that takes the name of every key.
+            visitor: is told of everything, in this process.
         """
-        visitor = LastRecord(hashes, self.limits.item_bytes)
+        if visitor is None:
+            visitor = LastRecord()
         pieces = _Pieces(self.handle)
         least = _BLOCKS_A_PIECE * self._block_size
-        for large in self.scan(visitor):
-            if large is not None:
-                if (piece := pieces.rest(self._large_strays, visitor.db)) is not None:
-                    yield piece
-                yield large
-                continue
+        try:
+            for large in self.scan(visitor):
+                if large is not None:
+                    if (piece := pieces.rest(self._large_strays, visitor.db)) is not None:
+                        yield piece
+                    yield large
+                    continue
+                begin, db = self._span
+                pieces.add(self._base + begin, self._base + self._pos, db, self._buf, begin)
+                if visitor.start >= 0:
+                    if visitor.start - pieces.begin >= least and (piece := pieces.cut(visitor.start, visitor.db_there)) is not None:
+                        yield piece
+                    visitor.start = -1
+        except RdbError:
             begin, db = self._span
-            pieces.add(self._base + begin, self._base + self._pos, db, self._buf, begin)
-            if visitor.start >= 0:
-                if visitor.start - pieces.begin >= least and (piece := pieces.cut(visitor.start, visitor.db_there)) is not None:
-                    yield piece
-                visitor.start = -1
+            if visitor.end > max(pieces.end, self._base + begin):  # some records of the block are sound
+                pieces.add(self._base + begin, visitor.end, db, self._buf, begin)
+            if (piece := pieces.rest(b"", visitor.db)) is not None:
+                yield piece
+            raise
         if (piece := pieces.rest(b"", visitor.db)) is not None:
             yield piece
 

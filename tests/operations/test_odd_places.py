@@ -185,13 +185,13 @@ def one_process(
     jobs: int,
     make: Callable[..., Callable[[Any], Any]],
     settings: tuple[Any, ...],
-    hashes: Any = None,
+    visitor: Any = None,
     output: int | None = None,
 ) -> Iterator[Any]:
     """What `in_order` does, without its processes."""
     assert output is None
     work = make(*settings)
-    for item in snapshot.blocks(hashes):
+    for item in snapshot.blocks(visitor):
         if isinstance(item, Span):
             item = Block(read_at(snapshot.handle, item.offset, item.size), item.offset, item.db)
         yield item if isinstance(item, Record) else parallel.Answer(work(item)[0], [])
