@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import shutil
 import struct
 import warnings
 from datetime import datetime
@@ -306,3 +308,13 @@ def test_just_keys_and_statistics() -> None:
 def test_servers_that_are_not_known(architecture: Any, version: str) -> None:
     with pytest.raises(ValueError, match="known"):
         MemoryCallback(Stream(), architecture, version)
+
+
+def test_the_example_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (FIXTURES.parent / "docs" / "rdbtools.md").read_text("utf-8")
+    found = re.search(r"^```python\n(.*?)^```$\n\n```text\n(.*?)^```$", page, re.M | re.S)
+    assert found is not None
+    shutil.copy(FIXTURES / "rich" / "redis-7.0.15.rdb", tmp_path / "dump.rdb")
+    monkeypatch.chdir(tmp_path)
+    exec(found[1], {})
+    assert sorted(capsys.readouterr().out.splitlines()) == sorted(found[2].splitlines())

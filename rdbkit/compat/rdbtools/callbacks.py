@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from datetime import UTC, datetime, timedelta
+from json.encoder import encode_basestring_ascii
 from typing import Any, BinaryIO, Final
 
 from rdbkit.compat.rdbtools.base import Element, Info, Key, RdbCallback
@@ -112,11 +112,11 @@ class JSONCallback(_Rows):
 
     def encode_key(self, key: Key) -> bytes:
         """A key as a JSON string."""
-        return json.dumps(bytes_to_unicode(key, self._escape, skip_printable=True)).encode()
+        return encode_basestring_ascii(bytes_to_unicode(key, self._escape, True)).encode()
 
     def encode_value(self, val: Element) -> bytes:
         """A value as a JSON string, numbers too."""
-        return json.dumps(bytes_to_unicode(val, self._escape)).encode()
+        return encode_basestring_ascii(bytes_to_unicode(val, self._escape)).encode()
 
     def start_rdb(self) -> None:
         self._out.write(b"[")
@@ -281,7 +281,7 @@ class ProtocolCallback(RdbCallback):
             self._warned = True
             warnings.warn(
                 f"{what} {key!r} is left out, and what is like it: rdbtools has no commands for it; rdbkit export writes them",
-                stacklevel=5,
+                stacklevel=7,  # of who has called `parse`
             )
 
     def start_database(self, db_number: int) -> None:

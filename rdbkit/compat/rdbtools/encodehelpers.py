@@ -43,15 +43,16 @@ def bytes_to_unicode(byte_data: bytes | int | float, escape: str, skip_printable
     >>> bytes_to_unicode(b"caf\xc3\xa9\xff", "utf8"), bytes_to_unicode(b"a\n", "print"), bytes_to_unicode(7, "base64")
     ('café\\xFF', 'a\\x0A', 'Nw==')
     """
-    if isinstance(byte_data, int | float):
+    if isinstance(byte_data, bytes):
+        if skip_printable and byte_data.isascii() and (text := byte_data.decode()).isprintable():
+            return text
+    elif isinstance(byte_data, int | float):
         text = str(byte_data)
         if skip_printable:
             return text
         byte_data = text.encode()
-    elif not isinstance(byte_data, bytes):
+    else:
         raise TypeError(f"neither bytes nor a number: {byte_data!r}")
-    elif skip_printable and byte_data.isascii() and (text := byte_data.decode()).isprintable():
-        return text
     if escape == STRING_ESCAPE_RAW:
         return byte_data.decode("latin-1")
     if escape == STRING_ESCAPE_PRINT:

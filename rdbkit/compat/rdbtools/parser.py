@@ -39,6 +39,16 @@ _EARLIEST: Final = -62135596800
 #: Bytes of text that may be a number of 32 bits.
 _LONGEST: Final = 11
 _MODULE: Final = 7
+#: Methods that are called for values of a type; for types that are not here those of modules.
+_METHODS: Final = {
+    "string": ("set",),
+    "hash": ("start_hash", "hset", "end_hash", "expire_member"),
+    "set": ("start_set", "sadd", "end_set", "expire_member"),
+    "list": ("start_list", "rpush", "end_list"),
+    "zset": ("start_sorted_set", "zadd", "end_sorted_set"),
+    "stream": ("start_stream", "stream_listpack", "end_stream"),
+}
+_OF_MODULES: Final = ("start_module", "handle_module_data", "end_module")
 #: Encodings whose packed entries reach a sink as text.
 _OF_LISTPACKS: Final = {"listpackex", "template"}
 
@@ -49,6 +59,8 @@ def to_datetime(usecs_since_epoch: int) -> datetime:
     >>> to_datetime(1_500_000)
     datetime.datetime(1970, 1, 1, 0, 0, 1, 500000)
     """
+    if 0 <= usecs_since_epoch < _LATEST * 1_000_000:
+        return _EPOCH + timedelta(microseconds=usecs_since_epoch)
     seconds, microseconds = divmod(usecs_since_epoch, 1_000_000)
     return _EPOCH + timedelta(seconds=max(min(seconds, _LATEST), _EARLIEST), microseconds=microseconds)
 
@@ -107,6 +119,11 @@ class RdbParser:
         """Whether the filters take keys of this database."""
         return self._dbs is None or db in self._dbs
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether the filters take every record of the databases that they take."""
+        return self._types is None and self._keys is None and self._not_keys is None
+
     def wants(self, record: Record) -> bool:
         """Whether the filters take a record of a database that they take."""
         if self._types is not None and _TYPE_NAMES.get(record.type, record.type) not in self._types:
@@ -153,13 +170,18 @@ class _Run:
         self.rpush = self.method("rpush")
         self.zadd = self.method("zadd")
         self.expire_member = self.method("expire_member")
-        self.told: dict[str, Callable[[Record, Key, datetime | None], None]] = {
+        told: dict[str, Callable[[Record, Key, datetime | None], None]] = {
             "string": self.tell_string,
             "hash": self.tell_hash,
             "set": self.tell_members,
             "list": self.tell_list,
             "zset": self.tell_sorted_set,
             "stream": self.tell_stream,
+        }
+        #: What tells of a value, by the byte of its type; None where no method of the callback would be called.
+        self.told = {
+            t.id: told.get(t.type, self.tell_module) if any(map(self.method, _METHODS.get(t.type, _OF_MODULES))) else None
+            for t in snapshot.types.values()
         }
 
     def method(self, name: str) -> Callable[..., Any] | None:
@@ -179,10 +201,13 @@ class _Run:
         db = 0
         begun = False
         wanted = self.parser.wants_database(0)
+        all_of_it = self.parser.takes_all
         for found in self.snapshot.events():
             if isinstance(found, Record):
-                if wanted and self.parser.wants(found):
-                    self.record(found)
+                if wanted and (all_of_it or self.parser.wants(found)):
+                    tell = self.told[found.rdb_type]
+                    if tell is not None:
+                        self.record(found, tell)
             elif isinstance(found, SelectDb):
                 if begun:
                     callback.end_database(db)
@@ -198,7 +223,7 @@ class _Run:
         trailer = self.snapshot.trailer
         if trailer is not None and trailer.kind in TRAILING_DATA:
             what = TRAILING_DATA[trailer.kind]
-            warnings.warn(f"{self.snapshot.name}: behind the snapshot stand {what}, which are not read", stacklevel=4)
+            warnings.warn(f"{self.snapshot.name}: behind the snapshot stand {what}, which are not read", stacklevel=3)
         callback.end_database(db)
         callback.end_rdb()
 
@@ -213,11 +238,13 @@ class _Run:
             if tell is not None:
                 tell(event.name, event.code)
 
-    def record(self, record: Record) -> None:
-        self.key_bytes = len(record.key)
-        key = _number_or_text(record.key)
+    def record(self, record: Record, tell: Callable[[Record, Key, datetime | None], None]) -> None:
+        name = record.key
+        self.key_bytes = len(name)
+        # a name that can be no number is the rule
+        key = _number_or_text(name) if name[-1:] <= b"9" else name
         expiry = None if record.expire_ms is None else to_datetime(record.expire_ms * 1000)
-        self.told.get(record.type, self.tell_module)(record, key, expiry)
+        tell(record, key, expiry)
 
     # -- values
 
