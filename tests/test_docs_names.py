@@ -16,7 +16,10 @@ PAGES = sorted({*ROOT.glob("docs/*.md"), ROOT / "README.md"} - {ROOT / "docs" / 
 NAME = re.compile(r"\brdbkit((?:\.[A-Za-z_]\w*)+)")
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 #: Modules that users import from besides the package itself.
-PUBLIC_MODULES = ("rdbkit", "rdbkit.dual", "rdbkit.dual.asyncio", "rdbkit.dual.demo", "rdbkit.dual.service")
+PUBLIC_MODULES = (
+    "rdbkit", "rdbkit.compat.rdbtools", "rdbkit.compat.rdbtools.parser", "rdbkit.dual", "rdbkit.dual.asyncio", "rdbkit.dual.demo",
+    "rdbkit.dual.service",
+)  # fmt: skip
 #: What stands in names of files and messages.
 _ENDINGS = {"toml", "sock", "rdb", "md", "py", "json", "yaml", "svg", "jsonl"}
 
