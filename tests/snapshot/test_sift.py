@@ -69,6 +69,8 @@ def told(snapshot: rdbkit.Snapshot, items: Iterable[Event | Record]) -> tuple[li
                 seen.append(repr(item))
     except rdbkit.RdbError as e:
         error = f"{type(e).__name__} {e} {e.source} {e.db} {e.offset} {e.key!r}"
+        while seen and str(seen[-1]).startswith("KeyMetadata"):
+            seen.pop()  # of the record that cannot be read
     for record, at in records:
         seen[at].append(record.member_expire_ms)
     return seen, error
@@ -135,8 +137,9 @@ def test_odd_records_are_sifted_as_well(
 ) -> None:
     parts = []
     for before, (type_code, value), name, behind in records:
-        if version == 9:
-            before = [each for each in before if each != METADATA]
+        # of these, KeyDB alone writes pairs, and Redis alone metadata
+        before = [each for each in before if each != METADATA or version == 14]
+        behind = behind if behind != PAIR or version == 9 else b""
         parts.append(b"".join(before) + bytes([type_code]) + name + value + behind)
     assert_sifted(rdb(b"\xfe\0", *parts, magic=b"REDIS%04d" % version), options, block_size)
 
