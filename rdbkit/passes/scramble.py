@@ -10,25 +10,32 @@ from __future__ import annotations
 from bisect import bisect_right
 from hashlib import blake2b, shake_128
 from math import isqrt
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from librt.strings import BytesWriter
 
 from rdbkit.errors import CorruptError
 from rdbkit.format.compiled import COMPILED
 from rdbkit.format.listpack import _integer
+from rdbkit.passes.keyed_hash import LOW, KeyedHash, absorbed, hash_words
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
 #: Longer strings are scrambled in pieces of so many bytes, each on its own, so that they need not be in memory whole.
 PIECE: Final = 1 << 16
-#: Strings of which more bytes change get a keystream; that two of them meet is as likely as with random bytes.
-_FEISTEL: Final = 128
+#: Strings of which more bytes change get a keystream, as long as they are; that two of them meet is as likely as with random bytes.
+_FEISTEL: Final = 20
+_WORD: Final = 8  # bytes that one hash moves on
+_KEYSTREAM: Final = 64  # bytes in one digest
 _ROUNDS: Final = 4
-_MEMO: Final = 1 << 16  # strings that are remembered, of up to
-_MEMO_BYTES: Final = 24
+_SHORT: Final = 64  # longer frames are hashed before they are hashed
+_LONGEST_NUMBER: Final = 20  # with its sign
+#: Where hashing is slow, since it is not compiled: twice as many strings are remembered, of up to
+_MEMO: Final = 1 << 17
+_MEMO_BYTES: Final = 16
 _SMALL: Final = 1 << 15  # ranges of numbers up to this size get a table
+_MEDIUM: Final = 1 << 32  # up to this, there are tables for their halves
 
 _STAY: Final = bytes([9, 10, 13, *range(32, 48), *range(58, 65), *range(91, 97), *range(123, 127)])
 #: Behind these the next byte is limited, so both stay, and what was UTF-8 stays so.
@@ -76,6 +83,7 @@ def _shifts() -> bytes:
 
 _FRAME: Final = _frame()
 _SHIFTS: Final = _shifts()
+_SAME: Final = bytes(range(256))
 _ROWS: Final = [_SHIFTS[at : at + 256] for at in range(0, 1 << 16, 256)]
 
 
@@ -89,7 +97,9 @@ def _lows() -> list[int]:
 
 
 _LOWS: Final = _lows()
-_BEYOND: Final = 1 << 63
+_SIZES: Final = [stop - low for low, stop in zip(_LOWS, [*_LOWS[1:], 1 << 63], strict=True)]
+#: Of a number that counts from its range's begin: how many values its upper half has.
+_HALVES: Final = [isqrt(size - 1) + 1 for size in _SIZES]
 
 
 class Scrambler:
@@ -116,11 +126,12 @@ class Scrambler:
             raise ValueError("a secret of no bytes is none")
         key = blake2b(secret, person=b"rdbkit redact").digest()
         self.key: bytes = key
-        self.rounds: list[Any] = keyed(key, b"text")
-        self.number_rounds: list[Any] = keyed(key, b"number")
+        self.long_key: bytes = shake_128(key + b"long").digest(32)
+        self.hash: KeyedHash = KeyedHash(shake_128(key + b"hash").digest(16))
         self.alone: bytes = self.alphabet()
-        self.tables: dict[int, list[int]] = {}
+        self.tables: list[bytes] = [b"" for _ in _LOWS]  # of a range of numbers, once there was one of them
         self.memo: dict[bytes, bytes] = {}
+        self.older: dict[bytes, bytes] = {}
         self.numbers: dict[int, int] = {}
 
     # -- strings
@@ -132,14 +143,21 @@ class Scrambler:
         100000
         """
         size: i64 = len(data)
-        if size <= _MEMO_BYTES:
+        if COMPILED and size <= PIECE:
+            return self.short(data) if size <= _LONGEST_NUMBER else self.quick(data)
+        if size <= _MEMO_BYTES:  # and not compiled
             found = self.memo.get(data)
             if found is None:
-                found = self.short(data)
-                if len(self.memo) >= _MEMO:
-                    self.memo.clear()
+                found = self.older.get(data)
+                if found is None:
+                    found = self.short(data)
+                if len(self.memo) >= _MEMO:  # what was not asked for since the last time is forgotten
+                    self.older = self.memo
+                    self.memo = {}
                 self.memo[data] = found
             return found
+        if size <= _LONGEST_NUMBER:
+            return self.short(data)
         if size <= PIECE:
             return self.piece(data, 0)
         parts: list[bytes] = []
@@ -162,16 +180,16 @@ class Scrambler:
             if n is not None:
                 return b"%d" % self.integer(n)
             digits = data[1:] if first == 0x2D else data
-            if len(data) <= 20 and digits.isdigit():
+            if len(data) <= _LONGEST_NUMBER and digits.isdigit():
                 return self.digits(data)
-        return self.piece(data, 0)
+        return self.quick(data) if COMPILED else self.piece(data, 0)
 
     def digits(self, data: bytes) -> bytes:
         """Digits that are no integer, since they begin with 0 or are too many: the first one stays, so that they are none again."""
         kept: i64 = 2 if data[0] == 0x2D else 1
         rest = data[kept:]
         while True:
-            rest = self.mix(rest, data[:kept] + rest.translate(_FRAME)) if rest else rest
+            rest = self.mix(rest, data[:kept] + rest) if rest else rest
             found = data[:kept] + rest
             if _integer(found) is None:
                 return found
@@ -186,46 +204,118 @@ class Scrambler:
         size: i64 = len(data)
         count: i64 = len(changing)
         if count == size and not _IS_LEAD[before]:
-            return self.mix(data, data.translate(_FRAME))
+            return self.mix(data, data)
         if count == 0:
             return data
-        frame = data.translate(_FRAME)
-        if _IS_LEAD[before] or (count < size and has_lead(data)):
-            # the byte behind a lead stays, too
-            fixed = BytesWriter()
-            kept = BytesWriter()
-            lead = _IS_LEAD[before]
-            for byte in data:
-                stays = lead or _IS_FIXED[byte]
-                fixed.append(1 if stays else 0)
-                if not stays:
-                    kept.append(byte)
-                lead = _IS_LEAD[byte]
-            return merged(data, fixed.getvalue(), self.mix(kept.getvalue(), frame))
-        return merged(data, data.translate(_IS_FIXED), self.mix(changing, frame))
+        if not _IS_LEAD[before] and not has_lead(data):
+            if count > _FEISTEL:
+                return shifted(data, self.stream(data, size))
+            return merged(data, data.translate(_IS_FIXED), self.mix(changing, data))
+        # the byte behind a lead stays, too
+        fixed = BytesWriter()
+        kept = BytesWriter()
+        lead = _IS_LEAD[before]
+        for byte in data:
+            stays = lead or _IS_FIXED[byte]
+            fixed.append(1 if stays else 0)
+            if not stays:
+                kept.append(byte)
+            lead = _IS_LEAD[byte]
+        return merged(data, fixed.getvalue(), self.mix(kept.getvalue(), data))
 
-    def mix(self, data: bytes, frame: bytes) -> bytes:
-        """Bytes of which each changes in its class; `frame` is what does not change of the string that they are of."""
+    def stream(self, data: bytes, size: i64) -> bytes:
+        """At least so many bytes that are hashed of a string."""
+        found = blake2b(self.long_key + data).digest()
+        return found if size <= _KEYSTREAM else shake_128(self.long_key + found).digest(size)
+
+    def mix(self, data: bytes, whole: bytes) -> bytes:
+        """Bytes of which each changes in its class, out of `whole`, of which all other bytes and the classes stay.
+
+        A Feistel network of two halves, whose bytes are moved on by what is hashed of the other half and the frame.
+        """
         size: i64 = len(data)
         if size > _FEISTEL:
-            seed = self.rounds[0].copy()
-            seed.update(frame)
-            seed.update(data)
-            return shifted(data, shake_128(self.key + seed.digest()).digest(size))
+            return shifted(data, self.stream(whole, size))
         if size <= 1:
             return data.translate(self.alone)
         half = size // 2
         left = data[:half]
         right = data[half:]
-        for number in range(_ROUNDS):
-            state = self.rounds[number].copy()
-            if number & 1:
-                state.update(frame + left)
-                right = shifted(right, state.digest())
-            else:
-                state.update(frame + right)
-                left = shifted(left, state.digest())
+        state = self.state(whole.translate(_FRAME))
+        if not COMPILED and size <= 2 * _WORD:
+            rows = _ROWS
+            for number in range(0, _ROUNDS, 2):
+                by = int(hash_words(state, int.from_bytes(right, "little"), number)).to_bytes(_WORD, "little")
+                left = bytes([rows[k][byte] for k, byte in zip(by, left, strict=False)])
+                by = int(hash_words(state, int.from_bytes(left, "little"), number + 1)).to_bytes(_WORD, "little")
+                right = bytes([rows[k][byte] for k, byte in zip(by, right, strict=False)])
+            return left + right
+        wide = size > 2 * _WORD
+        for number in range(0, _ROUNDS, 2):
+            left = shifted(left, hashed(state, right, number, wide))
+            right = shifted(right, hashed(state, left, number + 1, wide))
         return left + right
+
+    def state(self, frame: bytes) -> tuple[i64, i64, i64, i64]:
+        """The hash when it has taken in the frame of a string."""
+        if len(frame) > _SHORT:
+            return self.hash.after(len(frame), blake2b(self.key + frame, digest_size=16, person=b"frame").digest())
+        return self.hash.after(len(frame), frame)
+
+    def quick(self, data: bytes) -> bytes:
+        """`piece` without an object for each part of the string: that is for compiled code.
+
+        What stays is moved on as well, which changes nothing: it is the only byte of its class.
+        """
+        size: i64 = len(data)
+        count: i64 = 0
+        at: i64 = 0
+        while at < size:
+            byte: i64 = data[at]
+            if _IS_FIXED[byte]:
+                if _IS_LEAD[byte]:
+                    return self.piece(data, 0)
+            else:
+                count += 1
+            at += 1
+        if count > _FEISTEL:
+            return shifted(data, self.stream(data, size))
+        if count <= 1 or count > 2 * _WORD:
+            return data if count == 0 else self.piece(data, 0)
+        half: i64 = count // 2
+        left: i64 = 0
+        right: i64 = 0
+        taken: i64 = 0
+        at = 0
+        while at < size:
+            byte = data[at]
+            at += 1
+            if not _IS_FIXED[byte]:
+                if taken < half:
+                    left |= byte << (taken << 3)
+                else:
+                    right |= byte << ((taken - half) << 3)
+                taken += 1
+        state = self.state(data.translate(_FRAME))
+        number: i64 = 0
+        while number < _ROUNDS:
+            left = moved(left, hash_words(state, right, number), half)
+            right = moved(right, hash_words(state, left, number + 1), count - half)
+            number += 2
+        out = BytesWriter()
+        taken = 0
+        at = 0
+        while at < size:
+            byte = data[at]
+            at += 1
+            if not _IS_FIXED[byte]:
+                if taken == half:
+                    left = right
+                byte = left & 0xFF
+                left >>= 8
+                taken += 1
+            out.append(_SAME[byte])
+        return out.getvalue()
 
     def alphabet(self) -> bytes:
         """What becomes of a byte that is the only one to change in its string."""
@@ -245,40 +335,74 @@ class Scrambler:
         >>> scrambler.text(b"-1500") == b"%d" % scrambler.integer(-1500)
         True
         """
+        if COMPILED:
+            return int(self.number(n))
         found = self.numbers.get(n)
-        if found is not None:
-            return found
-        at = bisect_right(_LOWS, n)
-        low = _LOWS[at - 1]
-        size = (_LOWS[at] if at < len(_LOWS) else _BEYOND) - low
-        result: int
-        if size <= _SMALL:
-            table = self.tables.get(low)
-            if table is None:
-                table = self.shuffled(b"table %d" % low, size)
-                self.tables[low] = table
-            result = low + table[n - low]
-        else:
-            result = low + self.number(n - low, size, b"%d" % low)
-        if len(self.numbers) >= _MEMO:
-            self.numbers.clear()
-        self.numbers[n] = result
-        return result
+        if found is None:
+            found = self.number(n)
+            if len(self.numbers) >= 1 << 16:
+                self.numbers.clear()
+            self.numbers[n] = found
+        return found
 
-    def number(self, n: int, size: int, label: bytes) -> int:
-        """A number below `size`, which is not small: rounds on its two halves, until it is below `size` again."""
-        above = isqrt(size - 1) + 1
-        below = -(-size // above)
-        while True:
-            high, low = divmod(n, below)
-            for number in range(_ROUNDS):
-                state = self.number_rounds[number].copy()
-                if number & 1:
-                    state.update(b"%b %d" % (label, high))
-                    low = (low + int.from_bytes(state.digest()[:16], "little")) % below
+    def number(self, n: i64) -> i64:
+        """`integer`, of which nothing is remembered."""
+        index: i64 = 0
+        above: i64 = len(_LOWS)
+        if not COMPILED:
+            index = bisect_right(_LOWS, n) - 1
+        else:
+            while above - index > 1:
+                between = (index + above) >> 1
+                if n < _LOWS[between]:
+                    above = between
                 else:
-                    state.update(b"%b %d" % (label, low))
-                    high = (high + int.from_bytes(state.digest()[:16], "little")) % above
+                    index = between
+        low: i64 = _LOWS[index]
+        size: i64 = _SIZES[index]
+        if size <= _SMALL:
+            table = self.tables[index]
+            if not table:
+                table = b"".join([place.to_bytes(4, "little") for place in self.shuffled(b"table %d" % int(low), int(size))])
+                self.tables[index] = table
+            return low + entry(table, n - low)
+        if size <= _MEDIUM:
+            return low + self.medium(index, n - low, size)
+        return low + self.large(index, n - low, size)
+
+    def medium(self, index: i64, n: i64, size: i64) -> i64:
+        """A number below `size`: rounds on its two halves, for which there are tables, until it is below `size` again."""
+        table = self.tables[index]
+        above: i64 = _HALVES[index]
+        below: i64 = (size + above - 1) // above
+        if not table:
+            table = shake_128(self.key + b"halves %d" % int(index)).digest(int(above * 4 * _ROUNDS))
+            self.tables[index] = table
+        while True:
+            high: i64 = n // below
+            low: i64 = n - high * below
+            number: i64 = 0
+            while number < _ROUNDS:
+                low = (low + entry(table, number * above + high)) % below
+                high = (high + entry(table, (number + 1) * above + low)) % above
+                number += 2
+            n = high * below + low
+            if n < size:
+                return n
+
+    def large(self, index: i64, n: i64, size: i64) -> i64:
+        """`medium` with a hash for a table."""
+        above: i64 = _HALVES[index]
+        below: i64 = (size + above - 1) // above
+        state = self.hash.after(-1 - index, b"")
+        while True:
+            high: i64 = n // below
+            low: i64 = n - high * below
+            number: i64 = 0
+            while number < _ROUNDS:
+                low = (low + (hash_words(state, high, number) & LOW)) % below
+                high = (high + (hash_words(state, low, number + 1) & LOW)) % above
+                number += 2
             n = high * below + low
             if n < size:
                 return n
@@ -350,11 +474,11 @@ class Scrambler:
         changing = kept.getvalue()
         if len(changing) < least:
             return b""
-        frame = body.getvalue().translate(_FRAME)
+        literal = body.getvalue()
         mixed: list[bytes] = []
         for begin in range(0, len(changing), PIECE):
-            mixed.append(self.mix(changing[begin : begin + PIECE], frame[begin : begin + PIECE]))
-        new = merged(body.getvalue(), fixed.getvalue(), b"".join(mixed))
+            mixed.append(self.mix(changing[begin : begin + PIECE], literal[begin : begin + PIECE]))
+        new = merged(literal, fixed.getvalue(), b"".join(mixed))
         out = BytesWriter()
         out.write(packed)
         for count, place in enumerate(places):
@@ -363,12 +487,41 @@ class Scrambler:
         return out.getvalue()
 
 
-def keyed(key: bytes, label: bytes) -> list[Any]:
-    """A hash for each round, to be copied; a byte more makes it take in the key now, and not in each copy."""
-    states = [blake2b(key=key, person=b"%b %d" % (label, number)) for number in range(_ROUNDS)]
-    for state in states:
-        state.update(b"\0")
-    return list(states)
+def hashed(state: tuple[i64, i64, i64, i64], half: bytes, number: i64, wide: bool) -> bytes:
+    """Eight bytes that are hashed of one half, sixteen where the halves may be longer than a word."""
+    first: i64 = int.from_bytes(half[:_WORD], "little", signed=COMPILED and len(half) >= _WORD)
+    if not wide:
+        return int(hash_words(state, first, number)).to_bytes(_WORD, "little", signed=COMPILED)
+    more = absorbed(state, first)
+    rest: i64 = int.from_bytes(half[_WORD:], "little")
+    low = int(hash_words(more, rest, number)).to_bytes(_WORD, "little", signed=COMPILED)
+    return low + int(hash_words(more, rest, number + _ROUNDS)).to_bytes(_WORD, "little", signed=COMPILED)
+
+
+def entry(table: bytes, at: i64) -> i64:
+    """A number of 32 bits out of a table."""
+    if not COMPILED:
+        return int.from_bytes(table[4 * at : 4 * at + 4], "little")
+    at <<= 2
+    lowest: i64 = table[at]
+    low: i64 = table[at + 1]
+    high: i64 = table[at + 2]
+    highest: i64 = table[at + 3]
+    return lowest | low << 8 | high << 16 | highest << 24
+
+
+def moved(word: i64, by: i64, count: i64) -> i64:
+    """`shifted` for a word of so many bytes."""
+    new: i64 = 0
+    place: i64 = 0
+    count <<= 3
+    while place < count:
+        byte: i64 = _SHIFTS[(by & 0xFF) << 8 | (word & 0xFF)]
+        new |= byte << place
+        word >>= 8
+        by >>= 8
+        place += 8
+    return new
 
 
 def shifted(data: bytes, by: bytes) -> bytes:

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,7 +23,7 @@ from rdbkit.format.encode import integer_form
 from rdbkit.format.listpack import encode_listpack
 from rdbkit.format.lzf import lzf_compress, lzf_decompress
 from rdbkit.operations.redact import redact
-from rdbkit.passes.scramble import Scrambler, behind_leads, literals
+from rdbkit.passes.scramble import Scrambler, behind_leads, hashed, literals
 
 from .. import command_line
 from ..encoders import ENCODERS, NOT_NUMBERS, NUMBERS, Encoder, intset, listpack, ziplist, ziplist_body
@@ -170,6 +171,53 @@ def test_all_strings_of_a_shape_become_all_of_that_shape(shape: bytes, what: str
 def test_strings_do_not_meet(strings: list[bytes]) -> None:
     assert len(set(map(SCRAMBLER.text, strings))) == len(strings)
     assert len(set(map(SCRAMBLER.name, strings))) == len(strings)
+
+
+def back(data: bytes, by: bytes) -> bytes:
+    """Bytes moved back in their classes."""
+    found = bytearray()
+    for byte, k in zip(data, by, strict=False):
+        members = next(members for members in CLASSES if byte in members)
+        found.append(members[(members.index(byte) - k) % len(members)])
+    return bytes(found)
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.sampled_from(b"".join(CLASSES[:4])), min_size=2, max_size=20).map(bytes), st.sampled_from([b"", b":", b" " * 70])
+)
+def test_what_becomes_of_a_string_can_be_undone(data: bytes, rest: bytes) -> None:
+    new = SCRAMBLER.mix(data, data + rest)
+    half = len(data) // 2
+    left, right = new[:half], new[half:]
+    state = SCRAMBLER.state(pattern(data + rest))
+    for number in (3, 1):
+        right = back(right, hashed(state, left, number, len(data) > 16))
+        left = back(left, hashed(state, right, number - 1, len(data) > 16))
+    assert left + right == data
+
+
+@settings(max_examples=400)
+@given(TEXTS)
+def test_the_quick_way_gives_the_same(data: bytes) -> None:
+    assert SCRAMBLER.quick(data) == SCRAMBLER.piece(data, 0)
+
+
+def test_both_forms_give_the_same() -> None:
+    scrambler = Scrambler(b"a secret")
+    strings = [
+        b"item:020657",
+        b"20657-0123456789abcdef",
+        b"Grep -\0\x01 6789 bc",
+        b"seventeen letters",
+        b"123456",
+        b"-98765432101234",
+    ]
+    strings += ["Stra\u00dfe \u5b57".encode(), b"x" * 65, b"007", b"y", b"a" * 40]
+    assert (
+        sha256(b"".join(map(scrambler.text, strings))).hexdigest()
+        == "4231ec9bc486c2b2c9dab309dce6dbe75e1cd38875cf56d63223c30c9206202e"
+    )
 
 
 def test_names_that_look_like_numbers_do_not_meet() -> None:
