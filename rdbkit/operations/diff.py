@@ -33,7 +33,7 @@ from rdbkit.operations.diff_delta import (
     records_at,
 )
 from rdbkit.operations.diff_elements import Inside, elements, form, has_expired, has_pieces, pieces
-from rdbkit.passes.diff import ENTRY, Fingerprints, digest_of
+from rdbkit.passes.diff import ALIKE, ENTRY, NAMED_ALIKE, Fingerprints, digest_of, without_equals
 from rdbkit.passes.hashes import PARTITIONS
 from rdbkit.snapshot.large import feed
 from rdbkit.snapshot.reader import Snapshot, open_snapshot
@@ -379,6 +379,8 @@ class _Comparison:
     def match(self, first: bytes, second: bytes) -> None:
         """Compare the entries of two partitions."""
         result = self.result
+        equal, first, second = without_equals(first, second, NAMED_ALIKE if self.only_keys else ALIKE)
+        result.equal += equal
         others: dict[int, list[tuple[int, int, int]]] = {}
         for name, value, expire, offset in _UNPACK(second):
             others.setdefault(name, []).append((value, expire, offset))

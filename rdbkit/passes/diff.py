@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 #: Bytes of an entry: hash of the name, hash of the value, expiry (-1 for none), offset; each a signed number of 64 bits.
 ENTRY: Final = 32
+#: Of these, what says that two keys are the same, and what says that they have the same name.
+ALIKE: Final = 24
+NAMED_ALIKE: Final = 8
 _MASK: Final = (1 << 62) - 1  # sums stay within 64 bits, interpreted as well
 
 # How a value is hashed, by its type.
@@ -51,6 +54,27 @@ def digest_of(chunks: Iterable[bytes]) -> bytes:
     for chunk in chunks:
         whole.update(chunk)
     return whole.digest()
+
+
+def without_equals(first: bytes, second: bytes, compared: i64) -> tuple[int, bytes, bytes]:
+    """How many entries two partitions have in common, and the other entries of each.
+
+    Args:
+        first, second: entries of `ENTRY` bytes.
+        compared: bytes of each that have to be the same.
+    """
+    mine = {first[at : at + compared] for at in range(0, len(first), ENTRY)}
+    others = {second[at : at + compared] for at in range(0, len(second), ENTRY)}
+    if len(mine) * ENTRY < len(first) or len(others) * ENTRY < len(second):
+        return 0, first, second  # no server loads such a file: some key is there twice
+    if mine == others:
+        return len(mine), b"", b""
+    mine &= others
+    rests = [
+        b"".join([data[at : at + ENTRY] for at in range(0, len(data), ENTRY) if data[at : at + compared] not in mine])
+        for data in (first, second)
+    ]
+    return len(mine), rests[0], rests[1]
 
 
 class Elements:

@@ -20,7 +20,7 @@ import rdbkit
 from rdbkit.operations import diff as module
 from rdbkit.operations.diff import Diff, diff
 from rdbkit.operations.export import export_resp
-from rdbkit.passes.diff import Fingerprints
+from rdbkit.passes.diff import Fingerprints, without_equals
 from rdbkit.targets.target import find_target
 
 from .. import command_line
@@ -940,3 +940,22 @@ def test_what_waits_on_the_disk_is_counted() -> None:
     finally:
         partitions.close()
         log.close()
+
+
+ENTRIES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1), st.integers(0, 1)), max_size=12)
+
+
+@given(ENTRIES, ENTRIES)
+def test_entries_that_both_have_are_counted_and_the_others_are_left(
+    first: list[tuple[int, int, int]], second: list[tuple[int, int, int]]
+) -> None:
+    for compared in (1, 3):
+        data = [b"".join(struct.pack("<4q", *entry, at) for at, entry in enumerate(each)) for each in (first, second)]
+        equal, left, right = without_equals(data[0], data[1], 8 * compared)
+        mine, others = ([entry[:compared] for entry in each] for each in (first, second))
+        if len(set(mine)) < len(mine) or len(set(others)) < len(others):  # no server loads such a file
+            assert (equal, left, right) == (0, *data)
+            continue
+        assert equal == len(set(mine) & set(others))
+        assert left == b"".join(data[0][32 * at :][:32] for at, entry in enumerate(mine) if entry not in others)
+        assert right == b"".join(data[1][32 * at :][:32] for at, entry in enumerate(others) if entry not in mine)
