@@ -23,6 +23,11 @@ _INSTALL: Final = "pip install 'rdbkit[remote]'"
 #: What other hosts of the service end with than those of its clouds: accounts in DNS zones, and emulators.
 _OTHERS: Final = (".blob.storage.azure.net", ".blob.localhost")
 _SHAPE: Final = "https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB"
+#: What other tools call a blob; the rest of it is as in the service's own URL.
+_AZ: Final = re.compile(r"az://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+_ABFS: Final = re.compile(r"abfss?://([^/?#@]+)@([a-z0-9-]+)\.dfs\.([^/?#@]+)(.*)", re.IGNORECASE | re.DOTALL)
+_ACCOUNT: Final = "AZURE_STORAGE_ACCOUNT_NAME"
+_ACCOUNT_NAME: Final = re.compile(r"[a-z0-9]{3,24}")
 #: What of a query names a state of a blob, other than what it has now.
 _REVISIONS: Final = ("snapshot", "versionid")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -67,7 +72,10 @@ def parse_blob(url: str) -> BlobUrl:
 
     >>> parse_blob("https://a.blob.core.windows.net/dumps/b.rdb?sig=x")
     BlobUrl('https://a.blob.core.windows.net/dumps/b.rdb')
+    >>> parse_blob("abfss://dumps@a.dfs.core.windows.net/b.rdb")
+    BlobUrl('https://a.blob.core.windows.net/dumps/b.rdb')
     """
+    url = _service_url(url)
     host = (urlsplit(url).hostname or "").lower()
     is_known = cloud_of_host(host) is not None or host.endswith(_OTHERS) or host in EMULATORS or is_loopback(host)
     if not is_known and not _has_signature(url):  # nobody else is sent the token of an identity
@@ -80,6 +88,24 @@ def parse_blob(url: str) -> BlobUrl:
     pairs = place.sas.split("&") if place.sas else []
     revision = "&".join(pair for pair in pairs if pair.partition("=")[0].lower() in _REVISIONS)
     return replace(place, sas="&".join(pair for pair in pairs if pair not in revision.split("&")), revision=revision)
+
+
+def _service_url(url: str) -> str:
+    """The service's own URL of a blob that may be named as other tools name it. Raises: ValueError."""
+    found = _AZ.fullmatch(url)
+    if found:
+        account = os.environ.get(_ACCOUNT, "")
+        if not _ACCOUNT_NAME.fullmatch(account):
+            raise ValueError(f"az://CONTAINER/BLOB takes the account's name, 3 to 24 small letters and digits, in {_ACCOUNT}")
+        return f"https://{account}.blob.core.windows.net/{found[1]}{found[2]}"
+    if not url.lower().startswith("abfs"):
+        return url
+    found = _ABFS.fullmatch(url)
+    if not found:
+        raise ValueError(
+            "an abfss:// URL has the container's name, then @ and the account's host (ACCOUNT.dfs.core.windows.net), then the blob"
+        )
+    return f"https://{found[2]}.blob.{found[3]}/{found[1]}{found[4]}"
 
 
 def _has_signature(url: str) -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # which are imported where a file is a URL
     from rdbkit.storage.blob_url import BlobUrl
     from rdbkit.storage.credentials import Access, Credentials
 
-_SCHEMES: Final = ("https://", "http://")
+_SCHEMES: Final = ("https://", "http://", "az://", "abfs://", "abfss://")
 _SERVERS: Final = ("redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://")
 #: Bytes of the first piece, and of the largest: who reads on gets larger ones, and who looks at a few bytes does not pay for more.
 _FIRST: Final = 1 << 16

@@ -230,6 +230,11 @@ def test_a_host_that_is_not_found(hurried: None, monkeypatch: pytest.MonkeyPatch
         ("https://example.com/dumps/b.rdb?design=x", "one of another host takes a SAS"),
         ("https://example.com/dumps/b.rdb?sig=", "one of another host takes a SAS"),
         ("https://203.0.113.7/account/dumps/b.rdb", "one of another host takes a SAS"),
+        ("abfss://dumps@a.dfs.example.com/b.rdb", "one of another host takes a SAS"),
+        ("abfss://dumps@a.dfs.core.windows.net.example.com/b.rdb", "one of another host takes a SAS"),
+        ("abfss://dumps@a.dfs.core.windows.net/", "a container or folder"),
+        ("abfss://a.dfs.core.windows.net/dumps/b.rdb", "has the container's name, then @ and the account's host"),
+        ("abfss://dumps@a.blob.core.windows.net/b.rdb", "has the container's name, then @ and the account's host"),
     ],
 )
 def test_what_is_no_blob(url: str, said: str) -> None:
@@ -255,6 +260,32 @@ def test_one_blob_has_one_name() -> None:
         )
     }
     assert names == {"https://a.blob.core.windows.net/dumps/b%20c.rdb"}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "az://dumps/b%20c.rdb?sig=x",
+        "AZ://dumps/b c.rdb",
+        "abfs://dumps@shop.dfs.core.windows.net/b%20c.rdb",
+        "abfss://dumps@Shop.dfs.core.windows.net/b%20c.rdb?sig=x",
+    ],
+)
+def test_what_other_tools_call_a_blob_is_the_same_blob(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "shop")
+    assert is_remote(url)
+    assert name_of(url) == "https://shop.blob.core.windows.net/dumps/b%20c.rdb"
+    assert base_name(url) == "b c.rdb"
+
+
+@pytest.mark.parametrize("account", [None, "", "shop.example.com/", "evil.example#"])
+def test_a_container_alone_takes_an_account(account: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    if account is not None:
+        monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", account)
+    with pytest.raises(ValueError, match=r"takes the account's name.* in AZURE_STORAGE_ACCOUNT_NAME") as caught:
+        rdbkit.open("az://dumps/b.rdb?sig=c2VjcmV0")
+    assert "c2VjcmV0" not in str(caught.value)
 
 
 def test_names_have_no_query() -> None:
