@@ -73,6 +73,9 @@ _READS_NO_SNAPSHOT: Final = (
     "targets",
     "verify-copy",
 )
+_TAKES_NO_FILE: Final = (
+    "dual-proxy", "dual-status", "dual-switch", "export-cache", "import", "sync", "targets", "verify-copy",
+)  # fmt: skip
 
 
 def _limit_memory(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
@@ -121,6 +124,11 @@ class _Verbs(click.Group):
             command.params.append(_MAX_MEMORY)
             if cmd_name not in _READS_NO_FILE:
                 command.params += [*([] if cmd_name in _FOLDS_NOTHING else [SERVER, DOWNLOAD]), ALLOW_BASE]
+        if cmd_name not in _TAKES_NO_FILE:
+            from rdbkit.cli.store_options import STORE_OPTIONS
+
+            given = {param.name for param in command.params}
+            command.params += [option for option in STORE_OPTIONS if option.name not in given]
         return command
 
 

@@ -34,6 +34,7 @@ else:
 
 _STDOUT = "-"  # and standard input
 _URLS: Final = "rdbkit.urls"
+_URLS_READ: Final = "https://, s3://, gs://, az://, abfs://, redis://, rediss://"
 #: What a disk says that has no room.
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -68,7 +69,11 @@ class InputPathOrUrl(InputPath):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not is_remote(value):
             if isinstance(value, str) and "://" in value and not exists(value):  # which nobody shows: it may have a signature
-                self.fail("no such file, and not a URL of a blob (https://) or of a server (redis://, rediss://)", param, ctx)
+                self.fail(
+                    "no such file, and not a URL that is read (https://, s3://, gs://, az://, abfs://, redis://, rediss://)",
+                    param,
+                    ctx,
+                )
             return super().convert(value, param, ctx)
         try:
             return name_of(value)

@@ -25,6 +25,7 @@ _HEADINGS: Final = {
         for name in ("password", "entra", "ca_cert", "client_cert", "no_verify_tls", "cluster", "cloud")
     ),
     "Upload": ("overwrite", "block_size", "concurrency", "cap_mbps", "split_size", "page_blob"),
+    "FILE and OUT that are URLs": ("endpoint", "region", "anonymous", "storage_option", "allow_http"),
     "Data that the target does not support": (
         "on_loss", "on_field_ttl", "on_function", "on_lua_script", "on_module", "on_stream_extras", "on_pending_unowned",
         "on_array", "on_key_metadata", "on_oversize", "strict", "ledger",

@@ -23,11 +23,12 @@ from rdbkit.cli.conversion_options import check_rereadable, conversion_options, 
 from rdbkit.cli.files import KeptPath, OutputPath, force_option
 from rdbkit.cli.losses import extracted_files, extracting_options, ledger_of_files, ledger_option, report_losses
 from rdbkit.cli.options import optional_service_options
-from rdbkit.cli.remembered import remember, remembered
+from rdbkit.cli.remembered import remembered
 from rdbkit.cli.render import Output, output, printable, progress, size, usage_errors
 from rdbkit.cli.scrubbing import without_secrets
 from rdbkit.cli.secrets import FiniteRange, SecretsCommand
 from rdbkit.cli.status import status
+from rdbkit.cli.store_options import remember_http
 from rdbkit.clouds import Cloud
 from rdbkit.errors import LossError
 from rdbkit.operations.conversion_options import ConversionOptions
@@ -73,7 +74,7 @@ def sending_options(command: C) -> C:
 def place_options(command: C) -> C:
     """Give a click command `--allow-http`, which `read_place` looks at."""
     return click.option(
-        "--allow-http", is_flag=True, is_eager=True, expose_value=False, callback=remember,
+        "--allow-http", is_flag=True, is_eager=True, expose_value=False, callback=remember_http,
         help="Allow http:// for hosts other than this machine.",
     )(command)  # fmt: skip
 

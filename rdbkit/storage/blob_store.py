@@ -1,4 +1,4 @@
-"""The blob service as a store that objects are read from: what opens it, how long is waited for it, and what its errors mean."""
+"""The blob service as a store that objects are read from: what opens it, and what its errors mean."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 from rdbkit.clouds import cloud_of_host
-from rdbkit.errors import ChangedError, RdbError, TargetError
+from rdbkit.errors import RdbError, TargetError
 from rdbkit.storage.blob_errors import MEANINGS
 from rdbkit.storage.blob_url import EMULATORS, BlobUrl, is_loopback, parse_place
-from rdbkit.storage.credentials import Access
-from rdbkit.text import first_line
+from rdbkit.storage.credentials import Access, Credentials
+from rdbkit.storage.store_client import check_key, check_package, client_options, code_of, retry_config, translated
+from rdbkit.storage.store_settings import StoreSettings
 
 if TYPE_CHECKING:
-    from obstore.store import AzureCredential, AzureStore, ClientConfig, RetryConfig
+    from obstore.store import AzureCredential, AzureStore
 
-_INSTALL: Final = "pip install 'rdbkit[remote]'"
 #: What other hosts of the service end with than those of its clouds: accounts in DNS zones, and emulators.
 _OTHERS: Final = (".blob.storage.azure.net", ".blob.localhost")
 _SHAPE: Final = "https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB"
@@ -30,19 +30,6 @@ _ACCOUNT: Final = "AZURE_STORAGE_ACCOUNT_NAME"
 _ACCOUNT_NAME: Final = re.compile(r"[a-z0-9]{3,24}")
 #: What of a query names a state of a blob, other than what it has now.
 _REVISIONS: Final = ("snapshot", "versionid")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
-_CODE: Final = re.compile(r"<Code>(\w+)</Code>")
-_STATUS: Final = re.compile(r"status code: (\d+)")
-_UNKNOWN_HOST: Final = re.compile(r"dns error|failed to lookup address|Name or service not known|No such host", re.IGNORECASE)
-_CERTIFICATE: Final = re.compile(r"InvalidCertificate\(\s*(\w+)")
-#: What is the matter with a certificate, by how the reason begins.
-_REASONS: Final = {
-    "Expired": "it has expired",
-    "NotValidYet": "it is not valid yet; is the clock right",
-    "NotValidForName": "it is of another host",
-    "UnknownIssuer": "its issuer is not known; REQUESTS_CA_BUNDLE names a file of authorities to trust",
-}
-_TIMED_OUT: Final = re.compile(r"TimedOut|timed out|deadline has elapsed", re.IGNORECASE)
 #: What reading wants, where writing wants something else.
 _READING: Final = {
     "ContainerNotFound": "there is no such container; check the URL",
@@ -54,19 +41,31 @@ _READING: Final = {
     "InsufficientAccountPermissions": "the identity may not read it; it takes the role Storage Blob Data Reader",
     "ConditionNotMet": "the blob was changed or replaced while it was read; run this again",
 }
-_CHANGED: Final = "ConditionNotMet"
-#: A request, with its answer, is given up after this and sent again.
-_TIMEOUT: Final = "120s"
-_CONNECT_TIMEOUT: Final = "10s"
-#: Variables that name a file of certificates to trust; the packages of Azure obey them, too.
-_AUTHORITIES: Final = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
-#: Seconds after which no request is sent again, once an object is open and before.
-_PATIENCE: Final = 600
-_SECONDS: Final = 15
+_REFUSED: Final = {"403": "the request is not allowed: a firewall, a missing role, or an expired SAS"}
+#: The account that the emulator has by itself.
+_EMULATED: Final = "devstoreaccount1"
+#: Variables with what opens an account; where they are set, a server on this machine is an emulator.
+_OPENERS: Final = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN")
 
 
-def parse_blob(url: str) -> BlobUrl:
+def is_blob(url: str) -> bool:
+    """Whether an address over HTTP is one of the blob service: by its host, or by its signature.
+
+    >>> is_blob("https://a.blob.core.windows.net/dumps/b.rdb"), is_blob("https://example.com/b.rdb")
+    (True, False)
+    """
+    parts = urlsplit(url)
+    host = (parts.hostname or "").lower()
+    if host in EMULATORS or is_loopback(host):
+        return parts.path.startswith(f"/{_EMULATED}/") or any(os.environ.get(name) for name in _OPENERS) or _has_signature(url)
+    return cloud_of_host(host) is not None or host.endswith(_OTHERS) or _has_signature(url)
+
+
+def parse_blob(url: str, allow_http: bool = False) -> BlobUrl:
     """The blob that a URL names, which may be sent what opens the account. A snapshot or version of one is a blob of its own.
+
+    Args:
+        allow_http: as for `parse_place`.
 
     Raises: ValueError for a URL that names no blob, and for one of a host that is not known for the service's, without a SAS.
 
@@ -80,9 +79,7 @@ def parse_blob(url: str) -> BlobUrl:
     is_known = cloud_of_host(host) is not None or host.endswith(_OTHERS) or host in EMULATORS or is_loopback(host)
     if not is_known and not _has_signature(url):  # nobody else is sent the token of an identity
         raise ValueError(f"a FILE with a URL is a blob: {_SHAPE}; one of another host takes a SAS in its URL")
-    if url.lower().startswith("http:") and not is_loopback(host):
-        raise ValueError("http:// shows everybody on the way the snapshot and what opens the account: use https://")
-    place = parse_place(url)
+    place = parse_place(url, allow_http)
     if place.is_folder:
         raise ValueError(f"the URL names a container or folder: name one blob, {_SHAPE}")
     pairs = place.sas.split("&") if place.sas else []
@@ -112,29 +109,70 @@ def _has_signature(url: str) -> bool:
     return any(name == "sig" for name, _ in parse_qsl(urlsplit(url).query))
 
 
-def check_name(place: BlobUrl) -> None:
-    """Raise TargetError for a name that the library does not take, or takes for another one, as it does with a slash in front."""
-    if any(part in ("", ".", "..") for part in place.blob.split("/")) or _CONTROL.search(place.blob):
-        raise TargetError(
-            "a blob whose name begins with a slash, or has an empty part (//), one of dots alone, or control characters, "
-            "cannot be read",
-            source=place.url,
-        )
+class Blob:
+    """A blob, and what opens it.
+
+    Attributes:
+        place: where it is.
+        name: by which it is known.
+        key: its name in the container.
+        base_name: the last part of that.
+        settings: how its store is reached.
+    """
+
+    noun: Final = "blob"
+
+    def __init__(self, place: BlobUrl, credentials: Credentials, settings: StoreSettings) -> None:
+        self.place = place
+        self.name = place.url
+        self.key = place.blob
+        self.base_name = place.blob.rpartition("/")[2]
+        self._credentials = credentials
+        self.settings = settings
+        self._access: Access | None = None
+
+    def open(self, *, patient: bool) -> AzureStore:
+        """A store that has it; nothing is asked yet. Raises: TargetError where nothing opens it."""
+        check_key(self.key, self.place.url)
+        check_package(self.place.url)
+        if self._access is None:
+            try:
+                self._access = Access() if self.settings.anonymous else self._credentials.access(self.place)
+            except ValueError as e:
+                raise TargetError(str(e), source=self.place.url) from None
+        return open_store(self.place, self._access, self.settings, patient=patient)
+
+    def forget(self) -> None:
+        """Choose again what opens it, when it is opened next: what was chosen did not."""
+        self._access = None
+
+    def reached(self, settings: StoreSettings) -> Blob:
+        """The same blob, whose store is reached in another way."""
+        return Blob(self.place, self._credentials, settings)
+
+    def is_empty(self, e: Exception) -> bool:
+        """Whether an error says that a range is behind the end, as every range of an empty blob is.
+
+        Azurite answers with the range from 0 to -1 instead, which the store cannot read.
+        """
+        return code_of(e) == "InvalidRange" or "bytes 0--1/0" in str(e)
+
+    def meta(self, store: AzureStore) -> Any:
+        """What the service knows of the blob. Raises: as the store."""
+        import obstore
+
+        return obstore.head(store, self.key)
+
+    def translated(self, e: Exception) -> RdbError:
+        """An error of the store, in words."""
+        return translated(e, self.name, {**MEANINGS, **_READING}, _REFUSED)
 
 
-def check_package(url: str) -> None:
-    """Raise TargetError where the package is missing."""
-    try:
-        import obstore.store  # noqa: F401 (it may fail)
-    except ImportError:
-        raise TargetError(f"to read a blob takes a package: {_INSTALL}", source=url) from None
-
-
-def open_store(place: BlobUrl, access: Access, *, patient: bool) -> AzureStore:
+def open_store(place: BlobUrl, access: Access, settings: StoreSettings, *, patient: bool) -> AzureStore:
     """A store that reads the container of `place`; nothing is asked yet.
 
     Args:
-        access: of `Credentials.access`.
+        access: of `Credentials.access`; not looked at where nothing is to be sent.
         patient: wait up to ten minutes for a service that does not answer; otherwise some seconds, as a name may be wrong.
 
     Raises: ImportError where `check_package` was not asked; TargetError for a snapshot or version of a blob without a SAS.
@@ -143,44 +181,22 @@ def open_store(place: BlobUrl, access: Access, *, patient: bool) -> AzureStore:
 
     if place.revision and not access.sas:  # the library has no other way to ask for it
         raise TargetError("a snapshot or version of a blob takes a SAS, in the URL or AZURE_STORAGE_SAS_TOKEN", source=place.url)
-    retry: RetryConfig = {
-        "max_retries": 60 if patient else 3,
-        "retry_timeout": datetime.timedelta(seconds=_PATIENCE if patient else _SECONDS),
-        "backoff": {
-            "init_backoff": datetime.timedelta(milliseconds=500),
-            "max_backoff": datetime.timedelta(seconds=5),
-            "base": 2,
-        },
-    }
     # All that the library takes from the environment by itself is said here; or a key of another account would win over a SAS.
+    config: dict[str, Any] = {
+        "account_name": access.account or "account",  # which a signature does not need
+        "endpoint": place.account,
+        "use_emulator": False,
+        "use_fabric_endpoint": False,
+        "skip_signature": settings.anonymous,
+        **settings.options,
+    }
     return AzureStore(
         place.container,
-        config={
-            "account_name": access.account or "account",  # which a signature does not need
-            "endpoint": place.account,
-            "use_emulator": False,
-            "use_fabric_endpoint": False,
-            "skip_signature": False,
-        },
-        client_options=_client_options(place),
-        retry_config=retry,
-        credential_provider=lambda: _credential(access, place.revision),
+        config=config,  # type: ignore[arg-type]  # the names are a user's
+        client_options=client_options(allow_http=place.account.startswith("http:")),
+        retry_config=retry_config(patient=patient),
+        credential_provider=None if settings.anonymous else lambda: _credential(access, place.revision),
     )
-
-
-def _client_options(place: BlobUrl) -> ClientConfig:
-    options: ClientConfig = {
-        "allow_http": place.account.startswith("http:"),
-        "timeout": _TIMEOUT,
-        "connect_timeout": _CONNECT_TIMEOUT,
-    }
-    for name in _AUTHORITIES:
-        path = os.environ.get(name)
-        if path and os.path.isfile(path):
-            with open(path, "rb") as file:
-                options["root_certificate"] = file.read()
-            break
-    return options
 
 
 def _credential(access: Access, revision: str) -> AzureCredential:
@@ -190,54 +206,3 @@ def _credential(access: Access, revision: str) -> AzureCredential:
         return {"sas_token": f"{access.sas}&{revision}" if revision else access.sas, "expires_at": None}
     token: Any = access.token.get_token(access.scope)
     return {"token": token.token, "expires_at": datetime.datetime.fromtimestamp(token.expires_on, datetime.UTC)}
-
-
-def is_empty(e: Exception) -> bool:
-    """Whether an error says that a range is behind the end, as every range of an empty blob is.
-
-    Azurite answers with the range from 0 to -1 instead, which the store cannot read.
-    """
-    return _code(e) == "InvalidRange" or "bytes 0--1/0" in str(e)
-
-
-def translated(e: Exception, url: str) -> RdbError:
-    """An error of the store, in words.
-
-    Args:
-        url: of the blob, without a secret.
-    """
-    said = str(e)
-    code, status = _code(e), _STATUS.search(said)
-    if code or status:
-        known = _READING.get(code) or MEANINGS.get(code)
-        shown = " ".join(part for part in (status[1] if status else "", code) if part)
-        if known is None and shown.startswith("403"):
-            known = "the request is not allowed: a firewall, a missing role, or an expired SAS"
-        kind = ChangedError if code == _CHANGED else TargetError
-        return kind(f"{known} ({shown})" if known else f"the service refuses it ({shown})", source=url)
-    return TargetError(_unreached(said, url), source=url)
-
-
-def _code(e: Exception) -> str:
-    found = _CODE.search(str(e))
-    return found[1] if found else ""
-
-
-def _unreached(said: str, url: str) -> str:
-    """Why there is no answer."""
-    if _UNKNOWN_HOST.search(said):
-        host = urlsplit(url).hostname
-        return f"the host {host} cannot be found; check the account's name, and whether this machine finds others"
-    found = _CERTIFICATE.search(said)
-    if found:
-        why = next((text for name, text in _REASONS.items() if found[1].startswith(name)), found[1])
-        return f"the certificate of the service is not accepted: {why}"
-    if _TIMED_OUT.search(said):
-        return "the service cannot be reached: it took too long"
-    if "onnection refused" in said:
-        return "the service cannot be reached: connection refused"
-    if "External Azure credential provider: " in said:
-        return f"there is no token for it: {first_line(Exception(said.partition('provider: ')[2]))}"
-    if "Interrupted" in said or "UnexpectedEof" in said:
-        return "the service cannot be reached: the connection broke"
-    return f"the service cannot be reached: {first_line(Exception(said))}"

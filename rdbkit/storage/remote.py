@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from rdbkit.errors import ChangedError, RdbError, TargetError
 
 if TYPE_CHECKING:  # which are imported where a file is a URL
+    from rdbkit.storage.blob_store import Blob
     from rdbkit.storage.blob_url import BlobUrl
-    from rdbkit.storage.credentials import Access, Credentials
+    from rdbkit.storage.credentials import Credentials
+    from rdbkit.storage.object_store import StoredObject
+    from rdbkit.storage.object_url import ObjectUrl
 
-_SCHEMES: Final = ("https://", "http://", "az://", "abfs://", "abfss://")
+_SCHEMES: Final = ("https://", "http://", "s3://", "gs://", "az://", "abfs://", "abfss://")
 _SERVERS: Final = ("redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://")
 #: Bytes of the first piece, and of the largest: who reads on gets larger ones, and who looks at a few bytes does not pay for more.
 _FIRST: Final = 1 << 16
@@ -50,32 +53,26 @@ class Version(NamedTuple):
 
 
 class _Object:
-    """An object that was named, and what opens it."""
+    """An object that was named, with its connections."""
 
-    def __init__(self, place: BlobUrl, credentials: Credentials) -> None:
-        self.place = place
-        self.credentials = credentials
-        self._access: Access | None = None
+    def __init__(self, opener: Blob | StoredObject) -> None:
+        self.opener = opener
         self._stores: dict[bool, Any] = {}
+
+    @property
+    def place(self) -> BlobUrl | ObjectUrl:
+        """Where it is."""
+        return self.opener.place
 
     def store(self, *, patient: bool) -> Any:
         """A store that reads it, with its connections. Raises: TargetError where nothing opens it."""
-        from rdbkit.storage.blob_store import check_name, check_package, open_store
-
-        check_name(self.place)
-        check_package(self.place.url)
-        if self._access is None:
-            try:
-                self._access = self.credentials.access(self.place)
-            except ValueError as e:
-                raise TargetError(str(e), source=self.place.url) from None
         if patient not in self._stores:
-            self._stores[patient] = open_store(self.place, self._access, patient=patient)
+            self._stores[patient] = self.opener.open(patient=patient)
         return self._stores[patient]
 
     def forget(self) -> None:
         """Choose again what opens it, when it is opened next: what was chosen did not."""
-        self._access = None
+        self.opener.forget()
         self._stores.clear()
 
 
@@ -86,8 +83,8 @@ _KNOWN: Final[dict[str, _Object]] = {}
 def is_remote(path: object) -> bool:
     """Whether an input is a URL.
 
-    >>> is_remote("https://a.blob.core.windows.net/dumps/b.rdb"), is_remote("b.rdb")
-    (True, False)
+    >>> is_remote("https://a.blob.core.windows.net/dumps/b.rdb"), is_remote("s3://dumps/b.rdb"), is_remote("b.rdb")
+    (True, True, False)
     """
     return isinstance(path, str) and path[:8].lower().startswith(_SCHEMES)
 
@@ -110,21 +107,52 @@ def name_of(path: str | os.PathLike[str]) -> str:
     ('https://a.blob.core.windows.net/dumps/b.rdb', 'b.rdb')
     """
     text = os.fspath(path)
-    if not is_remote(text) or text in _KNOWN:
+    if not is_remote(text):
         return text
-    from rdbkit.storage.blob_store import parse_blob
+    from rdbkit.storage.blob_url import BlobUrl
     from rdbkit.storage.credentials import Credentials
+    from rdbkit.storage.object_url import parse_object
+    from rdbkit.storage.store_settings import StoreSettings, current_settings
 
-    place = parse_blob(text)
-    if place.sas or place.url not in _KNOWN:
-        remember(place, Credentials())
-    return place.url
+    settings = current_settings()
+    known = _KNOWN.get(text)
+    if known is not None:
+        if settings not in (known.opener.settings, StoreSettings()):
+            _KNOWN[text] = _Object(known.opener.reached(settings))
+        return text
+    place = parse_object(text, settings)
+    if isinstance(place, BlobUrl):
+        return remember(place, Credentials()) if place.sas or place.url not in _KNOWN else place.url
+    return _remember_object(place)
 
 
 def remember(place: BlobUrl, credentials: Credentials) -> str:
-    """The name of an object, and from now on what opens it."""
-    _KNOWN[place.url] = _Object(place, credentials)
+    """The name of a blob, and from now on what opens it."""
+    from rdbkit.storage.blob_store import Blob
+    from rdbkit.storage.store_settings import current_settings
+
+    _KNOWN[place.url] = _Object(Blob(place, credentials, current_settings()))
     return place.url
+
+
+def _remember_object(place: ObjectUrl) -> str:
+    """The name of any other object. Of addresses that differ in their queries alone, all but the first have a number there."""
+    from rdbkit.storage.object_store import StoredObject
+    from rdbkit.storage.store_settings import current_settings
+
+    name, number = place.url, 1
+    while name in _KNOWN and not _is_same(_KNOWN[name].place, place):
+        number += 1
+        name = f"{place.url}?{number}"
+    _KNOWN[name] = _Object(StoredObject(place, current_settings(), name))
+    return name
+
+
+def _is_same(one: BlobUrl | ObjectUrl, other: ObjectUrl) -> bool:
+    """Whether two URLs of one address name the same file: a query may be a signature alone, or say which file is meant."""
+    from rdbkit.storage.object_url import ObjectUrl
+
+    return isinstance(one, ObjectUrl) and one.unsigned_query == other.unsigned_query
 
 
 def base_name(path: str) -> str:
@@ -135,7 +163,7 @@ def base_name(path: str) -> str:
     """
     if is_server_url(path):
         return f"{os.path.basename(path).rpartition('@')[2].replace(':', '-')}.rdb"
-    return os.path.basename(_object(path).place.blob if is_remote(path) else path)
+    return _object(path).opener.base_name if is_remote(path) else os.path.basename(path)
 
 
 def version_of(path: str) -> Version:
@@ -185,44 +213,38 @@ class _Opening(_Task):
 
         def ask() -> tuple[Version, bytes]:
             try:
-                return _first(store, object_.place, size)
+                return _first(store, object_.opener, size)
+            except RdbError:
+                raise
             except Exception as e:
                 object_.forget()
-                raise _translated(e, object_.place.url) from None
+                raise object_.opener.translated(e) from None
 
         super().__init__(ask)
 
 
-def _first(store: Any, place: BlobUrl, size: int) -> tuple[Version, bytes]:
+def _first(store: Any, opener: Blob | StoredObject, size: int) -> tuple[Version, bytes]:
     import obstore
 
-    from rdbkit.storage.blob_store import is_empty
-
     try:
-        found = obstore.get(store, place.blob, options={"range": (0, size)})
+        found = obstore.get(store, opener.key, options={"range": (0, size)})
     except Exception as e:
-        if not is_empty(e):
+        if not opener.is_empty(e):
             raise
-        return _version(place, obstore.head(store, place.blob)), b""
-    return _version(place, found.meta), bytes(found.bytes())
+        return _version(opener, opener.meta(store)), b""
+    return _version(opener, found.meta), bytes(found.bytes())
 
 
-def _translated(e: Exception, name: str) -> RdbError:
-    from rdbkit.storage.blob_store import translated
-
-    return e if isinstance(e, RdbError) else translated(e, name)
-
-
-def _version(place: BlobUrl, meta: Any) -> Version:
+def _version(opener: Blob | StoredObject, meta: Any) -> Version:
     if not meta["e_tag"]:
-        raise TargetError("the service says nothing by which a change would be seen (no ETag)", source=place.url)
-    return Version(place.url, int(meta["size"]), str(meta["e_tag"]))
+        raise TargetError("the service says nothing by which a change would be seen (no ETag)", source=opener.name)
+    return Version(opener.name, int(meta["size"]), str(meta["e_tag"]))
 
 
 class _Piece(_Task):
     """Some bytes of an object, on their way into a buffer."""
 
-    def __init__(self, store: Any, key: str, version: Version, begin: int, end: int, buffer: bytearray) -> None:
+    def __init__(self, store: Any, opener: Blob | StoredObject, version: Version, begin: int, end: int, buffer: bytearray) -> None:
         self.begin = begin
         self.end = end
         self.buffer = buffer
@@ -230,21 +252,28 @@ class _Piece(_Task):
         def ask() -> memoryview:
             import obstore
 
+            options: Any = {"range": (begin, end)}
+            if not version.etag.startswith("W/"):  # which is equal to none, itself included
+                options["if_match"] = version.etag
             content = memoryview(buffer)[: end - begin]
             at = 0
             try:
-                found = obstore.get(store, key, options={"range": (begin, end), "if_match": version.etag})
+                found = obstore.get(store, opener.key, options=options)
                 if (found.meta["size"], found.meta["e_tag"]) != (
                     version.size,
                     version.etag,
                 ):  # a cache on the way sees no condition
-                    raise ChangedError("the blob was changed or replaced while it was read; run this again", source=version.name)
+                    raise ChangedError(
+                        f"the {opener.noun} was changed or replaced while it was read; run this again", source=version.name
+                    )
                 for part in found.stream(min_chunk_size=_PART):  # as one, it would be in memory twice
                     if at + len(part) <= len(content):
                         content[at : at + len(part)] = part
                     at += len(part)
+            except RdbError:
+                raise
             except Exception as e:
-                raise _translated(e, version.name) from None
+                raise opener.translated(e) from None
             if at != len(content):
                 raise TargetError(f"the service has sent {at:,} bytes for {len(content):,}; run this again", source=version.name)
             return content
@@ -268,10 +297,10 @@ class RemoteReader:
 
     def __init__(self, path: str) -> None:
         object_ = _object(path)
-        self.name = object_.place.url
+        self._opener = object_.opener
+        self.name = object_.opener.name
         opened: tuple[Version, bytes] = _Opening(object_, _FIRST).wait()
         self.version, self._head = opened
-        self._key = object_.place.blob
         self._store = object_.store(patient=True)
         self._at = 0
         self._pieces: deque[_Piece] = deque()  # one behind the other, without gaps
@@ -337,7 +366,7 @@ class RemoteReader:
             end = min(self._asked + self._size, self.size)
             # used again, and made by this thread: what each thread takes from the system, it would keep
             buffer = self._buffers.pop() if self._buffers and self._size == _LARGEST else bytearray(self._size)
-            self._pieces.append(_Piece(self._store, self._key, self.version, self._asked, end, buffer))
+            self._pieces.append(_Piece(self._store, self._opener, self.version, self._asked, end, buffer))
             self._asked = end
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:

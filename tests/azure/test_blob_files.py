@@ -202,7 +202,7 @@ def test_no_report_or_file_has_a_signature(signed: str, tmp_path: Path) -> None:
         ("{blobs}/dumps", 2, "names a container or folder"),
         ("{blobs}/dumps/none.rdb", 4, "none.rdb: there is no such blob; check the URL (404 BlobNotFound)"),
         ("{blobs}/nowhere/a.rdb", 4, "a.rdb: there is no such container; check the URL (404 ContainerNotFound)"),
-        ("https://example.com/dumps/a.rdb", 2, "a FILE with a URL is a blob: https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB"),
+        ("https://example.com/dumps/", 2, "the URL names no file"),
         ("http://a.blob.core.windows.net/dumps/a.rdb", 2, "use https://"),
     ],
 )

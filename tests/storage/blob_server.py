@@ -39,6 +39,11 @@ class BlobServer(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/devstoreaccount1/dumps/dump.rdb"
 
+    @property
+    def plain(self) -> str:
+        """The URL of a file, as any server has it."""
+        return f"http://127.0.0.1:{self.server_port}/files/dump.rdb"
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         pass  # a client that has gone
 
@@ -55,6 +60,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         server = self.server
+        if not server.content and self.headers.get("Range") is None:
+            self.answer(200, b"")
+            return
         found = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("x-ms-range") or self.headers.get("Range") or "")
         assert found is not None, "everything is asked for in pieces"
         begin, end = int(found[1]), int(found[2]) + 1
