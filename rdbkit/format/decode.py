@@ -274,10 +274,14 @@ class Decoder:
                 while left > 0:
                     if self.spent > self.most:
                         return self.pause(pos, left)
-                    stop = skip_string(buf, pos)
+                    first = buf[pos]
+                    stop = pos + 1 + first if first < 0x40 else skip_string(buf, pos)
                     if stop + 8 > end:
                         self.lack(stop + 8 - pos)
-                    self.element(buf, pos, sink)
+                    if first < 0x40:
+                        sink.string(buf, pos + 1, stop)
+                    else:
+                        self.element(buf, pos, sink)
                     score = read_f64_le(buf, stop)
                     if score != score:
                         raise CorruptError("a score is not a number", rule="score")

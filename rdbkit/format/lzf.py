@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from librt.strings import BytesWriter
+from librt.strings import BytesWriter, read_i64_le, write_i64_le
 
 from rdbkit.errors import CorruptError
 from rdbkit.format.compiled import COMPILED
@@ -85,6 +85,9 @@ def _unpack_bytewise(data: bytes, size: i64) -> bytes:
             stop = pos + control + 1
             if stop > end:
                 raise damaged_lzf(size)
+            while stop - pos >= 8:
+                write_i64_le(out, read_i64_le(data, pos))
+                pos += 8
             while pos < stop:
                 out.append(data[pos])
                 pos += 1

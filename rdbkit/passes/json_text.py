@@ -19,11 +19,9 @@ DIGITS: Final = b"0123456789"
 SAFE: Final = bytes(i for i in range(0x20, 0x80) if i not in (0x22, 0x5C))
 _QUOTE: Final = 0x22
 _BACKSLASH: Final = 0x5C
-# The same byte eight times, as one number; the highest bits of all but the last of eight, which makes a number negative.
+#: A byte of 1 eight times. Times another byte it is that one eight times: constants above 2^62 are objects to mypyc.
 _ONES: Final = 0x0101010101010101
-_SPACES: Final = 0x2020202020202020
-_QUOTES: Final = 0x2222222222222222
-_BACKSLASHES: Final = 0x5C5C5C5C5C5C5C5C
+#: The highest bits of bytes, but for that of the last of eight, which makes a number negative.
 _HIGHEST: Final = 0x0080808080808080
 
 
@@ -72,6 +70,7 @@ def write_text(out: BytesWriter, buf: bytes, start: i64, end: i64) -> bool:
     if COMPILED:
         at: i64 = start
         stop: i64
+        ones: i64 = _ONES
         mark = len(out)
         out.append(_QUOTE)
         while at < end:
@@ -80,7 +79,7 @@ def write_text(out: BytesWriter, buf: bytes, start: i64, end: i64) -> bool:
                 # eight letters at a time: in each term a byte has its highest bit where it is no such letter, or follows one
                 word: i64 = read_i64_le(buf, at)
                 if word >= 0:
-                    odd: i64 = word | (word - _SPACES) | ((word ^ _QUOTES) - _ONES) | ((word ^ _BACKSLASHES) - _ONES)
+                    odd: i64 = word | (word - ones * 0x20) | ((word ^ ones * _QUOTE) - ones) | ((word ^ ones * _BACKSLASH) - ones)
                     if odd >= 0 and odd & _HIGHEST == 0:
                         write_i64_le(out, word)
                         at += 8
