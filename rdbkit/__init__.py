@@ -110,6 +110,7 @@ if TYPE_CHECKING:
     from rdbkit.selection import parse_dbs, parse_expires, parse_sample, parse_size, parse_slots, parse_ttl
     from rdbkit.storage.blob_url import BlobUrl, parse_place
     from rdbkit.storage.output import open_output
+    from rdbkit.storage.store_settings import StoreSettings, store_settings
     from rdbkit.targets.facts import Fact
     from rdbkit.targets.target import Creation, Sku, Target, find_target, load_targets, target_names
 
@@ -198,6 +199,7 @@ __all__ = [
     "SlotInfo",
     "Snapshot",
     "Split",
+    "StoreSettings",
     "Stream",
     "StreamConsumer",
     "StreamDedup",
@@ -265,6 +267,7 @@ __all__ = [
     "salvage",
     "snapshot_server",
     "split",
+    "store_settings",
     "sync",
     "target_names",
     "terraform",
@@ -386,6 +389,8 @@ _MODULES = {
     "salvage": "operations.salvage",
     "snapshot_server": "live.snapshot",
     "split": "operations.split",
+    "StoreSettings": "storage.store_settings",
+    "store_settings": "storage.store_settings",
     "target_names": "targets.target",
     "terraform": "operations.plan_terraform",
     "distinct_prefixes": "operations.memory",

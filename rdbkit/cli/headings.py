@@ -46,7 +46,7 @@ def grouped(params: Iterable[click.Parameter]) -> list[tuple[str, list[click.Opt
     found = [param for param in params if isinstance(param, click.Option)]
     groups: dict[str, list[click.Option]] = {}
     for heading, names in _HEADINGS.items():
-        under = [param for param in found if param.name in names]
+        under = [param for param in found if param.name in names and all(param not in group for group in groups.values())]
         if len(under) >= _LEAST:
             groups[heading] = under
     groups[_SELECTION] = [param for param in found if (param.name or "").startswith(SELECTS)]

@@ -16,7 +16,8 @@ VERBS = cli.list_commands(click.Context(cli))
 def test_migrate_has_what_must_be_given_first_and_the_rest_under_headings() -> None:
     text = command_line.run("migrate", "--help", environment={"COLUMNS": "80"}).stdout.decode()
     assert [line[:-1] for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")] == [
-        "Options", "Access to Azure", "Upload", "Data that the target does not support", "Changes to keys",
+        "Options", "Access to Azure", "Upload", "FILE and OUT that are URLs",
+        "Data that the target does not support", "Changes to keys",
         "Reading and converting",
         "Which keys (options combine with and, a repeated option with or)",
     ]  # fmt: skip
