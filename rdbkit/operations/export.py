@@ -149,7 +149,7 @@ def export_jsonl(
         for item in _parts(snapshot, jobs, wanted, lines.skip, out) if parallel else snapshot.scan(lines):
             if item is None or isinstance(item, Record):
                 out.write(lines.take())
-                if item is not None:
+                if item is not None and not item.is_module_data:
                     _export_large(item, lines, wanted, out)
             else:
                 _export_part(item, lines, out)

@@ -234,7 +234,8 @@ class _Job:
         try:
             for item in self.looked_into(snapshot, verifier) if shares else snapshot.scan(verifier):
                 if isinstance(item, LargeRecord):
-                    verifier.judge_large(item)
+                    if not item.is_module_data:
+                        verifier.judge_large(item)
                 elif item is not None:
                     self.found.absorb(item.result)
                 if self.progress is not None:

@@ -485,7 +485,7 @@ class Snapshot:
             raise changed(self.name)
 
     def blocks(self, visitor: LastRecord | None = None) -> Iterator[Block | Span | LargeRecord]:
-        """The file in pieces for work in several processes, and each record larger than a block.
+        """The file in pieces for work in several processes, and each record, or module data, larger than a block.
 
         A piece begins with a record, and ends where nothing more is said of its last; only the first piece, and one behind a
         large record, may begin with something else.
@@ -495,6 +495,7 @@ class Snapshot:
         """
         if visitor is None:
             visitor = LastRecord()
+        visitor.wants_module_data = True
         pieces = _Pieces(self.handle)
         least = _BLOCKS_A_PIECE * self._block_size
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
 import random
 import subprocess
@@ -145,8 +147,6 @@ def test_what_cannot_be_written_at_any_place_is_sent(source: Path, tmp_path: Pat
         [sys.executable, "-c", f"if __name__ == '__main__': {code}"], capture_output=True, timeout=GUARD, check=True
     )
     if name != "-":
-        import gzip
-
         done.stdout = gzip.decompress((tmp_path / name).read_bytes())
     export(source, tmp_path / "one.jsonl")
     assert done.stdout == (tmp_path / "one.jsonl").read_bytes()
@@ -265,3 +265,25 @@ def test_nothing_is_lost_in_front_of_damage(source: Path, tmp_path: Path) -> Non
         assert lines[0].count(b"\n") > 600
     damaged.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     assert as_one(damaged, tmp_path, target="redis-6.0", on_error="skip").written == 606
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_data_of_modules_outside_of_keys_is_told(tmp_path: Path, packed: bool) -> None:
+    """Larger than a block, and than a piece."""
+    rows = [key(b"k%d" % i, 0, string(b"v" * 40)) for i in range(100)]
+    data = b"\xf7\x81" + bytes([1, 2, 3, 4, 5, 6, 7, 1]) + b"\2\2" + b"\5" + string(b"x" * 5000) + b"\0"
+    path = tmp_path / "source.rdb"
+    content = rdb(b"\xfe\0\xfb" + length(100) + b"\0", *rows[:50], data, *rows[50:], data, magic=b"REDIS0011")
+    path.write_bytes(gzip.compress(content) if packed else content)
+    for policies in (rdbkit.Policies(module="keep"), rdbkit.Policies(loss="drop")):
+        report = as_one(path, tmp_path, target="redis-7.2", policies=policies)
+        assert report.written == 100
+        assert report.ledger.counts == ({} if policies.module else {"module-aux": 2})
+    lines = []
+    for jobs in (1, 2):
+        out = io.BytesIO()
+        with rdbkit.open(path) as snapshot:
+            assert export_jsonl(snapshot, out, jobs=jobs).written == 100
+        lines.append(out.getvalue())
+    assert lines[0] == lines[1]
+    assert verify(path, deep=True, jobs=1).to_dict() == verify(path, deep=True, jobs=2).to_dict()
