@@ -38,6 +38,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         data = copies(options.rdbkit, options.dataset, options.copies, Path(folder))
         out = Path(folder, "out")
+        secret = Path(folder, "secret")
+        secret.write_text("a secret")
         print(f"{data.stat().st_size / 1e6:,.0f} MB")
         print("| command | CPU s | wall s | times as fast | CPU, times |")
         print("| --- | ---: | ---: | ---: | ---: |")
@@ -45,6 +47,7 @@ def main() -> int:
             ("export", data, "-o", out, "--force"),
             ("convert", data, out, "--force", "--target", "azure-premium"),
             ("verify", "--deep", data),
+            ("redact", data, out, "--force", "--secret-file", secret),
         ):
             table(options, command, out)
     return 0

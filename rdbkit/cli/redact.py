@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from rdbkit.cli.files import EXISTING, READ_ONCE, Verb, refuse_terminal, snapshot_options, written
-from rdbkit.cli.options import selection_options, warn_if_none
+from rdbkit.cli.options import MOST_JOBS, selection_options, warn_if_none
 from rdbkit.cli.render import output, printable, progress, size
 from rdbkit.cli.status import status, strict_option
 from rdbkit.operations.redact import Redaction
@@ -56,6 +56,10 @@ _WORDS: Final = {
 @click.option("--separator", default=":", show_default=True, metavar="TEXT", help="Of --keep-prefixes: what ends a prefix.")
 @click.option("--keep-modules", is_flag=True, help="Copy values of modules as they are; otherwise they are left out.")
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
+@click.option(
+    "--jobs", type=click.IntRange(1, MOST_JOBS), default=1, show_default=True, metavar="N",
+    help="Scramble in N processes.",
+)  # fmt: skip
 @click.option("--relaxed", is_flag=True, help="Try RDB versions that are newer than this release knows.")
 @click.option("--no-checksum", is_flag=True, help="Do not verify the CRC-64 of FILE.")
 @strict_option
@@ -70,6 +74,7 @@ def redact(
     keep_modules: bool,
     force: bool,
     as_json: bool,
+    jobs: int,
     relaxed: bool,
     no_checksum: bool,
     strict: bool,
@@ -94,7 +99,7 @@ def redact(
             report = redact_snapshot(
                 file, out, secret=secret or os.urandom(_RANDOM_BYTES), keep_prefixes=keep_prefixes,
                 separator=os.fsencode(separator), keep_modules=keep_modules, selection=selection, force=force, relaxed=relaxed,
-                verify_checksum=not no_checksum, progress=update,
+                verify_checksum=not no_checksum, jobs=jobs, progress=update,
             )  # fmt: skip
         except ValueError as e:
             raise click.UsageError(printable(str(e))) from None

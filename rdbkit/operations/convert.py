@@ -9,7 +9,6 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, Protocol
 
-import anycrc
 from librt.strings import BytesWriter
 
 from rdbkit.errors import ChecksumError, LossError, RdbError
@@ -37,8 +36,8 @@ from rdbkit.text import count
 
 if TYPE_CHECKING:
     from rdbkit.parallel.pool import Answer, Work
+    from rdbkit.parallel.segments import Segments
 
-_CRC64: Final = anycrc.Model("CRC64-REDIS")
 _COPY_BYTES: Final = 1 << 20
 #: RDB 7 and earlier have lengths of 32 bits.
 _LONGEST_BEFORE_8: Final = (1 << 32) - 1
@@ -548,12 +547,12 @@ class Job:
         part = answer.result
         for loss, forbidden in part.losses:
             self.ledger.add(loss, forbidden)
-        elsewhere = iter(range(len(part.checksums)))
-        for segment in part.segments:
-            at = next(elsewhere) if part.checksums and segment.keys else None
-            if self._write_one(segment) and at is not None:
+        checksums = iter(enumerate(part.written.checksums))
+        for segment in part.written.segments:
+            at, checksum = next(checksums, (-1, 0)) if segment.keys else (-1, 0)
+            if self._write_one(segment) and at >= 0:
                 assert isinstance(self.writer, Writer)
-                answer.places[at] = self.writer.leave_room(answer.sizes[at], part.checksums[at])
+                answer.places[at] = self.writer.leave_room(answer.sizes[at], checksum)
         self.declared_counts[part.db] = part.declared_counts or self.declared_counts.get(part.db)
         self.has_selectdb = self.has_selectdb or part.has_selectdb
         report = self.report
@@ -729,13 +728,9 @@ class Job:
 
 
 class Part(NamedTuple):
-    """What became of a piece of the file in another process.
+    """What became of a piece of the file in another process."""
 
-    Of segments that have keys, that process may write the data itself: then there are `checksums` of each, and it is empty here.
-    """
-
-    segments: list[Segment]
-    checksums: list[int]
+    written: Segments
     db: int
     declared_counts: tuple[int, int] | None
     has_selectdb: bool
@@ -761,6 +756,8 @@ class _Entries(Ledger):
 
 def _worker(flavour: str, version: int, limits: Limits, source: str, rules: Rules, writes: bool) -> Work[Part]:
     """What a process does with each piece; `writes`: it puts what has keys into the output itself."""
+    from rdbkit.parallel.segments import set_apart
+
     file_types = FileTypes(flavour, version, limits.string_bytes, source, Budget(limits.held_bytes))
 
     def rewrite(block: Block) -> tuple[Part, list[bytes]]:
@@ -777,13 +774,9 @@ def _worker(flavour: str, version: int, limits: Limits, source: str, rules: Rule
         except RdbError as e:
             error = e
         rewriter.finish()
-        segments = rewriter.take()
-        pieces = [segment.data for segment in segments if segment.keys] if writes else []
-        checksums = [_CRC64.calc(piece) for piece in pieces]
-        if writes:
-            segments = [segment._replace(data=b"") if segment.keys else segment for segment in segments]
+        written, pieces = set_apart(rewriter.take(), writes)
         part = Part(
-            segments, checksums, rewriter.out_db, rewriter.declared_counts, rewriter.has_selectdb, ledger.entries,
+            written, rewriter.out_db, rewriter.declared_counts, rewriter.has_selectdb, ledger.entries,
             int(rewriter.left_out), rewriter.skipped, rewriter.functions, rewriter.scripts, rewriter.changed,
             error,
         )  # fmt: skip

@@ -5,23 +5,31 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 from librt.strings import BytesWriter
 
+from rdbkit.errors import RdbError
 from rdbkit.format import constants as c
-from rdbkit.format.record import Record
-from rdbkit.format.scan import NO_EXPIRY
+from rdbkit.format.budget import Budget
+from rdbkit.format.decode import FileTypes
+from rdbkit.format.record import LargeRecord, Record
+from rdbkit.format.scan import NO_EXPIRY, Scanner
 from rdbkit.model import Header
 from rdbkit.operations.arguments import Source, file_of, opened
-from rdbkit.passes.redact import Redactor, Values
+from rdbkit.passes.convert import Segment
+from rdbkit.passes.redact import AmongAttributes, Redactor, Values
 from rdbkit.passes.scramble import PUNCTUATION, Scrambler
 from rdbkit.selection import Selection
 from rdbkit.snapshot.large import Spool, feed, has_wanted_size
-from rdbkit.snapshot.reader import Limits, Snapshot
+from rdbkit.snapshot.reader import Block, Limits, Snapshot
 from rdbkit.snapshot.writer import Writer, create
 from rdbkit.storage.location import is_same_file
 from rdbkit.text import as_bytes
+
+if TYPE_CHECKING:
+    from rdbkit.parallel.pool import Answer, Work
+    from rdbkit.parallel.segments import Segments
 
 __all__ = ["Redaction", "redact"]
 
@@ -69,6 +77,7 @@ def redact(
     verify_checksum: bool = True,
     limits: Limits | None = None,
     block_size: int | None = None,
+    jobs: int = 1,
     progress: Callable[[int], object] | None = None,
 ) -> Redaction:
     """Write a snapshot with the same structure, sizes, types and encodings, in which names and values are scrambled.
@@ -85,6 +94,8 @@ def redact(
         keep_modules: copy values of modules as they are, which are left out otherwise.
         selection: which keys; None for all.
         block_size: bytes to read at a time; memory is a few times this.
+        jobs: processes that scramble; the file does not depend on it. They are spawned, so that a script that asks for them needs
+            the guard `if __name__ == "__main__":`.
         progress: called with bytes of the source read so far.
 
     Raises: RdbError where the source is damaged; ValueError for no secret, another separator, or a destination that is the source;
@@ -104,8 +115,7 @@ def redact(
         raise ValueError(f"a separator is made of punctuation, not {separator!r}")
     if is_same_file(file_of(src), dst):
         raise ValueError("the destination is the source")
-    scrambler = Scrambler(as_bytes(secret, "secret"))
-    selection = selection if selection else None
+    terms = _Terms(as_bytes(secret, "secret"), cut_at if keep_prefixes else b"", keep_modules, selection or None)
     settings = {"relaxed": relaxed, "verify_checksum": verify_checksum, "limits": limits, "block_size": block_size}
     with opened(src, **settings) as snapshot:
         header = snapshot.header
@@ -113,38 +123,57 @@ def redact(
         writer = create(dst, version=min(header.version, newest), flavour=header.flavour, force=force, sources=[file_of(src)])
         writer.header = header  # which may be newer than what can be created, where it is read all the same
         writer.recounts = True
-        kept = cut_at if keep_prefixes else b""
-        version = header.version if header.flavour == c.REDIS else c.NEWEST_REDIS
-        limit = snapshot.limits.item_bytes
-        wanted = selection.filter_for(snapshot.types, limit) if selection else None
-        redactor = Redactor(snapshot.file_types, limit, version, scrambler, kept, keep_modules, wanted)
-        job = _Job(snapshot, writer, redactor, Values(snapshot.file_types, scrambler), selection)
+        job = _Job(snapshot, writer, terms)
         with writer:
-            job.run(progress)
+            job.run(jobs, progress)
     return job.report
+
+
+class _Terms(NamedTuple):
+    """What a redaction is told, which all processes know."""
+
+    secret: bytes
+    separator: bytes
+    keep_modules: bool
+    selection: Selection | None
+
+    def redactor(self, file_types: FileTypes, limit: int) -> Redactor:
+        """What scrambles blocks; `limit` is the most bytes of a key's name."""
+        version = file_types.version if file_types.flavour == c.REDIS else c.NEWEST_REDIS
+        wanted = self.selection.filter_for(file_types.types, limit) if self.selection else None
+        return Redactor(file_types, limit, version, Scrambler(self.secret), self.separator, self.keep_modules, wanted)
 
 
 class _Job:
     """One redaction: what the redactor makes of blocks goes to the writer, and records larger than a block are taken care of."""
 
-    def __init__(self, snapshot: Snapshot, writer: Writer, redactor: Redactor, values: Values, selection: Selection | None) -> None:
+    def __init__(self, snapshot: Snapshot, writer: Writer, terms: _Terms) -> None:
         self.snapshot = snapshot
         self.writer = writer
-        self.redactor = redactor
-        self.values = values
-        self.selection = selection
+        self.terms = terms
+        self.selection = terms.selection
+        self.redactor = terms.redactor(snapshot.file_types, snapshot.limits.item_bytes)
+        self.values = Values(snapshot.file_types, self.redactor.scrambler)
         self.report = Redaction(snapshot.header)
+        # of the database at hand, where other processes scramble
+        self.declared: tuple[int, tuple[int, int] | None] = (0, None)
+        self.has_selectdb = False
+        self.waiting = b""  # what stands between its number and its first key
+        self.waiting_db = 0
 
-    def run(self, progress: Callable[[int], object] | None) -> None:
+    def run(self, jobs: int, progress: Callable[[int], object] | None) -> None:
         redactor, report, snapshot = self.redactor, self.report, self.snapshot
-        for item in snapshot.scan(redactor):
+        for item in self.items(jobs):
             self.write()
             if isinstance(item, Record):
                 self.large(item)
+            elif item is not None:
+                self.add(item)
             if progress is not None:
                 progress(snapshot.position)
         redactor.end_segment()
         self.write()
+        self.write_waiting(None)
         behind = _DROPPED_AS.get(snapshot.trailer.kind) if snapshot.trailer is not None else None
         if behind is not None:
             redactor.drop(behind)
@@ -155,12 +184,87 @@ class _Job:
 
     def write(self) -> None:
         for segment in self.redactor.take():
-            if segment.keys:
-                self.writer.copy(
-                    segment.data, segment.db, segment.keys, segment.expires, segment.declared_counts, segment.has_selectdb
-                )
+            self.write_one(segment)
+
+    def write_one(self, segment: Segment) -> None:
+        if segment.keys:
+            self.write_waiting(segment.db)
+            data = self.waiting + segment.data
+            self.waiting = b""
+            self.writer.copy(data, segment.db, segment.keys, segment.expires, segment.declared_counts, segment.has_selectdb)
+        elif self.has_selectdb:
+            self.write_waiting(segment.db)
+            self.waiting += segment.data
+            self.waiting_db = segment.db
+        else:
+            self.writer.copy(segment.data, 0, 0, 0)
+
+    def write_waiting(self, db: int | None) -> None:
+        """Write what waits for the first key of a database, unless it is this one."""
+        if self.waiting and db != self.waiting_db:
+            self.writer.copy(self.waiting, 0, 0, 0)
+            self.waiting = b""
+
+    # -- several processes
+
+    def items(self, jobs: int) -> Iterator[Answer[_Part] | LargeRecord | None]:
+        """What the source is read as: None for a block that the redactor has seen; else what is still to be done here."""
+        snapshot, redactor = self.snapshot, self.redactor
+        # Templates of RDB 15 precede the keys that use them, and what KeyDB says behind them: those take one process.
+        if jobs == 1 or snapshot.header.version == 15 or snapshot.header == ("redis", 9):
+            yield from snapshot.scan(redactor)
+            return
+        from rdbkit.parallel.pool import in_order  # what it takes to start processes is not needed for most runs
+
+        snapshot.report_prelude(redactor)
+        yield None
+        output = self.writer.handle
+        among = AmongAttributes()
+        settings = (*snapshot.header, snapshot.limits, snapshot.name, self.terms, output is not None)
+        for item in in_order(snapshot, jobs, _worker, settings, among, output):
+            if not isinstance(item, LargeRecord):
+                yield item
+            elif item.is_module_data:
+                redactor.drop("module-aux")
             else:
-                self.writer.copy(segment.data, 0, 0, 0)
+                db, counts = self.declared
+                redactor.db = item.db
+                redactor.database()
+                redactor.out_db, redactor.declared_counts, redactor.has_selectdb = db, counts, self.has_selectdb
+                redactor.idle_s = -1 if item.idle_s is None else item.idle_s
+                redactor.freq = -1 if item.freq is None else item.freq
+                redactor.event_at = -1
+                for event in among.events:
+                    redactor.event(event)
+                among.events.clear()
+                yield item
+                self.declared = (redactor.out_db, redactor.declared_counts)
+
+    def add(self, answer: Answer[_Part]) -> None:
+        """What another process made of a piece of the file."""
+        part, redactor = answer.result, self.redactor
+        checksums = iter(enumerate(part.written.checksums))
+        for segment in part.written.segments:
+            if not segment.has_selectdb:
+                db, counts = self.declared
+                if segment.declared_counts is None and segment.db == db:
+                    segment = segment._replace(declared_counts=counts)
+                segment = segment._replace(has_selectdb=self.has_selectdb)
+            else:
+                self.has_selectdb = True
+            self.write_one(segment)
+            if segment.keys and (found := next(checksums, None)) is not None:
+                at, checksum = found
+                answer.places[at] = self.writer.leave_room(answer.sizes[at], checksum)
+        if part.has_selectdb or part.declared_counts is not None:
+            self.declared = (part.db, part.declared_counts)
+        self.has_selectdb = self.has_selectdb or part.has_selectdb
+        redactor.left_out += part.left_out
+        redactor.dropped_keys += part.dropped_keys
+        for kind, n in part.dropped.items():
+            redactor.dropped[kind] = redactor.dropped.get(kind, 0) + n
+        if part.error is not None:
+            raise part.error
 
     # -- records larger than a block
 
@@ -187,6 +291,8 @@ class _Job:
     def put(self, head: bytes, pieces: Iterator[bytes], expire_ms: int) -> None:
         redactor = self.redactor
         expires = 0 if expire_ms == NO_EXPIRY else 1
+        self.write_waiting(redactor.out_db)
+        head, self.waiting = self.waiting + head, b""
         self.writer.copy(head, redactor.out_db, 1, expires, redactor.declared_counts, redactor.has_selectdb)
         for piece in pieces:
             self.writer.append(piece)
@@ -203,3 +309,42 @@ class _Job:
             yield out.getvalue()
             out.truncate(0)
         yield out.getvalue()
+
+
+class _Part(NamedTuple):
+    """What became of a piece of the file in another process."""
+
+    written: Segments
+    db: int
+    declared_counts: tuple[int, int] | None
+    has_selectdb: bool
+    left_out: int
+    dropped_keys: int
+    dropped: dict[str, int]
+    error: RdbError | None
+
+
+def _worker(flavour: str, version: int, limits: Limits, source: str, terms: _Terms, writes: bool) -> Work[_Part]:
+    """What a process does with each piece; `writes`: it puts what has keys into the output itself."""
+    from rdbkit.parallel.segments import set_apart
+
+    file_types = FileTypes(flavour, version, limits.string_bytes, source, Budget(limits.held_bytes))
+    redactor = terms.redactor(file_types, limits.item_bytes)
+
+    def scramble(block: Block) -> tuple[_Part, list[bytes]]:
+        file_types.budget = Budget(limits.held_bytes)
+        redactor.begin(block.offset, block.db)
+        error = None
+        try:
+            Scanner(flavour, version, limits.item_bytes, file_types.budget).scan(block.data, 0, len(block.data), redactor)
+        except RdbError as e:
+            error = e
+        redactor.end_segment()
+        written, data = set_apart(redactor.take(), writes)
+        part = _Part(
+            written, redactor.out_db, redactor.declared_counts, redactor.has_selectdb, int(redactor.left_out),
+            int(redactor.dropped_keys), redactor.dropped, error,
+        )  # fmt: skip
+        return part, data
+
+    return scramble

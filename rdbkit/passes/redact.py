@@ -17,7 +17,7 @@ from rdbkit.format.decode import ARRAY, MODULE, STREAM, STRING, Decoder, FileTyp
 from rdbkit.format.encode import integer_form, write_length
 from rdbkit.format.filter import Filter
 from rdbkit.format.primitives import read_int64, read_length, read_string, skip_length, skip_string
-from rdbkit.format.scan import NO_EXPIRY, STRING_INT, Visitor, attributes_end
+from rdbkit.format.scan import NO_EXPIRY, STRING_INT, LastRecord, Visitor, attributes_end
 from rdbkit.format.sink import Sink
 from rdbkit.format.skip import skip_container
 from rdbkit.format.streams import StreamDecoder
@@ -362,6 +362,24 @@ class Values:
         return self.packer.blob(self.packing, self.zset, buf, pos, out)
 
 
+class AmongAttributes(LastRecord):
+    """Keeps what is said of the record to come besides its attributes, for who reads the large ones himself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[Event] = []
+
+    def event(self, event: Event) -> None:
+        if self.event_at < 0 and not isinstance(event, ModuleAux):
+            self.events.append(event)
+
+    def record(self, type_code: i64, start: i64, key_at: i64, value_at: i64, end: i64, expire_ms: i64) -> None:
+        self.start = self.base + start
+        self.end = self.base + end
+        self.db_there = self.db
+        self.events.clear()
+
+
 class Redactor(Visitor):
     """Writes the blocks of a snapshot with names and values scrambled.
 
@@ -413,6 +431,22 @@ class Redactor(Visitor):
         self.dropped_as: list[str] = [""] * 256  # what a type that is left out is called
         for t in file_types.types.values():
             self.dropped_as[t.id] = self.called(t)
+        self.database()
+
+    def begin(self, offset: int, db: int) -> None:
+        """A piece of the file comes, `offset` bytes from its begin, and nothing was seen of what precedes it."""
+        self.base = offset
+        self.db = db
+        self.out_db = db
+        self.out.truncate(0)
+        self.declared_counts = None
+        self.has_selectdb = False
+        self.keys = 0
+        self.expires = 0
+        self.left_out = 0
+        self.dropped = {}
+        self.dropped_keys = 0
+        self.end_record(False)
         self.database()
 
     def called(self, t: c.ValueType) -> str:

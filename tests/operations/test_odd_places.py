@@ -214,6 +214,11 @@ def test_every_verb_reads_the_same_keys(
             export_jsonl(snapshot, out, jobs=jobs)
         lines = [json.loads(line) for line in out.getvalue().splitlines()]
         assert sorted((line["db"], line["key"].encode(), line.get("expire_ms")) for line in lines) == short
+    redacted = []
+    for jobs in (1, 2):
+        out = io.BytesIO()
+        redacted.append((rdbkit.redact(path, out, secret=b"s", jobs=jobs), out.getvalue()))
+    assert redacted[0] == redacted[1]
     with rdbkit.open(path) as snapshot:
         assert sorted((r.db, r.key, r.expire_ms) for r in keys(snapshot)) == short
     by_db = {db: sum(row[0] == db for row in short) for db in {row[0] for row in short}}

@@ -60,10 +60,22 @@ def as_one(src: Path, tmp_path: Path, **options: Any) -> rdbkit.Conversion:
     return reports[0]
 
 
+def redacted(src: Path, tmp_path: Path, **options: Any) -> rdbkit.Redaction:
+    """Redact with one process and with three, which makes no difference; returns the report."""
+    made = [tmp_path / "one.rdb", tmp_path / "three.rdb"]
+    one, three = (
+        rdbkit.redact(src, dst, secret=b"s", jobs=jobs, force=True, **options) for dst, jobs in zip(made, (1, 3), strict=True)
+    )
+    assert made[0].read_bytes() == made[1].read_bytes()
+    assert one == three
+    return one
+
+
 @pytest.mark.parametrize("path", each_dump("rich"))
 def test_a_dump_is_converted_and_exported(path: Path, tmp_path: Path, placed: list[int]) -> None:
     for target in ("azure-premium", "redis-8.8"):
         as_one(path, tmp_path, target=target, policies=POLICIES, on_error="skip")
+    assert redacted(path, tmp_path, keep_modules=path.stem.endswith("mod")).keys > 10
     reports: list[Export] = []
     for jobs in (1, 3):
         reports.append(export(path, tmp_path / f"{jobs}.jsonl", jobs=jobs, on_error="skip"))
@@ -131,6 +143,8 @@ def source(tmp_path: Path) -> Path:
     ids=str,
 )
 def test_counts_of_databases_are_put_right(source: Path, tmp_path: Path, options: dict[str, Any], placed: list[int]) -> None:
+    if "selection" in options:
+        redacted(source, tmp_path, **options)
     report = as_one(source, tmp_path, target="redis-6.0", **options)
     with rdbkit.open(tmp_path / "three.rdb") as snapshot:
         assert len(list(snapshot)) == report.written
@@ -277,6 +291,7 @@ def test_data_of_modules_outside_of_keys_is_told(tmp_path: Path, packed: bool) -
     path.write_bytes(gzip.compress(content) if packed else content)
     for policies in (rdbkit.Policies(module="keep"), rdbkit.Policies(loss="drop")):
         report = as_one(path, tmp_path, target="redis-7.2", policies=policies)
+        assert redacted(path, tmp_path).dropped == {"module-aux": 2}
         assert report.written == 100
         assert report.ledger.counts == ({} if policies.module else {"module-aux": 2})
     lines = []
