@@ -75,6 +75,6 @@ STORE_OPTIONS: Final = (
     ),
     click.Option(
         ["--allow-http"], is_flag=True, is_eager=True, expose_value=False, callback=remember_http,
-        help="Take http:// for other hosts than this machine, which shows the data and what opens it to everybody on the way.",
+        help="Allow http:// for hosts other than this machine.",
     ),
 )  # fmt: skip
