@@ -373,8 +373,10 @@ class Job:
         try:
             for item in self._items(jobs):
                 self._write(self.rewriter.take())
+                self._take_met()
                 if isinstance(item, LargeRecord):
                     self._large(item)
+                    self._take_met()
                 elif item is not None:
                     self._add(item)
                 if self.progress is not None:
@@ -403,14 +405,21 @@ class Job:
         rewriter.placed = self.placed
         return snapshot.scan(rewriter)
 
+    def _take_met(self) -> None:
+        """Add what was met in this process up to here, in the order of the file."""
+        report, rewriter = self.report, self.rewriter
+        if rewriter.skipped or rewriter.functions or rewriter.scripts:
+            report.skipped += rewriter.skipped
+            report.functions += rewriter.functions
+            report.scripts += rewriter.scripts
+            rewriter.skipped, rewriter.functions, rewriter.scripts = [], [], []
+
     def _fill_report(self) -> None:
         """Add what was met in this process, when all is read."""
         report, rewriter = self.report, self.rewriter
         rewriter.finish()
         report.left_out += int(rewriter.left_out)
-        report.skipped += rewriter.skipped
-        report.functions += rewriter.functions
-        report.scripts += rewriter.scripts
+        self._take_met()
         report.written = self.written
         report.keys = report.written + report.left_out
 

@@ -54,8 +54,10 @@ def as_one(src: Path, tmp_path: Path, **options: Any) -> rdbkit.Conversion:
     made = [tmp_path / "one.rdb", tmp_path / "three.rdb"]
     reports = [rdbkit.convert(src, dst, jobs=jobs, force=True, now_ms=0, **options) for dst, jobs in zip(made, (1, 3), strict=True)]
     assert made[0].read_bytes() == made[1].read_bytes()
-    assert vars(reports[0]) | {"ledger": None, "checksum": None} == vars(reports[1]) | {"ledger": None, "checksum": None}
+    same = {"ledger": None, "checksum": None, "skipped": None}
+    assert vars(reports[0]) | same == vars(reports[1]) | same
     assert str(reports[0].checksum) == str(reports[1].checksum)
+    assert [str(e) for e in reports[0].skipped] == [str(e) for e in reports[1].skipped]
     assert reports[0].ledger.counts == reports[1].ledger.counts
     return reports[0]
 
@@ -116,6 +118,18 @@ def test_faults_of_many_pieces_are_found_in_their_order(tmp_path: Path) -> None:
         assert reports[0] == reports[1]
         assert reports[2] == reports[3]
         assert sum(finding["count"] for finding in reports[0]["findings"]) > 100
+
+
+def test_damaged_values_are_listed_in_the_order_of_the_file(tmp_path: Path) -> None:
+    bad = b"\x09\0\0\0\x01\0\x81a\xff"
+    rows = []
+    for i in range(30):
+        rows += [key(b"k%d" % i, 0, string(b"v" * 40)), key(b"bad%d" % i, 16, string(bad))]
+        rows.append(key(b"large%d" % i, 16, string(b"\xff\xff\0\0\x01\0" + b"\x81a\xff" * 100)))
+    path = tmp_path / "source.rdb"
+    path.write_bytes(rdb(*rows, magic=b"REDIS0011"))
+    report = as_one(path, tmp_path, target="azure-premium", on_error="skip")
+    assert [e.key for e in report.skipped] == [b"%b%d" % (name, i) for i in range(30) for name in (b"bad", b"large")]
 
 
 @pytest.fixture
