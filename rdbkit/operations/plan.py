@@ -22,7 +22,7 @@ from rdbkit.passes.memory import EDGES
 from rdbkit.products import product_of, types_of
 from rdbkit.snapshot.reader import Snapshot
 from rdbkit.storage.location import check_distinct, file_size
-from rdbkit.storage.remote import base_name, is_remote, is_server_url
+from rdbkit.storage.remote import base_name, is_blob, is_remote, is_server_url
 from rdbkit.storage.source import Rereading
 from rdbkit.targets.target import Creation, Sku, Target, as_sku, as_target
 from rdbkit.text import count, json_bytes, path_word, size, valid_text
@@ -76,7 +76,7 @@ class PlannedFile:
     @property
     def is_stored(self) -> bool:
         """Whether the service can read it where it is: it is a blob that goes in as it is, and is not uploaded."""
-        return is_remote(self.upload) and "?" not in self.upload  # by which a snapshot or version of a blob is named
+        return is_blob(self.upload)
 
 
 @dataclass
@@ -333,6 +333,8 @@ def _file(report: Check, weighed: Memory, taken: set[str]) -> PlannedFile:
         name = f"{number}-{wanted}"
     taken.add(name)
     convert = "" if usable else report.command_to(name)
+    if as_it_is and is_remote(report.file) and not is_blob(report.file):  # which the Azure CLI does not read
+        convert = report.command_to(name)
     if usable and is_server_url(report.file):
         convert = f"rdbkit snapshot {path_word(report.file)} {path_word(name)}"
     return PlannedFile(

@@ -172,6 +172,19 @@ def version_of(path: str) -> Version:
     return found
 
 
+def is_blob(path: str) -> bool:
+    """Whether a file is a blob of Azure, as it is now: which its services read where it is.
+
+    Raises: ValueError as `name_of`.
+    """
+    if not is_remote(path):
+        return False
+    from rdbkit.storage.blob_url import BlobUrl
+
+    place = _object(path).place
+    return isinstance(place, BlobUrl) and not place.revision
+
+
 def _object(path: str) -> _Object:
     return _KNOWN[name_of(path)]
 

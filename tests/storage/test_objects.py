@@ -13,7 +13,7 @@ import rdbkit
 from rdbkit.storage import store_client
 from rdbkit.storage.location import check_distinct, file_id, file_size
 from rdbkit.storage.object_url import parse_object
-from rdbkit.storage.remote import RemoteReader, base_name, name_of
+from rdbkit.storage.remote import RemoteReader, base_name, is_blob, name_of
 from rdbkit.storage.store_settings import StoreSettings, store_settings
 
 from ..command_line import run_text
@@ -184,6 +184,18 @@ def test_what_s3_refuses(moto: Moto) -> None:
         assert done.stderr.startswith(f"rdbkit: {url}: ")
         assert said in done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_plan_brings_an_object_to_where_the_service_reads_it(moto: Moto) -> None:
+    """Azure reads its own blobs alone, and its command line no URL."""
+    url = moto.put("plan/shop.rdb", (FIXTURES / "rich" / "redis-6.0.16.rdb").read_bytes())
+    done = run_text("plan", url, "--target", "azure-premium")
+    assert done.returncode == 0, done.stderr
+    assert f"rdbkit convert {url} shop.rdb --target azure-premium" in done.stdout
+    assert "--file shop.rdb" in done.stdout
+    assert is_blob("https://a.blob.core.windows.net/dumps/b.rdb")
+    for other in (url, "https://a.blob.core.windows.net/dumps/b.rdb?versionid=2&sig=x", "https://example.com/b.rdb", "b.rdb"):
+        assert not is_blob(other)
 
 
 @pytest.mark.parametrize(
