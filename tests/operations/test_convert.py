@@ -1048,7 +1048,8 @@ def test_a_signal_ends_all_processes(long_conversion: list[str], tmp_path: Path,
             os.killpg(process.pid, number)
         _, said = process.communicate(timeout=GUARD)
         # or its work was done, and Python itself was ending, which gives signals back before it is gone
-        assert process.returncode == 128 + number or (process.returncode in (0, -number) and made.exists())
+        # or it came while Python raised it again for itself: a shell shows 128 + number for both
+        assert process.returncode in (128 + number, -number) or (process.returncode == 0 and made.exists())
         assert b"Traceback" not in said
         wait_for_the_end_of_all(process.pid)
     assert set(os.listdir(tmp_path)) <= {"source.rdb", "made.rdb"}
